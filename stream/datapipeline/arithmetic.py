@@ -1,4 +1,4 @@
-"""The arithmetic of expressions, within bounds."""
+"""The arithmetic operators of expressions. Results are bounded, so that no expression takes long."""
 
 from __future__ import annotations
 
@@ -38,4 +38,4 @@ NUMBERS: Final[Mapping[str, Callable[[float, float], int | float]]] = {
     "/": lambda left, right: _bounded(_divided(left, right)),
     "^": lambda left, right: _bounded(_raised(left, right)),
 }
-"""Functions of two numbers by their signs; an ArithmeticError or a ValueError where there is no result."""
+"""The function of each operator. It raises ArithmeticError or ValueError if there is no result."""

@@ -1,4 +1,4 @@
-"""When a pipeline runs, how often it is tried and for how long, as values of the chart."""
+"""The values for the Helm chart: schedule, attempts, time limit, region and proxy."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from stream.datapipeline.schedules import Period, cron_of, last_run, period_of
 
 MAX_ATTEMPTS: Final = 100
 MAX_DEADLINE: Final = 604_800
-"""Limits of the chart's values."""
+"""The largest values that the chart allows; seconds."""
 
 DEFAULT_ATTEMPTS: Final = 3
 NEVER: Final = "0 0 1 1 *"
-"""The line of a schedule that is suspended: runs are started by hand."""
+"""The cron line of a suspended schedule, whose runs are started by hand."""
 
 _REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 
 
 def set_schedule(draft: Draft, nodes: list[ResolvedObject]) -> None:
-    """Fill in the draft's values from the activity's schedule, its limits and its resource."""
+    """Fill in the draft's values from the schedule of the activity, its limits and its resource."""
     plan: dict[str, Any] = {"timeZone": "Etc/UTC"}
-    plan["cron"] = _when(draft)
+    plan["cron"] = _cron_line(draft)
     attempts = _attempts(draft)
     if attempts is not None:
         plan["attempts"] = attempts
@@ -48,11 +48,11 @@ def set_schedule(draft: Draft, nodes: list[ResolvedObject]) -> None:
     )
 
 
-def _when(draft: Draft) -> str:
-    """The line of cron."""
+def _cron_line(draft: Draft) -> str:
+    """The cron line of the activity's schedule."""
     slot, style = draft.activity.slot("schedule"), draft.activity.slot("scheduleType")
     schedule = draft.definition.one(slot)
-    kind = draft.plain_or_noted(draft.activity, "scheduleType").lower()
+    kind = draft.fixed_text_or_empty(draft.activity, "scheduleType").lower()
     if kind == "ondemand" or schedule is None:
         draft.suspended = True
         draft.taken_over(style, "replicas", VALUES)
@@ -71,7 +71,7 @@ def _when(draft: Draft) -> str:
 
 
 def _line(draft: Draft, schedule: ResolvedObject, *, at_begin: bool) -> str:
-    text = draft.plain_or_noted(schedule, "period")
+    text = draft.fixed_text_or_empty(schedule, "period")
     period = period_of(text)
     if period is None:
         draft.suspended = True
@@ -89,8 +89,8 @@ def _line(draft: Draft, schedule: ResolvedObject, *, at_begin: bool) -> str:
     if at_begin:
         draft.interval = ("data_interval_end", f"data_interval_end.add({period.unit}s={period.number})")
     draft.taken_over(schedule.slot("period"), "schedule.cron", VALUES)
-    if cron.but:
-        draft.to_do(schedule.slot("period"), cron.but)
+    if cron.difference:
+        draft.to_do(schedule.slot("period"), cron.difference)
     draft.taken_over(schedule.slot("startDateTime"), "schedule.cron", VALUES)
     draft.not_needed(schedule.slot("startDateTime"), "earlier intervals need no runs: the first run reads everything that is there")
     draft.not_needed(schedule.slot("startAt"), "runs begin once the chart is installed")
@@ -103,7 +103,7 @@ def _end(draft: Draft, schedule: ResolvedObject, period: Period, start: datetime
         end = _date(draft, schedule, "endDateTime")
         when = f" on {end:%Y-%m-%d %H:%M} UTC" if end is not None else ""
         draft.to_do(schedule.slot("endDateTime"), f"a CronJob has no end date: set `replicas: 0`{when}; in Airflow, set `end_date`")
-    count = draft.plain_or_noted(schedule, "occurrences")
+    count = draft.fixed_text_or_empty(schedule, "occurrences")
     if count:
         number = int(count) if count.isdecimal() and len(count) < 10 else 0
         over = last_run(start, period, number) if start is not None else None
@@ -115,7 +115,7 @@ def _date(draft: Draft, schedule: ResolvedObject, name: str) -> datetime | None:
     slot = schedule.slot(name)
     if not slot.text:
         return None
-    written = slot.text if "#{" in slot.text or "(" not in slot.text else f"#{{{slot.text}}}"  # functions may stand there bare
+    written = slot.text if "#{" in slot.text or "(" not in slot.text else f"#{{{slot.text}}}"  # functions may be written without #{}
     try:
         found = date_of(evaluated(written, Scope(draft.definition, schedule, None, 0, draft.used)).plain)
     except Untranslatable:
@@ -127,7 +127,7 @@ def _date(draft: Draft, schedule: ResolvedObject, name: str) -> datetime | None:
 
 def _attempts(draft: Draft) -> int | None:
     slot = draft.activity.slot("maximumRetries")
-    text = draft.plain_or_noted(draft.activity, "maximumRetries")
+    text = draft.fixed_text_or_empty(draft.activity, "maximumRetries")
     if not text:
         return None
     if not text.isdecimal() or len(text) > 9:
@@ -138,8 +138,8 @@ def _attempts(draft: Draft) -> int | None:
 
 
 def _limit(draft: Draft, obj: ResolvedObject, name: str, times: int) -> int:
-    """A limit in seconds, ``times`` over; 0 if there is none."""
-    text = draft.plain_or_noted(obj, name)
+    """The time limit in the field ``name``, in seconds, multiplied by ``times``; 0 if there is none."""
+    text = draft.fixed_text_or_empty(obj, name)
     if not text:
         return 0
     period = period_of(text)
@@ -152,7 +152,7 @@ def _limit(draft: Draft, obj: ResolvedObject, name: str, times: int) -> int:
 
 def _region(draft: Draft, obj: ResolvedObject) -> None:
     slot = obj.slot("region")
-    text = draft.plain_or_noted(obj, "region").lower().replace("_", "-")
+    text = draft.fixed_text_or_empty(obj, "region").lower().replace("_", "-")
     if not text:
         return
     if not _REGION.fullmatch(text) or draft.values.get("region", text) != text:
@@ -167,7 +167,7 @@ def _proxy(draft: Draft, resource: ResolvedObject) -> None:
     if proxy is None:
         return
     try:
-        host, port = draft.plain(proxy, "hostname"), draft.plain(proxy, "port")
+        host, port = draft.fixed_text(proxy, "hostname"), draft.fixed_text(proxy, "port")
     except Refused as refused:
         draft.to_do(resource.slot("httpProxy"), f"{refused}; set `env.HTTPS_PROXY` in the values yourself")
         return
@@ -179,7 +179,7 @@ def _proxy(draft: Draft, resource: ResolvedObject) -> None:
     for name in ("hostname", "port"):
         draft.taken_over(proxy.slot(name), "env.HTTPS_PROXY", VALUES)
     draft.taken_over(resource.slot("httpProxy"), "env.HTTPS_PROXY", VALUES)
-    if draft.plain_or_noted(proxy, "s3NoProxy").lower() == "true":
+    if draft.fixed_text_or_empty(proxy, "s3NoProxy").lower() == "true":
         draft.to_do(proxy.slot("s3NoProxy"), "list the host names of S3 in your region under `env.NO_PROXY` in the values")
     else:
         draft.not_needed(proxy.slot("s3NoProxy"), "requests to S3 go through the proxy, too")

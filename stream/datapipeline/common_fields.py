@@ -51,4 +51,4 @@ COMMON_FIELDS: Final[Mapping[str, Verdict]] = {
     "scheduleType": not_needed("no pipeline that was written runs on this schedule"),
     "workerGroup": not_needed("a run is a pod or an Airflow task, and needs no machine of its own"),
 }
-"""Fields that many types have; a type may have its own verdict, and whatever is translated has another."""
+"""Verdicts on fields that many types have. They do not apply where a type has its own verdict or a pipeline uses the field."""

@@ -1,4 +1,4 @@
-"""A pipeline file under construction, and the notes about the definition's fields."""
+"""The pipeline that one activity is translated to, while it is being put together, with notes on what became of each field."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ _BUCKET: Final = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/.*)?", re
 
 
 class Refused(Exception):
-    """Why an activity has no pipeline file, and what to do, in words that fit after "no pipeline file: "."""
+    """The activity cannot become a pipeline. The message says why and what to do, and continues the words "no pipeline file: "."""
 
 
 @dataclass(slots=True)
 class Draft:
-    """One activity's pipeline so far. Its notes take effect only once the pipeline is written."""
+    """The pipeline of one activity so far. Its notes reach the report only if the pipeline is written in the end."""
 
     name: str
     application: str
-    """Names its state. Definitions made from one template have activities of the same ids, so the file's name is part of it."""
+    """Name of the application, and so of its state. It includes the name of the definition file, since definitions that were made from
+    one template have activities with the same ids."""
     activity: ResolvedObject
     definition: Definition
     run_times: RunTimes = field(default_factory=RunTimes)
@@ -44,7 +45,7 @@ class Draft:
     columns: tuple[Column, ...] = ()
     stages: list[Any] = field(default_factory=list)
     unverified_stages: list[tuple[Slot, Any]] = field(default_factory=list)
-    """Stages in a dialect that may not be understood, with the field that they come from; they go after ``stages``."""
+    """Stages with SQL of another dialect, which `stream check` may refuse, and the field of each. They come after ``stages``."""
     sink: dict[str, Any] = field(default_factory=dict)
     requires: list[str] = field(default_factory=list)
     notify: str = ""
@@ -52,16 +53,16 @@ class Draft:
     values: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     suspended: bool = False
-    """Whether runs start only by hand: the definition says so, or something must be checked first."""
+    """Whether the schedule is suspended: the definition starts runs on demand, or a person has to check something first."""
     interval: tuple[str, str] = INTERVAL
-    """Begin and end of a run's interval, as named in Airflow templates."""
+    """Airflow expressions for the beginning and the end of a run's interval."""
 
     def where(self, key: str, file: str = PIPELINE) -> str:
-        """A place in one of its files, as the report names it."""
+        """The place ``key`` in one of its files, as the report names it."""
         return f"`{self.name}/{file}`: `{key}`"
 
     def taken_over(self, slot: Slot, key: str, file: str = PIPELINE) -> None:
-        """Note that the field was taken over to ``key``."""
+        """Note that the field became ``key``."""
         self.notes.append((slot, Verdict(Fate.TAKEN_OVER, self.where(key, file))))
 
     def not_needed(self, slot: Slot, why: str) -> None:
@@ -69,7 +70,10 @@ class Draft:
         self.notes.append((slot, Verdict(Fate.NOT_NEEDED, why)))
 
     def to_do(self, slot: Slot, cure: str) -> None:
-        """Note that the field cannot be taken over, also at the top of the pipeline file. Does nothing if the field has no values."""
+        """Note, also at the top of the pipeline file, that something about the field is left to do.
+
+        Does nothing if the field has no values.
+        """
         if not slot.values:
             return
         self.notes.append((slot, Verdict(Fate.TO_DO, cure)))
@@ -78,10 +82,10 @@ class Draft:
             self.todo.append(entry)
 
     def text(self, obj: ResolvedObject, name: str, node: ResolvedObject | None = None) -> Text | None:
-        """The first value of a field; None if it has none.
+        """The first value of a field, evaluated; None if the field has no value. ``node``: what `#{node...}` stands for in its expressions.
 
         Raises:
-            Refused: it has no value before the run.
+            Refused: the value is secret, or known only at run time.
         """
         slot = obj.slot(name)
         if not slot.text:
@@ -95,11 +99,11 @@ class Draft:
             msg = f"`{name}` of `{obj.id}` {error}"
             raise Refused(msg) from error
 
-    def plain(self, obj: ResolvedObject, name: str) -> str:
-        """The first value of a field as a plain text, empty if it has none.
+    def fixed_text(self, obj: ResolvedObject, name: str) -> str:
+        """The first value of a field, which must not depend on the run; empty if the field has no value.
 
         Raises:
-            Refused: it has no value before the run.
+            Refused: the value is secret, or known only at run time.
         """
         found = self.text(obj, name)
         try:
@@ -108,11 +112,11 @@ class Draft:
             msg = f"`{name}` of `{obj.id}` {error}"
             raise Refused(msg) from error
 
-    def plains(self, obj: ResolvedObject, name: str) -> list[str]:
-        """Every value of a field as a plain text.
+    def fixed_texts(self, obj: ResolvedObject, name: str) -> list[str]:
+        """Every value of a field; none may depend on the run.
 
         Raises:
-            Refused: one has no value before the run.
+            Refused: a value is known only at run time.
         """
         try:
             return [each.plain for each in texts_of(obj.slot(name), self._scope(obj, None))]
@@ -120,10 +124,10 @@ class Draft:
             msg = f"`{name}` of `{obj.id}` {error}"
             raise Refused(msg) from error
 
-    def plain_or_noted(self, obj: ResolvedObject, name: str) -> str:
-        """As ``plain``, but an unknown value is noted as left to do, and is empty here."""
+    def fixed_text_or_empty(self, obj: ResolvedObject, name: str) -> str:
+        """As ``fixed_text``, but a value that cannot be known is noted as left to do, and empty here."""
         try:
-            return self.plain(obj, name)
+            return self.fixed_text(obj, name)
         except Refused as refused:
             self.to_do(obj.slot(name), f"{refused}")
             return ""
@@ -133,13 +137,13 @@ class Draft:
 
 
 def bucket_of(url: str) -> str | None:
-    """The bucket of an S3 URL; None if it is none, or its bucket has a name that S3 does not allow."""
+    """The bucket of ``url``; None if that is not an S3 URL, or if S3 does not allow such a bucket name."""
     found = _BUCKET.fullmatch(url)
     return found[1] if found else None
 
 
 def s3_text(draft: Draft, obj: ResolvedObject, name: str, node: ResolvedObject | None = None) -> Text | None:
-    """A field with an S3 URL; None if it has no value.
+    """The value of a field that is an S3 URL; None if the field has no value.
 
     Raises:
         Refused: the value is not an S3 URL.
@@ -163,5 +167,5 @@ def s3_text(draft: Draft, obj: ResolvedObject, name: str, node: ResolvedObject |
 
 
 def schema_of(columns: Sequence[Column], never_null: Collection[str]) -> dict[str, str]:
-    """The columns as a pipeline's schema; all but ``never_null`` are nullable."""
+    """The columns as the schema of a pipeline file. Those in ``never_null`` may not be null; all others may."""
     return {each.name: each.type if each.name in never_null else f"{each.type}?" for each in columns}

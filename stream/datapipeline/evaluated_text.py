@@ -1,4 +1,4 @@
-"""Texts with evaluated expressions: pieces that are fixed, values of parameters, or times of a run."""
+"""The values of fields after their expressions were evaluated: fixed text, values of parameters, and times that differ from run to run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from stream.datapipeline.run_times import ScheduledTime
 
 
 class Untranslatable(Exception):
-    """Why a value has no counterpart, in words that fit after "it"."""
+    """A value has no counterpart in a pipeline file. The message says why, and continues a sentence that begins with the value's place."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterValue:
-    """The value of a parameter, which the pipeline file takes from the environment and has as its default."""
+    """The value of a parameter. In the pipeline file it is the default of an environment variable with the parameter's name."""
 
     name: str
     value: str
@@ -23,7 +23,7 @@ class ParameterValue:
 
 @dataclass(frozen=True, slots=True)
 class RunTime:
-    """A time of the run, written by ``pattern`` (as strftime)."""
+    """A time that depends on the run, formatted with ``pattern`` (as in strftime)."""
 
     moment: ScheduledTime
     pattern: str
@@ -35,18 +35,18 @@ _UNITS: Final = (("S", "SECOND"), ("M", "MINUTE"), ("H", "HOUR"), ("I", "HOUR"),
 
 
 def unit_of(pattern: str) -> str:
-    """The finest unit that ``pattern`` writes, in capitals, as an environment variable is called."""
+    """The smallest unit of time in ``pattern``, in capitals: the name of an environment variable."""
     return next((word for mark, word in _UNITS if f"%{mark}" in pattern.replace("%%", "").replace("%-", "%")), "YEAR")
 
 
 @dataclass(slots=True)
 class RunTimes:
-    """The environment variables by which one pipeline file gets the times of a run."""
+    """The environment variables through which a pipeline file gets the times of a run."""
 
     times: dict[str, RunTime] = field(default_factory=dict)
 
     def name(self, time: RunTime) -> str:
-        """The variable for ``time``; the same one for the same time."""
+        """The name of the variable for ``time``; equal times share a variable."""
         for name, known in self.times.items():
             if known == time:
                 return name
@@ -61,13 +61,13 @@ class RunTimes:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text in pieces, no two fixed ones side by side."""
+    """An evaluated text, in pieces. Neighbouring pieces of fixed text are joined."""
 
     pieces: tuple[Piece, ...]
 
     @classmethod
     def of(cls, pieces: Iterable[Piece]) -> Text:
-        """The text of ``pieces``; times of one moment with fixed text between them become one time."""
+        """The text that consists of ``pieces``. Formats of the same time are joined into one, together with the fixed text between them."""
         made: list[Piece] = []
         for piece in pieces:
             if isinstance(piece, str) and made and isinstance(made[-1], str):
@@ -78,10 +78,10 @@ class Text:
 
     @property
     def plain(self) -> str:
-        """The text itself, with the values of parameters.
+        """The text, with the values of parameters filled in.
 
         Raises:
-            Untranslatable: a run's time is part of it.
+            Untranslatable: it contains a time that depends on the run.
         """
         if self.has_run_time:
             msg = "contains the time of the run, which is not possible here; write a fixed value"
@@ -90,11 +90,11 @@ class Text:
 
     @property
     def has_run_time(self) -> bool:
-        """Whether a run's time is part of it."""
+        """Whether it contains a time that depends on the run."""
         return any(isinstance(each, RunTime) for each in self.pieces)
 
     def render(self, run_times: RunTimes) -> str:
-        """The text as a pipeline file writes it: `${NAME:-value}` for parameters, `${NAME}` for times, which are added to ``run_times``."""
+        """The text for a pipeline file: parameters as `${NAME:-value}`, times as `${NAME}`, which are added to ``run_times``."""
         return "".join(_rendered(each, run_times) for each in self.pieces)
 
     def lower(self) -> Text:
@@ -102,7 +102,7 @@ class Text:
         return Text(tuple(_lower(each) for each in self.pieces))
 
     def with_final_slash(self) -> Text:
-        """The text with one slash at its end."""
+        """The text with exactly one slash at its end."""
         *before, last = self.pieces or ("",)
         match last:
             case str():
@@ -163,7 +163,7 @@ def _rendered(piece: Piece, run_times: RunTimes) -> str:
 
 
 def escaped(text: str) -> str:
-    """``text`` so that a pipeline file reads it as it is, references included."""
+    """``text`` with `${` escaped, so that a pipeline file does not take it for an environment variable."""
     return text.replace("${", "$${")
 
 

@@ -1,4 +1,4 @@
-"""Evaluates the expressions `#{...}` of a definition, as far as the definition alone allows."""
+"""Evaluates the expressions `#{...}` of a definition, as far as their values are known before a run."""
 
 from __future__ import annotations
 
@@ -30,19 +30,22 @@ _TOKEN: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The context of an expression: a field of ``obj``, to which ``node`` refers. ``depth``: number of references followed."""
+    """The context of an expression, which stands in a field of ``obj``.
+
+    ``node``: the object that uses ``obj``; ``depth``: references followed.
+    """
 
     definition: Definition
     obj: ResolvedObject
     node: ResolvedObject | None = None
     depth: int = 0
     used: set[tuple[str, str]] = field(default_factory=set)
-    """Fields that expressions have read, (object, field), and parameters, ("", name)."""
+    """What expressions have read: fields as (object, field), and parameters as ("", name)."""
     steps: list[int] = field(default_factory=lambda: [0])
-    """How many fields have been read for one value, in its only item."""
+    """The number of fields read for the current value, in a list of one so that nested scopes share it."""
 
     def at(self, obj: ResolvedObject) -> Scope:
-        """The same for an expression in ``obj``, one step deeper."""
+        """The scope for an expression in a field of ``obj``, one reference deeper."""
         self.steps[0] += 1
         if self.depth >= MAX_DEPTH or self.steps[0] > MAX_STEPS:
             msg = "refers to itself, or to too many other fields; write a fixed value"
@@ -63,7 +66,7 @@ def evaluated(text: str, scope: Scope) -> Text:
 
 
 def texts_of(slot: Slot, scope: Scope) -> list[Text]:
-    """Every value of a field; a field that is one expression of a list has the values of that list."""
+    """Every value of a field. If a value is an expression that gives a list, it counts as the values in that list."""
     made = []
     for each in slot.texts:
         whole = re.fullmatch(r"\s*#\{([^{}]*)\}\s*", each)
@@ -173,7 +176,7 @@ class _Parser:
         return _calculated("^", value, self.path()) if self.mark("^") else value
 
     def path(self) -> Result:
-        """A value and what follows its dots: fields of the object it is, or functions of it."""
+        """A value, followed by any number of `.field` or `.function(...)`."""
         value = self.single()
         while self.mark("."):
             name = self.name()
@@ -329,7 +332,8 @@ def _function(name: str, values: list[Result]) -> Result | None:
 
 
 def _made(*parts: Result) -> ScheduledTime:
-    return ScheduledTime(datetime(*(each if isinstance(each, int) else int(Text.of(_as_pieces(each)).plain) for each in parts), tzinfo=UTC))  # type: ignore[arg-type, misc]
+    return ScheduledTime(datetime(*(each if isinstance(each, int) else int(Text.of(_as_pieces(each)).plain) for each in parts), tzinfo=UTC))
+    # type: ignore[arg-type, misc]
 
 
 def _moment(value: Result) -> ScheduledTime:

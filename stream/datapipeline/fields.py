@@ -19,7 +19,7 @@ UNUSED = "no pipeline that was written uses this object"
 
 @dataclass(frozen=True, slots=True)
 class FieldRow:
-    """What became of one field of one object, in one sentence for each use of it."""
+    """What became of one field of one object; ``text`` has a sentence for each use of the field."""
 
     object: str
     type: str
@@ -30,21 +30,21 @@ class FieldRow:
 
 @dataclass(slots=True)
 class FieldNotes:
-    """Notes by object and field. Fields without notes get a verdict by their kind at the end."""
+    """Notes by object and field. At the end, a field without notes gets the verdict that its object type prescribes."""
 
     definition: Definition
     notes: dict[tuple[str, str], list[Verdict]] = field(default_factory=dict)
 
     def taken_over(self, slot: Slot, where: str) -> None:
-        """The field went ``where``."""
+        """Note that the field became ``where``."""
         self.note(slot, Verdict(Fate.TAKEN_OVER, where))
 
     def not_needed(self, slot: Slot, why: str) -> None:
-        """The field has no use here."""
+        """Note that the field is not needed, and ``why``."""
         self.note(slot, Verdict(Fate.NOT_NEEDED, why))
 
     def to_do(self, slot: Slot, cure: str) -> None:
-        """The field cannot be taken over; ``cure`` says why, and what to do."""
+        """Note that something is left to do; ``cure`` says why, and what."""
         self.note(slot, Verdict(Fate.TO_DO, cure))
 
     def note(self, slot: Slot, verdict: Verdict) -> None:
@@ -56,7 +56,7 @@ class FieldNotes:
             known.append(verdict)
 
     def rows(self, read: Iterable[tuple[str, str]]) -> list[FieldRow]:
-        """A row for every field of every object, in the order of the file; ``read`` are fields and parameters that have been read."""
+        """A row for every field of every object, in the order of the file. ``read``: fields and parameters that expressions have read."""
         used = set(read)
         made = []
         for item in self.definition.items.values():

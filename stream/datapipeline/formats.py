@@ -1,4 +1,4 @@
-"""How a data format of a definition is read here: columns with their types, separators, and the options of COPY."""
+"""Translates data formats: columns with their types, separators, regular expressions, and the options of COPY."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ MAX_VARCHAR: Final = 65_535
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: ``type`` as a pipeline's schema writes it, ``wide`` the bytes of a text that has a limit.
+    """A column with its ``type`` in a pipeline's schema. ``max_bytes``: the limit of a text, 0 without one.
 
-    ``known``: whether that is what the definition says, or only the nearest.
+    ``known``: the definition's type has this counterpart; otherwise string stands in for it.
     """
 
     name: str
     type: str
-    wide: int = 0
+    max_bytes: int = 0
     known: bool = True
 
 
 def columns_of(texts: Iterable[str]) -> list[Column]:
-    """The columns of a data format: `Name STRING`, one a value, or several with commas between."""
+    """The columns of a data format, such as `Name STRING`; a value holds one of them, or several separated by commas."""
     parts = [part.strip() for text in texts for part in _split(text)]
     return [_column(part, _HIVE, ("10", "0")) for part in parts if part]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What a `CREATE TABLE` says of the columns of a table, and of its primary key."""
+    """The columns and the primary key of a table, according to its `CREATE TABLE` statement."""
 
     columns: tuple[Column, ...]
     keys: tuple[str, ...]
@@ -60,7 +60,7 @@ _CONSTRAINT: Final = re.compile(r"(?:primary\s+key|unique|foreign\s+key|constrai
 
 
 def table_of(statement: str) -> Table | None:
-    """The columns of a `CREATE TABLE`; None if its columns cannot be read off it."""
+    """The table that a `CREATE TABLE` statement describes; None if its columns cannot be recognized."""
     masked = re.sub(r"'[^']*'", lambda text: "_" * len(text[0]), statement)  # texts may hold commas and parentheses
     begun = _CREATE.match(masked)
     if begun is None:
@@ -82,7 +82,7 @@ def table_of(statement: str) -> Table | None:
 
 
 def _inside(text: str, begin: int) -> str | None:
-    """What stands between the parenthesis before ``begin`` and its partner."""
+    """The text from ``begin``, which follows an opening parenthesis, to the closing one."""
     depth = 1
     for at in range(begin, len(text)):
         depth += {"(": 1, ")": -1}.get(text[at], 0)
@@ -115,25 +115,25 @@ def _column(text: str, types: Mapping[str, str], unsized: tuple[str, str]) -> Co
         return Column(name, f"decimal({size or unsized[0]},{(scale or '0') if size else unsized[1]})")
     if word not in types:
         return Column(name, "string", known=False)
-    wide = int(size) if size and size.isdigit() and types[word] == "string" else 0
-    return Column(name, types[word], wide if wide <= MAX_VARCHAR else 0)
+    max_bytes = int(size) if size and size.isdigit() and types[word] == "string" else 0
+    return Column(name, types[word], max_bytes if max_bytes <= MAX_VARCHAR else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadFormat:
-    """How objects are read: `source.s3.format` and `decode` of a pipeline file, and the columns; none of them if they are not known yet."""
+    """How objects are read: `source.s3.format`, `decode` and the columns; no columns if they are not known yet."""
 
     format: str
     decode: str | Mapping[str, Any]
     columns: tuple[Column, ...] = ()
     compression: str = ""
     line: str = ""
-    """For lines that a regular expression reads: that expression, with named groups."""
+    """The regular expression with named groups that reads a line; empty for other formats."""
     empty_is_null: bool = False
-    """Of separated values: whether empty text is null in columns of text, too, as it is in all others."""
+    """For separated values: whether an empty value is null in text columns, too. In all other columns it always is."""
 
     def option(self, name: str, value: Any) -> ReadFormat:
-        """The same with an option of the decoder `csv`; the same, if another one reads it."""
+        """The same with an option of the decoder `csv`; unchanged if another decoder is used."""
         if self.format != "csv":
             return self
         known = dict(self.decode["csv"]) if isinstance(self.decode, Mapping) and "csv" in self.decode else {}
@@ -141,16 +141,16 @@ class ReadFormat:
 
 
 CSV: Final = ReadFormat("csv", "csv")
-NO_TEXT: Final = "\x02"
-"""A quote, for values that know none: no text has it."""
+NO_QUOTE: Final = "\x02"
+"""The quote character for values that are not quoted: no text contains it."""
 
-PIPES: Final = CSV.option("delimiter", "|").option("quote", NO_TEXT)
+COPY_DEFAULT: Final = CSV.option("delimiter", "|").option("quote", NO_QUOTE)
 """What COPY reads without any option (Amazon Redshift Database Developer Guide, "COPY": DELIMITER, REMOVEQUOTES)."""
 
 
 @dataclass(slots=True)
 class CopyOptions:
-    """What is left of COPY's options: how to read, a role, and what has no counterpart or needs none, in words."""
+    """COPY's options, translated: how to read, the role, what was handled and what is left to do, each as a text."""
 
     reading: ReadFormat
     role: str = ""
@@ -185,11 +185,11 @@ _AUTO: Final = frozenset({"auto", "yyyy-mm-dd", "yyyy-mm-dd hh:mi:ss", "yyyy-mm-
 
 
 def copy_options(texts: Iterable[str], reading: ReadFormat) -> CopyOptions:
-    """What the options of COPY mean for ``reading``. Values of credentials are looked at for a role, and go nowhere."""
+    """Translate the options of COPY, starting from ``reading``. Credentials are only searched for a role; their values go nowhere."""
     found = [each for text in texts for each in _WORDS.finditer(text)]
     words = [each[1] if each[1] is not None else each[2] for each in found]
     quoted = any(each[2] is not None and each[2].upper().rstrip(",;") == "CSV" for each in found)
-    made = CopyOptions(CSV if quoted and reading is PIPES else reading)
+    made = CopyOptions(CSV if quoted and reading is COPY_DEFAULT else reading)
     at = 0
     while at < len(words):
         name = words[at].upper().rstrip(",;")
@@ -202,15 +202,17 @@ def copy_options(texts: Iterable[str], reading: ReadFormat) -> CopyOptions:
 
 
 _KEYS: Final = frozenset({"CREDENTIALS", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "MASTER_SYMMETRIC_KEY"})
-_OTHERS: Final = frozenset({"ESCAPE", "FIXEDWIDTH", "ENCRYPTED", "LZOP", "SSH", "ENCODING", "NOLOAD", "READRATIO", "SHAPEFILE", "SIMPLIFY"})
-"""What is named in the report. Any other word might be part of a secret."""
+_WITHOUT_COUNTERPART: Final = frozenset(
+    {"ESCAPE", "FIXEDWIDTH", "ENCRYPTED", "LZOP", "SSH", "ENCODING", "NOLOAD", "READRATIO", "SHAPEFILE", "SIMPLIFY"}
+)
+"""Options that the report may name. Any other word could be part of a secret."""
 
 _SWITCHES: Final = frozenset({"ON", "OFF", "TRUE", "FALSE", "PRESET"})
 _WITH_VALUE: Final = frozenset({"REGION", "MAXERROR", "COMPROWS"})
 
 
 def _option(made: CopyOptions, name: str, rest: list[str]) -> int:
-    """Take one option into ``made``; returns how many of the words after it belong to it."""
+    """Translate the option ``name`` into ``made``. Returns how many of the following words, ``rest``, belong to it."""
     value = rest[0] if rest else ""
     if name in {"CSV", "DELIMITER", "QUOTE", "NULL", "IGNOREHEADER"}:
         return _separated(made, name, value)
@@ -236,7 +238,7 @@ def _option(made: CopyOptions, name: str, rest: list[str]) -> int:
 
 
 def _switch(made: CopyOptions, name: str, value: str) -> int:
-    """Take an option without a value, or whose value means nothing here."""
+    """Translate an option that has no value, or whose value makes no difference."""
     if name == "REMOVEQUOTES":
         made.reading = made.reading.option("quote", '"')
         made.handled.append("REMOVEQUOTES: became `decode.csv.quote`")
@@ -248,7 +250,7 @@ def _switch(made: CopyOptions, name: str, value: str) -> int:
     elif name in _HANDLED:
         made.reading = replace(made.reading, empty_is_null=made.reading.empty_is_null or name == "EMPTYASNULL")
         (made.to_do if name in _LOSSY else made.handled).append(f"{name}: {_HANDLED[name]}")
-    elif name in _OTHERS:
+    elif name in _WITHOUT_COUNTERPART:
         made.to_do.append(f"{name}: it has no counterpart; write the files so that they can be read without it")
     else:
         made.to_do.append("it contains a word that is not an option of COPY (not shown, because it could be a secret): remove it")
@@ -309,8 +311,8 @@ def _format(made: CopyOptions, name: str, rest: list[str]) -> int:
     return taken
 
 
-def with_names(expression: str, output: str, columns: tuple[Column, ...]) -> str | None:
-    """``expression`` with groups named as the columns that ``output`` (`%1$s %2$s`) takes them for; None if that cannot be done."""
+def with_named_groups(expression: str, output: str, columns: tuple[Column, ...]) -> str | None:
+    """``expression`` with each group named after its column, in the order of ``output`` (`%1$s %2$s`); None if that is impossible."""
     numbers = [int(each) for each in re.findall(r"%(\d{1,3})\$s", output)] or list(range(1, len(columns) + 1))
     if len(numbers) < len(columns) or len(set(numbers)) != len(numbers):
         return None

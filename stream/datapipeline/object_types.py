@@ -15,14 +15,14 @@ from stream.datapipeline.verdicts import Verdict, not_needed, to_do
 
 @dataclass(frozen=True, slots=True)
 class ObjectType:
-    """A type: its ``group`` in the guide, what it ``becomes``, the fields that are ``translated``, and the verdict on the others."""
+    """A type: its ``group`` in the guide, what it ``becomes``, the fields that are ``translated``, and verdicts on the others."""
 
     group: str
     becomes: str
     translated: tuple[str, ...] = ()
     fields: Mapping[str, Verdict] = field(default_factory=dict)
     advice: str = ""
-    """For an activity that is not translated: what to do instead."""
+    """For an activity that cannot be translated: why, and what to do instead."""
 
 
 _MACHINE: Final = not_needed("a run needs no machine of its own; `resources` in the chart's values sets the CPU and memory of the pod")

@@ -1,4 +1,4 @@
-"""Preconditions as `requires`, and alarms as `notify`."""
+"""Translates preconditions to `requires`, and alarms to `notify`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOTHING_NEW = "a run reads what has arrived, and does nothing if nothing has"
 
 
 def add_requirements(draft: Draft, nodes: Iterable[ResolvedObject]) -> None:
-    """Take over the preconditions of the activity and of its ``nodes``."""
+    """Translate the preconditions of the activity and of its ``nodes``."""
     for obj in (draft.activity, *nodes):
         slot = obj.slot("precondition")
         for condition in draft.definition.of(slot):
@@ -61,8 +61,11 @@ def _require(draft: Draft, text: Text | None, asked: Slot, slot: Slot) -> None:
         draft.taken_over(asked, "requires")
 
 
-def notify(draft: Draft, nodes: Iterable[ResolvedObject]) -> None:
-    """Take over the topic that is notified of failures: the first one of the activity, or else of its ``nodes``."""
+def add_notification(draft: Draft, nodes: Iterable[ResolvedObject]) -> None:
+    """Translate the alarms that are raised on failure.
+
+    A pipeline has one topic: the first one of the activity, or else of its ``nodes``.
+    """
     for obj in (draft.activity, *nodes):
         slot = obj.slot("onFail")
         for action in draft.definition.of(slot):

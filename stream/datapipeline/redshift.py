@@ -1,4 +1,4 @@
-"""A table of Redshift as a pipeline's sink: the database, how rows with the same key are told apart, and what runs in COPY and after it."""
+"""Translates a Redshift table that an activity loads to the sink `redshift`: database, columns, keys, options of COPY and SQL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from stream.datapipeline.draft import TABLE, VIEW, Draft, Refused
 from stream.datapipeline.formats import Column, CopyOptions, ReadFormat, Table, copy_options, table_of
 from stream.datapipeline.resolve import ResolvedObject
-from stream.datapipeline.s3_nodes import match_columns, shape
+from stream.datapipeline.s3_nodes import add_schema, match_columns
 
 MERGING: Final = frozenset({"KEEP_EXISTING", "OVERWRITE_EXISTING"})
 MODES: Final = ("APPEND", "KEEP_EXISTING", "OVERWRITE_EXISTING", "TRUNCATE")
@@ -24,10 +24,10 @@ _MANY: Final = re.compile(
 
 
 def load_into(draft: Draft, node: ResolvedObject, reading: ReadFormat) -> None:
-    """Make the table of ``node`` the draft's sink, for rows as ``reading`` gives them.
+    """Make the table of ``node`` the sink of the draft. ``reading``: how the rows are read.
 
     Raises:
-        Refused: it cannot be loaded.
+        Refused: the table cannot be loaded.
     """
     copy = options_of_copy(draft, reading)
     created = _created(draft, node)
@@ -38,7 +38,7 @@ def load_into(draft: Draft, node: ResolvedObject, reading: ReadFormat) -> None:
             f"give `{node.id}` a createTableSql with every column, and import again"
         )
         raise Refused(msg)
-    mode = draft.plain(draft.activity, "insertMode").upper() or "APPEND"
+    mode = draft.fixed_text(draft.activity, "insertMode").upper() or "APPEND"
     if mode not in MODES:
         msg = f"`insertMode` of `{draft.activity.id}` is {mode!r}; allowed: {', '.join(MODES)}. Correct it, and import again"
         raise Refused(msg)
@@ -51,12 +51,12 @@ def load_into(draft: Draft, node: ResolvedObject, reading: ReadFormat) -> None:
         raise Refused(msg)
     transformed = _transform(draft)
     table = created.columns if created is not None else columns
-    shape(draft, replace(reading, columns=columns))
+    add_schema(draft, replace(reading, columns=columns))
     sink = _target(draft, node, copy)
     _mode(draft, mode, keys, node, sink)
     if reading.columns and table != columns and not transformed:
         match_columns(draft, table, node.slot("createTableSql"), "the table")
-    types = {each.name: f"varchar({each.wide})" for each in table if each.wide and each.type == "string"}
+    types = {each.name: f"varchar({each.max_bytes})" for each in table if each.max_bytes and each.type == "string"}
     if types and (transformed or len(table) == len(columns)):
         sink["types"] = types
     draft.to_do(
@@ -67,9 +67,9 @@ def load_into(draft: Draft, node: ResolvedObject, reading: ReadFormat) -> None:
 
 
 def options_of_copy(draft: Draft, reading: ReadFormat) -> CopyOptions:
-    """What `commandOptions` say; notes are made of them."""
+    """Translate `commandOptions`, and note what becomes of each option."""
     slot = draft.activity.slot("commandOptions")
-    made = copy_options(draft.plains(draft.activity, "commandOptions"), reading)
+    made = copy_options(draft.fixed_texts(draft.activity, "commandOptions"), reading)
     node = draft.definition.one(draft.activity.slot("input"))
     if node is not None and node.has("dataFormat"):
         draft.not_needed(slot, "AWS Data Pipeline ignored these options, because the input has a dataFormat")
@@ -78,7 +78,7 @@ def options_of_copy(draft: Draft, reading: ReadFormat) -> CopyOptions:
         draft.not_needed(slot, each)
     for each in made.to_do:
         draft.to_do(slot, each)
-        draft.suspended = draft.suspended or not each.startswith("MAXERROR")  # all others change rows
+        draft.suspended = draft.suspended or not each.startswith("MAXERROR")  # all other options change rows
     return made
 
 
@@ -86,7 +86,7 @@ def _created(draft: Draft, node: ResolvedObject) -> Table | None:
     slot = node.slot("createTableSql")
     if not slot.values:
         return None
-    statement = draft.plain_or_noted(node, "createTableSql")
+    statement = draft.fixed_text_or_empty(node, "createTableSql")
     found = table_of(statement)
     if statement:
         draft.files[TABLE] = statement.rstrip().rstrip(";") + ";\n"
@@ -95,8 +95,8 @@ def _created(draft: Draft, node: ResolvedObject) -> Table | None:
 
 
 def _keys(draft: Draft, node: ResolvedObject, created: Table | None, columns: tuple[Column, ...]) -> tuple[str, ...]:
-    """The key, as the table's columns are called."""
-    named = [key.strip() for each in draft.plains(node, "primaryKeys") for key in each.split(",") if key.strip()]
+    """The columns of the key, spelled as in the table."""
+    named = [key.strip() for each in draft.fixed_texts(node, "primaryKeys") for key in each.split(",") if key.strip()]
     table = created.columns if created is not None else columns
     written = {each.name.lower(): each.name for each in table}
     return tuple(written.get(key.lower(), key) for key in named or (created.keys if created is not None else ()))
@@ -129,8 +129,11 @@ def _target(draft: Draft, node: ResolvedObject, copy: CopyOptions) -> dict[str, 
 
 
 def _database(draft: Draft, database: ResolvedObject) -> dict[str, Any]:
-    """`database`, `cluster` or `workgroup`, and `db_user`. Passwords have no use: the loader asks IAM for a login that lasts minutes."""
-    link = draft.plain(database, "connectionString")
+    """The options `database`, `cluster` or `workgroup`, and `db_user`.
+
+    No password is needed: the loader gets temporary credentials from IAM.
+    """
+    link = draft.fixed_text(database, "connectionString")
     found = _HOST.match(link)
     name = draft.text(database, "databaseName")
     sink: dict[str, Any] = {"database": name.render(draft.run_times) if name is not None else found["db"] if found else ""}
@@ -167,7 +170,11 @@ def _database(draft: Draft, database: ResolvedObject) -> dict[str, Any]:
 
 
 def _mode(draft: Draft, mode: str, keys: tuple[str, ...], node: ResolvedObject, sink: dict[str, Any]) -> None:
-    """Rows are appended. `upsert` goes by the numbers of records, and those of objects say where a row stands, not when it came."""
+    """Set the sink's mode, which is always `append`.
+
+    `upsert` keeps the row with the greatest sequence number. For rows from objects that number is a place in an object, not a time, so that
+    a view picks the first or last row of a key instead.
+    """
     slot = draft.activity.slot("insertMode")
     sink["mode"] = "append"
     draft.taken_over(slot, "sinks: redshift.mode")
@@ -189,8 +196,8 @@ def _mode(draft: Draft, mode: str, keys: tuple[str, ...], node: ResolvedObject, 
 
 
 def _view(draft: Draft, mode: str, keys: tuple[str, ...], node: ResolvedObject) -> tuple[str, str]:
-    """The name of the view with one row of each key, and the statement that makes it. Rows from before have no `_arrival`."""
-    names = [each for each in (draft.plain(node, "schemaName"), draft.plain(node, "tableName")) if each]
+    """The name of the view with one row per key, and the statement that creates it. Rows loaded before the migration have no `_arrival`."""
+    names = [each for each in (draft.fixed_text(node, "schemaName"), draft.fixed_text(node, "tableName")) if each]
     if not all(_NAME.fullmatch(each) for each in (*names, *keys)):
         msg = f"the table or a key of `{node.id}` has a name that Redshift only takes in quotes; rename it, and import again"
         raise Refused(msg)
@@ -203,11 +210,11 @@ def _view(draft: Draft, mode: str, keys: tuple[str, ...], node: ResolvedObject) 
 
 
 def _transform(draft: Draft) -> bool:
-    """`transformSql` as a stage, if it changes rows one by one; whether it is one."""
+    """Make `transformSql` a stage if it looks at one row at a time. Returns whether it did."""
     slot = draft.activity.slot("transformSql")
     if not slot.values:
         return False
-    statement = draft.plain_or_noted(draft.activity, "transformSql")
+    statement = draft.fixed_text_or_empty(draft.activity, "transformSql")
     found = _SIMPLE.fullmatch(statement)
     if found is None or _MANY.search(found["what"] + " " + (found["rest"] or "")):
         if statement:

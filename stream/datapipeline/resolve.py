@@ -11,7 +11,7 @@ from stream.datapipeline.definition import DEFAULT, Parameter, ParsedFiles, Ref,
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A field as an object sees it. ``owner``: id of the object that defines it, which may be an ancestor."""
+    """The values of one field of an object. ``owner``: id of the object that defines them, which may be an ancestor."""
 
     owner: str
     field: str
@@ -52,7 +52,7 @@ class ResolvedObject:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A definition all of whose references are valid."""
+    """A definition in which every reference is valid and inheritance is resolved."""
 
     items: Mapping[str, WrittenObject]
     objects: Mapping[str, ResolvedObject]

@@ -1,4 +1,4 @@
-"""Times relative to the scheduled start or end of a run, known dates, and Joda formats translated to strftime."""
+"""Times in expressions: dates, times relative to the scheduled start or end of a run, and the Joda patterns that format them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 START, END = "start", "end"
 INTERVAL: Final = ("data_interval_start", "data_interval_end")
-"""Begin and end of a run's interval in Airflow templates; Airflow starts a run at the end of its interval."""
+"""Airflow expressions for the beginning and the end of a run's interval. Airflow starts a run at the end."""
 
 _CALENDAR: Final = {"Months": 1, "Years": 12}
 _EXACT: Final = {"Minutes": "minutes", "Hours": "hours", "Days": "days", "Weeks": "weeks"}
@@ -26,7 +26,10 @@ MAX_SHIFT: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class ScheduledTime:
-    """A time. ``base``: `start` or `end` of a run's interval, or a date. ``steps``: functions to apply in order, each with its number."""
+    """A time.
+
+    ``base``: `start` or `end` of a run's interval, or a date. ``steps``: functions to apply in order, each with its argument.
+    """
 
     base: str | datetime
     steps: tuple[tuple[str, int], ...] = ()
@@ -76,7 +79,7 @@ def _taken(moment: datetime, name: str, number: int) -> datetime:
 
 
 def date_of(text: str) -> datetime | None:
-    """The date that a text like `2026-01-31T00:00:00` is, in UTC; None if it is none."""
+    """The date in UTC that ``text`` names, such as `2026-01-31T00:00:00`; None if it does not name one."""
     try:
         found = datetime.fromisoformat(text.strip())
     except ValueError:

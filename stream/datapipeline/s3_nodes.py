@@ -1,4 +1,4 @@
-"""Nodes in S3: the source of a pipeline, or its sink."""
+"""Translates data nodes in S3: the input of an activity to a source, its output to a sink."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any, Final
 
 from stream.datapipeline.draft import OBJECTS, Draft, Refused, s3_text, schema_of
 from stream.datapipeline.evaluated_text import ParameterValue, RunTime, Text, unit_of
-from stream.datapipeline.formats import CSV, NO_TEXT, PIPES, Column, ReadFormat, columns_of, copy_options, with_names
+from stream.datapipeline.formats import COPY_DEFAULT, CSV, NO_QUOTE, Column, ReadFormat, columns_of, copy_options, with_named_groups
 from stream.datapipeline.object_types import OBJECT_TYPES
 from stream.datapipeline.resolve import ResolvedObject, Slot
 
 KEY_TIMES: Final = ("%Y", "%m", "%d", "%H", "%M")
-"""What `source.s3.time` can read in a key."""
+"""The directives that `source.s3.time` can read in a key."""
 
 _PARTITIONS: Final = {
     "YEAR": "%Y", "MONTH": "%Y-%m", "DAY": "%Y-%m-%d", "HOUR": "%Y-%m-%d-%H", "MINUTE": "%Y-%m-%d-%H-%M", "SECOND": "%Y-%m-%d-%H-%M",
 }  # fmt: skip
 
 _PARQUET: Final = ReadFormat("parquet", "json")
-_LINES: Final = CSV.option("delimiter", "\x01").option("quote", NO_TEXT)
-"""Whole lines: values with separators that no text has."""
+_LINES: Final = CSV.option("delimiter", "\x01").option("quote", NO_QUOTE)
+"""Reads whole lines: as separated values whose separator no text contains."""
 
 
 def read_from(draft: Draft, node: ResolvedObject, copy: list[str] | None, made: tuple[Column, ...] | None) -> ReadFormat:
-    """Make ``node`` the draft's source, and say how it is read.
+    """Make ``node`` the source of the draft. Returns how it is read.
 
-    ``copy``: the options of COPY, where that reads the node. ``made``: the columns of the Parquet that another pipeline writes there.
+    ``copy``: the options of COPY, if COPY reads the node. ``made``: the columns of the Parquet files that another pipeline writes there.
 
     Raises:
-        Refused: it cannot be a source.
+        Refused: ``node`` cannot be a source.
     """
     if node.type != "S3DataNode":
         raise Refused(_other_source(node))
@@ -39,7 +39,7 @@ def read_from(draft: Draft, node: ResolvedObject, copy: list[str] | None, made: 
         draft.not_needed(node.slot("dataFormat"), "the pipeline that writes these objects writes Parquet, so this one reads Parquet")
         reading = ReadFormat("parquet", "json", made)
     place = _place(draft, node)
-    packed = draft.plain(node, "compression").lower() or reading.compression
+    packed = draft.fixed_text(node, "compression").lower() or reading.compression
     if node.has("compression"):
         draft.taken_over(node.slot("compression"), "source.s3.compression")
     if packed not in {"", "none", "gzip", "bz2", "zstd"}:
@@ -81,12 +81,12 @@ def _place(draft: Draft, node: ResolvedObject) -> dict[str, Any]:
         return _timed(draft, text, slot)
     if path is None:
         draft.taken_over(slot, "source.s3.url")
-        return {"url": _ended(text, draft)}
+        return {"url": _folder_url(text, draft)}
     before, name = text.folder()
     key = name.plain
     if not key:
         draft.taken_over(slot, "source.s3.url")
-        return {"url": _ended(before, draft)}
+        return {"url": _folder_url(before, draft)}
     draft.taken_over(slot, "source.s3.url")
     draft.files[OBJECTS] = f"{key}\n"
     draft.values.setdefault("pipeline", {})["files"] = {OBJECTS: f"{key}\n"}
@@ -95,10 +95,10 @@ def _place(draft: Draft, node: ResolvedObject) -> dict[str, Any]:
         "stream reads an object once, and a shard halts if one of its objects is overwritten: give each delivery its own key, and then "
         f"remove `source.s3.manifest` and {OBJECTS}, which name this one object",
     )
-    return {"url": _ended(before, draft), "manifest": f"file:./{OBJECTS}"}
+    return {"url": _folder_url(before, draft), "manifest": f"file:./{OBJECTS}"}
 
 
-def _ended(text: Text, draft: Draft) -> str:
+def _folder_url(text: Text, draft: Draft) -> str:
     return text.with_final_slash().render(draft.run_times)
 
 
@@ -107,14 +107,14 @@ def _listed(draft: Draft, node: ResolvedObject, manifest: Text, folder: Text | N
     draft.taken_over(slot, "source.s3.manifest")
     if folder is not None and not folder.has_run_time:
         draft.taken_over(node.slot("directoryPath"), "source.s3.url")
-        return {"url": _ended(folder, draft), "manifest": manifest.render(draft.run_times)}
+        return {"url": _folder_url(folder, draft), "manifest": manifest.render(draft.run_times)}
     before, _ = manifest.split() if manifest.has_run_time else manifest.folder()
     draft.to_do(
         slot,
         "every object that the manifest lists must be under `source.s3.url`, which is set to the manifest's own folder: correct it if "
         "necessary",
     )
-    return {"url": _ended(before, draft), "manifest": manifest.render(draft.run_times)}
+    return {"url": _folder_url(before, draft), "manifest": manifest.render(draft.run_times)}
 
 
 def _timed(draft: Draft, text: Text, slot: Slot) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _timed(draft: Draft, text: Text, slot: Slot) -> dict[str, Any]:
         raise Refused(msg)
     draft.taken_over(slot, "source.s3.url")
     pattern = key_time(rest)
-    place: dict[str, Any] = {"url": _ended(before, draft)}
+    place: dict[str, Any] = {"url": _folder_url(before, draft)}
     if pattern:
         place["time"] = pattern
         draft.taken_over(slot, "source.s3.time")
@@ -151,21 +151,21 @@ def _timed(draft: Draft, text: Text, slot: Slot) -> dict[str, Any]:
 
 
 _NO_NAME: Final = re.compile(r"[\W_T]*(?:[A-Za-z_]+=)?|\.[A-Za-z0-9.]+")
-"""What stands around times in a path and tells no objects apart: marks, names of partitions, suffixes."""
+"""Text around the times in a path that does not distinguish objects: punctuation, names of partitions, suffixes."""
 
 
 def _names_in(rest: Text) -> str:
-    """The first name in the rest of a path by which its objects differ from others; empty if there is none."""
+    """The first name in the rest of a path that other objects in the folder may not have; empty if there is none."""
     fixed = (each.value if isinstance(each, ParameterValue) else each for each in rest.pieces if not isinstance(each, RunTime))
     times = (part for each in rest.pieces if isinstance(each, RunTime) for part in re.split(r"%-?[A-Za-z]", each.pattern))
     return next((each.strip("/") for each in (*fixed, *times) if not _NO_NAME.fullmatch(each)), "")
 
 
 def key_time(rest: Text) -> str:
-    """The pattern of `source.s3.time` for the rest of a path; empty if a key so made tells no time that it can read."""
+    """The pattern of `source.s3.time` for the rest of a path; empty if such a key contains no time that can be read."""
     written = "".join(each.pattern if isinstance(each, RunTime) else str(each).replace("%", "%%") for each in rest.pieces if each)
     pattern = re.split(r"%(?![YmdHM%])|%%", written)[0]
-    for mark in KEY_TIMES:  # each may stand there once: what follows a second one is left out
+    for mark in KEY_TIMES:  # a pattern may have each directive once: cut it off before a second one
         first = pattern.find(mark)
         second = pattern.find(mark, first + 1) if first >= 0 else -1
         pattern = pattern[:second] if second >= 0 else pattern
@@ -174,7 +174,7 @@ def key_time(rest: Text) -> str:
 
 
 def _reading(draft: Draft, node: ResolvedObject, copy: list[str] | None) -> ReadFormat:
-    """How the objects of ``node`` are read, by its data format, or by the options of COPY where it has none."""
+    """How the objects of ``node`` are read, according to its data format or, without one, to the options of COPY."""
     form = draft.definition.one(node.slot("dataFormat"))
     if form is None:
         if copy is None:
@@ -183,9 +183,9 @@ def _reading(draft: Draft, node: ResolvedObject, copy: list[str] | None) -> Read
                 "give it a dataFormat with columns, and import again"
             )
             raise Refused(msg)
-        return copy_options(copy, PIPES).reading
+        return copy_options(copy, COPY_DEFAULT).reading
     draft.taken_over(node.slot("dataFormat"), "source.decode")
-    columns = tuple(columns_of(draft.plains(form, "column")))
+    columns = tuple(columns_of(draft.fixed_texts(form, "column")))
     twice = sorted({each.name for each in columns if sum(one.name == each.name for one in columns) > 1})
     if twice:
         msg = f"`column` of `{form.id}` names {', '.join(twice)} twice; give each column its own name, and import again"
@@ -236,7 +236,7 @@ def _separator(draft: Draft, form: ResolvedObject, default: str) -> str:
 
 
 def _ends(draft: Draft, form: ResolvedObject) -> None:
-    """Separators of lines, and escapes."""
+    """Check the separator of lines, and the escape character."""
     ends = form.slot("recordSeparator")
     text = draft.text(form, "recordSeparator")
     if text is not None and text.plain.replace("\\n", "\n").replace("\\r", "\r") not in {"\n", "\r\n"}:
@@ -251,8 +251,8 @@ def _ends(draft: Draft, form: ResolvedObject) -> None:
 
 
 def _lines(draft: Draft, form: ResolvedObject, columns: tuple[Column, ...]) -> ReadFormat:
-    expression, output = draft.text(form, "inputRegEx"), draft.plain(form, "outputFormat")
-    named = with_names(expression.plain, output, columns) if expression is not None else None
+    expression, output = draft.text(form, "inputRegEx"), draft.fixed_text(form, "outputFormat")
+    named = with_named_groups(expression.plain, output, columns) if expression is not None else None
     if named is None:
         msg = (
             f"the groups in `inputRegEx` of `{form.id}` cannot get the names of the columns: each column needs one group, and a name of "
@@ -266,10 +266,10 @@ def _lines(draft: Draft, form: ResolvedObject, columns: tuple[Column, ...]) -> R
 
 
 def write_to(draft: Draft, node: ResolvedObject) -> None:
-    """Make ``node`` the draft's sink, in Parquet.
+    """Make ``node`` the sink of the draft, with Parquet files.
 
     Raises:
-        Refused: it cannot be a sink.
+        Refused: ``node`` cannot be a sink.
     """
     path, folder = s3_text(draft, node, "filePath"), s3_text(draft, node, "directoryPath")
     slot = node.slot("filePath" if path is not None else "directoryPath")
@@ -289,7 +289,7 @@ def write_to(draft: Draft, node: ResolvedObject) -> None:
             f"folders are named `{unit.lower()}=...` after the time when the object that a row came from was last modified (`_arrival`), "
             "not after the time of the run: change the programs that read them",
         )
-    packed = draft.plain_or_noted(node, "compression").lower()
+    packed = draft.fixed_text_or_empty(node, "compression").lower()
     if packed in {"gzip", "none"}:
         options["compression"] = packed
         draft.taken_over(node.slot("compression"), "sinks: s3.compression")
@@ -307,7 +307,7 @@ def write_to(draft: Draft, node: ResolvedObject) -> None:
 
 
 def _written(draft: Draft, text: Text, slot: Slot, *, single: bool) -> str:
-    """The URL below which the sink writes its files."""
+    """The URL of the folder in which the sink writes its files."""
     draft.taken_over(slot, "sinks: s3.url")
     if text.has_run_time:
         before, _ = text.split()
@@ -325,18 +325,18 @@ def _written(draft: Draft, text: Text, slot: Slot, *, single: bool) -> str:
                 slot,
                 f"files are written below `{before.plain}{stem}/`, under names that stream chooses: change the programs that read them",
             )
-            return _ended(before, draft) + f"{stem}/"
-    url = _ended(before, draft)
+            return _folder_url(before, draft) + f"{stem}/"
+    url = _folder_url(before, draft)
     return f"{url}{draft.application}/" if re.fullmatch(r"s3://[^/]+/", url) else url
 
 
-def shape(draft: Draft, reading: ReadFormat) -> None:
-    """Give the source its schema, or the stages that take lines apart."""
+def add_schema(draft: Draft, reading: ReadFormat) -> None:
+    """Add the source's schema, and for lines that a regular expression reads, the stages that do it."""
     columns = reading.columns
     draft.columns = columns
     if not reading.line:
         texts = [each.name for each in columns if each.type == "string"] if reading.format == "csv" and not reading.empty_is_null else []
-        draft.source["schema"] = schema_of(columns, texts)  # empty text stays text in a `string` that may not be null
+        draft.source["schema"] = schema_of(columns, texts)  # in a column that may not be null, empty text stays text
         return
     line = next(each for each in ("line", "whole_line", "line_as_it_is") if each not in {column.name for column in columns})
     draft.source["schema"] = {line: "string"}
@@ -348,7 +348,7 @@ def shape(draft: Draft, reading: ReadFormat) -> None:
 
 
 def match_columns(draft: Draft, columns: tuple[Column, ...], slot: Slot, where: str) -> None:
-    """Make stages that give the draft's columns, in their order, the names and types of ``columns``, those of the other side."""
+    """Add stages that give the columns of the draft the names and types of ``columns``, the other side's, matched by position."""
     if len(columns) != len(draft.columns):
         draft.to_do(
             slot,

@@ -1,4 +1,4 @@
-"""Tables of SQL databases as reference tables: the `enrich` stage that reads one, for the report."""
+"""Suggests an `enrich` stage for each table of a PostgreSQL database, as a reference table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _POSTGRESQL: Final = re.compile(r"jdbc:postgresql://(?P<place>[A-Za-z0-9.-]+(?::
 
 
 def suggest_enrich_stages(definition: Definition, fields: FieldNotes) -> None:
-    """Note for each table of a PostgreSQL database which stage joins records with it."""
+    """Note, for each table of a PostgreSQL database, the stage that joins records with the table."""
     for obj in definition.objects.values():
         if obj.type != "SqlDataNode":
             continue
@@ -48,7 +48,7 @@ def _query(definition: Definition, obj: ResolvedObject) -> str:
 
 
 def _plain(definition: Definition, obj: ResolvedObject, name: str) -> str:
-    """The field's text; empty if it has none before a run."""
+    """The value of a field; empty if it has none, or none that is known before a run."""
     try:
         return evaluated(obj.slot(name).text, Scope(definition, obj)).plain.strip()
     except Untranslatable:

@@ -1,4 +1,4 @@
-"""Translates a definition: one pipeline for each activity that has a counterpart, and a verdict on everything else."""
+"""Translates a definition: a pipeline for each activity that has a counterpart, and a verdict on every field."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from stream.datapipeline.evaluated_text import Untranslatable, shown
 from stream.datapipeline.fields import FieldNotes, FieldRow
 from stream.datapipeline.formats import Column, ReadFormat, columns_of
 from stream.datapipeline.object_types import ACTIVITIES, OBJECT_TYPES
-from stream.datapipeline.preconditions import add_requirements, notify
+from stream.datapipeline.preconditions import add_notification, add_requirements
 from stream.datapipeline.redshift import load_into
 from stream.datapipeline.resolve import Definition, ResolvedObject, Slot, resolve
-from stream.datapipeline.s3_nodes import match_columns, read_from, shape, write_to
+from stream.datapipeline.s3_nodes import add_schema, match_columns, read_from, write_to
 from stream.datapipeline.sql_tables import suggest_enrich_stages
 from stream.datapipeline.verdicts import Fate
 from stream.datapipeline.yaml_files import pipeline_text, values_text
@@ -30,7 +30,7 @@ _TIMES: Final = {"%Y": "2026", "%y": "26", "%m": "01", "%d": "31", "%H": "05", "
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Activity ``then`` runs after ``first``. ``why``: its `dependsOn`, or a node that one writes and the other reads."""
+    """Activity ``then`` runs after ``first``, because of ``why``: its `dependsOn`, or a node that ``first`` writes and ``then`` reads."""
 
     first: str
     then: str
@@ -39,7 +39,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class ActivityOutcome:
-    """The result for an activity: the name of its pipeline, and what is left to do; or, without a name, why it has no pipeline."""
+    """The result for one activity. ``todo``: what is left to do for its pipeline ``name``; without a name, why there is no pipeline."""
 
     activity: str
     type: str
@@ -47,7 +47,7 @@ class ActivityOutcome:
     todo: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     window: tuple[str, str] | None = None
-    """Templates of Airflow for the interval that a run reads; None if it reads what is new."""
+    """Airflow expressions for the time range that a run reads; None if a run reads what is new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Imported:
     links: tuple[Link, ...]
 
     def count(self, fate: Fate) -> int:
-        """How many fields had that fate."""
+        """The number of fields with that fate."""
         return sum(each.fate is fate for each in self.rows)
 
 
@@ -69,16 +69,16 @@ def import_definition(text: bytes, name: str, more: Iterable[tuple[str, bytes]],
     """Translate the definition ``text``, called ``name``, with the parameters and values of ``more``.
 
     ``state``: where pipelines keep their state; if empty, `_stream/` in the bucket that they write to. Every pipeline file of the result
-    has passed ``check``. No file and no row holds a secret of the definition.
+    has passed ``check``. No file and no row contains a secret of the definition.
 
     Raises:
-        DefinitionError: it is no definition; every fault is named with its place and what to do.
+        DefinitionError: it is not a definition; the message lists every error with its place and a remedy.
     """
     definition = resolve(parse(text, name, more), name, OBJECT_TYPES)
     fields = FieldNotes(definition)
     work = _Translation(definition, fields, name.rpartition("/")[2], state, check)
     for activity in _in_dependency_order(definition):
-        work.take(activity)
+        work.translate(activity)
     suggest_enrich_stages(definition, fields)
     outcomes = tuple(work.outcomes[each] for each in definition.objects if each in work.outcomes)
     return Imported(work.name, work.files, tuple(fields.rows(work.used)), outcomes, tuple(_links(definition)))
@@ -130,13 +130,13 @@ class _Translation:
     files: dict[str, str] = field(default_factory=dict)
     outcomes: dict[str, ActivityOutcome] = field(default_factory=dict)
     written: dict[str, tuple[Column, ...]] = field(default_factory=dict)
-    """Columns of the Parquet that pipelines write to nodes."""
+    """The columns of the Parquet files that pipelines write, by node."""
     places: dict[str, str] = field(default_factory=dict)
-    """Where pipelines write their files, and which activity it is."""
+    """The activity whose pipeline writes to each URL."""
     used: set[tuple[str, str]] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
 
-    def take(self, activity: ResolvedObject) -> None:
+    def translate(self, activity: ResolvedObject) -> None:
         """Translate one activity, or note why there is no pipeline for it."""
         id_slot = Slot(activity.id, "id", (activity.id,))
         kind = OBJECT_TYPES[activity.type]
@@ -159,7 +159,7 @@ class _Translation:
         for node in self.definition.of(activity.slot("output")):
             if "s3" in draft.sink:
                 self.written[node.id] = draft.columns
-                self.places.setdefault(_known(draft.sink["s3"]["url"]), activity.id)
+                self.places.setdefault(_with_defaults(draft.sink["s3"]["url"]), activity.id)
         window = draft.interval if draft.run_times.times and "time" in draft.source["s3"] else None
         self.outcomes[activity.id] = ActivityOutcome(
             activity.id, activity.type, draft.name, tuple(draft.todo), shown(draft.run_times.times, draft.interval), window
@@ -185,7 +185,7 @@ class _Translation:
     def _fill(self, draft: Draft) -> None:
         nodes = [self._node(draft, each) for each in ("input", "output")]
         source, target = nodes
-        copy = draft.plains(draft.activity, "commandOptions") if draft.activity.type == "RedshiftCopyActivity" else None
+        copy = draft.fixed_texts(draft.activity, "commandOptions") if draft.activity.type == "RedshiftCopyActivity" else None
         reading = read_from(draft, source, copy, self.written.get(source.id))
         if target.type == "RedshiftDataNode":
             load_into(draft, target, reading)
@@ -199,7 +199,7 @@ class _Translation:
             raise Refused(msg)
         _filter(draft)
         add_requirements(draft, nodes)
-        notify(draft, nodes)
+        add_notification(draft, nodes)
         set_schedule(draft, nodes)
         self._keep_state(draft)
 
@@ -217,7 +217,7 @@ class _Translation:
 
     def _copy(self, draft: Draft, target: ResolvedObject, reading: ReadFormat) -> None:
         form = self.definition.one(target.slot("dataFormat"))
-        theirs = tuple(columns_of(draft.plains(form, "column"))) if form is not None else ()
+        theirs = tuple(columns_of(draft.fixed_texts(form, "column"))) if form is not None else ()
         columns = reading.columns or theirs
         if not columns:
             msg = (
@@ -225,7 +225,7 @@ class _Translation:
                 'dataFormat, as in ["id INT", "name STRING"], and import again'
             )
             raise Refused(msg)
-        shape(draft, replace(reading, columns=columns))
+        add_schema(draft, replace(reading, columns=columns))
         if form is not None and theirs:
             if reading.columns:
                 match_columns(draft, theirs, form.slot("column"), f"`{form.id}`")
@@ -234,9 +234,9 @@ class _Translation:
         write_to(draft, target)
 
     def _keep_state(self, draft: Draft) -> None:
-        """Choose a location for the state that is neither in the source nor in a sink, and one beside it for staged files."""
-        source = _known(draft.source["s3"]["url"])
-        sink = _known(draft.sink["s3"]["url"]) if "s3" in draft.sink else ""
+        """Choose a place for the state, outside of the source and the sink, and next to it a place for staged files."""
+        source = _with_defaults(draft.source["s3"]["url"])
+        sink = _with_defaults(draft.sink["s3"]["url"]) if "s3" in draft.sink else ""
         logs = draft.activity.slot("pipelineLogUri").text
         buckets = [bucket_of(each) for each in (sink, source, logs)]
         places = [self.state] if self.state else [f"s3://{each}/_stream/" for each in buckets if each]
@@ -267,7 +267,7 @@ class _Translation:
                 draft.suspended = True
 
     def _texts(self, draft: Draft) -> dict[str, str]:
-        """The files of the pipeline. Stages that are not valid here are left out and noted."""
+        """The files of the pipeline. Stages that `stream check` refuses are left out, and noted as left to do."""
         env = {name: _sample(time.pattern) for name, time in draft.run_times.times.items()}
         unverified_stages = list(draft.unverified_stages)
         while True:
@@ -277,7 +277,7 @@ class _Translation:
             if not finding:
                 break
             if unverified_stages and "redshift" in draft.sink and draft.sink["redshift"].pop("types", None):
-                continue  # a statement may give other columns than those of the table
+                continue  # the statement may give columns that the table does not have
             if not unverified_stages:
                 msg = f"`stream check` finds an error in its pipeline file: {finding}; correct the definition, and import again"
                 raise Refused(msg)
@@ -296,8 +296,8 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()).strip("-")[:50].strip("-")
 
 
-def _known(url: str) -> str:
-    """A URL of a pipeline file with references replaced by their defaults."""
+def _with_defaults(url: str) -> str:
+    """``url`` with references to environment variables replaced by their defaults."""
     return re.sub(r"\$\{[A-Za-z_][A-Za-z0-9_]*:-([^}]*)\}", r"\1", url)
 
 
@@ -309,11 +309,11 @@ def _sample(pattern: str) -> str:
 
 
 def _filter(draft: Draft) -> None:
-    """`filterSql` of a HiveCopyActivity as a stage."""
+    """Translate `filterSql` of a HiveCopyActivity to a `filter` stage."""
     slot = draft.activity.slot("filterSql")
     if not slot.values:
         return
-    condition = draft.plain_or_noted(draft.activity, "filterSql").strip().rstrip(";")
+    condition = draft.fixed_text_or_empty(draft.activity, "filterSql").strip().rstrip(";")
     if condition:
         in_sql = re.sub(r"\"([^\"]*)\"", lambda found: "'" + found[1].replace("'", "''") + "'", condition)
         draft.unverified_stages.append((slot, {"filter": in_sql.replace("`", '"')}))

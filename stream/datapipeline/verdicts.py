@@ -1,4 +1,4 @@
-"""What can become of a field."""
+"""What can become of a field of a definition: taken over, not needed, or left to do."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``text``: where a field went, why it is not needed, or what to do instead."""
+    """What became of a field. ``text``: where it went, why it is not needed, or what to do."""
 
     fate: Fate
     text: str
 
 
 def not_needed(text: str) -> Verdict:
-    """A field that is not needed here."""
+    """The verdict that a field is not needed, because of ``text``."""
     return Verdict(Fate.NOT_NEEDED, text)
 
 
 def to_do(text: str) -> Verdict:
-    """A field that is left to the user."""
+    """The verdict that something is left to do, which ``text`` describes."""
     return Verdict(Fate.TO_DO, text)

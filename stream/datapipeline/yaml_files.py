@@ -1,4 +1,4 @@
-"""Texts of pipeline files and of the chart's values."""
+"""Writes pipeline files and values for the Helm chart, as YAML with comments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WIDTH: Final = 130
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every text that another reader of YAML might take for something else."""
+    """Quotes every text that some YAML parser could take for another type."""
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
@@ -46,7 +46,7 @@ def _comment(text: str) -> str:
 
 
 def pipeline_text(draft: Draft, definition: str, stages: list[Any]) -> str:
-    """The pipeline file of ``draft``, with what is to do at its head."""
+    """The pipeline file of ``draft``. Comments at the top say what is left to do."""
     head = [
         f"Written by `stream import` from the activity `{draft.activity.id}` of {definition}; report.md says what became of each field."
     ]
@@ -68,7 +68,7 @@ def pipeline_text(draft: Draft, definition: str, stages: list[Any]) -> str:
 
 
 def values_text(draft: Draft) -> str:
-    """The chart's values of ``draft``."""
+    """The values file of ``draft`` for the Helm chart."""
     what = "Values for the Helm chart in deploy/eks/chart, see docs/eks.md."
     head = [f"{what} Add `image`, and install the chart with --set-file pipeline.file=pipeline.yaml"]
     values = dict(draft.values)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from stream.datapipeline.formats import CSV, PIPES, Column, columns_of, copy_options, table_of, with_names
+from stream.datapipeline.formats import COPY_DEFAULT, CSV, Column, columns_of, copy_options, table_of, with_named_groups
 
 
 def test_columns_with_the_types_of_hive():
@@ -32,7 +32,7 @@ def test_the_columns_of_a_table():
         "\"State\" character varying(20) default 'a,b', "
         "price numeric(12,2) encode zstd, at timestamp without time zone, x float, unique (id)) diststyle key sortkey(at);"
     )
-    assert [(each.name, each.type, each.wide) for each in found.columns] == [
+    assert [(each.name, each.type, each.max_bytes) for each in found.columns] == [
         ("id", "int64", 0),
         ("State", "string", 20),
         ("price", "decimal(12,2)", 0),
@@ -49,18 +49,18 @@ def test_a_statement_without_columns(text):
 
 
 def test_options_that_say_how_to_read():
-    found = copy_options(["QUOTE AS '%'", "NULL AS '\\\\N' IGNOREHEADER 1 CSV BZIP2"], PIPES)
+    found = copy_options(["QUOTE AS '%'", "NULL AS '\\\\N' IGNOREHEADER 1 CSV BZIP2"], COPY_DEFAULT)
     assert found.reading.decode == {"csv": {"quote": "%", "null": ["", "\\N"], "header": True}}
     assert (found.reading.compression, found.reading.empty_is_null) == ("bz2", True)
     assert found.to_do[0].startswith("NULL: became `decode.csv.null`")
     assert found.to_do[1].startswith(
         "IGNOREHEADER: became `decode.csv.header`, for which the first line must have the names of the columns"
     )
-    assert copy_options([], PIPES).reading.decode == {"csv": {"delimiter": "|", "quote": "\x02"}}
-    assert copy_options(["DELIMITER ';' REMOVEQUOTES EMPTYASNULL"], PIPES).reading == replace(
+    assert copy_options([], COPY_DEFAULT).reading.decode == {"csv": {"delimiter": "|", "quote": "\x02"}}
+    assert copy_options(["DELIMITER ';' REMOVEQUOTES EMPTYASNULL"], COPY_DEFAULT).reading == replace(
         CSV, decode={"csv": {"delimiter": ";", "quote": '"'}}, empty_is_null=True
     )
-    assert copy_options(["FORMAT AS CSV DELIMITER ';'"], PIPES).reading.decode == {"csv": {"delimiter": ";"}}
+    assert copy_options(["FORMAT AS CSV DELIMITER ';'"], COPY_DEFAULT).reading.decode == {"csv": {"delimiter": ";"}}
     assert copy_options(["DELIMITER '\\t'"], CSV).reading.decode == {"csv": {"delimiter": "\t"}}
 
 
@@ -117,14 +117,14 @@ def test_credentials_give_a_role_and_nothing_else():
 
 def test_groups_get_the_names_of_columns():
     columns = tuple(columns_of(["b INT", "a STRING"]))
-    made = with_names(r"(\d+) \((x|y)\) [(] (?:z)(.)", "%3$s %1$s", columns)
+    made = with_named_groups(r"(\d+) \((x|y)\) [(] (?:z)(.)", "%3$s %1$s", columns)
     assert made == r"(?P<a>\d+) \((?:x|y)\) [(] (?:z)(?P<b>.)"
     assert re.fullmatch(made, "7 (x) ( z!").groupdict() == {"a": "7", "b": "!"}
-    assert with_names("(.)(.)", "", columns) == "(?P<b>.)(?P<a>.)"
+    assert with_named_groups("(.)(.)", "", columns) == "(?P<b>.)(?P<a>.)"
 
 
 @pytest.mark.parametrize(
     ("expression", "output"), [("(.)", ""), ("(.)(.)", "%1$s"), ("(.)(.)", "%1$s %1$s"), ("(.)(.)", "%1$s %3$s"), ("", "")]
 )
 def test_groups_that_cannot_be_named(expression, output):
-    assert with_names(expression, output, tuple(columns_of(["b INT", "a STRING"]))) is None
+    assert with_named_groups(expression, output, tuple(columns_of(["b INT", "a STRING"]))) is None

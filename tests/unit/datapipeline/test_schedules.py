@@ -37,7 +37,7 @@ AT = datetime(2026, 1, 29, 2, 40, tzinfo=UTC)  # a Thursday
 )
 def test_the_line_of_a_period(text, start, line, but):
     found = cron_of(period_of(text), start)
-    assert (found.line, found.but) == (line, but)
+    assert (found.line, found.difference) == (line, but)
 
 
 @pytest.mark.parametrize("text", ["", "1", "hours", "0 days", "-1 days", "1.5 hours", "1 fortnight", "ONDEMAND_PERIOD", "9999999 days"])
