@@ -332,8 +332,10 @@ def _function(name: str, values: list[Result]) -> Result | None:
 
 
 def _made(*parts: Result) -> ScheduledTime:
-    return ScheduledTime(datetime(*(each if isinstance(each, int) else int(Text.of(_as_pieces(each)).plain) for each in parts), tzinfo=UTC))
-    # type: ignore[arg-type, misc]
+    """The time with these parts: year, month and day, and perhaps hour and minute."""
+    numbers = [each if isinstance(each, int) else int(Text.of(_as_pieces(each)).plain) for each in parts]
+    year, month, day, hour, minute = (*numbers, 0, 0)[:5]
+    return ScheduledTime(datetime(year, month, day, hour, minute, tzinfo=UTC))
 
 
 def _moment(value: Result) -> ScheduledTime:
