@@ -1,4 +1,4 @@
-"""Concurrent calls, a few at a time."""
+"""Runs calls concurrently, with a limit on how many run at a time."""
 
 from __future__ import annotations
 

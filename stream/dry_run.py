@@ -1,7 +1,8 @@
-"""Tries out a computation on a made-up row, to find out whether it can work at all.
+"""Runs a computation on a sample row, to find out whether its types allow it at all.
 
-Polars gives an expression a type without checking that it can be computed: that text cannot be cast to a date only shows when there is a
-text. What fails on every row is a mistake in the definition, which ``check`` has to report; it must not end up in the dead letters.
+Polars gives an expression a type without checking that it can be computed: only with a value does it notice that text cannot be cast to a
+date. A computation that fails on every row is a mistake in the definition. ``stream check`` has to report it, instead of every record
+becoming a dead letter.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import polars as pl
 from polars.exceptions import InvalidOperationError, PanicException, PolarsError, SchemaError
 
 _OF_VALUES: Final = "conversion from"
-"""How Polars' message begins if the value cannot be cast, rather than its type."""
+"""The beginning of Polars' message if only the value, and not its type, prevents a cast."""
 
 
 _WITHIN_PANIC: Final = re.compile(r'ErrString\("(.*)"\)')
 
 
 def polars_message(error: BaseException) -> str:
-    """The first line of what Polars says, or of the error that it broke off for."""
+    """The first line of Polars' message or, for a panic, of the error that caused it."""
     within = _WITHIN_PANIC.search(str(error)) if isinstance(error, PanicException) else None
     said = within[1] if within else str(error)
     return said.strip().partition("\n")[0] or type(error).__name__
@@ -34,7 +35,7 @@ def sample_row(schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
 
 
 def type_error(compute: Callable[[pl.DataFrame], object], schema: Mapping[str, pl.DataType]) -> str:
-    """What Polars says if ``compute`` cannot work on any row of ``schema`` because of the types; empty if it can, or might."""
+    """Polars' message if the types of ``schema`` make ``compute`` fail on every row; empty if it works, or may work with other values."""
     row = sample_row(schema)
     try:
         compute(row)

@@ -34,7 +34,7 @@ class Follower:
         self._clock = clock
         self._emit = emit
         self._table_name = table.name
-        self._tables = FleetTables(table, clock, emit, settings.beside)
+        self._tables = FleetTables(table, clock, emit, settings.fleet_tables)
         self._charter = Charter()
         self._roster = Roster()
         self._reported = False

@@ -79,7 +79,7 @@ class _Stop(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """A parser that takes ``{a: int64?}`` and ``{a: ${NAME}}`` for what they look like.
+    """A YAML parser that reads ``{a: int64?}`` and ``{a: ${NAME}}`` as users mean them.
 
     Between braces PyYAML ends an unquoted value at ``?``, which YAML 1.2 does not, and at every brace. The scanner only looks
     ahead through ``peek`` and takes the text itself from the buffer, so what it is shown here can hide such a character from it.

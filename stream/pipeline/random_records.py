@@ -30,9 +30,9 @@ _WHOLE: Final[Mapping[str, tuple[int, int]]] = {
 
 
 def random_records(decoder: DecoderConfig, schema: RecordSchema | None, count: int, seed: int) -> list[bytes]:
-    """``count`` records for ``decoder``; the same for the same seed.
+    """``count`` records for ``decoder``, equal for equal seeds.
 
-    For decoders other than json, json_lines and csv they are the decoder's own example and damaged copies of it.
+    For decoders other than json, json_lines and csv, the records are the decoder's own example and damaged copies of it.
     """
     rng = random.Random(seed)  # noqa: S311 - nothing secret depends on it
     make = _maker(decoder, schema, rng)

@@ -1,4 +1,4 @@
-"""The roles that a pipeline's processes run under, and whose tokens they take."""
+"""The names of the IAM roles under which a pipeline's processes run, and the audience of their tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ AUDIENCE: Final = "sts.amazonaws.com"
 
 
 class Role(StrEnum):
-    """One role for each job, so that none has the permissions of another."""
+    """The roles: one for each kind of process, so that none has the permissions of another."""
 
     BOOTSTRAP = "bootstrap"
     WORKER = "worker"

@@ -53,7 +53,7 @@ def from_file(path: Path, count: int) -> Batch:
     else:
         records = [content] if content else []
     if not records:
-        msg = f"the sample {path} holds no record"
+        msg = f"the sample {path} has no records"
         raise DefinitionError(msg)
     return batch_of((), records[:count])
 

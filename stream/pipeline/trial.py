@@ -141,12 +141,12 @@ def batch_of(records: Sequence[Record], more: Sequence[bytes] = ()) -> Batch:
 
 
 def user_rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """Rows as a case file writes them: times and decimals as text, bytes in base64."""
+    """The rows in the form of a file of cases: times and decimals as text, bytes in base64."""
     return [{name: plain(value) for name, value in row.items()} for row in frame.drop(ROW).to_dicts()]
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON and YAML can hold it."""
+    """``value`` as JSON and YAML can express it."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):

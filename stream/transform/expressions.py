@@ -1,7 +1,7 @@
 """Expressions in a definition: Polars SQL over the columns of one row, checked before any record is read.
 
-Nothing is evaluated as Python. Only functions of one row's values are allowed, so that an expression gives the same result wherever a
-batch is cut; aggregates, window functions, sub-queries, clocks and random numbers are refused by name.
+Nothing is evaluated as Python. Only functions of the values of one row are allowed, so that the result does not depend on where a batch
+ends. Aggregates, window functions, sub-queries, clocks and random numbers are refused by name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FUNCTIONS: Final = frozenset(
     substring substr tan tand trim trunc truncate upper year cast try_cast
     """.split()  # noqa: SIM905 - a list of names reads better as a paragraph
 )
-"""Functions of one row's values, as Polars SQL names them."""
+"""The allowed functions, by their names in Polars SQL. Each depends on the values of one row only."""
 
 IMPURE: Final = frozenset(
     "now random rand uuid current_date current_time current_timestamp localtime localtimestamp today getdate sysdate".split()  # noqa: SIM905
@@ -80,7 +80,7 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
     if not expression.meta.eq(expression.meta.undo_aliases()):
         problem = f"{expression.meta.output_name()!r} at the end would be a name for the result"
         raise SchemaMismatch(
-            path, f"{_quoted(text)}: {problem}", "put an operator between them, or put a name with a space in double quotes"
+            path, f"{_quoted(text)}: {problem}", "put an operator between the two, or write a name that contains a space in double quotes"
         )
     for name in expression.meta.root_names():
         if name not in schema:
@@ -108,7 +108,7 @@ def _check_possible(text: str, expression: pl.Expr, schema: pl.Schema, result: p
     found: list[pl.DataType] = []
     problem = type_error(lambda row: found.append(row.with_columns(expression.alias(_RESULT))[_RESULT].dtype), used)
     if not problem and found and found[0] != result:
-        problem = f"Polars takes its result for {result}, and gives {found[0]}"
+        problem = f"Polars declares its result as {result}, but computes {found[0]}"
     if problem:
         raise SchemaMismatch(
             path, f"{_quoted(text)} does not fit its columns: {problem}", cure(problem) or f"the columns are: {_listed(used)}"
@@ -139,17 +139,17 @@ def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
     by_pattern = _BY_PATTERN.search(text) is not None
     for match in _TOKEN.finditer(text):
         if by_pattern and match.group().startswith("'") and repetitions(match.group()) > MAX_REPEATED:
-            problem = f"character {match.start() + 1}: counted repetitions that stand for more than {MAX_REPEATED} characters"
+            problem = f"character {match.start() + 1}: its counted repetitions expand to more than {MAX_REPEATED} characters"
             yield problem, "write * or + in place of a large {n}, and check the length separately, as with char_length()"
         if match.group() == ";":
-            yield f"character {match.start() + 1}: unexpected ';'", "an option holds one expression"
+            yield f"character {match.start() + 1}: unexpected ';'", "write one expression, without a semicolon"
         if match.group(1) is None:
             continue
         word, called = match.group(1).lower(), match.group(2) is not None
         at = f"character {match.start() + 1}"
         if word in IMPURE and (called or match.group(1) not in schema):
             yield (
-                f"{at}: {word} gives a different answer each time",
+                f"{at}: {word} gives a different result each time",
                 "use the column _arrival for the time a record reached the stream",
             )
         elif word in _FORBIDDEN_WORDS and match.group(1) not in schema:

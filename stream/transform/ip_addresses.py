@@ -1,4 +1,4 @@
-"""Text to what an IP address says by itself: version, kind and network."""
+"""Parses IP addresses: version, kind (private, loopback, ...) and network. The implementation of `parse: {ip: true}`."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ _OCTETS: Final = 4
 _MOST_OCTET: Final = 255
 _GROUPS: Final = 8
 _MOST_DIGITS: Final = 4
-"""The most hex digits of a group."""
+"""The most hex digits that a group can have."""
 _MASKS: Final = np.array([0, 0xF, 0xFF, 0xFFF, 0xFFFF], np.uint16)
 """Mask for a group by its number of digits."""
 _MOST_DECIMALS: Final = 3
 _MIXED: Final = np.uint8(255)
+"""In ``_by_prefix``: addresses with this prefix are of more than one kind."""
 _NONE: Final = (np.empty(0, np.int64), np.empty(0, np.uint8), pl.Series([], dtype=pl.String))
 _SMALL: Final = np.uint8(0x20)
 """The bit that makes a letter lower-case."""
@@ -81,7 +82,7 @@ def ip(prefix: str, name: str, kernel: Any = KERNEL) -> Parser:
 
 
 def _usual(text: pl.Series, bounds: Array, codes: Array, names: list[str]) -> pl.DataFrame:
-    """Addresses in the usual spellings, read at once; the rest is null."""
+    """Parse addresses in the usual spellings, all at once; other texts give null."""
     version = np.zeros(len(text), np.int8)
     kind = np.zeros(len(text), np.uint8)
     networks_of = []
@@ -106,7 +107,7 @@ def _frame(names: list[str], version: Array, kind: Array, network: pl.Series) ->
 
 
 def _read_v4(text: pl.Series, bounds: Array, codes: Array) -> tuple[Array, Array, pl.Series]:
-    """Indexes, kinds and networks of the values that are IPv4 addresses without leading zeros, which some programs read as octal."""
+    """Indexes, kinds and networks of the IPv4 addresses. Leading zeros are not accepted, because some programs read them as octal."""
     is_dot = codes == _DOT
     dots = np.flatnonzero(is_dot)
     if not len(dots):
@@ -144,7 +145,7 @@ def _read_v4(text: pl.Series, bounds: Array, codes: Array) -> tuple[Array, Array
 def _three_each(dots: Array, bounds: Array) -> tuple[Array, Array]:
     """The number of dots before each offset, and which values have three."""
     count = len(bounds) - 1
-    # Usually all have three, which shows in the first and the last dot of each.
+    # Usually every value has three dots, which the first and the last dot of each prove.
     if len(dots) == 3 * count and (dots[::3] >= bounds[:-1]).all() and (dots[2::3] < bounds[1:]).all():
         return np.arange(0, len(dots) + 1, 3), np.ones(count, np.bool_)
     before = np.searchsorted(dots, bounds)
@@ -213,7 +214,7 @@ _NO_TEXT: Final = 2**16
 
 @cache
 def _hex_texts(before: str) -> pl.Series:
-    """The text of each group; empty at ``_NO_TEXT``."""
+    """The text of each possible group after ``before``; empty for ``_NO_TEXT``."""
     return pl.Series([*(f"{before}{value:x}" for value in range(_NO_TEXT)), ""])
 
 

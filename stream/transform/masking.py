@@ -1,4 +1,4 @@
-"""Text columns with their values hidden: the implementation of the stage ``mask``."""
+"""Masks the values of text columns: the implementation of the stage ``mask``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from stream.native import KERNEL
 from stream.transform import bytewise, compiled
 from stream.transform.values import repeats
 
-Hide = Callable[[pl.Series], pl.Series]
+MaskColumn = Callable[[pl.Series], pl.Series]
 
 _HIDDEN: Final = r"[^\s\p{P}]"
-"""What ``keep_last`` hides; blanks and punctuation show the format and stay."""
+"""The characters that ``keep_last`` replaces. Blanks and punctuation stay, because they show the format."""
 
 _SURROGATES: Final = range(0xD800, 0xE000)
 """Code points that are not characters."""
@@ -28,26 +28,26 @@ _WIDE: Final = "utf-32-le"
 _STAR: Final = np.uint8(ord("*"))
 
 _BLOCK: Final = 64
-"""Bytes of a block of SHA-256."""
+"""Bytes in a block of SHA-256."""
 _INNER: Final = bytes(code ^ 0x36 for code in range(256))
 _OUTER: Final = bytes(code ^ 0x5C for code in range(256))
 _DIGEST: Final = 32
 
 
-def keyed_hash(secret: bytes, length: int, kernel: Any = KERNEL) -> Hide:
+def keyed_hash(secret: bytes, length: int, kernel: Any = KERNEL) -> MaskColumn:
     """The first ``length`` hex digits of HMAC-SHA256 under ``secret``; null stays null."""
     # As in RFC 2104.
     block = (hashlib.sha256(secret).digest() if len(secret) > _BLOCK else secret).ljust(_BLOCK, b"\0")
 
-    def hide(column: pl.Series) -> pl.Series:
+    def mask(column: pl.Series) -> pl.Series:
         quick = compiled.keyed_hash(kernel, column, block, length) if kernel is not None else None
         return _hashed(column, block, length) if quick is None else quick
 
-    return hide
+    return mask
 
 
 def _hashed(column: pl.Series, block: bytes, length: int) -> pl.Series:
-    """The hash of each value; if many values repeat, each distinct one is hashed once."""
+    """The hash of each value. If many values repeat, each distinct value is hashed once."""
     values = column.cast(pl.Binary)
     if not repeats(values):
         return _digests(values.drop_nulls(), block, length, values.is_not_null()).alias(column.name)
@@ -59,7 +59,10 @@ def _hashed(column: pl.Series, block: bytes, length: int) -> pl.Series:
 
 
 def _digests(values: pl.Series, block: bytes, length: int, present: pl.Series | None) -> pl.Series:
-    """HMAC of each value. The key enters the two hashes once and each value copies them, which takes a third of the time of hmac."""
+    """The HMAC of each value.
+
+    The key is hashed only once, and its two states are copied for each value: a third of the time of ``hmac``.
+    """
     inner, outer = hashlib.sha256(block.translate(_INNER)).copy, hashlib.sha256(block.translate(_OUTER)).copy
     done = []
     for value in values.to_list():
@@ -75,14 +78,14 @@ def _digests(values: pl.Series, block: bytes, length: int, present: pl.Series | 
     return pl.repeat(None, len(present), dtype=pl.String, eager=True).scatter(present.arg_true(), digests)
 
 
-def keep_last(keep: int, kernel: Any = KERNEL) -> Hide:
+def keep_last(keep: int, kernel: Any = KERNEL) -> MaskColumn:
     """Replace all but the last ``keep`` characters with stars, or all if there are no more than ``keep``; blanks and punctuation stay."""
 
-    def hide(column: pl.Series) -> pl.Series:
+    def mask(column: pl.Series) -> pl.Series:
         quick = compiled.keep_last(kernel, column, keep, _hidden()) if kernel is not None else None
         return _starred(column, keep) if quick is None else quick
 
-    return hide
+    return mask
 
 
 def _starred(column: pl.Series, keep: int) -> pl.Series:

@@ -1,4 +1,4 @@
-"""Where rows came from, by the numbers of their records."""
+"""Relates rows to the rows and records that they came from, by the numbers in the column ``_row``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 _MOST_PARTS: Final = 64
-"""From this many chunks on, going from one to the next costs more than copying all of them once."""
+"""With more chunks than this, going from one to the next costs more than copying all of them once."""
 
 
 def first_indexes(given: pl.Series, kept: pl.Series) -> pl.Series | None:
@@ -45,12 +45,12 @@ def without(frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
 
 
 def has_one_row_per_record(rows: pl.Series) -> bool:
-    """Whether no two of the ascending row numbers belong to the same record."""
+    """Whether no two of ``rows``, which are ascending, are equal, so that each record has one row."""
     return bool((rows.slice(1) > rows.slice(0, max(0, len(rows) - 1))).all())
 
 
 def clearly_equal_texts(one: pl.Series, other: pl.Series) -> bool:
-    """Whether two columns of texts clearly hold the same: if they share their memory, no text is read. May be False for equal columns."""
+    """Whether two text columns are equal because they share memory. No text is read, so the result may be False for equal columns."""
     first, second = (column.to_arrow(compat_level=pl.CompatLevel.newest()) for column in (one, other))
     if first.null_count or second.null_count or len(first) != len(second):
         return False

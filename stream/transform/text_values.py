@@ -1,4 +1,4 @@
-"""Plain text to typed values, for formats that have only text; a value that cannot be read is null."""
+"""Converts text to typed values, for formats whose values are all text. A value that cannot be read becomes null."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ def _decimals(text: pl.Series, kind: Type) -> pl.Series:
     done = text.to_frame().select(pl.when(column.str.contains(exact)).then(column).cast(kind.polars, strict=False)).to_series()
     if done.null_count() == text.null_count():
         return done
-    # Few have an exponent, such as 0E-10, and their digits take longer to count than others to read.
+    # Only few have an exponent, such as 0E-10. Counting their digits takes longer than reading the others.
     left = (done.is_null() & text.str.contains(_POWER)).arg_true()
     fits = values.decimal_places(column) <= scale
     return done.scatter(left, text.gather(left).to_frame().select(pl.when(fits).then(column).cast(kind.polars, strict=False)).to_series())
 
 
 def readers(schema: RecordSchema) -> list[pl.Expr]:
-    """The expressions with which ``typed`` reads columns; building thousands of them takes longer than reading a few records."""
+    """The expressions that ``typed`` takes. They are built once, since building thousands takes longer than reading a few records."""
     return [from_text(pl.col(name), kind).alias(name) for name, kind in schema]
 
 
 def typed(frame: pl.DataFrame, schema: RecordSchema, reading: list[pl.Expr]) -> tuple[pl.DataFrame, pl.Series | None]:
-    """Text columns named as in ``schema`` in their types, and per row the first reason to refuse it; None if no row is refused."""
+    """The text columns of ``frame`` in the types of ``schema``, and per row the first reason to reject it; None if none is rejected."""
     done = frame.select(reading)
     marks: list[pl.Expr] = []
     counts = zip(frame.null_count().row(0), done.null_count().row(0), strict=True)

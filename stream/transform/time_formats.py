@@ -1,4 +1,4 @@
-"""Time formats such as ``%Y-%m-%d`` (chrono's strftime), and which of their directives would read a wrong time."""
+"""Time formats such as ``%Y-%m-%d`` (chrono's strftime): their directives, and those that would silently read a wrong time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _DIRECTIVE: Final = re.compile(r"%[-_0.:#]*[0-9]*.", re.DOTALL)
 _CALL: Final = re.compile(r"\bstrptime\s*\([^']*?,\s*'((?:[^']|'')*)'", re.IGNORECASE)
 
 OFFSETS: Final = frozenset({"%z", "%:z", "%#z"})
-"""Directives of an offset from UTC."""
+"""Directives that read an offset from UTC."""
 ABSOLUTE: Final = frozenset({"%s", "%+"})
-"""Directives that name a moment regardless of the zone."""
+"""Directives that read a point in time, for which no zone is needed."""
 
 _MISREAD: Final = {
     "%Z": (
@@ -26,19 +26,19 @@ _MISREAD: Final = {
 }
 
 
-def directives(form: str) -> set[str]:
-    """The directives of ``form``."""
-    return {match.group() for match in _DIRECTIVE.finditer(form)}
+def directives(time_format: str) -> set[str]:
+    """The directives of ``time_format``."""
+    return {match.group() for match in _DIRECTIVE.finditer(time_format)}
 
 
-def misread(form: str) -> tuple[str, str] | None:
-    """Which part of ``form`` would read a wrong time, and what to do about it; None if there is none."""
-    found = directives(form)
+def misread(time_format: str) -> tuple[str, str] | None:
+    """The problem with a directive of ``time_format`` that would read a wrong time, and what to do; None if there is none."""
+    found = directives(time_format)
     return next((said for directive, said in _MISREAD.items() if directive in found), None)
 
 
 def misread_formats_in_sql(text: str) -> Iterator[tuple[str, str]]:
-    """The same for the formats that an SQL text passes to ``strptime``."""
+    """``misread`` for the formats that the SQL in ``text`` passes to ``strptime``, as (problem with its place, remedy)."""
     for match in _CALL.finditer(text):
         if said := misread(match[1]):
             yield f"character {match.start() + 1}: {said[0]}", said[1]

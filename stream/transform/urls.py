@@ -1,8 +1,8 @@
-"""URLs to their parts.
+"""Parses URLs into their parts: the implementation of `parse: {url: ...}`.
 
-One regular expression defines the parts of a URL. Most URLs are plain, however: ASCII, absolute with a lower-case scheme or only a
-path, and without a user before the host. The parts of these are found by searching for single characters, which takes a tenth of
-the time; all others are left to the expression. The result is the same either way.
+One regular expression defines the parts of a URL. Most URLs are plain, however: ASCII, either absolute with a lower-case scheme or only a
+path, and without a user before the host. Their parts are found by searching for single characters, which takes a tenth of the time. All
+other URLs are left to the expression. The result is the same either way.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PATTERN: Final = (
 
 _PLAIN_SCHEMES: Final = ("https", "http", "wss", "ws", "s3", "ftp")
 _USUAL: Final = 2
-"""How many of them are tried first."""
+"""The number of these schemes that are tried first."""
 _ROWS: Final = 2 * bytewise.PIECE_ROWS
 _START, _REST, _AFTER, _HOST_END, _QUERY, _FRAGMENT = "start", "rest", "after", "host_end", "query", "fragment"
 _BEHIND: Final = 2**31
@@ -58,9 +58,9 @@ def _by_pattern(prefix: str, parts: Sequence[str], name: str) -> Read:
     every["scheme"], every["host"] = every["scheme"].str.to_lowercase(), every["host"].str.to_lowercase()
     port = pl.when(every["port"] != "").then(every["port"])
     every["port"] = port.cast(pl.UInt16, strict=False)
-    # Otherwise an invalid port, or a second @, would become the path of another host.
-    strays = (every["host"].is_not_null() & every["path"].str.contains("^[^/]")).fill_null(value=False)
-    every = {part: pl.when(~strays).then(value) for part, value in every.items()}
+    # Otherwise an invalid port, or a second @, would become part of a path.
+    is_misplaced = (every["host"].is_not_null() & every["path"].str.contains("^[^/]")).fill_null(value=False)
+    every = {part: pl.when(~is_misplaced).then(value) for part, value in every.items()}
     failed = every["path"].is_null() | (port.is_not_null() & every["port"].is_null())
     return evaluator({f"{prefix}{part}": every[part] for part in parts}, failed, f"{PARSE_FAILED}:{name}")
 
@@ -97,7 +97,7 @@ def _plain(text: pl.Series, parts: Sequence[str]) -> pl.DataFrame:
 
 
 def _started(frame: pl.DataFrame, schemes: Sequence[str]) -> pl.DataFrame:
-    """``frame`` with ``scheme``, and the offset after it; null where a text has none of ``schemes`` and is not a path."""
+    """``frame`` with ``scheme`` and the offset after it, both null where a text has none of ``schemes`` and is not a path."""
     value = pl.col(TEXT)
     start: pl.Expr = pl.when(value.str.starts_with("/") & ~value.str.starts_with("//")).then(pl.lit(0, pl.UInt32))
     scheme: pl.Expr = pl.lit(None, pl.UInt32)
@@ -109,7 +109,7 @@ def _started(frame: pl.DataFrame, schemes: Sequence[str]) -> pl.DataFrame:
 
 
 class _Characters:
-    """Which special characters occur in ``text``, and a frame of it in which texts with anything but printable ASCII are null."""
+    """The special characters that occur in ``text``, and a frame with ``text``, null where it has anything but printable ASCII."""
 
     def __init__(self, text: pl.Series) -> None:
         bounds, codes = bytewise.flat(text)

@@ -166,5 +166,5 @@ def settings_of(options: NativeCoordination, application: str) -> LeaseSettings:
         balance=Balance(options.balance.value),
         look=options.look.total_seconds(),
         create_table=options.create_table,
-        beside=(tables.state, tables.reports),
+        fleet_tables=(tables.state, tables.reports),
     )

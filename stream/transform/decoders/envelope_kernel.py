@@ -1,7 +1,7 @@
-"""Envelopes opened by the compiled kernel: the values around payloads as columns, and payloads as views.
+"""Opens envelopes with the compiled kernel: the values around payloads become columns, and the payloads views.
 
-Records that the kernel marks are opened one by one by the decoder, which alone says what is wrong with a record. So the members described
-here must be at least as strict as the decoder's own types.
+Records that the kernel marks are opened one by one by the decoder, which alone says what is wrong with a record. So the description of
+members for the kernel must be at least as strict as the decoder's own types.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Form(Enum):
     ITEM = (18, 1, _BINARY)
     """An item of DynamoDB, as plain JSON."""
     IMAGE = (19, 1, _BINARY)
-    """What may be such an item, as its JSON text."""
+    """A value that may be such an item, as its JSON text."""
     LIST = (20, 1, None)
     OBJECT = (21, 1, None)
 
@@ -60,7 +60,7 @@ class Member:
 
     @property
     def spec(self) -> tuple[Any, ...]:
-        """For the kernel."""
+        """The description of the member that the kernel takes."""
         number, unit, _ = self.form.value
         inner = tuple(each.spec for each in self.members)
         if self.form is Form.LIST:
@@ -124,12 +124,12 @@ def first_bytes(column: pl.Series) -> npt.NDArray[np.uint8]:
     return np.frombuffer(views, np.uint8)[4::16]
 
 
-def truth(column: pl.Series) -> npt.NDArray[np.bool_]:
+def as_mask(column: pl.Series) -> npt.NDArray[np.bool_]:
     """A Boolean column as an array, with false for null."""
     return (column.fill_null(value=False) if column.null_count() else column).to_numpy()
 
 
-def kept(head: pl.DataFrame, payloads: pl.Series, rows: npt.NDArray[np.bool_], marked: npt.NDArray[np.bool_]) -> Opened:
+def one_payload_each(head: pl.DataFrame, payloads: pl.Series, rows: npt.NDArray[np.bool_], marked: npt.NDArray[np.bool_]) -> Opened:
     """One payload for each record for which ``rows`` is true."""
     if rows.all():
         return Opened(None, head, payloads, None)

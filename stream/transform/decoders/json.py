@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from stream.batch import DATA, ROW
 from stream.transform import values
 from stream.transform.decode import DecoderConfig, Unknown
-from stream.transform.decoders.json_kernel import native_reader
+from stream.transform.decoders.json_kernel import json_reader
 from stream.transform.decoders.json_rows import WRONG_TYPE, Reader
 from stream.transform.decoders.kernel_columns import by_kernel
 from stream.transform.stage import Applied, BoundStage, Example, SchemaMismatch
@@ -73,7 +73,7 @@ class Json(DecoderConfig):
         strict, capture = self.unknown is Unknown.REJECT, self.unknown is Unknown.CAPTURE
         reader, members = Reader(schema, strict=strict), _Members(schema, capture=capture)
         converter = _Converter(schema, capture=capture)
-        quick = native_reader(schema, strict=strict, rest=EXTRA if capture else None)
+        quick = json_reader(schema, strict=strict, rest=EXTRA if capture else None)
 
         def ordinary(frame: pl.DataFrame) -> Applied:
             accepted: list[pl.DataFrame] = []

@@ -1,7 +1,7 @@
-"""JSON records decoded to typed columns by the compiled kernel.
+"""Decodes JSON records, and lines of separated values, to typed columns with the compiled kernel.
 
-Records that the kernel marks are read by ``rows.Reader``, which alone says why a record is bad. The kernel marks every record on which JSON
-readers may differ.
+Records that the kernel marks are read by ``json_rows.Reader``, which alone says why a record is bad. The kernel marks every record that
+JSON parsers might read differently.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _DECIMAL, _LIST, _OBJECT = 17, 20, 21
 _KEEP: Final = 2
 """The kernel's code for keeping members that no column names; 0 ignores and 1 refuses them."""
 _MOST_NULLS: Final = 64
-"""The most words for null that the kernel takes."""
+"""The most texts for null that the kernel accepts."""
 
 
-def native_reader(schema: RecordSchema, *, strict: bool, rest: str | None = None, kernel: Any = native.KERNEL) -> KernelReader | None:
-    """A reader for ``schema``; None without a kernel, or if there are more fields than it takes.
+def json_reader(schema: RecordSchema, *, strict: bool, rest: str | None = None, kernel: Any = native.KERNEL) -> KernelReader | None:
+    """A reader for ``schema``; None without a kernel, or if there are more fields than it accepts.
 
     ``strict``: records with fields that the schema does not name, at any level, are marked. ``rest``: name of a last column with the
     unnamed top-level fields as the text of one object, or null.
@@ -37,13 +37,13 @@ def native_reader(schema: RecordSchema, *, strict: bool, rest: str | None = None
     return None if plan is None else KernelReader(kernel.decode, plan, _columns(schema, rest))
 
 
-def native_lines(schema: RecordSchema, *, strict: bool, rest: str | None = None, kernel: Any = native.KERNEL) -> LinesReader | None:
-    """As ``native_reader``, for records with one such object per line."""
+def json_lines_reader(schema: RecordSchema, *, strict: bool, rest: str | None = None, kernel: Any = native.KERNEL) -> LinesReader | None:
+    """As ``json_reader``, for records with one such object per line."""
     plan = _plan((_LIST, b"", True, False, 1, (_record(schema, strict=strict, rest=rest),)), kernel)
     return None if plan is None else LinesReader(kernel.decode, plan, _columns(schema, rest))
 
 
-def native_separated(schema: RecordSchema, nulls: tuple[str, ...], kernel: Any = native.KERNEL) -> LinesReader | None:
+def csv_reader(schema: RecordSchema, nulls: tuple[str, ...], kernel: Any = native.KERNEL) -> LinesReader | None:
     """A reader of lines of separated values; None without a kernel, or if there are more columns or words for null than it takes.
 
     Further arguments of ``read``: the character codes of delimiter and quote, the header line that begins each record or None, the column

@@ -1,4 +1,4 @@
-"""Windows of JSON records to Arrow columns, with a verdict for each record that depends on that record alone.
+"""Reads windows of JSON records into Arrow columns, and decides for each record by itself whether it is bad.
 
 The columns come from Arrow's JSON reader, which reads a stream of documents and knows nothing of record boundaries. Each record is
 therefore wrapped as one line, ``{"r":`` record ``}`` newline. Why no row can shift:
@@ -6,7 +6,7 @@ therefore wrapped as one line, ``{"r":`` record ``}`` newline. Why no row can sh
 * A line holds at least one document. If it did not, a document would continue across ``}`` newline ``{``; inside a string the raw
   newline is an error, and outside strings no JSON text has ``}`` followed by ``{``. So n lines that parse give n documents or
   more, and exactly n only if each line is exactly one.
-* That one document may still hold more than the record: ``1},"r":{`` cannot, because of the count, but ``{},"q":{}`` can. So msgspec
+* That one document may still contain more than the record: ``1},"r":{`` cannot, because of the count, but ``{},"q":{}`` can. So msgspec
   reads the same lines as objects whose only member is ``r``, an object. It is also the stricter reader (``NaN`` is not JSON).
 
 A record is accepted if and only if it is valid UTF-8, not too deep, and accepted by both msgspec and Arrow. Each of the four checks
@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from stream.transform.decoders.depth import any_deep, too_deep
-from stream.transform.decoders.msgspec_types import asked, fitting, held, struct
+from stream.transform.decoders.msgspec_types import fitting, kept_type, requested_type, struct
 from stream.transform.decoders.numbers import within_doubles
 from stream.transform.types import Kind, RecordSchema
 
@@ -93,14 +93,14 @@ class Reader:
             return self._sift(records)
         try:
             return self._forward(records)
-        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError, pa.ArrowInvalid, _Uneven):
+        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError, pa.ArrowInvalid, _NotInOnePassError):
             return self._sift(records)
 
     def _forward(self, records: pa.LargeBinaryArray) -> Window:
         """Read ``records`` in order, and skip those that stop a reader, as long as they are few.
 
         Raises:
-            _Uneven: there are too many of them, or one that cannot be found.
+            _NotInOnePassError: there are too many of them, or one that cannot be found.
         """
         try:
             texts = records.cast(pa.large_string())
@@ -108,7 +108,7 @@ class Reader:
             return self._without_bytes(records)
         buffer, starts = _join(records), _starts(records)
         if any_deep(texts, buffer) or (self._decimals and pc.any(pc.match_substring_regex(texts, _TINY)).as_py()):
-            raise _Uneven
+            raise _NotInOnePassError
         reasons: dict[int, str] = {}
         parts = []
         begin, end = 0, len(records)
@@ -116,7 +116,7 @@ class Reader:
             stop = self._first_stop(records, buffer, starts, begin, reasons)
             parts += self._by_blocks(records, buffer, starts, (begin, stop), reasons)
             if len(reasons) > _FEW:
-                raise _Uneven
+                raise _NotInOnePassError
             begin = stop + 1
         frame = pl.concat(parts) if parts else self._frame.to_frame()
         return Window(frame, sorted(reasons.items()))
@@ -126,7 +126,7 @@ class Reader:
         reasons = {at: INVALID_UTF8 for at, record in enumerate(records.to_pylist()) if not _is_text(record)}
         kept = np.delete(np.arange(len(records)), list(reasons))
         if len(reasons) > _FEW:
-            raise _Uneven
+            raise _NotInOnePassError
         window = self._forward(records.take(pa.array(kept)))
         return Window(window.frame, sorted([*reasons.items(), *((int(kept[at]), reason) for at, reason in window.rejects)]))
 
@@ -135,7 +135,7 @@ class Reader:
         lines = memoryview(buffer)[starts[begin] :]
         try:
             if len(self._lines.decode_lines(lines)) != len(records) - begin:
-                raise _Uneven
+                raise _NotInOnePassError
         except msgspec.DecodeError as error:
             named, byte = _LINE.search(str(error)), _BYTE.search(str(error))
             found = len(records) - 1  # an error without a position means that the input ended too early
@@ -149,7 +149,7 @@ class Reader:
                 if reason is not None and len(self._lines.decode_lines(lines[: starts[at] - starts[begin]])) == at - begin:
                     reasons[at] = reason
                     return at
-            raise _Uneven from error
+            raise _NotInOnePassError from error
         return len(records)
 
     def _by_blocks(
@@ -161,7 +161,7 @@ class Reader:
         block = self._block(buffer, starts[begin : end + 1])
         while begin < end:
             if len(reasons) > _FEW:
-                raise _Uneven
+                raise _NotInOnePassError
             done, complaint = self._as_far(buffer.slice(starts[begin], starts[end] - starts[begin]), block)
             parts += [done] if done.height else []
             begin += done.height
@@ -170,7 +170,7 @@ class Reader:
             named = _ROW.search(complaint)
             bad = begin + int(named[1]) if named else end
             if bad >= end:
-                raise _Uneven
+                raise _NotInOnePassError
             if bad > begin:
                 parts.append(self._columns(buffer.slice(starts[begin], starts[bad] - starts[begin]), bad - begin, self._wire))
             reasons[bad] = self._refused(records[bad].as_py(), buffer.slice(starts[bad], starts[bad + 1] - starts[bad]), complaint)
@@ -191,18 +191,18 @@ class Reader:
         """Why ``record``, which Arrow has named in an error, is bad.
 
         Raises:
-            _Uneven: it is not bad.
+            _NotInOnePassError: it is not bad.
         """
         reason = self._verdict(record)
         if reason is not None:
             return reason
         if within_doubles(record) != record:
-            raise _Uneven
+            raise _NotInOnePassError
         try:
             self._columns(line, 1, self._wire)
         except pa.ArrowInvalid:
             return self._arrow_reason(line, complaint)
-        raise _Uneven
+        raise _NotInOnePassError
 
     def _as_far(self, buffer: pa.Buffer, block: int) -> tuple[pl.DataFrame, str | None]:
         """What Arrow reads of lines of one object each, block by block, and its error on the first block that it cannot read."""
@@ -235,7 +235,7 @@ class Reader:
             parse_options=_parsing(wire),
         )
         if table.num_rows != rows:
-            raise _Uneven
+            raise _NotInOnePassError
         return Reader._members(table.to_batches(), wire)
 
     def _sift(self, records: pa.LargeBinaryArray) -> Window:
@@ -350,8 +350,8 @@ class Reader:
         return SYNTAX
 
 
-class _Uneven(Exception):
-    """The window is not one document per record, has a record that is too deep, or more bad ones than are worth finding this way."""
+class _NotInOnePassError(Exception):
+    """The window cannot be read in one pass: a line is not one document, a record is nested too deeply, or too many are bad."""
 
 
 def _join(records: pa.LargeBinaryArray) -> pa.Buffer:
@@ -385,11 +385,11 @@ def _starts(records: pa.LargeBinaryArray) -> list[int]:
 
 
 def _asked(wire: pa.Schema) -> pa.Schema:
-    return pa.schema([field.with_type(asked(field.type)) for field in wire])
+    return pa.schema([field.with_type(requested_type(field.type)) for field in wire])
 
 
 def _held(wire: pa.Schema) -> pa.Schema:
-    return pa.schema([field.with_type(held(field.type)) for field in wire])
+    return pa.schema([field.with_type(kept_type(field.type)) for field in wire])
 
 
 def _parsing(wire: pa.Schema) -> pj.ParseOptions:

@@ -1,8 +1,8 @@
-"""Records decoded to columns by the compiled kernel.
+"""Decodes records to columns with the compiled kernel.
 
-For each record the kernel either gives all values that the decoder declares, in the declared types, or marks the record. Marked records are
-read by the Python code, and only that code says why a record is bad. So columns, rejects and reasons are the same with and without the
-kernel; tests compare them.
+For each record the kernel either returns all values that the decoder declares, in the declared types, or marks the record. Marked records
+are read by the Python code, and only that code says why a record is bad. So columns, rejects and reasons are the same with and without the
+kernel, which tests verify.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _WIDTHS: Final[dict[pl.DataType, int]] = {
 _VALUES, _BITS, _ITEMS, _FIELDS = range(4)
 """Memory layouts of a column, as the kernel numbers them (native/src/columns.h)."""
 
-Form = tuple[int, int, int, int]
+Layout = tuple[int, int, int, int]
 """Layout of a column, bytes per value, number of child columns, and index of the first child."""
 
 
-class Unplanned(Exception):
+class Unsupported(Exception):
     """The kernel cannot read this schema."""
 
 
@@ -98,29 +98,29 @@ def by_kernel(reader: KernelReader, ordinary: BoundStage, opened: Callable[[pl.S
     return decode
 
 
-def forms_of(schema: pl.Schema) -> tuple[Form, ...]:
+def layouts_of(schema: pl.Schema) -> tuple[Layout, ...]:
     """Layouts of the columns of ``schema``, breadth-first, under a root that contains all of them.
 
     Raises:
-        Unplanned: a column of a type that the kernel cannot build.
+        Unsupported: a column of a type that the kernel cannot build.
     """
     kinds: list[pl.DataType] = [pl.Struct(schema)]
-    forms: list[Form] = []
-    while len(forms) < len(kinds):
-        kind, first = kinds[len(forms)], len(kinds)
+    layouts: list[Layout] = []
+    while len(layouts) < len(kinds):
+        kind, first = kinds[len(layouts)], len(kinds)
         if isinstance(kind, pl.Struct) and kind.fields:
             kinds += [_instance(field.dtype) for field in kind.fields]
-            forms.append((_FIELDS, 0, len(kind.fields), first))
+            layouts.append((_FIELDS, 0, len(kind.fields), first))
         elif isinstance(kind, pl.List):
             kinds.append(_instance(kind.inner))
-            forms.append((_ITEMS, 8, 1, first))
+            layouts.append((_ITEMS, 8, 1, first))
         elif kind == pl.Boolean():
-            forms.append((_BITS, 0, 0, 0))
+            layouts.append((_BITS, 0, 0, 0))
         elif isinstance(kind, pl.Decimal) or kind in _WIDTHS:
-            forms.append((_VALUES, 16 if isinstance(kind, pl.Decimal) else _WIDTHS[kind], 0, 0))
+            layouts.append((_VALUES, 16 if isinstance(kind, pl.Decimal) else _WIDTHS[kind], 0, 0))
         else:
-            raise Unplanned
-    return tuple(forms)
+            raise Unsupported
+    return tuple(layouts)
 
 
 def _instance(kind: Any) -> pl.DataType:

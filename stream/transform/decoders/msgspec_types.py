@@ -1,4 +1,4 @@
-"""msgspec types for a schema, never stricter than Arrow's reader."""
+"""msgspec types for a schema. They never refuse what Arrow's reader accepts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_DIGITS: Final = 76
 """Digits of Arrow's widest decimal."""
 
 
-def asked(wire: pa.DataType) -> pa.DataType:
+def requested_type(wire: pa.DataType) -> pa.DataType:
     """The type to request from Arrow's JSON reader in order to get ``wire`` after a cast.
 
     The reader counts the digits that are written, including zeros at the end, and then adds those of the scale, without checking whether
@@ -25,11 +25,11 @@ def asked(wire: pa.DataType) -> pa.DataType:
     if pa.types.is_decimal128(wire):
         return pa.decimal256(_MOST_DIGITS, wire.scale)
     if pa.types.is_struct(wire):
-        return pa.struct([field.with_type(asked(field.type)) for field in wire])
-    return pa.list_(asked(wire.value_type)) if pa.types.is_list(wire) else wire
+        return pa.struct([field.with_type(requested_type(field.type)) for field in wire])
+    return pa.list_(requested_type(wire.value_type)) if pa.types.is_list(wire) else wire
 
 
-def held(wire: pa.DataType) -> pa.DataType:
+def kept_type(wire: pa.DataType) -> pa.DataType:
     """The type in which to keep what Arrow's JSON reader returned for ``wire`` until it is checked.
 
     A decimal may have more digits than its type says: 100 as decimal(3,3). Polars accepts that silently, or panics.
@@ -37,8 +37,8 @@ def held(wire: pa.DataType) -> pa.DataType:
     if pa.types.is_decimal128(wire):
         return pa.decimal128(MAX_DIGITS, wire.scale)
     if pa.types.is_struct(wire):
-        return pa.struct([field.with_type(held(field.type)) for field in wire])
-    return pa.list_(held(wire.value_type)) if pa.types.is_list(wire) else wire
+        return pa.struct([field.with_type(kept_type(field.type)) for field in wire])
+    return pa.list_(kept_type(wire.value_type)) if pa.types.is_list(wire) else wire
 
 
 def fitting(kind: Type) -> Callable[[Any], bool] | None:

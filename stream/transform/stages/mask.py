@@ -1,4 +1,4 @@
-"""Hide values."""
+"""MaskColumn values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_KEPT: Final = 64
 
 
 class Mask(StageConfig):
-    """Hide values: `keyed_hash` keeps them joinable, `redact` keeps nothing, `truncate` keeps a prefix, `keep_last` format and end.
+    """MaskColumn values: `keyed_hash` keeps them joinable, `redact` keeps nothing, `truncate` keeps a prefix, `keep_last` format and end.
 
     Equal values have equal digests under the same key, in every column and pipeline. Null stays null. `keep_last: 4` makes
     `****-****-1234` of `4111-1111-1234`; a value of which that would show everything is hidden completely.
@@ -77,10 +77,10 @@ class Mask(StageConfig):
     @model_validator(mode="after")
     def _needs(self) -> Self:
         if (self.method is Method.KEYED_HASH) != (self.key is not None):
-            msg = "mask needs a key for keyed_hash, and accepts none otherwise"
+            msg = "`method: keyed_hash` needs `key`, and no other method accepts it"
             raise ValueError(msg)
         if self.method in {Method.TRUNCATE, Method.KEEP_LAST} and not self.keep:
-            msg = f"{self.method} needs keep, the number of characters to keep (to keep none, use redact)"
+            msg = f"`method: {self.method}` needs `keep`, the number of characters to keep (to keep none, use `redact`)"
             raise ValueError(msg)
         if self.method is Method.KEEP_LAST and self.keep > _MOST_KEPT:
             msg = f"keep_last keeps at most {_MOST_KEPT} characters, got {self.keep}"
@@ -103,16 +103,16 @@ class Mask(StageConfig):
         return schema
 
     def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:  # noqa: ARG002
-        """A function that hides."""
-        hide = self._hiding(resources)
+        """A function that masks the columns."""
+        mask = self._masking(resources)
         columns = self.columns
 
         def apply(frame: pl.DataFrame) -> Applied:
-            return Applied(frame.with_columns(hide(frame[name]) for name in columns))
+            return Applied(frame.with_columns(mask(frame[name]) for name in columns))
 
         return apply
 
-    def _hiding(self, resources: Resources) -> Callable[[pl.Series], pl.Series]:
+    def _masking(self, resources: Resources) -> Callable[[pl.Series], pl.Series]:
         if self.method is Method.KEYED_HASH:
             return masking.keyed_hash(resources.secrets[self.key or ""], self.length)
         if self.method is Method.TRUNCATE:

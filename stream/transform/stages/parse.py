@@ -107,7 +107,7 @@ class Parse(StageConfig):
                 and getattr(self, option) != type(self).model_fields[option].default
                 and chosen[0] not in methods
             ):
-                msg = f"{option} has no meaning for {chosen[0]}, only for {' and '.join(sorted(methods))}"
+                msg = f"`{option}` has no meaning for `{chosen[0]}`, only for {' and '.join(sorted(methods))}"
                 raise ValueError(msg)
         return self
 

@@ -20,7 +20,7 @@ from stream.transform.time_formats import misread_formats_in_sql
 from stream.transform.types import SYSTEM, near
 
 BATCH: Final = ("batch", "self")
-"""What the rows are called in a query."""
+"""The names of the table of rows in a query."""
 
 _ANGLE: Final = re.compile(r"\batan2d?(?=\s*\()|\"atan2d?\"(?=\s*\()", re.IGNORECASE)
 _REFUSES_OBJECTS: Final = "power"
@@ -113,7 +113,7 @@ class Sql(StageConfig):
                 ("query",), f"the query does not fit its columns: {problem}", cure(problem) or f"`batch` has: {', '.join(schema)}"
             )
         if result.get(ROW) != schema[ROW]:
-            message = "the result has no `_row`, so its rows belong to no record"
+            message = "the result has no column `_row`, so nothing says to which record its rows belong"
             raise SchemaMismatch(("query",), message, "select `_row` as it is, or `*`; a group may take MIN(_row) AS _row")
         for name in result:
             if name not in SYSTEM:
@@ -142,9 +142,11 @@ class Sql(StageConfig):
         found: list[pl.Schema] = []
         problem = type_error(lambda row: found.append(self._run(row, self._given(resources)).schema), schema)
         wrong = [
-            f"{name} for {kind}, and gives {found[0].get(name)}" for name, kind in declared.items() if found and found[0].get(name) != kind
+            (f"{name} as {kind}, but computes {found[0].get(name)}")
+            for name, kind in declared.items()
+            if found and found[0].get(name) != kind
         ]
-        return f"Polars takes {wrong[0]}" if wrong else problem
+        return f"Polars declares {wrong[0]}" if wrong else problem
 
     def _given(self, resources: Resources) -> dict[str, pl.DataFrame]:
         for name, url in self.tables.items():
@@ -174,7 +176,7 @@ class Sql(StageConfig):
         return all(result.get(name) == schema[name] for name in SYSTEM)
 
     def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:
-        """A function that queries, restores the order of the stream, and puts the lineage back."""
+        """A function that runs the query, restores the order of the stream, and adds the lineage columns."""
         tables = self._given(resources)
         names = list(self.output(schema, resources))
         user = [name for name in names if name not in SYSTEM]
@@ -210,7 +212,7 @@ def _bare(query: str) -> str:
 
 
 def _pieces(query: str) -> Iterator[str]:
-    """The query without comments, cut before and after each quoted text."""
+    """The query without comments, split before and after each quoted text."""
     return iter(_QUOTED.split(_bare(query)))
 
 
@@ -233,7 +235,7 @@ def _problems(query: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
     for word, called, at in words:
         name = word.lower()
         if name in IMPURE and (called or word not in schema):
-            yield f"character {at}: {name} gives a different answer each time", "use the column _arrival for the time a record arrived"
+            yield f"character {at}: {name} gives a different result each time", "use the column _arrival for the time a record arrived"
         elif name in _UNORDERED and word not in schema:
             yield (
                 f"character {at}: {name.upper()} picks rows by an order that is not fixed",

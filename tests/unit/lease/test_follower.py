@@ -84,7 +84,7 @@ def test_the_tables_beside_the_leases_may_be_called_anything():
         used = {table for _, table, _ in fleet.dynamo.requests}
         assert used == {"app", "rules-CoordinatorState", "staff-WorkerMetricStats"}
 
-    play(lambda: Led(beside=("rules-CoordinatorState", "staff-WorkerMetricStats")), test)
+    play(lambda: Led(fleet_tables=("rules-CoordinatorState", "staff-WorkerMetricStats")), test)
 
 
 def test_a_follower_reports_and_takes_nothing_by_itself():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream.pipeline.cases import beside, read_cases, stand_ins
+from stream.pipeline.cases import cases_path, read_cases, stand_ins
 
 GOOD = """\
 env: {KEY: 5}
@@ -69,7 +69,7 @@ def test_a_hint_names_what_was_meant(tmp_path):
 
 def test_files_that_are_not_there(tmp_path):
     assert read_cases(tmp_path / "none.yaml", {}).findings[0].code == "unreadable"
-    assert beside(tmp_path / "flights.yaml").name == "flights.test.yaml"
+    assert cases_path(tmp_path / "flights.yaml").name == "flights.test.yaml"
 
 
 def test_stand_ins_for_tables(tmp_path):

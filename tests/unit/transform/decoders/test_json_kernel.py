@@ -14,7 +14,7 @@ from stream import native
 from stream.local.flights import BROKEN, flights_table
 from stream.transform.decode import Unknown
 from stream.transform.decoders.json import Json
-from stream.transform.decoders.json_kernel import native_reader
+from stream.transform.decoders.json_kernel import json_reader
 from stream.transform.stage import Applied
 from stream.transform.types import RecordSchema, Type, parse_schema
 from tests.kernel import no_kernel
@@ -209,7 +209,7 @@ def test_plain_records_do_not_need_the_ordinary_way() -> None:
     flights = flights_table().head(5000)
     kinds = {pl.String(): "string?", pl.Int64(): "int64?"}
     schema = parse_schema({name: kinds.get(dtype, "timestamp?") for name, dtype in flights.schema.items()})
-    reader = native_reader(schema, strict=True)
+    reader = json_reader(schema, strict=True)
     if reader is None:
         assert native.KERNEL is None
         return
@@ -253,7 +253,7 @@ def test_deep_values_are_left_to_the_ordinary_way() -> None:
 def test_more_columns_than_the_kernel_takes_are_left_to_the_ordinary_way() -> None:
     schema = parse_schema({f"c{number}": "int64?" for number in range(1100)})
 
-    assert native_reader(schema, strict=False) is None
+    assert json_reader(schema, strict=False) is None
     assert_same(*both([b'{"c1099":5}', b'{"c0":"x"}', b"{"], schema))
 
 
@@ -281,7 +281,7 @@ def test_what_no_column_names_is_kept_as_it_was_written() -> None:
     quick, sure = both(rows, KEPT, Unknown.CAPTURE)
     assert_same(quick, sure)
     assert sure.frame.filter(pl.col("_row") == 4)["_extra"].item() == '{"x":[ 1, {"whole": 2} ],"y":null}'
-    reader = native_reader(KEPT, strict=False, rest="_extra")
+    reader = json_reader(KEPT, strict=False, rest="_extra")
     if reader is not None:
         assert reader.read(pl.Series(REST, dtype=pl.Binary))[1] is None
         _, marked = reader.read(pl.Series(DOUBTFUL, dtype=pl.Binary))
@@ -297,7 +297,7 @@ def test_what_is_kept_is_a_text() -> None:
 
 
 def test_wide_decimals_do_not_need_the_ordinary_way() -> None:
-    reader = native_reader(parse_schema({"wide": "decimal(38,2)"}), strict=True)
+    reader = json_reader(parse_schema({"wide": "decimal(38,2)"}), strict=True)
     if reader is None:
         return
     values = ["12345678901234567890.25", "-" + "9" * 36 + ".99", "9" * 20, "0.10", "1.50" + "0" * 30, "0." + "0" * 20]

@@ -14,7 +14,7 @@ from stream import native
 from stream.transform.decoders.avro import Avro
 from stream.transform.decoders.avro_plan import avro_reader
 from stream.transform.decoders.avro_types import as_read
-from stream.transform.decoders.kernel_columns import Unplanned, forms_of
+from stream.transform.decoders.kernel_columns import Unsupported, layouts_of
 from stream.transform.decoders.protobuf import Protobuf
 from stream.transform.decoders.protobuf_plan import protobuf_reader
 from tests.fuzz.corpus import AVRO_SCHEMA, CORPUS
@@ -82,5 +82,5 @@ def test_the_plan_itself_reads_good_records(name):
 
 @pytest.mark.parametrize("kind", [pl.Null(), pl.Struct([]), pl.List(pl.Time()), pl.Datetime("ns")])
 def test_columns_that_the_kernel_does_not_make(kind):
-    with pytest.raises(Unplanned):
-        forms_of(pl.Schema({"a": pl.Int64(), "b": kind}))
+    with pytest.raises(Unsupported):
+        layouts_of(pl.Schema({"a": pl.Int64(), "b": kind}))
