@@ -196,10 +196,13 @@ def unlisted_file_findings(found: Iterable[UnlistedFile]) -> list[Finding]:
 
 def _whose(file: UnlistedFile) -> str:
     if file.ours:
-        return "it was made for a unit that was sealed with other files, --repair removes it"
+        return "a worker wrote it for a unit that was then sealed with other files; --repair removes it"
     if file.sealed:
-        return "its name is of a sealed unit, for which no worker of this pipeline made it: does another pipeline write here? examine it"
-    return "its name is of no unit of this log: examine it"
+        return (
+            "its name belongs to a sealed unit, but no worker of this pipeline wrote it for that unit: find out whether "
+            "another pipeline writes here"
+        )
+    return "its name belongs to no unit of this log: find out who wrote it"
 
 
 def check_file(link: Link, file: LedgerObject, url: str, body: bytes | None) -> list[Finding]:

@@ -188,5 +188,5 @@ def translate(call: Call, error: Exception) -> AwsRetryable | AwsFatal:
         return explain(call, UNKNOWN if code == str(status) else code, said.get("Message", ""), status)
     if isinstance(error, (BotoCoreError, aiohttp.ClientError, TimeoutError, OSError)):
         return AwsRetryable(f"{call} had no answer: {error_text(error)}", code=CONNECTION)
-    msg = f"{type(error).__name__} is no error of an AWS client"
+    msg = f"{type(error).__name__} is not an error of an AWS client"
     raise TypeError(msg) from error

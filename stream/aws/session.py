@@ -135,12 +135,12 @@ class AwsSession:
         return str(client.meta.endpoint_url)
 
     def authorities(self) -> str | None:
-        """Path of the certificates (PEM) of those who vouch for AWS: ``AWS_CA_BUNDLE`` or the profile's; None: the system's."""
+        """Path of the CA certificates (PEM) that verify AWS: ``AWS_CA_BUNDLE`` or the profile's; None: the system's."""
         found = self._setting("ca_bundle")
         return str(found) if found else None
 
     def trust(self) -> ssl.SSLContext | None:
-        """What connections to AWS by TLS are made with; None: the usual.
+        """The TLS settings for connections to AWS; None: the default ones.
 
         Raises:
             DefinitionError: the file with the authorities cannot be used.
@@ -155,7 +155,7 @@ class AwsSession:
 
     @staticmethod
     def bounded(connect: float, read: float) -> botocore.session.Session:
-        """What a library makes a client with that must not wait for ever: ``connect`` seconds to connect, ``read`` without a byte."""
+        """A botocore session for libraries that must not wait for ever: ``connect`` seconds to connect, ``read`` seconds without a byte."""
         session = botocore.session.Session()
         session.set_default_client_config(Config(connect_timeout=connect, read_timeout=read))
         return session

@@ -1,4 +1,4 @@
-"""Progress messages of commands that wait."""
+"""Messages on standard error about what a command waits for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON output, and the console for tables."""
+"""Standard output of commands: JSON documents, and the console for tables."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from stream.contracts import RefusingSink, Sink, Transformed
 
 
 def accepted(transformed: Transformed, sinks: Iterable[Sink]) -> Transformed:
-    """``transformed``, in which each record that one of ``sinks`` cannot write has become a dead letter with the sink's name as its stage.
+    """``transformed``, with each record that one of ``sinks`` refuses turned into a dead letter whose stage is the sink's name.
 
     A record that became several rows is refused as a whole, so each record still has exactly one outcome.
     """

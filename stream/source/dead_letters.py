@@ -32,7 +32,7 @@ class ChosenRows(msgspec.Struct, frozen=True):
 
 
 def runs_of(rows: Iterable[int]) -> tuple[tuple[int, int], ...]:
-    """Ascending row numbers as runs."""
+    """``rows``, which ascend, as runs ``[from, to)``."""
     runs: list[tuple[int, int]] = []
     for row in rows:
         if runs and runs[-1][1] == row:
@@ -43,7 +43,7 @@ def runs_of(rows: Iterable[int]) -> tuple[tuple[int, int], ...]:
 
 
 def shard_name(number: int) -> str:
-    """The id of the shard as which a redrive is read."""
+    """The id of the shard that stands for redrive ``number``."""
     return f"redrive-{number:06d}"
 
 

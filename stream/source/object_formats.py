@@ -1,4 +1,4 @@
-"""Records inside an object: lines, separated values, rows of Parquet; compressed or not, read in bounded memory."""
+"""Reads the records of an object: lines, separated values or rows of Parquet, compressed or not, in bounded memory."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def _bodies(batch: pa.RecordBatch, column: str | None) -> Iterator[bytes]:
 
 
 def _refuse_wide_inside(schema: pa.Schema, name: str) -> None:
-    """Decimals of more than 38 digits are read at the top level only."""
+    """Refuse decimals with more than 38 digits inside lists and structs; they can be read at the top level only."""
     for field in schema:
         if not pa.types.is_decimal256(field.type) and _holds_wide(field.type):
             msg = (
@@ -230,7 +230,7 @@ def _holds_wide(kind: pa.DataType) -> bool:
 
 
 def _without_wide(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """``batch`` with text in place of decimals of more than 38 digits, which Polars cannot hold and breaks off for."""
+    """``batch`` with text in place of decimals of more than 38 digits, which make Polars panic."""
     for at, field in enumerate(batch.schema):
         if pa.types.is_decimal256(field.type):
             texts = [None if value is None else f"{value:f}" for value in batch.column(at).to_pylist()]

@@ -56,7 +56,7 @@ class DirectoryStore:
         self._claims = self._root / _RESERVED / "claims"
         self._fsync = fsync
         self._tidy = False
-        """Whether it was seen to what killed processes left behind: once, before the first write."""
+        """Whether files that killed processes left behind have been removed, which happens once, before the first write."""
         self._url = url or f"file://{self._root}"
 
     @property
@@ -318,7 +318,7 @@ def _info(path: Path, key: str) -> ObjectInfo | None:
 
 
 def _version(status: os.stat_result) -> str:
-    # Without reading the file there is nothing better; a rewrite within the clock's resolution that keeps the size goes unnoticed.
+    # This is the best that can be done without reading the file. A rewrite of the same size within the clock's resolution goes unnoticed.
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Final
 
 OLD_SECONDS: Final = 3600.0
-"""Younger files stay: their writers may not have got so far that they hold them."""
+"""Younger files are kept, because their writers may not have called ``hold`` yet."""
 
 _NAME: Final = re.compile(r"\d+-[0-9a-f]{16}")
 
 
 def hold(descriptor: int) -> None:
-    """Let everybody see that the open file is in use, until it is closed: by its writer, or by the kernel when that has died."""
+    """Mark the open file as in use until it is closed: by its writer, or by the kernel after the writer has died."""
     with suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
@@ -44,7 +44,7 @@ def _is_old(path: Path) -> bool:
 
 @contextmanager
 def _abandoned(path: Path) -> Iterator[None]:
-    """Nobody holds ``path`` meanwhile; raises ``OSError`` if somebody does. Only its writer ever claims a file, so nobody will."""
+    """Make sure that nobody uses ``path`` inside the context; raises ``OSError`` if somebody does. Only its writer ever claims a file."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Reports why a process cannot continue, as the last line of its log."""
+"""Reports why a process ends, as the last line of its log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Error texts for receivers (a collector, a lineage endpoint, a webhook) that did not answer."""
+"""Describes errors of HTTP calls to receivers: a collector, a lineage endpoint, a webhook."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ MOST: Final = 160
 
 
 def describe_failure(error: Exception) -> str:
-    """The kind of ``error`` and what is known of it; nothing of what was sent."""
+    """The kind of ``error`` and what is known about it, without any part of the request."""
     kind = type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"{kind}: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"{kind}: {error.os_error}"
     if isinstance(error, aiohttp.ClientResponseError):
-        return f"{kind}: what came is no HTTP/1.1: {' '.join(error.message.split())[:MOST]}"
+        return f"{kind}: the answer is not HTTP/1.1: {' '.join(error.message.split())[:MOST]}"
     return kind

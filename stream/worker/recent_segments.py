@@ -1,4 +1,4 @@
-"""Ledger segments that this worker has just made, so that their spans can be exported without re-reading a file."""
+"""Ledger segments that this worker has just made, kept in memory so that their spans can be exported without reading a file."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from stream.worker.tracing import Tracer
 
 
 def claimed_as(key: str, row: int, claims: Sequence[Redrive]) -> RecordQuery | None:
-    """The place in the chain of redrives of the dead letter in row ``row`` of the rejects file ``key``; None if it was not claimed."""
+    """The record as which the dead letter in row ``row`` of the rejects file ``key`` was redriven; None if no redrive claimed it."""
     for number, claim in enumerate(claims, 1):
         for piece, chosen in enumerate(claim.files, 1):
             rows = chosen.rows if chosen.key == key else []
