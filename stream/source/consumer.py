@@ -40,7 +40,7 @@ class Consumer:
             if self._arn is None:
                 timeouts, why = self._timeouts
                 if timeouts != timeouts_before:
-                    # Another reader waited for the consumer meanwhile, and so did this one. If all waited in turn, each shard would take a minute.
+                    # This reader has already waited, along with another one. If all waited in turn, each shard would take a minute.
                     raise AwsRetryable(why, code=NOT_ACTIVE)
                 self._arn = await self._active()
             return self._arn
