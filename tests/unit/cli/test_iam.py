@@ -71,7 +71,7 @@ def test_a_live_policy_that_differs(tmp_path):
     [
         (("--account", "12", "--region", "eu-west-1"), "12 digits"),
         ((*HERE, "--role", "redshift-copy"), "no use for the role redshift-copy"),
-        ((*HERE, "--oidc-issuer", "x"), "no https URL"),
+        ((*HERE, "--oidc-issuer", "x"), "is not an https URL"),
         ((*HERE, "--diff", "no-such-file"), "cannot be read as JSON"),
     ],
 )

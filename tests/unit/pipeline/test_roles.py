@@ -194,7 +194,7 @@ def test_irsa_takes_one_audience_and_one_subject(changes, let_in):
 
 
 def test_an_issuer_that_is_no_url_is_refused():
-    with pytest.raises(DefinitionError, match="no https URL"):
+    with pytest.raises(DefinitionError, match="not an https URL"):
         trust(Role.WORKER, HERE, ServiceAccount("data", "s", issuer="http://x"))
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stream import native
 from stream.transform.decoders.avro import Avro
 from stream.transform.decoders.avro_plan import avro_reader
-from stream.transform.decoders.avro_types import as_read
+from stream.transform.decoders.avro_types import for_reading
 from stream.transform.decoders.kernel_columns import Unsupported, layouts_of
 from stream.transform.decoders.protobuf import Protobuf
 from stream.transform.decoders.protobuf_plan import protobuf_reader
@@ -26,7 +26,7 @@ PLANNER = SimpleNamespace(avro=None, protobuf=None, avro_plan=lambda spec: spec,
 
 
 def avro_spec():
-    schema = fastavro.parse_schema(as_read(AVRO_SCHEMA))
+    schema = fastavro.parse_schema(for_reading(AVRO_SCHEMA))
     reader = avro_reader(Avro.model_validate({"schema": json.dumps(AVRO_SCHEMA)}).output(None), schema, {b"": schema}, PLANNER)
     assert reader is not None
     return reader.plan
