@@ -119,7 +119,7 @@ class _Flow:
             path = ("sinks", index, self._sink_key(index), "mode")
             message = "if two rows with the same key come from different objects, the older one may win, because objects have no order"
             yield self._finding(
-                path, "upsert_order", message, ("use `mode: append`, and choose the latest row by `_arrival` in a view"), Severity.NOTE
+                path, "upsert_order", message, "use `mode: append`, and choose the latest row by `_arrival` in a view", Severity.NOTE
             )
 
     def resources(self) -> Resources:

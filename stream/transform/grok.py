@@ -72,7 +72,7 @@ def expand(text: str, own: Mapping[str, str], path: tuple[str | int, ...]) -> tu
         parts = _PARTS.fullmatch(match.group(1))
         if parts is None:
             raise SchemaMismatch(
-                path, f"{match.group()!r} is not a reference to a pattern", ("write %{PATTERN}, %{PATTERN:name} or %{PATTERN:name:type}")
+                path, f"{match.group()!r} is not a reference to a pattern", "write %{PATTERN}, %{PATTERN:name} or %{PATTERN:name:type}"
             )
         name, group, kind = parts.groups()
         if name not in known:
@@ -80,7 +80,7 @@ def expand(text: str, own: Mapping[str, str], path: tuple[str | int, ...]) -> tu
         if depth == MAX_DEPTH:
             raise SchemaMismatch(
                 path,
-                (f"pattern {name!r} refers to itself, or references are nested more than {MAX_DEPTH} deep"),
+                f"pattern {name!r} refers to itself, or references are nested more than {MAX_DEPTH} deep",
                 "write it without the reference",
             )
         inner = whole(known[name], depth + 1)

@@ -31,13 +31,13 @@ def check_pattern(pattern: str, path: tuple[str | int, ...]) -> None:
     """
     if len(pattern) > MAX_PATTERN:
         raise SchemaMismatch(
-            path, (f"the pattern has {len(pattern)} characters; at most {MAX_PATTERN} are allowed"), "split it into several patterns"
+            path, f"the pattern has {len(pattern)} characters; at most {MAX_PATTERN} are allowed", "split it into several patterns"
         )
     repeated = repetitions(pattern)
     if repeated > MAX_REPEATED:
         message = f"the counted repetitions of {pattern!r} expand to {repeated} characters; at most {MAX_REPEATED} are allowed"
         raise SchemaMismatch(
-            path, message, ("write * or + in place of a large {n}, and check the length separately, for example with max_length")
+            path, message, "write * or + in place of a large {n}, and check the length separately, for example with max_length"
         )
     try:
         pl.Series([""]).str.contains(pattern)

@@ -266,7 +266,7 @@ def refuse_pattern(name: str, path: tuple[str | int, ...]) -> None:
     """
     if name == "*" or (name.startswith("^") and name.endswith("$")):
         raise SchemaMismatch(
-            path, (f"Polars takes the name {name!r} for a pattern that matches several columns"), "give the column another name"
+            path, f"Polars takes the name {name!r} for a pattern that matches several columns", "give the column another name"
         )
 
 
@@ -275,7 +275,7 @@ def _refuse_unreadable(name: str, path: tuple[str | int, ...]) -> None:
     refuse_pattern(name, path)
     if _ESCAPED.search(name):
         raise SchemaMismatch(
-            path, (f"the name {name!r} contains a quote, a backslash or a control character"), "give the column another name"
+            path, f"the name {name!r} contains a quote, a backslash or a control character", "give the column another name"
         )
 
 

@@ -158,7 +158,7 @@ def _single_type(field: FieldDescriptor, above: tuple[str, ...]) -> pl.DataType:
     if kind.full_name in above or len(above) == MAX_DEPTH or not kind.fields:
         why = "has no fields" if not kind.fields else "contains itself"
         raise SchemaMismatch(
-            ("message",), (f"message {kind.full_name!r} {why}, so field {field.name!r} cannot be a column"), "use another message"
+            ("message",), f"message {kind.full_name!r} {why}, so field {field.name!r} cannot be a column", "use another message"
         )
     return pl.Struct([pl.Field(inner.name, _type(inner, (*above, kind.full_name))) for inner in kind.fields])
 

@@ -1,4 +1,4 @@
-"""MaskColumn values."""
+"""Hide values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_KEPT: Final = 64
 
 
 class Mask(StageConfig):
-    """MaskColumn values: `keyed_hash` keeps them joinable, `redact` keeps nothing, `truncate` keeps a prefix, `keep_last` format and end.
+    """Hide values: `keyed_hash` keeps them joinable, `redact` keeps nothing, `truncate` keeps a prefix, `keep_last` format and end.
 
     Equal values have equal digests under the same key, in every column and pipeline. Null stays null. `keep_last: 4` makes
     `****-****-1234` of `4111-1111-1234`; a value of which that would show everything is hidden completely.

@@ -99,7 +99,7 @@ class Validate(StageConfig):
                 except PolarsError as error:
                     message = f"rule {rule} does not fit column {name!r} ({dtype}): {str(error).splitlines()[0]}"
                     raise SchemaMismatch(
-                        ("columns", name, rule), message, ("remove the rule, or cast the column to a type that it works with")
+                        ("columns", name, rule), message, "remove the rule, or cast the column to a type that it works with"
                     ) from error
                 yield f"{INVALID}:{name}:{rule}", broken
         for name, text in self.where.items():
@@ -198,7 +198,7 @@ def _bound(value: float | str, dtype: pl.DataType, path: tuple[str | int, ...], 
             return pl.lit((held.to_physical() + int(later)).cast(dtype)).first()
     message = f"{value!r} cannot be a bound for a column of type {dtype}"
     raise SchemaMismatch(
-        path, message, ("allowed: a number for numbers, text for text, and text such as 2026-01-01T00:00:00Z for dates and times")
+        path, message, "allowed: a number for numbers, text for text, and text such as 2026-01-01T00:00:00Z for dates and times"
     )
 
 
