@@ -17,7 +17,7 @@ from stream.worker.warehouse import LoadFailed
 
 
 class LoadedPositions:
-    """LoadedPositions of how far one stream is loaded, under ``loads/`` in ``store``. New ones are written under the name of ``sink``."""
+    """Accounts of how far one stream is loaded, under ``loads/`` in ``store``. New ones are written under the name of ``sink``."""
 
     def __init__(self, store: ObjectStore, sink: str, stream: str) -> None:
         self._store = store

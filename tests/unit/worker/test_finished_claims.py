@@ -1,4 +1,4 @@
-"""FinishedClaims claims, which later runs need not check again."""
+"""Finished claims, which later runs need not check again."""
 
 import asyncio
 
