@@ -122,6 +122,8 @@ def _links(definition: Definition) -> list[Link]:
 
 @dataclass(slots=True)
 class _Translation:
+    """The translation of one definition so far: the files and outcomes of its activities, and what they have in common."""
+
     definition: Definition
     fields: FieldNotes
     name: str
@@ -201,7 +203,9 @@ class _Translation:
         add_requirements(draft, nodes)
         add_notification(draft, nodes)
         set_schedule(draft, nodes)
-        self._keep_state(draft)
+        urls = _with_defaults(draft.source["s3"]["url"]), _with_defaults(draft.sink["s3"]["url"]) if "s3" in draft.sink else ""
+        self._choose_state(draft, *urls)
+        self._note_overlaps(draft, *urls)
 
     def _node(self, draft: Draft, name: str) -> ResolvedObject:
         slot = draft.activity.slot(name)
@@ -233,10 +237,8 @@ class _Translation:
                 draft.taken_over(form.slot("column"), "source.schema")
         write_to(draft, target)
 
-    def _keep_state(self, draft: Draft) -> None:
-        """Choose a place for the state, outside of the source and the sink, and next to it a place for staged files."""
-        source = _with_defaults(draft.source["s3"]["url"])
-        sink = _with_defaults(draft.sink["s3"]["url"]) if "s3" in draft.sink else ""
+    def _choose_state(self, draft: Draft, source: str, sink: str) -> None:
+        """Choose a place for the state, outside of the URLs ``source`` and ``sink``, and next to it a place for staged files."""
         logs = draft.activity.slot("pipelineLogUri").text
         buckets = [bucket_of(each) for each in (sink, source, logs)]
         places = [self.state] if self.state else [f"s3://{each}/_stream/" for each in buckets if each]
@@ -251,20 +253,22 @@ class _Translation:
         if "redshift" in draft.sink:
             root = draft.state.rstrip("/").rpartition("/")[0]
             draft.sink["redshift"]["staging"] = f"${{STAGING:-{root}/_staging/{draft.application}/}}"
-        if sink and (sink.startswith(source) or source.startswith(sink)):
-            draft.to_do(
-                draft.activity.slot("output"),
-                f"the pipeline would read what it writes, since one of {sink} and {source} contains the other: choose separate prefixes",
+
+    def _note_overlaps(self, draft: Draft, source: str, sink: str) -> None:
+        """Note as left to do that the pipeline writes where it reads, or where another pipeline writes."""
+        problems = []
+        if _overlap(sink, source):
+            problems.append(
+                f"the pipeline would read what it writes, since one of {sink} and {source} contains the other: choose separate prefixes"
             )
+        problems += [
+            f"`{other}` writes below {place}, too: give each its own prefix, so that `stream audit verify` can tell their files apart"
+            for place, other in self.places.items()
+            if _overlap(sink, place)
+        ]
+        for problem in problems:
+            draft.to_do(draft.activity.slot("output"), problem)
             draft.suspended = True
-        for place, other in self.places.items():
-            if sink and (sink.startswith(place) or place.startswith(sink)):
-                draft.to_do(
-                    draft.activity.slot("output"),
-                    f"`{other}` writes below {place}, too: give each its own prefix, so that `stream audit verify` can tell their files "
-                    "apart",
-                )
-                draft.suspended = True
 
     def _texts(self, draft: Draft) -> dict[str, str]:
         """The files of the pipeline. Stages that `stream check` refuses are left out, and noted as left to do."""
@@ -294,6 +298,11 @@ class _Translation:
 def _slug(name: str) -> str:
     """``name`` as a valid name of a folder and an application; empty if no valid characters remain."""
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()).strip("-")[:50].strip("-")
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one of two prefixes contains the other; an empty one is none."""
+    return bool(one and other) and (one.startswith(other) or other.startswith(one))
 
 
 def _with_defaults(url: str) -> str:
