@@ -183,10 +183,10 @@ class AwsSession:
             raise self._refused(error) from error
         except (BotoCoreError, OSError, ValueError) as error:
             # Besides its own errors, botocore passes on those of a token file: missing, or with a line break inside.
-            msg = f"AWS credentials could not be had: {error_text(error)}"
+            msg = f"AWS credentials are not available: {error_text(error)}"
             raise AwsRetryable(msg, code="CredentialsUnavailable") from error
         except Exception as error:  # noqa: BLE001 - botocore stumbles over answers that are none in its own ways
-            msg = f"AWS credentials could not be had: what was answered is not as documented ({type(error).__name__})"
+            msg = f"AWS credentials are not available: the answer is not as documented ({type(error).__name__})"
             # The error may quote the answer, and with it keys.
             raise AwsRetryable(msg, code="CredentialsUnavailable") from None
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)

@@ -245,7 +245,7 @@ class _Builder:
         if node is None:
             self._report.add(at, "unknown_alias", f"`*{anchor}` refers to nothing", f"define `&{anchor}` above")
         elif not node.closed:
-            self._report.add(at, "recursive_alias", f"`*{anchor}` stands inside what it refers to", "write the value out")
+            self._report.add(at, "recursive_alias", f"`*{anchor}` is part of what it refers to", "write the value itself")
             node = None
         self._place(node or _Node(at, text="", plain=True, closed=True), None)
 
@@ -264,7 +264,12 @@ class _Converter:
         self._values[path] = node.position
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            self._report.add(node.position, "too_many_nodes", f"the file stands for more than {MAX_NODES} values", "use fewer aliases")
+            self._report.add(
+                node.position,
+                "too_many_nodes",
+                (f"the file has more than {MAX_NODES} values once its aliases are followed"),
+                "use fewer aliases",
+            )
             raise _Stop
         if len(path) > MAX_DEPTH:
             self._report.add(node.position, "too_deep", f"more than {MAX_DEPTH} levels of nesting, aliases followed")
