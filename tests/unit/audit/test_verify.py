@@ -154,7 +154,7 @@ def test_checkpoints_of_a_run_without_leases_are_not_damage_beside_a_lease_table
         key = f"checkpoints/events/{shard_id(0)}.json"
         await table.put(key, (await sealed.stores.state.get(key)).body)
         evidence = sealed.evidence()
-        evidence._checkpoints, evidence.tidied = StoredCheckpoints(table), True
+        evidence._checkpoints, evidence.deletes_ended_checkpoints = StoredCheckpoints(table), True
         return await Verifier(evidence, Scope(source=False), sealed.clock).run()
 
     assert asyncio.run(run()).findings == ()

@@ -13,9 +13,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from stream.audit.answers import rejected_items
 from stream.audit.export import Compression, Exporter
-from stream.audit.shape import Shape
+from stream.audit.export_options import Shape
+from stream.audit.otlp_responses import rejected_items
 from stream.clock import SystemClock
 from stream.errors import DefinitionError
 from stream.pipeline.audit import Otlp
