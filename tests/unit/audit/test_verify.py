@@ -220,7 +220,7 @@ def test_a_repair_removes_superseded_files_and_nothing_else():
     assert sorted(after) == sorted([*listed, *foreign])
     assert [url.endswith(leftover) for url in report.removed] == [True]
     assert {finding.object.removeprefix("memory:lake/") for finding in report.findings} == set(foreign)
-    assert [finding.object for finding in report.findings if "does another pipeline write here?" in finding.message] == [
+    assert [finding.object for finding in report.findings if "whether another pipeline writes here" in finding.message] == [
         f"memory:lake/{foreign[-1]}"
     ]
 

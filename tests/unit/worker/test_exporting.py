@@ -108,7 +108,7 @@ def test_a_truncated_answer_counts_as_no_answer():
 def test_a_collector_that_speaks_only_http_2_is_reported():
     answer = asyncio.run(sent_to(b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x05\x00\x00\x40\x00"))
     assert answer.status == 0
-    assert answer.detail.startswith("ClientResponseError: what came is no HTTP/1.1: ")
+    assert answer.detail.startswith("ClientResponseError: the answer is not HTTP/1.1: ")
 
 
 def test_an_unreachable_collector_is_reported_with_the_reason():

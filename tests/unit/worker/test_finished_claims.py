@@ -1,4 +1,4 @@
-"""Finished claims, which later runs need not check again."""
+"""FinishedClaims claims, which later runs need not check again."""
 
 import asyncio
 
