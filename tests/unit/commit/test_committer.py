@@ -154,7 +154,7 @@ def test_without_a_checkpoint_a_long_chain_is_entered_near_its_end():
 @pytest.mark.parametrize("links", [99, 100, 101, 102, 103, 1200])
 def test_from_a_checkpoint_that_lags_far_behind_recovery_goes_to_the_end_of_the_chain_in_a_few_steps(links):
     async def test():
-        b = Bench()
+        b = Setting()
         head = await b.chain(*range(10, 10 * links + 30, 10))
         left = unit(file("left"), after=head.position, last=head.position + 10, previous=head.previous)
         await b.log.create(SHARD, left.manifest)
