@@ -40,6 +40,7 @@ from stream.events.units import (
     UnitSealed,
 )
 from stream.events.workers import (
+    CheckpointSetBack,
     CredentialsRenewed,
     DrainStarted,
     FleetLed,
@@ -70,6 +71,7 @@ from stream.events.workers import (
 __all__ = [
     "BudgetWaited",
     "CallRepeated",
+    "CheckpointSetBack",
     "Checkpointed",
     "CredentialsRenewed",
     "DrainStarted",

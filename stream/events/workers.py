@@ -127,6 +127,15 @@ class LeaseCreated(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointSetBack(Event):
+    """Somebody set the checkpoint in the lease row back to ``checkpoint``. The commit log counts: the shard continues after ``position``
+    (None: it has ended). To process records again, use `stream leases rewind`."""
+
+    checkpoint: str
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseWritten(Event):
     """One write to the lease table: take, adopt, renew, checkpoint, release, assign, create, delete, note children."""
 

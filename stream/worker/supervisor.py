@@ -114,7 +114,8 @@ class Supervisor:
         """Shards to start now."""
         if self.parts.leases is None:
             return ready(await self._listed(), self.ended, self.started)
-        wanted = self.parts.leases.runnable(self.stream) - self.started
+        # A shard that has ended is runnable again if somebody has set its row back: that holds up its children, so the row is restored.
+        wanted = self.parts.leases.runnable(self.stream) - (self.started - self.ended) - self.active
         now = self.parts.clock.monotonic()
         if not wanted and now - self.listed_at < LISTING_SECONDS:
             return []
