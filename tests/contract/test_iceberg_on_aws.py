@@ -13,6 +13,7 @@ from stream.aws.session import AwsSession
 from stream.local.start import LocalAws
 from stream.pipeline.access import needed
 from stream.pipeline.lint import check_content
+from stream.clock import SystemClock
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.storage.memory import MemoryStore
 from stream.storage.open import open_store
@@ -68,7 +69,7 @@ def bench_of(table, database="lake"):
         return catalog.load_table(config.table).scan().to_arrow().num_rows if catalog.table_exists(config.table) else 0
 
     table = CatalogTable(config, config.url, properties)
-    warehouse = IcebergWarehouse(table, "flights", "events", Accounts(MemoryStore(url="memory:state"), "lake", "events"))
+    warehouse = IcebergWarehouse(table, "flights", "events", Accounts(MemoryStore(url="memory:state"), "lake", "events"), SystemClock())
     return Bench(warehouse, config, open_store(config.url, session), count)
 
 
