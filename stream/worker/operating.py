@@ -237,7 +237,11 @@ async def _operation(
         options = WorkerOptions(base, env, drain_seconds=0.0, threads=1, leases=coordinator, clock=clock)
         each = await assemble(pipeline, options, emit, ObservableEvent(), stack)
         one = next(one for one in each if one.stream == stream)
-        shard, head = await _recovered(one, await _known_shard(one, shard_id))
+        try:
+            shard, head = await _recovered(one, await _known_shard(one, shard_id))
+        except LeaseLost as error:
+            msg = f"{stream}/{shard_id}: somebody else has taken the lease meanwhile; nothing was changed, try again"
+            raise DefinitionError(msg) from error
         yield one.parts, shard, head
 
 

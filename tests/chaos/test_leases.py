@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from collections.abc import Callable, Iterator
@@ -11,7 +12,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from stream import events
+from stream.batch import ORIGIN
 from stream.cli.main import app
+from stream.errors import DefinitionError
+from stream.pipeline.lint import check
+from stream.worker.operating import rewind
 from tests.chaos.conftest import client
 from tests.chaos.truth import read_stream
 from tests.chaos.workers import Worker
@@ -254,3 +260,31 @@ def test_a_parent_whose_row_was_set_back_does_not_hold_up_its_children(fleet: Fl
     worker.until(lambda: parent not in fleet.owners())
     assert worker.drain() == 0
     world.exact()
+
+
+def test_an_operator_whose_lease_another_operator_takes_is_told_that_nothing_was_changed(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = fleet.world
+    world.produce(200)
+    worker = fleet.join()
+    worker.until(world.committed)
+    assert worker.drain() == 0
+    shard = sorted(fleet.owners())[0]
+    _set_back(fleet, shard, "TRIM_HORIZON")
+    links = len(world.manifests())
+
+    def take_away(event: events.Event) -> None:
+        if isinstance(event, events.LeaseWritten) and event.operation == "take":
+            fleet.dynamo.update_item(
+                TableName=fleet.table,
+                Key={"leaseKey": {"S": shard}},
+                UpdateExpression="SET leaseOwner = :o ADD leaseCounter :one",
+                ExpressionAttributeValues={":o": {"S": "operator/2"}, ":one": {"N": "1"}},
+            )
+
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    pipeline = check(fleet.path, {}).pipeline
+    assert pipeline is not None
+    with pytest.raises(DefinitionError, match="somebody else has taken the lease meanwhile; nothing was changed, try again"):
+        asyncio.run(rewind(pipeline, world.stream, shard, ORIGIN, "", world.folder, {}, take_away))
+    assert len(world.manifests()) == links
