@@ -128,8 +128,7 @@ class LeaseCreated(Event):
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSetBack(Event):
-    """Somebody set the checkpoint in the lease row back to ``checkpoint``. The commit log counts: the shard continues after ``position``
-    (None: it has ended). To process records again, use `stream leases rewind`."""
+    """Somebody set a lease row back to ``checkpoint``; the log counts, up to ``position``. To go back, use `stream leases rewind`."""
 
     checkpoint: str
     position: int | None

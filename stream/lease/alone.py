@@ -30,9 +30,9 @@ async def observe_alone(table: LeaseTable, streams: Sequence[LeasedStream], sett
         if live := [row.lease for row in held if row.changed > begun]:
             first = min(live, key=lambda lease: lease.key)
             msg = (
-                f"workers hold leases in the table {table.name}: {first.holder} reads {first.key}, for example. A run that ends reads every "
-                "shard by itself, so nothing was read. The workers read what is there; `stream complete FILE --until MOMENT --wait SECONDS` "
-                "waits until they have. Or stop them, then run this again"
+                f"workers hold leases in the table {table.name}: {first.holder} reads {first.key}, for example. A run that ends reads "
+                "every shard by itself, so nothing was read. The workers read what is there; `stream complete FILE --until MOMENT --wait "
+                "SECONDS` waits until they have. Or stop them, then run this again"
             )
             raise Fatal(msg)
         if all(is_available(row, now, settings.failover) for row in held):

@@ -80,8 +80,8 @@ def _sinks(old: Pipeline, new: Pipeline) -> Iterator[Consequence]:
         elif sink.url != after[name].url:
             yield Consequence(
                 f"sink {name}: {sink.url} -> {after[name].url}",
-                "what was written stays where it is, later records go to the new place. An unfinished unit is finished at the old place, so "
-                "let the role write there until every shard has been started",
+                "what was written stays where it is, later records go to the new place. An unfinished unit is finished at the old place, "
+                "so let the role write there until every shard has been started",
             )
         else:
             yield from _table(name, sink, after[name])

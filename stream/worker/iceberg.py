@@ -158,7 +158,8 @@ class IcebergWarehouse:
         if behind > MOST_BEHIND:
             msg = (
                 f"this machine's clock is {behind:.0f} s behind the last commit of {self._config.table}, or the clock of whoever made that "
-                "was ahead; engines such as Spark and Athena could no longer read the table. Set the clocks; loads go on when the time has come"
+                "was ahead; engines such as Spark and Athena could no longer read the table. Set the clocks; loads go on once the time has "
+                "come"
             )
             raise LoadFailed(msg, Failure.SETUP)
 

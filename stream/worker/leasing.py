@@ -158,8 +158,8 @@ async def _observe_alone(coordinator: Coordinator, clock: Clock) -> dict[str, Se
     await coordinator.follower.look()
     if coordinator.follower.following:
         msg = (
-            f"the leader of a KCL 3.x fleet assigns the leases in the table {coordinator.table.name}, so a run that ends cannot have all of "
-            "them, and nothing was read; let workers without --once follow the leader, and ask `stream complete` whether all is read"
+            f"the leader of a KCL 3.x fleet assigns the leases in the table {coordinator.table.name}, so a run that ends cannot have all "
+            "of them, and nothing was read; let workers without --once follow the leader, and ask `stream complete` whether all is read"
         )
         raise Fatal(msg)
     return await observe_alone(coordinator.table, list(coordinator.streams.values()), coordinator.settings, clock)

@@ -262,7 +262,9 @@ def test_a_parent_whose_row_was_set_back_does_not_hold_up_its_children(fleet: Fl
     world.exact()
 
 
-def test_an_operator_whose_lease_another_operator_takes_is_told_that_nothing_was_changed(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operator_whose_lease_another_operator_takes_is_told_that_nothing_was_changed(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = fleet.world
     world.produce(200)
     worker = fleet.join()

@@ -373,7 +373,7 @@ def test_files_that_were_written_before_the_table_was_partitioned_are_of_one_par
         assert asyncio.run(failure(after, load_of(waiting))) is Failure.DATA
         assert place.frame().height == 1
         # What the message says to do.
-        with pytest.raises(LoadFailed, match="ALTER TABLE lake.events DROP PARTITION FIELD origin"):
+        with pytest.raises(LoadFailed, match=r"ALTER TABLE lake\.events DROP PARTITION FIELD origin"):
             asyncio.run(after.warehouse.load(load_of(waiting)))
         with place.read().update_spec() as update:
             update.remove_field("origin")

@@ -10,10 +10,10 @@ import pytest
 from pyiceberg.catalog import load_catalog
 
 from stream.aws.session import AwsSession
+from stream.clock import SystemClock
 from stream.local.start import LocalAws
 from stream.pipeline.access import needed
 from stream.pipeline.lint import check_content
-from stream.clock import SystemClock
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.storage.memory import MemoryStore
 from stream.storage.open import open_store

@@ -225,7 +225,7 @@ def test_without_a_bundle_the_systems_authorities_are_trusted(aws_env, monkeypat
 class EmptyCatalog(BaseHTTPRequestHandler):
     """A REST catalog without tables."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the library's name
+    def do_GET(self) -> None:
         there = self.path.endswith("/v1/config")
         said = {"defaults": {}, "overrides": {}} if there else {"error": {"message": "none", "type": "NoSuchTableException", "code": 404}}
         body = json.dumps(said).encode()

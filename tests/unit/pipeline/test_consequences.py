@@ -7,7 +7,14 @@ from stream.pipeline.model import Pipeline
 
 S3 = {"s3": {"url": "s3://lake/flights/"}}
 TABLE = {
-    "redshift": {"staging": "s3://lake/staged/", "table": "events", "workgroup": "analytics", "database": "dev", "iam_role": "default", "name": "rs"}
+    "redshift": {
+        "staging": "s3://lake/staged/",
+        "table": "events",
+        "workgroup": "analytics",
+        "database": "dev",
+        "iam_role": "default",
+        "name": "rs",
+    }
 }
 
 
