@@ -1,4 +1,4 @@
-"""The Iceberg warehouse over the Glue catalog and S3 of moto, by the real clients, and what these ask for."""
+"""The Iceberg warehouse with moto's Glue catalog and S3, by the real clients, and the permissions that these need."""
 
 import asyncio
 from collections import defaultdict
@@ -17,9 +17,9 @@ from stream.pipeline.lint import check_content
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.storage.memory import MemoryStore
 from stream.storage.open import open_store
-from stream.worker.accounts import Accounts
 from stream.worker.iceberg import IcebergWarehouse
 from stream.worker.iceberg_catalog import CatalogTable, catalog_properties
+from stream.worker.loaded_positions import LoadedPositions
 from stream.worker.warehouse import LoadFailed
 from tests.contract import warehouse as contract
 from tests.contract.warehouse import Bench, load_of, staged
@@ -69,7 +69,9 @@ def bench_of(table, database="lake"):
         return catalog.load_table(config.table).scan().to_arrow().num_rows if catalog.table_exists(config.table) else 0
 
     table = CatalogTable(config, config.url, properties)
-    warehouse = IcebergWarehouse(table, "flights", "events", Accounts(MemoryStore(url="memory:state"), "lake", "events"), SystemClock())
+    warehouse = IcebergWarehouse(
+        table, "flights", "events", LoadedPositions(MemoryStore(url="memory:state"), "lake", "events"), SystemClock()
+    )
     return Bench(warehouse, config, open_store(config.url, session), count)
 
 
@@ -78,7 +80,7 @@ def test_it_keeps_the_promises_of_a_warehouse(aws, behaviour):
     asyncio.run(behaviour(bench_of(behaviour.__name__)))
 
 
-def test_what_is_asked_of_glue_is_what_the_policy_allows(aws, monkeypatch):
+def test_calls_to_glue_are_exactly_those_the_policy_allows(aws, monkeypatch):
     asked = defaultdict(set)
     call = botocore.client.BaseClient._make_api_call
 
@@ -104,7 +106,7 @@ def test_what_is_asked_of_glue_is_what_the_policy_allows(aws, monkeypatch):
     assert allowed.resources == tuple(f"arn:aws:glue:*:*:{name}" for name in ("catalog", "database/lake", "table/lake/events"))
 
 
-def test_a_database_that_is_missing_is_made_or_its_denial_told(aws, monkeypatch):
+def test_a_missing_database_is_created_or_the_denial_reported(aws, monkeypatch):
     call = botocore.client.BaseClient._make_api_call
 
     def denied(self, operation, given):
@@ -124,7 +126,7 @@ def test_a_database_that_is_missing_is_made_or_its_denial_told(aws, monkeypatch)
     asyncio.run(run())
 
 
-def test_keys_that_changed_are_used_and_a_catalog_is_not_opened_for_those_that_have_not(aws, monkeypatch):
+def test_renewed_keys_reopen_the_catalog_and_unchanged_keys_do_not(aws, monkeypatch):
     bench = bench_of("renewed")
     opened, keys = [], iter(["first", "first", "second"])
 

@@ -25,7 +25,7 @@ from deploy.eks.monitoring import generate as monitoring
 from stream import events
 from stream.cli.importing import _first_error
 from stream.cli.main import app
-from stream.datapipeline.kinds import KINDS
+from stream.datapipeline.object_types import OBJECT_TYPES
 from stream.datapipeline.report import markdown
 from stream.datapipeline.translate import import_definition
 from stream.metrics.catalog import CATALOG
@@ -148,12 +148,14 @@ def _values(schema: dict[str, Any], given: dict[str, Any], prefix: str) -> Itera
 
 
 def kinds() -> str:
-    rows = [(f"`{name}`", kind.group, kind.becomes, ", ".join(f"`{each}`" for each in kind.translated)) for name, kind in KINDS.items()]
+    rows = [
+        (f"`{name}`", kind.group, kind.becomes, ", ".join(f"`{each}`" for each in kind.translated)) for name, kind in OBJECT_TYPES.items()
+    ]
     return table(("object", "group", "what becomes of it", "fields that are taken over"), rows)
 
 
 def imported(page: str) -> Iterator[tuple[str, str]]:
-    """What the definition of ``page`` becomes, by the words behind `imported`."""
+    """What the definition of ``page`` becomes, with the options that follow `imported`."""
     found = re.search(r"```json definition\n(.*?)```", page, re.DOTALL)
     if found is None:
         return
@@ -164,7 +166,7 @@ def imported(page: str) -> Iterator[tuple[str, str]]:
 
 
 def tampers() -> str:
-    """Every tamper of the table tried on a little sound log, and which checks found it; nothing is asked of the stream."""
+    """Every kind of tampering in the table, tried on a small intact log, and which checks find it without reading the stream."""
     rows = []
     for name, tamper in CASES.items():
         found = asyncio.run(report_on(tamper)).findings

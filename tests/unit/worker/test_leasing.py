@@ -6,7 +6,7 @@ import asyncio
 
 from stream.aws.kinesis import open_kinesis
 from stream.aws.session import AwsSession
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
 from stream.events import CallRepeated
 from stream.pipeline.model import Pipeline
 from stream.worker.leasing import leased_streams
@@ -21,7 +21,7 @@ DEFINITION = {
 }
 
 
-def test_shards_are_asked_for_until_they_are_told(monkeypatch):
+def test_listing_shards_is_repeated_until_it_succeeds(monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     told = []
