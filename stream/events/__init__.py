@@ -41,6 +41,7 @@ from stream.events.units import (
     UnitSealed,
 )
 from stream.events.workers import (
+    CheckpointSetBack,
     CredentialsRenewed,
     DrainStarted,
     FleetLed,
@@ -71,6 +72,7 @@ from stream.events.workers import (
 __all__ = [
     "BudgetWaited",
     "CallRepeated",
+    "CheckpointSetBack",
     "Checkpointed",
     "CredentialsRenewed",
     "DrainStarted",

@@ -138,6 +138,7 @@ LEASE_SCANS = _counter("lease_scans", (), "Scans of the whole lease table.")
 LEASE_SCAN_BYTES = _counter("lease_scan_bytes", (), "Bytes of lease rows scanned; 8 KiB are one read unit.", "bytes")
 LEASE_ROWS_UNREADABLE = _counter("lease_rows_unreadable", (), "Lease rows ignored because they are not as the KCL writes them.")
 LEASE_ROWS_VANISHED = _counter("lease_rows_vanished", _STREAM, "Rows of held leases that somebody deleted.")
+LEASE_ROWS_SET_BACK = _counter("lease_rows_set_back", _STREAM, "Checkpoints in lease rows that somebody set back, which changed nothing.")
 LEASE_ROWS = _counter("lease_rows_created", _STREAM, "Lease rows created for shards that had none.")
 LEASE_HOLES = _gauge(
     "lease_hash_range_holes", _STREAM, "Parts of the stream's hash range that no lease covers: nobody reads their records."

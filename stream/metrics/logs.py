@@ -85,6 +85,7 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.LeaseTaken: Level.INFO,
     ev.LeaseDropped: Level.INFO,
     ev.LeaseVanished: Level.ERROR,
+    ev.CheckpointSetBack: Level.WARNING,
     ev.LeaseCreated: Level.INFO,
     ev.LeaseWritten: Level.DEBUG,
     ev.LeasesScanned: Level.DEBUG,

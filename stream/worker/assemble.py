@@ -183,7 +183,7 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
     log = CommitLog(shared.stores.state, pipeline.application, clock, shared.worker)
     start = await shared.repeat("pin start", Shard(opened.chain, ""), lambda: log.pin_start(opened.chain, opened.start))
     export = _export(opened.chain, shared, log)
-    leases = None if opened.finite else shared.leases
+    leases = None if opened.finite and not shared.options.reading.once else shared.leases
     checkpoints: Checkpoints = StoredCheckpoints(shared.stores.state) if leases is None else LeaseCheckpoints(leases)
     if export is not None and pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT:
         checkpoints = WaitingCheckpoints(checkpoints, export)
@@ -220,11 +220,11 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
 async def _leases(
     pipeline: Pipeline, options: WorkerOptions, session: AwsSession, name: str, emit: Emit, stack: AsyncExitStack
 ) -> Coordinator | None:
-    """The leases, if workers share shards; None for a run that ends by itself, which belongs to one worker."""
-    native = pipeline.coordination.native
-    if native is None or ends_by_itself(pipeline, options.reading):
+    """The leases, if workers share shards; None for objects, backfills and redrives, which do not work on the stream's own chains."""
+    native, once = pipeline.coordination.native, options.reading == Reading(once=True)
+    if native is None or (ends_by_itself(pipeline, options.reading) and not (once and pipeline.source.s3 is None)):
         return None
-    return await open_leases(pipeline, native, session, name, options.clock, emit, stack)
+    return await open_leases(pipeline, native, session, name, options.clock, emit, stack, alone=once)
 
 
 async def _sender(pipeline: Pipeline, options: WorkerOptions, managed: SecretReader, emit: Emit, stack: AsyncExitStack) -> Sender | None:
