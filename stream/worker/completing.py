@@ -202,7 +202,8 @@ class Completeness:
         hinted = replace(shard, generation=hint.generation)
         entry = await self.log.read(hinted, hint.unit_after)
         if entry is not None and entry.manifest.sealed and _agrees(entry.manifest, hint):
-            return Tail(hinted, hint.unit_after)
+            link = entry.manifest
+            return Tail(hinted, hint.unit_after) if link.target is not None else Tail(hinted, link.reach, link)
         genesis = await self.log.genesis(hinted) if hint.generation else None
         if genesis is not None and int(genesis.manifest.after) == hint.unit_after:
             return Tail(hinted, hint.unit_after)

@@ -289,7 +289,7 @@ def _unknown(look: Snapshot, _: set[str]) -> Iterator[Finding]:
             "shard_unreadable",
             Harm.UNKNOWN,
             f"how {count(len(silent), 'shard stands', 'shards stand')} could not be found out",
-            "audit-commands-loads-and-the-export-of-spans",
+            "when-a-shard-is-halted",
             tuple(each.name for each in silent),
             details=lines_of((each.name, each.why) for each in silent),
             commands=("stream doctor FILE",),

@@ -192,7 +192,10 @@ def test_who_asks_how_a_stream_stands_needs_what_the_role_reader_may(
         assert ran.exit_code == 0, ran.output
         ran = CliRunner().invoke(app, ["shards", str(path), "--keys", "--pages", "1", "--json"])
         assert ran.exit_code == 0, ran.output
+        told = CliRunner().invoke(app, ["status", str(path), "--json"])
+        assert told.exit_code == 1, told.output
     assert [shard["owner"] for shard in json.loads(ran.stdout)["streams"][0]["shards"]] == ["somebody", None]
+    assert json.loads(told.stdout)["streams"][0]["unread"] == []
     judge(granted(path, Role.READER), recorders.seen)
 
 
