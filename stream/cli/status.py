@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -39,7 +39,7 @@ EXIT_ACT: Final = 1
 SHARDS: Final = 10
 RUNBOOK: Final = "docs/runbook.md"
 LEAST_PAUSE: Final = 5.0
-"""Seconds: a look makes two to four calls for each shard, which share the limits of whatever else reads the stream."""
+"""Seconds: the calls of a look share the limits of the shards with whatever else reads them."""
 
 
 def status(
@@ -56,44 +56,54 @@ def status(
 ) -> None:
     """Tell whether the pipeline is all right, and if not, what is wrong, since when, and what to do next.
 
-    Asks no worker: reads the commit log, the stream, the leases, the tables' own records of what is loaded. Changes nothing, and shows what
-    it can if a part cannot be read. For each shard a look makes up to three reads of small objects, one more for each table and for the
-    export of spans, and two calls to Kinesis if the shard is quiet or late; up to 1,000 reads are for dead letters. With 1,000 shards that
-    is up to 5,000 calls, once per look.
+    Asks no worker: reads the commit log, the stream, the leases, and the tables' own records of what is loaded. Changes nothing. If a part
+    cannot be read, that is said, and the rest is shown all the same.
 
-    Exit code 0: healthy; 1: something needs a person; 2: a part could not be read, or the command is wrong. With --watch: of the last look.
+    For each shard, a look makes two to four reads of small objects, up to two more for the export of spans, and two calls to Kinesis if
+    the shard is quiet or late. Up to 1,000 more reads are for dead letters. With 1,000 shards that is at most about 8,000 calls.
+
+    Exit code 0: healthy; 1: something needs a person; 2: a part could not be read, or the command is wrong. With --watch, Ctrl-C ends it
+    with the code of the last look.
     """
     if json and watch is not None:
         msg = "--json prints one document; call it again instead of using --watch"
         raise typer.BadParameter(msg)
-    last: list[Harm] = []
+    seen: list[tuple[Harm, RenderableType]] = []
 
-    async def once(pipeline: Pipeline) -> tuple[Pipeline, list[Judged]]:
+    async def run(pipeline: Pipeline) -> tuple[Pipeline, list[Judged]]:
         async with AsyncExitStack() as stack:
             inspectors = await open_inspectors(chosen(pipeline, stream), file.parent, os.environ, SystemClock(), stack)
-            return pipeline, await _look(inspectors)
-
-    async def for_ever(pipeline: Pipeline) -> None:
-        async with AsyncExitStack() as stack:
-            inspectors = await open_inspectors(chosen(pipeline, stream), file.parent, os.environ, SystemClock(), stack)
-            live = stack.enter_context(Live(console=table_console(), auto_refresh=False, vertical_overflow="visible"))
+            show = _screen(stack) if watch is not None else None
             while True:
                 judged = await _look(inspectors)
-                last[:] = [_overall(judged)]
-                live.update(shown(pipeline, file, judged, worst), refresh=True)
-                await SystemClock().sleep(watch or LEAST_PAUSE)
+                if watch is None or show is None:
+                    return pipeline, judged
+                seen[:] = [(_overall(judged), shown(pipeline, file, judged, worst))]
+                show(seen[0][1])
+                await SystemClock().sleep(watch)
 
-    if watch is not None:
-        try:
-            carry_out(file, for_ever)
-        except KeyboardInterrupt:
-            raise typer.Exit(EXIT.get(last[0], EXIT_ACT) if last else EXIT_UNKNOWN) from None
-    pipeline, judged = carry_out(file, once)
+    try:
+        pipeline, judged = carry_out(file, run)
+    except KeyboardInterrupt:
+        if not seen:
+            raise
+        if table_console().is_terminal:  # the screen is gone
+            table_console().print(seen[0][1])
+        raise typer.Exit(EXIT.get(seen[0][0], EXIT_ACT)) from None
     if json:
         sys.stdout.write(as_json(document(pipeline, file, judged)))
     else:
         table_console().print(shown(pipeline, file, judged, worst))
     raise typer.Exit(EXIT.get(_overall(judged), EXIT_ACT))
+
+
+def _screen(stack: AsyncExitStack) -> Callable[[RenderableType], None]:
+    """Shows one answer after the other in the same place of a terminal, or below each other where there is none."""
+    console = table_console()
+    if not console.is_terminal:
+        return console.print
+    live = stack.enter_context(Live(console=console, screen=True, auto_refresh=False))
+    return lambda answer: live.update(answer, refresh=True)
 
 
 async def _look(inspectors: Sequence[Inspector]) -> list[Judged]:

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -431,3 +433,28 @@ def test_a_pipeline_over_objects_has_no_status(stage: Stage) -> None:
     )
     code, text = say()
     assert (code, "which has no shards of Kinesis" in text) == (2, True)
+
+
+def test_watching_until_interrupted(stage: Stage) -> None:
+    stage.put(range(50))
+    stage.work(sealed(50))
+    log = stage.folder / "watched.txt"
+    with log.open("wb") as written:
+        command = [sys.executable, "-m", "stream", "status", "pipeline.yaml", "--watch", "5"]
+        process = subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        try:
+            while "dead letters." not in log.read_text():
+                assert process.poll() is None, log.read_text()
+                stage.client.describe_stream_summary(StreamName="numbers")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
+    assert log.read_text().startswith("healthy: app on numbers")
+    assert "interrupted" not in log.read_text()
+
+
+def test_one_document_is_not_watched(stage: Stage) -> None:
+    code, text = say("--json", "--watch", "5")
+    assert (code, "--json prints one document" in text) == (2, True)
