@@ -20,7 +20,8 @@ from stream.audit.lineage import LineageJob, RunState, RunTotals, place_dataset,
 from stream.batch import LINEAGE, ROW
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import StreamError
-from stream.pipeline.model import Lineage, Pipeline
+from stream.pipeline.audit import Lineage
+from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader, find_headers
 from stream.storage.prefixed import PrefixedStore
 from stream.transform.engine import CompiledChain
