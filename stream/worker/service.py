@@ -22,6 +22,7 @@ from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.contracts import Emit
 from stream.errors import Fatal
+from stream.metrics.board import Board
 from stream.metrics.catalog import LOOP_LAG, TELEMETRY_SPANS
 from stream.metrics.logs import JsonLog
 from stream.metrics.process import register_process, watch_loop
@@ -58,16 +59,16 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     recorder, name = Recorder(registry, options.clock), worker_id(options.clock)
     log = JsonLog(_to_stderr, options.clock, options.log_level)
     narrator = Narrator(Operations(pipeline.application, name, options.clock), log)
-    totals = RunTotals()
+    totals, board = RunTotals(), Board(pipeline.application, options.clock)
     stalls = StallWatch(options.clock)
     obstacles = Obstacles(strict=pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT)
-    emit = to_all(recorder, narrator, totals, stalls, obstacles, _HealthListener(health), *options.listeners)
+    emit = to_all(recorder, narrator, totals, stalls, obstacles, board, _HealthListener(health), *options.listeners)
     register_process(registry)
     draining = ObservableEvent()
     _drain_on_signals(draining)
     with last_words(", ".join(pipeline.source.kinesis.names), log, emit):
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
+            await stack.enter_async_context(MetricsServer(registry, health, board, pipeline.metrics.host, pipeline.metrics.port))
             opening = _open(pipeline, replace(options, worker=name), narrator, recorder, totals, emit, draining, stack)
             if (opened := await unless_set(draining, opening)) is None:
                 _drained_before_start(pipeline, options, emit)
