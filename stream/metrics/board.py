@@ -18,6 +18,7 @@ WAITS: Final = "starting"
 READS: Final = "reading"
 HALTED: Final = "halted"
 STALLED: Final = "stalled"
+STANDING: Final = frozenset({HALTED, STALLED})
 
 
 @dataclass(slots=True)
@@ -104,15 +105,16 @@ class Board:
 
 
 def _plain(stream: str, name: str, shard: ShardNow, now: datetime) -> dict[str, Any]:
-    # While there is no news, it falls behind further.
-    silent = 0.0 if shard.heard is None or not shard.behind else (now - shard.heard).total_seconds()
+    # While there is no news, it falls behind further; a shard that stands still does so even if it had been at its tip.
+    falls = shard.heard is not None and (bool(shard.behind) or shard.state in STANDING)
+    silent = (now - shard.heard).total_seconds() if falls and shard.heard is not None else 0.0
     behind = None if shard.behind is None else shard.behind + silent
     return {
         "stream": stream,
         "shard": name or "all",
         "state": shard.state,
         "reason": shard.reason,
-        "trouble": shard.state in {HALTED, STALLED} or (behind or 0.0) > BEHIND_SECONDS,
+        "trouble": shard.state in STANDING or (behind or 0.0) > BEHIND_SECONDS,
         "behind_seconds": behind,
         "sealed": None if shard.sealed is None else shard.sealed.isoformat(),
         "records": shard.records,
@@ -126,9 +128,9 @@ body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
 h1 { font-size: 1.3rem; margin: 0; } p { margin: .3rem 0; }
 .ok { color: #197a37; } .bad { color: #c62828; }
 table { border-collapse: collapse; width: 100%; margin-top: 1rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #8884; vertical-align: top; }
-td.n, th.n { text-align: right; white-space: nowrap; } tr.bad td:first-child { border-left: 4px solid #c62828; }
-td.why { overflow-wrap: anywhere; }
+p { overflow-wrap: anywhere; }
+th, td { text-align: left; white-space: nowrap; padding: .35rem .6rem; border-bottom: 1px solid #8884; vertical-align: top; }
+td.n, th.n { text-align: right; } tr.bad td:first-child { border-left: 4px solid #c62828; }
 """
 
 
@@ -136,10 +138,10 @@ def page(document: Mapping[str, Any]) -> str:
     """``document`` as a page that stands alone: no scripts, nothing from elsewhere. Everything that is not ours is escaped."""
     problems = [("this worker asks to be restarted", document["fault"])] if document["fault"] else []
     problems += sorted(document["obstacles"].items())
-    late = [row for row in document["shards"] if row["trouble"] and not row["reason"]]
+    late = [row for row in document["shards"] if row["trouble"] and row["state"] not in STANDING]
     problems += [(f"shard {row['stream']}/{row['shard']}", f"is {_length(row['behind_seconds'])} behind") for row in late]
     verdict = '<span class="bad">needs attention</span>' if problems else '<span class="ok">fine</span>'
-    lines = "".join(f"<p><b>{escape(part)}</b>: {escape(why)}</p>" for part, why in problems)
+    lines = "".join(f"<p><b>{escape(part)}</b>: {escape(_without_place(part, why))}</p>" for part, why in problems)
     rows = "".join(_row(row) for row in document["shards"])
     heads = "".join(f"<th{kind}>{name}</th>" for name, kind in _HEADS)
     none = "" if rows else "<p>This worker reads no shard now.</p>"
@@ -161,7 +163,6 @@ _HEADS: Final = (
     ("last seal", ' class="n"'),
     ("records", ' class="n"'),
     ("dead letters", ' class="n"'),
-    ("why", ""),
 )
 
 
@@ -170,7 +171,12 @@ def _row(row: Mapping[str, Any]) -> str:
     cells = "".join(f"<td>{escape(row[name])}</td>" for name in ("stream", "shard", "state"))
     cells += "".join(f'<td class="n">{escape(cell)}</td>' for cell in numbers)
     kind = ' class="bad"' if row["trouble"] else ""
-    return f'<tr{kind}>{cells}<td class="why">{escape(row["reason"])}</td></tr>'
+    return f"<tr{kind}>{cells}</tr>"
+
+
+def _without_place(part: str, why: str) -> str:
+    """``why`` without the place that reasons begin with, if ``part`` says it."""
+    return why.removeprefix(f"{part.partition(' ')[2]}: ")
 
 
 def _length(seconds: float | None) -> str:

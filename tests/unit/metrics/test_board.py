@@ -78,10 +78,12 @@ def test_it_falls_behind_further_while_there_is_no_news() -> None:
     clock.moment += timedelta(seconds=2)
     (row,) = board.document({}, None)["shards"]
     assert (row["trouble"], row["behind_seconds"]) == (True, BEHIND_SECONDS + 1)
-    # At the tip, no news is good news.
+    # At the tip, no news is good news, unless the shard stands still.
     board(received(0))
     clock.moment += timedelta(hours=1)
     assert board.document({}, None)["shards"][0]["behind_seconds"] == 0.0
+    board(ev.ShardHalted(*WHERE, "bad"))
+    assert board.document({}, None)["shards"][0]["behind_seconds"] == 3600.0
 
 
 class Reader(HTMLParser):
@@ -107,13 +109,13 @@ class Reader(HTMLParser):
 
 def test_the_page_is_whole_and_needs_no_script() -> None:
     board = Board("a<b>", Hand())
-    for event in (ev.ShardStarted(*WHERE, 0), received(400), sealed(90, 10), ev.ShardHalted("events", "<i>", "<script>")):
+    for event in (ev.ShardStarted(*WHERE, 0), received(400), sealed(90, 10), ev.ShardHalted("events", "<i>", "bad")):
         board(event)
     reader = Reader()
-    reader.feed(page(board.document({"export <x>": "<y>"}, "<z>")))
+    reader.feed(page(board.document({"export <x>": "<x>: <y>"}, "<z><script>")))
     assert reader.open == []
     assert not reader.seen & {"script", "i", "b><", "x", "y", "z", "link", "img"}
-    for words in ("a<b>", "needs attention", "<script>", "export <x>", "is 400 s behind", "<z>", "100"):
+    for words in ("a<b>", "needs attention", "<script>", "export <x>: <y>", "is 400 s behind", "<z>", "100"):
         assert words in reader.text
     empty = page(Board("app", Hand()).document({}, None))
     assert "fine" in empty

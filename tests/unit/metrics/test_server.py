@@ -102,9 +102,9 @@ def test_there_is_nothing_else_and_nothing_can_be_changed():
         ):
             host, port = server.address
             assert host == "127.0.0.1"
-            async with session.get(f"http://{host}:{port}/") as answer:
+            async with session.get(f"http://{host}:{port}/else") as answer:
                 first = answer.status
-            async with session.post(f"http://{host}:{port}/healthz") as answer:
+            async with session.post(f"http://{host}:{port}/") as answer:
                 return first, answer.status
 
     assert asyncio.run(run()) == (404, 405)
@@ -137,12 +137,12 @@ def test_what_the_worker_does_is_served_as_a_document_and_as_a_page_that_loads_n
     for event in (ev.WorkerStarted("events", "", "host/1-2", "1.0"), ev.ShardStarted("events", "shardId-1", 0)):
         board(event)
     board(ev.ShardHalted("events", "shardId-1", "events/shardId-1: <script>alert(1)</script>"))
-    health.block("shard events/shardId-1", "<b>bad</b>")
+    health.block("shard events/shardId-1", "<b>bad</b><script>alert(1)</script>")
     (status, kind, text), (page_status, page_kind, page) = ask(["/status", "/"], health=health, board=board)
     assert (status, kind) == (200, "application/json")
     document = json.loads(text)
     assert (document["worker"], document["shards"][0]["state"]) == ("host/1-2", "halted")
-    assert document["obstacles"] == {"shard events/shardId-1": "<b>bad</b>"}
+    assert document["obstacles"] == {"shard events/shardId-1": "<b>bad</b><script>alert(1)</script>"}
     assert (page_status, page_kind) == (200, "text/html; charset=utf-8")
     assert "needs attention" in page
     assert "&lt;script&gt;alert(1)" in page
