@@ -23,6 +23,7 @@ from stream.pipeline.audit import Audit, Telemetry
 from stream.pipeline.components import canonical_name
 from stream.pipeline.coordination import Coordination, LocalCoordination
 from stream.pipeline.replay import DEFAULT_NAME, Notify, ObjectsSource, Part, RedriveBudget
+from stream.pipeline.sensitive import Sensitive
 from stream.pipeline.units import parse_duration, parse_size
 from stream.pipeline.values import (
     ApplicationName,
@@ -289,6 +290,9 @@ class Pipeline(Part):
     stages: tuple[Stage, ...] = Field(default=(), description="Stages, run in this order over every batch.")
     sinks: Annotated[tuple[Sink, ...], AfterValidator(_some)] = Field(description="Where rows go; each sink gets all of them.")
     state: Location = Field(description="Commit log and recorded definitions: s3://bucket/prefix/ or file:./directory.")
+    sensitive: Sensitive | None = Field(
+        default=None, description="Columns that few may see: a list, or {columns, allowed_in, safe}. None by default."
+    )
     encryption: Encryption | None = Field(
         default=None, description="How S3 encrypts what is written, state and sinks alike; by default, as the bucket says."
     )
