@@ -11,8 +11,7 @@ from typing import Final
 from stream.audit.completeness import State
 from stream.metrics import thresholds
 from stream.worker.finding import DETAILS, Finding, Harm, clock, count, length, lines_of
-from stream.worker.halts import Halt
-from stream.worker.snapshot import STREAM, ShardLook, Snapshot
+from stream.worker.snapshot import STREAM, Halt, ShardLook, Snapshot
 
 
 def judge(snapshot: Snapshot) -> list[Finding]:

@@ -18,6 +18,7 @@ from stream import events
 from stream.commit.repeat import Repeater
 from stream.contracts import Clock, Emit, ObjectStore, Shard
 from stream.errors import StreamError
+from stream.worker.snapshot import WHOLE_STREAM, Halt
 
 FINISH_SECONDS: Final = 5.0
 """Seconds that a process spends at its end on notes that are not written yet."""
@@ -25,27 +26,8 @@ FINISH_SECONDS: Final = 5.0
 MAX_QUEUED: Final = 10_000
 """Changes that may be queued while the store does not answer; further ones are only in the log."""
 
-WHOLE_STREAM: Final = "stream"
-"""In place of a shard's name: the note about a stream that cannot be read at all."""
-
 _Where: TypeAlias = tuple[str, str]
 """Stream and shard."""
-
-
-class Halt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why a shard stands still, after ``position`` (decimal text; None if it halted before its position was known).
-
-    ``since``: when it first halted there, by the clock of the worker that noticed. ``worker``: the one that halted last.
-    """
-
-    reason: str
-    worker: str
-    since: datetime
-    position: str | None = None
-
-    def is_over(self, position: int) -> bool:
-        """Whether the shard has got further than it was when it halted, now that it is sealed up to ``position``."""
-        return self.position is not None and int(self.position) < position
 
 
 _DECODER: Final = msgspec.json.Decoder(Halt)

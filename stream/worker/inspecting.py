@@ -37,13 +37,13 @@ from stream.worker.auditing import Stores
 from stream.worker.completing import Completeness, Stream, Tail
 from stream.worker.definitions import Definitions
 from stream.worker.evidence import session_of
-from stream.worker.halts import WHOLE_STREAM, Halt, read_halts
+from stream.worker.halts import read_halts
 from stream.worker.leasing import key_prefix, open_table
 from stream.worker.loaders import open_loaders
 from stream.worker.loading import LoaderParts
 from stream.worker.lookahead import StreamLookahead
 from stream.worker.outcomes import RecentUnits, exported_look, table_look
-from stream.worker.snapshot import FRESH, LEASES, MARGIN, STREAM, ShardLook, Snapshot, TableLook, Unread
+from stream.worker.snapshot import FRESH, LEASES, MARGIN, STREAM, WHOLE_STREAM, Halt, ShardLook, Snapshot, TableLook, Unread
 from stream.worker.surveying import unfinished
 
 T = TypeVar("T")

@@ -11,7 +11,8 @@ import pytest
 from stream import events
 from stream.errors import Fatal
 from stream.storage.memory import MemoryStore
-from stream.worker.halts import WHOLE_STREAM, Halt, HaltNotes, halt_key, read_halts
+from stream.worker.halts import HaltNotes, halt_key, read_halts
+from stream.worker.snapshot import WHOLE_STREAM, Halt
 
 STREAM, SHARD = "numbers", "shardId-000000000000"
 WHERE = STREAM, SHARD
