@@ -51,6 +51,9 @@ def status(
             "--watch", metavar="SECONDS", min=LEAST_PAUSE, help="Look again after so many seconds, until Ctrl-C.", show_default=False
         ),
     ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", help="Leave this shard out, for example because it is gone; may be repeated.")
+    ] = None,
     stream: Stream = None,
     json: AsJson = False,
 ) -> None:
@@ -72,7 +75,7 @@ def status(
 
     async def run(pipeline: Pipeline) -> tuple[Pipeline, list[Judged]]:
         async with AsyncExitStack() as stack:
-            inspectors = await open_inspectors(chosen(pipeline, stream), file.parent, os.environ, SystemClock(), stack)
+            inspectors = await open_inspectors(chosen(pipeline, stream), file.parent, os.environ, without or (), SystemClock(), stack)
             show = _screen(stack) if watch is not None else None
             while True:
                 judged = await _look(inspectors)

@@ -7,7 +7,7 @@ tests/unit/worker/test_inspecting.py counts them. A later look of the same proce
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -43,13 +43,16 @@ from stream.worker.loaders import open_loaders
 from stream.worker.loading import LoaderParts
 from stream.worker.lookahead import StreamLookahead
 from stream.worker.outcomes import RecentUnits, exported_look, table_look
-from stream.worker.snapshot import FRESH, LEASES, MARGIN, STREAM, WHOLE_STREAM, Halt, ShardLook, Snapshot, TableLook, Unread
+from stream.worker.snapshot import FRESH, LEASES, LOG, MARGIN, STREAM, WHOLE_STREAM, Halt, ShardLook, Snapshot, TableLook, Unread
 from stream.worker.surveying import unfinished
 
 T = TypeVar("T")
 
 PART_SECONDS: Final = 15.0
 """Seconds after which a part of the shared state counts as unreadable."""
+
+TABLE_SECONDS: Final = 60.0
+"""The same for a table: a warehouse that was paused needs most of a minute until it answers."""
 
 SHARDS_PER_SECOND: Final = 10.0
 """A part with an answer for each shard has another second for so many of them."""
@@ -145,7 +148,11 @@ class Inspector:
     unread: list[Unread] = field(default_factory=list)
 
     async def look(self) -> Snapshot:
-        """What can be read now. Never raises a ``StreamError``."""
+        """What can be read now.
+
+        Raises:
+            DefinitionError: there is no shard of a name that is to be left out.
+        """
         self.unread, self.heard.rows, self.heard.last = [], [], ""
         summary = await self._part(STREAM, self.describe())
         self.source.why = "" if summary is not None else self.unread[0].why
@@ -153,7 +160,7 @@ class Inspector:
         self.unread += [Unread("lease row", why) for why in self.heard.rows]
         self.scanned.leases = {lease.shard: lease for lease in leases or ()}
         log = self.completeness.log
-        answer = await self._part("commit log", self._answer(), max(len(self.source.listed), len(self.scanned.leases)))
+        answer = await self._part(LOG, self._answer(), max(len(self.source.listed), len(self.scanned.leases)))
         halts = await self._part("notes of halts", read_halts(log.store, self._stream)) or {}
         asked_at, native = answer.asked_at if answer else self.clock.now(), self.pipeline.coordination.native
         otlp = self.pipeline.audit.otlp is not None
@@ -183,15 +190,20 @@ class Inspector:
     def _tails(self) -> Mapping[str, Tail]:
         return self.completeness.tails
 
-    async def _part(self, part: str, reading: Awaitable[T], shards: int = 0) -> T | None:
-        """The result of ``reading``, or None after noting why it could not be had. ``shards``: of how many there is something to read."""
-        seconds = PART_SECONDS + shards / SHARDS_PER_SECOND
+    async def _part(self, part: str, reading: Awaitable[T], shards: int = 0, least: float | None = None) -> T | None:
+        """The result of ``reading``, or None after noting why it could not be had.
+
+        ``shards``: of how many there is something to read. ``least``: seconds beside those for the shards.
+        """
+        seconds = (PART_SECONDS if least is None else least) + shards / SHARDS_PER_SECOND
         try:
             async with asyncio.timeout(seconds):
                 return await reading
         except TimeoutError:
             why = f"no answer within {seconds:.0f} s" + (f": {self.heard.last}" if self.heard.last else "")
         except StreamError as error:
+            if part == LOG and isinstance(error, DefinitionError):
+                raise
             why = str(error)
         self.unread.append(Unread(part, why))
         return None
@@ -207,14 +219,15 @@ class Inspector:
 
     async def _table(self, table: LoaderParts) -> TableLook | None:
         reading = table_look(table, self.completeness.log, self._tails)
-        return await self._part(f"table of {table.config.name}", reading, len(self._tails))
+        return await self._part(f"table of {table.config.name}", reading, len(self._tails), TABLE_SECONDS)
 
     def _shards(self, answer: Answer | None, halts: Mapping[str, Halt]) -> list[ShardLook]:
         """The unfinished shards; if nothing could be read of the log, those that have leases."""
         if answer is None:
             leases = {name: lease for name, lease in self.scanned.leases.items() if not lease.ended}
             return [self._leased(ShardLook(name, True, State.SILENT, "the log could not be read"), lease) for name, lease in leases.items()]
-        rows = unfinished(self.source.listed, answer.shards) if not answer.why else []
+        without = self.completeness.without
+        rows = [row for row in unfinished(self.source.listed, answer.shards) if row.name not in without] if not answer.why else []
         names = {row.name for row in rows}
         found = []
         for row in rows:
@@ -257,13 +270,18 @@ def _moment(text: str) -> datetime | None:
 
 
 async def open_inspectors(
-    streams: Sequence[Pipeline], base: Path, env: Mapping[str, str], clock: Clock, stack: AsyncExitStack
+    streams: Sequence[Pipeline], base: Path, env: Mapping[str, str], without: Collection[str], clock: Clock, stack: AsyncExitStack
 ) -> list[Inspector]:
-    """An inspector for each of ``streams``, each a pipeline narrowed to one stream; nothing is called yet, connections live as ``stack``.
+    """An inspector for each of ``streams``, each a pipeline narrowed to one stream, that leaves out the shards ``without``.
+
+    Nothing is called yet, and connections live as long as ``stack``.
 
     Raises:
-        DefinitionError: the pipeline reads no stream.
+        DefinitionError: the pipeline reads no stream, or a shard is to be left out and there are several streams.
     """
+    if without and len(streams) > 1:
+        msg = f"--without names a shard of one stream, and this pipeline reads {len(streams)}: name it with --stream"
+        raise DefinitionError(msg)
     if any(one.source.s3 is not None for one in streams):
         msg = (
             "the pipeline reads objects of `source.s3`, which has no shards of Kinesis; what a run did is in its result, see docs/replay.md"
@@ -286,7 +304,7 @@ async def open_inspectors(
         found.append(
             Inspector(
                 pipeline=one,
-                completeness=Completeness(stream, log, checkpoints, listing, tolerant=True),
+                completeness=Completeness(stream, log, checkpoints, listing, without=without, tolerant=True),
                 source=listing,
                 describe=describe,
                 leases=await _scan(one, clock, heard, stack) if native else None,

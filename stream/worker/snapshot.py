@@ -26,7 +26,8 @@ MARGIN: Final = timedelta(seconds=5)
 
 STREAM: Final = "stream"
 LEASES: Final = "lease table"
-"""Names of two parts of the shared state, which others depend on."""
+LOG: Final = "commit log"
+"""Names of parts of the shared state that others depend on."""
 
 
 WHOLE_STREAM: Final = "stream"

@@ -219,6 +219,9 @@ def test_behind_then_not_sealing_then_losing_data_soon(stage: Stage) -> None:
     stage.clock.ahead += timedelta(hours=30)
     assert told().startswith("1\nlosing data: app on numbers")
     assert codes() == ["records_expired"]
+    assert say("--without", stage.shard)[0] == 0
+    code, text = say("--without", "shardId-000000000009")
+    assert (code, "error: shardId-000000000009: numbers has no such shard" in text) == (2, True)
 
 
 def test_a_loss_that_the_log_admits_is_told_for_an_hour(stage: Stage) -> None:
