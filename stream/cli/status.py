@@ -44,7 +44,7 @@ LEAST_PAUSE: Final = 5.0
 
 def status(
     file: File,
-    worst: Annotated[int, typer.Option("--shards", min=0, help="Show so many shards, the worst first.")] = SHARDS,
+    worst: Annotated[int, typer.Option("--shards", min=0, help="Show so many shards and workers, the worst first.")] = SHARDS,
     watch: Annotated[
         float | None,
         typer.Option(
@@ -268,10 +268,12 @@ def _tables(look: Snapshot, worst: int) -> Iterator[RenderableType]:
     if look.workers:
         leased = look.failover is not None
         table = Table("worker", "leases" if leased else "last sealed in", *(("last renewal",) if leased else ()), "last seal")
-        for row in look.workers:
+        for row in look.workers[: max(worst, 1)]:
             renewed = (_ago(look, row.renewed) + ("" if row.living is not False else ", silent"),) if leased else ()
             table.add_row(Text(row.name), f"{row.shards:,}", *renewed, _ago(look, row.sealed))
         yield table
+        if len(look.workers) > max(worst, 1):
+            yield Text(f"and {len(look.workers) - max(worst, 1):,} more workers; --shards N shows more")
     if look.shards and worst:
         yield _shard_table(look, worst)
     if look.tables:
