@@ -46,7 +46,10 @@ class ShardHalted(Event):
 
 @dataclass(frozen=True, slots=True)
 class NotificationFailed(Event):
-    """The notification that the shard has halted could not be sent by ``channel`` (sns, webhook); only the log says it."""
+    """The notification that the shard has halted could not be sent by ``channel`` (sns, webhook, state); the log says it.
+
+    ``state``: the note for ``stream status`` could not be written or removed.
+    """
 
     channel: str
     detail: str

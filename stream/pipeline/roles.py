@@ -209,7 +209,7 @@ def _copy(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
 
 _READ_ACTIONS: Final = {
     OBJECTS: ("s3:GetObject",),
-    LEASES: ("dynamodb:GetItem",),
+    LEASES: ("dynamodb:GetItem", "dynamodb:Scan"),
     EXECUTE: EXECUTE_ONE,
     CATALOG: GET_TABLE,
     CATALOG[1:]: GET_TABLE,
@@ -218,7 +218,7 @@ _READ_ACTIONS: Final = {
 
 
 def _reading(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
-    """What ``stream complete`` and ``stream shards`` read: the stream, the log, the leases, and the tables' records of what is loaded."""
+    """What ``stream status``, ``complete`` and ``shards`` read: the stream, the log, the leases, and the tables' records of their loads."""
     if pipeline.source.s3 is not None:
         return
     tables = [sink for sink in pipeline.sinks if isinstance(sink, TableSinkConfig)]
