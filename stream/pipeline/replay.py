@@ -89,7 +89,8 @@ class Watch(Part):
     """How a worker that stays up finds new objects."""
 
     queue: Annotated[str, AfterValidator(_queue)] | None = Field(
-        default=None, description="ARN or URL of the SQS queue that receives the bucket's notifications; by default, objects are only listed."
+        default=None,
+        description="ARN or URL of the SQS queue that receives the bucket's notifications; by default, objects are only listed.",
     )
     every: Duration | None = Field(
         default=None, description="Time between two listings of all objects; by default `1m`, and `1h` with a `queue`."

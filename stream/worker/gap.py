@@ -29,9 +29,9 @@ def gap_instead_of(intent: Manifest) -> Manifest:
 async def record_gap(shard: Shard, head: Head, parts: Parts, render: Renderer, reason: Expired) -> Head:
     """Commit a gap from ``head`` to just before the oldest record that the shard still holds. Returns the head after the gap.
 
-    If ``reason`` says where reading can continue, the gap ends there. Otherwise the oldest record shows it. How many records were lost is unknown, since sequence numbers are not consecutive. A closed shard that holds no records ends here.
-    For an open one that holds none, this waits for the record that shows where the gap ends; if the worker drains meanwhile, it returns
-    ``head``.
+    If ``reason`` says where reading can continue, the gap ends there; otherwise the oldest record shows it. How many records were lost is
+    unknown, since sequence numbers are not consecutive. A closed shard that holds no records ends here. For an open one that holds none,
+    this waits for the record that shows where the gap ends; if the worker drains meanwhile, it returns ``head``.
 
     Raises:
         Halted: the oldest record is before ``head``, so nothing after it can have expired.
