@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
 from stream.aws.kinesis import KinesisClient, open_kinesis
 from stream.aws.session import AwsSession
-from stream.aws.sqs import QueuePlace, Sqs, open_sqs
+from stream.aws.sqs import open_sqs
 from stream.budget import ByteBudget
 from stream.commit.lookup import streams_of
 from stream.commit.manifest import decode_start
@@ -21,7 +21,7 @@ from stream.contracts import Clock, Emit, LendingSource, ObjectStore, RangedStor
 from stream.errors import DefinitionError
 from stream.pipeline.model import KinesisSource as KinesisOptions
 from stream.pipeline.model import Pipeline, Retrieval
-from stream.pipeline.replay import ObjectsSource, Queue, Watch
+from stream.pipeline.replay import ObjectsSource, Watch
 from stream.source.aggregated import OutOfRange
 from stream.source.kinesis import KinesisSource
 from stream.source.pace import FanOut, ReadSettings, tip_seconds
@@ -29,6 +29,7 @@ from stream.source.until import ReadUntil, refuse_future, refuse_lost
 from stream.storage.open import open_store
 from stream.worker.dead_letters import DeadLetters, chain_name
 from stream.worker.finished import Finished
+from stream.worker.queue_probes import queue_place
 from stream.worker.slices import Slices, Window
 from stream.worker.watching import LONGEST_HOLD, Watcher, WatchSettings, place_of_notices
 
@@ -126,14 +127,15 @@ async def _objects(context: SourceContext) -> Opened:
     if config.watch is not None and context.reading.window == Window():
         return await _watched(context, config, config.watch, slices, store)
     await slices.choose_new(context.reading.window, await _manifest(context, config.manifest))
-    make = functools.partial(slices.source, emit=context.emit, finished=_finished(config.name, context))
+    # What a live worker watches for is its own; a range of time beside it has shards of its own.
+    grown = context.reading.window == Window()
+    make = functools.partial(slices.source, emit=context.emit, finished=_finished(config.name, context), grown=grown)
     return Opened(config.name, Start(StartKind.TRIM_HORIZON), make, finite=True)
 
 
 async def _watched(context: SourceContext, config: ObjectsSource, watch: Watch, slices: Slices, store: RangedStore) -> Opened:
     """The shards to which claims append, and what claims; with ``--once``, everything that is there has been claimed when this returns."""
     once, log = context.reading.once, await slices.log(write_blocks=True)
-    queue = None if watch.queue is None else Queue.of(watch.queue)
     settings = WatchSettings(
         config.name,
         place=place_of_notices(config.url),
@@ -143,11 +145,8 @@ async def _watched(context: SourceContext, config: ObjectsSource, watch: Watch, 
         worker=context.worker,
     )
 
-    def open_queue() -> AbstractAsyncContextManager[Sqs]:
-        place = QueuePlace(queue.name, queue.account, queue.region, queue.url) if queue is not None else QueuePlace("", "", "")
-        return open_sqs(context.session, place, context.clock)
-
-    watcher = Watcher(settings, log, store, None if queue is None else open_queue, context.clock, context.emit)
+    opened = None if watch.queue is None else functools.partial(open_sqs, context.session, queue_place(watch.queue), context.clock)
+    watcher = Watcher(settings, log, store, opened, context.clock, context.emit)
     if once:
         await watcher.look()
     else:

@@ -172,11 +172,19 @@ class Slices:
         return log
 
     async def source(
-        self, budget: ByteBudget, emit: Emit, finished: Finished | None = None, log: ClaimLog | None = None, *, ends: bool = True
+        self,
+        budget: ByteBudget,
+        emit: Emit,
+        finished: Finished | None = None,
+        log: ClaimLog | None = None,
+        *,
+        ends: bool = True,
+        grown: bool = True,
     ) -> ClaimedSource:
         """A source of every object chosen so far, except for claims with shards of their own that are ``finished``.
 
-        Shards that grow pause at what is claimed, or with ``ends`` False wait for more. ``log``: the claims, if they are open already.
+        Shards that grow pause at what is claimed, or with ``ends`` False wait for more; with ``grown`` False they are left to the worker
+        that watches. ``log``: the claims, if they are open already.
         Without ``finished``, it is for checking, and what has been deleted is left out and reported at the end.
         """
         log, layout = log or await self.log(write_blocks=False), layout_of(self.pipeline, self.config)
@@ -199,13 +207,14 @@ class Slices:
             once=ends,
             past_deleted=finished is None,
         )
-        return ClaimedSource(bounded, growing)
+        return ClaimedSource(bounded, growing, grown=grown)
 
 
 class ClaimedSource:
     """``contracts.Source`` over the shards of claims that have their own, and those to which claims append."""
 
-    def __init__(self, bounded: BoundedSource, growing: GrowingSource) -> None:
+    def __init__(self, bounded: BoundedSource, growing: GrowingSource, *, grown: bool = True) -> None:
+        self._grown = grown
         self.stream = bounded.stream
         self.budget = bounded.budget
         self._bounded = bounded
@@ -213,7 +222,7 @@ class ClaimedSource:
 
     async def shards(self) -> list[Shard]:
         """All shards, ordered by id."""
-        return [*await self._bounded.shards(), *await self._growing.shards()]
+        return [*await self._bounded.shards(), *(await self._growing.shards() if self._grown else ())]
 
     def read(
         self, shard: Shard, after: int, start: Start, until: int | None = None, complete_until: datetime | None = None
