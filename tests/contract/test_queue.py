@@ -32,11 +32,11 @@ def run(request):
 
             leaping(main)
 
-        return in_no_time
+        yield in_no_time
+        return
     request.getfixturevalue("aws_env")
     url = request.getfixturevalue("moto_url")
     client = boto3.client("sqs", endpoint_url=url, region_name="us-east-1")
-    request.addfinalizer(client.close)
     name = f"q-{next(_numbers)}"
     address = client.create_queue(QueueName=name)["QueueUrl"]
 
@@ -50,7 +50,8 @@ def run(request):
 
         asyncio.run(main())
 
-    return over_http
+    yield over_http
+    client.close()
 
 
 def bodies(messages):
@@ -126,7 +127,7 @@ def test_a_queue_that_is_missing_is_named_with_the_call_and_what_to_do(moto_url,
     async def body():
         async with open_sqs(session(moto_url), QueuePlace("gone", ACCOUNT, "us-east-1"), SystemClock()) as queue:
             for call in (queue.receive(wait=0, hidden=1), queue.delete(["x"]), queue.attributes()):
-                with pytest.raises(AwsFatal, match="queue gone .* QueueDoesNotExist.*or create it"):
+                with pytest.raises(AwsFatal, match=r"queue gone .* QueueDoesNotExist.*or create it"):
                     await call
 
     asyncio.run(body())
