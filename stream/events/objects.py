@@ -19,7 +19,7 @@ class ObjectsClaimed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ObjectsWaiting(Event):
-    """``objects`` objects are known and unclaimed; ``since``: when the oldest was announced or modified (Unix time), 0: there is none."""
+    """``objects`` objects are known and unclaimed; ``since``: since when this worker knows one of them (Unix time), 0: there is none."""
 
     objects: int
     since: float

@@ -82,7 +82,7 @@ OBJECTS_UNCLAIMED = _gauge("objects_unclaimed", _STREAM, "Objects that are known
 OBJECTS_UNCLAIMED_SINCE = _gauge(
     "objects_unclaimed_timestamp_seconds",
     _STREAM,
-    "When the oldest known and unclaimed object was announced or modified; 0: none.",
+    "Since when a worker knows objects that are not claimed; 0: there are none.",
     "seconds",
 )
 QUEUE_FAILING = _gauge("objects_queue_failing", _STREAM, "1 while the queue of notifications is missing or refuses calls.")

@@ -189,7 +189,8 @@ class Watcher:
         if not infos:
             return ()
         oldest = min(info.modified for info in infos)
-        self._emit(events.ObjectsWaiting(*self._where, len(infos), oldest.timestamp()))
+        since = min(self._waiting.keys.values(), default=self._clock.now().timestamp())
+        self._emit(events.ObjectsWaiting(*self._where, len(infos), since))
 
         def choose() -> Slice | None:
             fresh = sort_out(infos, self._log.claimed).fresh
