@@ -111,7 +111,9 @@ class GrowingSource:
                 return
             await self._appended.wait(IDLE_SECONDS)
         if deleted:
-            raise Halted(_named(deleted))
+            more = f" and {len(deleted) - _SHOWN:,} more" if len(deleted) > _SHOWN else ""
+            msg = f"{len(deleted):,} object(s) have been deleted since they were read: {', '.join(deleted[:_SHOWN])}{more}"
+            raise Halted(msg)
 
     async def _of(
         self, shard: Shard, piece: int, each: ObjectPiece, after_number: int, until: int | None, deleted: list[str]
@@ -123,12 +125,8 @@ class GrowingSource:
                     yield page
         except Gone as error:
             if until is None:
-                raise Expired(str(error), resume=sequence_of(piece + 1, 0)) from error
+                msg = f"{shard.stream}/{shard.shard_id}: object {piece} of the shard was deleted before all of it was read: {error}"
+                raise Expired(msg, resume=sequence_of(piece + 1, 0)) from error
             if not self._past_deleted:
                 raise
             deleted.append(each.item.key)
-
-
-def _named(deleted: Sequence[str]) -> str:
-    more = f" and {len(deleted) - _SHOWN:,} more" if len(deleted) > _SHOWN else ""
-    return f"{len(deleted):,} object(s) have been deleted since they were read: {', '.join(deleted[:_SHOWN])}{more}"
