@@ -228,6 +228,57 @@ def test_where_gaps_are_not_admitted_the_shard_of_a_deleted_object_halts_and_the
     assert "was deleted after it was chosen" in worker.said()
 
 
+def keys_of(watched):
+    return [entry["Key"] for entry in watched.s3.list_objects_v2(Bucket=watched.bucket, Prefix="in/")["Contents"]]
+
+
+def test_an_object_that_is_overwritten_between_claim_and_reading_halts_its_shard_and_no_other(make_watched):
+    watched = make_watched(through="")
+    watched.put(4)
+    assert watched.start("--at", "ObjectsClaimed:1").exit() == -9
+    watched.s3.put_object(Bucket=watched.bucket, Key=keys_of(watched)[0], Body=b'{"id": 1000, "kind": "a"}\n')
+    worker = watched.start()
+    worker.until(lambda: "shard_halted" in worker.said() and "object_refused" in worker.said() and watched.sealed() >= 3)
+    worker.drain()
+    assert "is not the one that was listed" in worker.said()
+    assert 1000 not in watched.rows()["id"]
+
+
+def test_a_unit_that_was_begun_with_an_object_that_is_gone_halts_until_it_is_back(make_watched):
+    watched = make_watched(through="")
+    watched.put(4)
+    worker = watched.start("--at", "IntentCreated:1")
+    assert worker.exit() == -9, worker.said()
+    begun = next(json.loads(path.read_text()) for path in (watched.folder / "state/watched/commits").rglob("0*.json"))
+    claim = json.loads(next((watched.folder / "state/watched/claims").rglob("*.json")).read_text())
+    first = claim["objects"][0 if begun["shard"] == "watch-0001" else claim["appended"][0][1]]["key"]
+    body = watched.s3.get_object(Bucket=watched.bucket, Key=f"in/{first}")["Body"].read()
+    watched.s3.delete_object(Bucket=watched.bucket, Key=f"in/{first}")
+    worker = watched.start()
+    worker.until(lambda: "shard_halted" in worker.said())
+    worker.drain()
+    assert "was deleted after it was chosen" in worker.said()
+    # The same bytes have the same ETag, so it is the version that was claimed.
+    watched.s3.put_object(Bucket=watched.bucket, Key=f"in/{first}", Body=body)
+    watched.finish()
+
+
+def test_an_object_that_cannot_be_read_is_given_up_by_deleting_it(make_watched):
+    watched = make_watched(through="")
+    watched.s3.put_object(Bucket=watched.bucket, Key="in/broken.json.gz", Body=b"\x1f\x8b is no gzip")
+    worker = watched.start()
+    worker.until(lambda: "shard_halted" in worker.said())
+    worker.drain()
+    assert "cannot be read as" in worker.said()
+    watched.s3.delete_object(Bucket=watched.bucket, Key="in/broken.json.gz")
+    watched.put(4)
+    worker = watched.start()
+    worker.until(lambda: watched.sealed() >= watched.put_so_far)
+    assert worker.drain() == 0, worker.said()
+    assert watched.rows()["id"].sort().to_list() == list(range(watched.put_so_far))
+    assert "records_expired" in worker.said()
+
+
 def test_what_was_read_and_then_deleted_is_unknown_to_the_proof_and_nothing_else_is(make_watched):
     watched = make_watched(through="")
     watched.put(6)

@@ -78,7 +78,9 @@ def test_what_the_page_sets_up_is_what_doctor_wants(aws, tmp_path):
     body = sqs.receive_message(QueueUrl=address)["Messages"][0]["Body"]
     assert json.loads(body)["Event"] == "s3:TestEvent"
 
-    sqs.set_queue_attributes(QueueUrl=address, Attributes={"RedrivePolicy": redrive.replace(": 5", ": 1"), "MessageRetentionPeriod": "3600"})
+    sqs.set_queue_attributes(
+        QueueUrl=address, Attributes={"RedrivePolicy": redrive.replace(": 5", ": 1"), "MessageRetentionPeriod": "3600"}
+    )
     code, found = doctor(tmp_path, url)
     assert code == 0
     assert "after 1 receives" in said(found, QUEUE)
