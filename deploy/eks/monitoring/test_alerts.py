@@ -45,8 +45,8 @@ CASES = {
         [(f"kst_objects_unclaimed_timestamp_seconds{{{WHERE}}}", "0x240")],
     ),
     "StreamObjectsRefused": (
-        [(f'kst_objects_refused_total{{{WHERE}, why="changed"}}', "0x60 1x180")],
-        [(f'kst_objects_refused_total{{{WHERE}, why="changed"}}', "1x240")],
+        [(f'kst_objects_refused_total{{{WHERE}, why="changed"}}', "0x200 1x40")],
+        [(f'kst_objects_refused_total{{{WHERE}, why="changed"}}', "0x100 1x140")],
     ),
     "StreamQueueFailing": (
         [(f"kst_objects_queue_failing{{{WHERE}}}", "1x240")],
