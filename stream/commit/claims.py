@@ -12,9 +12,9 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
+from stream.concurrency import run_concurrently
 from stream.contracts import ObjectStore
 from stream.errors import Halted, Retryable
-from stream.together import a_few_at_once
 
 _DIGITS: Final = 6
 _MORE_DIGITS: Final = 12
@@ -73,7 +73,7 @@ class Claims(Generic[ClaimT]):
                 raise Halted(msg)
             claims[number] = claim
 
-        await a_few_at_once([read(number, key) for number, key in enumerate(names, last + 1)], READ_AT_ONCE)
+        await run_concurrently([read(number, key) for number, key in enumerate(names, last + 1)], READ_AT_ONCE)
         for number in sorted(claims):
             yield number, claims[number]
 

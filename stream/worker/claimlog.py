@@ -14,11 +14,11 @@ from typing import Final
 import msgspec
 
 from stream.commit.claims import Claims
+from stream.concurrency import run_concurrently
 from stream.contracts import ObjectStore, RangedStore
 from stream.errors import Halted
+from stream.source.object_formats import Layout
 from stream.source.objects import ObjectPiece, PinnedObject
-from stream.source.texts import Layout
-from stream.together import a_few_at_once
 from stream.worker.claimed import FAN, LEVELS, Block, Claimed, block_key, joined, last_of
 from stream.worker.slice import Slice
 
@@ -93,7 +93,7 @@ class ClaimLog:
         async def read(number: int) -> None:
             found[number] = await self._claim(number)
 
-        await a_few_at_once([read(number) for number in numbers], _READ_AT_ONCE)
+        await run_concurrently([read(number) for number in numbers], _READ_AT_ONCE)
         return [found[number] for number in numbers]
 
     async def appended(self, shard: int, piece: int, hint: int) -> tuple[int, Sequence[PinnedObject]]:
@@ -187,7 +187,7 @@ class ClaimLog:
             async def read(key: str, into: dict[str, Block | None] = blocks) -> None:
                 into[key] = await self._read_block(key)
 
-            await a_few_at_once([read(key) for key in keys], _READ_AT_ONCE)
+            await run_concurrently([read(key) for key in keys], _READ_AT_ONCE)
             for key in keys:
                 block = blocks[key]
                 if block is None:

@@ -18,11 +18,11 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.replay import ObjectsSource
 from stream.source.bounded import BoundedSource
 from stream.source.growing import GrowingSource, is_growing
+from stream.source.object_formats import Layout, ObjectFormat
 from stream.source.objects import PinnedObject, parts_of, split
-from stream.source.texts import Layout, ObjectFormat
 from stream.transform.decoders.csv import Csv
 from stream.worker.claimlog import ClaimLog, Pieces
-from stream.worker.finished import Finished
+from stream.worker.finished_claims import FinishedClaims
 from stream.worker.slice import Slice
 
 MODIFIED: Final = "modified"
@@ -175,7 +175,7 @@ class Slices:
         self,
         budget: ByteBudget,
         emit: Emit,
-        finished: Finished | None = None,
+        finished: FinishedClaims | None = None,
         log: ClaimLog | None = None,
         *,
         ends: bool = True,

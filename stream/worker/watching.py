@@ -16,12 +16,12 @@ import msgspec
 
 from stream import events
 from stream.aws.sqs import LONG_POLL, MAX_MESSAGES, Received
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
+from stream.concurrency import run_concurrently
 from stream.contracts import Clock, Emit, ObjectInfo, RangedStore, Shard
 from stream.errors import Fatal, StreamError
 from stream.source.notifications import Named, read_notice
 from stream.storage.keys import check_key
-from stream.together import a_few_at_once
 from stream.worker.choosing import CLAIM_OBJECTS, Held, claim_of, is_due, seconds_to_wait, sort_out
 from stream.worker.claimed import version_digest
 from stream.worker.claimlog import ClaimLog
@@ -259,7 +259,7 @@ class Watcher:
                 into.append(await self._ask("receive notifications", lambda: queue.receive(wait=seconds, hidden=hidden)))
 
             # Only the first call waits; the others are made while there is plenty.
-            await a_few_at_once([receive(0 if number else wait) for number in range(calls)], calls)
+            await run_concurrently([receive(0 if number else wait) for number in range(calls)], calls)
             if self._failing:
                 self._failing = False
                 self._emit(events.QueueAnswered(*self._where))
@@ -338,7 +338,7 @@ class Watcher:
             else:
                 found[key] = info
 
-        await a_few_at_once([look(key) for key in keys], LOOKS)
+        await run_concurrently([look(key) for key in keys], LOOKS)
         self._skip("deleted", missing)
         self._skip("empty", empty)
         return [found[key] for key in keys if key in found], refused

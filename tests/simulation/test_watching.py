@@ -16,7 +16,7 @@ import pytest
 from stream import events
 from stream.errors import Retryable
 from stream.source.notifications import read_notice
-from stream.source.texts import Layout, ObjectCodec, ObjectFormat
+from stream.source.object_formats import Layout, ObjectCodec, ObjectFormat
 from stream.storage.memory import MemoryStore
 from stream.worker import claimlog
 from stream.worker.claimlog import ClaimLog, Pieces

@@ -44,7 +44,7 @@ def test_the_place_of_objects_does_not_change_the_digest():
         ({"s3": {"url": "s3://bucket/in/", "watch": {"queue": "https://sqs.eu-west-1.amazonaws.com/landing"}}}, "names no queue"),
         ({"s3": {"url": "s3://bucket/in/", "watch": {"queue": "arn:aws:sns:eu-west-1:123456789012:x"}}}, "no ARN of a queue"),
         ({"s3": {"url": "s3://bucket/in/", "watch": {"queue": f"{QUEUE}.fifo"}}}, "is a FIFO queue"),
-        ({"notify": {"sns": "alarms"}}, "is no topic"),
+        ({"notify": {"sns": "alarms"}}, "is not an SNS topic"),
         ({"rejects": {"redrive": {"attempts": 0}}}, "greater than or equal to 1"),
         ({"requires": ["nowhere"]}, "not a place"),
     ],

@@ -10,8 +10,8 @@ import pytest
 
 from stream.commit.claims import Claims
 from stream.errors import Halted
+from stream.source.object_formats import Layout, ObjectCodec, ObjectFormat
 from stream.source.objects import PinnedObject
-from stream.source.texts import Layout, ObjectCodec, ObjectFormat
 from stream.storage.memory import MemoryStore
 from stream.worker import claimlog
 from stream.worker.claimed import FAN

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from stream.budget import ByteBudget
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
 from stream.contracts import Shard
 from stream.errors import Halted
 from stream.worker.recipe import render
