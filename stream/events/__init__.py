@@ -4,6 +4,14 @@ No event carries record data, partition keys or secrets.
 """
 
 from stream.events.base import Event
+from stream.events.objects import (
+    ObjectRefused,
+    ObjectsClaimed,
+    ObjectsSkipped,
+    ObjectsWaiting,
+    QueueAnswered,
+    QueueFailed,
+)
 from stream.events.services import (
     ExportHalted,
     ExportLagged,
@@ -104,9 +112,15 @@ __all__ = [
     "ManifestSealed",
     "MixedFleet",
     "NotificationFailed",
+    "ObjectRefused",
+    "ObjectsClaimed",
+    "ObjectsSkipped",
+    "ObjectsWaiting",
     "PageReceived",
     "PartOpened",
     "PollRepeated",
+    "QueueAnswered",
+    "QueueFailed",
     "RecordsExpired",
     "RecordsRejected",
     "RecoveryFinished",

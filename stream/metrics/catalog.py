@@ -71,6 +71,25 @@ BACKPRESSURE = _counter("backpressure_seconds", _STREAM, "Time readers waited fo
 BUFFER_BYTES = _gauge("buffer_bytes", (), "Bytes of the memory budget in use.", "bytes")
 BUFFER_LIMIT_BYTES = _gauge("buffer_limit_bytes", (), "Size of the memory budget.", "bytes")
 
+OBJECTS_CLAIMED = _counter("objects_claimed", _STREAM, "Objects of a watched source that this worker claimed.")
+OBJECT_CLAIMS = _counter("object_claims", _STREAM, "Claims of objects that this worker appended.")
+OBJECTS_SKIPPED = _counter(
+    "objects_skipped",
+    (*_STREAM, "why"),
+    "Objects in notifications that need no claim: claimed, deleted, empty, other_event, other_place, test_event.",
+)
+OBJECTS_REFUSED = _counter(
+    "objects_refused", (*_STREAM, "why"), "Objects and messages left alone until a person looks at them: changed, key, unreadable."
+)
+OBJECTS_UNCLAIMED = _gauge("objects_unclaimed", _STREAM, "Objects that are known and not claimed yet.")
+OBJECTS_UNCLAIMED_SINCE = _gauge(
+    "objects_unclaimed_timestamp_seconds",
+    _STREAM,
+    "Since when a worker knows objects that are not claimed; 0: there are none.",
+    "seconds",
+)
+QUEUE_FAILING = _gauge("objects_queue_failing", _STREAM, "1 while the queue of notifications is missing or refuses calls.")
+
 UNITS_CUT = _counter("units_cut", (*_STREAM, "trigger"), "Units cut: rows, bytes, age, pressure, shard_end, drain.")
 UNIT_RECORDS = _histogram("unit_records", _STREAM, ROWS, "User records in one unit.")
 UNIT_BYTES = _histogram("unit_bytes", _STREAM, BYTES, "Payload bytes in one unit.")

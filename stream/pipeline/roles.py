@@ -96,7 +96,9 @@ def accesses(pipeline: Pipeline, role: Role, account: Account) -> tuple[Access, 
         case Role.REDSHIFT_COPY:
             return tuple(_copy(pipeline, needs))
         case Role.BACKFILL:
-            return tuple(each for each in needs if each.service != "kinesis" and not _creates_table(each) and each.why != FLEET)
+            return tuple(
+                each for each in needs if each.service not in {"kinesis", "sqs"} and not _creates_table(each) and each.why != FLEET
+            )
         case Role.READER:
             return tuple(_reading(pipeline, needs))
         case Role.FUNCTION:

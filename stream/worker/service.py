@@ -87,7 +87,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 background.append(group.create_task(trim_periodically(options.clock)))
                 exports = [one.parts.export for one in parts_by_stream]
                 loaders = [loader for one in parts_by_stream for loader in one.loaders]
-                services = (*exports, *loaders, reporter, notifier, notes, shared.leases, shared.refresher, shared.keeper)
+                watchers = [one.watcher for one in parts_by_stream]
+                services = (*exports, *loaders, *watchers, reporter, notifier, notes, shared.leases, shared.refresher, shared.keeper)
                 background += [group.create_task(service.run()) for service in services if service is not None]
                 await streams.run(options.drain_seconds)
                 if shared.leases is not None:
@@ -189,6 +190,10 @@ class _HealthListener:
                 self._health.block(f"export {stream}/{shard}", reason)
             case events.ExportResumed(stream, shard):
                 self._health.clear(f"export {stream}/{shard}")
+            case events.QueueFailed(stream, _, detail):
+                self._health.block(f"queue of {stream}", detail)
+            case events.QueueAnswered(stream, _):
+                self._health.clear(f"queue of {stream}")
             case events.DrainStarted():
                 self._health.block("worker", "draining")
             case _:
