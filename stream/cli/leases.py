@@ -45,11 +45,13 @@ def ls(
 
     Exit code 0: listed; 2: the table or the stream could not be read.
     """
-    views = carry_out(file, lambda pipeline: list_leases(pipeline, lag=lag, emit=Meanwhile()))
+    views = carry_out(file, lambda pipeline: list_leases(pipeline, lag=lag, base=file.parent, emit=Meanwhile()))
     if json:
         sys.stdout.write(msgspec.json.encode(views).decode() + "\n")
     else:
         table_console().print(table_of(views))
+        for why in dict.fromkeys(view.paused for view in views if view.paused):
+            typer.echo(why)
 
 
 @app.command()
@@ -131,7 +133,7 @@ app.command("import")(import_positions)
 def table_of(views: list[LeaseView]) -> Table:
     """The leases as a table."""
     several = len({view.stream for view in views}) > 1
-    table = Table(*(Column(name, overflow="fold") for name in ("shard", "owner", "checkpoint", "behind", "last renewal", "KB/s")))
+    table = Table(*(Column(name, overflow="fold") for name in ("shard", "owner", "checkpoint", "behind", "last renewal", "KB/s", "")))
     for view in views:
         behind = "" if view.behind_seconds is None else f"{view.behind_seconds:,.0f} s"
         rate = "" if view.kilobytes_per_second is None else f"{view.kilobytes_per_second:,.1f}"
@@ -139,7 +141,9 @@ def table_of(views: list[LeaseView]) -> Table:
         name = f"{view.stream}/{view.shard}" if several else view.shard
         user_record = f":{view.subsequence}" if view.subsequence not in {0, WHOLE_RECORD} else ""
         rewound = f" (rewound {view.generation} times)" if view.generation else ""
-        table.add_row(name, view.owner or "-", f"{place}{user_record}{rewound}", behind, view.renewed or "", rate)
+        table.add_row(
+            name, view.owner or "-", f"{place}{user_record}{rewound}", behind, view.renewed or "", rate, "paused" if view.paused else ""
+        )
     return table
 
 

@@ -29,6 +29,8 @@ from stream.errors import Fatal
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.coordinator import Coordinator
 from stream.lease.native import LeaseCheckpoints
+from stream.lease.paused import Pause
+from stream.lease.pauses import PauseRecord
 from stream.metrics.logs import Level
 from stream.pipeline.access import needed
 from stream.pipeline.limits import READING_SHARE, unit_bytes
@@ -44,6 +46,7 @@ from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, op
 from stream.worker.leasing import open_leases
 from stream.worker.loaders import open_loaders
 from stream.worker.parts import ObservableEvent, Parts, StreamParts, to_all
+from stream.worker.pausing import CALL, PauseWatch
 from stream.worker.places import former_place, is_there, kms_key, located, read_object
 from stream.worker.reading import Opened, Reading, SourceContext, open_reading
 from stream.worker.recent import RECENT_SHARE, RecentSegments
@@ -110,6 +113,7 @@ class _Shared:
     emit: Emit
     draining: ObservableEvent
     leases: Coordinator | None
+    pauses: PauseWatch
 
 
 def ends_by_itself(pipeline: Pipeline, reading: Reading) -> bool:
@@ -136,6 +140,8 @@ async def assemble(
     await require(pipeline.requires, options.base, session)
     for store in (*targets.values(), state):
         await repeat("look at", no_shard, functools.partial(_probe, store))
+    pauses = PauseWatch(PauseRecord(state), clock, emit)
+    await repeat(CALL, no_shard, pauses.start)
     name = options.worker or worker_id(clock)
     leases = options.leases or await _leases(pipeline, options, session, name, emit, stack)
     source_emit = emit if leases is None else to_all(emit, leases.count)
@@ -166,15 +172,23 @@ async def assemble(
         emit=emit,
         draining=draining,
         leases=leases,
+        pauses=pauses,
     )
     base_url = functools.partial(located, base=options.base)
     context = SourceContext(pipeline, options.reading, session, state, targets[rejects.NAME], base_url, name, clock, source_emit)
     sources = await repeat("open source", no_shard, lambda: open_reading(context, stack))
-    parts_by_stream, identity = [await _stream_parts(source, shared) for source in sources], (name, clock, emit)
-    return [
-        replace(one, loaders=await open_loaders(pipeline, one.stream, session, one.parts.log, targets, definitions, identity, stack))
-        for one in parts_by_stream
-    ]
+    found = []
+    for source in sources:
+        one = await _stream_parts(source, shared)
+        loaders = await open_loaders(pipeline, one.stream, session, one.parts.log, targets, definitions, (name, clock, emit), stack)
+        for loader in loaders:
+            loader.parts = replace(loader.parts, pause=functools.partial(_pause_of_loads, pauses, source.stream, loader.parts.config.name))
+        found.append(replace(one, loaders=loaders))
+    return found
+
+
+def _pause_of_loads(pauses: PauseWatch, stream: str, sink: str) -> Pause | None:
+    return pauses.now.loads(stream, sink)
 
 
 async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
@@ -210,6 +224,7 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
         repeat=shared.repeat,
         export=export,
         leases=leases,
+        pauses=shared.pauses,
         once=opened.finite,
         refresher=shared.refresher,
         keeper=shared.keeper,

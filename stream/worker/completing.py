@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-from stream.audit.completeness import Answer, Found, Loaded, Lookahead, Question, Sealed, Standing, answer, settled, stand, unlisted
+from stream.audit.completeness import DONE, Answer, Found, Loaded, Lookahead, Question, Sealed, Standing, answer, settled, stand, unlisted
 from stream.aws.kinesis import open_kinesis
 from stream.aws.secrets import read_secret
 from stream.batch import ORIGIN
@@ -23,6 +23,8 @@ from stream.commit.manifest import Kind, Manifest, decode_start
 from stream.commit.naming import start_key
 from stream.contracts import Checkpoint, Checkpoints, Clock, Shard, Start, shard_of_chain
 from stream.errors import DefinitionError, Halted, Retryable, StreamError
+from stream.lease.paused import Pause
+from stream.lease.pauses import PauseRecord
 from stream.lease.shards import recreated
 from stream.pipeline.model import Pipeline
 from stream.together import a_few_at_once
@@ -124,11 +126,12 @@ class Completeness:
             self.logged = frozenset([shard_of_chain(chain)[0] async for chain in shards_of(self.log.store, self.stream)])
         standings: dict[str, Standing] = {}
         children: set[str] = set()
+        pauses = await PauseRecord(self.log.store).in_force(asked_at)
 
         async def one(name: str) -> None:
             sealed, ahead = await self._shard(name, listed, start, asked_at, question)
             children.update(sealed.children, ahead.children if ahead else ())
-            standings[name] = stand(sealed, ahead, asked_at, question)
+            standings[name] = explained(stand(sealed, ahead, asked_at, question), pauses.reading(self.stream, name))
 
         names = listed.keys() | self.logged
         await a_few_at_once([one(name) for name in sorted(names.difference(self.without))], AT_ONCE)
@@ -139,7 +142,11 @@ class Completeness:
         found = answer(self.stream, rows, None, asked_at, question)
         if not tables and not found.sealed:
             return found
-        return answer(self.stream, rows, [await loaded(each, self.log, question) for each in self.tables], asked_at, question)
+        tables_now = [await loaded(each, self.log, question) for each in self.tables]
+        for at, table in enumerate(tables_now):
+            if not table.done and (pause := pauses.loads(self.stream, table.sink)) is not None:
+                tables_now[at] = replace(table, paused=str(pause))
+        return answer(self.stream, rows, tables_now, asked_at, question)
 
     async def _start(self, question: Question) -> Start | None:
         key = start_key(self.stream)
@@ -205,6 +212,13 @@ class Completeness:
         if hint is None or hint.tip is None or (hint.generation, hint.position) != (tail.shard.generation, tail.position):
             return sealed.arrived
         return hint.tip if sealed.arrived is None else max(hint.tip, sealed.arrived)
+
+
+def explained(standing: Standing, pause: Pause | None) -> Standing:
+    """``standing`` with the pause of its shard as a reason why it is not complete."""
+    if pause is None or standing.state in DONE:
+        return standing
+    return replace(standing, why="; ".join(filter(None, (standing.why, str(pause)))))
 
 
 def _agrees(link: Manifest, hint: Checkpoint) -> bool:

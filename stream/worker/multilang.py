@@ -29,7 +29,7 @@ from stream.worker.allocators import prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.daemon_source import DaemonSource
 from stream.worker.ending import last_words
-from stream.worker.parts import ObservableEvent, StreamParts, to_all
+from stream.worker.parts import ObservableEvent, Stop, StreamParts, to_all
 from stream.worker.shard import run_shard
 from stream.worker.supervisor import RESTART_SECONDS
 
@@ -112,7 +112,8 @@ class Child:
             msg = "the daemon's shards are those of a Kinesis stream"
             raise Fatal(msg)
         self._source = DaemonSource(stream.parts.source, stream.parts.budget, emit)
-        self._parts = replace(stream.parts, source=self._source)
+        # A pause would leave the daemon's messages unanswered, and with them its lease: `stream pause` refuses such a pipeline.
+        self._parts = replace(stream.parts, source=self._source, pauses=None)
         self._stream = stream.stream
         self._progress = progress
         self._emit = emit
@@ -212,7 +213,7 @@ class Child:
         try:
             listed = {shard.shard_id: shard for shard in await self._parts.source.shards()}
             shard = listed.get(shard_id, Shard(self._stream, shard_id))
-            self._ended = await run_shard(shard, self._start, self._parts) is not None
+            self._ended = not isinstance(await run_shard(shard, self._start, self._parts), Stop)
         except Retryable as error:
             self._emit(events.CallRepeated(*where, "run shard", str(error), RESTART_SECONDS))
             return False

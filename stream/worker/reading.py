@@ -69,9 +69,13 @@ class SourceContext:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A source that is ready to be read. ``chain``: its name in the log. ``finite``: it pauses or ends by itself."""
+    """A source that is ready to be read. ``finite``: it pauses or ends by itself.
+
+    ``chain``: its name in the log. ``stream``: the name of the stream, or of the objects, that its records come from.
+    """
 
     chain: str
+    stream: str
     start: Start
     make: MakeSource
     finite: bool
@@ -97,7 +101,7 @@ async def open_reading(context: SourceContext, stack: AsyncExitStack) -> list[Op
 def _letters(options: KinesisOptions, context: SourceContext) -> Opened:
     letters = DeadLetters(options.stream, context.state, context.rejects, context.pipeline.rejects.redrive, context.clock)
     make = functools.partial(letters.source, emit=context.emit, finished=_finished(chain_name(options.stream), context))
-    return Opened(chain_name(options.stream), Start(StartKind.TRIM_HORIZON), make, finite=True)
+    return Opened(chain_name(options.stream), options.stream, Start(StartKind.TRIM_HORIZON), make, finite=True)
 
 
 def _finished(chain: str, context: SourceContext) -> Finished:
@@ -117,7 +121,7 @@ async def _objects(context: SourceContext) -> Opened:
     slices = Slices(context.pipeline, config, open_store(url, context.session), context.state, context.worker, context.clock)
     await slices.choose_new(context.reading.window, await _manifest(context, config.manifest))
     make = functools.partial(slices.source, emit=context.emit, finished=_finished(config.name, context))
-    return Opened(config.name, Start(StartKind.TRIM_HORIZON), make, finite=True)
+    return Opened(config.name, config.name, Start(StartKind.TRIM_HORIZON), make, finite=True)
 
 
 async def _manifest(context: SourceContext, url: str | None) -> bytes | None:
@@ -155,7 +159,7 @@ async def _kinesis(options: KinesisOptions, client: KinesisClient, context: Sour
             return source
         return ReadUntil(source, until, context.clock, end=begin is not None, name=chain)
 
-    return Opened(chain, start, make, finite=until is not None)
+    return Opened(chain, options.stream, start, make, finite=until is not None)
 
 
 def _stamp(moment: datetime) -> str:

@@ -22,6 +22,7 @@ from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.contracts import Emit
 from stream.errors import Fatal
+from stream.lease.paused import Pause
 from stream.metrics.catalog import LOOP_LAG, TELEMETRY_SPANS
 from stream.metrics.logs import JsonLog
 from stream.metrics.process import register_process, watch_loop
@@ -84,7 +85,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 background.append(group.create_task(trim_periodically(options.clock)))
                 exports = [one.parts.export for one in parts_by_stream]
                 loaders = [loader for one in parts_by_stream for loader in one.loaders]
-                services = (*exports, *loaders, reporter, notifier, shared.leases, shared.refresher, shared.keeper)
+                services = (*exports, *loaders, reporter, notifier, shared.leases, shared.pauses, shared.refresher, shared.keeper)
                 background += [group.create_task(service.run()) for service in services if service is not None]
                 await streams.run(options.drain_seconds)
                 if shared.leases is not None:
@@ -100,7 +101,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
 
 async def _export_and_load_rest(parts_by_stream: Sequence[StreamParts], streams: Streams, draining: asyncio.Event) -> list[str]:
     """Export the remaining spans and load the remaining rows, all of them if the run is complete. Returns why rows are not loaded."""
-    complete = parts_by_stream[0].parts.once and not streams.halted and not streams.interrupted
+    complete = parts_by_stream[0].parts.once and not streams.halted and not streams.interrupted and not streams.paused
     exports = [one.parts.export for one in parts_by_stream if one.parts.export]
     loaders = [loader for one in parts_by_stream for loader in one.loaders]
     unloaded = await complete_all(loaders if complete else [], draining)
@@ -113,6 +114,8 @@ def _refuse_unfinished(streams: Streams, unloaded: Sequence[str]) -> None:
         raise _halted_error(streams.halted)
     if streams.interrupted:
         raise _interrupted_error(streams.interrupted)
+    if streams.paused:
+        raise _paused_error(streams.paused)
     if unloaded:
         msg = f"rows that this run sealed are not loaded ({'; '.join(unloaded)}); nothing is lost, run it again to continue"
         raise Fatal(msg)
@@ -148,6 +151,13 @@ def _drained_before_start(pipeline: Pipeline, options: WorkerOptions, emit: Emit
 def _halted_error(halted: Mapping[str, str]) -> Fatal:
     reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(halted.items()))
     return Fatal(f"{len(halted)} shard(s) or stream(s) are halted:\n{reasons}")
+
+
+def _paused_error(paused: Mapping[str, Pause]) -> Fatal:
+    """The error of a run that ends by itself and must not read everything: exit code 0 would mean that it has."""
+    reasons = "\n".join(f"  {where}: {pause}" for where, pause in sorted(paused.items()))
+    msg = f"{len(paused)} shard(s) are paused, so this run has not read everything; run it again after `stream resume`:\n{reasons}"
+    return Fatal(msg)
 
 
 def _interrupted_error(streams: Sequence[str]) -> Fatal:

@@ -27,6 +27,8 @@ from stream.commit.manifest import Kind, Manifest
 from stream.commit.repeat import Repeater
 from stream.contracts import Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError
+from stream.lease.paused import NONE, Pauses
+from stream.lease.pauses import PauseRecord
 from stream.lease.rows import RowProblem
 from stream.lease.shards import HASH_KEYS, children_of
 from stream.pipeline.model import Pipeline
@@ -161,6 +163,7 @@ class Surveyor:
     emit: Emit
     late: timedelta
     owner: Callable[[str], Awaitable[str | None]] | None = None
+    pauses: Pauses = NONE
 
     async def look(self, wanted: Wanted) -> Survey:
         """The state of the shards now.
@@ -203,7 +206,9 @@ class Surveyor:
         if keys is not None and not measured.sampled:
             measured = weighed(measured, keys.sample)
         known = replace(row, measured=measured, keys=keys, owner=owner, sealed_by=sealed_by)
-        return judged(known, asked_at, summary.retention, self.late)
+        found = judged(known, asked_at, summary.retention, self.late)
+        paused = self.pauses.reading(self.stream, row.name) is not None
+        return replace(found, marks=("paused", *found.marks)) if paused else found
 
     async def _keys(self, row: Row, asked_at: datetime, wanted: Wanted) -> Keys:
         excerpts = Excerpts(self.client, self.stream, wanted.pages, self.clock)
@@ -363,7 +368,8 @@ async def survey(streams: Sequence[Pipeline], base: Path, wanted: Wanted, clock:
             checkpoints = await open_checkpoints(one, stream, stores.state, session, clock, stack, emit)
             completeness = Completeness(stream, log, checkpoints, StreamLookahead(client, stream, clock))
             late, owner = one.flush.age + LATE, await _owners(one, clock, emit, stack)
-            surveyor = Surveyor(stream, client, completeness, stores.targets[ledger.NAME], clock, emit, late, owner)
+            pauses = await PauseRecord(stores.state).in_force(clock.now())
+            surveyor = Surveyor(stream, client, completeness, stores.targets[ledger.NAME], clock, emit, late, owner, pauses)
             found.append(await surveyor.look(wanted))
         return found
 

@@ -11,6 +11,7 @@ from stream import events
 from stream.contracts import Shard, Start, StartKind
 from stream.errors import Fatal, Halted, LeaseLost, Retryable
 from stream.worker import supervisor
+from stream.worker.parts import Stop
 from stream.worker.supervisor import Supervisor
 from tests.unit.lease.tables import settle
 
@@ -42,6 +43,8 @@ class Stream:
     order: list = field(default_factory=list)
     leases: None = None
     once: bool = False
+    paused: dict = field(default_factory=dict)
+    listeners: list = field(default_factory=list)
 
     @property
     def source(self):
@@ -50,6 +53,20 @@ class Stream:
     @property
     def emit(self):
         return self.told.append
+
+    @property
+    def stop_listeners(self):
+        return [self.listeners, *([self.leases.listeners] if self.leases else ())]
+
+    def pause_of(self, shard):
+        return self.paused.get(shard.shard_id)
+
+    @property
+    def checkpoints(self):
+        return self
+
+    async def read(self, shard):
+        return None
 
     async def shards(self):
         return self.listed
@@ -61,10 +78,10 @@ class Stream:
             raise fate
         if fate == "hand over":
             self.leases.wanted.add(shard.shard_id)
-            return None
+            return Stop.HANDED_OVER
         if fate == "drain":
             self.draining.set()
-            return None
+            return Stop.DRAIN
         if fate == "work":
             await asyncio.Event().wait()
         return fate
