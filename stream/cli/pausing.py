@@ -62,12 +62,12 @@ def pause(
     ] = None,
     may_expire: Annotated[bool, typer.Option("--may-expire", help="Pause even if unread records expire before --until.")] = False,
     by: By = None,
-    listed: Annotated[bool, typer.Option("--list", help="Change nothing; list what is paused, and all pauses so far.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="Change nothing; list what is paused, and every pause so far.")] = False,
     json: AsJson = False,
 ) -> None:
     """Stop reading a pipeline, one stream or some shards on purpose, or loading into tables, until it is resumed.
 
-    Every worker seals what it has read and stops within ten seconds. Workers go on running, and keep their leases. Workers that start later
+    Every worker seals what it has read and stops within five seconds. Workers go on running, and keep their leases; those that start later
     obey, too. Records go on expiring in the stream: a pause that would outlive unread ones is refused, by figures.
 
     Exit code 0: it is paused, or was already, or the list is printed; 1: refused, because records would expire; 2: it could not be done.
@@ -173,7 +173,7 @@ def _expiry(outlook: Outlook, now: datetime) -> str:
 def told_of_refusal(too_long: Sequence[Outlook], end: datetime) -> list[str]:
     """Why a pause until ``end`` was refused."""
     lines = [
-        f"error: unread records of {each.stream} expire from {_text(each.expires)} on; the pause would end {_length(end - each.expires)} later"
+        f"error: unread records of {each.stream} expire from {_text(each.expires)} on, {_length(end - each.expires)} before the pause ends"
         for each in too_long
         if each.expires is not None
     ]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -24,10 +24,14 @@ from stream.worker.auditing import Stores
 from stream.worker.completing import Completeness
 from stream.worker.evidence import open_checkpoints, session_of
 from stream.worker.lookahead import StreamLookahead
+from stream.worker.pausing import LOOK_SECONDS
 from stream.worker.surveying import WHOLE
 
-LOOK_SECONDS: Final = 30.0
+PATIENCE: Final = 30.0
 """Seconds that the look at one stream may take: a pause must be possible while Kinesis does not answer."""
+
+SHORTEST: Final = timedelta(seconds=2 * LOOK_SECONDS)
+"""A shorter pause might be over before a worker that is busy looks."""
 
 T = TypeVar("T")
 
@@ -111,8 +115,9 @@ class Operator:
         check_text(author.note, "--note")
         check_text(author.by, "--by")
         targets, now = targets_of(self.pipeline, scope), self.clock.now()
-        if until is not None and until <= now:
-            msg = f"the pause would end at {until.isoformat()}, which is not in the future: nothing was paused"
+        if until is not None and until - now <= SHORTEST:
+            least = f"more than {SHORTEST.total_seconds():.0f} s, so that every worker has time to notice it"
+            msg = f"the pause would end at {until.isoformat()}; let it last {least}: nothing was paused"
             raise DefinitionError(msg)
         outlooks: list[Outlook] = []
         if not scope.loads and self.pipeline.source.s3 is None:
@@ -164,7 +169,7 @@ class Operator:
         """
         stream = one.source.kinesis.stream
         try:
-            async with asyncio.timeout(LOOK_SECONDS):
+            async with asyncio.timeout(PATIENCE):
                 return await self._look(one, shards)
         except DefinitionError:
             raise
@@ -173,7 +178,7 @@ class Operator:
                 raise
             return Outlook(stream, why=str(error))
         except TimeoutError as error:
-            why = f"the stream {stream} did not answer within {LOOK_SECONDS:g} s"
+            why = f"the stream {stream} did not answer within {PATIENCE:g} s"
             if shards:
                 msg = f"{why}, so it is not known whether it has {', '.join(sorted(shards))}; a whole stream can be paused all the same"
                 raise Halted(msg) from error
