@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from stream.errors import DefinitionError
+from stream.lease.pauses import FOLDER
 from stream.pipeline.access import (
     CATALOG,
     CREATE_TABLE,
@@ -96,6 +97,8 @@ def accesses(pipeline: Pipeline, role: Role, account: Account) -> tuple[Access, 
             return tuple(each for each in needs if each.service != "kinesis" and not _creates_table(each) and each.why != FLEET)
         case Role.READER:
             return tuple(_reading(pipeline, needs))
+        case Role.OPERATOR:
+            return tuple(_operating(needs))
 
 
 def policy(needs: Iterable[Access], keys: Iterable[str] = (), region: str = "*", partition: str = "aws") -> Document:
@@ -222,6 +225,16 @@ def _reading(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
             yield replace(each, actions=_READ_ACTIONS.get(each.actions, each.actions), why="ask how the stream stands")
         elif each.why == UNLOCK and any(_names(resource, secrets) for resource in each.resources):
             yield each
+
+
+def _operating(needs: Iterable[Access]) -> Iterator[Access]:
+    """What ``stream pause`` and ``stream resume`` need: to read the log and the stream, for figures, and to write the pauses."""
+    for each in needs:
+        if each.actions == READ_STREAM or each.why in {KEEP_LOG, SHARE}:
+            yield replace(each, actions=_READ_ACTIONS.get(each.actions, each.actions), why="ask how the stream stands")
+        if each.why == KEEP_LOG and each.actions == OBJECTS:
+            pauses = tuple(f"{resource.removesuffix('*')}{FOLDER}*" for resource in each.resources)
+            yield Access("s3", ("s3:PutObject",), pauses, "pause and resume")
 
 
 def _names(resource: str, secrets: Iterable[str]) -> bool:

@@ -196,6 +196,25 @@ def test_who_asks_how_a_stream_stands_needs_what_the_role_reader_may(
     judge(granted(path, Role.READER), recorders.seen)
 
 
+def test_who_pauses_and_resumes_needs_what_the_role_operator_may(full: tuple[World, Path, Naming], monkeypatch: pytest.MonkeyPatch) -> None:
+    world, path, naming = full
+    with recorded(world, naming) as recorders:
+        world.produce(60)
+        world.finish(path)
+        recorders.forget()
+        for name, value in world.environment.items():
+            monkeypatch.setenv(name, value)
+        shard = world.shards()[0]["ShardId"]
+        for command in (["pause", "FILE", "--note", "new disks"], ["pause", "FILE", shard, "--note", "hot", "--until", "1h"]):
+            ran = CliRunner().invoke(app, [str(path) if word == "FILE" else word for word in command])
+            assert ran.exit_code == 0, ran.output
+            assert "is not known" not in ran.output
+        for command in (["resume", "FILE"], ["pause", "FILE", "--list"], ["resume", "FILE", "--all"]):
+            ran = CliRunner().invoke(app, [str(path) if word == "FILE" else word for word in command])
+            assert ran.exit_code == 0, ran.output
+    judge(granted(path, Role.OPERATOR), recorders.seen)
+
+
 def test_a_table_that_is_missing_is_made_with_the_right_of_the_role_bootstrap(make_world: MakeWorld) -> None:
     world = make_world(1, s3=True)
     path = world.pipeline()

@@ -91,7 +91,7 @@ def requests_of(needs):
 
 
 @EVERY
-@pytest.mark.parametrize("role", [Role.WORKER, Role.BACKFILL, Role.BOOTSTRAP, Role.READER])
+@pytest.mark.parametrize("role", [Role.WORKER, Role.BACKFILL, Role.BOOTSTRAP, Role.READER, Role.OPERATOR])
 def test_everything_that_is_needed_is_allowed(role, pipeline):
     needs = accesses(pipeline, role, HERE)
     asked = requests_of(needs)
@@ -101,7 +101,7 @@ def test_everything_that_is_needed_is_allowed(role, pipeline):
 
 
 @EVERY
-@pytest.mark.parametrize("role", [Role.WORKER, Role.BACKFILL, Role.BOOTSTRAP, Role.READER])
+@pytest.mark.parametrize("role", [Role.WORKER, Role.BACKFILL, Role.BOOTSTRAP, Role.READER, Role.OPERATOR])
 def test_every_other_action_of_the_services_is_denied(role, pipeline):
     needs = accesses(pipeline, role, HERE)
     document = policy(needs, [KEY], HERE.region)

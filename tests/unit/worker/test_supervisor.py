@@ -559,6 +559,19 @@ def test_a_run_that_ends_leaves_paused_shards_and_says_which(monkeypatch):
     assert watched.paused.shown == {"0": PAUSE}
 
 
+def test_a_run_that_ends_and_is_paused_meanwhile_says_what_it_has_not_read(monkeypatch):
+    async def run():
+        stream = Stream({"0": ["pause"]}, [PARENT], once=True)
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        await watched.run()
+        return stream, watched
+
+    stream, watched = asyncio.run(asyncio.wait_for(run(), 10))
+    assert stream.order == ["0"]
+    assert watched.paused.shown == {"0": PAUSE}
+
+
 def test_a_halted_shard_does_not_end_the_process_while_another_is_only_paused(monkeypatch):
     stream = Stream({"9": [Halted("look here")], "0": ["drain"]}, [PARENT, Shard("s", "9")])
     stream.pause("0")
