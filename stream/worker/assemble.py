@@ -29,7 +29,6 @@ from stream.errors import Fatal
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.coordinator import Coordinator
 from stream.lease.native import LeaseCheckpoints
-from stream.lease.paused import Pause
 from stream.lease.pauses import PauseRecord
 from stream.metrics.logs import Level
 from stream.pipeline.access import needed
@@ -177,18 +176,16 @@ async def assemble(
     base_url = functools.partial(located, base=options.base)
     context = SourceContext(pipeline, options.reading, session, state, targets[rejects.NAME], base_url, name, clock, source_emit)
     sources = await repeat("open source", no_shard, lambda: open_reading(context, stack))
-    found = []
-    for source in sources:
-        one = await _stream_parts(source, shared)
-        loaders = await open_loaders(pipeline, one.stream, session, one.parts.log, targets, definitions, (name, clock, emit), stack)
-        for loader in loaders:
-            loader.parts = replace(loader.parts, pause=functools.partial(_pause_of_loads, pauses, source.stream, loader.parts.config.name))
-        found.append(replace(one, loaders=loaders))
-    return found
+    return [await _with_loaders(source, await _stream_parts(source, shared), shared, session, stack) for source in sources]
 
 
-def _pause_of_loads(pauses: PauseWatch, stream: str, sink: str) -> Pause | None:
-    return pauses.now.loads(stream, sink)
+async def _with_loaders(opened: Opened, one: StreamParts, shared: _Shared, session: AwsSession, stack: AsyncExitStack) -> StreamParts:
+    """``one`` with its loaders, which obey the pauses of the stream that the records come from, in whatever way they were read."""
+    identity, targets = (shared.worker, shared.options.clock, shared.emit), shared.stores.targets
+    loaders = await open_loaders(shared.pipeline, one.stream, session, one.parts.log, targets, shared.definitions, identity, stack)
+    for loader in loaders:
+        loader.parts = replace(loader.parts, pause=functools.partial(shared.pauses.loads, opened.stream, loader.parts.config.name))
+    return replace(one, loaders=loaders)
 
 
 async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:

@@ -58,6 +58,10 @@ class PauseWatch:
                 self._emit(events.CallRepeated("", "", CALL, str(error), LOOK_SECONDS))
             self._update()
 
+    def loads(self, stream: str, sink: str) -> Pause | None:
+        """As ``Pauses.loads``, of those that hold now."""
+        return self.now.loads(stream, sink)
+
     def _update(self) -> None:
         found = held_at(self._newest, self._clock.now())
         if found != self.now:
