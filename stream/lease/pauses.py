@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from stream.contracts import ObjectStore
-from stream.errors import Halted, Retryable
+from stream.errors import Fatal, Retryable
 from stream.lease.paused import Change, Pauses, held_at
 from stream.together import a_few_at_once
 
@@ -29,6 +29,10 @@ _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 _DECODER: Final = msgspec.json.Decoder(Change)
 
 
+class PausesUnreadable(Fatal):
+    """What is recorded is not what this build can read, so it is not known what is paused."""
+
+
 class PauseRecord:
     """The pauses of one application. ``store``: its state."""
 
@@ -39,7 +43,7 @@ class PauseRecord:
         """The newest change; None if nothing was ever paused. One GET.
 
         Raises:
-            Halted: the object is not readable.
+            PausesUnreadable: the object is not readable.
             Retryable: the store did not answer.
         """
         stored = await self._store.get(NEWEST)
@@ -106,4 +110,4 @@ class PauseRecord:
                 f"{key} under {self._store.url}, which says what is paused, is not readable: {error}. Restore its previous version; or "
                 "delete it, which ends all pauses"
             )
-            raise Halted(msg) from error
+            raise PausesUnreadable(msg) from error

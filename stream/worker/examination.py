@@ -17,8 +17,8 @@ from stream.aws.identity import AUDIENCES, SIGNATURE_LIFE, Caller, Problem, ask_
 from stream.aws.session import AwsSession
 from stream.clock import SystemClock
 from stream.contracts import Clock
-from stream.errors import DefinitionError, Halted, Retryable, StreamError
-from stream.lease.pauses import PauseRecord
+from stream.errors import DefinitionError, Retryable, StreamError
+from stream.lease.pauses import PauseRecord, PausesUnreadable
 from stream.pipeline.access import needed
 from stream.pipeline.model import Pipeline
 from stream.worker.auditing import Stores
@@ -212,7 +212,7 @@ async def _pauses(pipeline: Pipeline, session: AwsSession, environment: Environm
         async with asyncio.timeout(environment.patience):
             record = PauseRecord(Stores.open(pipeline, environment.base, session).state)
             pauses = await record.in_force(environment.clock.now())
-    except Halted as error:
+    except PausesUnreadable as error:
         return [Finding("paused", Verdict.FAILED, str(error), "a worker does not start before that")]
     except (StreamError, TimeoutError):
         return []

@@ -15,7 +15,7 @@ from stream.aws.kinesis import open_kinesis
 from stream.commit.log import CommitLog
 from stream.commit.repeat import Repeater
 from stream.contracts import Clock, Emit, Shard
-from stream.errors import DefinitionError, Halted, StreamError
+from stream.errors import DefinitionError, Fatal, StreamError
 from stream.lease.paused import Change, Pause, Target, What, held_at, paused, resumed
 from stream.lease.pauses import PauseRecord
 from stream.pipeline.model import Pipeline
@@ -181,7 +181,7 @@ class Operator:
             why = f"the stream {stream} did not answer within {PATIENCE:g} s"
             if shards:
                 msg = f"{why}, so it is not known whether it has {', '.join(sorted(shards))}; a whole stream can be paused all the same"
-                raise Halted(msg) from error
+                raise Fatal(msg) from error
             return Outlook(stream, why=why)
 
     async def _look(self, one: Pipeline, shards: Collection[str]) -> Outlook:

@@ -41,7 +41,7 @@ class PauseWatch:
         """Look for the first time, so that nothing is read that is paused already.
 
         Raises:
-            Halted: what is recorded cannot be read.
+            Fatal: what is recorded cannot be read.
             Retryable: the store did not answer; call it again.
         """
         self._newest = await self._record.newest()

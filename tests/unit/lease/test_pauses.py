@@ -5,9 +5,9 @@ import functools
 
 import pytest
 
-from stream.errors import Halted, Retryable
+from stream.errors import Retryable
 from stream.lease.paused import Pause, Target, What, paused, resumed
-from stream.lease.pauses import CHANGES, NEWEST, PauseRecord
+from stream.lease.pauses import CHANGES, NEWEST, PauseRecord, PausesUnreadable
 from stream.storage.memory import MemoryStore
 from tests.sealed import NOON
 
@@ -137,7 +137,7 @@ async def test_deleting_the_object_ends_all_pauses_and_the_history_goes_on():
 async def test_an_object_that_cannot_be_read_is_told(body):
     store = MemoryStore()
     await store.put(NEWEST, body)
-    with pytest.raises(Halted, match=r"pauses/newest\.json .* delete it"):
+    with pytest.raises(PausesUnreadable, match=r"pauses/newest\.json .* delete it"):
         await PauseRecord(store).newest()
 
 
@@ -148,7 +148,7 @@ async def test_a_time_without_a_zone_is_refused():
     await record.change(pausing())
     stored = await store.get(NEWEST)
     await store.put(NEWEST, stored.body.replace(b"12:00:00Z", b"12:00:00"))
-    with pytest.raises(Halted):
+    with pytest.raises(PausesUnreadable):
         await record.newest()
 
 

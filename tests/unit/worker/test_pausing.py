@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from stream import events
-from stream.errors import Halted, Retryable
+from stream.errors import Fatal, Retryable
 from stream.lease.paused import Pause, Target, What, paused, resumed
 from stream.lease.pauses import NEWEST, PauseRecord
 from stream.storage.memory import MemoryStore
@@ -139,6 +139,6 @@ def test_a_worker_does_not_begin_while_it_cannot_know_what_is_paused():
 
     store = Store()
     asyncio.run(store.put(NEWEST, b"{broken"))
-    asyncio.run(run(store, Halted))
+    asyncio.run(run(store, Fatal))
     store.silent = True
     asyncio.run(run(store, Retryable))
