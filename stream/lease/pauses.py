@@ -76,8 +76,8 @@ class PauseRecord:
         while True:
             stored = await self._store.get(NEWEST)
             newest = None if stored is None else self._decoded(stored.body, NEWEST)
-            if newest is not None:
-                await self._keep(newest)
+            if stored is not None and newest is not None:
+                await self._keep(newest.number, stored.body)
             change = decide(newest)
             if change is None:
                 return None
@@ -92,11 +92,11 @@ class PauseRecord:
                 found = await self._store.get(NEWEST)
                 done = found is not None and found.body == body
             if done:
-                await self._keep(change)
+                await self._keep(change.number, body)
                 return change
 
-    async def _keep(self, change: Change) -> None:
-        await self._store.create(f"{CHANGES}{change.number:0{_DIGITS}d}.json", _ENCODER.encode(change))
+    async def _keep(self, number: int, body: bytes) -> None:
+        await self._store.create(f"{CHANGES}{number:0{_DIGITS}d}.json", body)
 
     async def _last_number(self) -> int:
         numbers = [info.key.removeprefix(CHANGES).removesuffix(".json") async for info in self._store.list(CHANGES)]
