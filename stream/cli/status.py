@@ -23,7 +23,7 @@ if libraries_wanted():
     from rich.text import Text
 
     from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
-    from stream.cli.documents import as_json, table_console
+    from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
     from stream.pipeline.model import Pipeline
     from stream.worker.condition import judge, verdict

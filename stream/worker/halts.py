@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from stream import events
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
 from stream.contracts import Clock, Emit, ObjectStore, Shard
 from stream.errors import StreamError
 from stream.worker.snapshot import WHOLE_STREAM, Halt

@@ -24,7 +24,7 @@ from stream.commit.log import CommitLog
 from stream.commit.lookup import shards_of
 from stream.commit.manifest import decode_start
 from stream.commit.naming import start_key
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
 from stream.contracts import Checkpoint, Checkpoints, Clock, Shard, Start, shard_of_chain
 from stream.errors import DefinitionError, LeaseLost, StreamError
 from stream.lease.checkpoints import StoredCheckpoints

@@ -18,9 +18,9 @@ from stream.batch import ORIGIN
 from stream.commit.log import CommitLog
 from stream.commit.lookup import last_starts
 from stream.commit.manifest import Kind, Manifest
+from stream.concurrency import run_concurrently
 from stream.contracts import ObjectStore, Shard, shard_of_chain
 from stream.sink import rejects
-from stream.together import a_few_at_once
 from stream.worker.completing import Tail
 from stream.worker.loading import LoaderParts
 from stream.worker.snapshot import DeadLetters, Exported, Parked, TableLook
@@ -67,7 +67,7 @@ class RecentUnits:
         async def one(tail: Tail) -> None:
             links.extend(await self._newest(tail, count, since))
 
-        await a_few_at_once([one(tail) for tail in recent], AT_ONCE)
+        await run_concurrently([one(tail) for tail in recent], AT_ONCE)
         self.units = {(link.shard, int(link.after)): link for link in links}
         units = [link for link in links if link.kind is Kind.UNIT]
         gaps = [(shard_of_chain(link.shard)[0], datetime.fromisoformat(link.sealed_at)) for link in links if _admits_loss(link)]
@@ -116,7 +116,7 @@ class RecentUnits:
                 return
             found.update((stage or "", reason or "") for stage, reason in table.iter_rows())
 
-        await a_few_at_once([one(file.key) for file in opened], AT_ONCE)
+        await run_concurrently([one(file.key) for file in opened], AT_ONCE)
         return tuple((stage, reason, records) for (stage, reason), records in found.most_common()), len(opened), len(files)
 
 
@@ -137,7 +137,7 @@ async def table_look(table: LoaderParts, log: CommitLog, tails: Mapping[str, Tai
                 return
             position = entry.manifest.reach
 
-    await a_few_at_once([one(tail) for tail in tails.values()], AT_ONCE)
+    await run_concurrently([one(tail) for tail in tails.values()], AT_ONCE)
     reasons = tuple(Parked(shard, each.reason, each.since) for shard, each in sorted(parked.items()))
     return TableLook(table.config.name, len(since), min(since, default=None), reasons)
 
@@ -156,7 +156,7 @@ async def exported_look(log: CommitLog, stream: str, tails: Mapping[str, Tail]) 
         if entry is not None and entry.manifest.sealed:
             since.append(datetime.fromisoformat(entry.manifest.sealed_at))
 
-    await a_few_at_once([one(name, tail) for name, tail in tails.items()], AT_ONCE)
+    await run_concurrently([one(name, tail) for name, tail in tails.items()], AT_ONCE)
     return Exported(len(since), min(since, default=None))
 
 
