@@ -130,6 +130,14 @@ class LeaseCreated(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointSetBack(Event):
+    """Somebody set a lease row back to ``checkpoint``; the log counts, up to ``position``. To go back, use `stream leases rewind`."""
+
+    checkpoint: str
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseWritten(Event):
     """One write to the lease table: take, adopt, renew, checkpoint, release, assign, create, delete, note children."""
 

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Final
@@ -40,7 +40,7 @@ from stream.worker.lineage import Reporter, open_reporter
 from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
 from stream.worker.parts import ObservableEvent, StreamParts, to_all, unless_set
-from stream.worker.several import Obstacles, Streams
+from stream.worker.several import Obstacles, Streams, halted_error
 from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -87,7 +87,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 background.append(group.create_task(trim_periodically(options.clock)))
                 exports = [one.parts.export for one in parts_by_stream]
                 loaders = [loader for one in parts_by_stream for loader in one.loaders]
-                services = (*exports, *loaders, reporter, notifier, notes, shared.leases, shared.refresher, shared.keeper)
+                watchers = [one.watcher for one in parts_by_stream]
+                services = (*exports, *loaders, *watchers, reporter, notifier, notes, shared.leases, shared.refresher, shared.keeper)
                 background += [group.create_task(service.run()) for service in services if service is not None]
                 await streams.run(options.drain_seconds)
                 if shared.leases is not None:
@@ -114,7 +115,7 @@ async def _export_and_load_rest(parts_by_stream: Sequence[StreamParts], streams:
 
 def _refuse_unfinished(streams: Streams, unloaded: Sequence[str]) -> None:
     if streams.halted:
-        raise _halted_error(streams.halted)
+        raise halted_error(streams.halted)
     if streams.interrupted:
         raise _interrupted_error(streams.interrupted)
     if unloaded:
@@ -149,11 +150,6 @@ def _drained_before_start(pipeline: Pipeline, options: WorkerOptions, emit: Emit
     emit(events.DrainStarted(", ".join(pipeline.source.kinesis.names), "", options.drain_seconds))
     if ends_by_itself(pipeline, options.reading):
         raise _interrupted_error(pipeline.source.kinesis.names)
-
-
-def _halted_error(halted: Mapping[str, str]) -> Fatal:
-    reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(halted.items()))
-    return Fatal(f"{len(halted)} shard(s) or stream(s) are halted:\n{reasons}")
 
 
 def _interrupted_error(streams: Sequence[str]) -> Fatal:
@@ -194,6 +190,10 @@ class _HealthListener:
                 self._health.block(f"export {stream}/{shard}", reason)
             case events.ExportResumed(stream, shard):
                 self._health.clear(f"export {stream}/{shard}")
+            case events.QueueFailed(stream, _, detail):
+                self._health.block(f"queue of {stream}", detail)
+            case events.QueueAnswered(stream, _):
+                self._health.clear(f"queue of {stream}")
             case events.DrainStarted():
                 self._health.block("worker", "draining")
             case _:
