@@ -256,7 +256,8 @@ def _operating(needs: Iterable[Access]) -> Iterator[Access]:
     """What ``stream pause`` and ``stream resume`` need: to read the log and the stream, for figures, and to write the pauses."""
     for each in needs:
         if each.actions == READ_STREAM or each.why in {KEEP_LOG, SHARE}:
-            yield replace(each, actions=_READ_ACTIONS.get(each.actions, each.actions), why="ask how the stream stands")
+            actions = ("dynamodb:GetItem",) if each.actions == LEASES else _READ_ACTIONS.get(each.actions, each.actions)
+            yield replace(each, actions=actions, why="ask how the stream stands")
         if each.why == KEEP_LOG and each.actions == OBJECTS:
             pauses = tuple(f"{resource.removesuffix('*')}{FOLDER}*" for resource in each.resources)
             yield Access("s3", ("s3:PutObject",), pauses, "pause and resume")

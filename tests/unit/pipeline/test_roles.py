@@ -108,6 +108,7 @@ def test_the_reader_reads_and_changes_nothing():
         "s3:GetObject",
         "s3:ListBucket",
         "dynamodb:GetItem",
+        "dynamodb:Scan",
     }
     assert not allows(made, "s3:GetObject", "arn:aws:s3:::lake/flights/a")
     assert not allows(made, "dynamodb:GetItem", "arn:aws:dynamodb:eu-west-1:111122223333:table/flights-WorkerMetricStats")
@@ -120,7 +121,7 @@ def test_an_operator_pauses_and_resumes_and_changes_nothing_else():
     state = "arn:aws:s3:::lake/_stream/flights/{}"
     assert allows(made, "s3:PutObject", state.format("pauses/newest.json"))
     assert not allows(made, "s3:PutObject", state.format("commits/flights/shardId-000000000000/genesis.json"))
-    assert not actions & {"s3:DeleteObject", "dynamodb:UpdateItem", "dynamodb:PutItem"}
+    assert not actions & {"s3:DeleteObject", "dynamodb:Scan", "dynamodb:UpdateItem", "dynamodb:PutItem"}
 
 
 def test_an_operator_of_a_pipeline_that_reads_objects_needs_its_state_alone():
