@@ -326,7 +326,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         },
     ),
     # data formats
-    "CSV": Kind("data format", "`decode: csv` and `schema`", ("column", "escapeChar")),
+    "CSV": Kind("data format", "`decode: csv` and `schema`, or `format: csv` of a sink", ("column", "escapeChar")),
     "TSV": Kind(
         "data format", '`decode: {csv: {delimiter: "\\t"}}` and `schema`', ("column", "columnSeparator", "recordSeparator", "escapeChar")
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from stream.datapipeline.draft import OBJECTS, Draft, Refused, s3_text, schema_of
@@ -19,25 +19,34 @@ _PARTITIONS: Final = {
     "YEAR": "%Y", "MONTH": "%Y-%m", "DAY": "%Y-%m-%d", "HOUR": "%Y-%m-%d-%H", "MINUTE": "%Y-%m-%d-%H-%M", "SECOND": "%Y-%m-%d-%H-%M",
 }  # fmt: skip
 
-_PARQUET: Final = Reading("parquet", "json")
 _LINES: Final = CSV.option("delimiter", "\x01").option("quote", NO_TEXT)
 """Whole lines: values with separators that no text has."""
 
 
-def read_from(draft: Draft, node: Thing, copy: list[str] | None, made: tuple[Column, ...] | None) -> Reading:
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a pipeline writes to a place: `format` of its sink, and the columns."""
+
+    format: str
+    columns: tuple[Column, ...]
+
+
+def read_from(draft: Draft, node: Thing, copy: list[str] | None, made: Written | None) -> Reading:
     """Make ``node`` the draft's source, and say how it is read.
 
-    ``copy``: the options of COPY, where that reads the node. ``made``: the columns of the Parquet that another pipeline writes there.
+    ``copy``: the options of COPY, where that reads the node. ``made``: what another pipeline writes there.
 
     Raises:
         Refused: it cannot be a source.
     """
     if node.type != "S3DataNode":
         raise Refused(_other_source(node))
-    reading = _PARQUET if made is not None else _reading(draft, node, copy)
-    if made is not None:
+    if made is not None and made.format == "parquet":
         draft.unneeded(node.slot("dataFormat"), "the pipeline that writes this place writes Parquet, which is read here")
-        reading = Reading("parquet", "json", made)
+        reading = Reading("parquet", "json", made.columns)
+    else:
+        reading = _reading(draft, node, copy)
+        reading = replace(reading, columns=reading.columns or (made.columns if made is not None else ()))
     place = _place(draft, node)
     packed = draft.plain(node, "compression").lower() or reading.compression
     if node.has("compression"):
@@ -46,7 +55,7 @@ def read_from(draft: Draft, node: Thing, copy: list[str] | None, made: tuple[Col
         msg = f"`compression` of `{node.id}` is {packed!r}; gzip, bz2 and zstd can be read: pack the objects so, and import again"
         raise Refused(msg)
     s3: dict[str, Any] = {"url": place.pop("url"), "format": reading.format, **place}
-    if packed and made is None:
+    if packed and reading.format != "parquet":
         s3["compression"] = packed
     draft.source = {"s3": s3, "decode": reading.decode}
     return reading
@@ -187,9 +196,9 @@ def _reading(draft: Draft, node: Thing, copy: list[str] | None) -> Reading:
         case "CSV":
             reading = CSV
         case "TSV":
-            reading = CSV.option("delimiter", _separator(draft, form, "\t"))
+            reading = CSV.option("delimiter", _separator(draft, form, "\t", "source.decode.csv.delimiter"))
         case "Custom":
-            reading = CSV.option("delimiter", _separator(draft, form, ","))
+            reading = CSV.option("delimiter", _separator(draft, form, ",", "source.decode.csv.delimiter"))
         case "RegEx":
             return _lines(draft, form, columns)
         case _:
@@ -201,7 +210,7 @@ def _reading(draft: Draft, node: Thing, copy: list[str] | None) -> Reading:
     return Reading("csv", reading.decode, columns)
 
 
-def _separator(draft: Draft, form: Thing, default: str) -> str:
+def _separator(draft: Draft, form: Thing, default: str, key: str) -> str:
     text = draft.text(form, "columnSeparator")
     found = (text.plain if text is not None else default).replace("\\t", "\t")
     if len(found) != 1 or not found.isascii() or found in '\r\n\0"':
@@ -209,20 +218,24 @@ def _separator(draft: Draft, form: Thing, default: str) -> str:
             f"`columnSeparator` of `{form.id}` is {found!r}; one ASCII character can separate values: write the files so, and import again"
         )
         raise Refused(msg)
-    draft.taken(form.slot("columnSeparator"), "source.decode.csv.delimiter")
+    draft.taken(form.slot("columnSeparator"), key)
     return found
 
 
 def _ends(draft: Draft, form: Thing) -> None:
     """Separators of lines, and escapes."""
-    ends = form.slot("recordSeparator")
-    text = draft.text(form, "recordSeparator")
-    if text is not None and text.plain.replace("\\n", "\n").replace("\\r", "\r") not in {"\n", "\r\n"}:
-        msg = f"`recordSeparator` of `{form.id}` is {text.plain!r}; lines end in \\n or \\r\\n: write the files so, and import again"
-        raise Refused(msg)
-    draft.unneeded(ends, "lines end in \\n or \\r\\n")
+    _line_end(form, draft.text(form, "recordSeparator"))
+    draft.unneeded(form.slot("recordSeparator"), "lines end in \\n or \\r\\n")
     draft.held = draft.held or form.has("escapeChar")
     draft.open(form.slot("escapeChar"), "values are quoted, and quotes doubled, as in RFC 4180; there is no escape: write the files so")
+
+
+def _line_end(form: Thing, text: Text | None) -> str:
+    end = text.plain.replace("\\n", "\n").replace("\\r", "\r") if text is not None else "\n"
+    if end not in {"\n", "\r\n"}:
+        msg = f"`recordSeparator` of `{form.id}` is {end!r}; lines end in \\n or \\r\\n: write the files so, and import again"
+        raise Refused(msg)
+    return end
 
 
 def _lines(draft: Draft, form: Thing, columns: tuple[Column, ...]) -> Reading:
@@ -241,7 +254,7 @@ def _lines(draft: Draft, form: Thing, columns: tuple[Column, ...]) -> Reading:
 
 
 def write_to(draft: Draft, node: Thing) -> None:
-    """Make ``node`` the draft's sink, in Parquet.
+    """Make ``node`` the draft's sink, in the format that its dataFormat names, otherwise in Parquet.
 
     Raises:
         Refused: it cannot be a sink.
@@ -253,7 +266,8 @@ def write_to(draft: Draft, node: Thing) -> None:
         msg = f"`{node.id}` has neither filePath nor directoryPath; write one, and import again"
         raise Refused(msg)
     options: dict[str, Any] = {"url": _written(draft, text, slot, single=path is not None)}
-    options["format"] = "parquet"
+    form = draft.definition.one(node.slot("dataFormat"))
+    options |= {"format": "parquet"} if form is None else _written_as(draft, node, form)
     times = [each for each in text.pieces if isinstance(each, Time)]
     if times:
         unit = min((unit_of(each.pattern) for each in times), key=list(reversed(_PARTITIONS)).index)
@@ -264,19 +278,55 @@ def write_to(draft: Draft, node: Thing) -> None:
             f"folders are called `{unit.lower()}=...`, after the last change of the object that a row came from (`_arrival`), not the "
             "run's time: tell the readers",
         )
-    packed = draft.plain_or_noted(node, "compression").lower()
+    packed = draft.plain_or_noted(node, "compression").lower() or ("none" if options["format"] == "csv" else "")
     if packed in {"gzip", "none"}:
         options["compression"] = packed
         draft.taken(node.slot("compression"), "sinks: s3.compression")
     elif packed:
-        draft.open(node.slot("compression"), "Parquet is written with zstd; `sinks: s3.compression` takes gzip, snappy or none, too")
+        used = "zstd" if options["format"] == "parquet" else "gzip"
+        draft.open(node.slot("compression"), f"the files are written with {used}; see `sinks: s3.compression` for others")
     draft.sink = {"s3": options}
-    form = draft.definition.one(node.slot("dataFormat"))
-    if form is not None:
+
+
+_SEPARATORS: Final = {"CSV": ",", "TSV": "\t", "Custom": ","}
+
+
+def _written_as(draft: Draft, node: Thing, form: Thing) -> dict[str, Any]:
+    """The options of the sink for a data format: separated values, with no header and no other columns, as the readers expect."""
+    if form.type not in _SEPARATORS:
         draft.open(
-            node.slot("dataFormat"),
-            "Parquet is written (`format: ndjson` for text), no separated values: change the readers",
+            node.slot("dataFormat"), "Parquet is written (`format: ndjson` or `csv` for text), nothing by a pattern: change the readers"
         )
+        return {"format": "parquet"}
+    csv: dict[str, Any] = {"header": False}
+    default = _SEPARATORS[form.type]
+    delimiter = default if form.type == "CSV" else _separator(draft, form, default, "sinks: s3.csv.delimiter")
+    if delimiter != ",":
+        csv["delimiter"] = delimiter
+    escape = draft.plain(form, "escapeChar")
+    if escape:
+        csv |= {"escape": _one_escape(form, escape, delimiter)} | ({} if form.type == "CSV" else {"quote": None})
+        draft.taken(form.slot("escapeChar"), "sinks: s3.csv.escape")
+    ends = draft.text(form, "recordSeparator")
+    if _line_end(form, ends) == "\r\n":
+        csv["line_end"] = "crlf"
+    draft.taken(form.slot("recordSeparator"), "sinks: s3.csv.line_end")
+    if len(draft.columns) == 1 and "quote" not in csv:
+        csv["null"] = "\\N"
+        draft.open(node.slot("dataFormat"), "null is written as \\N, since a blank line would be no row: tell the readers")
+    else:
+        draft.taken(node.slot("dataFormat"), "sinks: s3.csv")
+    return {"format": "csv", "csv": csv, "lineage": False}
+
+
+def _one_escape(form: Thing, escape: str, delimiter: str) -> str:
+    if len(escape) == 1 and escape.isascii() and escape not in {delimiter, '"'}:
+        return escape
+    msg = (
+        f"`escapeChar` of `{form.id}` is {escape!r}; one ASCII character that neither quotes nor separates can be an escape: "
+        "correct it, and import again"
+    )
+    raise Refused(msg)
 
 
 def _written(draft: Draft, text: Text, slot: Slot, *, single: bool) -> str:

@@ -10,9 +10,9 @@ from typing import Final, TypeAlias
 from stream.datapipeline.definition import parse
 from stream.datapipeline.draft import PIPELINE, VALUES, Draft, Refused, bucket_of
 from stream.datapipeline.fields import Fields, Row
-from stream.datapipeline.formats import Column, Reading, columns_of
+from stream.datapipeline.formats import Reading, columns_of
 from stream.datapipeline.kinds import ACTIVITIES, KINDS
-from stream.datapipeline.places import match_columns, read_from, shape, write_to
+from stream.datapipeline.places import Written, match_columns, read_from, shape, write_to
 from stream.datapipeline.redshift import load_into
 from stream.datapipeline.resolve import Definition, Slot, Thing, resolve
 from stream.datapipeline.running import run_by
@@ -127,8 +127,8 @@ class _Work:
     check: Check
     files: dict[str, str] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    written: dict[str, tuple[Column, ...]] = field(default_factory=dict)
-    """Columns of the Parquet that pipelines write to nodes."""
+    written: dict[str, Written] = field(default_factory=dict)
+    """What pipelines write to nodes."""
     places: dict[str, str] = field(default_factory=dict)
     """Where pipelines write their files, and which activity it is."""
     used: set[tuple[str, str]] = field(default_factory=set)
@@ -156,7 +156,7 @@ class _Work:
         self.files |= {f"{draft.name}/{file}": text for file, text in texts.items()}
         for node in self.definition.of(activity.slot("output")):
             if "s3" in draft.sink:
-                self.written[node.id] = draft.columns
+                self.written[node.id] = Written(draft.sink["s3"]["format"], draft.columns)
                 self.places.setdefault(_known(draft.sink["s3"]["url"]), activity.id)
         window = draft.interval if draft.needs.times and "time" in draft.source["s3"] else None
         self.outcomes[activity.id] = Outcome(

@@ -57,9 +57,9 @@ def imported(tmp_path, name, pipeline):
     return str(file)
 
 
-def test_csv_becomes_parquet_and_each_run_takes_what_is_new(tmp_path, lake):
+def test_csv_becomes_tsv_and_each_run_takes_what_is_new(tmp_path, lake):
     client, environment = lake
-    file = imported(tmp_path, "clicks-to-parquet", "copy-clicks")
+    file = imported(tmp_path, "clicks-by-hour", "copy-clicks")
     client.put_object(Bucket="shop-lake", Key="clicks/2026-01-01-04.csv", Body=CLICKS.encode())
     early = run("run", file, "--once", env=environment)
     assert early.exit_code == 1, early.output
