@@ -46,7 +46,8 @@ class Times(StrEnum):
 
 def _one_character(value: str, what: str) -> str:
     if len(value) != 1 or not value.isascii() or value in _FORBIDDEN:
-        msg = f"{value!r} cannot be the {what}; use a single ASCII character that is not a line break"
+        cure = 'write a tab as "\\t", in double quotes' if value == "\\t" else "use a single ASCII character that is not a line break"
+        msg = f"{value!r} cannot be the {what}; {cure}"
         raise ValueError(msg)
     return value
 

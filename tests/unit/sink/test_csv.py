@@ -210,6 +210,7 @@ def test_equal_rows_give_equal_bytes_however_they_lie_in_memory():
     [
         ({"delimiter": ",,"}, "the delimiter; use a single ASCII character"),
         ({"delimiter": "\n"}, "not a line break"),
+        ({"delimiter": "\\t"}, "in double quotes"),
         ({"quote": "é"}, "single ASCII"),
         ({"quote": ","}, "delimiter and quote are both ','"),
         ({"escape": '"'}, "quote and escape are both"),
