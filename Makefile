@@ -95,7 +95,7 @@ bench: install ## Compare with other consumers; prints ratios, writes .make/benc
 	@mkdir -p .make
 	@$(BIN)/python benchmarks/run.py --json .make/bench.json --svg .make/bench.svg $(ARGS)
 
-localstack: install ## Run the system tests and the commands of docs/operate.md against LocalStack, which is installed for it; needs root on Debian
+localstack: install ## Run the system tests and the commands of docs/install.md against LocalStack, which is installed for it; needs root on Debian
 	@deploy/eks/monitoring/tools.sh
 	@tests/localstack/run.sh $(abspath $(BIN))/python $(ARGS)
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ _SPEC: Final = "https://openlineage.io/spec"
 _EVENT: Final = f"{_SPEC}/2-0-2/OpenLineage.json#/$defs/RunEvent"
 _LEDGER: Final = f"{_SPEC}/2-0-2/OpenLineage.json#/$defs/RunFacet"
 _FACETS: Final = {
+    "columnLineage": f"{_SPEC}/facets/1-2-0/ColumnLineageDatasetFacet.json#/$defs/ColumnLineageDatasetFacet",
     "schema": f"{_SPEC}/facets/1-2-0/SchemaDatasetFacet.json#/$defs/SchemaDatasetFacet",
     "inputStatistics": f"{_SPEC}/facets/1-0-0/InputStatisticsInputDatasetFacet.json#/$defs/InputStatisticsInputDatasetFacet",
     "outputStatistics": f"{_SPEC}/facets/1-0-2/OutputStatisticsOutputDatasetFacet.json#/$defs/OutputStatisticsOutputDatasetFacet",
@@ -44,12 +46,16 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A stream or a sink's files. ``fields``: column names and types; ``sink``: the sink's name in manifests, "" for a stream."""
+    """A stream or a sink's files. ``fields``: column names and types; ``sink``: the sink's name in manifests, "" for a stream.
+
+    ``origins``: for a sink's column, the fields of the sources that its values may come from, each with whether it is masked.
+    """
 
     namespace: str
     name: str
     fields: tuple[tuple[str, str], ...] = ()
     sink: str = ""
+    origins: Mapping[str, tuple[tuple[str, bool], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +218,7 @@ def run_event(job: LineageJob, run: str, state: RunState, clock: Clock, totals: 
         "run": {"runId": run, "facets": run_facets},
         "job": {"namespace": job.namespace, "name": job.name, "facets": {"jobType": kind}},
         "inputs": [_source(source, _read_from(source, job, totals)) for source in job.sources],
-        "outputs": [_target(target, totals.written.get(target.sink, Written())) for target in job.targets],
+        "outputs": [_target(target, job.sources, totals.written.get(target.sink, Written())) for target in job.targets],
     }
 
 
@@ -228,15 +234,34 @@ def _source(source: Dataset, read: Read) -> dict[str, Any]:
     return {**_dataset(source), "inputFacets": {"inputStatistics": statistics}}
 
 
-def _target(target: Dataset, written: Written) -> dict[str, Any]:
+def _target(target: Dataset, sources: Sequence[Dataset], written: Written) -> dict[str, Any]:
     statistics = _facet("outputStatistics", rowCount=written.rows, size=written.size, fileCount=written.files)
-    return {**_dataset(target), "outputFacets": {"outputStatistics": statistics}}
+    return {**_dataset(target, _column_lineage(target, sources)), "outputFacets": {"outputStatistics": statistics}}
 
 
-def _dataset(dataset: Dataset) -> dict[str, Any]:
+def _column_lineage(target: Dataset, sources: Sequence[Dataset]) -> dict[str, Any]:
+    """The facet of the columns that come from fields of ``sources``."""
+    fields = {}
+    for column, origins in target.origins.items():
+        fields[column] = {
+            "inputFields": [
+                {
+                    "namespace": source.namespace,
+                    "name": source.name,
+                    "field": name,
+                    "transformations": [{"type": "DIRECT", "masking": masked}],
+                }
+                for source in sources
+                for name, masked in origins
+            ]
+        }
+    return {"columnLineage": _facet("columnLineage", fields=fields)} if fields else {}
+
+
+def _dataset(dataset: Dataset, more: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     fields = [{"name": name, "type": kind} for name, kind in dataset.fields]
     facets = {"schema": _facet("schema", fields=fields)} if fields else {}
-    return {"namespace": dataset.namespace, "name": dataset.name, "facets": facets}
+    return {"namespace": dataset.namespace, "name": dataset.name, "facets": {**facets, **more}}
 
 
 def _facet(kind: str, /, **content: Any) -> dict[str, Any]:

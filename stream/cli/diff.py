@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from stream.cli.loading import libraries_wanted
-from stream.cli.options import Generate, Sample, Since
+from stream.cli.options import Generate, Reveal, Sample, Since
 from stream.errors import DefinitionError, StreamError
 
 if libraries_wanted():
@@ -21,7 +21,10 @@ if libraries_wanted():
     from stream.cli.preview import value_text
     from stream.cli.samples import chain_of, sample_of
     from stream.clock import SystemClock
-    from stream.pipeline.compare import Difference, compare
+    from stream.pipeline.compare import Difference, Shown, compare
+    from stream.pipeline.model import Pipeline
+    from stream.pipeline.sensitive import sensitive_columns
+    from stream.transform.engine import CompiledChain
     from stream.transform.stage import SchemaMismatch
 
 EXIT_SAME = 0
@@ -41,11 +44,12 @@ def diff(
     sample: Sample = None,
     generate: Generate = None,
     since: Since = None,
+    reveal: Reveal = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Run two pipelines over the same records, by default live ones of OLD, and show what changes. Writes nothing.
 
-    Prints record data.
+    Prints record data, but for columns that either file declares `sensitive`.
 
     Exit code 0: the same rows and rejects; 1: different ones; 2: they could not be compared.
     """
@@ -53,7 +57,8 @@ def diff(
     try:
         chains = chain_of(pipelines[0], old), chain_of(pipelines[1], new)
         batch, source = sample_of(pipelines[0], records, sample, since, generate, old.parent)
-        found = compare(*chains, batch, SystemClock().monotonic, key or (), show)
+        hide = frozenset[str]() if reveal else _sensitive(pipelines[0], chains[0]) | _sensitive(pipelines[1], chains[1])
+        found = compare(*chains, batch, SystemClock().monotonic, Shown(key or (), show, hide))
     except (DefinitionError, SchemaMismatch, StreamError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from error
@@ -62,6 +67,11 @@ def diff(
     else:
         _show(found, source, key or [], Console(highlight=False, soft_wrap=True, markup=False, emoji=False))
     raise typer.Exit(EXIT_SAME if found.same else EXIT_DIFFERENT)
+
+
+def _sensitive(pipeline: Pipeline, chain: CompiledChain) -> frozenset[str]:
+    """The sensitive columns of the rows that ``pipeline`` writes."""
+    return frozenset(sensitive_columns(pipeline.sensitive, pipeline.stages, [schema for _, schema in chain.schemas])[-1])
 
 
 def _show(found: Difference, source: str, key: list[str], console: Console) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from stream.cli.loading import libraries_wanted
-from stream.cli.options import AsJson, Drain, File, Least, LogLevel, ResultFile, Stream, Threads
+from stream.cli.options import AsJson, Drain, File, Least, LogLevel, ResultFile, Reveal, Stream, Threads
 from stream.errors import DefinitionError
 
 if libraries_wanted():
@@ -28,6 +28,7 @@ if libraries_wanted():
     from stream.cli.run import carry_out, load_pipeline, refuse_failure
     from stream.clock import SystemClock
     from stream.pipeline.model import Pipeline
+    from stream.pipeline.sensitive import HIDDEN, Sensitive, unreadable
     from stream.sink import rejects
     from stream.worker.assemble import WorkerOptions, usable_cores, worker_id
     from stream.worker.auditing import Stores
@@ -88,16 +89,18 @@ def show(
     file: File,
     record: Annotated[str, typer.Argument(help="[<shard>:]<sequence>[:<subsequence>] of the record.", show_default=False)],
     stream: Stream = None,
+    reveal: Reveal = False,
     json: AsJson = False,
 ) -> None:
-    """Show every attempt of one dead letter, with its content. Prints record data.
+    """Show every attempt of one dead letter, with its content: record data. If the file declares `sensitive` columns, it is hidden.
 
     Exit code 0: found; 1: the record has no dead letter; 2: the lookup failed, or the command is wrong.
     """
     wanted = Wanted.parse(record)
     found = place_of(_table(file, stream, None, contents=True), wanted.shard, str(wanted.sequence), wanted.subsequence)
+    hide = frozenset[str]() if reveal else unreadable(ask(file, _sensitive), ())
     if json:
-        _as_json(found.with_columns(pl.col(DATA).bin.encode("base64")))
+        _as_json(found.with_columns(pl.col(DATA).bin.encode("base64")).with_columns(pl.lit(HIDDEN).alias(name) for name in hide))
     console = table_console()
     for row in () if json else found.iter_rows(named=True):
         lines = {
@@ -108,7 +111,7 @@ def show(
             "cause": row["cause"],
         }
         lines |= {"attempt": row[ATTEMPT], "state": row[STATE], "file": f"{row[FILE]} row {row[LINE]}"}
-        lines |= {"content": row[DATA].decode(errors="backslashreplace")}
+        lines |= {"content": HIDDEN if DATA in hide else row[DATA].decode(errors="backslashreplace")}
         for name, value in lines.items():
             console.print(f"[bold]{name:8}[/] ", end="")
             console.print(str(value), markup=False)
@@ -198,6 +201,10 @@ def _table(file: Path, stream: str | None, where: str | None, *, contents: bool 
         return picked(table, where)
     except DefinitionError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+async def _sensitive(pipeline: Pipeline) -> Sensitive | None:
+    return pipeline.sensitive
 
 
 def _name(row: dict[str, Any]) -> str:

@@ -56,4 +56,5 @@ Sample = Annotated[
 Generate = Annotated[
     int | None, typer.Option("--generate", metavar="SEED", help="Generate records from the schema with this random seed.", min=0)
 ]
+Reveal = Annotated[bool, typer.Option("--reveal", help="Show the values of sensitive columns, and the original bytes, too.")]
 Since = Annotated[str | None, typer.Option("--since", help="Use records that arrived in the live stream within this time, such as 5m.")]

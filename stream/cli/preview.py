@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from stream.cli.loading import libraries_wanted
-from stream.cli.options import File, Generate, Sample, Since
+from stream.cli.options import File, Generate, Reveal, Sample, Since
 from stream.errors import DefinitionError, StreamError
 
 if libraries_wanted():
@@ -40,11 +40,12 @@ def preview(
     sample: Sample = None,
     generate: Generate = None,
     since: Since = None,
+    reveal: Reveal = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Run a pipeline over a few records, by default live ones, and show them before and after each stage. Writes nothing.
 
-    Prints record data.
+    Prints record data, but for the columns that the file declares `sensitive`.
 
     Exit code 0: shown; 1: the stream could not be read, or a shard would halt; 2: the file or an option is wrong.
     """
@@ -52,7 +53,7 @@ def preview(
     try:
         chain = chain_of(pipeline, file)
         batch, source = sample_of(pipeline, records, sample, since, generate, file.parent)
-        done = run_preview(chain, pipeline, batch, show)
+        done = run_preview(chain, pipeline, batch, show, reveal=reveal)
     except (DefinitionError, SchemaMismatch) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_DEFINITION) from error

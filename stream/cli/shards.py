@@ -12,12 +12,14 @@ import typer
 
 from stream.cli.loading import libraries_wanted
 from stream.cli.options import AsJson, File, Stream
+from stream.errors import DefinitionError
 
 if libraries_wanted():
     from rich.table import Column, Table
     from rich.text import Text
 
     from stream.audit.completeness import State
+    from stream.batch import PARTITION_KEY
     from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
     from stream.cli.documents import as_json, table_console
     from stream.cli.meanwhile import Meanwhile
@@ -71,6 +73,9 @@ def shards(  # noqa: PLR0917 - options of a command are given by name
     wanted = Wanted(length, pages if keys else 0, _secret(hash_keys, keys=keys), tuple(shard or ()))
 
     async def run(pipeline: Pipeline) -> tuple[Pipeline, list[Survey]]:
+        if keys and hash_keys is None and pipeline.sensitive is not None and PARTITION_KEY in pipeline.sensitive.columns:
+            msg = f"{file} declares {PARTITION_KEY} sensitive, and --keys would print partition keys: add --hash-keys NAME"
+            raise DefinitionError(msg)
         return pipeline, await survey(chosen(pipeline, stream), file.parent, wanted, SystemClock(), Meanwhile())
 
     pipeline, surveys = carry_out(file, run)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from stream.cli.loading import libraries_wanted
-from stream.cli.options import AsJson, File
+from stream.cli.options import AsJson, File, Reveal
 from stream.errors import DefinitionError
 
 if libraries_wanted():
@@ -32,6 +32,7 @@ if libraries_wanted():
     from stream.commit.claims import Claims
     from stream.commit.log import CommitLog
     from stream.pipeline.model import Pipeline
+    from stream.pipeline.sensitive import joined
     from stream.sink.rejects import NAME as REJECTS
     from stream.worker.auditing import Stores
     from stream.worker.dead_letters import Redrive, chain_name
@@ -59,9 +60,11 @@ def trace(
         bool,
         typer.Option(
             "--show",
-            help="Re-read the record and show it after each stage of the definition that its unit was committed with. Prints record data.",
+            help="Re-read the record and show it after each stage of the definition that its unit was committed with. Prints record data, "
+            "but for columns that the file declares `sensitive`.",
         ),
     ] = False,
+    reveal: Reveal = False,
     json: AsJson = False,
 ) -> None:
     """Show what became of a record: outcome, stage and reason, output file and row, unit, worker, times and trace id.
@@ -85,14 +88,12 @@ def trace(
         else:
             query = Search(Criterion.parse(words[0]), units, searches) if by_value else Wanted.parse(words[0])
         streams = _streams_of(pipeline, query, words)
-        return [found for one in streams for found in await _fates(one, file.parent, query, steps=steps)]
+        return [found for one in streams for found in await _fates(one, file.parent, query, steps=steps, reveal=reveal)]
 
     found = carry_out(file, run)
     if json:
-        document = [
-            {**msgspec.to_builtins(fate), **({"steps": [_plain(step) for step in replayed]} if steps else {})} for fate, replayed in found
-        ]
-        sys.stdout.write(as_json(document))
+        shown = [{"steps": [_plain(step) for step in replayed]} if steps else {} for _, replayed in found]
+        sys.stdout.write(as_json([{**msgspec.to_builtins(fate), **more} for (fate, _), more in zip(found, shown, strict=True)]))
     else:
         console = Console(highlight=False, soft_wrap=True)
         for fate, replayed in found:
@@ -129,8 +130,13 @@ def _streams_of(pipeline: Pipeline, query: Wanted | Row | Search, words: list[st
     return streams
 
 
-async def _fates(pipeline: Pipeline, base: Path, query: Wanted | Row | Search, *, steps: bool) -> list[tuple[Fate, list[Step]]]:
-    """What one stream's log says of the record; with ``steps``, also the record after each stage of the recorded definition."""
+async def _fates(
+    pipeline: Pipeline, base: Path, query: Wanted | Row | Search, *, steps: bool, reveal: bool
+) -> list[tuple[Fate, list[Step]]]:
+    """What one stream's log says of the record; with ``steps``, also the record after each stage of the recorded definition.
+
+    Columns that are sensitive by ``pipeline`` or by the recorded definition are hidden unless ``reveal``.
+    """
     clock, session = SystemClock(), session_of(pipeline)
     stores = Stores.open(pipeline, base, session)
     found = await _found(pipeline, base, CommitLog(stores.state, pipeline.application, clock, "trace"), query)
@@ -141,8 +147,9 @@ async def _fates(pipeline: Pipeline, base: Path, query: Wanted | Row | Search, *
     for link, fate in found:
         async with AsyncExitStack() as stack:
             source, _ = await open_source(pipeline, base, clock, stack, link.stream)
-            recipe = await definitions.recorded(link.pipeline)
-            shown.append((fate, list(replay(recipe, await read_unit(source, link), link, fate))))
+            recipe, recorded = await definitions.recorded(link.pipeline), await definitions.pipeline(link.pipeline)
+            sensitive = None if reveal else joined(pipeline.sensitive, recorded.sensitive)
+            shown.append((fate, list(replay(recipe, recorded.stages, sensitive, await read_unit(source, link), link, fate))))
     return shown
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from stream.batch import ROW, Batch, Outcome
 from stream.contracts import Transformed
 from stream.errors import DefinitionError
 from stream.pipeline.plan import Change, changes
+from stream.pipeline.sensitive import HIDDEN, hidden
 from stream.pipeline.trial import SHARD_ID, plain
 from stream.transform.engine import CompiledChain
 from stream.transform.types import SYSTEM
@@ -73,10 +74,17 @@ class Difference:
         return not (self.schema or self.moved or self.only_old or self.only_new or self.columns)
 
 
-def compare(
-    old: CompiledChain, new: CompiledChain, batch: Batch, timer: Callable[[], float], key: Sequence[str] = (), examples: int = 3
-) -> Difference:
-    """Run both over ``batch``. The n-th rows of the same record are compared; ``key`` columns identify them in the result.
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How examples are shown: the ``key`` columns that identify a row, how many, and the columns whose values are hidden."""
+
+    key: Sequence[str] = ()
+    examples: int = 3
+    hide: Collection[str] = ()
+
+
+def compare(old: CompiledChain, new: CompiledChain, batch: Batch, timer: Callable[[], float], shown: Shown = Shown()) -> Difference:
+    """Run both over ``batch``. The n-th rows of the same record are compared.
 
     Raises:
         DefinitionError: a key column is in neither result.
@@ -93,7 +101,7 @@ def compare(
         done.append(result)
     first, second = done
     schemas = [each.frame.drop(SYSTEM).schema for each in done]
-    for name in key:
+    for name in shown.key:
         if name not in schemas[0] and name not in schemas[1]:
             msg = f"the key column {name!r} is in neither result; there are: {', '.join(dict.fromkeys([*schemas[0], *schemas[1]]))}"
             raise DefinitionError(msg)
@@ -102,11 +110,11 @@ def compare(
     return Difference(
         records=batch.rows,
         schema=tuple(changes(schemas[0], schemas[1])),
-        moved=tuple(_moved(first, second, examples)),
+        moved=tuple(_moved(first, second, shown.examples)),
         rows=both.height,
         only_old=first.frame.height - both.height,
         only_new=second.frame.height - both.height,
-        columns=tuple(column for name in shared if (column := _column(both, name, key, examples)) is not None),
+        columns=tuple(column for name in shared if (column := _column(both, name, shown)) is not None),
         seconds=(seconds[0], seconds[1]),
     )
 
@@ -121,7 +129,7 @@ def _numbered(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.drop(own).with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).over(ROW).alias(_NTH))
 
 
-def _column(both: pl.DataFrame, name: str, key: Sequence[str], examples: int) -> Column | None:
+def _column(both: pl.DataFrame, name: str, shown: Shown) -> Column | None:
     old, new = both[name], both[name + _SIDE]
     if old.dtype == new.dtype:
         different = old.ne_missing(new)
@@ -132,13 +140,12 @@ def _column(both: pl.DataFrame, name: str, key: Sequence[str], examples: int) ->
     rows = both.filter(different)
     if rows.is_empty():
         return None
-    shown = [
-        Altered(
-            row[ROW] + 1, tuple(plain(row.get(each, row.get(each + _SIDE))) for each in key), plain(row[name]), plain(row[name + _SIDE])
-        )
-        for row in rows.head(examples).to_dicts()
-    ]
-    return Column(name, rows.height, tuple(shown))
+    examples = []
+    for row in rows.head(shown.examples).to_dicts():
+        key = hidden({each: plain(row.get(each, row.get(each + _SIDE))) for each in shown.key}, shown.hide)
+        before, after = [HIDDEN, HIDDEN] if name in shown.hide else [plain(row[name]), plain(row[name + _SIDE])]
+        examples.append(Altered(row[ROW] + 1, tuple(key.values()), before, after))
+    return Column(name, rows.height, tuple(examples))
 
 
 def _moved(old: Transformed, new: Transformed, examples: int) -> list[Moved]:

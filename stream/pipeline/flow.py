@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import UserFunction, is_remote, load_function, parse_table, read_local
 from stream.pipeline.salvage import Salvage
 from stream.pipeline.secrets import is_managed, local_secret
+from stream.pipeline.sensitive import problems
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.objects import SinkConfig
 from stream.sink.partition import SinkMismatch
@@ -53,12 +54,16 @@ def check_flow(
         yield from flow.places()
     resources = flow.resources()
     schema = flow.decoded(resources)
+    schemas = [] if schema is None else [schema]
     for index, stage in enumerate(pipeline.stages):
         if schema is None:
             break
         schema = flow.through(index, stage, schema, resources)
+        schemas += [] if schema is None else [schema]
     if schema is not None and (part is None or part.whole):
         flow.into_sinks(schema, range(len(pipeline.sinks)) if part is None else part.sinks)
+        if part is None and all(each.severity is Severity.NOTE for each in flow.findings):
+            flow.sensitive(schemas)
     yield from flow.findings
 
 
@@ -237,6 +242,14 @@ class _Flow:
                 lacks = _NO_COLUMN.search(error.message)
                 near = near_miss(lacks[1], schema.names()) if lacks is not None else ""
                 self._add(path, "schema_mismatch", error.message, error.hint or (near if near.startswith("did") else ""))
+
+    def sensitive(self, schemas: Sequence[pl.Schema]) -> None:
+        """Check what becomes of the sensitive columns; ``schemas``: the columns after the decoder and after each stage."""
+        if self._pipeline.sensitive is None:
+            return
+        keys = [self._sink_key(index) for index in range(len(self._pipeline.sinks))]
+        for each in problems(self._pipeline.sensitive, self._pipeline.stages, schemas, self._pipeline.sinks, keys):
+            self._add(each.path, each.code, each.message, each.hint)
 
     def _note_not_checked(self, index: int, why: str) -> None:
         message = f"what follows this stage is not checked against its columns: {why}"

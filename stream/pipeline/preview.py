@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from stream.batch import DATA, PARTITION_KEY, ROW, Batch, Outcome
 from stream.pipeline.components import make_sink
 from stream.pipeline.model import Pipeline
 from stream.pipeline.plan import Change, changes
+from stream.pipeline.sensitive import hidden, sensitive_columns, unreadable
 from stream.pipeline.trial import SHARD_ID, plain
 from stream.transform.engine import SOURCE, CompiledChain
 from stream.transform.types import SYSTEM
@@ -63,18 +64,23 @@ class Preview:
     file_bytes: int
 
 
-def preview(chain: CompiledChain, pipeline: Pipeline, batch: Batch, show: int) -> Preview:
+def preview(chain: CompiledChain, pipeline: Pipeline, batch: Batch, show: int, *, reveal: bool = False) -> Preview:
     """Run ``batch`` through ``chain``, recording for its first ``show`` records what happens to each.
+
+    The values of sensitive columns, and the original bytes if there are any, are hidden unless ``reveal``.
 
     Raises:
         Halted: a stage broke its contract, for which a shard would stop.
     """
     stages = []
-    before = batch.frame.clear()
+    before, hide_before = batch.frame.clear(), unreadable(None if reveal else pipeline.sensitive, {})
+    following = iter(sensitive_columns(pipeline.sensitive, pipeline.stages, [schema for _, schema in chain.schemas]))
     for name, rows_in, after, gone, _ in chain.walk(batch, SHARD_ID):
+        hide_after = hide_before
         if name != SOURCE:
-            stages.append(_stage(name, rows_in, before, after, gone, show))
-        before = after
+            hide_after = unreadable(None if reveal else pipeline.sensitive, next(following))
+            stages.append(_stage(name, rows_in, before, after, gone, [*_passed(before, after, show, (hide_before, hide_after))], show))
+        before, hide_before = after, hide_after
     sinks = [make_sink(config, chain.output_schema) for config in pipeline.sinks]
     encoded = {sink.name: sink.encode(before, "preview") for sink in sinks}
     partitions = {name: _by_directory([(file.key, file.rows) for file in each.files]) for name, each in encoded.items()}
@@ -90,7 +96,9 @@ def _by_directory(files: list[tuple[str, int]]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _stage(name: str, rows_in: int, before: pl.DataFrame, after: pl.DataFrame, gone: pl.DataFrame, show: int) -> Stage:
+def _stage(
+    name: str, rows_in: int, before: pl.DataFrame, after: pl.DataFrame, gone: pl.DataFrame, passed: Sequence[Passed], show: int
+) -> Stage:
     outcomes = gone.group_by("outcome").len().sort("outcome")
     reasons = (
         gone.filter(pl.col("outcome") == Outcome.DEAD_LETTERED).group_by("reason").len().sort("len", "reason", descending=[True, False])
@@ -103,14 +111,15 @@ def _stage(name: str, rows_in: int, before: pl.DataFrame, after: pl.DataFrame, g
         outcomes={Outcome(value).label: count for value, count in outcomes.iter_rows()},
         reasons=dict(reasons.iter_rows()),
         changes=tuple(changes(_user(before).schema, _user(after).schema)),
-        passed=tuple(_passed(before, after, show)),
+        passed=tuple(passed),
         ended=tuple(
             Ended(row + 1, Outcome(outcome).label, reason) for row, outcome, reason in first.select(ROW, "outcome", "reason").iter_rows()
         ),
     )
 
 
-def _passed(before: pl.DataFrame, after: pl.DataFrame, show: int) -> Iterator[Passed]:
+def _passed(before: pl.DataFrame, after: pl.DataFrame, show: int, hide: tuple[Collection[str], Collection[str]]) -> Iterator[Passed]:
+    """The first ``show`` records before and after; ``hide``: the columns to hide before and after."""
     given: dict[int, list[dict[str, Any]]] = {}
     for record, values in _rows(before, show):
         given.setdefault(record, []).append(values)
@@ -121,7 +130,7 @@ def _passed(before: pl.DataFrame, after: pl.DataFrame, show: int) -> Iterator[Pa
         # A step that neither adds nor drops rows of a record keeps their order.
         matched = given.get(record, [])
         for at, values in enumerate(rows):
-            yield Passed(record, matched[at] if at < len(matched) else {}, values)
+            yield Passed(record, hidden(matched[at] if at < len(matched) else {}, hide[0]), hidden(values, hide[1]))
 
 
 def _rows(frame: pl.DataFrame, show: int) -> Iterator[tuple[int, dict[str, Any]]]:

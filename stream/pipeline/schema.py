@@ -49,6 +49,7 @@ _FORMS: Final[Mapping[tuple[str, str], tuple[dict[str, Any], ...]]] = {
     ("Enrich", "take"): (_TEXT, _TEXTS),
     ("KinesisSource", "streams"): ({"type": "array", "items": {"anyOf": [_TEXT, {"$ref": f"{_DEFS}StreamEntry"}]}},),
     ("Pipeline", "coordination"): ({"enum": list(Coordination.model_fields)},),
+    ("Pipeline", "sensitive"): (_TEXT, _TEXTS),
     ("Parse", "url"): ({"type": "boolean"},),
     ("Validate", "columns"): ({"type": "null"},),
     ("ObjectsSinkConfig", "partition_by"): (_TEXT, _NAMED),

@@ -191,6 +191,10 @@ class IcebergSinkConfig(TableSinkConfig):
             {"url": self.url, "name": self.name, "lineage": self.lineage, "partition_by": entries, **bounds}
         )
 
+    def key_columns(self) -> frozenset[str]:
+        """The columns that the partitions are computed from."""
+        return frozenset(field.column for field in self.fields)
+
     def secret_names(self) -> tuple[str, ...]:
         """See ``SinkConfig``."""
         return tuple(self.secrets.values())

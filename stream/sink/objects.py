@@ -86,6 +86,10 @@ class SinkConfig(BaseModel):
         """The pattern of a unit's file keys; parts that depend on the rows are in angle brackets."""
         return f"{unit}.<part>.<digest>.parquet"
 
+    def key_columns(self) -> frozenset[str]:
+        """The columns whose values appear in file keys, and so in manifests, the ledger and spans."""
+        return frozenset()
+
     def most_files(self, partitions: float, encoded_bytes: float) -> float:  # noqa: ARG002 - for sinks with partitions
         """An estimate of the files of one unit with rows in ``partitions`` partitions and ``encoded_bytes`` bytes after encoding."""
         return max(1.0, math.ceil(encoded_bytes / DEFAULT_FILE_BYTES))
@@ -203,6 +207,10 @@ class ObjectsSinkConfig(SinkConfig):
         names = [entry if isinstance(entry, str) else next(iter(entry)) for entry in self.partition_by]
         folders = "".join(f"{name}=<{name}>/" for name in names)
         return f"{folders}{unit}.<part>.<digest>{self.encoder.extension}"
+
+    def key_columns(self) -> frozenset[str]:
+        """The columns that the partitions are computed from."""
+        return Partitioning(self.partition_by).sources
 
     def most_files(self, partitions: float, encoded_bytes: float) -> float:
         """See ``SinkConfig``; a partition that grows beyond ``file_bytes`` is split."""

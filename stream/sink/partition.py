@@ -115,6 +115,11 @@ class Partitioning:
             if name in names[:index]:
                 raise SinkMismatch((index,), f"partition column '{name}' is listed twice", "remove one of them")
 
+    @property
+    def sources(self) -> frozenset[str]:
+        """The columns that the partition columns are computed from."""
+        return frozenset(name for column in self._columns for name in column.source.meta.root_names())
+
     def check(self, schema: pl.Schema) -> None:
         """Make sure that every partition column can be computed from columns of ``schema``.
 

@@ -122,6 +122,30 @@ def parts_give_what_the_whole_gives(stage: type[StageConfig], resources: Resourc
         _hold(holds=same, message=f"cut before row {cut} the stage gives other rows: is it row-wise?")
 
 
+def columns_come_from_their_origins(stage: type[StageConfig], resources: Resources) -> None:
+    """A column's values do not change with those of a column that ``origins`` does not name for it."""
+    step, frame = _example(stage, resources, times=2)
+    config = stage.model_validate(stage.example.config)
+    origins = config.origins(frame.schema, step.output)
+    whole = _rows_by_record(advance(step, frame)[0])
+    for changed in (name for name in frame.columns if name not in SYSTEM):
+        for values in (frame[changed].reverse(), pl.Series(changed, [None] * frame.height, frame.schema[changed])):
+            other = _rows_by_record(advance(step, frame.with_columns(values))[0])
+            # Which rows there are may depend on every column.
+            for record in (each for each in whole if len(whole[each]) == len(other.get(each, ()))):
+                for row, another in zip(whole[record], other[record], strict=True):
+                    for name in (each for each in row if changed not in origins[each]):
+                        message = f"{name} changes with {changed}, which is not among its origins: {sorted(origins[name])}"
+                        _hold(holds=row[name] == another[name], message=message)
+
+
+def _rows_by_record(frame: pl.DataFrame) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in frame.to_dicts():
+        found.setdefault(row[ROW], []).append(row)
+    return found
+
+
 def it_explains_itself(stage: type[StageConfig], resources: Resources) -> None:  # noqa: ARG001 - like the others
     """The class has a docstring and each option a description: they are its reference page."""
     _hold(holds=bool(stage.__doc__), message=f"{stage.__name__} has no docstring")
@@ -137,6 +161,7 @@ STAGE_CHECKS: Final[tuple[StageCheck, ...]] = (
     twice_gives_the_same_bytes,
     input_stays_as_it_is,
     parts_give_what_the_whole_gives,
+    columns_come_from_their_origins,
     it_explains_itself,
 )
 """Every check; a stage that passes them all can be run."""

@@ -99,6 +99,19 @@ class StageConfig(BaseModel):
         """Whether this stage, with its options, is row-wise; for most stages, options make no difference."""
         return self.row_wise
 
+    def origins(self, before: pl.Schema, after: pl.Schema) -> Mapping[str, frozenset[str]]:
+        """For each column of ``after``, the columns of ``before`` whose values it may hold or be computed from.
+
+        Never too few: by default a column that was there before comes from itself, and a new one from all columns. Which rows there are,
+        and in which row a value stands, may depend on other columns too.
+        """
+        every = frozenset(before)
+        return {name: frozenset({name}) if name in every else every for name in after}
+
+    def masked(self) -> frozenset[str]:
+        """Columns whose values can no longer be read after this stage."""
+        return frozenset()
+
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:
         """Columns and types after this stage, given those before it (including lineage and ``_row``).
 

@@ -11,14 +11,15 @@ import msgspec
 
 import stream
 from stream.commit.naming import pipeline_key, reference_key, tables_key
-from stream.contracts import Clock, ObjectStore
+from stream.contracts import Chain, Clock, ObjectStore
 from stream.errors import DefinitionError, Halted, StreamError
 from stream.pipeline.components import make_sink
 from stream.pipeline.digest import canonical_text, pipeline_digest, read_canonical
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
 from stream.pipeline.secrets import SecretReader, find_secret
-from stream.transform.engine import compile_chain
+from stream.pipeline.sensitive import problems
+from stream.transform.engine import CompiledChain, compile_chain
 from stream.transform.stage import SchemaMismatch
 from stream.worker.places import located
 from stream.worker.recipe import Recipe
@@ -28,6 +29,20 @@ BUILD: Final = stream.__version__
 
 KEPT: Final = 8
 """Number of compiled definitions kept in memory, each with its reference tables; an older one is read from the log again if needed."""
+
+
+def refuse_leaks(pipeline: Pipeline, chain: Chain) -> None:
+    """Make sure that no sensitive column reaches a sink unmasked. Now even the columns of remote reference tables are known.
+
+    Raises:
+        DefinitionError: one does.
+    """
+    if pipeline.sensitive is None or not isinstance(chain, CompiledChain):
+        return
+    schemas = [schema for _, schema in chain.schemas]
+    for each in problems(pipeline.sensitive, pipeline.stages, schemas, pipeline.sinks, [sink.kind for sink in pipeline.sinks]):
+        msg = f"{each.message}: {each.hint}"
+        raise DefinitionError(msg)
 
 
 class Definitions:
@@ -49,13 +64,19 @@ class Definitions:
         """The recipe of ``pipeline``. Before this returns, the log holds everything that is needed to run it again, except secrets.
 
         Secrets are not recorded: a worker that recovers a unit must have them.
+
+        Raises:
+            SchemaMismatch: a stage cannot work on the columns before it.
+            DefinitionError: a sensitive column would reach a sink unmasked.
         """
         digest = pipeline_digest(pipeline, fetched.digests, BUILD)
+        recipe = await asyncio.to_thread(self._compile, pipeline, fetched, digest)
+        refuse_leaks(pipeline, recipe.chain)
         for url, sha256 in fetched.digests.items():
             await self._store.create(reference_key(sha256), fetched.contents[url])
         await self._store.create(tables_key(digest), msgspec.json.encode(dict(fetched.digests), order="sorted"))
         await self._store.create(pipeline_key(digest), canonical_text(pipeline).encode())
-        return self._kept(await asyncio.to_thread(self._compile, pipeline, fetched, digest))
+        return self._kept(recipe)
 
     async def recorded(self, digest: str) -> Recipe:
         """The recipe with that ``digest``, from memory or from the log.

@@ -34,7 +34,8 @@ from stream.commit.lookup import shards_of, unit_start
 from stream.commit.naming import manifest_key
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Halted, LeaseLost, Retryable, StreamError
-from stream.pipeline.model import Otlp, Pipeline
+from stream.pipeline.audit import Otlp
+from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader, find_headers
 from stream.sink.rejects import NAME as REJECTS
 from stream.together import a_few_at_once

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,9 @@ from stream.audit.lineage import LineageJob, RunState, RunTotals, place_dataset,
 from stream.batch import LINEAGE, ROW
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import StreamError
-from stream.pipeline.model import Lineage, Pipeline
+from stream.pipeline.audit import Lineage
+from stream.pipeline.model import Pipeline
+from stream.pipeline.origins import column_origins
 from stream.pipeline.secrets import SecretReader, find_headers
 from stream.storage.prefixed import PrefixedStore
 from stream.transform.engine import CompiledChain
@@ -124,6 +127,21 @@ class Reporter:
         self._emit(events.CallRepeated(self._job.sources[0].name, "", "report lineage", why, 0.0))
 
 
+def _origins(
+    pipeline: Pipeline, steps: Sequence[tuple[str, pl.Schema]], fields: Collection[str]
+) -> dict[str, tuple[tuple[str, bool], ...]]:
+    """For each column that is written, the ``fields`` of the sources that it may come from, each with whether it is masked."""
+    found: dict[str, tuple[tuple[str, bool], ...]] = {}
+    for name, origins in column_origins(pipeline.stages, [schema for _, schema in steps])[-1].items():
+        # ``sorted`` puts a readable origin before the masked one of the same column, and the first counts.
+        masked: dict[str, bool] = {}
+        for origin in sorted(origins):
+            masked.setdefault(origin.column, origin.masked)
+        if kept := tuple(each for each in masked.items() if each[0] in fields):
+            found[name] = kept
+    return found
+
+
 def job_of(pipeline: Pipeline, lineage: Lineage, parts: Parts, state: ObjectStore, base: Path) -> LineageJob:
     """The pipeline's names and columns."""
     kinesis, chain = pipeline.source.kinesis, parts.recipe.chain
@@ -133,10 +151,9 @@ def job_of(pipeline: Pipeline, lineage: Lineage, parts: Parts, state: ObjectStor
     sources = tuple(stream_dataset(name, kinesis.region, kinesis.endpoint, read) for name in kinesis.names)
     if pipeline.source.s3 is not None:
         sources = (place_dataset(located(pipeline.source.s3.url, base), "", read),)
-    targets = []
-    for sink in pipeline.sinks:
-        columns = [(name, str(written[name])) for name in written.names() if name not in {*LINEAGE, ROW}]
-        targets.append(place_dataset(located(sink.url, base), sink.name, columns))
+    columns = [(name, str(written[name])) for name in written.names() if name not in {*LINEAGE, ROW}]
+    origins = _origins(pipeline, chain.schemas, [name for name, _ in read]) if isinstance(chain, CompiledChain) else {}
+    targets = [replace(place_dataset(located(sink.url, base), sink.name, columns), origins=origins) for sink in pipeline.sinks]
     return LineageJob(
         namespace=lineage.namespace,
         name=pipeline.application,

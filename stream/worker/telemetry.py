@@ -15,7 +15,7 @@ from stream import events
 from stream.audit.operations import CLIENT, EventSpans, Operation, Operations
 from stream.contracts import Emit
 from stream.errors import DefinitionError
-from stream.pipeline.model import Telemetry
+from stream.pipeline.audit import Telemetry
 from stream.pipeline.secrets import SecretReader, find_headers
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,9 +25,11 @@ from stream.commit.naming import manifest_key
 from stream.contracts import Shard, Source, Start, StartKind, shard_of_chain
 from stream.errors import DefinitionError, Halted
 from stream.lease.checkpoints import StoredCheckpoints
+from stream.pipeline.sensitive import Sensitive, hidden, sensitive_columns, unreadable
 from stream.sink.rejects import NAME as REJECTS
 from stream.together import a_few_at_once
-from stream.transform.engine import CompiledChain
+from stream.transform.engine import SOURCE, CompiledChain
+from stream.transform.stage import StageConfig
 from stream.worker.auditing import link_of
 from stream.worker.recipe import Recipe
 from stream.worker.separations import Separations
@@ -204,8 +206,12 @@ async def read_unit(source: Source, link: Link) -> Batch:
     return batch
 
 
-def replay(recipe: Recipe, batch: Batch, link: Link, fate: Fate) -> Sequence[Step]:
-    """The record before decoding and after each stage, obtained by running the whole unit again.
+def replay(
+    recipe: Recipe, stages: Sequence[StageConfig], sensitive: Sensitive | None, batch: Batch, link: Link, fate: Fate
+) -> Sequence[Step]:
+    """The record before decoding and after each of the ``stages`` of ``recipe``, obtained by running the whole unit again.
+
+    What ``sensitive`` declares is hidden.
 
     Raises:
         DefinitionError: the recipe's chain cannot be run step by step.
@@ -217,10 +223,12 @@ def replay(recipe: Recipe, batch: Batch, link: Link, fate: Fate) -> Sequence[Ste
     is_it = (pl.col(SEQUENCE) == fate.sequence) & (pl.col(SUBSEQUENCE) == fate.subsequence)
     row = batch.frame.with_row_index(ROW).filter(is_it)[ROW]
     steps = []
+    columns: list[Collection[str]] = [(), *sensitive_columns(sensitive, stages, [schema for _, schema in chain.schemas])]
+    hide = {name: unreadable(sensitive, each) for name, each in zip((SOURCE, *chain.stage_names), columns, strict=True)}
     for name, _, after, settled, _ in chain.walk(batch, recipe.label(link.stream, shard_of_chain(link.shard)[0])):
         rows = after.filter(pl.col(ROW).is_in(row.implode())).drop(ROW)
         end = settled.filter(pl.col(ROW).is_in(row.implode()))
         ended = "" if end.is_empty() else f"{fate.outcome}: {end['reason'][0]}"
         if rows.height or ended:
-            steps.append(Step(name, tuple(rows.to_dicts()), ended))
+            steps.append(Step(name, tuple(hidden(each, hide[name]) for each in rows.to_dicts()), ended))
     return steps

@@ -90,6 +90,15 @@ class Adds(Wrong):
         return frame if frame.height else frame.with_columns(pl.lit(1).alias("y"))
 
 
+class Mixes(Wrong):
+    """x"""
+
+    example = Example(config={}, given=[{"x": 1, "y": 5}, {"x": 2, "y": 6}], expect=[{"x": 6, "y": 5}, {"x": 8, "y": 6}])
+
+    def change(self, frame):
+        return frame.with_columns(pl.col("x") + pl.col("y"))
+
+
 class Silent(Wrong):
     __doc__ = None
 
@@ -103,6 +112,7 @@ class Silent(Wrong):
         (Alters, contract.input_stays_as_it_is),
         (Raises, contract.nulls_do_not_break_it),
         (Adds, contract.no_rows_give_no_rows),
+        (Mixes, contract.columns_come_from_their_origins),
         (Silent, contract.it_explains_itself),
     ],
     ids=lambda it: it.__name__,

@@ -175,7 +175,7 @@ def called(statement):
 
 
 def runbook():
-    section = (ROOT / "docs" / "operate.md").read_text().partition("## When a shard is halted")[2].partition("\n## ")[0]
+    section = (ROOT / "docs" / "runbook.md").read_text().partition("## When a shard is halted")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     return [phrase for row in rows for phrase in re.findall(r"`([^`]+)`", row)]
 

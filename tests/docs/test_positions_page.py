@@ -1,4 +1,4 @@
-"""The commands of docs/operate.md that take over the positions of another consumer."""
+"""The commands of docs/workers.md that take over the positions of another consumer."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from stream.local.aws import Errands
 from stream.local.start import LocalAws
 from tests.docs.generate import ROOT
 
-SECTION = (ROOT / "docs" / "operate.md").read_text().partition("### Coming from another consumer\n")[2].partition("\n### ")[0]
+SECTION = (ROOT / "docs" / "workers.md").read_text().partition("### Coming from another consumer\n")[2].partition("\n### ")[0]
 PIPELINE = """
 application: app
 source: {kinesis: {stream: numbers}, schema: {n: int64}}

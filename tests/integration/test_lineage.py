@@ -36,6 +36,10 @@ def test_a_run_is_told_from_start_to_end_beside_the_log(stage: Stage) -> None:
     assert last["inputs"][0]["inputFacets"]["inputStatistics"]["rowCount"] == 30
     assert last["outputs"][0]["outputFacets"]["outputStatistics"]["rowCount"] == 24
     assert [field["name"] for field in last["outputs"][0]["facets"]["schema"]["fields"]] == ["n", "kind", "note", "at", "twice", "day"]
+    columns = last["outputs"][0]["facets"]["columnLineage"]["fields"]
+    assert {name: [each["field"] for each in entry["inputFields"]] for name, entry in columns.items()} == {
+        "n": ["n"], "kind": ["kind"], "note": ["note"], "at": ["at"], "twice": ["n"], "day": ["at"],
+    }  # fmt: skip
     assert Path(last["run"]["facets"]["stream_ledger"]["ledger"].removeprefix("file:")).is_dir()
 
 

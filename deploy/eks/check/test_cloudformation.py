@@ -98,7 +98,7 @@ def test_the_role_names_every_resource():
 
 
 def test_the_role_allows_every_action_that_is_documented():
-    section = (ROOT / "docs" / "operate.md").read_text().partition("### Permissions")[2].partition("\n## ")[0]
+    section = (ROOT / "docs" / "permissions.md").read_text().partition("## Permissions")[2].partition("\n## ")[0]
     wanted = set(re.findall(r"`((?:kinesis|s3|dynamodb):\w+)`", section))
     allowed = {action for each in statements() for action in ([each["Action"]] if isinstance(each["Action"], str) else each["Action"])}
     assert len(wanted) >= 8

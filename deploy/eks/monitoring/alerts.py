@@ -1,4 +1,4 @@
-"""Alert rules, from the metric catalogue. Each has a section in docs/operate.md that says what to do."""
+"""Alert rules, from the metric catalogue. Each has a section in docs/runbook.md that says what to do."""
 
 from dataclasses import dataclass
 
@@ -274,7 +274,7 @@ def rules():
                         "annotations": {
                             "summary": each.summary,
                             "description": each.description,
-                            "runbook": f"docs/operate.md#{anchor(each)}",
+                            "runbook": f"docs/runbook.md#{anchor(each)}",
                         },
                     }
                     for each in ALERTS

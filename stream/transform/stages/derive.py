@@ -49,6 +49,13 @@ class Derive(StageConfig):
         """The existing columns, followed by the new ones; a replaced column keeps its place."""
         return self._compile(schema)[1]
 
+    def origins(self, before: pl.Schema, after: pl.Schema) -> Mapping[str, frozenset[str]]:  # noqa: ARG002
+        """A computed column comes from those that its expression names; those computed further up count by what they come from."""
+        found = {name: frozenset({name}) for name in before}
+        for step in self._compile(before)[0]:
+            found[step.name] = frozenset().union(*(found[name] for name in step.expression.meta.root_names()))
+        return found
+
     def _compile(self, schema: pl.Schema) -> tuple[list[_Step], pl.Schema]:
         known = dict(schema)
         steps = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
@@ -67,6 +68,10 @@ class Explode(StageConfig):
     @property
     def _item(self) -> str:
         return self.into or self.column
+
+    def origins(self, before: pl.Schema, after: pl.Schema) -> Mapping[str, frozenset[str]]:
+        """Item and index come from the list."""
+        return {name: frozenset({self.column if name in {self._item, self.index} else name}) & set(before) for name in after}
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
         """The columns, with the item in place of its list, followed by the index."""

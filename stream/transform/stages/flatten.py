@@ -59,6 +59,10 @@ class Flatten(StageConfig):
             columns[name] = dtype
         return pl.Schema(columns)
 
+    def origins(self, before: pl.Schema, after: pl.Schema) -> Mapping[str, frozenset[str]]:  # noqa: ARG002
+        """A field comes from its object."""
+        return {name: frozenset(value.meta.root_names()) for name, value, _ in self._parts(before)}
+
     def _parts(self, schema: pl.Schema) -> Iterator[tuple[str, pl.Expr, pl.DataType]]:
         """Name, value and type of each column after this stage."""
         chosen = user_columns(schema) if self.columns is None else self.columns

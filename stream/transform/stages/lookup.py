@@ -71,6 +71,10 @@ class Lookup(StageConfig):
         """The one table."""
         return (self.url,)
 
+    def origins(self, before: pl.Schema, after: pl.Schema) -> Mapping[str, frozenset[str]]:  # noqa: ARG002
+        """What is taken comes from the key, through the table."""
+        return {**{name: frozenset({name}) for name in before}, **dict.fromkeys(self.take, frozenset(self.on))}
+
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:
         """The columns before, then those taken."""
         table = self._table(resources)

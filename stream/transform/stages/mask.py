@@ -91,6 +91,10 @@ class Mask(StageConfig):
         """The key's reference, if there is one."""
         return (self.key,) if self.key is not None else ()
 
+    def masked(self) -> frozenset[str]:
+        """The columns, whatever the method leaves of their values."""
+        return frozenset(self.columns)
+
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:
         """The columns as they are."""
         for at, name in enumerate(self.columns):

@@ -124,6 +124,11 @@ class Parse(StageConfig):
             return urls.url(prefix, self.url, self.column)
         return parsers.user_agent(prefix, self.column) if self.user_agent else ip(prefix, self.column)
 
+    def origins(self, before: pl.Schema, after: pl.Schema) -> Mapping[str, frozenset[str]]:  # noqa: ARG002
+        """What is parsed comes from the text."""
+        parsed = self._parser().columns
+        return {name: frozenset({self.column if name in parsed else name}) for name in after}
+
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
         """The existing columns, without the text unless it is kept, then the parsed ones; a time may replace the text in place."""
         found = require(self.column, schema, ("column",))

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from stream.errors import Halted
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_system
-from stream.transform.types import parse_type
+from stream.transform.types import SYSTEM, parse_type
 
 
 class Python(StageConfig):
@@ -53,6 +53,12 @@ class Python(StageConfig):
     def function_paths(self) -> tuple[str, ...]:
         """The one function."""
         return (self.function,)
+
+    def origins(self, before: pl.Schema, after: pl.Schema) -> Mapping[str, frozenset[str]]:
+        """The columns of ``adds`` may come from every column; without ``adds``, so may all that the function returns."""
+        every = frozenset(before)
+        kept = frozenset(SYSTEM) if self.adds is None else every.difference(self.adds)
+        return {name: frozenset({name}) if name in kept else every for name in after}
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:
         """As declared by ``adds``, or as returned for an empty frame; system columns first."""

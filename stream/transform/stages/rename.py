@@ -31,6 +31,10 @@ class Rename(StageConfig):
             return {"columns": value}
         return value
 
+    def origins(self, before: pl.Schema, after: pl.Schema) -> Mapping[str, frozenset[str]]:  # noqa: ARG002
+        """Each column under its new name."""
+        return {self.columns.get(name, name): frozenset({name}) for name in before}
+
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
         """The same columns in the same places under their new names."""
         for old, new in self.columns.items():

@@ -14,20 +14,17 @@ from stream.batch import ROW
 from stream.specimen import impossible, words_of
 from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE, cure
 from stream.transform.forms import misread_calls
+from stream.transform.origins import BATCH, MIXES, query_origins, without_comments
 from stream.transform.places import first_places, one_each
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_system
 from stream.transform.types import SYSTEM, near
-
-BATCH: Final = ("batch", "self")
-"""What the rows are called in a query."""
 
 _ANGLE: Final = re.compile(r"\batan2d?(?=\s*\()|\"atan2d?\"(?=\s*\()", re.IGNORECASE)
 _REFUSES_OBJECTS: Final = "power"
 """Takes as many numbers as ``atan2``. Given an object, it raises an error; ``atan2`` ends the process with a segmentation fault."""
 _OF_OBJECT: Final = "for dtype `struct"
 
-_COMMENT: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _QUOTED: Final = re.compile(r"('(?:[^']|'')*')")
 _TOKEN: Final = re.compile(r"'(?:[^']|'')*'|(?:([A-Za-z_][A-Za-z0-9_]*)|\"((?:[^\"]|\"\")*)\")(\s*\()?|;", re.DOTALL)
 _CLAUSES: Final = frozenset(
@@ -42,8 +39,6 @@ _UNORDERED: Final = frozenset({"limit", "offset", "fetch", "top", "tablesample",
 _BEYOND_ONE_ROW: Final = frozenset(
     "join over distinct group having union intersect except with order exists qualify window unnest".split()  # noqa: SIM905
 )
-_MIXES: Final = frozenset("columns exclude except rename replace union intersect group having full right".split())  # noqa: SIM905
-"""Words with which a ``*`` may give something other than the columns of `batch`, or rows that do not come from it."""
 
 
 class Sql(StageConfig):
@@ -120,10 +115,14 @@ class Sql(StageConfig):
                 refuse_system(name, ("query",))
         return pl.Schema({**{name: schema[name] for name in SYSTEM}, **{name: kind for name, kind in result.items() if name not in SYSTEM}})
 
+    def origins(self, before: pl.Schema, after: pl.Schema) -> Mapping[str, frozenset[str]]:
+        """See ``query_origins``."""
+        return query_origins(self.query, before, after, joins=bool(self.tables))
+
     def _angle_of_object(self, schema: pl.Schema, resources: Resources) -> bool:
         """Whether ``atan2`` gets an object, which nothing may compute."""
         query = "".join(part if part.startswith("'") else _ANGLE.sub(_REFUSES_OBJECTS, part) for part in _pieces(self.query))
-        if query == _bare(self.query):
+        if query == without_comments(self.query):
             return False
         try:
             self._lazy(schema.to_frame(), self._given(resources), query).collect(engine="in-memory")
@@ -166,7 +165,7 @@ class Sql(StageConfig):
     def _keeps_lineage(self, schema: pl.Schema, tables: Mapping[str, pl.DataFrame]) -> bool:
         """Whether the query clearly returns the system columns of each row: by a ``*``, with nothing that could replace them."""
         words = [word.lower() for word, _, _ in _words(self.query)]
-        if words.count("select") > 1 or sum(words.count(name) for name in BATCH) > 1 or set(words) & (_MIXES | set(SYSTEM)):
+        if words.count("select") > 1 or sum(words.count(name) for name in BATCH) > 1 or set(words) & (MIXES | set(SYSTEM)):
             return False
         if any(name in table.columns for table in tables.values() for name in SYSTEM):
             return False
@@ -204,19 +203,14 @@ def _with_lineage(result: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
     return result.drop(ROW).hstack(frame.select(SYSTEM)[places])
 
 
-def _bare(query: str) -> str:
-    """The query with blanks in place of comments."""
-    return _COMMENT.sub(lambda match: match.group() if match.group()[0] in "'\"" else " " * len(match.group()), query)
-
-
 def _pieces(query: str) -> Iterator[str]:
     """The query without comments, cut before and after each quoted text."""
-    return iter(_QUOTED.split(_bare(query)))
+    return iter(_QUOTED.split(without_comments(query)))
 
 
 def _words(query: str) -> Iterator[tuple[str, bool, int]]:
     """Each word outside of quoted text and comments, whether a bracket follows, and where it stands, from 1."""
-    for match in _TOKEN.finditer(_bare(query)):
+    for match in _TOKEN.finditer(without_comments(query)):
         word = match.group(1) or match.group(2)
         if word is not None:
             yield word, match.group(3) is not None, match.start() + 1
@@ -226,7 +220,7 @@ def _problems(query: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
     words = list(_words(query))
     if not words or words[0][0].lower() not in {"select", "with"}:
         yield "a query begins with SELECT or WITH", "write one SELECT over `batch`"
-    if any(match.group() == ";" for match in _TOKEN.finditer(_bare(query))):
+    if any(match.group() == ";" for match in _TOKEN.finditer(without_comments(query))):
         yield "a query is one statement, without ';'", "remove the semicolon"
     yield from misread_calls(query)
     allowed = FUNCTIONS | ACROSS_ROWS

@@ -1,9 +1,11 @@
 """Events are compared with those that OpenLineage's own classes, generated from its JSON schema, write for the same content."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from openlineage.client.generated import base
+from openlineage.client.generated.column_lineage_dataset import ColumnLineageDatasetFacet, Fields, InputField, Transformation
 from openlineage.client.generated.error_message_run import ErrorMessageRunFacet
 from openlineage.client.generated.input_statistics_input_dataset import InputStatisticsInputDatasetFacet
 from openlineage.client.generated.job_type_job import JobTypeJobFacet
@@ -17,6 +19,7 @@ from stream.audit.lineage import LineageJob, Read, RunState, RunTotals, place_da
 from tests.sealed import StillClock
 
 CLASSES = {
+    "columnLineage": ColumnLineageDatasetFacet,
     "schema": SchemaDatasetFacet,
     "inputStatistics": InputStatisticsInputDatasetFacet,
     "outputStatistics": OutputStatisticsOutputDatasetFacet,
@@ -28,7 +31,12 @@ JOB = LineageJob(
     namespace="prod",
     name="flights",
     sources=(stream_dataset("events", "eu-west-1", None, [("n", "Int64")]), stream_dataset("more", "eu-west-1", None, [])),
-    targets=(place_dataset("s3://lake/flights/", "s3", [("n", "Int64"), ("kind", "String")]),),
+    targets=(
+        replace(
+            place_dataset("s3://lake/flights/", "s3", [("n", "Int64"), ("kind", "String")]),
+            origins={"n": (("n", False),), "kind": (("kind", True), ("n", False))},
+        ),
+    ),
     ledger="s3://lake/_stream/flights/ledger/v1/events/",
     log="s3://lake/_stream/flights/commits/events/",
     pipeline="5f15",
@@ -41,8 +49,19 @@ def facets(found):
     made = {}
     for name, facet in found.items():
         content = {key: value for key, value in facet.items() if not key.startswith("_")}
-        if "fields" in content:
+        if name == "schema":
             content["fields"] = [SchemaDatasetFacetFields(**each) for each in content["fields"]]
+        if name == "columnLineage":
+            content["dataset"] = None
+            content["fields"] = {
+                column: Fields(
+                    [
+                        InputField(**{**each, "transformations": [Transformation(**it) for it in each["transformations"]]})
+                        for each in entry["inputFields"]
+                    ]
+                )
+                for column, entry in content["fields"].items()
+            }
         producer = {"producer": facet["_producer"]}
         made[name] = (
             CLASSES[name](**content, **producer) if name in CLASSES else base.RunFacet(**producer).with_additional_properties(**content)
@@ -110,6 +129,10 @@ def test_events_are_openlineages(state):
     assert event["outputs"][0]["outputFacets"]["outputStatistics"]["fileCount"] == 1
     assert event["run"]["facets"]["stream_ledger"]["ledger"] == JOB.ledger
     assert ("errorMessage" in event["run"]["facets"]) == (state is RunState.FAIL)
+    columns = event["outputs"][0]["facets"]["columnLineage"]["fields"]
+    assert [(each["name"], each["field"], each["transformations"][0]["masking"]) for each in columns["kind"]["inputFields"]] == [
+        ("events", "kind", True), ("events", "n", False), ("more", "kind", True), ("more", "n", False),
+    ]  # fmt: skip
 
 
 def test_a_deviation_would_show():

@@ -112,3 +112,46 @@ def test_what_cannot_be_compared_is_another_exit_code(run):
     assert run("diff", "p.yaml", "new.yaml", "--sample", "s.ndjson", "--key", "none").exit_code == 2
     assert run("diff", "p.yaml", "none.yaml").exit_code == 2
     assert run("diff", "p.yaml", "new.yaml", "--generate", "1", "--since", "x").exit_code == 2
+
+
+SENSITIVE = (
+    PIPELINE.replace("{late: delay > 25}", "{late: delay > 25, code: LOWER(carrier)}")
+    + "sensitive: {columns: [carrier], allowed_in: [s3]}\n"
+)
+
+
+def test_sensitive_values_are_hidden_until_they_are_masked(run, tmp_path):
+    (tmp_path / "p.yaml").write_text(SENSITIVE)
+    result = run("preview", "p.yaml", "--sample", "s.ndjson")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert '  record 1: (hidden) -> carrier="(hidden)", delay=20' in lines
+    assert '  record 1: + late=false; + code="(hidden)"' in lines
+    assert '  record 1: carrier="(hidden)" -> "76e2e4d2"' in lines
+    as_json = run("preview", "p.yaml", "--sample", "s.ndjson", "--json").stdout
+    for text in (result.stdout, as_json):
+        assert "UA" not in text
+        assert '"ua"' not in text
+    assert '+ code="ua"' in run("preview", "p.yaml", "--sample", "s.ndjson", "--reveal").stdout
+
+
+def test_a_difference_in_a_sensitive_column_is_counted_and_hidden(run, tmp_path):
+    (tmp_path / "p.yaml").write_text(SENSITIVE)
+    (tmp_path / "new.yaml").write_text(SENSITIVE.replace("LOWER(carrier)", "LOWER(carrier) || '!'").partition("sensitive")[0])
+    arguments = ("diff", "p.yaml", "new.yaml", "--sample", "s.ndjson", "--key", "code")
+    result = run(*arguments)
+    assert result.exit_code == 1, result.stderr
+    assert result.stdout.splitlines()[1:3] == [
+        "column code: 1 of 1 rows differ",
+        '  record 1 (code="(hidden)"): "(hidden)" -> "(hidden)"',
+    ]
+    assert '(code="ua"): "ua" -> "ua!"' in run(*arguments, "--reveal").stdout
+
+
+def test_what_would_reach_a_sink_unmasked_is_not_even_previewed(run, tmp_path):
+    (tmp_path / "p.yaml").write_text(SENSITIVE.replace(", allowed_in: [s3]", ""))
+    result = run("preview", "p.yaml", "--sample", "s.ndjson")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert (
+        "sensitive_column the sensitive column `code`, which may hold values of `carrier`, reaches the sink `s3` unmasked" in result.stderr
+    )

@@ -13,7 +13,7 @@ from tests.docs.generate import ROOT
 from tests.docs.test_pages import anchors
 
 CHART = ROOT / "deploy" / "eks" / "chart"
-RUNBOOK = ROOT / "docs" / "operate.md"
+RUNBOOK = ROOT / "docs" / "runbook.md"
 SUFFIXES = ("", "_bucket", "_sum", "_count")
 NAMES = {f"{metric.name}{suffix}" for metric in CATALOG for suffix in (SUFFIXES if metric.kind is Kind.HISTOGRAM else SUFFIXES[:1])}
 MUST_BE_SHOWN = (

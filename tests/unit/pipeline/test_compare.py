@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from stream.errors import DefinitionError
-from stream.pipeline.compare import Altered, Column, Moved, compare
+from stream.pipeline.compare import Altered, Column, Moved, Shown, compare
 from stream.pipeline.model import Pipeline
 from stream.pipeline.plan import Change
 from stream.transform.engine import compile_chain
@@ -23,7 +23,7 @@ def chain(*stages, **source):
 
 def compared(old, new, records=RECORDS, key=()):
     ticks = itertools.count()
-    return compare(old, new, batch(records), lambda: float(next(ticks)), key)
+    return compare(old, new, batch(records), lambda: float(next(ticks)), Shown(key))
 
 
 def test_the_same_is_the_same():

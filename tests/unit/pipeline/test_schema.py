@@ -127,3 +127,9 @@ def test_a_source_is_a_stream_or_objects_and_never_both():
     assert errors(part("Source"), stream) == []
     assert errors(part("Source"), objects | stream)
     assert errors(part("Source"), {"decode": "json"})
+
+
+@pytest.mark.parametrize("declared", ["tailnum", ["tailnum"], {"columns": ["tailnum"], "safe": ["n"], "allowed_in": ["s3"]}])
+def test_sensitive_columns_are_good_in_every_form(declared):
+    assert errors(WHOLE, least(sensitive=declared)) == []
+    assert errors(WHOLE, least(sensitive={"column": "tailnum"})) != []

@@ -6,12 +6,17 @@ import pytest
 import yaml
 
 from stream.commit.naming import pipeline_key
-from stream.errors import Halted
+from stream.errors import DefinitionError, Halted
 from stream.pipeline.digest import canonical_text
+from stream.pipeline.lint import check_content
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched
+from stream.pipeline.sensitive import Sensitive
+from stream.storage.memory import MemoryStore
+from stream.transform.stage import Resources
 from stream.worker.definitions import Definitions
-from tests.sealed import Sealed
+from tests.frames import AIRLINES
+from tests.sealed import Sealed, StillClock
 
 MASKED = """application: masked
 source:
@@ -76,3 +81,28 @@ def test_a_recipe_says_which_options_its_records_depend_on(tmp_path, source, dec
         return (await definitions.record(pipeline, Fetched())).reads
 
     assert asyncio.run(run()) == reads
+
+
+def test_a_sensitive_column_that_only_the_real_tables_bring_to_light_is_refused_before_anything_is_recorded(tmp_path):
+    looked_up = """application: leak
+source:
+  kinesis: {stream: events}
+  schema: {carrier: string}
+stages:
+  - lookup: {table: s3://elsewhere/airlines.parquet, on: carrier, take: [name]}
+sinks:
+  - s3: {url: memory:lake}
+state: memory:state
+sensitive: [name]
+"""
+    checked = check_content(looked_up.encode(), "p.yaml", tmp_path, {})
+    assert [each.code for each in checked.findings] == ["not_checked"]
+    url = "s3://elsewhere/airlines.parquet"
+    fetched = Fetched(Resources(tables={url: AIRLINES}), {url: "00"}, {url: b"its bytes"})
+    store = MemoryStore()
+    with pytest.raises(DefinitionError, match=r"the sensitive column `name`.* reaches the sink `s3` unmasked"):
+        asyncio.run(Definitions(store, tmp_path, {}, StillClock()).record(checked.pipeline, fetched))
+    assert store._objects == {}
+    allowed = checked.pipeline.model_copy(update={"sensitive": Sensitive(columns=("name",), allowed_in=("s3",))})
+    asyncio.run(Definitions(store, tmp_path, {}, StillClock()).record(allowed, fetched))
+    assert store._objects

@@ -18,7 +18,7 @@ from stream.audit.export import Compression, Exporter
 from stream.audit.shape import Shape
 from stream.clock import SystemClock
 from stream.errors import DefinitionError
-from stream.pipeline.model import Otlp
+from stream.pipeline.audit import Otlp
 from stream.worker.exporting import HttpCollector, LogUnits, export_range, open_sender
 from tests.sealed import shard_id, three_units
 from tests.unit.worker.rotel_agent import agent

@@ -8,6 +8,7 @@ from stream.audit.criteria import Criterion
 from stream.audit.trace import Wanted
 from stream.commit.log import CommitLog
 from stream.errors import DefinitionError, Halted
+from stream.pipeline.sensitive import HIDDEN, Sensitive
 from stream.worker.tracing import Tracer, read_unit, replay
 from tests.sealed import BEGIN, sequence, shard_id, three_units
 
@@ -165,9 +166,9 @@ def test_in_a_log_of_a_hundred_thousand_units_few_objects_are_looked_at(sealed):
     assert store.listed <= 20
 
 
-def steps(sealed, n):
+def steps(sealed, n, sensitive=None):
     ((link, fate),) = asyncio.run(tracer(sealed).find(Wanted(sequence(0, n))))
-    return replay(sealed.recipe, asyncio.run(read_unit(sealed.source, link)), link, fate)
+    return replay(sealed.recipe, sealed.pipeline.stages, sensitive, asyncio.run(read_unit(sealed.source, link)), link, fate)
 
 
 def test_the_record_is_shown_behind_every_stage(sealed):
@@ -176,6 +177,16 @@ def test_the_record_is_shown_behind_every_stage(sealed):
     assert way[0].rows[0]["_data"] == b'{"n": 44, "kind": "a"}'
     assert "twice" not in way[2].rows[0]
     assert way[3].rows[0]["twice"] == 88
+
+
+def test_sensitive_values_and_the_original_bytes_are_hidden(sealed):
+    way = steps(sealed, 44, Sensitive(columns=("n",)))
+    assert way[0].rows[0]["_data"] == HIDDEN
+    assert [[step.rows[0].get(name) for name in ("n", "kind", "twice")] for step in way[1:]] == [
+        [HIDDEN, "a", None],
+        [HIDDEN, "a", None],
+        [HIDDEN, "a", HIDDEN],
+    ]
 
 
 def test_the_way_ends_where_the_record_ended(sealed):

@@ -1,4 +1,4 @@
-"""Every command of the section "Install" of docs/operate.md, word by word and in order, with LocalStack in place of AWS."""
+"""Every command of docs/install.md, word by word and in order, with LocalStack in place of AWS."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PATIENCE = 420
 """Seconds for the whole section; the alert waits for a minute by itself, and CloudFormation's waiter for half a minute."""
 
 
-def section() -> str:
-    return (ROOT / "docs" / "operate.md").read_text().partition("\n## Install\n")[2].partition("\n## ")[0]
+def page() -> str:
+    return (ROOT / "docs" / "install.md").read_text()
 
 
 def blocks(kind: str) -> list[str]:
-    return re.findall(rf"^```sh {kind}\n(.*?)^```$", section(), re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```sh {kind}\n(.*?)^```$", page(), re.DOTALL | re.MULTILINE)
 
 
 def test_every_line_of_the_page_works_and_the_alert_fires(url: str, tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_every_line_of_the_page_works_and_the_alert_fires(url: str, tmp_path: Pa
     (place,) = blocks("localstack")
     assert "http://127.0.0.1:4566 " in place
     steps = blocks("walk")
-    assert [len(steps), len(re.findall(r"^\*\*\d\. ", section(), re.MULTILINE))] == [8, 8]
+    assert [len(steps), len(re.findall(r"^\*\*\d\. ", page(), re.MULTILINE))] == [8, 8]
     # Each step says that it has come to its end; a command that fails ends everything, and whatever it left running.
     told = "".join(f"{step}printf '\\nstep {number} is done\\n'\n" for number, step in enumerate(steps, 1))
     begin = "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\nexec 9> trace\nBASH_XTRACEFD=9\nset -x\n"

@@ -1,0 +1,126 @@
+"""Sensitive columns: declared once, followed through the stages by ``origins``, kept out of sinks, and hidden where records are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stream.batch import DATA, PARTITION_KEY
+from stream.pipeline.findings import Path, near_miss
+from stream.pipeline.origins import column_origins
+from stream.sink.objects import SinkConfig
+from stream.transform.stage import StageConfig
+from stream.transform.types import SYSTEM
+
+HIDDEN: Final = "(hidden)"
+"""What is shown in place of a sensitive value."""
+
+
+class Sensitive(BaseModel):
+    """Columns whose values few may see. `check` refuses a pipeline that writes them unmasked to a sink that is not listed.
+
+    Where `preview`, `diff`, `trace --show` and `dlq show` print records, these values and the original bytes are hidden, unless
+    `--reveal` is given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: tuple[str, ...] = Field(
+        min_length=1, description="Columns of the schema, or columns that a stage adds; `_partition_key` is allowed too."
+    )
+    allowed_in: tuple[str, ...] = Field(default=(), description="Names of sinks that may contain them.")
+    safe: tuple[str, ...] = Field(default=(), description="Columns that are computed from them but reveal nothing.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"columns": [value]}
+        return {"columns": value} if isinstance(value, (list, tuple)) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A finding about the definition: where, its code, the sentence, and the cure."""
+
+    path: Path
+    code: str
+    message: str
+    hint: str
+
+
+def sensitive_columns(
+    sensitive: Sensitive | None, stages: Sequence[StageConfig], schemas: Sequence[pl.Schema]
+) -> tuple[Mapping[str, frozenset[str]], ...]:
+    """For each of ``schemas``, its sensitive columns, with the declared columns that each one's values may come from.
+
+    ``schemas``: the columns after the decoder, then after each of ``stages``. A column that a stage may have computed from a sensitive
+    one is sensitive too, unless it is masked or safe.
+    """
+    if sensitive is None:
+        return tuple({} for _ in schemas)
+    found = []
+    for origins in column_origins(stages, schemas, sensitive.safe):
+        readable = {name: frozenset(each.column for each in several if not each.masked) for name, several in origins.items()}
+        found.append({name: declared for name, columns in readable.items() if (declared := columns & set(sensitive.columns))})
+    return tuple(found)
+
+
+def problems(
+    sensitive: Sensitive, stages: Sequence[StageConfig], schemas: Sequence[pl.Schema], sinks: Sequence[SinkConfig], keys: Sequence[str]
+) -> Iterator[Problem]:
+    """Names that do not exist, and sensitive values that would reach a sink or a file's name.
+
+    ``schemas`` as for ``sensitive_columns``, complete to the last stage; ``keys``: the sinks' kinds, as in the file.
+    """
+    seen = {PARTITION_KEY, *(name for schema in schemas for name in schema)} - frozenset(SYSTEM)
+    yield from _unknown("columns", sensitive.columns, seen, "column is called")
+    yield from _unknown("safe", sensitive.safe, seen, "column is called")
+    yield from _unknown("allowed_in", sensitive.allowed_in, [sink.name for sink in sinks], "sink is called")
+    last = sensitive_columns(sensitive, stages, schemas)[-1]
+    for index, sink in enumerate(sinks):
+        for name, sources in last.items():
+            what = f"the sensitive column `{name}`" + (f", which may hold values of {_listed(sources)}," if sources != {name} else "")
+            if name in sink.key_columns():
+                message = f"{what} becomes part of file names, which manifests, logs and spans show"
+                yield Problem(
+                    ("sinks", index, keys[index], "partition_by"), "sensitive_key", message, "partition by another column, or mask it"
+                )
+            if sink.name not in sensitive.allowed_in:
+                message = f"{what} reaches the sink `{sink.name}` unmasked"
+                hint = "mask or drop it in a stage, list the sink in `sensitive.allowed_in`, or the column in `sensitive.safe`"
+                yield Problem(("sinks", index, keys[index]), "sensitive_column", message, hint)
+
+
+def _unknown(option: str, names: Sequence[str], known: Collection[str], what: str) -> Iterator[Problem]:
+    for at, name in enumerate(names):
+        if name not in known:
+            yield Problem(("sensitive", option, at), "sensitive_unknown", f"no {what} {name!r}", near_miss(name, known))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
+def joined(one: Sensitive | None, other: Sensitive | None) -> Sensitive | None:
+    """A declaration by which everything is sensitive that is so by either; what only one of two calls safe is not."""
+    if one is None or other is None:
+        return one or other
+    columns = tuple(dict.fromkeys((*one.columns, *other.columns)))
+    return Sensitive(columns=columns, safe=tuple(name for name in one.safe if name in other.safe))
+
+
+def unreadable(sensitive: Sensitive | None, columns: Iterable[str]) -> frozenset[str]:
+    """What to hide at a step where ``columns`` are sensitive: those, and the original bytes and the partition key as they are declared."""
+    if sensitive is None:
+        return frozenset()
+    return frozenset({DATA, *columns, *({PARTITION_KEY} & set(sensitive.columns))})
+
+
+def hidden(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """``values`` with ``HIDDEN`` in place of those of ``names``, null included."""
+    return {name: HIDDEN if name in names else value for name, value in values.items()}
