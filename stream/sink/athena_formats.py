@@ -15,7 +15,7 @@ from typing import Any, Final
 import polars as pl
 
 from stream.sink.avro import schema as avro_schema
-from stream.sink.csv import Csv, Times
+from stream.sink.csv import SeparatedValues, Times
 from stream.sink.encode import Format
 from stream.sink.objects import ObjectsSinkConfig
 from stream.sink.partition import SinkMismatch
@@ -106,7 +106,7 @@ def storage(config: ObjectsSinkConfig, schema: pl.Schema, columns: list[str]) ->
     raise SinkMismatch(("format",), message, "write parquet for Athena")
 
 
-def _separated(form: Csv, has_text: bool) -> Storage:
+def _separated(form: SeparatedValues, has_text: bool) -> Storage:
     if form.bom and not form.header:
         message = "the files begin with a byte order mark, which Athena would read as a part of the first value"
         raise SinkMismatch(("csv", "bom"), message, "switch `csv.bom` off, or `csv.header` on: that line is skipped")

@@ -52,7 +52,7 @@ def _one_character(value: str, what: str) -> str:
     return value
 
 
-class Csv(BaseModel):
+class SeparatedValues(BaseModel):
     """How separated values are written. The default is that of RFC 4180 with LF: what Excel, PostgreSQL, DuckDB, Polars and pandas read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -128,7 +128,7 @@ class Csv(BaseModel):
         return "\n" if self.line_end is LineEnd.LF else "\r\n"
 
 
-def separated(frame: pl.DataFrame, options: Csv) -> bytes:
+def separated(frame: pl.DataFrame, options: SeparatedValues) -> bytes:
     """The rows of ``frame``, which has no nested columns, as lines of text in UTF-8.
 
     Text is as it is; numbers are in their shortest form that reads back as the same; NaN is ``NaN``, infinities are ``Infinity`` and
@@ -145,7 +145,7 @@ def separated(frame: pl.DataFrame, options: Csv) -> bytes:
     return out.getvalue()
 
 
-def _write(frame: pl.DataFrame, options: Csv, out: io.BytesIO) -> None:
+def _write(frame: pl.DataFrame, options: SeparatedValues, out: io.BytesIO) -> None:
     frame.write_csv(
         out,
         include_header=False,
@@ -156,7 +156,7 @@ def _write(frame: pl.DataFrame, options: Csv, out: io.BytesIO) -> None:
     )
 
 
-def _texts(frame: pl.DataFrame, options: Csv) -> list[pl.Expr]:
+def _texts(frame: pl.DataFrame, options: SeparatedValues) -> list[pl.Expr]:
     """The columns that Polars would not write as this module promises, as text."""
     changed = []
     marks = {options.delimiter, options.quote, options.escape}
@@ -173,7 +173,7 @@ def _texts(frame: pl.DataFrame, options: Csv) -> list[pl.Expr]:
     return changed
 
 
-def _text(column: pl.Series, options: Csv) -> tuple[pl.Expr, bool]:
+def _text(column: pl.Series, options: SeparatedValues) -> tuple[pl.Expr, bool]:
     """A column as values that are written as they are, and whether they may contain any character."""
     value, kind = pl.col(column.name), column.dtype
     if kind.base_type() in _TEXTS:
@@ -201,7 +201,7 @@ def _moment(at: pl.Expr, kind: pl.Datetime, times: Times) -> pl.Expr:
     return (at.dt.convert_time_zone("UTC") if kind.time_zone else at).dt.strftime(f"%Y-%m-%d %H:%M:%S{fraction}")
 
 
-def _is_special(text: pl.Expr, options: Csv) -> pl.Expr:
+def _is_special(text: pl.Expr, options: SeparatedValues) -> pl.Expr:
     """Whether a value would be read as something else if it were written as it is."""
     if options.quoting is Quoting.ALWAYS:
         return text.is_not_null()
@@ -210,7 +210,7 @@ def _is_special(text: pl.Expr, options: Csv) -> pl.Expr:
     return special if options.quote is None else special | text.is_in(["", _END_OF_DATA, options.null_text])
 
 
-def _marked(text: pl.Expr, options: Csv) -> pl.Expr:
+def _marked(text: pl.Expr, options: SeparatedValues) -> pl.Expr:
     """The values, quoted or escaped where they are special."""
     quote, escape = options.quote, options.escape
     if quote is not None:

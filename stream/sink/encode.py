@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from stream.sink.arrow import arrow
 from stream.sink.avro import avro
-from stream.sink.csv import Csv, separated
+from stream.sink.csv import SeparatedValues, separated
 
 ROW_GROUP_ROWS: Final = 250_000
 """Rows per Parquet row group: some 10 MB of typical events, which query engines read as one task."""
@@ -66,7 +66,7 @@ DEFAULT_LEVELS: Final = {Compression.ZSTD: 1, Compression.GZIP: 5, Compression.D
 LEVELS: Final = {Compression.ZSTD: range(1, 23), Compression.GZIP: range(1, 10), Compression.DEFLATE: range(1, 10)}
 _AVRO_CODECS: Final = {Compression.ZSTD: "zstandard", Compression.NONE: "null"}
 """Codecs that Avro calls by another name."""
-_CSV: Final = Csv()
+_CSV: Final = SeparatedValues()
 _SUFFIX: Final = {Compression.ZSTD: ".zst", Compression.GZIP: ".gz", Compression.NONE: ""}
 
 
@@ -77,7 +77,7 @@ class Encoder:
     format: Format = Format.PARQUET
     compression: Compression = Compression.ZSTD
     level: int | None = None
-    csv: Csv = _CSV
+    csv: SeparatedValues = _CSV
 
     @property
     def extension(self) -> str:

@@ -26,7 +26,7 @@ from pydantic import (
 from stream.batch import LINEAGE, ROW
 from stream.contracts import Encoded, OutputFile
 from stream.sink import avro
-from stream.sink.csv import Csv
+from stream.sink.csv import SeparatedValues
 from stream.sink.encode import COMPRESSIONS, DEFAULT_LEVELS, LEVELS, Compression, Encoder, Format
 from stream.sink.partition import Entry, Partitioning, SinkMismatch
 from stream.storage.keys import problem_of_place
@@ -101,7 +101,7 @@ class ObjectsSinkConfig(SinkConfig):
     ``partition_by`` takes column names and named SQL expressions: ``[origin, {day: "strftime(_arrival, '%Y-%m-%d')"}]``.
     ``file_bytes`` limits the encoded size of one file; ``lineage`` adds the columns that say where each row came from. In NDJSON, decimals
     are text, bytes are base64, and times look like `2026-01-01T00:00:00+00:00`; NaN and infinities, which JSON cannot express, are null.
-    What each format does with each type: [files](../../files.md).
+    What each format does with each type: `docs/files.md`.
     """
 
     kind: ClassVar[str] = "s3"
@@ -113,7 +113,7 @@ class ObjectsSinkConfig(SinkConfig):
         default=None, description="By default, zstd for Parquet and Arrow, gzip for NDJSON and CSV, deflate for Avro."
     )
     compression_level: int | None = Field(default=None, description="zstd 1 to 22 (default 1), gzip and deflate 1 to 9 (default 5).")
-    csv: Csv | None = Field(default=None, description="How separated values are written, for `format: csv`.")
+    csv: SeparatedValues | None = Field(default=None, description="How separated values are written, for `format: csv`.")
     partition_by: Annotated[tuple[Entry, ...], BeforeValidator(_entries)] = Field(
         default=(), max_length=8, description="Columns, or names with SQL expressions, that make up the path."
     )
@@ -170,7 +170,7 @@ class ObjectsSinkConfig(SinkConfig):
     def encoder(self) -> Encoder:
         """What turns rows into files."""
         level = self.compression_level or DEFAULT_LEVELS.get(self.codec)
-        return Encoder(self.format, self.codec, level, self.csv or Csv())
+        return Encoder(self.format, self.codec, level, self.csv or SeparatedValues())
 
     @model_serializer(mode="wrap")
     def _without_csv(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stream.sink.csv import Csv, separated
+from stream.sink.csv import SeparatedValues, separated
 from stream.source.texts import Layout, ObjectCodec, ObjectFormat, chunks
 from stream.transform.decoders.csv import Csv as CsvDecoder
 from stream.transform.types import SYSTEM, parse_schema
@@ -54,7 +54,7 @@ EVERY = pl.DataFrame(
 
 
 def test_every_type_has_one_exact_text():
-    first, second, third = csv.reader(io.StringIO(separated(EVERY, Csv(header=False)).decode(), newline=""))
+    first, second, third = csv.reader(io.StringIO(separated(EVERY, SeparatedValues(header=False)).decode(), newline=""))
     assert dict(zip(EVERY.columns, first, strict=True)) == {
         "flag": "true",
         "small": "-128",
@@ -80,14 +80,14 @@ def test_every_type_has_one_exact_text():
 
 
 def test_times_for_sql_are_in_utc_and_without_a_zone():
-    text = separated(EVERY.select("at", "here", "naive", "day").head(1), Csv(header=False, times="sql")).decode()
+    text = separated(EVERY.select("at", "here", "naive", "day").head(1), SeparatedValues(header=False, times="sql")).decode()
     assert text == "2026-01-01 12:00:00.000005,2026-07-01 10:00:00.000,2026-01-01 00:00:00.000000000,1969-12-31\n"
 
 
 @given(st.lists(st.floats(allow_nan=False) | st.none(), min_size=1))
 def test_floats_read_back_as_the_same(values):
     frame = pl.DataFrame({"f": pl.Series(values, dtype=pl.Float64), "g": ["x"] * len(values)})
-    read = [row[0] for row in csv.reader(io.StringIO(separated(frame, Csv(header=False)).decode()))]
+    read = [row[0] for row in csv.reader(io.StringIO(separated(frame, SeparatedValues(header=False)).decode()))]
     assert [float(text) if text else None for text in read] == values
     assert [math.copysign(1, float(text)) for text in read if text] == [math.copysign(1, value) for value in values if value is not None]
 
@@ -96,7 +96,7 @@ def test_floats_read_back_as_the_same(values):
 @given(ROWS)
 @settings(max_examples=100, deadline=None)
 def test_the_csv_module_of_python_reads_every_text_back(options, rows):
-    form = Csv(**options)
+    form = SeparatedValues(**options)
     body = separated(frame_of(rows), form).decode()
     reader = csv.reader(io.StringIO(body, newline=""), delimiter=form.delimiter, quotechar=form.quote, strict=True)
     assert list(reader) == [["a,1", "b", "n"], *([a or "", b or "", str(n)] for a, b, n in rows)]
@@ -106,7 +106,9 @@ def test_the_csv_module_of_python_reads_every_text_back(options, rows):
 @given(ROWS)
 @settings(max_examples=100, deadline=None)
 def test_with_an_escape_the_csv_module_of_python_reads_every_text_back(quote, quoting, rows):
-    body = separated(frame_of(rows).with_columns(pl.col("a,1", "b").fill_null("-")), Csv(quote=quote, escape="\\", header=False)).decode()
+    body = separated(
+        frame_of(rows).with_columns(pl.col("a,1", "b").fill_null("-")), SeparatedValues(quote=quote, escape="\\", header=False)
+    ).decode()
     reader = csv.reader(
         io.StringIO(body, newline=""), quoting=quoting, quotechar=quote or '"', escapechar="\\", doublequote=False, strict=True
     )
@@ -118,7 +120,7 @@ def test_with_an_escape_the_csv_module_of_python_reads_every_text_back(quote, qu
 @settings(max_examples=100, deadline=None)
 def test_polars_and_duckdb_read_every_text_and_tell_null_from_empty_text(tmp_path_factory, rows):
     frame = frame_of(rows)
-    body = separated(frame, Csv())
+    body = separated(frame, SeparatedValues())
     assert pl.read_csv(body, schema=frame.schema).rows() == rows
     file = tmp_path_factory.mktemp("csv") / "a.csv"
     file.write_bytes(body)
@@ -133,7 +135,7 @@ def test_polars_and_duckdb_read_every_text_and_tell_null_from_empty_text(tmp_pat
 def test_duckdb_reads_every_type_back(tmp_path):
     frame = EVERY.select("flag", "small", "big", "huge", "real", "limits", "money", "day", "at", "naive", "clock")
     file = tmp_path / "a.csv"
-    file.write_bytes(separated(frame, Csv()))
+    file.write_bytes(separated(frame, SeparatedValues()))
     kinds = ["BOOLEAN", "TINYINT", "UBIGINT", "HUGEINT", "DOUBLE", "DOUBLE", "DECIMAL(38,2)", "DATE", "TIMESTAMPTZ", "TIMESTAMP", "TIME"]
     stated = ", ".join(f"'{name}': '{kind}'" for name, kind in zip(frame.columns, kinds, strict=True))
     with duckdb.connect() as connection:
@@ -172,36 +174,38 @@ def test_our_own_source_and_decoder_read_back_what_was_written(rows):
         )
     )
     layout = Layout(ObjectFormat.CSV, ObjectCodec.NONE, header=True)
-    records = [body for chunk in chunks(layout, io.BytesIO(separated(frame, Csv())), "a.csv", 0, 10_000) for _, body in chunk]
+    records = [body for chunk in chunks(layout, io.BytesIO(separated(frame, SeparatedValues())), "a.csv", 0, 10_000) for _, body in chunk]
     applied = CsvDecoder(header=True).bound(parse_schema(NEEDED))(raw_frame(records))
     assert applied.rejects is None or applied.rejects.is_empty()
     assert applied.frame.drop(SYSTEM).rows() == frame.rows()
 
 
 def test_what_a_spreadsheet_would_take_for_a_formula_is_written_as_it_is():
-    assert separated(pl.DataFrame({"t": ["=1+1", "@x", "-1"]}), Csv(header=False)) == b"=1+1\n@x\n-1\n"
+    assert separated(pl.DataFrame({"t": ["=1+1", "@x", "-1"]}), SeparatedValues(header=False)) == b"=1+1\n@x\n-1\n"
 
 
 def test_a_byte_order_mark_and_crlf_for_spreadsheets():
-    assert separated(pl.DataFrame({"t": ["é"], "n": [1]}), Csv(bom=True, line_end="crlf")) == b"\xef\xbb\xbft,n\r\n\xc3\xa9,1\r\n"
+    assert (
+        separated(pl.DataFrame({"t": ["é"], "n": [1]}), SeparatedValues(bom=True, line_end="crlf")) == b"\xef\xbb\xbft,n\r\n\xc3\xa9,1\r\n"
+    )
 
 
 @pytest.mark.parametrize("delimiter", [":", "-", " ", ".", "1", "e", "+", "="])
 def test_a_delimiter_that_numbers_and_times_contain_puts_them_in_quotes(delimiter):
-    body = separated(EVERY.drop("kind"), Csv(delimiter=delimiter, header=False)).decode()
+    body = separated(EVERY.drop("kind"), SeparatedValues(delimiter=delimiter, header=False)).decode()
     rows = list(csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, strict=True))
-    assert rows == list(csv.reader(io.StringIO(separated(EVERY.drop("kind"), Csv(header=False)).decode(), newline="")))
+    assert rows == list(csv.reader(io.StringIO(separated(EVERY.drop("kind"), SeparatedValues(header=False)).decode(), newline="")))
 
 
 def test_a_number_that_looks_like_null_is_told_from_it():
-    assert separated(pl.DataFrame({"n": [0, None], "t": ["0", "x"]}), Csv(null="0", header=False)) == b'"0","0"\n0,x\n'
+    assert separated(pl.DataFrame({"n": [0, None], "t": ["0", "x"]}), SeparatedValues(null="0", header=False)) == b'"0","0"\n0,x\n'
 
 
 def test_equal_rows_give_equal_bytes_however_they_lie_in_memory():
     whole = pl.concat([EVERY] * 40)
     pieces = pl.concat([whole.slice(start, 7) for start in range(0, whole.height, 7)], rechunk=False)
     other = whole.with_columns(kind=pl.concat([pl.Series("kind", ["q"]), whole["kind"].cast(pl.String)]).cast(pl.Categorical()).tail(-1))
-    for form in (Csv(), Csv(quoting="always", escape="\\"), Csv(quote=None, escape="\\", times="sql")):
+    for form in (SeparatedValues(), SeparatedValues(quoting="always", escape="\\"), SeparatedValues(quote=None, escape="\\", times="sql")):
         assert separated(pieces, form) == separated(whole, form) == separated(other, form)
 
 
@@ -226,4 +230,4 @@ def test_equal_rows_give_equal_bytes_however_they_lie_in_memory():
 )
 def test_options_that_would_not_read_back_are_refused(options, says):
     with pytest.raises(ValidationError, match=says):
-        Csv(**options)
+        SeparatedValues(**options)
