@@ -9,8 +9,8 @@ from typing import Final
 import polars as pl
 
 from stream.audit.ledger import Segment
-from stream.audit.outputs import DEFAULT, Separation, rows_of
-from stream.errors import DefinitionError, Halted
+from stream.audit.outputs import DAMAGE, DEFAULT, DamagedFileError, Separation, damage, rows_of
+from stream.errors import DefinitionError
 
 LEDGER_COLUMNS: Final = ("trace_id", "parent_id", "outcome", "stage", "reason")
 """Columns that are searched in the ledger, and so also for records that are in no file."""
@@ -58,13 +58,13 @@ def in_file(key: str, body: bytes, criterion: Criterion, separation: Separation 
     cannot represent matches no row. The columns of separated values are text, which ``separation`` says how to read.
 
     Raises:
-        Halted: the file is damaged.
+        DamagedFileError: the file is damaged.
     """
     try:
         return _rows_with(rows_of(key, body, separation), criterion)
-    except (ValueError, OSError, pl.exceptions.PolarsError) as error:
-        msg = f"the file {key} cannot be read: {error}; `stream audit verify` says what else is wrong"
-        raise Halted(msg) from error
+    except DAMAGE as error:
+        msg = f"the file {key} cannot be read: {damage(error)}; `stream audit verify` says what else is wrong"
+        raise DamagedFileError(msg) from error
 
 
 def _rows_with(rows: pl.LazyFrame, criterion: Criterion) -> list[int] | None:

@@ -13,7 +13,7 @@ import polars as pl
 
 from stream.audit.chain import Link
 from stream.audit.ledger import LedgerObject, Segment
-from stream.audit.outputs import Separation, rows_of
+from stream.audit.outputs import DAMAGE, Separation, damage, rows_of
 from stream.audit.report import Check, Finding, Verdict
 from stream.batch import SEQUENCE, SUBSEQUENCE
 from stream.contracts import CONSOLE, ObjectStore
@@ -232,8 +232,8 @@ def check_rows(link: Link, segment: Segment, file: LedgerObject, url: str, body:
         with_lineage = {SEQUENCE, SUBSEQUENCE} <= set(found.collect_schema())
         lineage = found.select(SEQUENCE, pl.col(SUBSEQUENCE).cast(pl.UInt32)).collect() if with_lineage else None
         rows = lineage.height if lineage is not None else int(found.select(pl.len()).collect().item())
-    except (ValueError, OSError, pl.exceptions.PolarsError) as error:
-        return failure(f"the file cannot be read: {error}")
+    except DAMAGE as error:
+        return failure(f"the file cannot be read: {damage(error)}")
     if rows != item.rows:
         return failure(f"the file has {rows} rows, but the ledger says {item.rows}")
     if lineage is None:

@@ -14,6 +14,10 @@ import pyarrow as pa
 from stream import avro_file
 from stream.avro_file import Container
 from stream.batch import LINEAGE
+from stream.errors import StreamError
+
+DAMAGE: Final = (ValueError, OSError, pl.exceptions.PolarsError)
+"""What is raised for files that are not what their names say."""
 
 _COMPRESSIONS: Final = {".gz": "gzip", ".zst": "zstd"}
 _BOM: Final = "\ufeff"
@@ -42,8 +46,7 @@ def rows_of(key: str, body: bytes, separation: Separation = DEFAULT) -> pl.LazyF
     """The rows of the data file ``key``. Columns of separated values are text; ``separation`` says how these are written.
 
     Raises:
-        ValueError, OSError, pl.exceptions.PolarsError: the file is damaged, or no format of this service. Some damage shows only once the
-            rows are collected.
+        one of DAMAGE: the file is damaged, or no format of this service. Some damage shows only once the rows are collected.
     """
     stem, _, ending = key.rpartition(".")
     compression = _COMPRESSIONS.get(f".{ending}")
@@ -61,6 +64,15 @@ def rows_of(key: str, body: bytes, separation: Separation = DEFAULT) -> pl.LazyF
         return pl.scan_ndjson(io.BytesIO(plain), infer_schema_length=None)
     msg = f"the ending .{kind} is none of parquet, ndjson, csv, avro and arrow"
     raise ValueError(msg)
+
+
+def damage(error: Exception) -> str:
+    """What is wrong with a file, by one of ``DAMAGE``; the messages of Polars may contain values of records."""
+    return "its rows are not as its format has them" if isinstance(error, pl.exceptions.PolarsError) else str(error)
+
+
+class DamagedFileError(StreamError):
+    """A data file cannot be read."""
 
 
 def _avro(container: Container) -> Iterator[pl.DataFrame]:

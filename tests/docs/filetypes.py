@@ -58,5 +58,3 @@ def _avro(kind: object) -> str:
         digits = f"({kind['precision']},{kind['scale']})" if kind["logicalType"] == "decimal" else ""
         return f"{kind['type']} {kind['logicalType']}{digits}"
     return str(kind["type"])
-
-

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stream.audit.criteria import Criterion, in_file
 from stream.audit.outputs import rows_of
 from stream.batch import LINEAGE
-from stream.errors import Halted
+from stream.errors import StreamError
 from stream.sink.encode import COMPRESSIONS, Format
 from stream.sink.objects import ObjectsSink, ObjectsSinkConfig
 from stream.worker.separations import separation
@@ -93,5 +93,5 @@ def test_values_are_found_in_every_format(form, found):
 def test_a_damaged_file_is_told(form):
     file, how = written(FRAME, format=form)
     for body in (file.body[: len(file.body) // 2], b"", b"no such file"):
-        with pytest.raises(Halted, match="cannot be read"):
+        with pytest.raises(StreamError, match="cannot be read"):
             in_file(file.key, body, Criterion.parse("n=1"), how)
