@@ -47,10 +47,9 @@ def _array(column: pl.Series) -> pa.Array:
         return _array(column.arr.to_list())
     if isinstance(kind, pl.Null):
         return pa.nulls(count)
-    present = column.is_not_null()
-    validity = _bits(present) if nulls else None
+    validity = _bits(column.is_not_null()) if nulls else None
     if isinstance(kind, pl.Struct):
-        children = [_array(_where(present, column.struct.field(field.name))) for field in kind.fields]
+        children = [_array(column.struct.field(field.name)) for field in kind.fields]
         fields = [pa.field(field.name, child.type) for field, child in zip(kind.fields, children, strict=True)]
         return pa.Array.from_buffers(pa.struct(fields), count, [validity], nulls, children=children)
     if isinstance(kind, pl.List):
@@ -59,10 +58,6 @@ def _array(column: pl.Series) -> pa.Array:
         items = _array(column.filter(lengths > 0).explode())
         return pa.Array.from_buffers(pa.large_list(items.type), count, [validity, pa.py_buffer(offsets)], nulls, children=[items])
     return pa.Array.from_buffers(_type(column), count, [validity, *_values(column)], nulls)
-
-
-def _where(present: pl.Series, values: pl.Series) -> pl.Series:
-    return pl.select(pl.when(present).then(values)).to_series()
 
 
 def _bits(flags: pl.Series) -> pa.Buffer:

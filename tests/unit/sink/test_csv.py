@@ -184,6 +184,17 @@ def test_what_a_spreadsheet_would_take_for_a_formula_is_written_as_it_is():
     assert separated(pl.DataFrame({"t": ["=1+1", "@x", "-1"]}), SeparatedValues(header=False)) == b"=1+1\n@x\n-1\n"
 
 
+@pytest.mark.parametrize("options", [{}, {"quote": None, "escape": "\\"}])
+def test_a_text_that_begins_with_a_byte_order_mark_is_not_taken_for_one_of_the_file(options):
+    body = separated(pl.DataFrame({"t": ["\ufeffa"], "n": [1]}), SeparatedValues(header=False, **options))
+    assert "\ufeffa" in body.decode("utf-8-sig")
+
+
+def test_a_line_that_would_end_the_data_of_postgresql_is_quoted():
+    """PostgreSQL manual, COPY: "\\." alone on a line."""
+    assert separated(pl.DataFrame({"t": ["\\."]}), SeparatedValues(header=False, null="-")) == b'"\\."\n'
+
+
 def test_a_byte_order_mark_and_crlf_for_spreadsheets():
     assert (
         separated(pl.DataFrame({"t": ["é"], "n": [1]}), SeparatedValues(bom=True, line_end="crlf")) == b"\xef\xbb\xbft,n\r\n\xc3\xa9,1\r\n"
