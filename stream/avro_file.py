@@ -79,6 +79,9 @@ def read(body: bytes) -> Container:
             msg = f"block {len(blocks)} does not end with the sync marker"
             raise ValueError(msg)
         blocks.append(Block(rows, _plain(data, codec)))
+    if "avro.schema" not in metadata:
+        msg = "its header has no schema"
+        raise ValueError(msg)
     return Container(json.loads(metadata["avro.schema"]), codec, tuple(blocks))
 
 
@@ -148,7 +151,11 @@ def _plain(data: bytes, codec: str) -> bytes:
     if codec == "null":
         return data
     if codec == "deflate":
-        return zlib.decompress(data, _WINDOW)
+        try:
+            return zlib.decompress(data, _WINDOW)
+        except zlib.error as error:
+            msg = f"a block cannot be decompressed: {error}"
+            raise ValueError(msg) from error
     if codec == "zstandard":
         return bytes(pa.input_stream(pa.BufferReader(data), compression="zstd").read())
     if codec == "snappy":

@@ -16,7 +16,8 @@ from stream.avro_file import Container
 from stream.batch import LINEAGE
 from stream.errors import StreamError
 
-DAMAGE: Final = (ValueError, OSError, pl.exceptions.PolarsError)
+_OF_POLARS: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+DAMAGE: Final = (ValueError, OSError, *_OF_POLARS)
 """What is raised for files that are not what their names say."""
 
 _COMPRESSIONS: Final = {".gz": "gzip", ".zst": "zstd"}
@@ -66,9 +67,9 @@ def rows_of(key: str, body: bytes, separation: Separation = DEFAULT) -> pl.LazyF
     raise ValueError(msg)
 
 
-def damage(error: Exception) -> str:
+def damage(error: BaseException) -> str:
     """What is wrong with a file, by one of ``DAMAGE``; the messages of Polars may contain values of records."""
-    return "its rows are not as its format has them" if isinstance(error, pl.exceptions.PolarsError) else str(error)
+    return "its rows are not as its format has them" if isinstance(error, _OF_POLARS) else str(error)
 
 
 class DamagedFileError(StreamError):
@@ -89,6 +90,9 @@ def _separated(plain: bytes, form: Separation) -> pl.LazyFrame:
         found = rows.collect_schema().names()
         return rows.rename(dict(zip(found, _names(len(found), form), strict=True)))
     lines = list(_lines(plain.decode().removeprefix(_BOM), form))
+    if len({len(line) for line in lines}) != 1:
+        msg = "it has no lines, or lines with different numbers of values"
+        raise ValueError(msg)
     head = [name or "" for name in lines.pop(0)] if form.header else _names(len(lines[0]), form)
     return pl.LazyFrame(lines, schema=dict.fromkeys(head, pl.String), orient="row")
 

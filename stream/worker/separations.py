@@ -27,7 +27,7 @@ class Separations:
 
     async def of(self, unit: Link, sink: str, key: str) -> Separation | None:
         """How the file ``key`` of ``sink`` in ``unit`` is written; None if the log does not hold a definition that tells."""
-        if ".csv" not in key.rpartition("/")[2]:
+        if not key.endswith((".csv", ".csv.gz", ".csv.zst")):
             return DEFAULT
         pipeline = await self._definition(unit.pipeline)
         config = next((each for each in pipeline.sinks if each.name == sink), None) if pipeline is not None else None

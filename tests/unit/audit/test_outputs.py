@@ -1,5 +1,6 @@
 """Every format that a sink writes is read back, by its key and, for separated values, by how the sink writes them."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -95,3 +96,19 @@ def test_a_damaged_file_is_told(form):
     for body in (file.body[: len(file.body) // 2], b"", b"no such file"):
         with pytest.raises(StreamError, match="cannot be read"):
             in_file(file.key, body, Criterion.parse("n=1"), how)
+
+
+FILES = {(form, codec): written(FRAME, format=form, compression=codec) for form, codecs in COMPRESSIONS.items() for codec in codecs}
+FILES |= {(Format.CSV, name): written(FRAME, format="csv", compression="none", csv=csv) for name, csv in WRITTEN.items()}
+
+
+@pytest.mark.parametrize("which", FILES, ids="-".join)
+@given(st.integers(0, 10_000), st.integers(0, 255), st.integers(0, 10_000))
+@settings(max_examples=60, deadline=None)
+def test_any_damage_is_told_or_harmless(which, at, byte, end):
+    file, how = FILES[which]
+    body = bytearray(file.body)
+    body[at % len(body)] = byte
+    for damaged in (bytes(body), file.body[: end % len(body)]):
+        with suppress(StreamError):
+            in_file(file.key, damaged, Criterion.parse("n=3"), how)

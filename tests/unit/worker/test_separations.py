@@ -93,7 +93,7 @@ def test_without_the_definition_rows_of_separated_values_are_not_judged():
         link = (await sealed.evidence().log(shard_id(0))).links[1]
         known = Separations(sealed.stores.state)
         assert await known.of(link, "s3", "a/b.csv.gz") == Separation("\t", '"', None, "-", header=False, lineage=True)
-        assert await known.of(link, "s3", "a/b.parquet") == DEFAULT
+        assert await known.of(link, "s3", "a=.csv/orders.csv.shardId-0.parquet") == DEFAULT
         assert await known.of(link, "other", "a/b.csv") is None
         key = pipeline_key(link.pipeline)
         await sealed.stores.state.delete(key)
