@@ -1,4 +1,4 @@
-"""Frames and batches as the engine meets them."""
+"""Frames and batches as the engine receives them, and resources for stages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def batch(records: Sequence[bytes], outcomes: Sequence[int] | None = None) -> Ba
 
 
 def raw_frame(records: Sequence[bytes]) -> pl.DataFrame:
-    """What a decoder is given."""
+    """The frame that a decoder receives."""
     return rows({PARTITION_KEY: ["k"] * len(records), DATA: list(records)}, {PARTITION_KEY: pl.String(), DATA: pl.Binary()})
 
 
@@ -69,7 +69,10 @@ def ticks() -> Any:
 
 
 def apply(stage: Any, frame: pl.DataFrame, resources: Resources = RESOURCES) -> tuple[list[dict[str, Any]], dict[int, str]]:
-    """Run one stage: the user's columns that go on, and reason by row of those that do not."""
+    """Run one stage: the user's columns of the rows that it passes on, and the reason for each row that it rejects.
+
+    Asserts that the frame has the schema that the stage declares.
+    """
     declared = stage.output(frame.schema, resources)
     applied = stage.bind(frame.schema, resources)(frame)
     assert applied.frame.schema == declared

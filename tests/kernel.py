@@ -1,4 +1,4 @@
-"""Decoders bound as if there were no compiled kernel, to hold those against that have it."""
+"""Decoders bound as if there were no compiled kernel, to compare with those that use it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _READERS: Final[list[tuple[Any, str]]] = [
 
 @contextmanager
 def no_kernel() -> Iterator[None]:
-    """What is bound meanwhile reads every record in the ordinary way."""
+    """Decoders bound inside this context read every record without the kernel."""
     kept = [getattr(module, name) for module, name in _READERS]
     for module, name in _READERS:
         setattr(module, name, lambda *_, **__: None)
@@ -39,11 +39,11 @@ def no_kernel() -> Iterator[None]:
 
 
 def settled_alike(decoder: DecoderConfig, payloads: Sequence[bytes]) -> Transformed:
-    """What ``decoder`` makes of records, without a schema of the source; asserts that it is the same with the kernel and without."""
+    """What ``decoder`` makes of records, without a schema of the source. Asserts that the kernel gives the same."""
     chains = [compile_chain(decoder, None, [], Resources(), ticks())]
     with no_kernel():
         chains.append(compile_chain(decoder, None, [], Resources(), ticks()))
-    quick, sure = (chain.run(batch(payloads), "s") for chain in chains)
-    assert_frame_equal(quick.frame, sure.frame)
-    assert_frame_equal(quick.settled, sure.settled)
-    return sure
+    fast, plain = (chain.run(batch(payloads), "s") for chain in chains)
+    assert_frame_equal(fast.frame, plain.frame)
+    assert_frame_equal(fast.settled, plain.settled)
+    return plain

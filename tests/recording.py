@@ -1,4 +1,4 @@
-"""A proxy in front of an emulator that notes which IAM action each request needs, on which resource, and refuses those it is told to."""
+"""A proxy in front of an emulator that records which IAM action each request needs, on which resource, and can deny actions."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from stream.pipeline.grants import allows
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
-"""Where local AWS says that it is."""
+"""Account and region of local AWS."""
 
 _S3 = {"GET": "s3:GetObject", "HEAD": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}
-"""By the Service Authorization Reference; a conditional PUT needs no more than PutObject."""
+"""Actions by method, from the Service Authorization Reference; a conditional PUT needs no more than PutObject."""
 
 _SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/([^/]+)/aws4_request")
-"""Where a signature names the service that it is for."""
+"""The part of a signature that names the service."""
 
 OF_CONSUMERS = {"SubscribeToShard", "DescribeStreamConsumer"}
 """Operations of Kinesis that are about a consumer, not a stream."""
 
-_OF_NOBODY = {"sts:GetCallerIdentity"}
-"""What every caller may do, whatever its policies say."""
+_ALWAYS_ALLOWED = {"sts:GetCallerIdentity"}
+"""Actions that every caller may use, whatever its policies say."""
 
 
 @dataclass(frozen=True, order=True)
@@ -51,7 +51,7 @@ class Request:
 
     @property
     def service(self) -> str:
-        """As signatures spell it."""
+        """As it is called in signatures."""
         found = _SCOPE.search(self.headers.get("authorization", ""))
         assert found, f"{self.method} {self.url} is not signed"
         return found[1]
@@ -59,8 +59,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Naming:
-    """How ARNs are spelled where requests do not spell them: ``stream`` is meant by shard iterators, which name none in the open;
-    ``secrets`` maps names of secrets to their ARNs."""
+    """How to find the ARNs that requests do not contain.
+
+    ``stream``: the stream of shard iterators, which do not name it. ``secrets``: ARNs by name of secret.
+    """
 
     account: str = ACCOUNT
     stream: str = "*"
@@ -70,7 +72,7 @@ class Naming:
         return f"arn:aws:{service}:{REGION}:{self.account}:{name}"
 
     def asked(self, request: Request) -> Asked:
-        """What IAM would be asked for."""
+        """The action and resource that IAM would check."""
         if request.service == "s3":
             return _of_objects(request)
         if target := request.headers.get("x-amz-target"):
@@ -128,7 +130,7 @@ def _of_objects(request: Request) -> Asked:
 
 
 class Recorder:
-    """Forwards to ``target``; ``seen`` is what was asked for so far. What is in ``denied`` (actions) is answered as IAM would deny it."""
+    """Forwards to ``target``. ``seen``: what was requested so far. Actions in ``denied`` are answered as IAM would deny them."""
 
     def __init__(self, target: str, naming: Naming) -> None:
         parts = urlsplit(target)
@@ -139,25 +141,25 @@ class Recorder:
         self.lock = threading.Lock()
 
     def note(self, what: Asked) -> bool:
-        """Whether it may pass."""
+        """Record the request; whether it may pass."""
         with self.lock:
-            if what.action not in _OF_NOBODY:
+            if what.action not in _ALWAYS_ALLOWED:
                 self.seen.add(what)
         return what.action not in self.denied
 
 
 KCL_3: Final = "-WorkerMetricStats"
-"""Ending of the table into which workers report in a fleet of KCL 3.x, and only there (tests/interop)."""
+"""Ending of the name of a table that exists in fleets of KCL 3.x only (tests/interop)."""
 
 
 def judge(document: Any, seen: Iterable[Asked], *, in_vain: Iterable[str] = ()) -> None:
-    """Assert that ``document`` allows all of ``seen``, and nothing else but the actions ``in_vain``: no action, and no resource."""
+    """Assert that ``document`` allows all of ``seen`` and nothing more, by action and by resource, except the actions ``in_vain``."""
     seen, spared = set(seen), set(in_vain)
     refused = sorted(each for each in seen if not allows(document, each.action, each.resource, each.prefix))
     assert not refused, f"asked for and not allowed: {refused}"
     allowed = {action for statement in document["Statement"] for action in statement["Action"]}
     unused = allowed - {each.action for each in seen}
-    assert unused == spared, f"allowed and not asked for: {unused}, expected of {spared}"
+    assert unused == spared, f"allowed and not asked for: {unused}, expected {spared}"
     for statement in document["Statement"]:
         used = [action for action in statement["Action"] if action not in spared]
         for resource in (each for each in statement["Resource"] if used and not each.endswith(KCL_3)):
@@ -184,7 +186,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: Any) -> None:
-        """A worker that is killed leaves its connections without a word."""
+        """Ignore the broken connections of workers that are killed."""
 
 
 def _handler(recorder: Recorder) -> type[BaseHTTPRequestHandler]:
@@ -192,7 +194,7 @@ def _handler(recorder: Recorder) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
         def _forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -206,7 +208,7 @@ def _handler(recorder: Recorder) -> type[BaseHTTPRequestHandler]:
             try:
                 connection.request(self.command, self.path, body, dict(self.headers))
                 reply = connection.getresponse()
-                # Told by what was asked: not everybody who streams says so in the type of the content.
+                # Recognised by the request: not every service that streams says so in the content type.
                 pushed = asked.action == "kinesis:SubscribeToShard" and reply.status == 200
                 _pass_on(self, reply, streamed=pushed)
             finally:
@@ -239,14 +241,14 @@ def _pass_on(handler: BaseHTTPRequestHandler, reply: HTTPResponse, *, streamed: 
 
 
 def _pump(read: Callable[[int], bytes], write: Callable[[bytes], Any]) -> None:
-    """What comes, as soon as it comes, in chunks."""
+    """Pass on each part as soon as it arrives, in chunks."""
     while part := read(65536):
         write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
     write(b"0\r\n\r\n")
 
 
 def _deny(handler: BaseHTTPRequestHandler, request: Request, asked: Asked) -> None:
-    """As the service answers a caller whose policies do not allow it."""
+    """Answer as the service does if the caller's policies do not allow the request."""
     said = f"User is not authorized to perform: {asked.action} on resource: {asked.resource}"
     if "x-amz-target" in request.headers:
         status, kind = 400, "application/x-amz-json-1.1"

@@ -1,4 +1,4 @@
-"""A directory with objects, a pipeline over them, and what came of it: replay without a network."""
+"""A directory with objects, a pipeline that reads them, and its results: replay without a network."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ def row(number: int) -> dict:
 
 @dataclass
 class Place:
+    """A folder with objects in ``in``; ``run`` runs the pipeline over them. ``settings`` and ``changes`` replace parts of the pipeline."""
+
     folder: Path
     settings: dict = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""A small application whose units were sealed by the real parts, and the stream that it read: what audits are tried on."""
+"""A small application whose units the production code has sealed, and the stream that it read: what tests of the audit examine."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ state: "file:./state"
 
 
 class StillClock:
-    """Time that moves only when it is told to."""
+    """A clock that moves only in ``sleep`` or when a test sets ``time``."""
 
     def __init__(self, now: datetime = NOON) -> None:
         self.time = now
@@ -62,7 +62,7 @@ class StillClock:
 
 
 def records(shard: int, first: int, count: int, payload=None) -> pl.DataFrame:
-    """Raw records ``first``, ``first + 1``, ... of a shard, every 13th of them no JSON."""
+    """``count`` raw records of a shard from number ``first`` on; every 13th is not JSON."""
     rows = []
     for n in range(first, first + count):
         body = json.dumps({"n": n, "kind": "ab"[n % 2]}).encode() if payload is None else payload(n)
@@ -82,7 +82,7 @@ def shard_id(shard: int) -> str:
 
 @dataclass
 class StreamOfRecords:
-    """A ``contracts.Source`` over records in memory."""
+    """The ``shards`` and ``read`` of a ``contracts.Source``, over records in memory."""
 
     frames: dict[str, pl.DataFrame] = field(default_factory=dict)
     page_rows: int = 7
@@ -106,7 +106,7 @@ class StreamOfRecords:
 
 @dataclass
 class Sealed:
-    """The application: its stores, its stream, and what was committed."""
+    """The application: its stores, its stream, and the head of each chain."""
 
     pipeline: Pipeline
     stores: Stores
@@ -120,7 +120,7 @@ class Sealed:
     generations: dict[str, int] = field(default_factory=dict)
 
     def move(self, place: str) -> None:
-        """From now on the sink writes to ``place``."""
+        """From now on the sink writes to the URL ``place``."""
         lake = self.stores.targets["s3"]
         self.places[lake.url] = lake
         self.stores = Stores(self.stores.state, {**self.stores.targets, "s3": MemoryStore(url=place)})
@@ -149,7 +149,7 @@ class Sealed:
         return Committer(self.log, places, StoredCheckpoints(self.stores.state), self.clock, lambda event: None, "worker-1")
 
     async def unit(self, shard: int, first: int, count: int, payload=None) -> Manifest:
-        """Commit one more unit of ``shard``; its records join the stream, where they are not in it."""
+        """Commit the next unit of ``shard``, from records that are added to the stream if it does not have them."""
         name = shard_id(shard)
         where = self._shard(name)
         if name not in self.heads:
@@ -197,7 +197,7 @@ class Sealed:
         self.heads[name] = await self.committer.end(self._shard(name), self.heads[name], tuple(children))
 
     async def rewind(self, shard: int, n: int) -> None:
-        """Go back behind record ``n``, which a unit ends with; 0: to the beginning."""
+        """Rewind to the position after record ``n``, with which a unit ends; 0: to the beginning."""
         name, target = shard_id(shard), sequence(shard, n) if n else 0
         where = self._shard(name)
         link = rewind_link(self.log, await history(self.log, where), self.heads[name], target, "", self.clock.now().isoformat())

@@ -42,6 +42,9 @@ _ELSEWHERE: Final = ("<Code>AuthorizationHeaderMalformed</Code>", "<Code>Permane
 """How S3, or obstore for it, says that the bucket is in another region."""
 _UNPROVEN: Final = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed")
 """S3's codes for requests whose sender or time it does not believe."""
+_WITHOUT_ETAG: Final = "ETag Header missing"
+"""obstore's message for an answer without the ETag that every S3 gives."""
+_OTHER_STORE: Final = "use a store that supports If-Match"
 _KEY_ACTION: Final = "perform: kms:"
 """S3's message for a request that it allows but the bucket's key does not."""
 _SENDING: Final = re.compile(
@@ -230,7 +233,7 @@ class S3Store:
     def _etag(self, key: str, etag: str | None) -> str:
         if etag is None:
             what = f"{self._url} gave no ETag for {without_values(repr(key))}"
-            msg = f"{what}: conditional writes need one. Use a store that supports If-Match."
+            msg = f"{what}: conditional writes need one; {_OTHER_STORE}"
             raise Fatal(msg)
         return etag
 
@@ -268,6 +271,8 @@ class S3Store:
         if _KEY_ACTION in text:
             allow = "allow the role in use kms:GenerateDataKey and kms:Decrypt on the bucket's key"
             return "KMSAccessDeniedException", "was refused: ", allow
+        if _WITHOUT_ETAG in text:
+            return "MissingETag", "was answered without an ETag, which conditional writes need: ", _OTHER_STORE
         if isinstance(error, _DENIED) or _says_forbidden(error):
             return "AccessDenied", "was refused: ", "allow it for the role in use, on that prefix"
         return (type(error).__name__, "cannot work", "") if isinstance(error, _FATAL) else None

@@ -1,4 +1,4 @@
-"""Kinesis in a process of its own, started once; a fresh stream and a fresh place for results in every test."""
+"""Kinesis in a process of its own, started once; every test gets a new stream and a new folder or bucket."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def s3_url() -> Iterator[str]:
 
 @pytest.fixture
 def make_world(kinesis_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., World]]:
-    """Make worlds, each with a stream of so many shards; what runs in them ends with the test."""
+    """Makes worlds, each with a stream of ``shards`` shards; their workers end with the test."""
     with ExitStack() as stack:
 
         def make(shards: int = 2, *, s3: bool = False) -> World:

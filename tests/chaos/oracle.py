@@ -1,4 +1,4 @@
-"""Is what lies in the lake what the stream says? Judged from objects and records alone; no code of the service is asked.
+"""Does the lake hold what the stream says? Judged from objects and records alone, without any code of the service.
 
 The commit log is read as JSON, the files as Parquet, the expected rows are plain Python.
 """
@@ -23,7 +23,7 @@ Place = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Definition:
-    """What a pipeline should make of one record, said in Python; ``mark`` is text that only its recorded definition holds."""
+    """What a pipeline must make of one record, written in Python; ``mark`` is text that only its recorded definition contains."""
 
     mark: str
     keeps: Callable[[dict[str, Any]], bool]
@@ -56,7 +56,7 @@ def read(data: bytes) -> dict[str, Any] | None:
 
 @dataclass
 class Judgement:
-    """Everything that is wrong, in words; nothing is good only if the list is empty."""
+    """Everything that is wrong, in words: the results are right only if ``problems`` is empty."""
 
     problems: list[str] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -70,8 +70,11 @@ class Judgement:
 
 @dataclass
 class Oracle:
-    """``objects``: all keys and bytes below the place that holds ``state/``, ``lake/`` and perhaps ``sea/``. ``leftovers``: whether files
-    may remain that no sealed manifest lists, which strict readers do not see."""
+    """Judges ``objects``, all keys and bytes of ``state/``, ``lake/`` and ``sea/``, against the records of ``shards``.
+
+    ``leftovers``: whether files may remain that no sealed manifest lists, which strict readers do not see.
+    tests/chaos/test_oracle.py damages correct results in many ways and checks that each damage is found.
+    """
 
     objects: Mapping[str, bytes]
     shards: Mapping[str, ShardTruth]
@@ -124,10 +127,10 @@ class Oracle:
         after, heads = "0", {0}
         while (body := bodies.pop(f"{after.zfill(60)}.json", None)) is not None:
             manifest = json.loads(body)
-            if not verdict.expect(manifest["state"] == "sealed", f"{shard.shard_id}: the unit behind {after} is not sealed"):
+            if not verdict.expect(manifest["state"] == "sealed", f"{shard.shard_id}: the unit after {after} is not sealed"):
                 break
             digest = hashlib.sha256(previous).hexdigest()
-            verdict.expect(manifest["previous"] == digest, f"{shard.shard_id}: the link behind {after} is broken")
+            verdict.expect(manifest["previous"] == digest, f"{shard.shard_id}: the link after {after} is broken")
             chain.append(manifest)
             if manifest["kind"] == "end":
                 heads.add(-1)
@@ -143,11 +146,11 @@ class Oracle:
         if body is None:
             return
         position = json.loads(body)["position"]
-        stands = -1 if position is None else int(position)
-        verdict.expect(stands in heads, f"{shard.shard_id}: the checkpoint {position} is no end of a committed unit")
+        checkpointed = -1 if position is None else int(position)
+        verdict.expect(checkpointed in heads, f"{shard.shard_id}: the checkpoint {position} is not the end of a committed unit")
 
     def _unit(self, shard: ShardTruth, manifest: dict[str, Any], inside: list[Record], verdict: Judgement) -> set[str]:
-        where = f"{shard.shard_id} behind {manifest['after']}"
+        where = f"{shard.shard_id} after {manifest['after']}"
         definition = self._definition(manifest["pipeline"])
         expected = [definition.outcome(record) for record in inside]
         counts = Counter(outcome for outcome, _ in expected)
@@ -198,8 +201,8 @@ class Oracle:
 
     def _ledger(self, where: str, rows: list[Any], inside: list[Record], expected: list[Any], verdict: Judgement) -> None:
         found = [(int(row["seq"]), row["sub"], row["outcome"], row["bytes"]) for row in rows]
-        told = [(each.sequence, each.subsequence, outcome, len(each.data)) for each, (outcome, _) in zip(inside, expected, strict=True)]
-        verdict.expect(found == told, f"{where}: the ledger differs from the records")
+        wanted = [(each.sequence, each.subsequence, outcome, len(each.data)) for each, (outcome, _) in zip(inside, expected, strict=True)]
+        verdict.expect(found == wanted, f"{where}: the ledger differs from the records")
 
     def _rejects(self, where: str, rows: list[Any], refused: list[Record], verdict: Judgement) -> None:
         found = [(int(row["_sequence"]), row["_subsequence"], row["_data"]) for row in rows]
@@ -228,5 +231,5 @@ class Oracle:
 
 
 def record_place(shard: ShardTruth, record: Record) -> Place:
-    """What tells a record from every other one."""
+    """What identifies a record."""
     return shard.shard_id, record.sequence, record.subsequence

@@ -1,4 +1,4 @@
-"""Whatever people and clouds do wrong: bad records become dead letters, wrong set-ups a clear error before anything is consumed."""
+"""Bad records become dead letters; a wrong set-up gives a clear error before anything is read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BAD = {
 }
 
 
-def _bad_index() -> bytes:
+def _aggregate_with_a_bad_index() -> bytes:
     """An aggregate, correct in its digest, whose record names a partition key that the table does not have."""
     message = b"\x0a\x01k\x1a\x06\x08\x07\x1a\x02{}"
     return MAGIC + message + hashlib.md5(message, usedforsecurity=False).digest()
@@ -45,9 +45,9 @@ def _rejects(world):
     return rows
 
 
-def test_each_bad_record_becomes_a_dead_letter_as_it_came_and_the_shard_goes_on(make_world):
+def test_each_bad_record_becomes_an_unchanged_dead_letter_and_the_shard_continues(make_world):
     world = make_world(1)
-    bad = {**BAD, _bad_index(): "invalid_utf8"}
+    bad = {**BAD, _aggregate_with_a_bad_index(): "invalid_utf8"}
     world.put_all([each for data in bad for each in (GOOD, data)] + [GOOD])
     world.finish(world.pipeline())
     verdict = world.judge()
@@ -57,7 +57,7 @@ def test_each_bad_record_becomes_a_dead_letter_as_it_came_and_the_shard_goes_on(
     assert {row["stage"] for row in rows} == {"decode"}
 
 
-def test_a_record_of_ten_mebibytes_passes(make_world):
+def test_a_record_of_ten_mebibytes_is_written(make_world):
     world = make_world(1)
     arn = world.client.describe_stream_summary(StreamName=world.stream)["StreamDescriptionSummary"]["StreamARN"]
     world.client.update_max_record_size(StreamARN=arn, MaxRecordSizeInKiB=10240)
@@ -71,7 +71,7 @@ def test_a_record_of_ten_mebibytes_passes(make_world):
     assert sorted(len(row["note"] or "") for row in verdict.rows) == [0, 0, len(row["note"])]
 
 
-def test_a_pipeline_that_rejects_everything_stops_and_leaves_no_file(make_world):
+def test_a_pipeline_that_rejects_everything_stops_and_writes_no_file(make_world):
     world = make_world(2)
     world.put_all([b'{"other": 1}'] * 60)
     worker = world.start(world.pipeline(min_records=10))
@@ -102,7 +102,7 @@ VALUES = [
 ]
 
 
-def test_partition_values_of_any_kind_stay_inside_and_apart(make_world):
+def test_partition_values_never_leave_the_prefix_and_never_share_a_directory(make_world):
     world = make_world(1)
     world.put_all([json.dumps({"id": at, "kind": value, "value": at}).encode() for at, value in enumerate(VALUES)])
     before = set(world.folder.parent.iterdir())
@@ -122,7 +122,7 @@ def test_partition_values_of_any_kind_stay_inside_and_apart(make_world):
 # --- set-ups that cannot work ---------------------------------------------------------------------------------------------------
 
 
-def _refused(world, path, code, *words, **environment):
+def _assert_refused(world, path, code, *words, **environment):
     worker = world.start(path, **environment)
     assert worker.exit() == code, worker.said()
     assert clean(worker.said())
@@ -131,15 +131,15 @@ def _refused(world, path, code, *words, **environment):
     return worker
 
 
-def test_a_missing_stream_is_named_with_what_to_do(world):
-    _refused(world, world.pipeline(stream="nobody"), 1, "worker_failed", "kinesis:DescribeStreamSummary", "nobody", "create it")
+def test_a_missing_stream_is_reported_with_a_remedy(world):
+    _assert_refused(world, world.pipeline(stream="nobody"), 1, "worker_failed", "kinesis:DescribeStreamSummary", "nobody", "create it")
     assert not world.objects("lake/")
 
 
-def test_a_missing_bucket_is_named_with_what_to_do(make_world):
+def test_a_missing_bucket_is_reported_with_a_remedy(make_world):
     world = make_world(1, s3=True)
     world.put_all([GOOD])
-    _refused(world, world.pipeline(place="s3://nobody-has-this/"), 1, "worker_failed", "s3://nobody-has-this", "create it")
+    _assert_refused(world, world.pipeline(place="s3://nobody-has-this/"), 1, "worker_failed", "s3://nobody-has-this", "create it")
 
 
 class _Denying(http.server.BaseHTTPRequestHandler):
@@ -172,18 +172,20 @@ def denying() -> Iterator[str]:
         thread.join()
 
 
-def test_denied_kinesis_names_action_stream_and_remedy(world, denying):
+def test_a_denied_kinesis_call_is_reported_with_action_stream_and_remedy(world, denying):
     words = ("worker_failed", "kinesis:DescribeStreamSummary", world.stream, "AccessDenied", "allow")
-    _refused(world, world.pipeline(), 1, *words, AWS_ENDPOINT_URL_KINESIS=denying)
+    _assert_refused(world, world.pipeline(), 1, *words, AWS_ENDPOINT_URL_KINESIS=denying)
 
 
-def test_denied_s3_names_action_place_and_remedy(world, denying):
+def test_a_denied_s3_call_is_reported_with_action_url_and_remedy(world, denying):
     words = ("worker_failed", "s3:ListBucket", "s3://closed", "allow")
-    _refused(world, world.pipeline(place="s3://closed/"), 1, *words, AWS_ENDPOINT_URL_S3=denying)
+    _assert_refused(world, world.pipeline(place="s3://closed/"), 1, *words, AWS_ENDPOINT_URL_S3=denying)
 
 
-def test_a_wrong_pipeline_file_ends_with_2_and_says_where(world):
+def test_a_wrong_pipeline_file_exits_with_2_and_gives_the_line(world):
     path = world.pipeline()
-    path.write_text(path.read_text().replace("stages:", "stage:"))
-    _refused(world, path, 2, "stage", f"{path.name}:")
+    text = path.read_text().replace("stages:", "stage:")
+    path.write_text(text)
+    line = text.splitlines().index("stage:") + 1
+    _assert_refused(world, path, 2, f"{path.name}:{line}:1 unknown_key", "did you mean `stages`?")
     assert not world.objects()

@@ -1,4 +1,4 @@
-"""What is said to be complete after a worker was killed, wherever it stood."""
+"""What `stream complete` says after a worker was killed at any point."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stream.clock import SystemClock
 
 
 def next_second(world) -> datetime:
-    """A whole second, as the service's date is, that has begun by the time this returns, and behind everything that was put."""
+    """A whole second, like the service's date, that has begun when this returns and is after everything that was put."""
     moment = SystemClock().now().replace(microsecond=0) + timedelta(seconds=1)
     while SystemClock().now() < moment:
         world.shards()
@@ -21,7 +21,7 @@ def next_second(world) -> datetime:
 
 
 @pytest.mark.parametrize("at", ["PageReceived", "IntentCreated:2", "FileWritten:3", "ManifestSealed:3", "UnitSealed:4"])
-def test_a_killed_worker_leaves_a_no_and_the_next_one_a_yes(world, at, monkeypatch):
+def test_after_a_kill_the_answer_is_no_and_after_the_next_worker_it_is_yes(world, at, monkeypatch):
     world.produce(900)
     path = world.pipeline()
     world.crash(path, at)

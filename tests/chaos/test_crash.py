@@ -1,4 +1,4 @@
-"""Whatever dies, whenever: the next worker brings the lake to what the stream says. One test for each point a worker can die at."""
+"""A worker is killed at each point at which it can die; the next one must bring the lake to what the stream says."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ POINTS = [
 
 
 @pytest.mark.parametrize("at", POINTS)
-def test_a_worker_that_dies_leaves_nothing_undone_and_nothing_twice(world, at):
+def test_after_a_worker_dies_the_next_one_completes_its_work_without_duplicates(world, at):
     world.produce(900)
     path = world.pipeline()
     world.crash(path, at)
@@ -53,7 +53,7 @@ def test_a_worker_that_dies_leaves_nothing_undone_and_nothing_twice(world, at):
 
 @pytest.mark.parametrize("at", ["ShardEnded", "ManifestSealed:2", "ManifestSealed:4", "RecoveryFinished:3", "Checkpointed:3"])
 @pytest.mark.parametrize("change", ["split", "merge"])
-def test_a_reshard_and_a_death(make_world, change, at):
+def test_a_worker_that_dies_during_a_reshard_loses_nothing(make_world, change, at):
     world = make_world(2)
     world.produce(250)
     world.split() if change == "split" else world.merge()
@@ -68,7 +68,7 @@ def test_a_reshard_and_a_death(make_world, change, at):
 
 @pytest.mark.parametrize("first", ["IntentCreated:2", "FileWritten:2"])
 @pytest.mark.parametrize("second", ["IntentAdopted", "FileWritten", "ManifestSealed", "Checkpointed", "RecoveryFinished"])
-def test_the_rescuer_dies_too(world, first, second):
+def test_a_worker_that_dies_during_recovery_loses_nothing(world, first, second):
     world.produce(400)
     path = world.pipeline()
     world.crash(path, first)
@@ -82,7 +82,7 @@ MASKED = Definition(KNOWN.mark, KNOWN.keeps, masked=frozenset({"note"}))
 
 
 @pytest.mark.parametrize("second", [None, "IntentAmended", "FileWritten", "FileWritten:3", "ManifestSealed", "LeftoversRemoved"])
-def test_an_intent_that_cannot_be_reproduced_is_replaced_and_its_files_are_taken_back(make_world, second):
+def test_an_intent_that_cannot_be_reproduced_is_replaced_and_its_files_are_removed(make_world, second):
     world = make_world(1)
     world.produce(300)
     path = world.pipeline(stages=MASK)
@@ -94,7 +94,7 @@ def test_an_intent_that_cannot_be_reproduced_is_replaced_and_its_files_are_taken
     assert any(manifest.get("superseded") for manifest in world.manifests())
 
 
-def test_files_that_are_missing_or_half_written_are_written_again(make_world):
+def test_missing_and_half_written_files_are_written_again(make_world):
     world = make_world(1)
     world.produce(300)
     path = world.pipeline()
@@ -108,7 +108,7 @@ def test_files_that_are_missing_or_half_written_are_written_again(make_world):
     world.exact()
 
 
-def test_three_deaths_in_a_row_while_records_come_and_shards_change(world):
+def test_three_deaths_in_a_row_with_new_records_and_reshards_lose_nothing(world):
     path = world.pipeline()
     for at, change in (("IntentCreated:2", world.split), ("FileWritten:4", world.merge), ("ManifestSealed:2", world.split)):
         world.produce(300)
@@ -120,7 +120,7 @@ def test_three_deaths_in_a_row_while_records_come_and_shards_change(world):
 
 
 @pytest.mark.parametrize("at", ["IntentCreated:2", "FileWritten:3", "ManifestSealed"])
-def test_a_death_with_everything_on_s3(make_world, at):
+def test_a_worker_that_dies_with_all_objects_on_s3_loses_nothing(make_world, at):
     world = make_world(2, s3=True)
     world.produce(500)
     path = world.pipeline()
@@ -129,7 +129,7 @@ def test_a_death_with_everything_on_s3(make_world, at):
     world.exact()
 
 
-def test_the_module_is_a_program(world):
+def test_the_crash_module_runs_as_a_program(world):
     world.produce(100)
     command = [sys.executable, "-m", "stream.testing.crash", "--at", "IntentCreated", str(world.pipeline())]
     environment = {**os.environ, **world.environment, "PYTHONPATH": str(ROOT)}

@@ -1,4 +1,4 @@
-"""Everything Kinesis does on a bad day, and orderly ends on a good one."""
+"""Workers while Kinesis fails, and signals to healthy workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos.workers import clean
 
-BAD_DAYS = {
+FAULTS = {
     "throttled": [{"operation": "GetRecords", "action": "throttle", "times": 3}],
     "iterators expire": [{"operation": "GetRecords", "action": "expire_iterator", "times": 2, "skip": 1}],
     "errors": [
@@ -27,23 +27,23 @@ BAD_DAYS = {
 }
 
 
-@pytest.mark.parametrize("day", BAD_DAYS)
-def test_a_bad_day_of_the_service(world, day):
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_of_the_service_is_survived(world, fault):
     world.produce(500)
     world.split()
     world.produce(100)
-    world.misbehave(*BAD_DAYS[day])
+    world.misbehave(*FAULTS[fault])
     world.finish(world.pipeline())
     assert not world.faults_left()
     world.exact()
 
 
-def test_a_death_on_a_bad_day(world):
+def test_a_worker_that_dies_amid_faults_of_the_service_loses_nothing(world):
     world.produce(500)
     path = world.pipeline()
-    world.misbehave({"operation": "GetRecords", "action": "duplicate_page", "times": 2}, *BAD_DAYS["throttled"])
+    world.misbehave({"operation": "GetRecords", "action": "duplicate_page", "times": 2}, *FAULTS["throttled"])
     world.crash(path, "IntentCreated:2")
-    world.misbehave(*BAD_DAYS["iterators expire"], *BAD_DAYS["pages come twice"], *BAD_DAYS["replies break off"])
+    world.misbehave(*FAULTS["iterators expire"], *FAULTS["pages come twice"], *FAULTS["replies break off"])
     world.finish(path)
     world.exact()
 
@@ -67,7 +67,7 @@ def test_a_signal_under_load_drains_and_the_next_worker_repeats_nothing(world, n
     world.exact()
 
 
-def test_a_drain_without_time_loses_nothing(world):
+def test_a_drain_that_runs_out_of_time_loses_nothing(world):
     world.produce(500)
     path = world.pipeline(age="30s")
     worker = world.start(path, "--drain", "0")
@@ -82,7 +82,7 @@ def test_a_drain_without_time_loses_nothing(world):
     world.exact()
 
 
-def test_a_signal_before_the_first_record_ends_in_good_order(world):
+def test_a_signal_before_the_first_record_ends_cleanly(world):
     worker = world.start(world.pipeline())
     worker.until(lambda: "worker_started" in worker.said())
     assert worker.drain() == 0

@@ -1,4 +1,4 @@
-"""A real worker in a fleet of KCL 3.x whose leader is played by the test: it hands over in good order, and goes on with what comes back."""
+"""A real worker in a fleet of KCL 3.x whose leader is the test: it hands its leases over in order and continues when it gets them back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ coordination:
 LEADER = {"key": {"S": "Leader"}, "ownerName": {"S": "java"}, "leaseDuration": {"S": "120000"}}
 
 
-class Led:
+class LedFleet:
     """Tables as a KCL 3.x leader has made them; ``table`` holds the leases."""
 
     def __init__(self, world: World, url: str, dynamo: Any) -> None:
@@ -50,7 +50,7 @@ class Led:
     def reports(self) -> list[str]:
         return [row["wid"]["S"] for row in self.dynamo.scan(TableName=f"{self.table}-WorkerMetricStats")["Items"]]
 
-    def give(self, shard: str, worker: str, *, from_owner: str | None = None) -> None:
+    def assign(self, shard: str, worker: str, *, from_owner: str | None = None) -> None:
         """Assign the lease, or, if it is ``from_owner``'s, begin the hand-off; a leader never touches the counter for that."""
         request: dict[str, Any] = {"TableName": self.table, "Key": {"leaseKey": {"S": shard}}}
         values = {":new": {"S": worker}}
@@ -69,7 +69,7 @@ class Led:
         return {each["trigger"] for each in self.world.manifests() if (each["kind"], each["shard"]) == ("unit", shard)}
 
     def join(self) -> tuple[Worker, str]:
-        """A worker, and the name under which it reports."""
+        """Start a worker; the worker, and the name under which it reports."""
         before = set(self.reports())
         worker = self.world.start(self.path)
         worker.until(lambda: '"event":"worker_started"' in worker.said() and set(self.reports()) - before)
@@ -78,47 +78,47 @@ class Led:
 
 
 @pytest.fixture
-def led(make_world: Callable[..., World], s3_url: str) -> Iterator[Led]:
+def led_fleet(make_world: Callable[..., World], s3_url: str) -> Iterator[LedFleet]:
     dynamo = client("dynamodb", s3_url)
-    yield Led(make_world(2), s3_url, dynamo)
+    yield LedFleet(make_world(2), s3_url, dynamo)
     dynamo.close()
 
 
-def test_a_shard_is_sealed_and_checkpointed_before_it_is_handed_over_and_goes_on_when_it_comes_back(led: Led) -> None:
-    world = led.world
+def test_a_shard_is_sealed_before_its_handover_and_continues_when_it_returns(led_fleet: LedFleet) -> None:
+    world = led_fleet.world
     world.produce(300)
-    worker, me = led.join()
-    shard, other = sorted(led.rows())
+    worker, me = led_fleet.join()
+    shard, other = sorted(led_fleet.rows())
     assert not world.manifests()
     for each in (shard, other):
-        led.give(each, me)
+        led_fleet.assign(each, me)
     worker.until(lambda: worker.said().count('"event":"shard_started"') == 2)
     worker.until(lambda: worker.said().count('"event":"lease_taken"') == 2)
     # Nobody outside sees when a worker has records in hand: it is asked for the shard until it had some.
-    while "drain" not in led.triggers(shard):
-        led.give(shard, "java", from_owner=me)
-        worker.until(lambda: led.owner(shard) == ("java", None))
-        if "drain" in led.triggers(shard):
+    while "drain" not in led_fleet.triggers(shard):
+        led_fleet.assign(shard, "java", from_owner=me)
+        worker.until(lambda: led_fleet.owner(shard) == ("java", None))
+        if "drain" in led_fleet.triggers(shard):
             break
         started = worker.said().count('"event":"shard_started"')
-        led.give(shard, me)
+        led_fleet.assign(shard, me)
         worker.until(lambda: worker.said().count('"event":"shard_started"') > started)  # noqa: B023 - called before it changes
         world.produce(100)
-    assert led.rows()[shard]["checkpoint"]["S"].isdigit()
+    assert led_fleet.rows()[shard]["checkpoint"]["S"].isdigit()
     said = worker.said()
     assert f'"event":"lease_wanted","stream":"{world.stream}","shard":"{shard}","worker":"java"' in said
     assert f'"event":"shard_released","stream":"{world.stream}","shard":"{shard}","why":"handed_over"' in said
-    assert led.owner(other) == (me, None)
+    assert led_fleet.owner(other) == (me, None)
 
     world.produce(300)
     started = said.count('"event":"shard_started"')
-    led.give(shard, me)
+    led_fleet.assign(shard, me)
     worker.until(lambda: worker.said().count('"event":"shard_started"') > started)
-    second, _ = led.join()
-    led.lead()
+    second, _ = led_fleet.join()
+    led_fleet.lead()
     assert worker.drain() == 0
-    second.until(lambda: all(row.get("leaseOwner", {}).get("S") in led.reports() for row in led.rows().values()))
+    second.until(lambda: all(row.get("leaseOwner", {}).get("S") in led_fleet.reports() for row in led_fleet.rows().values()))
     second.until(world.committed)
     assert second.drain() == 0
-    assert led.reports() == []
+    assert led_fleet.reports() == []
     world.exact()

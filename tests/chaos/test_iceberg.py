@@ -1,4 +1,4 @@
-"""Whatever dies, whenever: the Iceberg table has each row that the files have, once."""
+"""A worker is killed at any point: the Iceberg table has each row of the files once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def with_table(world, path):
     return path
 
 
-def of_table(world):
+def rows_in_table(world):
     catalog = load_catalog("default", type="sql", uri=f"sqlite:///{world.folder}/catalog.db")
     try:
         rows = catalog.load_table("lake.events").scan().to_arrow()
@@ -35,14 +35,14 @@ def of_table(world):
     return pl.DataFrame(pl.from_arrow(rows)).select(COLUMNS).sort(COLUMNS)
 
 
-def of_files(world):
+def rows_in_files(world):
     found = sorted((world.folder / "lake").rglob("*.parquet"))
     rows = pl.concat([pl.read_parquet(path, hive_partitioning=False).select(COLUMNS) for path in found])
     return rows.cast({"_subsequence": pl.Int64}).sort(COLUMNS)
 
 
 @pytest.mark.parametrize("at", ["LoadsWaiting:2", "UnitsLoaded", "FileWritten:6"])
-def test_a_worker_that_dies_while_it_loads_leaves_no_row_out_and_none_twice(make_world, at):
+def test_a_worker_that_dies_while_loading_leaves_every_row_in_the_table_once(make_world, at):
     world = make_world(2)
     path = with_table(world, world.pipeline(partition=""))
     world.produce(300)
@@ -53,6 +53,6 @@ def test_a_worker_that_dies_while_it_loads_leaves_no_row_out_and_none_twice(make
     last = world.start(path, "--once")
     assert last.exit() == 0, last.said()
     assert world.committed()
-    found = of_table(world)
-    assert found.equals(of_files(world))
+    found = rows_in_table(world)
+    assert found.equals(rows_in_files(world))
     assert found.height == found.unique().height > 200

@@ -1,4 +1,4 @@
-"""Real workers that share a stream by leases: they come, drain and die; an operator goes back; nothing is lost or doubled."""
+"""Real workers that share a stream by leases: they start, drain and die, an operator rewinds, and nothing is lost or duplicated."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def command(monkeypatch: pytest.MonkeyPatch, fleet: Fleet, *arguments: str) -> s
     return result.output
 
 
-def test_workers_share_hand_over_and_take_over(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_share_hand_over_and_take_over_shards(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     world = fleet.world
     world.produce(300)
     first = fleet.join()
@@ -100,7 +100,7 @@ def test_on_an_empty_table_the_first_records_are_committed_within_five_seconds(f
     world.exact()
 
 
-def test_an_operator_goes_back_and_the_worker_processes_again_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_an_operator_rewinds_the_worker_processes_the_records_again_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     world = fleet.world
     world.produce(400)
     worker = fleet.join()
@@ -124,7 +124,7 @@ def test_an_operator_goes_back_and_the_worker_processes_again_once(fleet: Fleet,
     assert f"All {world.put_so_far} records" in report.replace(",", "")
 
 
-def test_a_java_worker_went_further_and_the_log_says_so(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_of_a_java_worker_is_recorded_in_the_log(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a KCL worker leaves: its own checkpoint, in the middle of an aggregate, and our attributes as they were."""
     world = fleet.world
     world.produce(200)
@@ -144,7 +144,7 @@ def test_a_java_worker_went_further_and_the_log_says_so(fleet: Fleet, monkeypatc
     )
     worker = fleet.join()
     worker.until(lambda: '"event":"foreign_progress"' in worker.said())
-    worker.until(lambda: all(_position(world, each) for each in fleet.owners()))
+    worker.until(lambda: all(_is_covered(world, each) for each in fleet.owners()))
     assert worker.drain() == 0
     foreign = [each for each in world.manifests() if each["kind"] == "foreign"]
     assert [(each["shard"], each["last"]) for each in foreign] == [(shard, str(int(reached) - 1))]
@@ -154,7 +154,7 @@ def test_a_java_worker_went_further_and_the_log_says_so(fleet: Fleet, monkeypatc
     assert "another application" in report
 
 
-def _position(world: World, shard: str) -> bool:
+def _is_covered(world: World, shard: str) -> bool:
     """Whether the log covers the last record that the shard holds."""
     iterator = world.client.get_shard_iterator(StreamName=world.stream, ShardId=shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
     last = world.client.get_records(ShardIterator=iterator)["Records"][-1]["SequenceNumber"]
@@ -162,7 +162,7 @@ def _position(world: World, shard: str) -> bool:
     return max((int(each["last"]) for each in sealed), default=0) >= int(last)
 
 
-def test_with_start_latest_what_continues_a_java_workers_shard_is_read_from_its_beginning(
+def test_with_start_latest_the_children_of_a_java_workers_shard_are_read_from_the_beginning(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stream on demand reshards by itself, also between the end of one application and the start of the next."""
@@ -189,12 +189,12 @@ def test_with_start_latest_what_continues_a_java_workers_shard_is_read_from_its_
     world.split()
     world.produce(200)
     worker = fleet.join()
-    worker.until(lambda: _recorded(world) >= world.put_so_far - before)
+    worker.until(lambda: _records_of_our_own(world) >= world.put_so_far - before)
     assert worker.drain() == 0
     command(monkeypatch, fleet, "audit", "verify", str(fleet.path))
 
 
-def _recorded(world: World) -> int:
+def _records_of_our_own(world: World) -> int:
     """How many records the log has that no other application processed."""
     units = [each for each in world.manifests() if each["kind"] == "unit" and each["state"] == "sealed"]
     return sum(each["records"] - each["outcomes"].get("foreign", 0) for each in units)

@@ -1,4 +1,4 @@
-"""Where a pipeline starts, and how it goes on after things changed while nobody looked."""
+"""Where a pipeline starts, and how it continues after the pipeline or the stream changed while no worker ran."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stream.clock import SystemClock
 from tests.chaos.truth import read_stream
 
 
-def test_latest_starts_behind_what_is_there_and_every_restart_goes_on_from_there(world):
+def test_latest_starts_after_the_existing_records_and_restarts_continue_from_there(world):
     world.produce(200)
     path = world.pipeline(start="latest")
     before = {(shard, each.sequence) for shard, truth in read_stream(world.client, world.stream).items() for each in truth.records}
@@ -51,7 +51,7 @@ def _last_arrival(world):
     return latest
 
 
-def test_reshards_while_no_worker_runs(world):
+def test_reshards_while_no_worker_runs_are_followed(world):
     world.produce(150)
     path = world.pipeline()
     world.finish(path)
@@ -62,7 +62,7 @@ def test_reshards_while_no_worker_runs(world):
     world.exact()
 
 
-def test_a_shard_closes_without_a_record_more_while_no_worker_runs(world):
+def test_a_shard_that_closes_without_further_records_while_no_worker_runs_is_ended(world):
     world.produce(150)
     path = world.pipeline()
     world.finish(path)
@@ -72,7 +72,7 @@ def test_a_shard_closes_without_a_record_more_while_no_worker_runs(world):
     world.exact()
 
 
-def test_a_stream_without_records(world):
+def test_a_stream_without_records_can_be_resharded_and_drained(world):
     worker = world.start(world.pipeline())
     worker.until(lambda: worker.said().count("shard_started") == 2)
     world.split()
@@ -81,7 +81,7 @@ def test_a_stream_without_records(world):
     world.exact(whole=False)
 
 
-def test_a_worker_to_which_records_are_pushed(world):
+def test_records_pushed_by_fan_out_are_committed_through_a_split(world):
     path = world.pipeline()
     path.write_text(path.read_text().replace("start: trim_horizon}", "start: trim_horizon, retrieval: fan_out, consumer: mine}"))
     world.produce(200)

@@ -1,4 +1,4 @@
-"""A worker dies between a unit's intent and its seal, and the next one's pipeline has the sink at another place or under another name."""
+"""A worker dies between a unit's intent and its seal, and the next one's pipeline has the sink at another URL or under another name."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import signal
 
 import pytest
 
-from tests.chaos.test_iceberg import of_files, of_table, with_table
+from tests.chaos.test_iceberg import rows_in_files, rows_in_table, with_table
 from tests.chaos.world import World
 
 
-def elsewhere(world: World) -> dict[str, dict[str, str]]:
+def changes_of_sink(world: World) -> dict[str, dict[str, str]]:
     sea = f"{world.place}sea/"
     return {"renamed": {"sink": "clean"}, "moved": {"lake": sea}, "another": {"sink": "clean", "lake": sea}}
 
@@ -23,27 +23,27 @@ def files_by_place(world: World) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("change", "at"), [("renamed", "IntentCreated"), ("moved", "IntentCreated"), ("moved", "FileWritten:2"), ("another", "IntentCreated")]
 )
-def test_the_unit_is_finished_where_it_was_begun_and_the_next_ones_go_to_the_new_place(make_world, change, at):
+def test_an_unfinished_unit_is_finished_at_the_old_place_and_later_ones_go_to_the_new(make_world, change, at):
     world = make_world(2, s3=True)
     world.produce(400)
     world.crash(world.pipeline("old"), at)
-    new = world.pipeline("new", **elsewhere(world)[change])
+    new = world.pipeline("new", **changes_of_sink(world)[change])
     world.finish(new)
     world.produce(200)
     world.finish(new)
     world.exact()
     found = files_by_place(world)
     assert found["lake"] > 0
-    assert (found["sea"] > 0) == ("lake" in elsewhere(world)[change])
+    assert (found["sea"] > 0) == ("lake" in changes_of_sink(world)[change])
 
 
 @pytest.mark.parametrize("at", ["IntentCreated", "FileWritten"])
-def test_a_worker_of_the_old_definition_that_wakes_up_doubles_nothing(make_world, at):
+def test_a_frozen_worker_of_the_old_definition_writes_nothing_twice_when_it_wakes(make_world, at):
     world = make_world(1, s3=True)
     world.produce(400)
     old = world.start(world.pipeline("old"), "--at", at, "--signal", "STOP")
     old.until_frozen()
-    new = world.start(world.pipeline("new", **elsewhere(world)["moved"]))
+    new = world.start(world.pipeline("new", **changes_of_sink(world)["moved"]))
     new.until(world.committed)
     old.signal(signal.SIGCONT)
     world.produce(200)
@@ -52,7 +52,7 @@ def test_a_worker_of_the_old_definition_that_wakes_up_doubles_nothing(make_world
     world.exact()
 
 
-def test_a_table_gets_the_unit_that_was_begun_for_it_under_another_name(make_world):
+def test_a_unit_begun_for_a_table_is_loaded_after_the_sink_is_renamed(make_world):
     world = make_world(1)
     world.produce(200)
     path = with_table(world, world.pipeline(partition=""))
@@ -60,12 +60,12 @@ def test_a_table_gets_the_unit_that_was_begun_for_it_under_another_name(make_wor
     path.write_text(path.read_text().replace("  - iceberg:\n", "  - iceberg:\n      name: events\n"))
     last = world.start(path, "--once")
     assert last.exit() == 0, last.said()
-    found = of_table(world)
-    assert found.equals(of_files(world))
+    found = rows_in_table(world)
+    assert found.equals(rows_in_files(world))
     assert found.height == found.unique().height > 100
 
 
-def test_a_place_that_is_gone_halts_the_shard_until_it_is_back(make_world):
+def test_a_deleted_bucket_halts_the_shard_until_it_exists_again(make_world):
     world = make_world(1, s3=True)
     world.produce(100)
     world.s3.create_bucket(Bucket=f"{world.bucket}-old")

@@ -1,4 +1,4 @@
-"""The oracle finds what it is there to find: each kind of damage to a good result is a problem."""
+"""The oracle finds every kind of damage to a correct result."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ DAMAGE: dict[str, Callable[[Objects], object]] = {
 
 
 @pytest.fixture
-def good(make_world):
+def sound(make_world):
     world = make_world(1)
     world.produce(300)
     world.finish(world.pipeline())
@@ -63,20 +63,20 @@ def good(make_world):
     return world
 
 
-def test_each_kind_of_damage_is_found(good):
-    truth = read_stream(good.client, good.stream)
+def test_the_oracle_finds_each_kind_of_damage(sound):
+    truth = read_stream(sound.client, sound.stream)
     for what, damage in DAMAGE.items():
-        objects = good.objects()
+        objects = sound.objects()
         damage(objects)
-        assert Oracle(objects, truth, good.stream, (KNOWN,)).judge().problems, what
+        assert Oracle(objects, truth, sound.stream, (KNOWN,)).judge().problems, what
 
 
-def test_other_rows_than_the_definition_makes_are_found(good):
-    assert good.judge(Definition(KNOWN.mark, LARGE.keeps)).problems
+def test_the_oracle_finds_rows_that_the_definition_does_not_give(sound):
+    assert sound.judge(Definition(KNOWN.mark, LARGE.keeps)).problems
 
 
-def test_a_record_that_was_never_read_is_found(good):
-    truth = read_stream(good.client, good.stream)
+def test_the_oracle_finds_a_record_that_was_never_read(sound):
+    truth = read_stream(sound.client, sound.stream)
     shard = next(iter(truth.values()))
     shard.records.append(Record(shard.records[-1].sequence + 1, 0, b"{}", "k"))
-    assert Oracle(good.objects(), truth, good.stream, (KNOWN,)).judge().problems
+    assert Oracle(sound.objects(), truth, sound.stream, (KNOWN,)).judge().problems

@@ -1,4 +1,4 @@
-"""What the service asks of AWS, in good and in bad days, is what `stream iam` allows: nothing more is needed, nothing is allowed in vain.
+"""The calls of the service to AWS, also when something fails, are those that `stream iam` allows: none is missing, none is superfluous.
 
 Loading into Redshift is judged likewise in tests/redshift/campaign_permissions.py.
 """
@@ -38,7 +38,7 @@ MakeWorld = Callable[..., World]
 
 
 class Recorders:
-    """In front of everything that a world's workers talk to."""
+    """Recorders in front of every service that a world's workers call."""
 
     def __init__(self, *recorders: Recorder) -> None:
         self._recorders = recorders
@@ -48,7 +48,7 @@ class Recorders:
         return {each for recorder in self._recorders for each in recorder.seen}
 
     def forget(self) -> None:
-        """What was asked so far."""
+        """Forget the requests so far."""
         for recorder in self._recorders:
             recorder.seen.clear()
 
@@ -77,7 +77,7 @@ def put_kinds(world: World) -> None:
     world.s3.put_object(Bucket=world.bucket, Key="reference/kinds.parquet", Body=table.getvalue())
 
 
-def test_a_worker_that_polls_through_a_crash_and_a_change_of_definition(make_world: MakeWorld) -> None:
+def test_a_polling_worker_needs_exactly_its_policy_through_a_crash_and_a_new_definition(make_world: MakeWorld) -> None:
     world = make_world(2, s3=True)
     put_kinds(world)
     path = world.pipeline(stages=f"{LOOKUP.format(bucket=world.bucket)}\n{MASK}")
@@ -100,8 +100,8 @@ MANAGED = "  - mask: {columns: [note], method: keyed_hash, key: {secrets_manager
 
 
 @pytest.fixture
-def full(make_world: MakeWorld) -> Iterator[tuple[World, Path, Naming]]:
-    """A pipeline that uses whatever it can: fan-out, leases, a reference table, a managed secret, a topic, an object that must be there."""
+def with_every_feature(make_world: MakeWorld) -> Iterator[tuple[World, Path, Naming]]:
+    """A pipeline with every feature that needs permissions: fan-out, leases, a table, a managed secret, a topic, a required object."""
     world = make_world(2, s3=True)
     put_kinds(world)
     url = world.environment["AWS_ENDPOINT_URL_S3"]
@@ -119,7 +119,7 @@ def full(make_world: MakeWorld) -> Iterator[tuple[World, Path, Naming]]:
 
 
 def stopped_by_dead_letters(world: World, path: Path) -> None:
-    """A worker of the same pipeline whose records are all bad: its shards halt, and it tells."""
+    """A worker of the same pipeline whose records are all bad: its shards halt, and it sends notifications."""
     strict = path.with_name("strict.yaml")
     strict.write_text(path.read_text().replace("min_records: 100000", "min_records: 10"))
     world.put_all([b'{"other": 1}'] * 60)
@@ -139,8 +139,10 @@ COMMANDS = (
 )
 
 
-def test_a_fleet_with_everything_that_a_pipeline_can_use(full: tuple[World, Path, Naming], monkeypatch: pytest.MonkeyPatch) -> None:
-    world, path, naming = full
+def test_a_pipeline_that_uses_every_feature_needs_exactly_its_policy(
+    with_every_feature: tuple[World, Path, Naming], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, path, naming = with_every_feature
     document = granted(path)
     with recorded(world, naming) as recorders:
         first = world.start(path)
@@ -172,10 +174,10 @@ def test_a_fleet_with_everything_that_a_pipeline_can_use(full: tuple[World, Path
     }
 
 
-def test_who_asks_how_a_stream_stands_needs_what_the_role_reader_may(
-    full: tuple[World, Path, Naming], monkeypatch: pytest.MonkeyPatch
+def test_complete_and_shards_need_exactly_the_policy_of_the_reader_role(
+    with_every_feature: tuple[World, Path, Naming], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world, path, naming = full
+    world, path, naming = with_every_feature
     with recorded(world, naming) as recorders:
         world.produce(60)
         world.finish(path)
@@ -196,7 +198,7 @@ def test_who_asks_how_a_stream_stands_needs_what_the_role_reader_may(
     judge(granted(path, Role.READER), recorders.seen)
 
 
-def test_a_table_that_is_missing_is_made_with_the_right_of_the_role_bootstrap(make_world: MakeWorld) -> None:
+def test_creating_a_missing_lease_table_needs_the_bootstrap_role(make_world: MakeWorld) -> None:
     world = make_world(1, s3=True)
     path = world.pipeline()
     path.write_text(path.read_text() + f"coordination: {{native: {{table: made-{world.stream}, failover: 3s, look: 300ms}}}}\n")
@@ -223,7 +225,7 @@ state: "s3://{bucket}/state/"
 """
 
 
-def test_a_run_over_objects_needs_what_the_role_backfill_may(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_over_objects_needs_exactly_the_policy_of_the_backfill_role(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     world = make_world(1, s3=True)
     for number in range(4):
         lines = "\n".join(json.dumps({"id": number * 10 + at, "kind": "a"}) for at in range(10))

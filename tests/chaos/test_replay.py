@@ -44,7 +44,7 @@ def ids(world, lake="lake"):
     return rows(world, lake)["id"].sort().to_list()
 
 
-def good(numbers):
+def valid_records(numbers):
     return [json.dumps({"id": n, "kind": "a", "value": n}).encode() for n in numbers]
 
 
@@ -59,7 +59,7 @@ def run(world, path, reading, monkeypatch, namespace=None):
 
 
 def moment_between():
-    """A moment after everything so far and before everything to come, in whole milliseconds."""
+    """A moment, in whole milliseconds, after everything put so far and before everything put later."""
     begun = time.time_ns() // 1_000_000
     while time.time_ns() // 1_000_000 <= begun + 1:
         pass
@@ -69,7 +69,7 @@ def moment_between():
     return datetime.fromtimestamp(between / 1000, UTC)
 
 
-def test_once_ends_when_what_is_there_is_committed_and_goes_on_from_there_the_next_time(world):
+def test_a_run_with_once_ends_when_all_is_committed_and_the_next_one_continues(world):
     world.produce(150)
     for more in (0, 90):
         world.produce(more)
@@ -78,7 +78,7 @@ def test_once_ends_when_what_is_there_is_committed_and_goes_on_from_there_the_ne
         world.exact()
 
 
-def test_once_follows_a_reshard(world):
+def test_a_run_with_once_follows_a_reshard(world):
     world.produce(60)
     world.split()
     world.produce(60)
@@ -89,12 +89,12 @@ def test_once_follows_a_reshard(world):
 
 
 @pytest.mark.parametrize("shards", [2])
-def test_a_range_before_the_start_of_the_live_pipeline_fills_in_what_it_did_not_read(make_world, shards, monkeypatch):
+def test_a_range_before_the_live_start_adds_only_what_was_not_read(make_world, shards, monkeypatch):
     world = make_world(shards)
     begin = moment_between()
-    world.put_all(good(range(40)))
+    world.put_all(valid_records(range(40)))
     between = moment_between()
-    world.put_all(good(range(40, 80)))
+    world.put_all(valid_records(range(40, 80)))
     path = world.pipeline(start=f"{{at_timestamp: {between.isoformat()}}}", min_records=100_000)
     window = Reading(window=Window(begin, between))
     refused = run(world, path, window, monkeypatch)
@@ -111,12 +111,12 @@ def test_a_range_before_the_start_of_the_live_pipeline_fills_in_what_it_did_not_
     assert "--namespace" in overlapping.error
 
 
-def test_a_range_in_a_namespace_lies_beside_the_live_output(world, monkeypatch):
-    world.put_all(good(range(40)))
+def test_a_range_in_a_namespace_is_written_beside_the_live_output(world, monkeypatch):
+    world.put_all(valid_records(range(40)))
     begin = moment_between()
-    world.put_all(good(range(40, 80)))
+    world.put_all(valid_records(range(40, 80)))
     end = moment_between()
-    world.put_all(good(range(80, 120)))
+    world.put_all(valid_records(range(80, 120)))
     path = world.pipeline()
     assert run(world, path, Reading(once=True), monkeypatch).code == 0
     window = Reading(window=Window(begin, end), disjoint=True)
@@ -125,15 +125,15 @@ def test_a_range_in_a_namespace_lies_beside_the_live_output(world, monkeypatch):
     assert ids(world, "lake-try") == list(range(40, 80))
 
 
-def test_a_range_that_the_stream_has_dropped_is_refused(world, monkeypatch):
-    world.put_all(good(range(3)))
+def test_a_range_that_has_expired_from_the_stream_is_refused(world, monkeypatch):
+    world.put_all(valid_records(range(3)))
     window = Window(datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 1, 2, tzinfo=UTC))
     end = run(world, world.pipeline(), Reading(window=window, disjoint=True), monkeypatch, namespace="old")
     assert end.code == 1
     assert "it has dropped some by age" in end.error
 
 
-def test_a_range_that_has_not_ended_yet_is_refused_and_not_waited_for(world, monkeypatch):
+def test_a_range_in_the_future_is_refused_and_not_waited_for(world, monkeypatch):
     path = world.pipeline()
     world.produce(10)
     begin = moment_between()
@@ -145,8 +145,8 @@ def test_a_range_that_has_not_ended_yet_is_refused_and_not_waited_for(world, mon
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_redrive_that_is_killed_is_finished_by_the_next_one_and_doubles_nothing(make_world, point, monkeypatch):
-    """The wrong definition refuses what has no value; the right one, killed half-way, must end as if it had run all along."""
+def test_a_killed_redrive_is_finished_by_the_next_one_without_duplicates(make_world, point, monkeypatch):
+    """The wrong definition rejects records without a value; the right one, killed half-way, must end as if it had never been wrong."""
     world = make_world(2)
     world.put_all([json.dumps({"id": n, "kind": "ab"[n % 2], "value": None if n % 3 == 0 else n}).encode() for n in range(120)])
     right = world.pipeline("right", keep="id >= 0")
@@ -169,9 +169,9 @@ def test_a_redrive_that_is_killed_is_finished_by_the_next_one_and_doubles_nothin
 
 
 @pytest.mark.parametrize("point", ["FileWritten:1", "FileWritten:2", "ManifestSealed:1"])
-def test_a_unit_of_two_sinks_is_whole_in_both_whenever_its_worker_dies(make_world, point):
+def test_a_unit_of_two_sinks_is_complete_in_both_after_its_worker_dies(make_world, point):
     world = make_world(1)
-    world.put_all(good(range(60)))
+    world.put_all(valid_records(range(60)))
     path = world.pipeline()
     other = '  - s3: {name: other, url: "file:other/", format: ndjson, compression: none}\nflush'
     path.write_text(path.read_text().replace("flush", other, 1))
@@ -185,7 +185,7 @@ def test_a_unit_of_two_sinks_is_whole_in_both_whenever_its_worker_dies(make_worl
             assert {"s3", "other"} <= {file["sink"] for file in manifest["files"]}
 
 
-def test_flights_from_objects_are_the_flights_from_the_stream_row_by_row(world, tmp_path, monkeypatch):
+def test_flights_read_from_objects_equal_flights_read_from_the_stream(world, tmp_path, monkeypatch):
     flights = flights_table().head(1500)
     world.put_all(flights.write_ndjson().encode().splitlines())
     path = world.folder / "flights.yaml"

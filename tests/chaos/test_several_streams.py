@@ -14,7 +14,7 @@ from tests.sealed import another, superseding
 
 
 @pytest.fixture
-def two(world):
+def two_streams(world):
     """The same folder seen as the home of each stream, and a pipeline that reads both."""
     other = replace(world, stream=f"{world.stream}.b", seed=world.seed + 1)
     other.client.create_stream(StreamName=other.stream, ShardCount=1)
@@ -24,7 +24,7 @@ def two(world):
     return world, other, path
 
 
-def exact(*worlds):
+def assert_exact(*worlds):
     outcomes = [world.exact(leftovers=True).outcomes for world in worlds]
     assert [sum(each.values()) for each in outcomes] == [world.put_so_far for world in worlds]
 
@@ -34,8 +34,8 @@ def verified(world, path, *options):
     return result.exit_code, json.loads(result.stdout)
 
 
-def test_both_are_committed_and_a_drain_covers_both(two):
-    left, right, path = two
+def test_both_streams_are_committed_and_drained(two_streams):
+    left, right, path = two_streams
     left.produce(200)
     right.produce(150)
     worker = left.start(path)
@@ -46,26 +46,26 @@ def test_both_are_committed_and_a_drain_covers_both(two):
     right.produce(120)
     worker.until(lambda: left.committed() and right.committed())
     assert worker.drain() == 0, worker.said()
-    exact(left, right)
+    assert_exact(left, right)
     code, reports = verified(left, path)
     assert (code, [(each["stream"], each["verdict"]) for each in reports]) == (0, [(left.stream, "ok"), (right.stream, "ok")])
     assert [sum(shard["records"] for shard in each["shards"]) for each in reports] == [left.put_so_far, right.put_so_far]
 
 
-def test_a_crash_between_intent_and_seal_is_finished_for_both(two):
-    left, right, path = two
+def test_a_crash_between_intent_and_seal_is_recovered_in_both_streams(two_streams):
+    left, right, path = two_streams
     left.produce(200)
     right.produce(200)
     left.crash(path, "IntentCreated:3")
     worker = left.start(path)
     worker.until(lambda: left.committed() and right.committed())
     assert worker.drain() == 0, worker.said()
-    exact(left, right)
+    assert_exact(left, right)
     assert verified(left, path)[0] == 0
 
 
-def test_a_stream_that_goes_away_does_not_stop_the_other(two):
-    left, right, path = two
+def test_deleting_one_stream_does_not_stop_the_other(two_streams):
+    left, right, path = two_streams
     left.produce(100)
     right.produce(100)
     worker = left.start(path)
@@ -80,8 +80,8 @@ def test_a_stream_that_goes_away_does_not_stop_the_other(two):
     left.exact(leftovers=True)
 
 
-def test_what_one_stream_left_over_is_not_taken_for_the_others(two):
-    left, right, path = two
+def test_leftovers_of_one_stream_are_not_attributed_to_the_other(two_streams):
+    left, right, path = two_streams
     left.produce(100)
     right.produce(100)
     worker = left.start(path)
@@ -100,7 +100,7 @@ def test_what_one_stream_left_over_is_not_taken_for_the_others(two):
     assert not leftover.exists()
 
 
-def test_a_pipeline_that_gets_a_second_stream_goes_on(world):
+def test_a_pipeline_continues_when_a_second_stream_is_added(world):
     world.produce(150)
     path = world.pipeline()
     world.finish(path)
@@ -112,13 +112,13 @@ def test_a_pipeline_that_gets_a_second_stream_goes_on(world):
     worker = world.start(path)
     worker.until(lambda: world.committed() and other.committed())
     assert worker.drain() == 0, worker.said()
-    exact(world, other)
+    assert_exact(world, other)
     code, reports = verified(world, path)
     assert (code, [each["verdict"] for each in reports]) == (0, ["ok", "ok"])
 
 
-def test_a_record_is_traced_in_either_stream(two):
-    left, right, path = two
+def test_a_record_can_be_traced_in_either_stream(two_streams):
+    left, right, path = two_streams
     left.produce(30)
     right.produce(30)
     worker = left.start(path)

@@ -1,4 +1,4 @@
-"""One pipeline, two sinks, and one of them stops answering: its unit waits for it, the next ones wait behind, nothing is lost."""
+"""One of two sinks stops answering: its unit waits, the next units wait for that one, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.chaos.conftest import client
 RECORDS = 3000
 
 
-def test_a_sink_that_does_not_answer_holds_up_its_shard_and_loses_nothing(make_world):
+def test_a_sink_that_does_not_answer_delays_its_shard_and_loses_nothing(make_world):
     world = make_world(1)
     with moto() as slow:
         s3 = client("s3", slow.url)
@@ -28,7 +28,7 @@ def test_a_sink_that_does_not_answer_holds_up_its_shard_and_loses_nothing(make_w
         os.kill(slow.pid, signal.SIGSTOP)
         try:
             world.put_all(payloads(50, RECORDS))
-            worker.until(lambda: unfinished(world) == 1)
+            worker.until(lambda: unfinished_units(world) == 1)
             assert world.sealed_units() == sealed
         finally:
             os.kill(slow.pid, signal.SIGCONT)
@@ -40,7 +40,7 @@ def test_a_sink_that_does_not_answer_holds_up_its_shard_and_loses_nothing(make_w
     assert sorted(json.loads(line)["id"] for body in bodies for line in body.splitlines()) == list(range(RECORDS))
 
 
-def unfinished(world):
+def unfinished_units(world):
     return sum(manifest["state"] == "intent" for manifest in world.manifests())
 
 

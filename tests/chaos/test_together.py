@@ -1,4 +1,4 @@
-"""Several workers on one state: leases say who should work, and none of these workers has one."""
+"""Several workers on one state without leases, which would say who works: the log alone must prevent duplicates."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tests.chaos.world import KNOWN, LARGE
 @pytest.mark.parametrize(
     "at", ["UnitCut", "IntentCreated", "IntentCreated:2", "FileWritten", "FileWritten:4", "ManifestSealed", "PageReceived:2"]
 )
-def test_a_worker_that_wakes_up_after_it_was_replaced_changes_nothing(world, at):
+def test_a_frozen_worker_that_was_replaced_changes_nothing_when_it_wakes(world, at):
     world.produce(500)
     path = world.pipeline()
-    zombie = world.start(path, "--at", at, "--signal", "STOP")
-    zombie.until_frozen()
+    frozen = world.start(path, "--at", at, "--signal", "STOP")
+    frozen.until_frozen()
     other = world.start(path)
     other.until(world.committed)
-    zombie.signal(signal.SIGCONT)
+    frozen.signal(signal.SIGCONT)
     world.produce(200)
     other.until(world.committed)
-    assert [zombie.drain(), other.drain()] == [0, 0]
+    assert [frozen.drain(), other.drain()] == [0, 0]
     world.exact()
 
 
-def test_two_workers_at_the_same_time(make_world):
+def test_two_workers_on_the_same_shards_commit_each_record_once(make_world):
     world = make_world(3)
     path = world.pipeline()
     workers = [world.start(path) for _ in range(2)]
@@ -39,7 +39,7 @@ def test_two_workers_at_the_same_time(make_world):
     world.exact()
 
 
-def test_two_workers_that_cannot_make_each_others_bytes(make_world):
+def test_two_workers_whose_bytes_differ_commit_each_record_once(make_world):
     world = make_world(2)
     path = world.pipeline(stages="  - mask: {columns: [note], method: keyed_hash, key: {env: MASK_KEY}}")
     masked = Definition(KNOWN.mark, KNOWN.keeps, masked=frozenset({"note"}))
@@ -54,7 +54,7 @@ def test_two_workers_that_cannot_make_each_others_bytes(make_world):
 SIZE = "  - derive: {size: \"CASE WHEN value > 75 THEN 'large' ELSE 'medium' END\"}"
 
 
-def test_two_definitions_side_by_side(make_world):
+def test_two_definitions_running_side_by_side_commit_each_record_once(make_world):
     world = make_world(2)
     world.produce(300)
     paths = [world.pipeline("old"), world.pipeline("new", keep=LARGE.mark, partition="size", stages=SIZE)]
@@ -67,7 +67,7 @@ def test_two_definitions_side_by_side(make_world):
 
 
 @pytest.mark.parametrize("at", ["IntentCreated", "FileWritten"])
-def test_a_new_definition_finishes_what_the_old_one_began(world, at):
+def test_a_new_definition_finishes_the_unit_that_the_old_one_began(world, at):
     world.produce(400)
     world.crash(world.pipeline("old"), at)
     world.finish(world.pipeline("new", keep=LARGE.mark, partition="size", stages=SIZE))

@@ -1,4 +1,4 @@
-"""What is in a stream, found out with boto3 and nothing of the service: records in order, aggregates taken apart by hand."""
+"""The records of a stream in order, read with boto3 and without any code of the service; aggregates are parsed here."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 _CONTEXT = get_context("forkserver")
 _PATIENCE = 120.0
-"""Seconds after which a process that should have done something is taken for stuck."""
+"""Seconds after which a process that has not done what a test waits for counts as stuck."""
 
 
 def prepare() -> None:
@@ -57,7 +57,7 @@ class Worker:
         return code
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Return once ``condition`` holds; it is looked at again whenever a moment has passed or the process has ended."""
+        """Return once ``condition`` holds, which is checked every 30 ms and when the process has ended."""
         for _ in range(int(_PATIENCE / 0.03)):
             if condition():
                 return
@@ -77,7 +77,7 @@ class Worker:
         return int(self._process.exitcode)
 
     def drain(self) -> int:
-        """SIGTERM, and what came of it."""
+        """Send SIGTERM and wait; the exit code."""
         self.signal(signal.SIGTERM)
         return self.exit()
 
@@ -86,7 +86,7 @@ class Worker:
         self.until(lambda: (Path("/proc") / str(self.pid) / "stat").read_text().rpartition(")")[2].split()[0] == "T")
 
     def end(self) -> None:
-        """Make sure that nothing is left of it."""
+        """Kill the process if it still runs, and free what it holds."""
         self._process.kill()
         self._process.join()
         self._process.close()

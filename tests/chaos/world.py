@@ -1,4 +1,7 @@
-"""One stream, one pipeline, one place for its results, and everything that happens to them."""
+"""One stream, one pipeline and one place for its results, with real worker processes over them.
+
+The stream is the emulator's, which tests/contract/test_kinesis.py holds to kinesis-local; S3 is moto's.
+"""
 
 from __future__ import annotations
 
@@ -91,13 +94,13 @@ class World:
         return json.dumps(row, ensure_ascii=False).encode()
 
     def split(self, which: int = 0) -> None:
-        """Split an open shard in the middle of its hash range: the first, or the one with so many before it."""
+        """Split the open shard at index ``which`` in the middle of its hash range."""
         shard = self.open_shards()[which]
         middle = (int(shard["HashKeyRange"]["StartingHashKey"]) + int(shard["HashKeyRange"]["EndingHashKey"])) // 2
         self.client.split_shard(StreamName=self.stream, ShardToSplit=shard["ShardId"], NewStartingHashKey=str(middle))
 
     def merge(self, which: int = 0) -> None:
-        """Merge two open shards that touch: the first two, or those with so many before them."""
+        """Merge the open shards at the indices ``which`` and ``which + 1``."""
         left, right = self.open_shards()[which : which + 2]
         self.client.merge_shards(StreamName=self.stream, ShardToMerge=left["ShardId"], AdjacentShardToMerge=right["ShardId"])
 
@@ -117,7 +120,7 @@ class World:
         self._faults("POST", json.dumps(script).encode())
 
     def faults_left(self) -> list[dict[str, Any]]:
-        """Faults of this stream that have not come true yet."""
+        """Scripted faults of this stream that have not happened yet."""
         return [fault for fault in json.loads(self._faults("GET")) if fault["stream"] == self.stream]
 
     def _faults(self, method: str, body: bytes | None = None) -> bytes:
@@ -157,7 +160,7 @@ class World:
     def crash(self, path: Path, at: str, **environment: str) -> None:
         """Run a worker that must die at the point ``at``."""
         worker = self.start(path, "--at", at, **environment)
-        assert worker.exit() == -9, f"no {at} came:\n{worker.said()}"
+        assert worker.exit() == -9, f"{at} was never reached:\n{worker.said()}"
 
     def finish(self, path: Path, *options: str, **environment: str) -> Worker:
         """Run a worker until everything in the stream is committed, then drain it."""
@@ -167,7 +170,7 @@ class World:
         assert clean(worker.said())
         return worker
 
-    # --- what came of it --------------------------------------------------------------------------------------------------
+    # --- results ----------------------------------------------------------------------------------------------------------
 
     def committed(self) -> bool:
         """Whether the log covers every record put and the end of every closed shard, and every shard's chain has begun."""
@@ -210,12 +213,12 @@ class World:
         whole: bool = True,
         begins: Callable[[Record], bool] = lambda _: True,
     ) -> Judgement:
-        """What the oracle says."""
+        """The oracle's judgement of all objects against all records."""
         truth = read_stream(self.client, self.stream)
         return Oracle(self.objects(), truth, self.stream, definitions or (KNOWN,), leftovers=leftovers, whole=whole, begins=begins).judge()
 
     def exact(self, *definitions: Definition, **options: Any) -> Judgement:
-        """Assert that nothing is wrong."""
+        """Assert that the oracle finds nothing wrong."""
         verdict = self.judge(*definitions, **options)
         assert not verdict.problems, f"seed {self.seed}:\n" + "\n".join(verdict.problems[:20])
         return verdict

@@ -1,4 +1,4 @@
-"""An S3 that answers over HTTP, in this process."""
+"""moto's S3 over HTTP in this process, and credentials for it."""
 
 from __future__ import annotations
 

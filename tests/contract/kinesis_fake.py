@@ -1,4 +1,7 @@
-"""A few shards behind the real Kinesis JSON protocol, with scripted answers: just enough to try the source."""
+"""A few shards behind the real Kinesis JSON protocol, with faults and odd answers by script: what tests of the source need.
+
+test_kinesis_fake.py holds it to the emulator (positions, ends of shards, lists, retention), which test_kinesis.py holds to kinesis-local.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ FULL = 2**128 - 1
 
 
 class JumpingClock:
-    """Time that passes at once whenever somebody sleeps."""
+    """Time that passes only in ``sleep``, and there at once; ``pauses`` keeps how long each was."""
 
     def __init__(self) -> None:
         self.passed = 0.0
@@ -43,6 +46,8 @@ class _Turn:
 
 @dataclass
 class FakeRecord:
+    """A record; ``arrival`` in Unix seconds."""
+
     sequence: int
     data: bytes
     key: str
@@ -51,6 +56,8 @@ class FakeRecord:
 
 @dataclass
 class FakeShard:
+    """A shard with hash keys ``first`` to ``last``; its oldest ``trimmed`` records have expired and are gone from ``records``."""
+
     records: list[FakeRecord] = field(default_factory=list)
     parents: tuple[str, ...] = ()
     closed: bool = False
@@ -62,27 +69,32 @@ class FakeShard:
 
 @dataclass
 class FakeKinesis:
+    """One stream. ``asked`` and ``headers`` keep what was requested; the other members make answers odd, each as it says."""
+
     clock: JumpingClock
     shards: dict[str, FakeShard] = field(default_factory=dict)
     faults: deque[tuple[str, int, str]] = field(default_factory=deque)
-    """Operation, status, code: each is given once, to the next call of that operation; status 0 cuts the connection."""
+    """Operation, status and code of errors; each answers the next call of its operation once. Status 0 cuts the connection."""
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     page: int = 3
+    """The most records in an answer of GetRecords."""
     behind: int | None = None
+    """What ``MillisBehindLatest`` says, if not a second for each record that follows."""
     repeat_pages: bool = False
+    """Whether each page begins with the last record of the page before it."""
     empty: int = 0
-    """So many answers to who asks for a single record have none, although there is one further on."""
+    """How many more answers to requests for a single record are empty although records follow."""
     says_how_far: bool = True
     """Whether answers have ``MillisBehindLatest``, which the API's model does not require."""
     overlap: int = 0
-    """So many shards at the end of a page of ListShards come once more at the beginning of the next one."""
+    """How many shards at the end of a page of ListShards are repeated at the beginning of the next page."""
     lies: int = 0
-    """So many times an answer of GetRecords, every other one, says that an open shard has ended, and names nobody who continues it."""
+    """How many more times every other answer of GetRecords says that an open shard has ended, without child shards."""
     url: str = ""
 
     def expire(self, shard_id: str, count: int) -> None:
-        """The oldest ``count`` records of the shard have reached their age."""
+        """Remove the oldest ``count`` records of the shard, as at the end of the retention period."""
         del self.shards[shard_id].records[:count]
         self.shards[shard_id].trimmed += count
 
@@ -91,9 +103,7 @@ class FakeKinesis:
         arrival = self.clock.now().timestamp() - age
         made = []
         for body in bodies:
-            sequence = BASE + 1000 * len(shard.records) + 7
-            if shard.records:
-                sequence = shard.records[-1].sequence + 1000
+            sequence = BASE + 1000 * (shard.trimmed + len(shard.records)) + 7
             shard.records.append(FakeRecord(sequence, body, key, arrival))
             made.append(sequence)
         return made

@@ -1,4 +1,4 @@
-"""The Kinesis implementations that must behave alike: our emulator, and npm kinesis-local as an opinion from outside."""
+"""The two Kinesis implementations that must behave alike: our emulator, and npm kinesis-local as an independent one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The list of behaviours, filled by the modules beside it, and what they share."""
+"""The list of behaviours that every Kinesis must have, filled by records.py and streams.py, and what these share."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ HALF = 2**127
 
 
 def behaviour(check: Callable[[Peer], None]) -> Callable[[Peer], None]:
+    """Add ``check`` to the list."""
     BEHAVIOURS[check.__name__] = check
     return check
 
 
 def refused(code: str, call: Callable[..., Any], **arguments: Any) -> None:
+    """Assert that the call is refused with that error code and status 400."""
     with pytest.raises(ClientError) as caught:
         call(**arguments)
     assert caught.value.response["Error"]["Code"] == code

@@ -1,4 +1,4 @@
-"""Credentials, secrets and topics where whoever is asked answers wrongly, over real HTTP."""
+"""Credentials, secrets and topics when their services answer wrongly, over real HTTP."""
 
 import asyncio
 import traceback
@@ -27,7 +27,7 @@ TOPIC = "arn:aws:sns:us-east-1:111122223333:alarms"
 
 @asynccontextmanager
 async def answering(*answers):
-    """Gives the n-th request the n-th of ``answers`` (status and text), the last one for ever; its URL."""
+    """The URL of a server that answers the n-th request with the n-th of ``answers`` (status and text), and later ones with the last."""
     left = list(answers)
 
     async def answer(request):
@@ -83,7 +83,7 @@ async def credentials(monkeypatch, variable, *answers):
         ),
     ],
 )
-def test_what_sts_says_of_a_role_is_told_with_the_role_and_a_remedy(irsa, monkeypatch, code, kind, words):
+def test_an_error_of_sts_is_reported_with_the_role_and_a_remedy(irsa, monkeypatch, code, kind, words):
     with pytest.raises(kind) as found:
         asyncio.run(credentials(monkeypatch, "AWS_ENDPOINT_URL_STS", (400, refusal(code))))
     assert f"sts:AssumeRoleWithWebIdentity on arn:aws:iam::111122223333:role/flights (region us-east-1, for credentials) {words}" in str(
@@ -92,7 +92,7 @@ def test_what_sts_says_of_a_role_is_told_with_the_role_and_a_remedy(irsa, monkey
 
 
 @pytest.mark.parametrize("answer", ["", "<html>a proxy</html>", CUT_SHORT])
-def test_an_answer_of_sts_that_cannot_be_read_may_be_better_next_time_and_is_shown_to_nobody(irsa, monkeypatch, capfd, answer):
+def test_an_unreadable_answer_of_sts_is_retryable_and_never_shown(irsa, monkeypatch, capfd, answer):
     with pytest.raises(AwsRetryable, match=r"^AWS credentials could not be had: what was answered is not as documented") as found:
         asyncio.run(credentials(monkeypatch, "AWS_ENDPOINT_URL_STS", (200, answer)))
     assert KEY not in "".join(traceback.format_exception(found.value))
@@ -102,13 +102,13 @@ def test_an_answer_of_sts_that_cannot_be_read_may_be_better_next_time_and_is_sho
 @pytest.mark.parametrize(
     "answer", ["{}", "[]", '{"AccessKeyId":"a","SecretAccessKey":"b","Token":"c","Expiration":"2020-01-01T00:00:00Z"}']
 )
-def test_an_agent_of_pod_identity_that_gives_no_keys_is_asked_again(pod, monkeypatch, answer):
+def test_a_pod_identity_agent_that_gives_no_keys_is_retryable(pod, monkeypatch, answer):
     monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(pod))
     with pytest.raises(AwsRetryable, match=r"^AWS credentials could not be had"):
         asyncio.run(credentials(monkeypatch, "AWS_CONTAINER_CREDENTIALS_FULL_URI", (200, answer)))
 
 
-def test_keys_that_are_still_good_are_used_while_they_cannot_be_renewed_and_nothing_is_printed(irsa, monkeypatch, capfd):
+def test_valid_keys_are_used_while_their_renewal_fails_and_nothing_is_printed(irsa, monkeypatch, capfd):
     soon = (SystemClock().now() + timedelta(minutes=12)).strftime("%Y-%m-%dT%H:%M:%SZ")
     whole = (
         '<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult>'
@@ -137,7 +137,7 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("text", ["", "[]", "{}", f"<html>{KEY}</html>", f'{{"SecretString": "{KEY}', f"<A><B>{KEY}"])
-def test_an_answer_that_is_none_of_the_service_may_be_better_next_time(aws_env, call, text):
+def test_an_undocumented_answer_is_retryable(aws_env, call, text):
     async def run():
         async with answering((200, text)) as url:
             names = ("sns", "secretsmanager", "sts")
@@ -149,7 +149,7 @@ def test_an_answer_that_is_none_of_the_service_may_be_better_next_time(aws_env, 
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_credentials_that_sts_refuses_are_told_as_such_whatever_is_called(irsa, monkeypatch, call):
+def test_credentials_refused_by_sts_are_reported_as_such_by_every_call(irsa, monkeypatch, call):
     async def run():
         async with answering((403, refusal("AccessDenied"))) as url:
             monkeypatch.setenv("AWS_ENDPOINT_URL", url)
@@ -159,7 +159,7 @@ def test_credentials_that_sts_refuses_are_told_as_such_whatever_is_called(irsa, 
         asyncio.run(run())
 
 
-def test_a_clock_that_is_off_is_named(aws_env):
+def test_a_skewed_clock_is_reported(aws_env):
     async def answer(request):
         await request.read()
         day = "Mon, 01 Jan 2024 00:00:00 GMT"

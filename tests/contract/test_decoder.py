@@ -40,7 +40,7 @@ def plain(frame):
 
 
 @every_decoder
-def test_the_example_holds(decoder):
+def test_the_example_gives_the_rows_it_shows(decoder):
     config, schema, records = example(decoder)
     frame = raw_frame(records)
     applied = config.bound(schema)(frame)
@@ -50,7 +50,7 @@ def test_the_example_holds(decoder):
 
 
 @every_decoder
-def test_nothing_gives_nothing_as_declared(decoder):
+def test_no_records_give_no_rows_with_the_declared_columns(decoder):
     config, schema, _ = example(decoder)
     applied = config.bound(schema)(raw_frame([]))
     assert applied.frame.is_empty()
@@ -59,7 +59,7 @@ def test_nothing_gives_nothing_as_declared(decoder):
 
 @every_decoder
 @pytest.mark.parametrize("junk", [b"", b"\xff\xfe", b"{", b"[1]", b"\x00" * 40, b"null", b'{"a":'], ids=repr)
-def test_junk_among_good_records_harms_nothing_but_itself(decoder, junk):
+def test_junk_records_do_not_change_the_good_ones_around_them(decoder, junk):
     config, schema, records = example(decoder)
     chain = compile_chain(config, schema, [], Resources(), ticks())
     clean = chain.run(batch(records), "s")
@@ -70,7 +70,7 @@ def test_junk_among_good_records_harms_nothing_but_itself(decoder, junk):
 
 
 @every_decoder
-def test_twice_is_the_same_and_the_input_stays(decoder):
+def test_decoding_twice_gives_the_same_and_leaves_the_input_unchanged(decoder):
     config, schema, records = example(decoder)
     frame = raw_frame([*records, b"{", *records])
     before = frame.clone()
@@ -80,7 +80,7 @@ def test_twice_is_the_same_and_the_input_stays(decoder):
 
 
 @every_decoder
-def test_records_can_be_compressed(decoder):
+def test_compressed_records_give_the_same_rows(decoder):
 
     config, schema, records = example(decoder)
     packed = decoder.model_validate({**config.model_dump(mode="json", by_alias=True), "compression": "gzip"})
@@ -89,11 +89,11 @@ def test_records_can_be_compressed(decoder):
 
 
 @every_decoder
-def test_it_explains_itself(decoder):
+def test_the_decoder_and_each_option_have_a_description(decoder):
     assert decoder.__doc__
     for name, field in decoder.model_fields.items():
         assert field.description, f"{decoder.name}.{name} has no description"
 
 
-def test_names_are_sorted():
+def test_decoders_are_listed_in_alphabetical_order():
     assert list(DECODERS) == sorted(DECODERS)

@@ -41,7 +41,7 @@ def encryption(client: Any) -> dict[str, tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("bucket_key", [True, False])
-def test_every_way_to_write_names_the_key(client: Any, bucket_key: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kind_of_write_names_the_kms_key(client: Any, bucket_key: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "_PART_BYTES", 5 * 2**20)
 
     async def write() -> None:
@@ -60,7 +60,7 @@ def test_every_way_to_write_names_the_key(client: Any, bucket_key: bool, monkeyp
     assert found == {f"{bucket_key}/{name}": ("aws:kms", KEY, bucket_key) for name in ("made", "once", "put")}
 
 
-def test_state_files_dead_letters_and_ledger_are_encrypted(client: Any, tmp_path: Path) -> None:
+def test_data_files_state_dead_letters_and_ledger_are_encrypted(client: Any, tmp_path: Path) -> None:
     place = Place(tmp_path, {"more": f'encryption: {{kms_key: "{KEY}"}}'})
     place.lines("a.json", range(50), render=lambda number: "{broken" if number % 10 == 3 else json.dumps(row(number)))
     remote = place.text().replace('"file:./lake"', '"s3://encrypted/run/lake/"').replace('"file:./state"', '"s3://encrypted/run/state/"')

@@ -1,4 +1,4 @@
-"""A sample of a shard is spread over the time that is asked about, stays within its bound, and leaves other readers their calls."""
+"""A sample of a shard is spread over the requested time, stays within its limit, and leaves other readers enough calls."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class World:
         await (await self.client.post(operation, "s", members)).read()
 
     async def put(self, seconds: int, each: int, size: int = 10) -> None:
-        """So many records in each of so many seconds, each with its number as its payload."""
+        """Put records in each second of a period, with their numbers as payloads."""
         for second in range(seconds):
             for at in range(0, each, 50):
                 numbers = range(second * each + at, second * each + min(each, at + 50))
@@ -72,7 +72,7 @@ def numbers(found: Excerpt) -> list[int]:
     return [int(value) for page in found.pages for value in page[DATA]]
 
 
-def test_everything_is_read_where_it_fits_and_nothing_twice(aws_env: None) -> None:
+def test_a_sample_that_fits_reads_every_record_once(aws_env: None) -> None:
     async def body(world: World) -> None:
         await world.put(10, 10)
         found = await world.read(5, 10)
@@ -82,7 +82,7 @@ def test_everything_is_read_where_it_fits_and_nothing_twice(aws_env: None) -> No
     run(body)
 
 
-def test_a_page_that_reaches_into_the_next_part_covers_its_own(aws_env: None) -> None:
+def test_a_page_that_reaches_into_the_next_part_covers_its_own_part(aws_env: None) -> None:
     async def body(world: World) -> None:
         await world.put(10, 5)
         found = await world.read(5, 10)
@@ -91,7 +91,7 @@ def test_a_page_that_reaches_into_the_next_part_covers_its_own(aws_env: None) ->
     run(body)
 
 
-def test_a_part_of_the_time_is_read_and_says_how_much(aws_env: None) -> None:
+def test_a_partial_sample_reports_how_much_time_it_covers(aws_env: None) -> None:
     async def body(world: World) -> None:
         size = 8 * 1024
         await world.put(10, 100, size)
@@ -104,7 +104,7 @@ def test_a_part_of_the_time_is_read_and_says_how_much(aws_env: None) -> None:
     run(body)
 
 
-def test_what_arrived_before_and_after_is_left_out(aws_env: None) -> None:
+def test_records_before_and_after_the_window_are_left_out(aws_env: None) -> None:
     async def body(world: World) -> None:
         await world.put(10, 3)
         world.begin += timedelta(seconds=2)
@@ -122,7 +122,7 @@ def test_calls_are_a_second_apart(aws_env: None) -> None:
     run(body, throttle=True)
 
 
-def test_empty_answers_are_followed_up_to_as_many_as_may_bring_records(aws_env: None) -> None:
+def test_empty_answers_are_followed_up_to_a_limit(aws_env: None) -> None:
     async def body(world: World) -> None:
         await world.put(4, 2)
         world.emulator.faults.add(Fault(Action.EMPTY_PAGE, "GetRecords", times=2))
@@ -135,7 +135,7 @@ def test_empty_answers_are_followed_up_to_as_many_as_may_bring_records(aws_env: 
     run(body)
 
 
-def test_a_refused_call_is_made_again_and_in_the_end_what_was_read_so_far_counts(aws_env: None) -> None:
+def test_a_refused_call_is_repeated_and_after_that_the_partial_sample_counts(aws_env: None) -> None:
     async def body(world: World) -> None:
         await world.put(4, 2)
         world.emulator.faults.add(Fault(Action.THROTTLE, "GetRecords", times=3))
@@ -148,7 +148,7 @@ def test_a_refused_call_is_made_again_and_in_the_end_what_was_read_so_far_counts
     run(body)
 
 
-def test_a_shard_that_is_closed_is_read_to_its_end(aws_env: None) -> None:
+def test_a_closed_shard_is_read_to_its_end(aws_env: None) -> None:
     async def body(world: World) -> None:
         await world.put(2, 2)
         await world.call("SplitShard", StreamName="s", ShardToSplit=S0, NewStartingHashKey=str(2**127))
@@ -158,7 +158,7 @@ def test_a_shard_that_is_closed_is_read_to_its_end(aws_env: None) -> None:
     run(body)
 
 
-def test_a_missing_stream_is_no_empty_sample(aws_env: None) -> None:
+def test_a_missing_stream_is_an_error_and_not_an_empty_sample(aws_env: None) -> None:
     async def body(world: World) -> None:
         await world.call("DeleteStream", StreamName="s")
         world.clock.passed += 60.0
@@ -177,8 +177,8 @@ def test_a_missing_stream_is_no_empty_sample(aws_env: None) -> None:
         ({"StreamModeDetails": {"StreamMode": "ON_DEMAND"}}, True),
     ],
 )
-def test_a_stream_that_does_not_say_its_mode_is_provisioned(aws_env: None, details: dict[str, Any], on_demand: bool) -> None:
-    class Telling(FakeKinesis):
+def test_a_stream_that_does_not_give_its_mode_counts_as_provisioned(aws_env: None, details: dict[str, Any], on_demand: bool) -> None:
+    class FakeKinesisWithDetails(FakeKinesis):
         def DescribeStreamSummary(self, body: dict[str, Any]) -> Any:  # noqa: N802
             answer = super().DescribeStreamSummary(body)
             answer["StreamDescriptionSummary"] |= details
@@ -186,7 +186,7 @@ def test_a_stream_that_does_not_say_its_mode_is_provisioned(aws_env: None, detai
 
     async def main() -> None:
         async with AsyncExitStack() as stack:
-            fake = await stack.enter_async_context(serving(Telling(JumpingClock())))
+            fake = await stack.enter_async_context(serving(FakeKinesisWithDetails(JumpingClock())))
             client = await stack.enter_async_context(open_kinesis(AwsSession(region="eu-west-1", endpoints={"kinesis": fake.url})))
             assert (await client.describe_stream_summary("s")).on_demand is on_demand
 

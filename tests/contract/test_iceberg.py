@@ -1,4 +1,4 @@
-"""The Iceberg warehouse over a catalog in SQLite and files in a directory: what PyIceberg makes is what any engine reads."""
+"""The Iceberg warehouse with a catalog in SQLite and files in a directory; other engines read what PyIceberg writes."""
 
 import asyncio
 import sqlite3
@@ -109,14 +109,14 @@ def test_it_keeps_the_promises_of_a_warehouse(place, behaviour):
     asyncio.run(behaviour(place.bench()))
 
 
-def test_files_are_the_tables_own_so_nothing_may_go(place):
+def test_files_belong_to_the_table_so_none_may_be_removed(place):
     bench = place.bench()
     load(bench, link_of(bench, rows({"n": [1]})))
     assert asyncio.run(bench.warehouse.positions_before(datetime(2100, 1, 1, tzinfo=UTC))) == {}
     assert place.frame().height == 1
 
 
-def test_a_commit_whose_answer_was_lost_is_not_made_twice(place, monkeypatch):
+def test_a_commit_whose_reply_was_lost_is_not_repeated(place, monkeypatch):
     bench = place.bench()
     link = link_of(bench, rows({"n": [1, 2, 3]}))
     asyncio.run(bench.warehouse.fit(link.layout))
@@ -135,7 +135,7 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(place, monkeypatch):
     assert place.frame().height == 3
 
 
-def test_of_two_loaders_that_know_the_same_state_one_commits(place, monkeypatch):
+def test_of_two_loaders_in_the_same_state_exactly_one_commits(place, monkeypatch):
     """The second has read the table before the first commits; PyIceberg itself would add the files again."""
     one, two = place.bench(), place.bench()
     link = link_of(one, rows({"n": [1, 2, 3]}))
@@ -155,7 +155,7 @@ def test_of_two_loaders_that_know_the_same_state_one_commits(place, monkeypatch)
     assert len(place.read().snapshots()) == 1
 
 
-def test_another_writers_commit_in_between_costs_an_attempt_and_its_rows_stay(place, monkeypatch):
+def test_a_concurrent_commit_costs_one_attempt_and_keeps_the_other_writers_rows(place, monkeypatch):
     bench = place.bench(lineage=False)
     load(bench, link_of(bench, rows({"n": [1]}), 0, 10))
     commit, first = SqlCatalog.commit_table, []
@@ -175,7 +175,7 @@ def test_another_writers_commit_in_between_costs_an_attempt_and_its_rows_stay(pl
     assert sorted(place.frame()["n"]) == [1, 2, 100]
 
 
-def test_streams_and_applications_have_accounts_of_their_own_in_one_table(place):
+def test_each_stream_and_application_has_its_own_positions_in_a_shared_table(place):
     bench = place.bench()
     link = link_of(bench, rows({"n": [1]}))
     load(bench, link)
@@ -186,7 +186,7 @@ def test_streams_and_applications_have_accounts_of_their_own_in_one_table(place)
     assert asyncio.run(bench.warehouse.positions()) == {"a": 10}
 
 
-def test_a_table_that_was_dropped_is_loaded_from_the_beginning(place):
+def test_a_dropped_table_is_loaded_from_the_beginning(place):
     bench = place.bench()
     link = link_of(bench, rows({"n": [1, 2]}))
     load(bench, link)
@@ -226,7 +226,7 @@ def everything():
     return rows({name: values for name, (values, _) in EVERYTHING.items()}, {name: dtype for name, (_, dtype) in EVERYTHING.items()})
 
 
-def test_values_of_all_types_come_back(place):
+def test_values_of_all_types_are_read_back(place):
     bench = place.bench()
     load(bench, link_of(bench, everything()))
     found = place.frame()
@@ -238,7 +238,7 @@ def test_values_of_all_types_come_back(place):
     assert types["_sequence"] == "string"
 
 
-def test_polars_own_reader_finds_the_same_rows(place, monkeypatch):
+def test_the_native_reader_of_polars_finds_the_same_rows(place, monkeypatch):
     monkeypatch.setenv("POLARS_ICEBERG_PLANNER", "pyiceberg")
     bench = place.bench()
     load(bench, link_of(bench, everything()))
@@ -247,7 +247,7 @@ def test_polars_own_reader_finds_the_same_rows(place, monkeypatch):
         assert found[name].to_list() == values, name
 
 
-def test_new_columns_are_added_and_older_rows_have_none_of_them(place):
+def test_new_columns_are_added_and_are_null_in_older_rows(place):
     bench = place.bench(lineage=False)
     load(bench, link_of(bench, rows({"n": [1]}), 0, 10))
     load(bench, link_of(bench, rows({"n": [2], "more": ["x"]}), 10, 20))
@@ -255,7 +255,7 @@ def test_new_columns_are_added_and_older_rows_have_none_of_them(place):
     assert sorted(place.frame().select("n", "more").iter_rows(), key=str) == [(1, None), (2, "x"), (None, "y")]
 
 
-def test_columns_are_not_added_where_they_must_not_be(place):
+def test_columns_are_not_added_with_evolve_halt(place):
     bench = place.bench()
     load(bench, link_of(bench, rows({"n": [1]})))
     strict = place.bench(evolve="halt")
@@ -263,7 +263,7 @@ def test_columns_are_not_added_where_they_must_not_be(place):
         load(strict, link_of(strict, rows({"n": [2], "more": ["x"]}), 10, 20))
 
 
-def test_a_type_that_the_table_cannot_take_stops_all_loads_and_says_so(place):
+def test_an_incompatible_type_stops_all_loads_with_an_error(place):
     bench = place.bench()
     load(bench, link_of(bench, rows({"n": [1]})))
     with pytest.raises(LoadFailed, match="cannot take these columns") as caught:
@@ -271,7 +271,7 @@ def test_a_type_that_the_table_cannot_take_stops_all_loads_and_says_so(place):
     assert caught.value.failure is Failure.SETUP
 
 
-def test_a_wider_type_is_taken_and_a_narrower_one_fits(place):
+def test_a_column_is_widened_and_narrower_values_still_fit(place):
     bench = place.bench(lineage=False)
     load(bench, link_of(bench, rows({"n": [1]}, {"n": pl.Int32()}), 0, 10))
     load(bench, link_of(bench, rows({"n": [2**40]}, {"n": pl.Int64()}), 10, 20))
@@ -279,7 +279,7 @@ def test_a_wider_type_is_taken_and_a_narrower_one_fits(place):
     assert sorted(place.frame()["n"]) == [1, 3, 2**40]
 
 
-def test_a_table_is_not_made_where_it_must_not_be(place):
+def test_a_table_is_not_created_with_create_false(place):
     bench = place.bench(create=False)
     with pytest.raises(LoadFailed, match=r"there is no table lake\.events; create it") as caught:
         load(bench, link_of(bench, rows({"n": [1]})))
@@ -296,7 +296,7 @@ def moments():
 
 
 @pytest.mark.parametrize("fields", [["year(at)"], ["month(at)"], ["day(at)"], ["hour(at)"], ["day(at)", "origin"], ["origin"], ["n"]])
-def test_each_file_has_one_partition_and_engines_prune_by_it(place, fields):
+def test_each_file_has_one_partition_and_engines_can_prune_by_it(place, fields):
     bench = place.bench(partition_by=fields)
     link = link_of(bench, moments())
     load(bench, link)
@@ -313,7 +313,7 @@ def test_each_file_has_one_partition_and_engines_prune_by_it(place, fields):
 
 @pytest.mark.parametrize("text", ["\ud7ff" * 20, "x" * 15 + "\ud7ff" + "tail", "\U0010ffff" * 20])
 @pytest.mark.parametrize("partition_by", [[], ["t"]])
-def test_a_text_that_ends_in_the_last_character_before_a_gap_is_loaded_and_found(place, text, partition_by):
+def test_text_ending_in_the_last_character_before_a_gap_is_loaded_and_found(place, text, partition_by):
     bench = place.bench(partition_by=partition_by, properties={"write.metadata.metrics.column.t": "truncate(4)"})
     load(bench, link_of(bench, rows({"t": [text, "a", None]})))
     assert place.read().scan(row_filter=EqualTo("t", text)).to_arrow().num_rows == 1
@@ -329,13 +329,13 @@ def test_a_text_that_ends_in_the_last_character_before_a_gap_is_loaded_and_found
     ],
     ids=["long text", "NaN in a row group of its own", "NaN among others"],
 )
-def test_no_row_is_passed_over_for_bounds_that_it_is_not_in(place, values, condition):
+def test_column_bounds_never_hide_a_row(place, values, condition):
     bench = place.bench()
     load(bench, link_of(bench, rows(values)))
     assert place.read().scan(row_filter=condition).to_arrow().num_rows == 1
 
 
-def test_a_table_with_a_partition_that_files_do_not_have_is_refused(place):
+def test_a_table_partitioned_differently_from_the_files_is_refused(place):
     bench = place.bench()
     load(bench, link_of(bench, moments()))
     with place.read().update_spec() as update:
@@ -349,7 +349,7 @@ def test_a_table_with_a_partition_that_files_do_not_have_is_refused(place):
     assert place.frame().height == 10
 
 
-def test_files_of_several_days_are_a_matter_of_this_unit_alone(place):
+def test_files_that_span_partitions_are_refused_for_their_unit_alone(place):
     split, whole = place.bench(partition_by=["day(at)"]), place.bench()
     load(split, link_of(split, moments(), 0, 10))
     assert asyncio.run(failure(split, load_of(link_of(whole, moments(), 10, 20)))) is Failure.DATA
@@ -360,7 +360,7 @@ def test_files_of_several_days_are_a_matter_of_this_unit_alone(place):
 
 
 @pytest.mark.parametrize(("values", "refused"), [(["a", None], True), (["a", "b"], True), (["a", "a"], False), ([None, None], False)])
-def test_files_that_were_written_before_the_table_was_partitioned_are_of_one_partition_or_refused(place, values, refused):
+def test_files_staged_before_the_table_was_partitioned_need_a_single_partition(place, values, refused):
     """They wait while the table and the sink get a partition; without this, rows without a value would be found under another one's."""
     before, after = place.bench(), place.bench(partition_by=["origin"])
     load(before, link_of(before, rows({"origin": ["x"]})))
@@ -375,7 +375,7 @@ def test_files_that_were_written_before_the_table_was_partitioned_are_of_one_par
         assert place.frame()["origin"].to_list().count(values[0]) == 2
 
 
-def test_what_may_not_be_done_needs_a_person_and_what_may_pass_does_not(place, monkeypatch):
+def test_a_denied_call_needs_a_person_and_a_lost_connection_is_retryable(place, monkeypatch):
     bench = place.bench()
     link = link_of(bench, rows({"n": [1]}))
     load(bench, link)
@@ -391,7 +391,7 @@ def test_what_may_not_be_done_needs_a_person_and_what_may_pass_does_not(place, m
         assert not isinstance(caught.value, LoadFailed) or caught.value.failure is Failure.SETUP
 
 
-def test_an_account_that_is_missing_or_changed_stops_all_loads(place):
+def test_a_missing_or_edited_positions_file_stops_all_loads(place):
     bench = place.bench()
     load(bench, link_of(bench, rows({"n": [1]})))
     (name,) = [value for key, value in place.read().properties.items() if key == f"{LOADED}flights/events"]
@@ -406,7 +406,7 @@ def test_an_account_that_is_missing_or_changed_stops_all_loads(place):
     assert asyncio.run(bench.warehouse.positions()) == {"a": 10}
 
 
-def test_an_account_that_was_written_when_the_sink_had_another_name_counts(place):
+def test_positions_written_under_an_earlier_name_of_the_sink_count(place):
     bench, renamed = place.bench(), place.table(sink="clicks")
     load(bench, link_of(bench, rows({"n": [1]})))
     assert asyncio.run(renamed.positions()) == {"a": 10}
@@ -414,7 +414,7 @@ def test_an_account_that_was_written_when_the_sink_had_another_name_counts(place
     assert asyncio.run(renamed.positions()) == asyncio.run(bench.warehouse.positions()) == {"a": 20}
 
 
-def test_accounts_of_long_ago_go_and_the_one_that_holds_stays(place):
+def test_old_positions_files_are_removed_and_the_current_one_is_kept(place):
     bench = place.bench()
     for number in range(3):
         load(bench, link_of(bench, rows({"n": [number]}), 10 * number, 10 * number + 10))
@@ -426,7 +426,7 @@ def test_accounts_of_long_ago_go_and_the_one_that_holds_stays(place):
     assert asyncio.run(bench.warehouse.positions()) == {"a": 30}
 
 
-def test_long_names_have_an_account_too(place):
+def test_long_names_fit_into_table_properties(place):
     async def properties():
         return place.catalog
 
@@ -443,7 +443,7 @@ def test_long_names_have_an_account_too(place):
     assert max(map(len, place.read().properties)) <= 255
 
 
-def test_columns_that_require_values_are_refused(place):
+def test_a_table_with_required_columns_is_refused(place):
     from pyiceberg.schema import Schema
     from pyiceberg.types import LongType, NestedField
 
@@ -460,7 +460,7 @@ def test_columns_that_require_values_are_refused(place):
 
 @settings(max_examples=12)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3), st.sampled_from(["fine", "lost", "refused"])), max_size=8))
-def test_whatever_becomes_of_commits_each_row_is_there_once(tmp_path_factory, steps):
+def test_whatever_happens_to_commits_each_row_is_in_the_table_once(tmp_path_factory, steps):
     """A loader that follows the account: what it says is loaded is loaded, and nothing else."""
     place = Place(tmp_path_factory.mktemp("table"))
     bench = place.bench()
@@ -491,14 +491,14 @@ def test_whatever_becomes_of_commits_each_row_is_there_once(tmp_path_factory, st
     assert asyncio.run(place.count()) == expected
 
 
-def test_the_catalog_holds_one_table(place):
+def test_the_catalog_holds_exactly_one_table(place):
     bench = place.bench()
     load(bench, link_of(bench, rows({"n": [1]})))
     with closing(sqlite3.connect(place.catalog["uri"].removeprefix("sqlite:///"))) as connection:
         assert connection.execute("SELECT count(*) FROM iceberg_tables").fetchall() == [(1,)]
 
 
-def test_rows_have_their_number_in_no_file(place):
+def test_the_row_number_is_written_to_no_file(place):
     bench = place.bench()
     load(bench, link_of(bench, rows({"n": [1]})))
     assert ROW not in place.frame().columns

@@ -1,4 +1,4 @@
-"""The Iceberg warehouse over the Glue catalog and S3 of moto, by the real clients, and what these ask for."""
+"""The Iceberg warehouse with moto's Glue catalog and S3, by the real clients, and the permissions that these need."""
 
 import asyncio
 from collections import defaultdict
@@ -77,7 +77,7 @@ def test_it_keeps_the_promises_of_a_warehouse(aws, behaviour):
     asyncio.run(behaviour(bench_of(behaviour.__name__)))
 
 
-def test_what_is_asked_of_glue_is_what_the_policy_allows(aws, monkeypatch):
+def test_calls_to_glue_are_exactly_those_the_policy_allows(aws, monkeypatch):
     asked = defaultdict(set)
     call = botocore.client.BaseClient._make_api_call
 
@@ -103,7 +103,7 @@ def test_what_is_asked_of_glue_is_what_the_policy_allows(aws, monkeypatch):
     assert allowed.resources == tuple(f"arn:aws:glue:*:*:{name}" for name in ("catalog", "database/lake", "table/lake/events"))
 
 
-def test_a_database_that_is_missing_is_made_or_its_denial_told(aws, monkeypatch):
+def test_a_missing_database_is_created_or_the_denial_reported(aws, monkeypatch):
     call = botocore.client.BaseClient._make_api_call
 
     def denied(self, operation, given):
@@ -123,7 +123,7 @@ def test_a_database_that_is_missing_is_made_or_its_denial_told(aws, monkeypatch)
     asyncio.run(run())
 
 
-def test_keys_that_changed_are_used_and_a_catalog_is_not_opened_for_those_that_have_not(aws, monkeypatch):
+def test_renewed_keys_reopen_the_catalog_and_unchanged_keys_do_not(aws, monkeypatch):
     bench = bench_of("renewed")
     opened, keys = [], iter(["first", "first", "second"])
 

@@ -19,7 +19,7 @@ from stream.worker.warehouse import LoadFailed
 
 
 async def asked(answer):
-    """What a table's state is by a catalog that gives its configuration and then does what ``answer`` does."""
+    """The state of a table, asked of a catalog that gives its configuration and then answers as ``answer`` does."""
     asked_last = asyncio.Event()
 
     async def serve(request):
@@ -43,19 +43,19 @@ async def asked(answer):
         await runner.cleanup()
 
 
-def saying(status, body):
+def answering(status, body):
     async def answer(_request, _end):
         return web.Response(status=status, text=body)
 
     return answer
 
 
-async def nothing(_request, end):
+async def never_answers(_request, end):
     await end.wait()
     return web.Response()
 
 
-async def a_byte(request, end):
+async def answers_one_byte(request, end):
     response = web.StreamResponse(headers={"Content-Length": "100"})
     await response.prepare(request)
     await response.write(b"{")
@@ -63,33 +63,33 @@ async def a_byte(request, end):
     return response
 
 
-@pytest.mark.parametrize("answer", [nothing, a_byte])
-def test_a_catalog_that_says_nothing_is_not_waited_for_for_ever(monkeypatch, answer):
+@pytest.mark.parametrize("answer", [never_answers, answers_one_byte])
+def test_a_catalog_that_never_answers_times_out(monkeypatch, answer):
     monkeypatch.setattr(iceberg_patience, "READ_SECONDS", 0.2)
     with pytest.raises(Retryable, match=r"lake\.events: .*timed out"):
         asyncio.run(asked(answer))
 
 
 @pytest.mark.parametrize(("status", "body"), [(200, "<html>"), (200, "{}"), (429, "{}"), (500, ""), (503, "<html>")])
-def test_an_answer_that_is_none_may_be_better_next_time(status, body):
+def test_an_unusable_answer_is_retryable(status, body):
     with pytest.raises(Retryable, match=r"lake\.events"):
-        asyncio.run(asked(saying(status, body)))
+        asyncio.run(asked(answering(status, body)))
 
 
 @pytest.mark.parametrize(("status", "kind"), [(401, "NotAuthorizedException"), (403, "ForbiddenException"), (400, "BadRequestException")])
 def test_a_refusal_needs_a_person(status, kind):
     with pytest.raises(LoadFailed, match="why not") as found:
-        asyncio.run(asked(saying(status, json.dumps({"error": {"message": "why not", "type": kind, "code": status}}))))
+        asyncio.run(asked(answering(status, json.dumps({"error": {"message": "why not", "type": kind, "code": status}}))))
     assert found.value.failure is Failure.SETUP
 
 
-def test_a_table_that_is_not_there_is_none():
+def test_a_missing_table_is_none():
     body = json.dumps({"error": {"message": "none", "type": "NoSuchTableException", "code": 404}})
-    assert asyncio.run(asked(saying(404, body))) is None
+    assert asyncio.run(asked(answering(404, body))) is None
 
 
 class Silent:
-    """A server that takes connections and never answers; after ``seconds`` it breaks them, so that no test waits for ever."""
+    """A server that accepts connections and never answers; it breaks them after ``seconds``, so that no test waits for ever."""
 
     def __init__(self, seconds):
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -129,7 +129,7 @@ def glue_at(url, **more):
     return CatalogTable(SimpleNamespace(table="lake.events", catalog={"type": "glue"}), "file:///nowhere", properties)
 
 
-def test_a_glue_that_says_nothing_is_not_waited_for_for_ever(silent, monkeypatch):
+def test_a_glue_that_never_answers_times_out(silent, monkeypatch):
     monkeypatch.setattr(iceberg_patience, "READ_SECONDS", 0.1)
     table = glue_at(silent.url, **{"glue.max-retries": "0"})
     with pytest.raises(Retryable, match=r"lake\.events: ReadTimeoutError"):
@@ -137,7 +137,7 @@ def test_a_glue_that_says_nothing_is_not_waited_for_for_ever(silent, monkeypatch
     assert not silent.over.is_set()
 
 
-def test_how_often_glue_is_asked_again_is_bounded_and_a_setting():
+def test_retries_of_glue_are_limited_and_configurable():
     def attempts(**more):
         async def body():
             return await glue_at("http://127.0.0.1:1", **more).ask(lambda catalog: catalog.glue.meta.config.retries)
@@ -148,7 +148,7 @@ def test_how_often_glue_is_asked_again_is_bounded_and_a_setting():
     assert attempts(**{"glue.max-retries": "4"}) == 5
 
 
-def test_the_end_of_the_process_does_not_wait_for_an_answer_that_never_comes(silent):
+def test_shutdown_does_not_wait_for_an_answer_that_never_comes(silent):
     async def asks_and_is_cancelled():
         table = glue_at(silent.url)
         asking = asyncio.ensure_future(table.ask(table.found))
@@ -164,7 +164,7 @@ def test_the_end_of_the_process_does_not_wait_for_an_answer_that_never_comes(sil
     ("asked", "url"),
     [("FIPS", "https://s3-fips.us-east-1.amazonaws.com"), ("DUALSTACK", "https://s3.dualstack.us-east-1.amazonaws.com"), (None, None)],
 )
-def test_files_of_tables_are_reached_where_all_else_on_s3_is(asked, url, aws_env, monkeypatch):
+def test_files_of_tables_use_the_same_s3_endpoint_as_everything_else(asked, url, aws_env, monkeypatch):
     if asked:
         monkeypatch.setenv(f"AWS_USE_{asked}_ENDPOINT", "true")
     config = IcebergSinkConfig.model_validate({"location": "s3://lake/events/", "table": "lake.events"})

@@ -1,4 +1,4 @@
-"""Answers that are none of Kinesis, DynamoDB or the Redshift Data API, as proxies and gateways give them, over real HTTP."""
+"""Responses that proxies and gateways give in place of Kinesis, DynamoDB or the Redshift Data API, over real HTTP."""
 
 import asyncio
 
@@ -48,21 +48,21 @@ async def asked(call, status, text):
 @pytest.mark.parametrize(
     "text", ["", "{}", "[]", "null", "<html>Sign in</html>", '{"Items": null, "Table": 5, "Shards": 1}', '{"Items": [']
 )
-def test_an_accepted_call_with_another_answer_may_be_better_next_time(aws_env, call, text):
+def test_an_undocumented_answer_with_status_200_is_retryable(aws_env, call, text):
     with pytest.raises(AwsRetryable, match=f"^{call} on .* gave an answer that is not as documented"):
         asyncio.run(asked(call, 200, text))
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(("status", "kind"), [(302, AwsFatal), (403, AwsFatal), (407, AwsFatal), (500, AwsRetryable), (503, AwsRetryable)])
-def test_a_status_of_somebody_else_is_told_as_such(aws_env, call, status, kind):
+def test_an_error_page_of_a_proxy_is_reported_with_its_status(aws_env, call, status, kind):
     with pytest.raises(kind, match=f"^{call} on .*: HTTP status {status}: <html>"):
         asyncio.run(asked(call, status, "<html>"))
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("status", [b"407 Proxy Authentication Required", b"503 No", b"nonsense"])
-def test_a_proxy_that_refuses_is_told_without_the_login_for_it(aws_env, monkeypatch, call, status):
+def test_a_proxy_that_refuses_is_reported_without_its_credentials(aws_env, monkeypatch, call, status):
     async def run():
         async def refuse(reader, writer):
             await reader.readuntil(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""The same behaviours, asked of our emulator and of npm kinesis-local, so that ours does not drift into wishes."""
+"""The same behaviours required of our emulator and of npm kinesis-local, so that ours stays close to the service."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DIFFERENCES: dict[str, str] = {
     "only_closed_shards_have_an_ending_sequence_number": "ends every closed shard at 2^63-1, below its first record",
     "the_shard_count_doubles_and_halves": "divides 2^128-1 keys, as above",
 }
-"""Behaviours that kinesis-local is known not to have, and what it does instead. Asserted, so that the table cannot rot."""
+"""Behaviours that kinesis-local is known not to have, and what it does instead. A test asserts each, so the table stays true."""
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +45,17 @@ def theirs() -> Iterator[Peer]:
 
 
 @pytest.mark.parametrize("name", BEHAVIOURS)
-def test_emulator(ours: Peer, name: str) -> None:
+def test_the_emulator_behaves_as_documented(ours: Peer, name: str) -> None:
     BEHAVIOURS[name](ours)
 
 
 @pytest.mark.parametrize("name", sorted(BEHAVIOURS.keys() - DIFFERENCES.keys()))
-def test_kinesis_local(theirs: Peer, name: str) -> None:
+def test_kinesis_local_agrees(theirs: Peer, name: str) -> None:
     BEHAVIOURS[name](theirs)
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
-def test_kinesis_local_still_differs(theirs: Peer, name: str) -> None:
+def test_kinesis_local_still_differs_where_listed(theirs: Peer, name: str) -> None:
     with pytest.raises((AssertionError, ClientError, ResponseParserError, pytest.fail.Exception)):
         BEHAVIOURS[name](theirs)
     # botocore leaves the socket of a subscription open whose first event it misses; it must not be found in the middle of another test.

@@ -1,4 +1,4 @@
-"""The lease table over HTTP against the moto server, and the in-memory table of the unit tests beside it."""
+"""The lease table over HTTP against the moto server, and on ``MemoryDynamo``, the table in memory of the unit tests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def moto_url() -> Iterator[str]:
 
 
 class LosesReplies:
-    """A client that makes every call and then says, every other time, that no answer came."""
+    """A client that makes every call, and then reports for every other one that no answer came."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
@@ -69,7 +69,7 @@ def against(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return run
 
 
-def test_a_table_is_made_once_and_found_afterwards(against: Callable[..., None]) -> None:
+def test_a_table_is_created_once_and_found_afterwards(against: Callable[..., None]) -> None:
     async def test(table: LeaseTable) -> None:
         assert not await table.exists()
         with pytest.raises(Fatal, match="does not exist"):
@@ -82,7 +82,9 @@ def test_a_table_is_made_once_and_found_afterwards(against: Callable[..., None])
 
 
 @pytest.mark.parametrize("wrap", [lambda client: client, LosesReplies], ids=["plain", "replies lost"])
-def test_the_life_of_a_lease(against: Callable[..., None], wrap: Callable[[Any], Any]) -> None:
+def test_a_lease_is_created_taken_renewed_checkpointed_released_and_deleted(
+    against: Callable[..., None], wrap: Callable[[Any], Any]
+) -> None:
     async def test(table: LeaseTable) -> None:
         await table.open(create=True)
         assert await table.create(lease("s", parents=frozenset({"p"}), hash_range=(0, 2**128 - 1)))
@@ -115,7 +117,7 @@ def test_the_life_of_a_lease(against: Callable[..., None], wrap: Callable[[Any],
     against(test, wrap)
 
 
-def test_a_thousand_leases_of_more_than_a_mebibyte_come_in_pages(against: Callable[..., None]) -> None:
+def test_a_table_of_more_than_a_mebibyte_is_scanned_in_pages(against: Callable[..., None]) -> None:
     async def test(table: LeaseTable) -> None:
         await table.open(create=True)
         padding = {"theirs": {"S": "x" * 1200}}

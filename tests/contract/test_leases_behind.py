@@ -1,4 +1,4 @@
-"""How far leases are behind, where Kinesis has something against the question."""
+"""How far leases are behind, when Kinesis refuses or fails to answer."""
 
 import asyncio
 import json
@@ -34,11 +34,11 @@ def behind(code, monkeypatch):
     return ask
 
 
-def test_a_shard_that_is_gone_has_nothing_to_be_behind_of(monkeypatch):
+def test_a_missing_shard_has_no_lag(monkeypatch):
     assert asyncio.run(behind("ResourceNotFoundException", monkeypatch)()) == {}
 
 
-def test_a_permission_that_is_missing_is_told_once_and_not_shown_as_no_lag(monkeypatch, tmp_path, capsys):
+def test_a_missing_permission_is_reported_once_and_not_shown_as_zero_lag(monkeypatch, tmp_path, capsys):
     file = tmp_path / "pipeline.yaml"
     file.write_text("""\
 application: a

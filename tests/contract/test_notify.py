@@ -1,4 +1,4 @@
-"""Telling that a shard has halted: against moto's SNS and an HTTP server that fails on purpose."""
+"""Notifications of halted shards, against moto's SNS and an HTTP server that fails on purpose."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -19,13 +19,13 @@ HALTED = events.ShardHalted("orders", "shardId-000000000001", "the größte of r
 BASE = Path()
 
 
-async def told(config, told_events, env=None, clock=None):
+async def events_after_notifying(config, notified, env=None, clock=None):
     heard = []
     async with AsyncExitStack() as stack:
         notifier = await open_notifier(config, "shop", env or {}, BASE, clock or FixedClock(), heard.append, stack)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(notifier.run())
-            for event in told_events:
+            for event in notified:
                 notifier(event)
             await notifier.finish()
             running.cancel()
@@ -40,9 +40,9 @@ def topic(moto_url, monkeypatch, name):
     return arn
 
 
-def test_a_topic_gets_the_news_as_json_with_a_plain_subject(moto_url, aws_env, monkeypatch):
+def test_a_topic_receives_the_notification_as_json_with_a_plain_subject(moto_url, aws_env, monkeypatch):
     arn = topic(moto_url, monkeypatch, "alarms")
-    assert asyncio.run(told(Notify(sns=arn), [events.ShardEnded("orders", "s", ()), HALTED])) == []
+    assert asyncio.run(events_after_notifying(Notify(sns=arn), [events.ShardEnded("orders", "s", ()), HALTED])) == []
     sent = sns_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].topics[arn].sent_notifications
     assert len(sent) == 1
     _, message, subject, *_ = sent[0]
@@ -56,15 +56,15 @@ def test_a_topic_gets_the_news_as_json_with_a_plain_subject(moto_url, aws_env, m
     )
 
 
-def test_a_topic_that_is_not_there_is_said_once_and_holds_nobody_up(moto_url, aws_env, monkeypatch):
+def test_a_missing_topic_is_reported_once_and_delays_nothing(moto_url, aws_env, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", moto_url)
-    heard = asyncio.run(told(Notify(sns=f"arn:aws:sns:us-east-1:{DEFAULT_ACCOUNT_ID}:gone"), [HALTED]))
+    heard = asyncio.run(events_after_notifying(Notify(sns=f"arn:aws:sns:us-east-1:{DEFAULT_ACCOUNT_ID}:gone"), [HALTED]))
     assert [type(event) for event in heard] == [events.NotificationFailed]
     assert heard[0].channel == "sns"
 
 
 class Webhook:
-    """Answers with ``statuses`` in turn, the last one for ever."""
+    """Answers with ``statuses`` in turn, and then always with the last."""
 
     def __init__(self, *statuses):
         self.statuses = list(statuses)
@@ -85,12 +85,12 @@ async def with_webhook(webhook, *given):
     port = site._server.sockets[0].getsockname()[1]
     try:
         config = Notify(webhook=f"http://127.0.0.1:{port}/hook", headers={"x-key": "env:HOOK_KEY"})
-        return await told(config, given, {"HOOK_KEY": "secret"})
+        return await events_after_notifying(config, given, {"HOOK_KEY": "secret"})
     finally:
         await runner.cleanup()
 
 
-def test_a_webhook_is_called_again_until_it_answers():
+def test_a_webhook_is_called_until_it_succeeds():
     webhook = Webhook(500, 429, 204)
     heard = asyncio.run(with_webhook(webhook, HALTED))
     assert [type(event) for event in heard] == [events.CallRepeated, events.CallRepeated]
@@ -99,7 +99,7 @@ def test_a_webhook_is_called_again_until_it_answers():
     assert "secret" not in repr(heard)
 
 
-def test_a_webhook_that_refuses_or_stays_down_is_given_up_and_said():
+def test_a_webhook_that_refuses_or_stays_down_is_given_up_and_reported():
     refusing, down = Webhook(403), Webhook(503)
     assert [type(event) for event in asyncio.run(with_webhook(refusing, HALTED))] == [events.NotificationFailed]
     assert len(refusing.got) == 1
@@ -108,7 +108,7 @@ def test_a_webhook_that_refuses_or_stays_down_is_given_up_and_said():
     assert len(down.got) == ATTEMPTS
 
 
-def test_without_channels_there_is_nothing_to_run():
+def test_without_channels_there_is_no_notifier():
     async def body():
         async with AsyncExitStack() as stack:
             return await open_notifier(Notify(), "shop", {}, BASE, FixedClock(), lambda _event: None, stack)
@@ -116,7 +116,7 @@ def test_without_channels_there_is_nothing_to_run():
     assert asyncio.run(body()) is None
 
 
-def test_a_proxy_in_front_of_the_topic_is_given_up_and_said_and_ends_nobody(aws_env, monkeypatch):
+def test_a_topic_behind_a_refusing_proxy_is_given_up_and_reported(aws_env, monkeypatch):
     async def with_proxy():
         async def answer(request):
             await request.read()
@@ -127,7 +127,7 @@ def test_a_proxy_in_front_of_the_topic_is_given_up_and_said_and_ends_nobody(aws_
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", f"http://127.0.0.1:{runner.addresses[0][1]}")
         try:
-            return await told(Notify(sns="arn:aws:sns:us-east-1:111122223333:alarms"), [HALTED, HALTED])
+            return await events_after_notifying(Notify(sns="arn:aws:sns:us-east-1:111122223333:alarms"), [HALTED, HALTED])
         finally:
             await runner.cleanup()
 

@@ -79,7 +79,7 @@ def test_create_writes_once_and_keeps_the_first(run: Run) -> None:
     run(body)
 
 
-def test_replace_needs_the_current_tag(run: Run) -> None:
+def test_replace_requires_the_current_tag(run: Run) -> None:
     async def body(store: ObjectStore) -> None:
         one = await store.create("k", b"1")
         assert one is not None
@@ -93,7 +93,7 @@ def test_replace_needs_the_current_tag(run: Run) -> None:
     run(body)
 
 
-def test_replace_of_an_absent_key_writes_nothing(run: Run) -> None:
+def test_replacing_a_missing_key_writes_nothing(run: Run) -> None:
     async def body(store: ObjectStore) -> None:
         tag = await store.create("k", b"1")
         assert tag is not None
@@ -122,7 +122,7 @@ def test_put_overwrites_and_changes_the_tag(run: Run) -> None:
     run(body)
 
 
-def test_large_and_binary_bodies_come_back_whole(run: Run) -> None:
+def test_large_and_binary_bodies_are_read_back_whole(run: Run) -> None:
     async def body(store: ObjectStore) -> None:
         large = bytes(range(256)) * (7 * 4096)
         await store.put("large", large)
@@ -137,7 +137,7 @@ def test_large_and_binary_bodies_come_back_whole(run: Run) -> None:
     run(body)
 
 
-def test_delete_of_an_absent_key_is_fine(run: Run) -> None:
+def test_deleting_a_missing_key_does_nothing(run: Run) -> None:
     async def body(store: ObjectStore) -> None:
         await store.delete("never/there")
         await store.create("k", b"")
@@ -152,7 +152,7 @@ def test_delete_of_an_absent_key_is_fine(run: Run) -> None:
 ODD = ["a b+c", "ü/é😀", "x=%2F%20", "q?x#y", "a*~!'()&,;:@$", "back\\slash", '"quoted"', "tail.", ".hidden", "%", "e\u0301"]
 
 
-def test_odd_keys_are_kept_apart_and_come_back(run: Run) -> None:
+def test_odd_keys_stay_distinct_and_are_read_back(run: Run) -> None:
     async def body(store: ObjectStore) -> None:
         for key in ODD:
             assert await store.create(key, key.encode()) is not None, key
@@ -193,7 +193,7 @@ def test_list_is_ordered_by_key_and_respects_prefix_and_after(tmp_path: Path, pr
     asyncio.run(main())
 
 
-def test_list_order_prefix_and_after_on_every_store(run: Run) -> None:
+def test_list_order_prefix_and_after_hold_for_every_store(run: Run) -> None:
     async def body(store: ObjectStore) -> None:
         for key in reversed(LISTED):
             await store.put(key, key.encode())
@@ -213,7 +213,7 @@ def test_list_order_prefix_and_after_on_every_store(run: Run) -> None:
     run(body)
 
 
-def test_folders_are_named_once_in_the_order_of_their_objects(run: Run) -> None:
+def test_folders_are_listed_once_in_the_order_of_their_objects(run: Run) -> None:
     async def body(store: ObjectStore) -> None:
         names = ["a", "a-b", "a.b", "a0", "a_r1", "ab", "b%20c"]
         for name in names:
@@ -232,7 +232,7 @@ def test_folders_are_named_once_in_the_order_of_their_objects(run: Run) -> None:
     run(body)
 
 
-def test_list_tells_size_and_time(run: Run) -> None:
+def test_list_gives_size_and_time(run: Run) -> None:
     async def body(store: ObjectStore) -> None:
         await store.put("k", b"12345")
         [info] = [info async for info in store.list("")]
@@ -249,7 +249,7 @@ def _wall() -> float:
     return time.time()
 
 
-def test_listing_passes_the_page_size_of_the_store(run: Run) -> None:
+def test_a_listing_continues_beyond_one_page_of_the_store(run: Run) -> None:
     async def body(store: ObjectStore) -> None:
         names = [f"n/{i:04d}/x" for i in range(1003)]
         for start in range(0, len(names), 100):
@@ -310,7 +310,7 @@ asyncio.run(main())
 """
 
 
-def test_processes_share_a_directory_without_losing_a_write(tmp_path: Path) -> None:
+def test_processes_sharing_a_directory_lose_no_write(tmp_path: Path) -> None:
     asyncio.run(DirectoryStore(tmp_path).put("counter", b"0"))
     workers = [
         subprocess.Popen(
@@ -333,7 +333,7 @@ def test_processes_share_a_directory_without_losing_a_write(tmp_path: Path) -> N
     assert counter.body == b"150"
 
 
-def test_a_missing_bucket_is_fatal_and_names_it(moto_url: str, aws_env: None) -> None:
+def test_a_missing_bucket_is_fatal_and_named(moto_url: str, aws_env: None) -> None:
     async def main() -> None:
         store = open_store("s3://not-there/p", AwsSession(region="us-east-1", endpoints={"s3": moto_url}))
         for call in every_call(store, "k"):
@@ -374,7 +374,7 @@ def test_a_bad_url_is_refused_with_the_allowed_forms(url: str, why: str) -> None
     assert "s3://bucket/prefix, file:./directory" in str(caught.value)
 
 
-def test_file_urls_open_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_form_of_file_url_opens_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     async def main() -> None:
@@ -387,7 +387,7 @@ def test_file_urls_open_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     asyncio.run(main())
 
 
-def test_a_range_is_read_of_the_version_that_was_listed_and_of_no_other(run: Run) -> None:
+def test_a_range_is_read_only_from_the_version_that_was_listed(run: Run) -> None:
     async def body(store: Any) -> None:
         await store.put("x", b"0123456789")
         (info,) = [each async for each in store.list("")]

@@ -1,4 +1,4 @@
-"""Behind a proxy that opens TLS with an authority of its own, every client takes the bundle that AWS's own tools take."""
+"""Behind a proxy that terminates TLS with a private certificate authority, every client uses the bundle that AWS's own tools use."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from stream.worker.iceberg_catalog import catalog_properties
 
 
 def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """The certificate of a new authority, and the context of a server at 127.0.0.1 that it vouches for."""
+    """The certificate of a new authority, and the TLS context of a server at 127.0.0.1 whose certificate it has signed."""
     now = SystemClock().now()
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("Proxy Authority", "here")]
@@ -57,8 +57,8 @@ def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
 
 
 @asynccontextmanager
-async def opened(url: str, context: ssl.SSLContext) -> AsyncIterator[str]:
-    """The same service as at ``url``, by TLS."""
+async def behind_tls(url: str, context: ssl.SSLContext) -> AsyncIterator[str]:
+    """The service at ``url`` behind TLS."""
     parts, open_ones = urlsplit(url), set()
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -125,10 +125,10 @@ CLIENTS = {
 
 
 def told(ask: Callable[[AwsSession], Awaitable[None]], url: str, context: ssl.SSLContext) -> str:
-    """What came of asking by TLS."""
+    """The answer, or the error, of a request over TLS."""
 
     async def body() -> str:
-        async with opened(url, context) as front:
+        async with behind_tls(url, context) as front:
             services = ("kinesis", "dynamodb", "redshift-data", "s3", "sns")
             session = AwsSession(region="us-east-1", endpoints=dict.fromkeys(services, front))
             with pytest.raises(StreamError) as found:
@@ -152,7 +152,7 @@ def emulator():
 
 
 @pytest.mark.parametrize("ask", CLIENTS, ids=lambda ask: ask.__name__)
-def test_the_bundle_that_the_environment_names_is_taken(ask, url, aws_env, tmp_path, monkeypatch):
+def test_the_bundle_named_in_the_environment_is_trusted(ask, url, aws_env, tmp_path, monkeypatch):
     bundle, context = authority(tmp_path)
     monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
     reached = told(ask, url, context)
@@ -162,7 +162,7 @@ def test_the_bundle_that_the_environment_names_is_taken(ask, url, aws_env, tmp_p
     assert "certificate" in told(ask, url, context)
 
 
-def test_the_profile_may_name_it_too(moto_url, aws_env, tmp_path, monkeypatch):
+def test_the_bundle_named_in_the_profile_is_trusted(moto_url, aws_env, tmp_path, monkeypatch):
     bundle, context = authority(tmp_path)
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     (tmp_path / "config").write_text(f"[profile p]\nca_bundle = {bundle}\n")
@@ -172,14 +172,14 @@ def test_the_profile_may_name_it_too(moto_url, aws_env, tmp_path, monkeypatch):
     assert "ResourceNotFoundException" in told(dynamodb, moto_url, context)
 
 
-def found_by_pyiceberg(url: str, context: ssl.SSLContext, tmp_path: Path) -> bool:
+def pyiceberg_finds_a_file(url: str, context: ssl.SSLContext, tmp_path: Path) -> bool:
     """Whether PyIceberg finds a file by TLS, with the properties that a loader gives it."""
     config = IcebergSinkConfig.model_validate(
         {"location": "s3://iceberg/t/", "table": "d.t", "catalog": {"type": "sql", "uri": f"sqlite:///{tmp_path}/c.db"}}
     )
 
     async def body() -> bool:
-        async with opened(url, context) as front:
+        async with behind_tls(url, context) as front:
             session = AwsSession(region="us-east-1", endpoints={"s3": front})
             properties = await catalog_properties(config, session, None)()
             files = load_file_io(dict(properties), "s3://iceberg/t")
@@ -188,22 +188,22 @@ def found_by_pyiceberg(url: str, context: ssl.SSLContext, tmp_path: Path) -> boo
     return asyncio.run(body())
 
 
-def test_pyiceberg_takes_the_bundle_for_files_too(moto_url, aws_env, tmp_path, monkeypatch):
+def test_pyiceberg_trusts_the_bundle_for_files_too(moto_url, aws_env, tmp_path, monkeypatch):
     client = boto3.client("s3", endpoint_url=moto_url, region_name="us-east-1")
     client.create_bucket(Bucket="iceberg")
     client.put_object(Bucket="iceberg", Key="t/there", Body=b"x")
     client.close()
     bundle, context = authority(tmp_path)
     monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
-    assert found_by_pyiceberg(moto_url, context, tmp_path)
+    assert pyiceberg_finds_a_file(moto_url, context, tmp_path)
     monkeypatch.delenv("AWS_CA_BUNDLE")
     with pytest.raises(OSError, match="certificate"):
-        found_by_pyiceberg(moto_url, context, tmp_path)
+        pyiceberg_finds_a_file(moto_url, context, tmp_path)
 
 
 @pytest.mark.parametrize(("content", "why"), [(None, "No such file"), ("no certificate", "NO_CERTIFICATE")])
 @pytest.mark.parametrize("ask", [kinesis, dynamodb, redshift, s3], ids=lambda ask: ask.__name__)
-def test_a_bundle_that_cannot_be_used_is_named(ask, content, why, aws_env, tmp_path, monkeypatch):
+def test_an_unusable_bundle_is_named(ask, content, why, aws_env, tmp_path, monkeypatch):
     if content is not None:
         (tmp_path / "bundle.pem").write_text(content)
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "bundle.pem"))
@@ -213,7 +213,7 @@ def test_a_bundle_that_cannot_be_used_is_named(ask, content, why, aws_env, tmp_p
     assert str(tmp_path / "bundle.pem") in str(found.value)
 
 
-def test_without_a_bundle_the_systems_authorities_are_trusted(aws_env, monkeypatch):
+def test_without_a_bundle_the_authorities_of_the_system_are_trusted(aws_env, monkeypatch):
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     session = AwsSession(region="us-east-1")
     assert (session.authorities(), session.trust()) == (None, None)

@@ -32,13 +32,13 @@ from stream.source.pace import FanOut, ReadSettings
 
 HORIZON = Start(StartKind.TRIM_HORIZON)
 FIRST = "shardId-000000000000"
-QUICK = FanOut("reader", resubscribe_seconds=0.02, silence_seconds=30.0, hold_seconds=0.1, retry_seconds=30.0)
+IMPATIENT = FanOut("reader", resubscribe_seconds=0.02, silence_seconds=30.0, hold_seconds=0.1, retry_seconds=30.0)
 EMULATOR = Settings(region="eu-west-1", resubscribe_ms=10, heartbeat_ms=50)
 BODIES = [f"record {number}".encode() for number in range(40)]
 
 
-class Moved(SystemClock):
-    """The time of day, and what was added to it."""
+class ShiftedClock(SystemClock):
+    """The machine's clock, set ahead by ``ahead``."""
 
     ahead = timedelta()
 
@@ -51,7 +51,7 @@ class World:
     client: Any
     server: Running
     source: KinesisSource
-    clock: Moved
+    clock: ShiftedClock
     events: list[Event] = field(default_factory=list)
 
     def of(self, kind: type[Event]) -> list[Any]:
@@ -76,7 +76,7 @@ class World:
 def run(request: pytest.FixtureRequest, aws_env: None) -> Callable[..., None]:
     def start(body: Callable[[World], Awaitable[None]], *, limit: int = 2**26, emulator: Settings = EMULATOR) -> None:
         settings = ReadSettings(
-            idle_first=0.02, idle_last=0.05, calls_per_second=100, fan_out=QUICK if request.param == "fan_out" else None
+            idle_first=0.02, idle_last=0.05, calls_per_second=100, fan_out=IMPATIENT if request.param == "fan_out" else None
         )
         asyncio.run(asyncio.wait_for(world(body, limit, emulator, settings), 60))
 
@@ -86,14 +86,14 @@ def run(request: pytest.FixtureRequest, aws_env: None) -> Callable[..., None]:
 @pytest.fixture
 def pushed(aws_env: None) -> Callable[..., None]:
     def start(body: Callable[[World], Awaitable[None]], *, limit: int = 2**26, emulator: Settings = EMULATOR, **changes: Any) -> None:
-        settings = ReadSettings(idle_first=0.02, idle_last=0.05, calls_per_second=100, fan_out=replace(QUICK, **changes))
+        settings = ReadSettings(idle_first=0.02, idle_last=0.05, calls_per_second=100, fan_out=replace(IMPATIENT, **changes))
         asyncio.run(asyncio.wait_for(world(body, limit, emulator, settings), 60))
 
     return start
 
 
 async def world(body: Callable[[World], Awaitable[None]], limit: int, emulator: Settings, settings: ReadSettings) -> None:
-    clock, events = Moved(), list[Event]()
+    clock, events = ShiftedClock(), list[Event]()
     async with serve(settings=emulator, clock=clock) as server:
         session = AwsSession(region="eu-west-1", endpoints={"kinesis": server.url})
         async with open_kinesis(session) as client:
@@ -138,7 +138,7 @@ def read(made: World, after: int = ORIGIN, start: Start = HORIZON, **options: An
     return made.source.read(Shard("s", FIRST), after, start, **options)
 
 
-def test_records_come_in_order_and_each_once(run):
+def test_records_are_delivered_in_order_and_once(run):
     async def body(made):
         sequences = await made.put(*BODIES)
         pages = await take(made, read(made), having(40))
@@ -149,7 +149,7 @@ def test_records_come_in_order_and_each_once(run):
     run(body)
 
 
-def test_reading_resumes_behind_a_sequence_number(run):
+def test_reading_resumes_after_a_sequence_number(run):
     async def body(made):
         sequences = await made.put(*BODIES)
         pages = await take(made, read(made, sequences[11]), having(28))
@@ -158,7 +158,7 @@ def test_reading_resumes_behind_a_sequence_number(run):
     run(body)
 
 
-def test_records_that_arrive_later_come_too(run):
+def test_records_that_arrive_later_are_delivered(run):
     async def body(made):
         await made.put(*BODIES[:5])
 
@@ -172,7 +172,7 @@ def test_records_that_arrive_later_come_too(run):
     run(body)
 
 
-def test_latest_begins_behind_what_is_there(run):
+def test_latest_begins_after_the_existing_records(run):
     async def body(made):
         await made.put(b"old")
 
@@ -205,7 +205,7 @@ def test_an_idle_shard_yields_pages_without_rows(run):
     run(body)
 
 
-def test_a_shard_that_is_split_ends_and_names_its_children(run):
+def test_a_split_shard_ends_and_names_its_children(run):
     async def body(made):
         await made.put(*BODIES)
         await made.ask("SplitShard", StreamName="s", ShardToSplit=FIRST, NewStartingHashKey=str(2**127))
@@ -217,7 +217,7 @@ def test_a_shard_that_is_split_ends_and_names_its_children(run):
     run(body)
 
 
-def test_an_aggregate_is_opened(run):
+def test_an_aggregate_is_opened_into_its_user_records(run):
     async def body(made):
         await made.put(b"plain", aggregate([UserRecord("a", None, b"one"), UserRecord("b", None, b"two")]))
         pages = await take(made, read(made), having(3))
@@ -227,7 +227,7 @@ def test_an_aggregate_is_opened(run):
     run(body)
 
 
-def test_a_range_ends_where_it_should(run):
+def test_a_range_ends_at_its_last_record(run):
     async def body(made):
         sequences = await made.put(*BODIES)
         pages = await take(made, read(made, sequences[3], until=sequences[9]), never)
@@ -238,7 +238,7 @@ def test_a_range_ends_where_it_should(run):
     run(body)
 
 
-def test_records_that_expired_unread_are_noticed(run):
+def test_records_that_expired_unread_are_reported(run):
     async def body(made):
         sequences = await made.put(*BODIES[:3])
         made.clock.ahead += timedelta(hours=30)
@@ -249,7 +249,7 @@ def test_records_that_expired_unread_are_noticed(run):
     run(body)
 
 
-def test_a_stream_that_is_gone_is_fatal(run):
+def test_a_missing_stream_is_fatal(run):
     async def body(made):
         await made.ask("DeleteStream", StreamName="s", EnforceConsumerDeletion=True)
         with pytest.raises(Fatal, match="stream s"):
@@ -258,30 +258,45 @@ def test_a_stream_that_is_gone_is_fatal(run):
     run(body)
 
 
-def test_memory_bounds_what_is_read(run):
+def test_the_budget_limits_what_is_held(run):
     async def body(made):
         bodies = [bytes([number]) * 30_000 for number in range(30)]
-        await made.put(*bodies)
-        kept: list[Page] = []
-        most = 0
+        budget, unread, kept, most, waits = made.source.budget, list(bodies), [], 0, 0
         async with aclosing(cast("Any", read(made))) as pages:
-            async for page in pages:
-                kept.append(page)
-                most = max(most, made.source.budget.held)
-                if sum(each.held for each in kept) > 50_000 or page.behind_ms == 0:
-                    made.source.budget.release(sum(each.held for each in kept))
-                    kept = [replace(each, held=0) for each in kept]
-                if len(rows(kept)) == 30:
-                    break
+            while len(rows(kept)) < len(bodies):
+                if len(rows(kept)) + len(unread) == len(bodies):
+                    await made.put(*unread[:2])
+                    del unread[:2]
+                async with asyncio.TaskGroup() as group:
+                    following, pressed = group.create_task(_with_rows(pages)), group.create_task(budget.pressure.wait())
+                    await asyncio.wait([following, pressed], return_when=asyncio.FIRST_COMPLETED)
+                    if not following.done():
+                        waits += 1
+                        budget.release(sum(each.held for each in kept))
+                        kept = [replace(each, held=0) for each in kept]
+                    kept.append(await following)
+                    pressed.cancel()
+                most = max(most, budget.held)
+        budget.release(sum(each.held for each in kept))
         assert rows(kept) == bodies
+        assert waits >= 3
+        assert 60_000 < most <= 200_000
 
     run(body, limit=200_000)
+
+
+async def _with_rows(pages: Any) -> Page:
+    """The next page that is not empty."""
+    while True:
+        page: Page = await anext(pages)
+        if page.batch.rows:
+            return page
 
 
 # --- only pushed ----------------------------------------------------------------------------------------------------------
 
 
-def test_one_consumer_is_registered_and_used_again(pushed):
+def test_one_consumer_is_registered_and_reused(pushed):
     async def body(made):
         await made.put(*BODIES)
         for _ in range(2):
@@ -294,7 +309,7 @@ def test_one_consumer_is_registered_and_used_again(pushed):
     pushed(body)
 
 
-def test_a_consumer_that_is_being_made_is_waited_for(pushed):
+def test_a_consumer_that_is_still_being_created_is_waited_for(pushed):
     async def body(made):
         made.clock.ahead += timedelta(seconds=1)
         await made.put(*BODIES)
@@ -304,7 +319,7 @@ def test_a_consumer_that_is_being_made_is_waited_for(pushed):
     pushed(body, emulator=replace(EMULATOR, transition_ms=300))
 
 
-def test_a_consumer_that_does_not_become_active_holds_up_all_shards_once(pushed):
+def test_a_consumer_that_never_becomes_active_delays_all_shards_only_once(pushed):
     async def body(made):
         waits = []
 
@@ -332,7 +347,7 @@ def test_a_consumer_that_does_not_become_active_holds_up_all_shards_once(pushed)
     pushed(body, emulator=replace(EMULATOR, transition_ms=600_000))
 
 
-def test_a_subscription_is_renewed_behind_what_it_brought(pushed):
+def test_a_subscription_is_renewed_after_the_last_record_it_delivered(pushed):
     async def body(made):
         await made.put(*BODIES[:10])
 
@@ -349,7 +364,7 @@ def test_a_subscription_is_renewed_behind_what_it_brought(pushed):
 
 
 @pytest.mark.parametrize("action", [Action.TRUNCATE, Action.CLOSE_BEFORE_REPLY, Action.CLOSE_AFTER_APPLY, Action.ERROR500, Action.THROTTLE])
-def test_a_subscription_that_breaks_is_made_again(pushed, action):
+def test_a_broken_subscription_is_made_again(pushed, action):
     async def body(made):
         await made.put(*BODIES)
         made.misbehave(action, times=3)
@@ -360,7 +375,7 @@ def test_a_subscription_that_breaks_is_made_again(pushed, action):
     pushed(body)
 
 
-def test_one_that_falls_silent_is_given_up(pushed):
+def test_a_silent_subscription_is_replaced(pushed):
     async def body(made):
         await made.put(*BODIES[:3])
         made.misbehave(Action.STALL)
@@ -376,13 +391,13 @@ def test_one_that_falls_silent_is_given_up(pushed):
     pushed(body, silence_seconds=0.5)
 
 
-def test_one_that_cannot_be_had_yet_is_waited_for(pushed):
+def test_a_subscription_that_is_still_in_use_is_waited_for(pushed):
     async def body(made):
         await made.put(*BODIES)
         made.misbehave(Action.ERROR, code="ResourceInUseException", status=400, times=2)
         assert rows(await take(made, read(made), having(40))) == BODIES
         assert [event.why for event in made.of(SubscriptionEnded)] == ["in_use"] * 2
-        assert all(QUICK.resubscribe_seconds <= event.wait for event in made.of(SubscriptionEnded))
+        assert all(IMPATIENT.resubscribe_seconds <= event.wait for event in made.of(SubscriptionEnded))
 
     pushed(body)
 
@@ -397,7 +412,7 @@ def test_one_that_cannot_be_had_yet_is_waited_for(pushed):
         ("SubscribeToShard", "InvalidArgumentException"),
     ],
 )
-def test_where_subscribing_is_refused_the_shard_is_polled_until_another_try(pushed, operation, code):
+def test_a_shard_is_polled_while_subscribing_is_refused(pushed, operation, code):
     async def body(made):
         await made.put(*BODIES[:20])
         made.misbehave(Action.ERROR, operation, code=code, status=400, times=5 if code == "LimitExceededException" else 1)
@@ -416,7 +431,7 @@ def test_where_subscribing_is_refused_the_shard_is_polled_until_another_try(push
     pushed(body, retry_seconds=0.2)
 
 
-def test_whoever_takes_the_subscription_over_is_not_fought(pushed):
+def test_a_reader_whose_subscription_was_taken_over_polls_instead(pushed):
     async def body(made):
         await made.put(*BODIES[:20])
         rival = KinesisSource(
@@ -442,7 +457,7 @@ def test_whoever_takes_the_subscription_over_is_not_fought(pushed):
     pushed(body)
 
 
-def test_while_memory_is_short_nothing_is_held_in_the_connection(pushed):
+def test_no_subscription_is_kept_open_while_memory_is_short(pushed):
     async def body(made):
         bodies = [bytes([number]) * 40_000 for number in range(4)]
         await made.put(*bodies)

@@ -1,4 +1,4 @@
-"""What the S3 store makes of answers that moto never gives, over real HTTP."""
+"""The S3 store with responses that moto never gives, over real HTTP."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_conditional_write_of_unknown_outcome_is_retryable_and_sent_once(aws_e
 
 
 @pytest.mark.parametrize(("status", "code"), [(409, "OperationAborted"), (412, "PreconditionFailed")])
-def test_a_write_without_a_condition_that_meets_one_is_retryable(aws_env: None, status: int, code: str) -> None:
+def test_an_unconditional_write_that_meets_a_conflict_is_retryable(aws_env: None, status: int, code: str) -> None:
     async def use(store: ObjectStore) -> None:
         with pytest.raises(Retryable, match="s3:PutObject"):
             await store.put("k", b"body")
@@ -67,7 +67,7 @@ def test_a_write_without_a_condition_that_meets_one_is_retryable(aws_env: None, 
     assert asyncio.run(with_s3(failing(status, code), use)) >= 1
 
 
-def test_a_lost_reply_to_a_conditional_write_is_retryable_and_not_a_defeat(aws_env: None) -> None:
+def test_a_lost_reply_to_a_conditional_write_is_retryable_and_not_a_lost_race(aws_env: None) -> None:
     async def hang_up(request: web.Request) -> web.StreamResponse:
         await request.read()
         assert request.transport is not None
@@ -104,7 +104,7 @@ def test_a_refusal_is_fatal_and_names_action_and_remedy(aws_env: None, status: i
     assert asyncio.run(with_s3(failing(status, code), use)) == 3
 
 
-def test_a_key_that_may_not_be_used_is_told_as_such(aws_env: None) -> None:
+def test_a_denied_kms_key_is_reported_with_the_actions_to_allow(aws_env: None) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         await request.read()
         said = "User: arn:aws:sts::1:assumed-role/w/s is not authorized to perform: kms:GenerateDataKey on resource: arn:aws:kms:k"
@@ -117,14 +117,14 @@ def test_a_key_that_may_not_be_used_is_told_as_such(aws_env: None) -> None:
     assert asyncio.run(with_s3(handler, use)) == 1
 
 
-async def from_nowhere(url: str) -> str:
+async def error_of_a_write_to(url: str) -> str:
     store = open_store("s3://bucket/p", AwsSession(region="us-east-1", endpoints={"s3": url}))
     with pytest.raises(Retryable) as found:
         await store.create(KEY, b"")
     return str(found.value)
 
 
-def test_why_nothing_could_be_sent_is_told(aws_env: None, tmp_path: Path) -> None:
+def test_the_reason_of_a_failed_connection_is_reported(aws_env: None, tmp_path: Path) -> None:
     async def strangers() -> tuple[str, str]:
         async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.close()
@@ -132,7 +132,7 @@ def test_why_nothing_could_be_sent_is_told(aws_env: None, tmp_path: Path) -> Non
         server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=certified(tmp_path))
         async with server:
             port = server.sockets[0].getsockname()[1]
-            return await from_nowhere(f"https://127.0.0.1:{port}"), await from_nowhere("http://127.0.0.1:1")
+            return await error_of_a_write_to(f"https://127.0.0.1:{port}"), await error_of_a_write_to("http://127.0.0.1:1")
 
     unknown, refused = asyncio.run(strangers())
     assert "error sending request (its certificate is not accepted: UnknownIssuer)" in unknown
@@ -146,7 +146,7 @@ def test_a_write_without_an_etag_is_fatal(aws_env: None) -> None:
         return web.Response()
 
     async def use(store: ObjectStore) -> None:
-        with pytest.raises((Fatal, Retryable)):
+        with pytest.raises(Fatal, match="without an ETag, which conditional writes need: use a store that supports If-Match"):
             await store.create("k", b"")
 
     asyncio.run(with_s3(handler, use))
@@ -179,7 +179,7 @@ def test_reading_without_credentials_is_fatal_and_says_where_it_looked(monkeypat
     assert asyncio.run(with_s3(failing(500, "never"), use)) == 0
 
 
-def test_credentials_that_cannot_be_had_for_now_end_nothing(monkeypatch: pytest.MonkeyPatch, aws_env: None) -> None:
+def test_credentials_that_are_unavailable_for_now_are_retryable(monkeypatch: pytest.MonkeyPatch, aws_env: None) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/flights")
@@ -198,7 +198,7 @@ KEY = "mail=ada%40TAGGED.example/day=TAGGED/shardId-0-1-2-0123456789abcdef.parqu
 
 
 @pytest.mark.parametrize(("status", "code"), [(500, "InternalError"), (503, "SlowDown"), (403, "AccessDenied"), (400, "BadDigest")])
-def test_what_went_wrong_is_told_without_values_of_partition_columns(aws_env: None, status: int, code: str) -> None:
+def test_errors_do_not_contain_values_of_partition_columns(aws_env: None, status: int, code: str) -> None:
     async def use(store: ObjectStore) -> None:
         for call in (store.create(KEY, b""), store.replace(KEY, b"", '"tag"'), store.get(KEY), store.delete(KEY), store.put(KEY, b"")):
             with pytest.raises((Fatal, Retryable)) as caught:
@@ -209,7 +209,7 @@ def test_what_went_wrong_is_told_without_values_of_partition_columns(aws_env: No
     asyncio.run(with_s3(failing(status, code), use))
 
 
-def test_a_file_is_written_by_one_request_so_that_nothing_is_left_of_one_that_breaks_off(aws_env: None) -> None:
+def test_a_file_is_written_in_one_request_so_a_broken_upload_leaves_nothing(aws_env: None) -> None:
     asked: list[tuple[str, str, int]] = []
 
     async def handler(request: web.Request) -> web.StreamResponse:

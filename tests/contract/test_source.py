@@ -56,7 +56,7 @@ def run(aws_env: None, body: Callable[[World], Awaitable[None]], *, limit: int =
 
 
 async def take(world: World, pages: AsyncIterator[Page], enough: Callable[[list[Page]], bool]) -> list[Page]:
-    """Pages until ``enough``, or all; their bytes go back to the budget, as the worker gives them back."""
+    """Pages until ``enough``, or all; their bytes are returned to the budget, as the worker does."""
     taken: list[Page] = []
     async with aclosing(cast("Any", pages)) as closing:
         async for page in closing:
@@ -101,7 +101,7 @@ def test_a_shard_is_read_from_its_start_in_pages(aws_env: None) -> None:
     run(aws_env, body)
 
 
-def test_reading_resumes_behind_a_sequence_number(aws_env: None) -> None:
+def test_reading_resumes_after_a_sequence_number(aws_env: None) -> None:
     async def body(world: World) -> None:
         sequences = world.fake.put(S0, *BODIES)
         pages = await take(world, world.source.read(Shard("s", S0), sequences[3], HORIZON), having(6))
@@ -113,7 +113,7 @@ def test_reading_resumes_behind_a_sequence_number(aws_env: None) -> None:
     run(aws_env, body)
 
 
-def test_what_is_known_to_be_complete_is_not_asked_for_again(aws_env: None) -> None:
+def test_a_position_known_to_be_complete_is_not_probed(aws_env: None) -> None:
     async def body(world: World) -> None:
         sequences = world.fake.put(S0, *BODIES)
         known = world.clock.now()
@@ -154,7 +154,7 @@ def test_latest_is_not_asked_twice_when_its_iterator_expires(aws_env: None) -> N
     run(aws_env, body)
 
 
-def test_an_expired_iterator_is_replaced_behind_the_last_record(aws_env: None) -> None:
+def test_an_expired_iterator_is_replaced_after_the_last_record(aws_env: None) -> None:
     async def body(world: World) -> None:
         sequences = world.fake.put(S0, *BODIES)
 
@@ -198,7 +198,7 @@ def test_failed_polls_are_repeated_and_nothing_is_lost(aws_env: None, status: in
     run(aws_env, body)
 
 
-def test_a_page_that_comes_again_delivers_no_record_twice(aws_env: None) -> None:
+def test_a_repeated_page_delivers_no_record_twice(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.put(S0, *BODIES)
         world.fake.repeat_pages = True
@@ -233,7 +233,7 @@ def test_until_between_two_records_ends_exactly_there(aws_env: None) -> None:
     run(aws_env, body)
 
 
-def test_until_that_the_shard_does_not_hold_halts(aws_env: None) -> None:
+def test_until_beyond_the_last_record_of_the_shard_halts(aws_env: None) -> None:
     async def body(world: World) -> None:
         sequences = world.fake.put(S0, *BODIES)
         with pytest.raises(Halted, match=f"no longer holds the records up to {sequences[-1] + 5}"):
@@ -280,7 +280,7 @@ def test_a_page_out_of_order_halts(aws_env: None) -> None:
     run(aws_env, body)
 
 
-def test_children_come_from_the_list_of_shards_where_the_answer_names_none(aws_env: None) -> None:
+def test_children_come_from_list_shards_when_the_answer_names_none(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.put(S0, b"x")
         world.fake.shards[S0].closed = True
@@ -304,7 +304,7 @@ def test_an_end_without_children_halts_after_several_looks(aws_env: None) -> Non
     run(aws_env, body)
 
 
-def test_ends_that_are_none_now_and_then_do_not_add_up_to_one(aws_env: None) -> None:
+def test_false_ends_now_and_then_do_not_add_up_to_an_end(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.put(S0, *BODIES)
         world.fake.page, world.fake.lies = 1, len(BODIES)
@@ -314,7 +314,7 @@ def test_ends_that_are_none_now_and_then_do_not_add_up_to_one(aws_env: None) -> 
     run(aws_env, body)
 
 
-def test_a_shard_that_is_listed_on_two_pages_is_one_shard(aws_env: None) -> None:
+def test_a_shard_listed_on_two_pages_counts_once(aws_env: None) -> None:
     async def body(world: World) -> None:
         names = [f"shardId-00000000000{number}" for number in range(5)]
         world.fake.shards = {name: FakeShard() for name in names}
@@ -324,7 +324,7 @@ def test_a_shard_that_is_listed_on_two_pages_is_one_shard(aws_env: None) -> None
     run(aws_env, body)
 
 
-def test_without_a_word_of_how_far_a_page_with_records_is_not_taken_for_the_tip(aws_env: None) -> None:
+def test_without_a_reported_lag_a_page_with_records_does_not_count_as_the_tip(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.put(S0, *BODIES[:6])
         world.fake.says_how_far = False
@@ -335,7 +335,7 @@ def test_without_a_word_of_how_far_a_page_with_records_is_not_taken_for_the_tip(
     run(aws_env, body)
 
 
-def test_an_idle_shard_is_polled_ever_slower_and_yields_empty_pages(aws_env: None) -> None:
+def test_an_idle_shard_is_polled_less_and_less_often_and_yields_empty_pages(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.put(S0, b"x")
         pages = await take(world, world.source.read(Shard("s", S0), ORIGIN, HORIZON), lambda taken: len(taken) == 12)
@@ -347,7 +347,7 @@ def test_an_idle_shard_is_polled_ever_slower_and_yields_empty_pages(aws_env: Non
     run(aws_env, body)
 
 
-def test_a_shard_behind_is_polled_within_the_call_limit(aws_env: None) -> None:
+def test_a_shard_that_is_behind_is_polled_within_the_call_limit(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.put(S0, *BODIES * 10)
         begin = world.clock.monotonic()
@@ -357,7 +357,7 @@ def test_a_shard_behind_is_polled_within_the_call_limit(aws_env: None) -> None:
     run(aws_env, body)
 
 
-def test_a_reader_waits_for_the_budget_and_says_so(aws_env: None) -> None:
+def test_a_reader_that_waits_for_the_budget_reports_it(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.put(S0, *BODIES)
         await world.budget.acquire(world.budget.limit)
@@ -377,7 +377,7 @@ def test_a_reader_waits_for_the_budget_and_says_so(aws_env: None) -> None:
     run(aws_env, body, limit=1000)
 
 
-def test_a_small_budget_asks_for_few_records(aws_env: None) -> None:
+def test_with_a_small_budget_few_records_are_requested(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.put(S0, *[b"x" * 900] * 40)
         world.fake.page = 10_000
@@ -388,7 +388,7 @@ def test_a_small_budget_asks_for_few_records(aws_env: None) -> None:
     run(aws_env, body, limit=8 * 1024)
 
 
-def test_closing_or_cancelling_a_reader_leaves_nothing_in_the_budget(aws_env: None) -> None:
+def test_closing_or_cancelling_a_reader_returns_its_bytes_to_the_budget(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.put(S0, *BODIES)
         asked, answer = asyncio.Event(), asyncio.Event()
@@ -420,7 +420,7 @@ def test_closing_or_cancelling_a_reader_leaves_nothing_in_the_budget(aws_env: No
     run(aws_env, body)
 
 
-def test_aggregates_become_user_records_and_stay_whole(aws_env: None) -> None:
+def test_aggregates_become_user_records_and_are_never_split(aws_env: None) -> None:
     async def body(world: World) -> None:
         packed = aggregate([user("a", b"1"), user("b", b"2", explicit=5), user("c", b"3", explicit=FULL)])
         world.fake.put(S0, b"plain", packed, b"last")
@@ -437,7 +437,7 @@ def test_aggregates_become_user_records_and_stay_whole(aws_env: None) -> None:
     run(aws_env, body)
 
 
-def test_large_pages_come_whole(aws_env: None) -> None:
+def test_large_pages_are_delivered_whole(aws_env: None) -> None:
     async def body(world: World) -> None:
         bodies = [bytes([i]) * 300_000 for i in range(4)]
         world.fake.put(S0, *bodies)
@@ -459,8 +459,8 @@ def test_an_expired_position_halts_when_the_service_refuses_it(aws_env: None) ->
 
 
 @pytest.mark.parametrize("code", ["InvalidArgumentException", "ResourceNotFoundException"])
-def test_a_position_right_before_a_record_is_asked_for_by_the_record(aws_env: None, code: str) -> None:
-    """A gap, or what another application did, ends at a number that is no record's; some implementations refuse it."""
+def test_a_position_just_before_a_record_is_requested_by_that_record(aws_env: None, code: str) -> None:
+    """A gap, or another application's checkpoint, can end at a number without a record, which some implementations refuse."""
 
     async def body(world: World) -> None:
         sequences = world.fake.put(S0, *BODIES)
@@ -473,7 +473,7 @@ def test_a_position_right_before_a_record_is_asked_for_by_the_record(aws_env: No
     run(aws_env, body)
 
 
-def test_an_expired_position_halts_when_reading_stays_behind_the_retention(aws_env: None) -> None:
+def test_an_expired_position_halts_when_the_lag_exceeds_the_retention(aws_env: None) -> None:
     async def body(world: World) -> None:
         [sequence] = world.fake.put(S0, b"x")
         world.fake.behind = 24 * 3600 * 1000
@@ -494,7 +494,7 @@ def test_an_expired_position_halts_when_reading_would_start_at_the_oldest_record
     run(aws_env, body)
 
 
-def test_records_that_expire_while_a_shard_is_read_are_missed(aws_env: None) -> None:
+def test_records_that_expire_while_a_shard_is_read_halt_it(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.put(S0, *BODIES, age=24 * 3600 - 120)
         world.fake.behind = (24 * 3600 - 120) * 1000
@@ -514,7 +514,7 @@ def test_records_that_expire_while_a_shard_is_read_are_missed(aws_env: None) -> 
     run(aws_env, body)
 
 
-def test_a_shard_that_is_read_near_its_oldest_records_is_read_on_while_they_are_there(aws_env: None) -> None:
+def test_a_shard_near_its_oldest_records_is_read_while_they_exist(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.put(S0, *BODIES, age=24 * 3600 - 120)
         world.fake.behind = (24 * 3600 - 120) * 1000
@@ -524,7 +524,7 @@ def test_a_shard_that_is_read_near_its_oldest_records_is_read_on_while_they_are_
     run(aws_env, body)
 
 
-def test_a_position_close_to_expiry_is_read_on_while_its_record_is_there(aws_env: None) -> None:
+def test_a_position_near_expiry_is_read_from_while_its_record_exists(aws_env: None) -> None:
     async def body(world: World) -> None:
         sequences = world.fake.put(S0, *BODIES, age=24 * 3600 - 60)
         pages = await take(world, world.source.read(Shard("s", S0), sequences[1], HORIZON), having(8))
@@ -533,7 +533,7 @@ def test_a_position_close_to_expiry_is_read_on_while_its_record_is_there(aws_env
     run(aws_env, body)
 
 
-def test_answers_without_records_are_no_sign_that_the_record_at_the_position_has_expired(aws_env: None) -> None:
+def test_empty_answers_do_not_mean_that_the_record_at_the_position_has_expired(aws_env: None) -> None:
     async def body(world: World) -> None:
         sequences = world.fake.put(S0, *BODIES, age=24 * 3600 - 60)
         world.fake.empty = 3
@@ -544,7 +544,7 @@ def test_answers_without_records_are_no_sign_that_the_record_at_the_position_has
     run(aws_env, body)
 
 
-def test_a_shard_that_is_gone_halts_and_a_stream_that_is_gone_is_fatal(aws_env: None) -> None:
+def test_a_missing_shard_halts_and_a_missing_stream_is_fatal(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.put(S0, b"x")
         with pytest.raises(Halted, match="no longer knows the shard"):
@@ -568,7 +568,7 @@ def test_access_denied_is_fatal_and_names_the_action(aws_env: None) -> None:
     run(aws_env, body)
 
 
-def test_shards_are_listed_over_pages_with_ranges_and_parents(aws_env: None) -> None:
+def test_shards_are_listed_across_pages_with_ranges_and_parents(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.shards = {
             S2: FakeShard(parents=(S0, S1), first=0, last=FULL),
@@ -586,7 +586,7 @@ def test_shards_are_listed_over_pages_with_ranges_and_parents(aws_env: None) -> 
     run(aws_env, body)
 
 
-def test_a_list_that_goes_on_failing_is_handed_to_the_caller(aws_env: None) -> None:
+def test_a_listing_that_keeps_failing_raises(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.faults += [("ListShards", 500, "InternalFailure")] * 20
         with pytest.raises(AwsRetryable, match="kinesis:ListShards"):
@@ -607,7 +607,7 @@ def test_requests_are_signed_for_the_region_and_ask_for_plain_bytes(aws_env: Non
     run(aws_env, body)
 
 
-class Several:
+class ShardReaders:
     """Readers of the shards 0, 1, ..., each asked for its next page by a task of its own."""
 
     def __init__(self, world: World, count: int, group: asyncio.TaskGroup) -> None:
@@ -625,7 +625,7 @@ class Several:
         return page
 
     async def got(self, count: int) -> None:
-        """Wait until so many have what they asked for, and see that no more do."""
+        """Wait until that many readers have a page, and assert that no more do."""
         while sum(task.done() for task in self.asked) < count:
             await asyncio.wait([task for task in self.asked if not task.done()], return_when=asyncio.FIRST_COMPLETED)
         for _ in range(5):
@@ -637,12 +637,12 @@ SOME: list[bytes] = [bytes(TURN_BYTES // 16)] * 6
 """Two pages, each less than a turn and more than next to nothing."""
 
 
-def test_of_many_shards_that_are_behind_a_few_are_read_at_a_time(aws_env: None) -> None:
+def test_of_many_shards_that_are_behind_only_a_few_are_read_at_a_time(aws_env: None) -> None:
     async def body(world: World) -> None:
         for at in range(FEWEST_TURNS + 2):
             world.fake.put(f"shardId-{at:012}", *SOME)
         async with asyncio.TaskGroup() as group:
-            several = Several(world, FEWEST_TURNS + 2, group)
+            several = ShardReaders(world, FEWEST_TURNS + 2, group)
             several.ask(*range(FEWEST_TURNS + 2))
             await several.got(FEWEST_TURNS)
             assert (await several.page(0)).behind_ms == 0  # it has caught up
@@ -658,13 +658,13 @@ def test_of_many_shards_that_are_behind_a_few_are_read_at_a_time(aws_env: None) 
     run(aws_env, body, limit=FEWEST_TURNS * TURN_BYTES)
 
 
-def test_whoever_has_fetched_enough_lets_others_go_first(aws_env: None) -> None:
+def test_a_reader_that_has_fetched_its_share_gives_up_its_turn(aws_env: None) -> None:
     async def body(world: World) -> None:
         large = bytes(TURN_BYTES // 3 + 1)
         for at in range(FEWEST_TURNS + 1):
             world.fake.put(f"shardId-{at:012}", *[large] * 6)
         async with asyncio.TaskGroup() as group:
-            several = Several(world, FEWEST_TURNS + 1, group)
+            several = ShardReaders(world, FEWEST_TURNS + 1, group)
             several.ask(*range(FEWEST_TURNS))
             await several.got(FEWEST_TURNS)
             several.ask(FEWEST_TURNS)
@@ -676,13 +676,13 @@ def test_whoever_has_fetched_enough_lets_others_go_first(aws_env: None) -> None:
 
 
 @pytest.mark.parametrize("bodies", [[], BODIES], ids=["nothing", "little"])
-def test_shards_that_are_behind_and_bring_next_to_nothing_do_not_wait_for_each_other(aws_env: None, bodies: list[bytes]) -> None:
+def test_shards_that_are_behind_with_next_to_no_data_do_not_wait_for_each_other(aws_env: None, bodies: list[bytes]) -> None:
     async def body(world: World) -> None:
         world.fake.behind = 60_000
         for at in range(3 * FEWEST_TURNS):
             world.fake.put(f"shardId-{at:012}", *bodies)
         async with asyncio.TaskGroup() as group:
-            several = Several(world, 3 * FEWEST_TURNS, group)
+            several = ShardReaders(world, 3 * FEWEST_TURNS, group)
             several.ask(*range(3 * FEWEST_TURNS))
             await several.got(3 * FEWEST_TURNS)
             several.ask(*range(3 * FEWEST_TURNS))
@@ -693,12 +693,12 @@ def test_shards_that_are_behind_and_bring_next_to_nothing_do_not_wait_for_each_o
     run(aws_env, body, limit=FEWEST_TURNS * TURN_BYTES)
 
 
-def test_whoever_failed_lets_others_go_first(aws_env: None) -> None:
+def test_a_reader_that_failed_gives_up_its_turn(aws_env: None) -> None:
     async def body(world: World) -> None:
         for at in range(FEWEST_TURNS + 1):
             world.fake.put(f"shardId-{at:012}", *SOME)
         async with asyncio.TaskGroup() as group:
-            several = Several(world, FEWEST_TURNS + 1, group)
+            several = ShardReaders(world, FEWEST_TURNS + 1, group)
             several.ask(*range(FEWEST_TURNS))
             await several.got(FEWEST_TURNS)
             several.ask(FEWEST_TURNS)

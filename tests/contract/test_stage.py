@@ -21,13 +21,13 @@ def test_the_contract_holds(stage, check):
     check(stage, RESOURCES)
 
 
-def test_names_are_unique_and_sorted():
+def test_stages_are_listed_in_alphabetical_order_without_duplicates():
     names = [stage.name for stage in STAGES]
     assert names == sorted(set(names))
 
 
 class Wrong(StageConfig):
-    """A stage that its subclasses break, each in one way."""
+    """A stage without a fault. Each subclass adds one."""
 
     name: ClassVar[str] = "wrong"
     example: ClassVar[Example] = Example(config={}, given=[{"x": 1}, {"x": 2}], expect=[{"x": 1}, {"x": 2}])
@@ -117,6 +117,11 @@ class Silent(Wrong):
     ],
     ids=lambda it: it.__name__,
 )
-def test_each_check_finds_what_it_is_for(stage, check):
+def test_each_check_finds_the_fault_it_is_for(stage, check):
     with pytest.raises(AssertionError):
         check(stage, RESOURCES)
+
+
+@pytest.mark.parametrize("check", STAGE_CHECKS, ids=lambda check: check.__name__)
+def test_no_check_finds_a_fault_where_there_is_none(check):
+    check(Wrong, RESOURCES)

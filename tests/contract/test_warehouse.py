@@ -1,4 +1,4 @@
-"""The table in memory keeps the promises that the real one keeps: ``make redshift`` runs the same behaviours against PostgreSQL."""
+"""The behaviours of every warehouse on the one in memory; ``make redshift`` runs the same on PostgreSQL."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from tests.contract.warehouse import BEHAVIOURS, Bench, MemoryWarehouse, config
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=lambda each: each.__name__)
-def test_in_memory(behaviour):
+def test_the_table_in_memory_keeps_the_promises_of_a_warehouse(behaviour):
     staging = MemoryStore(url="s3://lake/staging/")
     warehouse = MemoryWarehouse(staging, SystemClock())
 

@@ -1,4 +1,7 @@
-"""A table in memory that keeps the promises of ``worker.warehouse.Warehouse``, and the behaviours that it shares with the real one."""
+"""A ``worker.warehouse.Warehouse`` in memory, and the behaviours that it shares with the real one.
+
+test_warehouse.py runs the behaviours on it; tests/redshift/campaign_contract.py runs them on the Redshift double.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ def config(bucket: str = "lake", table: str = "events", **options: Any) -> Redsh
 
 @dataclass
 class MemoryWarehouse:
-    """Rows and ledger in lists, all of a load or nothing. ``before`` and ``after`` are called around each load and may raise."""
+    """Rows and load ledger in lists; a load is applied completely or not at all.
+
+    ``before`` and ``after`` are called around each load and may raise. ``asked`` counts calls that do not load.
+    """
 
     staging: ObjectStore
     clock: Any
@@ -85,7 +91,7 @@ class MemoryWarehouse:
 
 @dataclass
 class Bench:
-    """A warehouse and the staging place that it copies from. ``count`` tells the rows in its table."""
+    """A warehouse and the staging store that it copies from. ``count`` returns the number of rows in its table."""
 
     warehouse: Warehouse
     config: TableSinkConfig
@@ -94,7 +100,7 @@ class Bench:
 
 
 async def staged(bench: Bench, shard: str, after: int, last: int, count: int) -> Link:
-    """A link with one staged file of ``count`` rows, or none for none."""
+    """A link with one staged file of ``count`` rows, or without a file for 0."""
     frame = rows({"n": list(range(after, after + count)), "word": ['it\'s; "x" ü'] * count}, {"n": pl.Int64(), "word": pl.String()})
     sink = make_sink(bench.config, frame.schema)
     assert isinstance(sink, HasLayout)
@@ -109,7 +115,7 @@ def load_of(*links: Link) -> Load:
     return Load(links, next((link.layout for link in links if link.layout), None))
 
 
-async def goes_on_where_the_ledger_ends(bench: Bench) -> None:
+async def continues_where_the_ledger_ends(bench: Bench) -> None:
     assert await bench.warehouse.positions() == {}
     first = load_of(await staged(bench, "a", 0, 10, 3), await staged(bench, "a", 10, 20, 0), await staged(bench, "b", 0, 7, 2))
     await bench.warehouse.fit(first.layout)
@@ -120,7 +126,7 @@ async def goes_on_where_the_ledger_ends(bench: Bench) -> None:
     assert await bench.count() == 9
 
 
-async def refuses_what_is_there_and_what_leaves_a_gap(bench: Bench) -> None:
+async def refuses_loads_that_repeat_or_leave_a_gap(bench: Bench) -> None:
     load = load_of(await staged(bench, "a", 0, 10, 3))
     await bench.warehouse.positions()
     await bench.warehouse.fit(load.layout)
@@ -167,12 +173,12 @@ async def failure(bench: Bench, load: Load) -> Failure:
         await bench.warehouse.load(load)
     except LoadFailed as error:
         return error.failure
-    raise AssertionError("the load went through")
+    raise AssertionError("the load was not refused")
 
 
 BEHAVIOURS = (
-    goes_on_where_the_ledger_ends,
-    refuses_what_is_there_and_what_leaves_a_gap,
+    continues_where_the_ledger_ends,
+    refuses_loads_that_repeat_or_leave_a_gap,
     loads_all_or_nothing,
     counts_the_rows_that_it_copies,
     knows_what_was_loaded_by_when,

@@ -153,7 +153,7 @@ def kinds() -> str:
 
 
 def imported(page: str) -> Iterator[tuple[str, str]]:
-    """What the definition of ``page`` becomes, by the words behind `imported`."""
+    """What the definition of ``page`` becomes, with the options that follow `imported`."""
     found = re.search(r"```json definition\n(.*?)```", page, re.DOTALL)
     if found is None:
         return
@@ -164,7 +164,7 @@ def imported(page: str) -> Iterator[tuple[str, str]]:
 
 
 def tampers() -> str:
-    """Every tamper of the table tried on a little sound log, and which checks found it; nothing is asked of the stream."""
+    """Every kind of tampering in the table, tried on a small intact log, and which checks find it without reading the stream."""
     rows = []
     for name, tamper in CASES.items():
         found = asyncio.run(report_on(tamper)).findings

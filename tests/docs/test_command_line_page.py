@@ -34,7 +34,7 @@ def environment(home, **more):
     return {"HOME": str(home), "PATH": f"{home / 'bin'}:/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TERM": "dumb", **more}
 
 
-def typed(home, *lines):
+def output_of_bash(home, *lines):
     r"""What an interactive bash prints for ``lines``. A line may hold ``\t``; ``\001`` goes back to its beginning."""
     leader, follower = pty.openpty()
     shell = ["bash", "--noprofile", "--norc", "-i"]
@@ -59,16 +59,16 @@ def typed(home, *lines):
         ("stream run pipe\t", "stream run pipeline.yaml"),
     ],
 )
-def test_bash_completes(home, begun, whole):
+def test_bash_completes_verbs_options_values_and_files(home, begun, whole):
     subprocess.run(["bash", "-c", WRITE], cwd=home, env=environment(home), check=True, timeout=60)
-    assert whole in [line.rstrip() for line in typed(home, "source stream-completion.bash", f"{begun}\001echo ")]
+    assert whole in [line.rstrip() for line in output_of_bash(home, "source stream-completion.bash", f"{begun}\001echo ")]
 
 
-def test_the_command_of_the_page_sets_up_the_shell_that_calls_it(home):
+def test_the_install_command_sets_up_the_calling_shell(home):
     # Two commands, or bash would replace itself by the first, and there would be no shell to find.
     subprocess.run(["bash", "-c", f"{INSTALL}; true"], cwd=home, env=environment(home), check=True, timeout=60, capture_output=True)
     assert (home / ".bashrc").read_text().strip() == f"source '{home}/.bash_completions/stream.sh'"
-    assert "stream doctor" in [line.rstrip() for line in typed(home, "source ~/.bashrc", "stream doc\t\001echo ")]
+    assert "stream doctor" in [line.rstrip() for line in output_of_bash(home, "source ~/.bashrc", "stream doc\t\001echo ")]
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_the_command_of_the_page_sets_up_the_shell_that_calls_it(home):
         ("fish", "stream run pipeline.yaml --log-level e", "error"),
     ],
 )
-def test_what_zsh_and_fish_are_answered(home, shell, words, says):
+def test_zsh_and_fish_get_the_right_completions(home, shell, words, says):
     asked = {"_STREAM_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": words, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     done = subprocess.run(["stream"], cwd=home, env=environment(home, **asked), check=True, timeout=60, capture_output=True, text=True)
     assert says in done.stdout
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_has_a_script(home, shell):
+def test_each_shell_has_a_completion_script(home, shell):
     done = subprocess.run(
         ["bash", "-c", f"{WRITE.replace('source_bash', f'source_{shell}')}; cat stream-completion.bash"],
         cwd=home,

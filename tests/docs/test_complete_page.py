@@ -1,4 +1,4 @@
-"""The commands of docs/complete.md, over a stream in the emulator whose records are all sealed."""
+"""The commands of docs/complete.md, on a stream in the emulator whose records are all sealed."""
 
 import json
 import re
@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs" / "complete.md").read_text()
 COMMANDS = [line for block in re.findall(r"^```sh complete\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) for line in block.splitlines()]
 
 
-def test_the_commands_of_the_page_do_what_it_says(tmp_path, monkeypatch):
+def test_the_commands_on_the_page_work_as_described(tmp_path, monkeypatch):
     for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ PAGE = (ROOT / "docs" / "data-pipeline.md").read_text()
 COMMANDS = [line for block in re.findall(r"^```sh definition\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) for line in block.splitlines()]
 
 
-def test_the_commands_of_the_page_do_what_it_says(tmp_path, monkeypatch):
+def test_the_commands_on_the_page_work_as_described(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sales.json").write_text(DEFINITION)
     said = []

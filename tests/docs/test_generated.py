@@ -1,4 +1,4 @@
-"""Tables made from the code say what the code says now."""
+"""The tables generated from the code are up to date."""
 
 import pytest
 import typer.main
@@ -12,12 +12,12 @@ from tests.unit.metrics.every_event import CLASSES
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_a_page_says_what_the_code_says(page):
+def test_generated_tables_are_current(page):
     text = page.read_text()
     assert text == regenerated(text), "run `make docs`"
 
 
-def test_every_file_that_is_made_from_the_code_is_current():
+def test_generated_files_are_current():
     made = dict(files())
     stale = [name for name, content in made.items() if not (ROOT / name).exists() or (ROOT / name).read_text() != content]
     kept = {str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "reference").rglob("*.md")}
@@ -25,12 +25,12 @@ def test_every_file_that_is_made_from_the_code_is_current():
     assert len(made) > len(STAGES) + len(DECODERS) + len(SINKS)
 
 
-def test_every_table_stands_on_some_page():
+def test_every_generated_table_is_on_a_page():
     found = {match[2] for page in pages() for match in BLOCK.finditer(page.read_text())}
     assert found == set(TABLES)
 
 
-def test_nothing_is_left_out_of_the_tables():
+def test_the_tables_list_every_component_metric_and_event():
     verbs = typer.main.get_command(app).list_commands(None)
     assert len(verbs) >= 4
     assert [verb for verb in verbs if f"### `stream {verb}" not in TABLES["commands"]()] == []
@@ -40,7 +40,7 @@ def test_nothing_is_left_out_of_the_tables():
     assert TABLES["events"]().count("\n") == len(CLASSES) + 1
 
 
-def test_a_stale_table_shows():
+def test_a_stale_table_is_detected():
     assert regenerated("<!-- generated: metrics -->\nold\n<!-- end -->") != "<!-- generated: metrics -->\nold\n<!-- end -->"
 
 

@@ -1,4 +1,4 @@
-"""The example of docs/iceberg.md, run where the page's file is."""
+"""The example of docs/iceberg.md, run next to the page's file."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def run(folder, *command):
     return done.stdout
 
 
-def test_the_example_of_the_page_does_what_it_says(tmp_path):
+def test_the_example_on_the_page_works_as_described(tmp_path):
     (tmp_path / "local.yaml").write_text(block("yaml pipeline\n# local.yaml"))
     (tmp_path / "in").mkdir()
     lines = [json.dumps({"id": number, "page": "home" if number % 3 else "cart"}) for number in range(30)]

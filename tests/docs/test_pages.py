@@ -1,4 +1,4 @@
-"""What the pages name exists, what they show works, and what they claim is held by a test."""
+"""What the pages name exists, the examples in them work, and a test holds each promise in them."""
 
 import ast
 import re
@@ -60,11 +60,11 @@ def test_every_link_leads_somewhere(page):
 
 
 @pytest.mark.parametrize("page", pages(), ids=named)
-def test_every_path_that_is_named_exists(page):
+def test_every_named_path_exists(page):
     assert [path for path in PATH.findall(prose(page)) if not (ROOT / path).exists()] == []
 
 
-def test_every_test_that_is_named_exists():
+def test_every_named_test_exists():
     missing = []
     for page in pages():
         for path, name in TEST_ID.findall(page.read_text()):
@@ -81,7 +81,7 @@ def test_every_promise_is_held_by_a_test():
 
 
 @pytest.mark.parametrize("text", fences("yaml pipeline"))
-def test_a_pipeline_that_is_shown_is_clean(text, tmp_path):
+def test_every_shown_pipeline_has_no_errors(text, tmp_path):
     file = tmp_path / "pipeline.yaml"
     file.write_text(text)
     result = check(file, {"MASK_KEY": "any"})
@@ -90,7 +90,7 @@ def test_a_pipeline_that_is_shown_is_clean(text, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["stage", "decoder", "sink"])
-def test_a_component_that_is_shown_can_stand_in_a_pipeline(kind):
+def test_every_shown_component_is_valid(kind):
     texts = [match[2] for page in pages() for match in shown(page, f"yaml {kind}")]
     known = {"stage": STAGES, "decoder": DECODERS, "sink": SINKS}[kind]
     assert len(texts) >= len(known)
@@ -101,12 +101,12 @@ def test_a_component_that_is_shown_can_stand_in_a_pipeline(kind):
         known[name].model_validate({} if options is None else options)
 
 
-def test_no_yaml_is_shown_that_nothing_checks():
+def test_every_yaml_block_is_checked():
     assert [named(page) for page in pages() if shown(page, "yaml")] == []
 
 
 @pytest.mark.parametrize("text", fences("sh runnable"))
-def test_a_command_that_is_shown_runs(text):
+def test_every_runnable_command_succeeds(text):
     for line in text.splitlines():
         words = shlex.split(line, comments=True)
         command = [sys.executable, "-m", *words] if words[0] == "stream" else words
@@ -115,7 +115,7 @@ def test_a_command_that_is_shown_runs(text):
 
 
 @pytest.mark.parametrize("text", fences("sh local"))
-def test_local_aws_is_started_as_it_is_shown(text):
+def test_local_aws_starts_as_shown(text):
     started = text.replace("stream local", "stream local --port 0 --moto-port 0")
     script = f'{started}\necho "$AWS_ENDPOINT_URL_KINESIS"; kill "$local"; wait "$local"'
     environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
@@ -135,7 +135,7 @@ def test_every_line_of_the_changelog_begins_with_its_room():
     assert set(lines) <= ROOMS
 
 
-def test_every_dependency_has_its_page():
+def test_every_dependency_has_a_decision_page():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *(each for name in extras if name != "dev" for each in extras[name])]
@@ -147,13 +147,13 @@ def test_every_dependency_has_its_page():
 
 
 @pytest.mark.parametrize("name", ["add-a-stage", "add-a-sink"])
-def test_the_change_that_is_shown_still_applies(name):
+def test_the_example_changes_still_apply(name):
     done = subprocess.run(["git", "apply", "--check", f"docs/examples/{name}.diff"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def strings(node):
-    """The literal text in ``node``; what an f-string fills in is a blank."""
+    """The literal text in ``node``; a blank stands for what an f-string inserts."""
     return " ".join(
         "".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in each.values)
         for each in ast.walk(node)
@@ -180,7 +180,7 @@ def runbook():
     return [phrase for row in rows for phrase in re.findall(r"`([^`]+)`", row)]
 
 
-def test_the_runbook_names_texts_that_exist():
+def test_the_runbook_quotes_messages_that_exist():
     whole = "\n".join(strings(ast.parse(path.read_text())) for path in sorted((ROOT / "stream").rglob("*.py")))
     assert [phrase for phrase in runbook() if phrase not in whole] == []
 
@@ -195,6 +195,6 @@ def test_every_reason_to_halt_is_in_the_runbook():
     assert unknown == []
 
 
-def test_pages_are_found():
+def test_the_main_pages_are_found():
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} <= {path.name for path in pages()}
     assert Path(ROOT / "docs" / "guarantees.md") in pages()

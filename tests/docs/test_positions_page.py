@@ -40,7 +40,7 @@ def aws(tmp_path, monkeypatch):
         yield local
 
 
-def test_the_commands_of_the_section_take_positions_over(aws, tmp_path):
+def test_the_commands_in_the_section_import_positions(aws, tmp_path):
     kinesis, dynamo = boto3.client("kinesis"), boto3.client("dynamodb")
     numbers = []
     for shard in kinesis.list_shards(StreamName="numbers")["Shards"]:
@@ -74,6 +74,6 @@ def test_the_commands_of_the_section_take_positions_over(aws, tmp_path):
     assert list(rows.values()) == ["SHARD_END", numbers[1], numbers[2]]
 
 
-def test_all_that_can_become_of_a_shard_is_told():
+def test_every_plan_for_a_shard_is_documented():
     told = re.findall(r"^\| [^|]* \| `(\w+)`: ", SECTION, re.MULTILINE)
     assert set(told) == {fate.value for fate in Fate}

@@ -1,4 +1,4 @@
-"""The queries that the pages show run over what a worker writes, and find it."""
+"""The queries in the pages, run on the files of a worker, find what the pages say."""
 
 import contextlib
 import re
@@ -50,7 +50,7 @@ def lake(tmp_path):
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: re.sub(r"\W+", "-", query)[:40])
-def test_a_query_that_is_shown_runs(lake, query):
+def test_every_shown_query_runs(lake, query):
     lake.execute(query).fetchall()
 
 
@@ -59,18 +59,18 @@ def query(*words):
     return found
 
 
-def test_the_strict_reader_finds_the_files_of_the_sink(lake):
+def test_the_strict_query_finds_the_files_of_the_sink(lake):
     keys = [key for (key,) in lake.execute(query("unnest(files)")).fetchall()]
     assert sorted(key.partition("/")[0] for key in keys) == ["carrier=AA", "carrier=UA"]
 
 
-def test_the_ledger_tells_where_a_record_went(lake):
+def test_the_ledger_query_finds_where_a_record_went(lake):
     asked = re.sub(r"'\d{50,}'", f"'{10**20 + 1}'", query("WHERE seq = "))
     ((outcome, stage, reason, target, row, _),) = lake.execute(asked).fetchall()
     assert (outcome, stage, reason, row) == ("written", None, None, 0)
     assert target is not None
 
 
-def test_the_dead_letters_can_be_counted_by_cause(lake):
+def test_the_dead_letter_query_counts_by_cause(lake):
     ((stage, reason, count, data),) = lake.execute(query("rejects")).fetchall()
     assert (stage, reason, count, data) == ("decode", "json_syntax", 1, b"{")

@@ -1,4 +1,4 @@
-"""The commands of docs/replay.md, run one after the other where the page's files are."""
+"""The commands of docs/replay.md, run in order next to the page's files."""
 
 import json
 import re
@@ -15,7 +15,7 @@ PIPELINES = re.findall(r"^```yaml pipeline\n# (\S+)\n(.*?)^```", PAGE, re.DOTALL
 COMMANDS = [line for block in re.findall(r"^```sh replay\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) for line in block.splitlines()]
 
 
-def test_the_commands_of_the_page_do_what_it_says(tmp_path):
+def test_the_commands_on_the_page_work_as_described(tmp_path):
     for name, text in PIPELINES:
         (tmp_path / name).write_text(text)
     (tmp_path / "in").mkdir()

@@ -1,4 +1,4 @@
-"""Nothing that is true of one machine only, and nothing left half-done, in any file of the repository."""
+"""No file of the repository says anything that is true of one machine only, or is left half-done."""
 
 import re
 import subprocess
@@ -46,15 +46,15 @@ def test_no_path_of_one_machine_is_named(files):
     assert found(files, MACHINE) == []
 
 
-def test_nothing_is_left_unfinished(files):
+def test_nothing_is_marked_as_unfinished(files):
     assert found(files, UNFINISHED, "stream/") == []
     assert found(files, UNFINISHED, "docs/") == []
 
 
-def test_no_secret_is_kept(files):
+def test_no_secret_is_in_the_repository(files):
     assert found(files, SECRET) == []
 
 
 @pytest.mark.parametrize("line", ["see " + "/wo" + "rk/notes", "/ho" + "me/me/x"])
-def test_the_pattern_for_paths_bites(line):
+def test_the_pattern_for_machine_paths_matches(line):
     assert MACHINE.search(line)

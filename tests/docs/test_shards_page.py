@@ -1,4 +1,4 @@
-"""The transcripts of docs/shards.md, made again over a stream in the emulator, whose clock stands still."""
+"""The transcripts of docs/shards.md, made again on a stream in the emulator, whose clock stands still."""
 
 import json
 import re

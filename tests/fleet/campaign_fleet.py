@@ -1,6 +1,7 @@
-"""A fleet under everything that a bad hour brings, judged by what lies in the stream and in the bucket.
+"""A fleet of workers under faults of every kind, judged by what is in the stream and in the bucket.
 
-``FLEET_SEED``, ``FLEET_SECONDS`` and ``FLEET_FAILOVER`` choose another run. The seed settles records, plan and each request's fate.
+``FLEET_SEED``, ``FLEET_SECONDS`` and ``FLEET_FAILOVER`` choose another run. The seed determines the records, the plan and what happens
+to each request.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tests.fleet.plan import draw
 SEED = int(os.environ.get("FLEET_SEED", "1"))
 SECONDS = float(os.environ.get("FLEET_SECONDS", "120"))
 PATIENCE = 240.0
-"""Seconds in good weather without a unit committed, after which the fleet is taken for stuck."""
+"""Seconds without faults and without a unit committed, after which the fleet is taken for stuck."""
 
 SIZE = "  - derive: {size: \"CASE WHEN value > 75 THEN 'large' ELSE 'medium' END\"}"
 
@@ -56,7 +57,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 @pytest.mark.timeout(10 * SECONDS + 4 * PATIENCE)
-def test_nothing_is_lost_doubled_or_out_of_order(fleet: Fleet, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_lost_duplicated_or_reordered(fleet: Fleet, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     world, versions = fleet.world, (KNOWN, LARGE)
     fleet.live_through(draw(SEED, SECONDS, FAILOVER), SECONDS)
     fleet.settle(PATIENCE)
@@ -70,12 +71,12 @@ def test_nothing_is_lost_doubled_or_out_of_order(fleet: Fleet, capfd: pytest.Cap
 
 
 def exact_for_plain_readers(world: World, *versions: Definition) -> None:
-    """What the repair left is what the sealed manifests list, so who reads every file reads each record once."""
+    """The repair leaves only what sealed manifests list, so a reader of every file reads each record once."""
     world.exact(*versions)
 
 
 def verify(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service's own audit agrees, and takes back what replaced workers left over."""
+    """The service's own audit agrees, and removes what replaced workers left over."""
     for name, value in fleet.world.environment.items():
         monkeypatch.setenv(name, value)
     result = CliRunner().invoke(app, ["audit", "verify", str(fleet.paths[0]), "--repair", "--json"])
@@ -84,7 +85,7 @@ def verify(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def report(fleet: Fleet, rows: int) -> str:
     """One line for the run, kept in a file too."""
-    fates = fleet.weather_so_far()
+    fates = fleet.fates_so_far()
     faults = sum(count for name, count in fates.items() if not name.endswith(".passed"))
     units = sum(manifest["kind"] == "unit" for manifest in fleet.sealed.values())
     told = {"seed": SEED, "seconds": SECONDS, "records": fleet.world.put_so_far, "rows": rows, "units": units, **fleet.done}

@@ -1,4 +1,4 @@
-"""A fleet of real workers over one stream, and everything that a plan does to it."""
+"""Real workers over one stream, and the steps of a plan carried out on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 
 from tests.chaos.workers import Worker, clean
 from tests.chaos.world import World
-from tests.fleet.plan import Step, crowded, weather
+from tests.fleet.plan import Step, fault_rates, throttled_service
 
 FAILOVER = float(os.environ.get("FLEET_FAILOVER", "6"))
 """Seconds: short, so that much happens in little time, and yet long enough for a machine with two busy cores."""
@@ -30,7 +30,7 @@ SHARDS = (12, 20)
 
 TICK = 0.5
 SETTLERS = 2
-"""Workers that stay to finish the work; the fewer, the less they stand in each other's way on a small machine."""
+"""Workers that stay to finish the work: few, since a small machine has little time for each."""
 
 NATIVE = """
 coordination:
@@ -40,7 +40,7 @@ coordination:
 
 @dataclass
 class Member:
-    """One worker process; ``due`` is what it still has to do: ``end`` behind SIGTERM, ``die`` behind SIGKILL."""
+    """One worker process; ``due`` is what it has yet to do: ``end`` after SIGTERM, ``die`` after SIGKILL."""
 
     worker: Worker
     frozen_until: float | None = None
@@ -57,9 +57,9 @@ class Fleet:
     seed: int
     members: list[Member] = field(default_factory=list)
     joins: list[float] = field(default_factory=list)
-    storm: tuple[str | None, float] = (None, 0.0)
+    errors: tuple[str | None, float] = (None, 0.0)
     outage: tuple[str | None, float] = (None, 0.0)
-    crowd: tuple[str | None, float] = (None, 0.0)
+    throttling: tuple[str | None, float] = (None, 0.0)
     done: Counter[str] = field(default_factory=Counter)
     sealed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -67,41 +67,41 @@ class Fleet:
         self.dice = Random(f"{self.seed}:fleet")
         self.born = 0
 
-    # --- the course -------------------------------------------------------------------------------------------------------
+    # --- a run ------------------------------------------------------------------------------------------------------------
 
     def live_through(self, steps: list[Step], seconds: float) -> None:
-        """Records without a pause, workers that come and go, and the steps of the plan at their time."""
+        """Put records without a pause, let workers come and go, and carry out the steps of the plan at their time."""
         begun = monotonic()
         for _ in range(WORKERS):
             self.join()
-        self._weather()
+        self._set_fault_rates()
         waiting = list(steps)
         while (now := monotonic() - begun) < seconds:
             self.world.produce(self.dice.randrange(5, 30))
             while waiting and waiting[0].at <= now:
-                self.befall(waiting.pop(0), now)
+                self.carry_out(waiting.pop(0), now)
             self._pass_time(now)
             self._wait()
 
-    def befall(self, step: Step, now: float) -> None:
-        """Let ``step`` happen, if there is something that it can happen to."""
+    def carry_out(self, step: Step, now: float) -> None:
+        """Carry out ``step``, if there is a worker or shard for it."""
         match step.act:
             case "kill" | "freeze" | "drain":
-                self._strike(step, now)
+                self._disturb_worker(step, now)
             case "join":
                 if len(self.members) < MOST_WORKERS:
                     self.join()
             case "split" | "merge":
                 self._reshard(step)
-            case "storm":
-                self.storm = (_pick(["kinesis", "dynamodb", "s3"], step.choice), now + step.lasts)
+            case "errors":
+                self.errors = (_pick(["kinesis", "dynamodb", "s3"], step.choice), now + step.lasts)
             case "outage":
                 self.outage = (_pick(["kinesis", "dynamodb", "s3"], step.choice), now + step.lasts)
-            case "crowd":
-                self.crowd = (crowded(step.choice), now + step.lasts)
-        if step.act in {"storm", "outage", "crowd"}:
+            case "throttling":
+                self.throttling = (throttled_service(step.choice), now + step.lasts)
+        if step.act in {"errors", "outage", "throttling"}:
             self.done[step.act] += 1
-            self._weather()
+            self._set_fault_rates()
 
     def join(self) -> None:
         """A new worker of either version."""
@@ -111,7 +111,7 @@ class Fleet:
         self.members.append(Member(self.world.start(path, "--drain", "120")))
 
     def settle(self, patience: float) -> None:
-        """Good weather and no more records: everything must be committed, and every worker must end in good order.
+        """No faults and no more records: everything must be committed, and every worker must end in good order.
 
         Between two units that are committed, ``patience`` seconds may pass: how fast the machine is says nothing about the fleet.
         """
@@ -126,7 +126,7 @@ class Fleet:
         while not self.committed():
             if (now := self.progress()) > before:
                 last, before = monotonic(), now
-            assert monotonic() - last < patience, f"seed {self.seed}: nothing was committed in {patience} s of good weather: {self._gaps()}"
+            assert monotonic() - last < patience, f"seed {self.seed}: nothing was committed in {patience} s without faults: {self._gaps()}"
             self._look_after_members()
             self._wait(1.0)
         self._dismiss(self.members)
@@ -142,9 +142,9 @@ class Fleet:
                 member.worker.signal(signal.SIGTERM)
                 member.due = "end"
 
-    # --- what befalls it --------------------------------------------------------------------------------------------------
+    # --- steps ------------------------------------------------------------------------------------------------------------
 
-    def _strike(self, step: Step, now: float) -> None:
+    def _disturb_worker(self, step: Step, now: float) -> None:
         awake = [member for member in self.members if member.frozen_until is None and not member.due]
         if not awake:
             return
@@ -177,11 +177,11 @@ class Fleet:
             self.joins = [at for at in self.joins if at > now]
             for _ in due:
                 self.join()
-        blown_over = [name for name in ("storm", "outage", "crowd") if getattr(self, name)[0] and now >= getattr(self, name)[1]]
-        for name in blown_over:
+        over = [name for name in ("errors", "outage", "throttling") if getattr(self, name)[0] and now >= getattr(self, name)[1]]
+        for name in over:
             setattr(self, name, (None, 0.0))
-        if blown_over:
-            self._weather()
+        if over:
+            self._set_fault_rates()
         self._look_after_members()
 
     def _thaw(self, member: Member) -> None:
@@ -190,7 +190,7 @@ class Fleet:
             member.frozen_until = None
 
     def _look_after_members(self) -> None:
-        """Whoever has ended must have been told to."""
+        """Every worker that has ended must have been told to end."""
         for member in list(self.members):
             code = member.worker.ended()
             if code is None:
@@ -207,7 +207,7 @@ class Fleet:
     def _wait(self, seconds: float = TICK) -> None:
         connection.wait([member.worker.sentinel for member in self.members], timeout=seconds)
 
-    # --- what is to be seen from outside ----------------------------------------------------------------------------------
+    # --- what is seen from outside --------------------------------------------------------------------------------------
 
     def committed(self) -> bool:
         """Whether the log covers every record put, and the end of every closed shard. Sealed manifests are read once."""
@@ -236,18 +236,18 @@ class Fleet:
         logs = [member.worker.said()[-1500:] for member in self.members]
         return f"{records} of {self.world.put_so_far} records; " + "\n---\n".join(logs)
 
-    def weather_so_far(self) -> Counter[str]:
+    def fates_so_far(self) -> Counter[str]:
         """How many requests had which fate, by ``service.fate``."""
         return Counter(self._call("GET"))
 
-    def _weather(self) -> None:
-        self._control(weather(self.storm[0], self.outage[0], self.crowd[0]))
+    def _set_fault_rates(self) -> None:
+        self._control(fault_rates(self.errors[0], self.outage[0], self.throttling[0]))
 
-    def _control(self, forecast: dict[str, dict[str, float]]) -> None:
-        self._call("POST", json.dumps(forecast).encode())
+    def _control(self, rates: dict[str, dict[str, float]]) -> None:
+        self._call("POST", json.dumps(rates).encode())
 
     def _call(self, method: str, body: bytes | None = None) -> Any:
-        with urlopen(Request(f"{self.control}/_weather", data=body, method=method)) as reply:  # noqa: S310 - loopback
+        with urlopen(Request(f"{self.control}/_faults", data=body, method=method)) as reply:  # noqa: S310 - loopback
             return json.loads(reply.read())
 
 

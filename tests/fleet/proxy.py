@@ -1,8 +1,8 @@
-"""Bad weather between workers and AWS: an HTTP proxy that delays, drops, refuses and loses what passes through it.
+"""An HTTP proxy between workers and AWS that delays, drops, refuses and loses requests and replies.
 
-``python -m tests.fleet.proxy --seed 1 kinesis=URL dynamodb=URL s3=URL`` listens on one port of loopback and tells the service by the
-request. What happens to the n-th request to a service is settled by the seed, n and the weather of that moment; ``POST /_weather`` sets
-the weather, ``GET /_weather`` counts what has happened.
+``python -m tests.fleet.proxy --seed 1 kinesis=URL dynamodb=URL s3=URL`` listens on one port of loopback and recognises the
+service by the request. The seed, n and the fault rates of that moment determine what happens to the n-th request to a service.
+``POST /_faults`` sets the rates, ``GET /_faults`` returns how many requests met which fault. ``test_proxy.py`` tests each fault.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from yarl import URL
 from stream.clock import SystemClock
 
 FAULTS = ("delay", "late", "drop", "reset", "error", "throttle", "lost", "truncate")
-"""In this order: the reply comes late; the connection breaks and the request arrives seconds later, when nobody waits for it any more; it
-never arrives; the same with a reset; the service is broken; it is asked too much; it has done it, and the reply is lost; half of the
-reply is lost."""
+"""In this order: the reply comes late; the connection breaks, and the request arrives seconds later, when nobody waits for it any more; the
+request never arrives; the same with a reset; the service answers with an internal error; it throttles; it carries the request out, and the
+reply is lost; half of the reply is lost."""
 
 LATE = (0.5, 8.0)
 DELAY = (0.02, 1.5)
@@ -50,53 +50,53 @@ def service_of(target: str) -> str:
     return {"Kinesis_20131202": "kinesis", "DynamoDB_20120810": "dynamodb"}.get(target.partition(".")[0], "s3")
 
 
-def fate(seed: int, service: str, number: int, weather: Mapping[str, float]) -> tuple[str, float]:
-    """What happens to the request, and a number in [0, 1) that says how much of it."""
+def fate(seed: int, service: str, number: int, rates: Mapping[str, float]) -> tuple[str, float]:
+    """What happens to the request, and a number in [0, 1) that says for how long or how much."""
     dice = Random(f"{seed}:{service}:{number}")
     roll, extent = dice.random(), dice.random()
     for fault in FAULTS:
-        roll -= weather.get(fault, 0.0)
+        roll -= rates.get(fault, 0.0)
         if roll < 0:
             return fault, extent
     return "passed", extent
 
 
 class Proxy:
-    """``upstreams``: URLs by service."""
+    """Passes requests on to ``upstreams``, URLs by service, except those that meet a fault."""
 
     def __init__(self, seed: int, upstreams: Mapping[str, str], http: aiohttp.ClientSession) -> None:
         self.seed = seed
         self.upstreams = upstreams
         self.http = http
-        self.weather: dict[str, dict[str, float]] = {}
+        self.rates: dict[str, dict[str, float]] = {}
         self.numbers: Counter[str] = Counter()
         self.happened: Counter[str] = Counter()
         self.clock = SystemClock()
-        self.flying: set[asyncio.Task[Any]] = set()
+        self.under_way: set[asyncio.Task[Any]] = set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = b"".join([chunk async for chunk in request.content.iter_any()])
-        if request.path == "/_weather":
+        if request.path == "/_faults":
             return self._control(request.method, body)
         service = service_of(request.headers.get("X-Amz-Target", ""))
         self.numbers[service] += 1
-        fault, extent = fate(self.seed, service, self.numbers[service], self.weather.get(service, {}))
+        fault, extent = fate(self.seed, service, self.numbers[service], self.rates.get(service, {}))
         self.happened[f"{service}.{fault}"] += 1
         # A request that is under way arrives whatever becomes of its connection.
-        return await asyncio.shield(self._fly(self._meet(request, service, body, fault, extent)))
+        return await asyncio.shield(self._keep(self._answer(request, service, body, fault, extent)))
 
-    def _fly(self, course: Any) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(course)
-        self.flying.add(task)
-        task.add_done_callback(self.flying.discard)
+    def _keep(self, answering: Any) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(answering)
+        self.under_way.add(task)
+        task.add_done_callback(self.under_way.discard)
         return task
 
     def _control(self, method: str, body: bytes) -> web.Response:
         if method == "POST":
-            self.weather = orjson.loads(body)
+            self.rates = orjson.loads(body)
         return web.Response(body=orjson.dumps(self.happened))
 
-    async def _meet(self, request: web.BaseRequest, service: str, body: bytes, fault: str, extent: float) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, service: str, body: bytes, fault: str, extent: float) -> web.StreamResponse:
         match fault:
             case "drop" | "reset":
                 return _cut(request, reset=fault == "reset")
@@ -156,7 +156,7 @@ def _between(bounds: tuple[float, float], extent: float) -> float:
 
 
 async def serve(seed: int, upstreams: Mapping[str, str]) -> None:
-    """Say where, and serve until standard input closes."""
+    """Print the address, and serve until standard input closes."""
     connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=120)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as http:
         proxy = Proxy(seed, upstreams, http)
@@ -174,7 +174,7 @@ async def serve(seed: int, upstreams: Mapping[str, str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--tied", action="store_true", help="always so: ends when standard input closes")
+    parser.add_argument("--tied", action="store_true", help="accepted and ignored: the proxy always ends when standard input closes")
     parser.add_argument("upstreams", nargs="+", metavar="SERVICE=URL")
     given = parser.parse_args()
     asyncio.run(serve(given.seed, dict(each.split("=", 1) for each in given.upstreams)))

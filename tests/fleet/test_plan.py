@@ -1,21 +1,21 @@
-"""A plan is its seed's: played again it is the same, and every kind of misfortune comes in a long one."""
+"""A seed determines its plan, and a long plan has steps of every kind."""
 
 from __future__ import annotations
 
-from tests.fleet.plan import SERVICES, WEIGHTS, draw, weather
+from tests.fleet.plan import SERVICES, WEIGHTS, draw, fault_rates
 
 
-def test_a_seed_is_a_plan():
+def test_a_seed_determines_the_plan():
     assert draw(7, 300.0, 3.0) == draw(7, 300.0, 3.0)
     assert draw(7, 300.0, 3.0) != draw(8, 300.0, 3.0)
 
 
-def test_a_longer_run_begins_as_the_shorter_one():
+def test_a_longer_plan_begins_like_a_shorter_one():
     short = draw(7, 100.0, 3.0)
     assert draw(7, 300.0, 3.0)[: len(short)] == short
 
 
-def test_a_plan_has_everything_in_order_and_in_time():
+def test_the_events_of_a_plan_are_in_order_and_within_its_time():
     steps = draw(1, 600.0, 3.0)
     assert {step.act for step in steps} == set(WEIGHTS)
     assert [step.at for step in steps] == sorted(step.at for step in steps)
@@ -23,10 +23,10 @@ def test_a_plan_has_everything_in_order_and_in_time():
     assert min(step.lasts for step in steps if step.act == "freeze") > 3.0
 
 
-def test_no_weather_asks_for_more_than_every_request():
-    for storm in (None, *SERVICES):
+def test_fault_rates_never_exceed_one():
+    for errors in (None, *SERVICES):
         for outage in (None, *SERVICES):
-            for crowd in (None, *SERVICES):
-                assert max(sum(rates.values()) for rates in weather(storm, outage, crowd).values()) <= 1.0
-                if crowd is not None and crowd != outage:
-                    assert weather(storm, outage, crowd)[crowd]["throttle"] > 0.5
+            for throttling in (None, *SERVICES):
+                assert max(sum(rates.values()) for rates in fault_rates(errors, outage, throttling).values()) <= 1.0
+                if throttling is not None and throttling != outage:
+                    assert fault_rates(errors, outage, throttling)[throttling]["throttle"] > 0.5

@@ -1,4 +1,4 @@
-"""Each kind of bad weather does what its name says, to the request and to what is behind it."""
+"""Each fault does what its name says, to the reply and to what arrives at the service."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def ask(url: str, method: str, path: str, body: bytes | None = None, **headers: 
         line.close()
 
 
-def set_weather(url: str, **weather: Any) -> None:
-    ask(url, "POST", "/_weather", orjson.dumps(weather))
+def set_rates(url: str, **rates: Any) -> None:
+    ask(url, "POST", "/_faults", orjson.dumps(rates))
 
 
-def test_in_good_weather_requests_and_answers_pass_as_they_are(url):
-    set_weather(url)
+def test_without_faults_requests_and_answers_pass_unchanged(url):
+    set_rates(url)
     reply, body = ask(url, "PUT", "/bucket/key%3D1/%20x?list-type=2", b"data", **{"If-None-Match": "*"})
     assert (reply.status, body, reply.headers["ETag"]) == (200, ANSWER, '"tag"')
     reply, body = ask(url, "HEAD", "/bucket/key")
@@ -81,15 +81,15 @@ def test_in_good_weather_requests_and_answers_pass_as_they_are(url):
 
 
 @pytest.mark.parametrize(("fault", "arrives"), [("drop", 0), ("reset", 0), ("lost", 1), ("truncate", 1)])
-def test_a_broken_connection_hides_whether_the_request_was_carried_out(url, fault, arrives):
-    set_weather(url, kinesis={fault: 1.0})
+def test_a_broken_connection_hides_whether_the_request_was_applied(url, fault, arrives):
+    set_rates(url, kinesis={fault: 1.0})
     with pytest.raises((HTTPException, OSError)):
         ask(url, "POST", "/", b"{}", **KINESIS)
     assert len(_Upstream.arrived) == arrives
 
 
-def test_a_late_request_arrives_when_nobody_waits_for_it(url):
-    set_weather(url, s3={"late": 1.0})
+def test_a_late_request_arrives_after_its_client_has_given_up(url):
+    set_rates(url, s3={"late": 1.0})
     with pytest.raises((HTTPException, OSError)):
         ask(url, "PUT", "/bucket/key", b"data")
     assert _Upstream.arrived == []
@@ -104,39 +104,39 @@ def test_a_late_request_arrives_when_nobody_waits_for_it(url):
 
 
 @pytest.mark.parametrize(("fault", "status", "says"), [("error", 500, b"InternalFailure"), ("throttle", 400, b"ProvisionedThroughput")])
-def test_refusals_look_like_the_services(url, fault, status, says):
-    set_weather(url, kinesis={fault: 1.0})
+def test_refusals_look_like_those_of_the_service(url, fault, status, says):
+    set_rates(url, kinesis={fault: 1.0})
     reply, body = ask(url, "POST", "/", b"{}", **KINESIS)
     assert reply.status == status
     assert says in body
     assert _Upstream.arrived == []
 
 
-def test_dynamodb_throttles_in_both_of_its_words(url):
-    set_weather(url, dynamodb={"throttle": 1.0})
+def test_dynamodb_throttles_with_both_of_its_errors(url):
+    set_rates(url, dynamodb={"throttle": 1.0})
     said = {ask(url, "POST", "/", b"{}", **{"X-Amz-Target": "DynamoDB_20120810.UpdateItem"})[1] for _ in range(40)}
     codes = {orjson.loads(body)["__type"].rpartition("#")[2] for body in said}
     assert codes == {"ProvisionedThroughputExceededException", "ThrottlingException"}
     assert _Upstream.arrived == []
 
 
-def test_the_weather_of_one_service_is_its_own_and_is_counted(url):
-    set_weather(url, dynamodb={"error": 1.0})
-    before = orjson.loads(ask(url, "GET", "/_weather")[1])
+def test_faults_of_one_service_affect_no_other_and_are_counted(url):
+    set_rates(url, dynamodb={"error": 1.0})
+    before = orjson.loads(ask(url, "GET", "/_faults")[1])
     assert ask(url, "POST", "/", b"{}", **KINESIS)[0].status == 200
     assert ask(url, "POST", "/", b"{}", **{"X-Amz-Target": "DynamoDB_20120810.Scan"})[0].status == 500
-    after = orjson.loads(ask(url, "GET", "/_weather")[1])
+    after = orjson.loads(ask(url, "GET", "/_faults")[1])
     assert after["kinesis.passed"] == before.get("kinesis.passed", 0) + 1
     assert after["dynamodb.error"] == before.get("dynamodb.error", 0) + 1
 
 
-def test_fate_is_settled_by_seed_service_and_number():
-    weather = dict.fromkeys(FAULTS, 0.1)
-    fates = [fate(3, "s3", number, weather) for number in range(2000)]
-    assert fates == [fate(3, "s3", number, weather) for number in range(2000)]
+def test_a_fault_is_determined_by_seed_service_and_number():
+    rates = dict.fromkeys(FAULTS, 0.1)
+    fates = [fate(3, "s3", number, rates) for number in range(2000)]
+    assert fates == [fate(3, "s3", number, rates) for number in range(2000)]
     assert {name for name, _ in fates} == {*FAULTS, "passed"}
-    assert fates != [fate(4, "s3", number, weather) for number in range(2000)]
+    assert fates != [fate(4, "s3", number, rates) for number in range(2000)]
 
 
-def test_a_request_says_which_service_it_is_for():
+def test_the_service_of_a_request_is_recognised():
     assert [service_of(target) for target in ("Kinesis_20131202.GetRecords", "DynamoDB_20120810.Scan", "")] == ["kinesis", "dynamodb", "s3"]

@@ -1,4 +1,4 @@
-"""Good records of every decoder, with a schema that has one column of each type; and what hostile records are made of."""
+"""Valid records of every decoder, with a schema that has one column of each type, and the parts of hostile records."""
 
 from __future__ import annotations
 

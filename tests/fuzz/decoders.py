@@ -1,4 +1,4 @@
-"""Good records bent out of shape, by the million: no crash, no hang, every record ends once, and as without the compiled kernel.
+"""Mutated records by the million: no crash, no hang, every record ends once, and with the same result as without the compiled kernel.
 
     python -m tests.fuzz.decoders --records 1000000 --seed 1
 

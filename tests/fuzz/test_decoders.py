@@ -9,7 +9,7 @@ RECORDS = 20_000
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_bent_records_crash_nothing_and_each_ends_once(name):
+def test_mutated_records_crash_nothing_and_each_ends_once(name):
     outcomes = fuzz(name, RECORDS, seed=1)
     assert outcomes["decoded"] > RECORDS // 100
     assert name == "raw" or outcomes.total() - outcomes["decoded"] > RECORDS // 10
@@ -22,7 +22,7 @@ def test_a_seed_gives_the_same_records_again():
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_records_that_are_not_bent_are_read(name):
+def test_records_that_are_not_mutated_are_read(name):
     it = target(name)
     got = it.chain.run(batch(it.records), "s")
     assert set(got.settled["reason"]) <= {"filtered"}

@@ -1,4 +1,4 @@
-"""A collector on loopback, and a whole worker in this process with everything that it says to the outside caught."""
+"""An OTLP collector on loopback, and a complete worker in this process whose output is captured."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from stream.worker.service import run_worker
 
 @dataclass
 class Received:
-    """What came in, decoded by OpenTelemetry's own classes. ``status`` is what the collector answers, by path where it is a mapping."""
+    """What the collector received, decoded by OpenTelemetry's own classes. ``status`` is what it answers; only 200 keeps the body."""
 
     url: str = ""
     status: int = 200

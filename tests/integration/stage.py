@@ -1,4 +1,4 @@
-"""A stream with one shard in the emulator, and a whole worker over it that is run again and again in this process."""
+"""A stream with one shard in the emulator, and a complete worker that can be run on it repeatedly in this process."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ShiftedClock(SystemClock):
 
 
 class Stage:
-    """A stream with one shard and a worker that can be run again and again."""
+    """A stream with one shard and a worker that can be run repeatedly."""
 
     def __init__(self, client: Any, url: str, clock: ShiftedClock, folder: Path) -> None:
         self.client = client
@@ -56,7 +56,7 @@ class Stage:
         self.clock = clock
         self.folder = folder
         self.more = ""
-        """What the pipeline says beside all else."""
+        """Text added to the pipeline file."""
         client.create_stream(StreamName="numbers", ShardCount=1)
 
     shard = "shardId-000000000000"
@@ -73,7 +73,7 @@ class Stage:
         start: str = "trim_horizon",
         clock: Clock | None = None,
     ) -> list[events.Event]:
-        """Run a worker; it is told to stop by a signal once ``until`` holds for an event. ``clock``: the worker's, where it differs."""
+        """Run a worker until ``until`` holds for an event, then stop it by SIGTERM; its events. ``clock``: the worker's, if it differs."""
         heard: list[events.Event] = []
 
         def listen(event: events.Event) -> None:
@@ -90,7 +90,7 @@ class Stage:
         return heard
 
     def run_one(self, shard: Shard) -> tuple[str, ...] | None:
-        """Work on one shard, as a worker that has its lease does, listed or not."""
+        """Work on one shard, as a worker with its lease does, whether or not the stream lists the shard."""
 
         async def run() -> tuple[str, ...] | None:
             async with AsyncExitStack() as stack:
@@ -105,7 +105,7 @@ class Stage:
         return asyncio.run(run())
 
     def unseal_last(self) -> None:
-        """As the function of that name."""
+        """The function ``unseal_last`` on this folder."""
         unseal_last(self.folder)
 
     def manifests(self) -> list[Manifest]:
@@ -118,7 +118,7 @@ def sealed(records: int) -> Callable[[events.Event], bool]:
 
 
 def unseal_last(folder: Path) -> None:
-    """Have the last unit look as if its worker had died between its intent and its first file."""
+    """Make the last unit look as if its worker had died after its intent and before its first file."""
     file = max((folder / "state" / "app" / "commits").rglob("0*.json"))
     manifest = decode(file.read_bytes(), file.name)
     file.write_bytes(encode(msgspec.structs.replace(manifest, state=State.INTENT, seal="", sealed_by="", sealed_at="")))

@@ -21,15 +21,15 @@ ICEBERG = """
 """
 
 
-def past(stage: Stage) -> datetime:
-    """A moment behind everything that was put so far, and before everything that comes: a whole second, as the service's date is."""
+def moment_after_everything(stage: Stage) -> datetime:
+    """A whole second, like the service's date, after everything that was put so far and before everything put later."""
     stage.clock.ahead += timedelta(seconds=2)
     return stage.clock.now().replace(microsecond=0)
 
 
 def ask(stage: Stage, *options: str, until: datetime | None = None) -> tuple[int, dict[str, Any]]:
-    """Exit code and document of the command, for all that was put before."""
-    until = until or past(stage)
+    """Exit code and document of the command, for everything put before."""
+    until = until or moment_after_everything(stage)
     file = stage.folder / "pipeline.yaml"
     if not file.exists():
         file.write_text(PIPELINE.format(url=stage.url, on_expired="gap", start="trim_horizon"))
@@ -44,7 +44,7 @@ def states(document: dict[str, Any]) -> dict[str, str]:
     return {shard["shard"][-1]: shard["state"] for shard in document["streams"][0]["shards"]}
 
 
-def test_from_the_first_record_to_a_quiet_shard(stage: Stage) -> None:
+def test_a_shard_is_complete_only_while_all_of_its_records_are_sealed(stage: Stage) -> None:
     code, found = ask(stage)
     assert (code, found["streams"][0]["why"]) == (1, "no worker has begun with this stream")
 
@@ -65,14 +65,14 @@ def test_from_the_first_record_to_a_quiet_shard(stage: Stage) -> None:
     assert ask(stage)[0] == 0
 
 
-def test_a_moment_that_the_services_clock_has_not_reached_is_no_yes_although_everything_is_sealed(stage: Stage) -> None:
+def test_a_moment_ahead_of_the_services_clock_is_not_complete(stage: Stage) -> None:
     stage.put(range(5))
     stage.work(sealed(5))
     code, found = ask(stage, until=stage.clock.now() + timedelta(minutes=5))
     assert (code, states(found)) == (1, {"0": "early"})
 
 
-def test_children_count_before_anybody_has_begun_with_them(stage: Stage) -> None:
+def test_children_count_before_any_worker_has_begun_them(stage: Stage) -> None:
     stage.put(range(5))
     stage.work(sealed(5))
     stage.client.split_shard(StreamName="numbers", ShardToSplit=stage.shard, NewStartingHashKey=str(2**127))
@@ -89,11 +89,11 @@ def test_children_count_before_anybody_has_begun_with_them(stage: Stage) -> None
     assert [manifest.kind for manifest in stage.manifests()] == [Kind.UNIT, Kind.END, Kind.UNIT]
 
 
-def test_what_a_rewind_took_back_is_not_there_until_it_is_processed_again(stage: Stage) -> None:
+def test_rewound_records_are_not_complete_until_they_are_processed_again(stage: Stage) -> None:
     for numbers in (range(3), range(3, 6)):
         stage.put(numbers)
         stage.work(sealed(3))
-    until = past(stage)
+    until = moment_after_everything(stage)
     assert ask(stage, until=until)[0] == 0
     second = [manifest.last for manifest in stage.manifests()][1]
     done = CliRunner().invoke(app, ["leases", "rewind", str(stage.folder / "pipeline.yaml"), stage.shard, str(second), "--yes"])
@@ -104,7 +104,7 @@ def test_what_a_rewind_took_back_is_not_there_until_it_is_processed_again(stage:
     assert ask(stage, until=until)[0] == 0
 
 
-def test_a_unit_whose_worker_died_before_its_seal_is_not_there(stage: Stage) -> None:
+def test_a_unit_whose_worker_died_before_the_seal_is_not_complete(stage: Stage) -> None:
     stage.put(range(3))
     stage.work(sealed(3))
     stage.unseal_last()
@@ -113,7 +113,7 @@ def test_a_unit_whose_worker_died_before_its_seal_is_not_there(stage: Stage) -> 
     assert ask(stage)[0] == 0
 
 
-def test_records_that_expired_unread_are_no_yes_until_the_log_admits_the_gap(stage: Stage) -> None:
+def test_records_that_expired_unread_are_not_complete_until_a_gap_is_recorded(stage: Stage) -> None:
     stage.put(range(5))
     stage.work(sealed(5))
     stage.put(range(5, 8))
@@ -131,7 +131,7 @@ def test_records_that_expired_unread_are_no_yes_until_the_log_admits_the_gap(sta
     assert ask(stage)[0] == 0
 
 
-def test_a_quiet_shard_whose_last_record_expired_is_complete_while_its_worker_lives(stage: Stage) -> None:
+def test_a_quiet_shard_whose_last_record_expired_is_complete_while_its_worker_runs(stage: Stage) -> None:
     stage.put(range(5))
     stage.work(sealed(5))
     stage.clock.ahead = timedelta(hours=20)
@@ -147,7 +147,7 @@ def test_a_quiet_shard_whose_last_record_expired_is_complete_while_its_worker_li
     assert ask(stage)[0] == 0
 
 
-def test_a_shard_that_the_stream_has_forgotten_is_left_out_only_where_a_person_says_so(stage: Stage) -> None:
+def test_a_shard_missing_from_the_stream_counts_unless_it_is_excluded_by_hand(stage: Stage) -> None:
     stage.put(range(5))
     stage.work(sealed(5))
     stage.client.split_shard(StreamName="numbers", ShardToSplit=stage.shard, NewStartingHashKey=str(2**127))
@@ -160,7 +160,7 @@ def test_a_shard_that_the_stream_has_forgotten_is_left_out_only_where_a_person_s
     assert "shardId-9: numbers has no such shard; it has shardId-000000000000," in ran.stderr
 
 
-def test_what_arrived_before_the_pipeline_began_is_refused(stage: Stage) -> None:
+def test_a_moment_before_the_start_of_the_pipeline_is_refused(stage: Stage) -> None:
     stage.put(range(3))
     stage.work(lambda event: isinstance(event, events.ShardStarted), start="latest")
     ran = CliRunner().invoke(app, ["complete", str(stage.folder / "pipeline.yaml"), "--until", "2026-01-01"])
@@ -169,7 +169,7 @@ def test_what_arrived_before_the_pipeline_began_is_refused(stage: Stage) -> None
     assert ask(stage)[0] == 0
 
 
-def test_a_table_counts_too(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_waiting_to_be_loaded_into_a_table_count_too(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     file = stage.folder / "pipeline.yaml"
     text = PIPELINE.format(url=stage.url, on_expired="gap", start="trim_horizon")
     file.write_text(text.replace('sinks: [s3: {url: "file:lake"}]', "sinks:" + ICEBERG.format(folder=stage.folder)))
@@ -193,16 +193,16 @@ def test_a_table_counts_too(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> No
     assert (code, found["streams"][0]["tables"][0]["loaded"]) == (0, True)
 
 
-def test_for_people(stage: Stage) -> None:
+def test_the_answer_is_printed_in_words(stage: Stage) -> None:
     stage.put(range(5))
     stage.work(sealed(5))
-    until = past(stage)
+    until = moment_after_everything(stage)
     file = str(stage.folder / "pipeline.yaml")
     ran = CliRunner().invoke(app, ["complete", file, "--until", until.isoformat(), "--margin", "0"])
     assert ran.exit_code == 0
     assert f"Complete: everything that arrived before {until.isoformat()} is there." in ran.stdout
     stage.put(range(5, 6))
-    until = past(stage)
+    until = moment_after_everything(stage)
     ran = CliRunner().invoke(app, ["complete", file, "--until", until.isoformat(), "--margin", "0"])
     assert ran.exit_code == 1
     assert f"Not yet: not everything that arrived before {until.isoformat()} is there." in ran.stdout
@@ -216,7 +216,7 @@ def test_for_people(stage: Stage) -> None:
         (("source:\n", "source:\n  s3: {url: 'file:./in'}\n"), "do not arrive in a stream"),
     ],
 )
-def test_what_cannot_be_asked_ends_with_2(stage: Stage, change: tuple[str, str], says: str) -> None:
+def test_a_stream_that_cannot_be_asked_exits_with_2(stage: Stage, change: tuple[str, str], says: str) -> None:
     text = PIPELINE.format(url=stage.url, on_expired="gap", start="trim_horizon").replace(*change)
     if "s3:" in change[1]:
         text = text.replace("  kinesis: {stream", "  #kinesis: {stream")

@@ -1,4 +1,4 @@
-"""A pipeline that prints, run by hand."""
+"""A pipeline that prints to the console, run by hand."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ def stream(folder, *words):
     return subprocess.run([sys.executable, "-m", "stream", *words], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_rows_are_printed_beside_their_files_and_the_audit_looks_at_what_is_kept(folder):
+def test_rows_are_printed_and_the_audit_checks_the_files_beside_them(folder):
     done = stream(folder, "run", "pipeline.yaml", "--metrics-port", "0")
     assert done.returncode == 0, done.stderr
     assert [json.loads(line) for line in done.stdout.splitlines()] == [{"carrier": "UA", "delay": 20}, {"carrier": "Zoë", "delay": 5}]

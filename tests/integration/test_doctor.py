@@ -71,7 +71,7 @@ def found(result):
 
 
 @pytest.mark.usefixtures("clean")
-def test_everything_is_in_order(aws, tmp_path):
+def test_a_sound_set_up_has_no_failed_check(aws, tmp_path):
     result = run(pipeline(tmp_path), aws, "--json")
     assert result.exit_code == 0, result.output
     findings = json.loads(result.stdout)["findings"]
@@ -87,19 +87,19 @@ def test_everything_is_in_order(aws, tmp_path):
 
 
 @pytest.mark.usefixtures("clean")
-def test_looking_leaves_nothing_behind(aws, tmp_path):
+def test_the_checks_leave_nothing_behind(aws, tmp_path):
     run(pipeline(tmp_path), aws)
     with Errands(aws) as errands:
         assert errands.keys("lake") == []
 
 
 @pytest.mark.usefixtures("clean")
-def test_for_people_it_ends_with_a_verdict(aws, tmp_path):
+def test_the_last_line_is_a_verdict(aws, tmp_path):
     assert run(pipeline(tmp_path), aws).stdout.splitlines()[-1] == "a worker can start"
 
 
 @pytest.mark.usefixtures("clean")
-def test_permissions_are_no_remedy_for_what_is_not_there_or_does_not_answer(aws, tmp_path):
+def test_permissions_are_not_the_remedy_for_what_is_missing_or_does_not_answer(aws, tmp_path):
     missing = found(run(pipeline(tmp_path, stream="gone"), aws, "--json"))["stream", "failed"]
     assert missing["remedy"] == "check the name, the region and the endpoint, or create it"
     away = run(pipeline(tmp_path), {**aws, "AWS_ENDPOINT_URL_KINESIS": "http://127.0.0.1:9"}, "--json")
@@ -117,7 +117,7 @@ def test_permissions_are_no_remedy_for_what_is_not_there_or_does_not_answer(aws,
     ],
 )
 @pytest.mark.usefixtures("clean")
-def test_what_is_missing_is_named_and_the_rest_is_looked_at_all_the_same(aws, tmp_path, changes, check_name, says):
+def test_a_missing_resource_is_named_and_the_other_checks_still_run(aws, tmp_path, changes, check_name, says):
     result = run(pipeline(tmp_path, **changes), aws, "--json")
     assert result.exit_code == 1
     findings = found(result)
@@ -128,28 +128,28 @@ def test_what_is_missing_is_named_and_the_rest_is_looked_at_all_the_same(aws, tm
 
 
 @pytest.mark.usefixtures("clean")
-def test_a_secret_that_is_not_set(aws, tmp_path):
+def test_a_missing_secret_is_named(aws, tmp_path):
     result = CliRunner().invoke(app, ["doctor", str(pipeline(tmp_path)), "--json"], env={**aws, "MASK_KEY": None})
     assert result.exit_code == 1
     assert "MASK_KEY" in found(result)["secret", "failed"]["what"]
 
 
 @pytest.mark.usefixtures("clean")
-def test_the_wrong_role(aws, tmp_path):
+def test_a_role_other_than_the_expected_one_is_named(aws, tmp_path):
     result = run(pipeline(tmp_path), aws, "--json", "--role", "arn:aws:iam::111122223333:role/flights-worker")
     assert result.exit_code == 1
     assert "not the role arn:aws:iam::111122223333:role/flights-worker" in found(result)["identity", "failed"]["what"]
 
 
 @pytest.mark.usefixtures("clean")
-def test_a_collector_that_is_away_is_a_note_unless_checkpoints_wait_for_it(aws, tmp_path):
+def test_an_unreachable_collector_is_a_note_unless_checkpoints_wait_for_it(aws, tmp_path):
     for mode, verdict, code in (("ledger", "note", 0), ("strict", "failed", 1)):
         more = f"audit: {{otlp: {{endpoint: 'http://127.0.0.1:9', mode: {mode}}}}}"
         result = run(pipeline(tmp_path, more=more), aws, "--json")
         assert (result.exit_code, ("collector", verdict) in found(result)) == (code, True)
 
 
-def looked(path, env, monkeypatch, **around):
+def examined(path, env, monkeypatch, **around):
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     made = check(path, {}).pipeline
@@ -161,22 +161,22 @@ def looked(path, env, monkeypatch, **around):
     [("67108864", Verdict.FAILED), ("268435456", Verdict.OK), ("max", Verdict.NOTE), (str(2**63 - 4096), Verdict.NOTE)],
 )
 @pytest.mark.usefixtures("clean")
-def test_the_memory_limit(tmp_path, monkeypatch, content, verdict):
+def test_the_memory_limit_is_compared_with_the_budget(tmp_path, monkeypatch, content, verdict):
     limit = tmp_path / "memory.max"
     limit.write_text(f"{content}\n")
     path = pipeline(tmp_path, lake="file:lake", state="file:state")
     env = {"MASK_KEY": "x", "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
-    assert ("memory", verdict) in looked(path, env, monkeypatch, limits=(str(tmp_path / "none"), str(limit)), patience=5)
+    assert ("memory", verdict) in examined(path, env, monkeypatch, limits=(str(tmp_path / "none"), str(limit)), patience=5)
 
 
-class Ahead(SystemClock):
+class FastClock(SystemClock):
     def now(self):
         return super().now() + timedelta(seconds=400)
 
 
 @pytest.mark.usefixtures("clean")
-def test_a_clock_that_is_off(aws, tmp_path, monkeypatch):
-    findings = looked(pipeline(tmp_path), {**aws, "MASK_KEY": "x"}, monkeypatch, clock=Ahead())
+def test_a_skewed_clock_is_reported(aws, tmp_path, monkeypatch):
+    findings = examined(pipeline(tmp_path), {**aws, "MASK_KEY": "x"}, monkeypatch, clock=FastClock())
     found = re.match(r"\+(\d+) s beside AWS", findings["clock", Verdict.FAILED].what)
     assert found is not None
     # The answer says whole seconds, and takes its time.
@@ -193,7 +193,7 @@ def token(audience="pods.eks.amazonaws.com", lives=3600.0):
 
 @contextmanager
 def agent(lives):
-    """The Pod Identity agent: credentials that live ``lives`` seconds, to whoever brings a token; counts its answers."""
+    """The Pod Identity agent: gives credentials that expire after ``lives`` seconds to callers with a token, and counts its answers."""
     answers = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -239,9 +239,9 @@ def pod(aws, clean, tmp_path, monkeypatch):
     return enter
 
 
-def test_pod_identity_in_order(pod, tmp_path, monkeypatch):
+def test_a_sound_pod_identity_has_no_failed_check(pod, tmp_path, monkeypatch):
     with agent(lives=6 * 3600) as (url, answers):
-        findings = looked(pipeline(tmp_path), pod(url, token()), monkeypatch, subject=SUBJECT)
+        findings = examined(pipeline(tmp_path), pod(url, token()), monkeypatch, subject=SUBJECT)
     assert findings["token", Verdict.OK].what.startswith(f"for pods.eks.amazonaws.com, of {SUBJECT}, until ")
     assert findings["credentials", Verdict.OK].what.startswith("by container-role, valid until ")
     assert ("place", Verdict.OK) in findings
@@ -255,37 +255,37 @@ def test_pod_identity_in_order(pod, tmp_path, monkeypatch):
         ({"lives": -60.0}, "expired at"),
     ],
 )
-def test_a_token_that_cannot_work(pod, tmp_path, monkeypatch, given, says):
+def test_a_token_for_another_audience_or_an_expired_one_is_reported(pod, tmp_path, monkeypatch, given, says):
     with agent(lives=6 * 3600) as (url, _):
-        findings = looked(pipeline(tmp_path), pod(url, token(**given)), monkeypatch)
+        findings = examined(pipeline(tmp_path), pod(url, token(**given)), monkeypatch)
     assert says in findings["token", Verdict.FAILED].what
 
 
-def test_a_token_that_is_of_somebody_else_or_unreadable(pod, tmp_path, monkeypatch):
+def test_a_token_of_another_subject_or_an_unreadable_one_is_reported(pod, tmp_path, monkeypatch):
     with agent(lives=6 * 3600) as (url, _):
         env = pod(url, token())
-        assert ("token", Verdict.FAILED) in looked(pipeline(tmp_path), env, monkeypatch, subject="system:serviceaccount:data:other")
+        assert ("token", Verdict.FAILED) in examined(pipeline(tmp_path), env, monkeypatch, subject="system:serviceaccount:data:other")
         env["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"] = str(tmp_path / "none")
-        findings = looked(pipeline(tmp_path), env, monkeypatch)
+        findings = examined(pipeline(tmp_path), env, monkeypatch)
     assert "cannot be read" in findings["token", Verdict.FAILED].what
     assert ("credentials", Verdict.FAILED) in findings
 
 
-def test_keys_in_the_environment_go_before_the_token(pod, tmp_path, monkeypatch):
+def test_keys_in_the_environment_take_precedence_over_the_token(pod, tmp_path, monkeypatch):
     with agent(lives=6 * 3600) as (url, _):
         env = {**pod(url, token()), "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-        findings = looked(pipeline(tmp_path), env, monkeypatch)
+        findings = examined(pipeline(tmp_path), env, monkeypatch)
     assert "take precedence over the token" in findings["token", Verdict.FAILED].what
 
 
-def test_an_agent_that_cannot_be_reached_is_told_with_the_network_policy_as_remedy(pod, tmp_path, monkeypatch):
-    findings = looked(pipeline(tmp_path), pod("http://127.0.0.1:9/v1/credentials", token()), monkeypatch)
+def test_for_an_unreachable_agent_the_remedy_is_the_network_policy(pod, tmp_path, monkeypatch):
+    findings = examined(pipeline(tmp_path), pod("http://127.0.0.1:9/v1/credentials", token()), monkeypatch)
     assert "169.254.170.23" in findings["credentials", Verdict.FAILED].remedy
     assert ("identity", Verdict.OK) not in findings
 
 
-def test_credentials_are_renewed_before_they_end(pod, monkeypatch):
-    """botocore renews within the last fifteen minutes, and insists within the last ten."""
+def test_credentials_are_renewed_before_they_expire(pod, monkeypatch):
+    """botocore tries to renew in the last fifteen minutes, and must renew in the last ten."""
     with agent(lives=5 * 60) as (url, answers):
         for name, value in pod(url, token()).items():
             monkeypatch.setenv(name, value)

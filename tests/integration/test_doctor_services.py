@@ -46,7 +46,7 @@ Aws = tuple[Mapping[str, str], Recorder, Recorder, Callable[[str], Any], str]
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[Aws]:
-    """Environment, what is in front of Kinesis and of everything else, clients, and a topic."""
+    """Environment, the recorders in front of Kinesis and of the other services, clients, and a topic."""
     with LocalAws() as local, Errands(local.environment()) as errands, ExitStack() as stack:
         errands.create_bucket("lake")
         errands.create_stream("flights", 2)
@@ -104,7 +104,7 @@ def found(findings: list[dict[str, str]], check_name: str, says: str) -> dict[st
 
 
 @pytest.mark.usefixtures("clean")
-def test_every_action_that_is_needed_is_tried_or_listed_and_nothing_is_left_behind(aws: Aws, tmp_path: Path) -> None:
+def test_every_needed_action_is_tried_or_listed_and_nothing_is_left_behind(aws: Aws, tmp_path: Path) -> None:
     env, kinesis, moto, make, topic = aws
     path = pipeline(tmp_path, topic, create=False)
     kinesis.seen, moto.seen = set(), set()
@@ -136,7 +136,7 @@ HARMLESS = ["kinesis:DescribeStreamConsumer", "sns:GetTopicAttributes"]
 
 @pytest.mark.parametrize("action", [*FATAL, *HARMLESS])
 @pytest.mark.usefixtures("clean")
-def test_an_action_that_is_denied_is_named_with_a_remedy(aws: Aws, tmp_path: Path, action: str) -> None:
+def test_a_denied_action_is_named_with_a_remedy(aws: Aws, tmp_path: Path, action: str) -> None:
     env, kinesis, moto, _, topic = aws
     kinesis.denied = moto.denied = frozenset({action})
     try:
@@ -151,7 +151,7 @@ def test_an_action_that_is_denied_is_named_with_a_remedy(aws: Aws, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("clean")
-def test_a_lease_table_that_is_missing_is_made_by_workers_or_must_be_made_first(aws: Aws, tmp_path: Path) -> None:
+def test_a_missing_lease_table_is_a_note_if_workers_may_create_it_and_else_a_failure(aws: Aws, tmp_path: Path) -> None:
     env, *_, topic = aws
     result, findings = run(pipeline(tmp_path, topic, "missing"), env)
     assert result.exit_code == 0, result.output
@@ -165,7 +165,7 @@ def test_a_lease_table_that_is_missing_is_made_by_workers_or_must_be_made_first(
 
 @pytest.mark.parametrize("keys", [{"id": ("HASH", "S")}, {"leaseKey": ("HASH", "S"), "at": ("RANGE", "N")}, {"leaseKey": ("HASH", "N")}])
 @pytest.mark.usefixtures("clean")
-def test_a_table_with_another_key_is_no_lease_table(aws: Aws, tmp_path: Path, keys: Mapping[str, tuple[str, str]]) -> None:
+def test_a_table_with_another_key_is_not_a_lease_table(aws: Aws, tmp_path: Path, keys: Mapping[str, tuple[str, str]]) -> None:
     env, _, _, make, topic = aws
     name = f"other-{'-'.join(keys)}-{keys.get('leaseKey', ('', ''))[1]}"
     table_of(make("dynamodb"), name, keys)
@@ -175,7 +175,7 @@ def test_a_table_with_another_key_is_no_lease_table(aws: Aws, tmp_path: Path, ke
 
 
 @pytest.mark.usefixtures("clean")
-def test_a_fleet_that_a_worker_must_not_join(aws: Aws, tmp_path: Path) -> None:
+def test_a_fleet_that_a_worker_must_not_join_is_reported(aws: Aws, tmp_path: Path) -> None:
     env, _, _, make, topic = aws
     dynamo = make("dynamodb")
     for name in ("java", "java-CoordinatorState"):
@@ -187,7 +187,7 @@ def test_a_fleet_that_a_worker_must_not_join(aws: Aws, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("clean")
-def test_a_fleet_whose_tables_have_other_names_is_found(aws: Aws, tmp_path: Path) -> None:
+def test_a_fleet_is_found_under_other_table_names(aws: Aws, tmp_path: Path) -> None:
     env, _, _, make, topic = aws
     dynamo = make("dynamodb")
     for name, key in (("lent", "leaseKey"), ("rules", "key")):
@@ -229,7 +229,7 @@ def under_kcl(folder: Path, topic: str, application: str) -> Path:
 
 
 @pytest.mark.usefixtures("clean")
-def test_every_action_of_the_daemon_on_its_tables_is_tried_or_listed(aws: Aws, tmp_path: Path, kcl_tables: str) -> None:
+def test_every_action_of_the_kcl_daemon_on_its_tables_is_tried_or_listed(aws: Aws, tmp_path: Path, kcl_tables: str) -> None:
     env, _, moto, make, topic = aws
     path = under_kcl(tmp_path, topic, kcl_tables)
     moto.seen = set()
@@ -251,7 +251,7 @@ def test_every_action_of_the_daemon_on_its_tables_is_tried_or_listed(aws: Aws, t
 
 @pytest.mark.parametrize("action", [*(name for name in FATAL if name.startswith("dynamodb:")), "dynamodb:Query"])
 @pytest.mark.usefixtures("clean")
-def test_an_action_that_the_daemon_is_denied_is_named_for_each_table(aws: Aws, tmp_path: Path, kcl_tables: str, action: str) -> None:
+def test_an_action_denied_to_the_kcl_daemon_is_named_for_each_table(aws: Aws, tmp_path: Path, kcl_tables: str, action: str) -> None:
     env, _, moto, _, topic = aws
     moto.denied = frozenset({action})
     try:
@@ -265,7 +265,7 @@ def test_an_action_that_the_daemon_is_denied_is_named_for_each_table(aws: Aws, t
 
 
 @pytest.mark.usefixtures("clean")
-def test_tables_that_the_daemon_has_not_made_yet_are_noted(aws: Aws, tmp_path: Path) -> None:
+def test_tables_that_the_kcl_daemon_has_not_created_yet_are_noted(aws: Aws, tmp_path: Path) -> None:
     env, *_, topic = aws
     result, findings = run(under_kcl(tmp_path, topic, "unborn"), env)
     assert result.exit_code == 0, result.output
@@ -274,7 +274,7 @@ def test_tables_that_the_daemon_has_not_made_yet_are_noted(aws: Aws, tmp_path: P
 
 
 @pytest.mark.usefixtures("clean")
-def test_a_table_that_is_not_the_kcls(aws: Aws, tmp_path: Path) -> None:
+def test_a_table_of_the_kcl_with_another_key_is_reported(aws: Aws, tmp_path: Path) -> None:
     env, _, _, make, topic = aws
     table_of(make("dynamodb"), "foreign-WorkerMetricStats", {"id": ("HASH", "S")})
     result, findings = run(under_kcl(tmp_path, topic, "foreign"), env)
@@ -283,7 +283,7 @@ def test_a_table_that_is_not_the_kcls(aws: Aws, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("clean")
-def test_whoever_cannot_be_told_is_noted(aws: Aws, tmp_path: Path) -> None:
+def test_unreachable_notification_channels_are_noted(aws: Aws, tmp_path: Path) -> None:
     env, *_, topic = aws
     path = pipeline(tmp_path, f"{topic}-gone")
     path.write_text(path.read_text().replace("notify: {", 'notify: {webhook: "http://127.0.0.1:9/hook", '))
@@ -333,7 +333,7 @@ RECORD = {"SequenceNumber": "1", "Data": "", "PartitionKey": "k", "ApproximateAr
 
 @pytest.mark.parametrize(("records", "untried"), [([], True), ([RECORD], False)])
 @pytest.mark.usefixtures("clean")
-def test_only_a_record_shows_that_the_key_of_a_stream_may_be_used(
+def test_the_key_of_an_encrypted_stream_is_tried_only_if_there_is_a_record(
     aws: Aws, tmp_path: Path, records: list[dict[str, Any]], untried: bool
 ) -> None:
     env, *_, topic = aws

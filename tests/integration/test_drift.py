@@ -1,4 +1,4 @@
-"""What becomes of records whose producer has changed: each policy for fields that are new, and for values that outgrow their type."""
+"""Records whose producer has changed: each policy for new fields, and for values that no longer fit their type."""
 
 import json
 
@@ -36,20 +36,20 @@ def run(*records, decode="json", **source):
     return user(got.frame), {row["_row"]: row["reason"] for row in got.settled.to_dicts()}
 
 
-def test_ignored_fields_leave_no_trace():
+def test_ignored_fields_are_dropped():
     rows, refused = run(BEFORE, MORE)
     assert [row["id"] for row in rows] == [1, 2]
     assert set(rows[1]) == set(SCHEMA)
     assert refused == {}
 
 
-def test_rejected_fields_refuse_their_record_alone():
+def test_an_unknown_field_rejects_its_record_alone():
     rows, refused = run(BEFORE, MORE, BEFORE, unknown="reject")
     assert [row["id"] for row in rows] == [1, 1]
     assert refused == {1: "unknown_field"}
 
 
-def test_captured_fields_are_kept_as_they_were():
+def test_captured_fields_are_kept_unchanged():
     rows, refused = run(BEFORE, MORE, unknown="capture")
     assert rows[0]["_extra"] is None
     assert json.loads(rows[1]["_extra"]) == {"gate": "A7", "crew": {"n": 3}}
@@ -57,26 +57,26 @@ def test_captured_fields_are_kept_as_they_were():
 
 
 @pytest.mark.parametrize("column", ["id", "price", "share", "seats", "plane"])
-def test_a_value_that_outgrows_its_type_refuses_its_record(column):
+def test_a_value_too_large_for_its_type_rejects_its_record(column):
     rows, refused = run(BEFORE, {**BEFORE, column: GREW[column]})
     assert len(rows) == 1
     assert refused == {1: f"wrong_type:{column}"}
 
 
-def test_widened_types_take_values_that_outgrow_the_schema():
+def test_widened_types_accept_larger_values():
     rows, refused = run(BEFORE, GREW, widen=True)
     assert refused == {}
     assert [float(row["price"]) for row in rows] == [1.25, 12345.25]
     assert rows[1] == {**GREW, "price": rows[1]["price"]}
 
 
-def test_widening_is_no_leave_for_another_kind_of_value():
+def test_widening_does_not_accept_values_of_another_kind():
     rows, refused = run({**BEFORE, "id": "1"}, {**BEFORE, "id": 1.5}, {**BEFORE, "id": 2**63}, {**BEFORE, "id": None}, widen=True)
     assert rows == []
     assert refused == {0: "wrong_type:id", 1: "wrong_type:id", 2: "wrong_type:id", 3: "missing_field:id"}
 
 
-def test_text_formats_widen_too():
+def test_text_formats_are_widened_too():
     flat = {"id": "int8", "share": "float32?"}
     rows, refused = run(b"300,1e39\n", decode="csv", schema=flat, widen=True)
     assert (rows, refused) == ([{"id": 300, "share": 1e39}], {})

@@ -1,4 +1,4 @@
-"""The estimate of requests and objects against what a committer really does, counted."""
+"""The estimate of requests and objects, compared with those of a real committer, counted."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def committed(records: list[bytes]) -> tuple[Counting, Counting, Pipeline]:
     return state, lake, pipeline
 
 
-def test_a_unit_makes_as_many_requests_and_objects_as_it_is_billed_for() -> None:
+def test_a_unit_makes_as_many_requests_and_objects_as_estimated() -> None:
     state, lake, pipeline = committed([b'{"carrier": "UA"}', b'{"carrier": "AA"}', b'{"carrier": "DL"}'])
     billed = estimate(pipeline, Rate(10, 20, 1), Outcome(1.0, 3.0))
     items = {item.what: item.quantity for item in billed.items}
@@ -78,7 +78,7 @@ def test_a_unit_makes_as_many_requests_and_objects_as_it_is_billed_for() -> None
     assert len([key for key in state.puts if not key.startswith("checkpoints/")]) == round(billed.log_objects / billed.units)
 
 
-def test_dead_letters_are_one_object_more() -> None:
+def test_dead_letters_add_one_object() -> None:
     state, _, pipeline = committed([b'{"carrier": "UA"}', b"{"])
     billed = estimate(pipeline, Rate(10, 20, 1), Outcome(1.0, 1.0, 1.0))
     items = {item.what: item.quantity for item in billed.items}

@@ -1,4 +1,4 @@
-"""Records that expire in the stream before they are read: a whole worker against the emulator, time in the test's hand."""
+"""Records that expire in the stream before they are read: a complete worker against the emulator, with a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stream.worker.reading import Reading
 from tests.integration.stage import PIPELINE, Stage, sealed
 
 
-def test_a_gap_is_recorded_and_reading_goes_on_behind_it(stage: Stage) -> None:
+def test_a_gap_is_recorded_and_reading_continues_after_it(stage: Stage) -> None:
     stage.put(range(5))
     stage.work(sealed(5))
     stage.put(range(5, 8))
@@ -38,7 +38,7 @@ def test_a_gap_is_recorded_and_reading_goes_on_behind_it(stage: Stage) -> None:
     assert all(left.last == right.after for left, right in zip(stage.manifests(), stage.manifests()[1:], strict=False))
 
 
-def test_a_worker_that_starts_behind_a_recorded_gap_goes_on_there(stage: Stage) -> None:
+def test_a_worker_that_starts_at_a_recorded_gap_continues_after_it(stage: Stage) -> None:
     stage.put(range(5))
     stage.work(sealed(5))
     stage.clock.ahead = timedelta(hours=30)
@@ -51,7 +51,7 @@ def test_a_worker_that_starts_behind_a_recorded_gap_goes_on_there(stage: Stage) 
     assert sum(manifest.records for manifest in stage.manifests()) == 9
 
 
-def test_records_that_expire_between_two_pages_are_a_gap_and_those_in_hand_are_sealed(
+def test_records_that_expire_between_two_pages_become_a_gap_and_buffered_ones_are_sealed(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.integration.stage.PIPELINE", PIPELINE.replace("100ms", "10m"))
@@ -76,7 +76,7 @@ def test_records_that_expire_between_two_pages_are_a_gap_and_those_in_hand_are_s
     assert kinds == [(Kind.UNIT, read[0]), (Kind.GAP, 0), (Kind.UNIT, 3)]
 
 
-def test_the_shard_halts_where_gaps_are_not_admitted(stage: Stage) -> None:
+def test_the_shard_halts_with_on_expired_halt(stage: Stage) -> None:
     stage.put(range(5))
     stage.work(sealed(5))
     stage.put(range(5, 8))
@@ -89,7 +89,7 @@ def test_the_shard_halts_where_gaps_are_not_admitted(stage: Stage) -> None:
     assert [manifest.kind for manifest in stage.manifests()] == [Kind.UNIT]
 
 
-def test_a_quiet_shard_whose_last_record_expired_is_no_gap(stage: Stage) -> None:
+def test_a_quiet_shard_whose_last_record_expired_has_no_gap(stage: Stage) -> None:
     stage.put(range(5))
     stage.work(sealed(5))
     stage.clock.ahead = timedelta(hours=20)
@@ -112,7 +112,7 @@ def test_a_quiet_shard_whose_last_record_expired_is_no_gap(stage: Stage) -> None
 
 @pytest.mark.parametrize("before", [0, 5])
 @pytest.mark.parametrize("behind", [0, 4])
-def test_a_unit_that_was_begun_and_whose_records_all_expired_becomes_a_gap(stage: Stage, before: int, behind: int) -> None:
+def test_an_intent_whose_records_all_expired_becomes_a_gap(stage: Stage, before: int, behind: int) -> None:
     if before:
         stage.put(range(before))
         stage.work(sealed(before))
@@ -131,7 +131,7 @@ def test_a_unit_that_was_begun_and_whose_records_all_expired_becomes_a_gap(stage
         assert (kinds[-1][0], kinds[-1][1]) == (Kind.UNIT, behind)
 
 
-def test_a_unit_that_was_begun_and_whose_records_expired_halts_where_gaps_are_not_admitted(stage: Stage) -> None:
+def test_an_intent_whose_records_expired_halts_with_on_expired_halt(stage: Stage) -> None:
     stage.put(range(3))
     stage.work(sealed(3))
     stage.unseal_last()
@@ -154,7 +154,7 @@ def test_a_worker_that_waits_for_the_end_of_a_gap_drains_at_once(stage: Stage) -
     assert [manifest.kind for manifest in stage.manifests()] == [Kind.UNIT]
 
 
-def test_a_run_that_ends_does_not_wait_for_the_end_of_a_gap(stage: Stage) -> None:
+def test_a_run_with_once_does_not_wait_for_the_end_of_a_gap(stage: Stage) -> None:
     stage.put(range(5))
     stage.work(sealed(5))
     stage.client.delete_stream(StreamName="numbers")
@@ -166,8 +166,8 @@ def test_a_run_that_ends_does_not_wait_for_the_end_of_a_gap(stage: Stage) -> Non
     assert [manifest.kind for manifest in stage.manifests()] == [Kind.UNIT]
 
 
-def test_a_shard_that_the_service_has_forgotten_ends_where_gaps_are_admitted(stage: Stage) -> None:
-    """Its lease is still there: reading stood still for longer than the retention, across a reshard."""
+def test_a_leased_shard_that_the_service_no_longer_knows_is_ended(stage: Stage) -> None:
+    """Its lease still exists: reading had stopped for longer than the retention period, and the stream was resharded meanwhile."""
     children = stage.run_one(Shard("numbers", "shardId-000000000007"))
 
     assert children == ()

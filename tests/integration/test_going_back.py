@@ -1,4 +1,4 @@
-"""An operator goes back in a shard, and what must not be twice because of it."""
+"""An operator rewinds a shard, and what must not be written twice because of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stream.worker.slices import Window
 from tests.integration.stage import Stage, sealed
 
 
-def test_units_whose_dead_letters_were_redriven_are_not_taken_back(stage: Stage) -> None:
+def test_units_whose_dead_letters_were_redriven_cannot_be_rewound(stage: Stage) -> None:
     """What a redrive wrote stays, so processing its records again would write them twice."""
     for numbers in ([1, "two"], [3, 4]):
         stage.put(numbers)
@@ -40,8 +40,8 @@ def test_units_whose_dead_letters_were_redriven_are_not_taken_back(stage: Stage)
 @pytest.mark.parametrize(
     ("sink", "says"), [('s3: {url: "file:lake", name: clean}', "this pipeline does not have"), ('s3: {url: "file:sea"}', "sea now")]
 )
-def test_units_of_a_sink_that_is_gone_or_elsewhere_are_not_taken_back(stage: Stage, sink: str, says: str) -> None:
-    """Their files would stay, and the same records would be in others beside them."""
+def test_units_of_a_removed_or_moved_sink_cannot_be_rewound(stage: Stage, sink: str, says: str) -> None:
+    """Their files would stay, and the same records would be in other files as well."""
     for numbers in ([1, 2], [3, 4]):
         stage.put(numbers)
         stage.work(sealed(2))
@@ -61,7 +61,7 @@ def test_units_of_a_sink_that_is_gone_or_elsewhere_are_not_taken_back(stage: Sta
     assert done.exit_code == 0, done.output
 
 
-def test_units_that_were_moved_with_the_pipeline_are_taken_back(stage: Stage) -> None:
+def test_units_whose_files_moved_with_the_pipeline_can_be_rewound(stage: Stage) -> None:
     stage.put([1, 2])
     stage.work(sealed(2))
     (stage.folder / "lake").rename(stage.folder / "sea")
@@ -72,7 +72,7 @@ def test_units_that_were_moved_with_the_pipeline_are_taken_back(stage: Stage) ->
     assert not list((stage.folder / "sea").rglob("*.parquet"))
 
 
-def test_ranges_that_overlap_are_refused_and_ranges_side_by_side_are_not(stage: Stage) -> None:
+def test_overlapping_ranges_are_refused_and_adjacent_ones_are_not(stage: Stage) -> None:
     begin = stage.clock.now().replace(microsecond=0) - timedelta(minutes=5)
     stage.put(range(5))
     stage.clock.ahead = timedelta(hours=2)
@@ -91,7 +91,7 @@ def test_ranges_that_overlap_are_refused_and_ranges_side_by_side_are_not(stage: 
     assert read(hours[0] - timedelta(minutes=9), hours[0]) == 0
 
 
-def test_a_unit_that_was_begun_before_the_state_was_moved_is_finished_where_it_is_now(stage: Stage) -> None:
+def test_a_unit_begun_before_the_state_moved_is_finished_at_the_new_place(stage: Stage) -> None:
     stage.put([1, "two", 3])
     stage.work(sealed(3))
     stage.unseal_last()

@@ -43,7 +43,7 @@ class Lake(Place):
         finally:
             catalog.close()
 
-    def asked(self, *command):
+    def invoke(self, *command):
         return CliRunner().invoke(app, [*command[:-1], str(self.file()), *([command[-1]] if command[-1] else [])])
 
 
@@ -58,7 +58,7 @@ def numbers_of(frame):
     return frame["id"].sort().to_list()
 
 
-def test_a_run_that_ends_has_loaded_what_it_sealed_and_the_next_adds_what_is_new(lake):
+def test_a_finished_run_has_loaded_what_it_sealed_and_the_next_adds_new_rows(lake):
     lake.lines("a.json", range(300))
     assert lake.run().code == 0
     found = lake.table()
@@ -70,7 +70,7 @@ def test_a_run_that_ends_has_loaded_what_it_sealed_and_the_next_adds_what_is_new
     assert lake.proof() == []
 
 
-def test_a_catalog_that_refuses_costs_the_exit_code_and_no_row(lake, monkeypatch):
+def test_a_catalog_that_refuses_fails_the_run_and_loses_no_row(lake, monkeypatch):
     lake.lines("a.json", range(120))
 
     def refuse(*_given, **_more):
@@ -86,10 +86,10 @@ def test_a_catalog_that_refuses_costs_the_exit_code_and_no_row(lake, monkeypatch
     assert numbers_of(lake.table()) == list(range(120))
 
 
-def test_commands_know_the_table(lake):
+def test_loads_trace_and_doctor_know_the_table(lake):
     lake.lines("a.json", range(60))
     assert lake.run().code == 0
-    listed = lake.asked("loads", "ls", "--json")
+    listed = lake.invoke("loads", "ls", "--json")
     assert listed.exit_code == 0, listed.output
     (sink,) = json.loads(listed.stdout)
     assert (sink["sink"], {row["units_waiting"] for row in sink["shards"]}) == ("iceberg", {0})
@@ -97,25 +97,25 @@ def test_commands_know_the_table(lake):
     traced = CliRunner().invoke(app, ["trace", str(lake.file()), sequence])
     assert traced.exit_code == 0, traced.output
     assert "table/data/_arrival_day=" in traced.output.replace("\n", "")
-    looked = lake.asked("doctor", "")
+    looked = lake.invoke("doctor", "")
     assert "table lake.events in the catalog of type sql" in looked.output
     assert "the table has" in looked.output
 
 
-async def noted(lake):
-    """A loader notes, hourly and at its first look, what is loaded."""
+async def note_what_is_loaded(lake):
+    """A loader records what is loaded, when it starts and then every hour."""
     async with AsyncExitStack() as stack:
         (loader,) = await _open(lake.pipeline(), lake.folder, None, stack)
         assert await loader.attempt()
         await loader.finish()
 
 
-def test_upkeep_of_the_table_may_replace_files_that_are_loaded(lake):
-    """A file that is missing is a loss as long as the table consists of it, and none once compaction has taken its rows elsewhere."""
+def test_compaction_may_replace_loaded_files(lake):
+    """A missing file is a loss while the table contains it, and not after compaction has moved its rows to other files."""
     lake.fields = "kind"  # what PyIceberg can write without a further package
     lake.lines("a.json", range(60))
     assert lake.run().code == 0
-    asyncio.run(noted(lake))
+    asyncio.run(note_what_is_loaded(lake))
     gone = min((lake.folder / "table" / "data").rglob("*.parquet"))
     body = gone.read_bytes()
     gone.unlink()
@@ -131,7 +131,7 @@ def test_upkeep_of_the_table_may_replace_files_that_are_loaded(lake):
     assert numbers_of(lake.table()) == list(range(60))
 
 
-def test_a_backfill_set_apart_loads_a_table_of_its_own(lake):
+def test_a_backfill_in_a_namespace_loads_its_own_table(lake):
     lake.lines("a.json", range(60))
     assert lake.run().code == 0
     assert lake.run(pipeline=in_namespace(lake.pipeline(), "try-2")).code == 0

@@ -56,7 +56,7 @@ def imported(tmp_path, name, pipeline):
     return str(file)
 
 
-def test_csv_becomes_tsv_and_each_run_takes_what_is_new(tmp_path, lake):
+def test_imported_csv_becomes_tsv_and_each_run_reads_only_new_objects(tmp_path, lake):
     client, environment = lake
     file = imported(tmp_path, "clicks-by-hour", "copy-clicks")
     client.put_object(Bucket="shop-lake", Key="clicks/2026-01-01-04.csv", Body=CLICKS.encode())
@@ -80,7 +80,7 @@ def test_csv_becomes_tsv_and_each_run_takes_what_is_new(tmp_path, lake):
     assert proof.exit_code == 0, proof.output
 
 
-def test_lines_are_read_by_the_old_pattern(tmp_path, lake):
+def test_lines_are_parsed_with_the_imported_pattern(tmp_path, lake):
     client, environment = lake
     file = imported(tmp_path, "logs-by-pattern", "read-log")
     lines = '192.0.2.7 - [01/Jan/2026] "GET /" HTTP 200\nno line of ours, "\n198.51.100.1 x [02/Jan/2026] "PUT /a" 404\n'

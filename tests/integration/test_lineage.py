@@ -1,4 +1,4 @@
-"""OpenLineage events of whole workers."""
+"""OpenLineage events of complete workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from stream import events
 from stream.errors import Fatal
 from tests.integration.narration import Received, work
-from tests.integration.test_narration import Hasty, Sealed, Stage, emulator, plain, received, stage
+from tests.integration.test_narration import ImpatientClock, Sealed, Stage, emulator, received, stage, valid_records
 from tests.unit.audit.test_lineage import assert_official
 
 __all__ = ["emulator", "received", "stage"]
@@ -22,8 +22,8 @@ def kept(stage: Stage) -> list[dict[str, Any]]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
-def test_a_run_is_told_from_start_to_end_beside_the_log(stage: Stage) -> None:
-    stage.put(plain(30))
+def test_lineage_events_follow_a_run_from_start_to_completion(stage: Stage) -> None:
+    stage.put(valid_records(30))
     work(stage.pipeline("audit: {lineage: {interval: 50ms}}\n"), Sealed(30))
     found = kept(stage)
     for event in found:
@@ -43,7 +43,7 @@ def test_a_run_is_told_from_start_to_end_beside_the_log(stage: Stage) -> None:
     assert Path(last["run"]["facets"]["stream_ledger"]["ledger"].removeprefix("file:")).is_dir()
 
 
-def test_a_run_that_cannot_go_on_fails(stage: Stage) -> None:
+def test_a_run_that_cannot_continue_ends_with_a_fail_event(stage: Stage) -> None:
     stage.put([b"{broken"] * 20)
     file = stage.pipeline("audit: {lineage: {}}\n")
     file.write_text(file.read_text().replace("min_records: 1000000", "min_records: 5"))
@@ -54,10 +54,10 @@ def test_a_run_that_cannot_go_on_fails(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 500])
-def test_events_are_posted_and_what_is_not_taken_is_kept(stage: Stage, received: Received, status: int) -> None:
+def test_events_are_posted_and_kept_if_the_receiver_refuses_them(stage: Stage, received: Received, status: int) -> None:
     received.status = status
-    stage.put(plain(10))
-    heard = work(stage.pipeline(f"audit: {{lineage: {{url: '{received.url}/api/v1/lineage'}}}}\n"), Sealed(10), clock=Hasty())
+    stage.put(valid_records(10))
+    heard = work(stage.pipeline(f"audit: {{lineage: {{url: '{received.url}/api/v1/lineage'}}}}\n"), Sealed(10), clock=ImpatientClock())
     posted = [json.loads(body) for path, body in received.bodies if path == "/api/v1/lineage"]
     told = posted if status == 200 else kept(stage)
     assert [event["eventType"] for event in told] == ["START", "COMPLETE"]
@@ -65,8 +65,8 @@ def test_events_are_posted_and_what_is_not_taken_is_kept(stage: Stage, received:
     assert any(isinstance(event, events.CallRepeated) and event.call == "report lineage" for event in heard) == (status == 500)
 
 
-def test_a_token_with_a_line_break_at_its_end_is_no_obstacle(stage: Stage, received: Received) -> None:
-    stage.put(plain(10))
+def test_a_trailing_line_break_in_a_token_is_removed(stage: Stage, received: Received) -> None:
+    stage.put(valid_records(10))
     lineage = f"{{url: '{received.url}/api/v1/lineage', headers: {{authorization: {{env: TOKEN}}}}}}"
-    work(stage.pipeline(f"audit: {{lineage: {lineage}}}\n"), Sealed(10), clock=Hasty(), env={"TOKEN": "Bearer t\n"})
+    work(stage.pipeline(f"audit: {{lineage: {lineage}}}\n"), Sealed(10), clock=ImpatientClock(), env={"TOKEN": "Bearer t\n"})
     assert [json.loads(body)["eventType"] for _, body in received.bodies] == ["START", "COMPLETE"]

@@ -1,4 +1,4 @@
-"""How much of what happens is in the log of the verbs that read records."""
+"""How much the verbs that read records log at each level."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ def place(tmp_path, monkeypatch):
 
 
 def logged(place, command, *options, env=None):
-    """The lines of the log of ``command``, and as what text they were written."""
+    """The lines of the log of ``command``, parsed and as text."""
     done = CliRunner().invoke(app, [*command, str(place.file()), *options], env=env)
     assert done.exit_code == 0, done.output
     text = "\n".join(line for line in done.stderr.splitlines() if line.startswith("{"))
@@ -37,7 +37,7 @@ def records(place):
     )
 
 
-def test_the_names_on_the_command_line_are_the_levels_of_events():
+def test_the_option_offers_the_levels_of_events():
     assert [(each.value, each.level) for each in Least] == [(level.name.lower(), level) for level in Level]
 
 
@@ -49,13 +49,13 @@ def test_a_run_writes_the_events_of_its_level_and_above(place, level):
     assert written == set(ORDER[ORDER.index(level) :]) - {"error"}  # nothing went wrong but for some records
 
 
-def test_without_the_option_a_run_tells_what_it_told_before(place):
+def test_without_the_option_info_and_warnings_are_logged(place):
     records(place)
     lines, _ = logged(place, RUN)
     assert {line["level"] for line in lines} == {"info", "warning"}
 
 
-def test_the_environment_may_choose_the_level_and_the_option_wins(place):
+def test_the_environment_sets_the_level_and_the_option_overrides_it(place):
     records(place)
     lines, _ = logged(place, RUN, env={"STREAM_LOG_LEVEL": "DEBUG"})
     assert "unit_cut" in {line["event"] for line in lines}
@@ -63,7 +63,7 @@ def test_the_environment_may_choose_the_level_and_the_option_wins(place):
     assert lines == []
 
 
-def test_debug_follows_a_unit_from_its_cut_to_its_seal_in_one_trace_and_shows_no_record(place):
+def test_with_debug_one_trace_follows_a_unit_from_cut_to_seal_without_record_content(place):
     records(place)
     lines, text = logged(place, RUN, "--log-level", "debug")
     (trace,) = {line["trace_id"] for line in lines if line["event"] == "unit_cut"}
@@ -76,7 +76,7 @@ def test_debug_follows_a_unit_from_its_cut_to_its_seal_in_one_trace_and_shows_no
 
 
 @pytest.mark.parametrize("command", [BACKFILL, REDRIVE])
-def test_other_verbs_that_read_records_have_the_option_too(place, command):
+def test_other_verbs_that_read_records_accept_the_option(place, command):
     records(place)
     if command is REDRIVE:
         place.run()
@@ -87,7 +87,7 @@ def test_other_verbs_that_read_records_have_the_option_too(place, command):
     assert "hush" not in text
 
 
-def test_a_level_that_does_not_exist_is_refused_with_those_that_do(place):
+def test_an_unknown_level_is_refused_with_the_known_ones(place):
     done = CliRunner().invoke(app, ["run", str(place.file()), "--log-level", "trace"])
     assert done.exit_code == 2
     assert all(level in done.output for level in ORDER)

@@ -52,7 +52,7 @@ def daemon(world: World, path: Path, shard: str = SHARD, sequence: str = "TRIM_H
 
 
 def records(world: World, shard: str = SHARD) -> list[dict[str, Any]]:
-    """What a KCL delivers of the shard: aggregates opened."""
+    """The records of the shard as a KCL delivers them, with aggregates opened."""
     token = world.client.get_shard_iterator(StreamName="s", ShardId=shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
     found = []
     for raw in world.client.get_records(ShardIterator=token)["Records"]:
@@ -65,7 +65,7 @@ def records(world: World, shard: str = SHARD) -> list[dict[str, Any]]:
 
 
 def until_committed(child: FakeDaemon, world: World) -> None:
-    """Go on asking with nothing, as the daemon does on a quiet shard, until everything is committed and the checkpoint has followed."""
+    """Send empty requests, as the daemon does on a quiet shard, until everything is committed and the checkpoint has followed."""
     for _ in range(500):
         child.records([])
         if world.committed() and child.checkpoints and child.checkpoints[-1][0] == last(world):
@@ -94,7 +94,7 @@ def test_records_are_committed_and_the_daemons_checkpoint_follows(world, path):
     world.exact()
 
 
-def test_with_start_latest_a_shard_that_continues_another_is_committed_from_its_beginning(world, path):
+def test_with_start_latest_a_child_shard_is_committed_from_its_beginning(world, path):
     """The KCL's daemon has another application's leases, and the stream was resharded before this one was first started."""
     path.write_text(path.read_text().replace("start: trim_horizon", "start: latest"))
     world.produce(60)
@@ -117,7 +117,7 @@ def test_the_end_of_a_shard_is_committed_before_it_is_confirmed(world, path):
     world.exact(whole=False)
 
 
-def test_a_request_to_shut_down_seals_what_is_in_hand_and_signals_do_not_disturb(world, path):
+def test_a_shutdown_request_seals_buffered_records_and_signals_are_ignored(world, path):
     path.write_text(path.read_text().replace("age: 50ms", "age: 1h"))
     world.produce(30)
     everything = records(world)
@@ -131,7 +131,7 @@ def test_a_request_to_shut_down_seals_what_is_in_hand_and_signals_do_not_disturb
     world.exact()
 
 
-def test_a_child_that_is_killed_is_followed_by_one_that_repeats_nothing(world, path):
+def test_the_successor_of_a_killed_child_repeats_nothing(world, path):
     world.produce(150)
     everything = records(world)
     half = everything[:70]
@@ -158,7 +158,7 @@ def test_records_that_the_daemon_skipped_are_read_from_the_stream(world, path):
     world.exact()
 
 
-def test_what_the_kcl_drops_of_an_aggregate_is_not_lost(world, path):
+def test_user_records_that_the_kcl_drops_from_an_aggregate_are_not_lost(world, path):
     """After a split the KCL drops an aggregate from the first record on that is another shard's."""
     world.split()
     left, right = "shardId-000000000001", "shardId-000000000002"
@@ -194,7 +194,7 @@ def test_a_lost_lease_ends_the_work_without_a_checkpoint(world, path):
     assert world.sealed_units() == 0
 
 
-def test_a_checkpoint_that_is_refused_is_asked_for_again(world, path):
+def test_a_refused_checkpoint_is_requested_again(world, path):
     world.produce(60)
     everything = records(world)
     with daemon(world, path) as child:
@@ -206,7 +206,7 @@ def test_a_checkpoint_that_is_refused_is_asked_for_again(world, path):
     world.exact()
 
 
-def test_a_shard_that_halts_keeps_answering_and_confirms_nothing(world, path):
+def test_a_halted_shard_keeps_answering_and_confirms_nothing(world, path):
     path.write_text(path.read_text().replace("min_records: 100000", "min_records: 1, max_ratio: 0.01").replace("min_records: 100_000", ""))
     world.put_all([b"{"] * 20)
     with daemon(world, path) as child:
@@ -220,7 +220,7 @@ def test_a_shard_that_halts_keeps_answering_and_confirms_nothing(world, path):
         assert child.close() == 0
 
 
-def test_what_a_library_prints_does_not_reach_the_daemon(world, path):
+def test_output_printed_by_a_library_does_not_reach_the_daemon(world, path):
     (world.folder / "noisy.py").write_text(
         "print('import says hello')\n\n\ndef keep(frame):\n    print('so does the call')\n    return frame\n"
     )
@@ -234,7 +234,7 @@ def test_what_a_library_prints_does_not_reach_the_daemon(world, path):
     assert "so does the call" in child.said()
 
 
-def test_a_line_that_is_no_message_ends_the_child_with_a_word(world, path):
+def test_a_line_that_is_not_a_message_ends_the_child_with_an_error(world, path):
     with daemon(world, path) as child:
         child.send({"action": "unheard of"})
         assert child.receive() is None
@@ -244,7 +244,7 @@ def test_a_line_that_is_no_message_ends_the_child_with_a_word(world, path):
 
 
 @pytest.mark.parametrize(("level", "told"), [("debug", {"unit_cut", "unit_sealed"}), ("info", {"unit_sealed"}), ("warning", set())])
-def test_a_child_writes_the_events_that_its_daemons_environment_asks_for(world, path, level, told):
+def test_a_child_logs_at_the_level_in_the_daemons_environment(world, path, level, told):
     world.environment["STREAM_LOG_LEVEL"] = level
     world.produce(30)
     with daemon(world, path) as child:
@@ -255,7 +255,7 @@ def test_a_child_writes_the_events_that_its_daemons_environment_asks_for(world, 
     assert {event for event in ("unit_cut", "unit_sealed") if f'"event":"{event}"' in said} == told
 
 
-def test_a_daemon_that_dies_while_it_is_asked_for_a_checkpoint_is_no_error_of_the_child(world, path):
+def test_a_daemon_that_dies_during_a_checkpoint_is_not_an_error_of_the_child(world, path):
     world.produce(60)
     with daemon(world, path) as child:
         child.records(records(world))
@@ -265,7 +265,7 @@ def test_a_daemon_that_dies_while_it_is_asked_for_a_checkpoint_is_no_error_of_th
     assert "worker_failed" not in child.said()
 
 
-def test_a_daemon_that_dies_while_the_child_works_is_no_error_of_the_child(world, path):
+def test_a_daemon_that_dies_while_the_child_works_is_not_an_error_of_the_child(world, path):
     world.produce(60)
     with daemon(world, path) as child:
         child.send({"action": "processRecords", "records": records(world), "millisBehindLatest": 0})
@@ -273,15 +273,15 @@ def test_a_daemon_that_dies_while_the_child_works_is_no_error_of_the_child(world
     assert "worker_failed" not in child.said()
 
 
-class Hasty(SystemClock):
-    """Sleeps for a moment, however long it is asked to."""
+class ImpatientClock(SystemClock):
+    """A clock that sleeps for a moment only, however long the request."""
 
     async def sleep(self, seconds: float) -> None:
         await super().sleep(min(seconds, 0.01))
 
 
-class Said(io.BytesIO):
-    """What the child writes, one message after the other."""
+class SentMessages(io.BytesIO):
+    """The messages that the child writes, in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -292,8 +292,8 @@ class Said(io.BytesIO):
         return len(line)
 
 
-def test_shards_that_cannot_be_listed_for_a_while_do_not_end_the_daemon(world, path, monkeypatch):
-    """It would end with its child, and with it every other shard that it serves."""
+def test_a_failing_list_of_shards_does_not_end_the_child(world, path, monkeypatch):
+    """The daemon would end with its child, and with it every other shard of the daemon."""
     for name, value in world.environment.items():
         monkeypatch.setenv(name, value)
     world.produce(30)
@@ -302,7 +302,7 @@ def test_shards_that_cannot_be_listed_for_a_while_do_not_end_the_daemon(world, p
     assert pipeline is not None
 
     async def serve():
-        lines, said, progress, told = asyncio.StreamReader(limit=2**20), Said(), Progress(), []
+        lines, said, progress, told = asyncio.StreamReader(limit=2**20), SentMessages(), Progress(), []
         emit = to_all(progress, told.append)
 
         async def ask(action: str, **members: Any) -> None:
@@ -312,7 +312,7 @@ def test_shards_that_cannot_be_listed_for_a_while_do_not_end_the_daemon(world, p
             assert message == {"action": "status", "responseFor": action}
 
         async with AsyncExitStack() as stack:
-            options = WorkerOptions(path.parent, world.environment, 5.0, 1, clock=Hasty())
+            options = WorkerOptions(path.parent, world.environment, 5.0, 1, clock=ImpatientClock())
             (stream,) = await assemble(pipeline, options, emit, ObservableEvent(), stack)
             await asyncio.to_thread(world.misbehave, {"operation": "ListShards", "action": "error500", "times": 12})
             async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""What a worker tells the outside: spans of records and of its own operations, log lines, metrics. And what it never tells."""
+"""What a worker exports: spans of records and of its own operations, log lines and metrics; and what it never exports."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ metrics: {{port: {port}}}
 ENV = {"MASK_KEY": "TAGGED-mask-key-0123456789", "TOKEN": "TAGGED-token"}
 
 
-class Hasty(SystemClock):
-    """The machine's clock, on which nobody waits long."""
+class ImpatientClock(SystemClock):
+    """The machine's clock, except that no sleep lasts long."""
 
     async def sleep(self, seconds: float) -> None:
         await super().sleep(min(seconds, 0.05))
@@ -105,7 +105,7 @@ def received() -> Iterator[Received]:
 
 
 class Sealed:
-    """Holds once so many records are committed."""
+    """A condition that holds once ``count`` records are committed."""
 
     def __init__(self, records: int) -> None:
         self.left = records
@@ -116,12 +116,12 @@ class Sealed:
         return self.left <= 0
 
 
-def plain(count: int) -> list[bytes]:
+def valid_records(count: int) -> list[bytes]:
     return [json.dumps({"n": n, "kind": "ab"[n % 2]}).encode() for n in range(count)]
 
 
-def of_records(received: Received) -> set[tuple[bytes, bytes]]:
-    """Ids of records' spans: a drain in the middle of an export sends a unit again, with the same ids."""
+def record_span_ids(received: Received) -> set[tuple[bytes, bytes]]:
+    """Ids of the records' spans, as a set: if a drain interrupts an export, a unit is sent again with the same ids."""
     return {(span.trace_id, span.span_id) for span in received.spans if span.name.startswith("process ")}
 
 
@@ -133,8 +133,8 @@ def telemetry_to(url: str) -> str:
     return f"telemetry: {{endpoint: '{url}', headers: {{authorization: {{env: TOKEN}}}}}}\n"
 
 
-def test_operations_have_spans_and_log_lines_name_them(stage: Stage, received: Received, capfd: pytest.CaptureFixture[str]) -> None:
-    stage.put([*plain(50), b"{broken"])
+def test_operations_have_spans_and_log_lines_refer_to_them(stage: Stage, received: Received, capfd: pytest.CaptureFixture[str]) -> None:
+    stage.put([*valid_records(50), b"{broken"])
     work(stage.pipeline(export_to(received) + telemetry_to(received.url)), Sealed(51))
     spans = received.of_scope("stream.worker")
     names = Counter(span.name for span in spans)
@@ -168,21 +168,19 @@ def test_operations_have_spans_and_log_lines_name_them(stage: Stage, received: R
     assert all((bytes.fromhex(line["trace_id"]), bytes.fromhex(line["span_id"])) in by_id for line in sealed)
 
 
-def test_a_collector_of_operations_that_is_gone_holds_nothing_up(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_telemetry_collector_delays_nothing(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        stage.put(plain(20))
+        stage.put(valid_records(20))
         heard = work(stage.pipeline(telemetry_to(f"http://127.0.0.1:{taken.getsockname()[1]}")), Sealed(20))
     assert any(isinstance(event, events.Checkpointed) for event in heard)
     assert all("event" in line for line in lines(capfd.readouterr().err))
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
-def test_in_strict_mode_a_running_worker_waits_for_a_collector_and_goes_on_once_it_is_mended(
-    stage: Stage, received: Received, status: int
-) -> None:
+def test_in_strict_mode_a_worker_waits_for_a_refusing_collector_and_then_continues(stage: Stage, received: Received, status: int) -> None:
     received.status = status
-    stage.put(plain(60))
+    stage.put(valid_records(60))
     mended = threading.Event()
     seen: list[tuple[int, bool]] = []
 
@@ -197,17 +195,17 @@ def test_in_strict_mode_a_running_worker_waits_for_a_collector_and_goes_on_once_
             mend()
         return mended.is_set() and isinstance(event, events.Checkpointed)
 
-    heard = work(stage.pipeline(export_to(received, "strict")), until, clock=Hasty())
+    heard = work(stage.pipeline(export_to(received, "strict")), until, clock=ImpatientClock())
     assert seen == [(received.refused, False)]
     assert sum(isinstance(event, events.ExportHalted) for event in heard) >= 3
     assert all(event.blocking for event in heard if isinstance(event, events.ExportHalted))
     assert any(isinstance(event, events.ExportResumed) for event in heard)
-    assert len(of_records(received)) == 60
+    assert len(record_span_ids(received)) == 60
 
 
-def test_a_collector_that_refuses_does_not_hold_up_commits_unless_strict(stage: Stage, received: Received) -> None:
+def test_a_refusing_collector_does_not_delay_commits_unless_strict(stage: Stage, received: Received) -> None:
     received.status = 403
-    stage.put(plain(30))
+    stage.put(valid_records(30))
     halted = threading.Event()
     sealed = Sealed(30)
 
@@ -217,15 +215,19 @@ def test_a_collector_that_refuses_does_not_hold_up_commits_unless_strict(stage: 
         sealed(event)
         return sealed.left <= 0 and halted.is_set()
 
-    heard = work(stage.pipeline(export_to(received)), until, clock=Hasty())
+    heard = work(stage.pipeline(export_to(received)), until, clock=ImpatientClock())
     assert any(isinstance(event, events.Checkpointed) for event in heard)
     assert received.spans == []
     received.status = 200
-    work(stage.pipeline(export_to(received)), lambda event: isinstance(event, events.SpansExported) and event.accepted > 0, clock=Hasty())
-    assert len(of_records(received)) == 30
+    work(
+        stage.pipeline(export_to(received)),
+        lambda event: isinstance(event, events.SpansExported) and event.accepted > 0,
+        clock=ImpatientClock(),
+    )
+    assert len(record_span_ids(received)) == 30
 
 
-def test_show_prints_a_record_behind_every_stage(stage: Stage) -> None:
+def test_trace_with_show_prints_the_record_after_every_stage(stage: Stage) -> None:
     stage.put([b'{"n": 7, "kind": "a", "note": "hello"}', b'{"n": 10, "kind": "b"}', b"{broken"])
     file = stage.pipeline()
     work(file, Sealed(3))
@@ -269,7 +271,7 @@ OBJECTS = st.fixed_dictionaries(
     },
 )
 PAYLOADS = OBJECTS.map(lambda value: json.dumps(value).encode()) | TEXTS.map(str.encode) | TEXTS.map(lambda text: b"\xff{" + text.encode())
-SURE = [
+TAGGED_EVERYWHERE = [
     b'{"n": 1, "kind": "a", "note": "TAGGED"}',
     b'{"n": 2, "kind": "TAGGED"}',
     b'{"n": "TAGGED", "kind": "a"}',
@@ -283,7 +285,7 @@ SURE = [
 @pytest.mark.parametrize("unknown", ["ignore", "reject"])
 @given(payloads=st.lists(PAYLOADS, min_size=5, max_size=40), key=TEXTS.filter(lambda text: len(text) <= 200))
 @settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
-def test_nothing_of_a_record_and_no_secret_is_told(
+def test_no_record_content_and_no_secret_leaves_in_spans_logs_or_metrics(
     stage: Stage, capfd: pytest.CaptureFixture[str], unknown: str, payloads: list[bytes], key: str
 ) -> None:
     """Payloads, partition keys, object keys made of payloads, secrets of stages and of headers: in spans, log records, lines, metrics."""
@@ -291,16 +293,16 @@ def test_nothing_of_a_record_and_no_secret_is_told(
     port, scraped = free_port(), []
     with collector() as received:
         more = export_to(received, "strict", "signal: both, destinations: digest") + telemetry_to(received.url)
-        stage.put([*SURE, *payloads], key)
+        stage.put([*TAGGED_EVERYWHERE, *payloads], key)
 
         def scrape() -> None:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
                 scraped.append(reply.read())
 
         file = stage.pipeline(more, unknown, port)
-        work(file, Sealed(len(SURE) + len(payloads)), clock=Hasty(), meanwhile=scrape)
+        work(file, Sealed(len(TAGGED_EVERYWHERE) + len(payloads)), clock=ImpatientClock(), meanwhile=scrape)
     told = capfd.readouterr()
-    assert len(of_records(received)) == len(SURE) + len(payloads) == len({record.span_id for record in received.logs})
+    assert len(record_span_ids(received)) == len(TAGGED_EVERYWHERE) + len(payloads) == len({record.span_id for record in received.logs})
     assert received.of_scope("stream.worker")
     assert b"kst_records_total" in scraped[0]
     assert told.err
@@ -310,9 +312,9 @@ def test_nothing_of_a_record_and_no_secret_is_told(
     assert TAG.encode() not in scraped[0]
 
 
-def test_attributes_of_spans_name_files_by_digest_where_asked(stage: Stage, received: Received) -> None:
-    stage.put(plain(4))
-    work(stage.pipeline(export_to(received, "strict", "destinations: digest")), Sealed(4), clock=Hasty())
+def test_spans_name_files_by_digest_if_configured(stage: Stage, received: Received) -> None:
+    stage.put(valid_records(4))
+    work(stage.pipeline(export_to(received, "strict", "destinations: digest")), Sealed(4), clock=ImpatientClock())
     records = [attributes(span) for span in received.spans if span.name.startswith("process ")]
     places = {each["kst.dest.uri"] for each in records if "kst.dest.uri" in each}
     assert places

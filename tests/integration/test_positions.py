@@ -32,7 +32,7 @@ from tests.integration.stage import ShiftedClock
 
 _NUMBERS = count(1)
 HALF = 2**127
-A, B = "shardId-000000000000", "shardId-000000000001"
+LOWER, UPPER = "shardId-000000000000", "shardId-000000000001"
 
 PIPELINE = """
 application: app
@@ -75,7 +75,7 @@ class Move:
             self.kinesis.put_record(StreamName="numbers", Data=body(n), PartitionKey="k", ExplicitHashKey=place)
 
     def consume(self, shard: str, records: int) -> tuple[list[int], str]:
-        """What a plain consumer does: read so many records, and say which the last one was."""
+        """Read that many records, as a plain consumer does; the sequence number of the last."""
         at = self.kinesis.get_shard_iterator(StreamName="numbers", ShardId=shard, ShardIteratorType="TRIM_HORIZON")
         read = self.kinesis.get_records(ShardIterator=at["ShardIterator"], Limit=records)["Records"]
         assert len(read) == records
@@ -87,7 +87,7 @@ class Move:
         return " ".join(done.output.split())
 
     def work(self, records: int) -> None:
-        """Run a worker until it has written so many records; it is told to stop by a signal."""
+        """Run a worker until it has written that many records, then stop it by a signal."""
         written = 0
 
         def listen(event: events.Event) -> None:
@@ -143,23 +143,23 @@ def create(dynamo: Any, table: str, *keys: str) -> None:
     )
 
 
-def test_a_worker_writes_once_what_the_other_consumer_has_not_read(move: Move) -> None:
+def test_a_worker_writes_exactly_what_the_other_consumer_has_not_read(move: Move) -> None:
     move.put(range(10), low=True)
     move.put(range(10, 20), low=False)
-    first, last = move.consume(A, 4), move.consume(B, 7)
+    first, last = move.consume(LOWER, 4), move.consume(UPPER, 7)
     create(move.dynamo, move.table, "StreamID", "ShardID")
-    for shard, (_, sequence) in {A: first, B: last}.items():
+    for shard, (_, sequence) in {LOWER: first, UPPER: last}.items():
         row = {"StreamID": {"S": "numbers"}, "ShardID": {"S": shard}, "SequenceNumber": {"S": sequence}}
         move.dynamo.put_item(TableName=move.table, Item=row)
     # Both sides go on while nobody reads: one shard is split.
-    move.kinesis.split_shard(StreamName="numbers", ShardToSplit=B, NewStartingHashKey=str(HALF + HALF // 2))
+    move.kinesis.split_shard(StreamName="numbers", ShardToSplit=UPPER, NewStartingHashKey=str(HALF + HALF // 2))
     move.put(range(20, 30), low=False)
     before = move.dynamo.scan(TableName=move.table)["Items"]
 
     said = move.take_over(f"dynamodb:{move.table}", "--yes")
     assert "2 row(s) were written" in said
     assert "positions of Redpanda Connect" in said
-    assert set(move.rows()) == {A, B}
+    assert set(move.rows()) == {LOWER, UPPER}
     assert move.dynamo.scan(TableName=move.table)["Items"] == before
     assert "0 row(s) were written" in move.take_over(f"dynamodb:{move.table}", "--yes")
 
@@ -174,7 +174,7 @@ def test_a_worker_writes_once_what_the_other_consumer_has_not_read(move: Move) -
     assert "its row is there already" in move.take_over(f"dynamodb:{move.table}", "--yes")
 
 
-def test_an_aggregate_is_continued_behind_its_last_user_record_that_is_told_or_behind_all(move: Move) -> None:
+def test_reading_continues_after_the_given_user_record_of_an_aggregate_or_after_all(move: Move) -> None:
     users = [UserRecord("k", "0", body(n)) for n in range(6)]
     others = [UserRecord("k", str(2**128 - 1), body(n)) for n in range(6, 12)]
     for place, some in (("0", users), (str(2**128 - 1), others)):
@@ -182,7 +182,7 @@ def test_an_aggregate_is_continued_behind_its_last_user_record_that_is_told_or_b
     move.put(range(12, 15), low=True)
     move.put(range(15, 18), low=False)
     first, last = (move.kinesis.get_records(ShardIterator=at, Limit=1)["Records"][0]["SequenceNumber"] for at in iterators(move))
-    Path("positions.csv").write_text(f"shard,sequence,subsequence\n{A},{first},2\n{B},{last},-1\n")
+    Path("positions.csv").write_text(f"shard,sequence,subsequence\n{LOWER},{first},2\n{UPPER},{last},-1\n")
     assert f"{first}:2" in move.take_over("positions.csv", "--yes")
     move.work(9)
     assert move.written() == [3, 4, 5, *range(12, 18)]
@@ -190,30 +190,30 @@ def test_an_aggregate_is_continued_behind_its_last_user_record_that_is_told_or_b
 
 
 def iterators(move: Move) -> Iterator[str]:
-    for shard in (A, B):
+    for shard in (LOWER, UPPER):
         yield move.kinesis.get_shard_iterator(StreamName="numbers", ShardId=shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
 
 
 @pytest.mark.parametrize("start", ["trim_horizon", "latest"])
-def test_finished_parents_are_not_read_again_and_their_children_from_where_they_were(move: Move, start: str) -> None:
-    """Whatever the start says: what was not read at all is read from its first record."""
+def test_finished_parents_are_not_read_again_and_children_continue_where_they_were(move: Move, start: str) -> None:
+    """Whatever the start position is, shards that were not read at all are read from their first record."""
     move.write(start)
     move.put(range(5), low=True)
-    move.kinesis.split_shard(StreamName="numbers", ShardToSplit=A, NewStartingHashKey=str(HALF // 2))
+    move.kinesis.split_shard(StreamName="numbers", ShardToSplit=LOWER, NewStartingHashKey=str(HALF // 2))
     move.put(range(5, 10), low=True)
     move.kinesis.put_record(StreamName="numbers", Data=body(10), PartitionKey="k", ExplicitHashKey=str(HALF - 1))
     move.put(range(11, 12), low=False)
     done, sequence = move.consume("shardId-000000000002", 2)
-    Path("positions.csv").write_text(f"shard,sequence\nshardId-000000000002,{sequence}\n{A},SHARD_END\n{B},TRIM_HORIZON\n")
+    Path("positions.csv").write_text(f"shard,sequence\nshardId-000000000002,{sequence}\n{LOWER},SHARD_END\n{UPPER},TRIM_HORIZON\n")
     move.take_over("positions.csv", "--yes")
     move.work(5)
     assert (done, move.written()) == ([5, 6], [7, 8, 9, 10, 11])
     move.run("audit", "verify", "pipeline.yaml")
 
 
-def test_the_log_gets_the_end_of_shards_whose_children_were_all_begun(move: Move) -> None:
+def test_the_end_of_a_shard_whose_children_were_all_begun_is_recorded(move: Move) -> None:
     move.put(range(5), low=True)
-    move.kinesis.split_shard(StreamName="numbers", ShardToSplit=A, NewStartingHashKey=str(HALF // 2))
+    move.kinesis.split_shard(StreamName="numbers", ShardToSplit=LOWER, NewStartingHashKey=str(HALF // 2))
     move.put(range(5, 10), low=True)
     lower, upper = "shardId-000000000002", "shardId-000000000003"
     move.kinesis.split_shard(StreamName="numbers", ShardToSplit=upper, NewStartingHashKey=str(HALF - 9))
@@ -228,25 +228,25 @@ def test_the_log_gets_the_end_of_shards_whose_children_were_all_begun(move: Move
     move.run("audit", "verify", "pipeline.yaml")
     standing = json.loads(CliRunner().invoke(app, ["complete", "pipeline.yaml", "--until", "2026-01-01T00:00:00Z", "--json"]).stdout)
     states = {each["shard"]: each["state"] for each in standing["streams"][0]["shards"]}
-    assert (states[A], states[upper]) == ("ended", "ended")
+    assert (states[LOWER], states[upper]) == ("ended", "ended")
 
 
-def test_a_position_that_has_expired_is_told_and_exits_with_1(move: Move) -> None:
+def test_an_expired_position_is_reported_with_exit_code_1(move: Move) -> None:
     move.put(range(3), low=True)
-    _, sequence = move.consume(A, 1)
-    Path("positions.csv").write_text(f"shard,sequence\n{A},{sequence}\n")
+    _, sequence = move.consume(LOWER, 1)
+    Path("positions.csv").write_text(f"shard,sequence\n{LOWER},{sequence}\n")
     move.clock.ahead = timedelta(hours=25)
     move.put(range(3, 5), low=True)
     said = move.take_over("positions.csv", "--yes", code=1)
-    assert f"{A}: records after the position have expired, or may have" in said
+    assert f"{LOWER}: records after the position have expired, or may have" in said
     move.work(2)
     assert move.written() == [3, 4]
 
 
-def test_how_far_a_position_is_behind_is_told_before_anything_is_written(move: Move) -> None:
+def test_the_lag_of_a_position_is_shown_before_anything_is_written(move: Move) -> None:
     move.put(range(3), low=True)
-    _, sequence = move.consume(A, 1)
-    Path("positions.csv").write_text(f"shard,sequence\n{A},{sequence}\n")
+    _, sequence = move.consume(LOWER, 1)
+    Path("positions.csv").write_text(f"shard,sequence\n{LOWER},{sequence}\n")
     move.clock.ahead = timedelta(hours=2)
     said = move.take_over("positions.csv", code=1)
     assert re.search(r" 7,[1-9]\d\d s ", said)
@@ -254,65 +254,65 @@ def test_how_far_a_position_is_behind_is_told_before_anything_is_written(move: M
     assert not any(name.startswith("leases-") and name.endswith(move.table) for name in move.dynamo.list_tables()["TableNames"])
 
 
-def busy_redpanda(dynamo: Any, table: str, sequence: str, now: datetime) -> None:
+def put_running_redpanda(dynamo: Any, table: str, sequence: str, now: datetime) -> None:
     create(dynamo, table, "StreamID", "ShardID")
     until = (now + timedelta(seconds=25)).isoformat().replace("+00:00", "123Z")
-    row = {"StreamID": "numbers", "ShardID": A, "SequenceNumber": sequence, "ClientID": "c4a1", "LeaseTimeout": until}
+    row = {"StreamID": "numbers", "ShardID": LOWER, "SequenceNumber": sequence, "ClientID": "c4a1", "LeaseTimeout": until}
     dynamo.put_item(TableName=table, Item={name: {"S": text} for name, text in row.items()})
 
 
-def busy_async_kinesis(dynamo: Any, table: str, sequence: str, now: datetime) -> None:
+def put_running_async_kinesis(dynamo: Any, table: str, sequence: str, now: datetime) -> None:
     create(dynamo, table, "shard_id")
     numbers = {"ts": int(now.timestamp()) - 10, "ttl": int(now.timestamp()) + 86400}
-    texts = {"shard_id": A, "ref": "app/12", "sequence": sequence}
+    texts = {"shard_id": LOWER, "ref": "app/12", "sequence": sequence}
     item = {name: {"S": text} for name, text in texts.items()} | {name: {"N": str(number)} for name, number in numbers.items()}
     dynamo.put_item(TableName=table, Item=item)
 
 
-def busy_kinsumer(dynamo: Any, table: str, sequence: str, now: datetime) -> None:
+def put_running_kinsumer(dynamo: Any, table: str, sequence: str, now: datetime) -> None:
     create(dynamo, table, "Shard")
-    texts = {"Shard": A, "SequenceNumber": sequence, "OwnerName": "host", "OwnerID": "9f", "LastUpdateRFC": "now"}
+    texts = {"Shard": LOWER, "SequenceNumber": sequence, "OwnerName": "host", "OwnerID": "9f", "LastUpdateRFC": "now"}
     item: dict[str, Any] = {name: {"S": text} for name, text in texts.items()}
     item |= {"LastUpdate": {"N": str(int(now.timestamp() * 1e9))}, "Finished": {"NULL": True}, "FinishedRFC": {"NULL": True}}
     dynamo.put_item(TableName=table, Item=item)
 
 
-@pytest.mark.parametrize("busy", [busy_redpanda, busy_async_kinesis, busy_kinsumer])
-def test_a_consumer_that_runs_is_not_taken_over_unless_that_is_wanted(move: Move, busy: Callable[..., None]) -> None:
+@pytest.mark.parametrize("put_running_consumer", [put_running_redpanda, put_running_async_kinesis, put_running_kinsumer])
+def test_positions_of_a_running_consumer_are_imported_only_on_request(move: Move, put_running_consumer: Callable[..., None]) -> None:
     move.put(range(3), low=True)
-    _, sequence = move.consume(A, 1)
-    busy(move.dynamo, move.table, sequence, move.clock.now())
+    _, sequence = move.consume(LOWER, 1)
+    put_running_consumer(move.dynamo, move.table, sequence, move.clock.now())
     said = move.take_over(f"dynamodb:{move.table}", "--yes", code=2)
     assert "seems to run" in said
     assert "nothing was written" in said
     assert "1 row(s) were written" in move.take_over(f"dynamodb:{move.table}", "--yes", "--while-running")
-    assert set(move.rows()) == {A}
+    assert set(move.rows()) == {LOWER}
 
 
-def test_each_form_of_table_is_read_as_its_consumer_leaves_it(move: Move) -> None:
+def test_the_table_of_each_known_consumer_is_read(move: Move) -> None:
     """Two shards, of which one was read to a record, and one was begun or read to its end."""
     text = lambda **values: {name: {"S": value} for name, value in values.items()}  # noqa: E731 - a short form of rows
     nothing, moment = {"NULL": True}, {"N": "1767268800000000000"}
     move.put(range(3), low=True)
-    _, sequence = move.consume(A, 1)
+    _, sequence = move.consume(LOWER, 1)
     forms = {
         ("StreamID", "ShardID"): [
-            text(StreamID="arn:aws:kinesis:us-east-1:1:stream/numbers", ShardID=A, SequenceNumber=sequence),
-            text(StreamID="others", ShardID=B, SequenceNumber=sequence),
+            text(StreamID="arn:aws:kinesis:us-east-1:1:stream/numbers", ShardID=LOWER, SequenceNumber=sequence),
+            text(StreamID="others", ShardID=UPPER, SequenceNumber=sequence),
         ],
         ("shard_id",): [
-            text(shard_id=A, sequence=sequence) | {"ref": nothing, "ts": nothing, "ttl": {"N": "1767268800"}},
-            text(shard_id=B) | {"sequence": nothing, "ref": nothing, "ts": nothing, "ttl": {"N": "1767268800"}},
+            text(shard_id=LOWER, sequence=sequence) | {"ref": nothing, "ts": nothing, "ttl": {"N": "1767268800"}},
+            text(shard_id=UPPER) | {"sequence": nothing, "ref": nothing, "ts": nothing, "ttl": {"N": "1767268800"}},
         ],
         ("Shard",): [
-            text(Shard=A, SequenceNumber=sequence, LastUpdateRFC="Thu, 01 Jan 2026 12:00:00 UTC")
+            text(Shard=LOWER, SequenceNumber=sequence, LastUpdateRFC="Thu, 01 Jan 2026 12:00:00 UTC")
             | {"LastUpdate": moment, "Finished": nothing, "FinishedRFC": nothing},
-            text(Shard=B, LastUpdateRFC="Thu, 01 Jan 2026 12:00:00 UTC", FinishedRFC="Thu, 01 Jan 2026 12:00:00 UTC")
+            text(Shard=UPPER, LastUpdateRFC="Thu, 01 Jan 2026 12:00:00 UTC", FinishedRFC="Thu, 01 Jan 2026 12:00:00 UTC")
             | {"SequenceNumber": nothing, "LastUpdate": moment, "Finished": moment},
         ],
         ("namespace", "shard_id"): [
-            text(namespace="telegraf-numbers", shard_id=A, sequence_number=sequence),
-            text(namespace="telegraf-others", shard_id=B, sequence_number=sequence),
+            text(namespace="telegraf-numbers", shard_id=LOWER, sequence_number=sequence),
+            text(namespace="telegraf-others", shard_id=UPPER, sequence_number=sequence),
         ],
     }
     for number, (keys, rows) in enumerate(forms.items()):
@@ -323,30 +323,30 @@ def test_each_form_of_table_is_read_as_its_consumer_leaves_it(move: Move) -> Non
             move.dynamo.put_item(TableName=move.table, Item=row)
         found = json.loads(move.take_over(f"dynamodb:{move.table}", "--yes", "--json"))
         plans = {each["shard"]: (each["plan"], each["checkpoint"]) for each in found["shards"]}
-        assert plans == {A: ("write", sequence), B: ("write", "SHARD_END") if keys == ("Shard",) else ("start", None)}
+        assert plans == {LOWER: ("write", sequence), UPPER: ("write", "SHARD_END") if keys == ("Shard",) else ("start", None)}
         (row, *_) = move.rows().values()
         assert row["checkpoint"] == {"S": sequence}
     create(move.dynamo, f"{move.table}-own", "key")
     assert "as no known consumer has. Known are: Redpanda" in move.take_over(f"dynamodb:{move.table}-own", "--yes", code=2)
 
 
-def test_of_several_streams_one_is_named_and_its_rows_have_its_keys(move: Move) -> None:
+def test_with_several_streams_one_is_named_and_its_rows_have_its_keys(move: Move) -> None:
     move.kinesis.create_stream(StreamName="others", ShardCount=1)
     move.put(range(3), low=True)
-    _, sequence = move.consume(A, 1)
+    _, sequence = move.consume(LOWER, 1)
     file = move.folder / "pipeline.yaml"
     file.write_text(file.read_text().replace("stream: numbers", "streams: [numbers, others]").replace(", start: trim_horizon", ""))
-    Path("positions.csv").write_text(f"stream,shard,sequence\nnumbers,{A},{sequence}\nothers,{A},1\n")
+    Path("positions.csv").write_text(f"stream,shard,sequence\nnumbers,{LOWER},{sequence}\nothers,{LOWER},1\n")
     assert "name one of the pipeline's streams with --stream: numbers, others" in move.take_over("positions.csv", "--yes", code=2)
     assert "1 row(s) were written" in move.take_over("positions.csv", "--stream", "numbers", "--yes")
     (row,) = move.rows().values()
-    assert row["leaseKey"]["S"].split(":")[1:] == ["numbers", row["leaseKey"]["S"].split(":")[2], A]
+    assert row["leaseKey"]["S"].split(":")[1:] == ["numbers", row["leaseKey"]["S"].split(":")[2], LOWER]
 
 
 def test_a_position_of_another_shard_or_stream_is_refused(move: Move) -> None:
     move.put(range(3), low=True)
-    _, sequence = move.consume(A, 1)
-    Path("positions.csv").write_text(f"shard,sequence\n{A},{sequence}\n{B},1\n")
+    _, sequence = move.consume(LOWER, 1)
+    Path("positions.csv").write_text(f"shard,sequence\n{LOWER},{sequence}\n{UPPER},1\n")
     assert "that is no record of this shard" in move.take_over("positions.csv", "--yes", code=2)
     Path("positions.csv").write_text("shard,sequence\nshardId-000000000009,1\n")
     assert "none of its 1 positions is of a shard that the stream numbers has" in move.take_over("positions.csv", "--yes", code=2)
@@ -360,21 +360,24 @@ def test_a_position_of_another_shard_or_stream_is_refused(move: Move) -> None:
         ("empty.csv", "needed are shard,sequence"),
     ],
 )
-def test_a_source_that_cannot_be_read_ends_with_2(move: Move, source: str, says: str) -> None:
+def test_a_source_that_cannot_be_read_exits_with_2(move: Move, source: str, says: str) -> None:
     Path("empty.csv").write_text("")
     assert says in move.take_over(source, "--yes", code=2)
 
 
-def test_a_pipeline_without_leases_is_told_what_to_do(move: Move) -> None:
+def test_a_pipeline_without_leases_is_refused_with_a_remedy(move: Move) -> None:
     move.write(coordination="local")
-    Path("positions.csv").write_text(f"shard,sequence\n{A},1\n")
+    Path("positions.csv").write_text(f"shard,sequence\n{LOWER},1\n")
     assert "set `coordination: native`" in move.take_over("positions.csv", "--yes", code=2)
 
 
-def test_programs_get_the_plan_as_json(move: Move) -> None:
+def test_the_plan_is_available_as_json(move: Move) -> None:
     move.put(range(3), low=True)
-    _, sequence = move.consume(A, 1)
-    Path("positions.csv").write_text(f"shard,sequence\n{A},{sequence}\n")
+    _, sequence = move.consume(LOWER, 1)
+    Path("positions.csv").write_text(f"shard,sequence\n{LOWER},{sequence}\n")
     found = json.loads(move.take_over("positions.csv", "--yes", "--json"))
     assert found["written"] == 1
-    assert [(each["shard"], each["plan"], each["checkpoint"]) for each in found["shards"]] == [(A, "write", sequence), (B, "start", None)]
+    assert [(each["shard"], each["plan"], each["checkpoint"]) for each in found["shards"]] == [
+        (LOWER, "write", sequence),
+        (UPPER, "start", None),
+    ]

@@ -1,4 +1,4 @@
-"""A stream that is deleted and created again under its name: shard ids begin anew, and the log has old ones of the same ids."""
+"""A stream that is deleted and created again under its name: its shard ids are those that the log already has."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ coordination: {{native: {{table: leases, failover: 3s, look: 300ms, endpoint: "{
 
 @pytest.fixture
 def leases(stage: Stage) -> Iterator[None]:
-    """The stage's workers share shards by leases."""
+    """Make the stage's workers share shards by leases."""
     with moto() as aws:
         stage.more = LEASES.format(url=aws.url)
         yield
 
 
 def create_again(stage: Stage, shards: int = 1) -> None:
-    """The service takes a moment for each step; here the test's clock decides how long."""
+    """Delete the stream and create it again; the test's clock decides how long each step takes."""
     stage.client.delete_stream(StreamName="numbers")
     stage.clock.ahead += timedelta(minutes=1)
     stage.client.create_stream(StreamName="numbers", ShardCount=shards)
@@ -37,7 +37,7 @@ def create_again(stage: Stage, shards: int = 1) -> None:
 
 
 def read_to_the_end_of_a_shard(stage: Stage, records: int) -> None:
-    """One shard is split and read to its end, its two children are begun with."""
+    """Split a shard and read it to its end; the two children are begun."""
     stage.put(range(records))
     stage.client.split_shard(StreamName="numbers", ShardToSplit=stage.shard, NewStartingHashKey=str(2**127))
     stage.clock.ahead += timedelta(minutes=1)
@@ -52,13 +52,13 @@ def read_to_the_end_of_a_shard(stage: Stage, records: int) -> None:
 
 
 def halted_or_looked(times: int) -> Callable[[events.Event], bool]:
-    """True once a shard has halted, or the leases have been looked at so many times without that."""
+    """A condition that holds once a shard has halted, or the leases have been listed that many times without it."""
     looks = count(1)
     return lambda event: isinstance(event, events.ShardHalted) or (isinstance(event, events.LeasesScanned) and next(looks) >= times)
 
 
 @pytest.mark.parametrize("records", [3, 0])
-def test_a_shard_that_had_ended_is_not_passed_over_when_its_id_comes_again(stage: Stage, records: int) -> None:
+def test_a_recreated_shard_whose_id_had_ended_halts_and_is_not_skipped(stage: Stage, records: int) -> None:
     read_to_the_end_of_a_shard(stage, records)
     create_again(stage)
     stage.put(range(10, 15))
@@ -71,8 +71,8 @@ def test_a_shard_that_had_ended_is_not_passed_over_when_its_id_comes_again(stage
 
 
 @pytest.mark.usefixtures("leases")
-def test_nor_if_its_lease_says_that_it_has_ended(stage: Stage) -> None:
-    """The new stream has shards of all three ids, and nothing is read of a child of the old shard, so its row is needed otherwise."""
+def test_a_recreated_shard_whose_lease_says_ended_halts_too(stage: Stage) -> None:
+    """The new stream has shards with all three ids, and nothing was read of a child of the old shard, so its row would still be needed."""
     read_to_the_end_of_a_shard(stage, 3)
     create_again(stage, 3)
     stage.put(range(10, 15))
@@ -81,13 +81,13 @@ def test_nor_if_its_lease_says_that_it_has_ended(stage: Stage) -> None:
             stage.work(halted_or_looked(20))
 
 
-def test_a_shard_that_had_ended_stays_ended_while_the_stream_is_the_same(stage: Stage) -> None:
+def test_an_ended_shard_stays_ended_while_the_stream_is_the_same(stage: Stage) -> None:
     read_to_the_end_of_a_shard(stage, 3)
     heard = stage.work(lambda event: isinstance(event, events.ShardEnded))
     assert not [event for event in heard if isinstance(event, events.ShardHalted)]
 
 
-def test_an_open_shard_goes_on_with_the_new_records_behind_a_gap(stage: Stage) -> None:
+def test_an_open_shard_continues_in_the_recreated_stream_after_a_gap(stage: Stage) -> None:
     stage.put(range(3))
     stage.work(sealed(3))
     create_again(stage)

@@ -1,4 +1,4 @@
-"""A whole worker whose reference table changes while it runs: units before and behind it, and what the log knows of both."""
+"""A complete worker whose reference table changes while it runs: units before and after the change, and what the log records of both."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ metrics: {{port: 0}}
 """
 
 
-def test_units_behind_a_change_have_the_new_values_and_name_their_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_units_after_a_change_use_and_record_the_new_version_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
     table = tmp_path / "names.csv"

@@ -1,4 +1,4 @@
-"""A sink that gets another name, and folders that others are named in place of: what was sealed stays what it was, and is there once."""
+"""A renamed sink, and folders that are renamed: what was sealed stays as it was and exists once."""
 
 import asyncio
 import re
@@ -73,7 +73,7 @@ def place(tmp_path):
         ({"name": "name: raw"}, {"name": "partition_by: [n]"}),
     ],
 )
-def test_files_that_were_written_by_an_earlier_definition_are_no_leftovers(place, before, after):
+def test_files_of_an_earlier_definition_are_not_leftovers(place, before, after):
     place.define(**before)
     place.run()
     place.define(**after)
@@ -84,8 +84,8 @@ def test_files_that_were_written_by_an_earlier_definition_are_no_leftovers(place
     assert code == 0, place.said
 
 
-def test_a_repair_leaves_files_of_another_application_at_the_same_place(place):
-    """It reads the same objects, so its units have the same bounds, and its files names like those of ours."""
+def test_a_repair_leaves_files_of_another_application_in_the_same_place(place):
+    """It reads the same objects, so its units have the same bounds, and its files are named like ours."""
     place.define("name: raw")
     place.run()
     ours = place.folder / "pipeline.yaml"
@@ -100,7 +100,7 @@ def test_a_repair_leaves_files_of_another_application_at_the_same_place(place):
     assert len(files) == 2
 
 
-def test_files_that_were_moved_while_their_sink_was_renamed_are_not_taken_away(place):
+def test_files_moved_while_their_sink_was_renamed_are_not_removed(place):
     place.define("name: raw")
     place.run()
     (place.folder / "lake").rename(place.folder / "sea")
@@ -111,8 +111,8 @@ def test_files_that_were_moved_while_their_sink_was_renamed_are_not_taken_away(p
     assert code == 1
 
 
-def test_the_files_of_another_pipeline_in_the_same_place_are_never_removed(place):
-    """Units of objects are numbered, so that those of all pipelines that read objects are called alike."""
+def test_files_of_another_pipeline_in_the_same_place_are_never_removed(place):
+    """Units of objects are numbered, so all pipelines that read objects have units of the same names."""
     pipelines = []
     for name in ("north", "south"):
         place.define("name: lake")
@@ -131,7 +131,7 @@ def test_the_files_of_another_pipeline_in_the_same_place_are_never_removed(place
         assert place.files() == files
 
 
-def test_files_that_were_removed_after_their_load_are_not_missed_once_their_sink_is_gone(place):
+def test_files_removed_after_their_load_are_not_missed_when_their_sink_is_gone(place):
     place.define("name: warehouse")
     (staged,) = place.run()
     place.define("name: lake", lake="other")
@@ -146,7 +146,7 @@ def test_files_that_were_removed_after_their_load_are_not_missed_once_their_sink
 
 
 @pytest.mark.parametrize(("before", "after", "rows"), [("in", "in/deep", 0), ("in/deep", "in", 5), ("in", "out", 0)])
-def test_objects_are_read_once_though_another_folder_above_or_below_is_named(place, before, after, rows):
+def test_objects_are_read_once_even_if_the_folder_in_the_url_changes(place, before, after, rows):
     place.define("name: raw")
     place.put("in/0.json")
     place.put("in/deep/1.json")

@@ -51,7 +51,7 @@ def zstd(body):
 
 
 @pytest.mark.parametrize(("name", "pack"), [("x.json", bytes), ("x.json.gz", gzip.compress), ("x.json.zst", zstd)])
-def test_lines_give_their_rows_however_they_are_compressed(place, name, pack):
+def test_lines_give_their_rows_with_every_compression(place, name, pack):
     place.lines(f"a/{name}", range(1200), pack=pack)
     place.lines(f"b/{name}", range(1200, 1500), pack=pack)
     assert place.run().code == 0
@@ -59,7 +59,7 @@ def test_lines_give_their_rows_however_they_are_compressed(place, name, pack):
     assert place.proof() == []
 
 
-def test_values_and_parquet_give_the_same_rows_as_lines(place):
+def test_csv_and_parquet_give_the_same_rows_as_lines(place):
     place.folder.joinpath("in").mkdir()
     body = "id,kind,value\n" + "".join(f"{as_csv(n)}\n" for n in range(900))
     (place.folder / "in" / "x.csv").write_text(body)
@@ -73,7 +73,7 @@ def test_values_and_parquet_give_the_same_rows_as_lines(place):
     assert written(place, "from_parquet").equals(truth(range(900)))
 
 
-def test_what_is_new_is_read_and_nothing_twice(place):
+def test_each_run_reads_the_new_objects_and_none_twice(place):
     place.lines("1.json", range(100))
     assert place.run().code == 0
     place.lines("0.json", range(100, 150))
@@ -86,7 +86,7 @@ def test_what_is_new_is_read_and_nothing_twice(place):
     assert place.proof() == []
 
 
-def test_an_object_that_changed_halts_and_nothing_is_written_of_it(place):
+def test_a_changed_object_halts_and_nothing_of_it_is_written(place):
     path = place.lines("1.json", range(100))
     assert place.run().code == 0
     path.write_text(json.dumps(row(7)) + "\n")
@@ -97,7 +97,7 @@ def test_an_object_that_changed_halts_and_nothing_is_written_of_it(place):
     assert written(place).equals(truth(range(100)))
 
 
-def test_an_object_that_is_cut_off_halts_its_shard_only_and_is_read_once_it_is_whole(place):
+def test_a_truncated_object_halts_its_shard_only(place):
     whole = gzip.compress("".join(f"{json.dumps(row(n))}\n" for n in range(5000)).encode())
     place.lines("good.json", range(5000, 5100))
     (place.folder / "in" / "bad.json.gz").write_bytes(whole[: len(whole) // 2])
@@ -109,14 +109,26 @@ def test_an_object_that_is_cut_off_halts_its_shard_only_and_is_read_once_it_is_w
     assert set(truth(range(5000, 5100))["id"]) <= set(written(place)["id"])
 
 
-def test_the_source_must_not_hold_what_the_pipeline_writes(place):
+def test_a_truncated_object_that_is_made_whole_is_read_under_another_namespace_only(place):
+    whole = gzip.compress("".join(f"{json.dumps(row(n))}\n" for n in range(5000)).encode())
+    place.lines("good.json", range(5000, 5100))
+    bad = place.folder / "in" / "bad.json.gz"
+    bad.write_bytes(whole[: len(whole) // 2])
+    assert place.run().code == 1
+    bad.write_bytes(whole)
+    assert "is not the one that was listed" in place.run().error
+    assert place.run(pipeline=in_namespace(place.pipeline(), "again")).code == 0
+    assert written(place, "lake-again").equals(truth(range(5100)))
+
+
+def test_the_output_of_the_pipeline_must_not_be_inside_its_source(place):
     place.lines("1.json", range(10))
     end = place.run(lake="in/lake")
     assert end.code == 2
     assert "is under source.s3.url" in end.error
 
 
-def test_objects_are_chosen_by_the_time_in_their_keys_and_ranges_that_overlap_read_nothing_twice(place):
+def test_objects_are_selected_by_the_time_in_their_keys_and_overlapping_ranges_read_none_twice(place):
     for day in (1, 2, 3):
         place.lines(f"2026/01/0{day}/x.json", range(day * 100, day * 100 + 50))
     day = {number: datetime(2026, 1, number, tzinfo=UTC) for number in (1, 2, 3, 4)}
@@ -127,7 +139,7 @@ def test_objects_are_chosen_by_the_time_in_their_keys_and_ranges_that_overlap_re
     assert written(place).equals(truth([*range(100, 150), *range(200, 250), *range(300, 350)]))
 
 
-def test_a_namespace_has_a_log_and_an_output_of_its_own(place):
+def test_a_namespace_has_its_own_log_and_output(place):
     place.lines("1.json", range(60))
     assert place.run().code == 0
     apart = in_namespace(place.pipeline(), "try")
@@ -138,7 +150,7 @@ def test_a_namespace_has_a_log_and_an_output_of_its_own(place):
         in_namespace(place.pipeline(), "../x")
 
 
-def test_an_object_that_is_required_and_missing_stops_the_run_before_anything_is_read(place):
+def test_a_missing_required_object_stops_the_run_before_anything_is_read(place):
     place.lines("1.json", range(10))
     end = place.run(more='requires: ["file:./in/_SUCCESS"]')
     assert end.code == 1
@@ -154,31 +166,31 @@ def test_an_object_that_is_required_and_missing_stops_the_run_before_anything_is
 BAD = {"value": "int64"}
 
 
-def sparse(number):
+def record_with_or_without_value(number):
     """A record; three in ten have no value, which the definition `BAD` does not admit."""
     return json.dumps(row(number) | ({"value": None} if number % 10 < 3 else {"value": number}))
 
 
-def as_if_nothing_had_happened(place):
+def rows_of_a_run_with_the_right_definition(place):
     assert place.run(lake="right", state="right-state").code == 0
     return place.rows("right")
 
 
-def test_a_bad_deploy_leaves_no_trace_once_its_dead_letters_are_redriven(place):
-    place.lines("1.json", range(1500), render=sparse)
-    place.lines("2.json", range(1500, 2000), render=sparse)
+def test_after_a_redrive_nothing_remains_of_a_bad_deploy(place):
+    place.lines("1.json", range(1500), render=record_with_or_without_value)
+    place.lines("2.json", range(1500, 2000), render=record_with_or_without_value)
     assert place.run(**BAD).code == 0
     assert place.result()["outcomes"] == {"dead_lettered": 600, "written": 1400}
     (number, records), end = place.redrive()
     assert (number, records, end.code) == (1, 600, 0)
     assert place.result()["outcomes"] == {"written": 600}
-    assert place.rows().equals(as_if_nothing_had_happened(place))
+    assert place.rows().equals(rows_of_a_run_with_the_right_definition(place))
     assert place.table()[STATE].unique().to_list() == [CLAIMED]
     assert place.proof() == []
 
 
-def test_the_breaker_stops_a_bad_deploy_within_one_unit_and_the_right_definition_goes_on(place):
-    place.lines("1.json", range(1500), render=sparse)
+def test_the_breaker_stops_a_bad_deploy_within_one_unit_and_the_right_definition_continues(place):
+    place.lines("1.json", range(1500), render=record_with_or_without_value)
     end = place.run(max_ratio=0.2, min_records=100, rows=200, **BAD)
     assert end.code == 1
     assert "would become dead letters" in end.error
@@ -189,8 +201,8 @@ def test_the_breaker_stops_a_bad_deploy_within_one_unit_and_the_right_definition
     assert place.proof() == []
 
 
-def test_a_record_is_redriven_once_however_often_and_by_how_many_it_is_asked(place):
-    place.lines("1.json", range(1000), render=sparse)
+def test_concurrent_redrives_read_each_record_once(place):
+    place.lines("1.json", range(1000), render=record_with_or_without_value)
     assert place.run(**BAD).code == 0
     letters = place.letters()
     with ThreadPoolExecutor(6) as pool:
@@ -199,12 +211,12 @@ def test_a_record_is_redriven_once_however_often_and_by_how_many_it_is_asked(pla
     assert place.run(Reading(letters=True)).code == 0
     claimed, end = place.redrive()
     assert (claimed, end.code) == (None, 0)
-    assert place.rows().equals(as_if_nothing_had_happened(place))
+    assert place.rows().equals(rows_of_a_run_with_the_right_definition(place))
     assert place.proof() == []
 
 
-def test_only_what_is_asked_for_is_redriven_and_the_rest_waits(place):
-    place.lines("1.json", range(300), render=lambda n: "{" if n % 50 == 0 else sparse(n))
+def test_a_condition_selects_what_is_redriven_and_the_rest_waits(place):
+    place.lines("1.json", range(300), render=lambda n: "{" if n % 50 == 0 else record_with_or_without_value(n))
     assert place.run(**BAD).code == 0
     claimed, _ = place.redrive("stage = 'decode' AND reason <> 'json_syntax'")
     assert claimed == (1, 84)
@@ -213,8 +225,8 @@ def test_only_what_is_asked_for_is_redriven_and_the_rest_waits(place):
     assert left["_data"].to_list() == [b"{"] * 6
 
 
-def test_a_condition_may_look_at_the_content(place):
-    place.lines("1.json", range(100), render=sparse)
+def test_a_condition_may_refer_to_the_payload(place):
+    place.lines("1.json", range(100), render=record_with_or_without_value)
     assert place.run(**BAD).code == 0
     told = CliRunner().invoke(app, ["dlq", "redrive", str(place.file()), "--dry-run", "--where", "_data IS NOT NULL"])
     assert "30 dead letters would be redriven" in told.output
@@ -222,9 +234,9 @@ def test_a_condition_may_look_at_the_content(place):
     assert place.redrive("_data IS NOT NULL")[0] == (1, 30)
 
 
-def test_what_is_refused_again_is_a_dead_letter_again_until_its_budget_is_used_up(place):
+def test_a_record_that_is_rejected_again_is_redriven_until_its_attempts_are_used_up(place):
     budget = {"rejects": ", redrive: {attempts: 3}"}
-    place.lines("1.json", range(100), render=sparse)
+    place.lines("1.json", range(100), render=record_with_or_without_value)
     assert place.run(**BAD, **budget).code == 0
     attempts = []
     while (claim := place.redrive(**BAD, **budget)[0]) is not None:
@@ -240,16 +252,16 @@ def test_what_is_refused_again_is_a_dead_letter_again_until_its_budget_is_used_u
     assert place.proof() == []
 
 
-def test_bounds_of_a_stage_come_before_those_of_all(place):
-    place.lines("1.json", range(100), render=sparse)
+def test_limits_of_a_stage_take_precedence_over_general_limits(place):
+    place.lines("1.json", range(100), render=record_with_or_without_value)
     assert place.run(**BAD).code == 0
     assert place.redrive(rejects=", redrive: {stages: {decode: {attempts: 1}}}")[0] is None
     assert place.redrive(rejects=", redrive: {age: 1ms}")[0] is None
     assert place.redrive(rejects=", redrive: {attempts: 1, stages: {decode: {attempts: 2}}}")[0] == (1, 30)
 
 
-def test_a_condition_that_is_none_is_refused_in_words(place):
-    place.lines("1.json", range(10), render=sparse)
+def test_an_invalid_condition_is_refused(place):
+    place.lines("1.json", range(10), render=record_with_or_without_value)
     assert place.run(**BAD).code == 0
     for where in ("reson = 'x'", "stage", "stage = ", "length(stage) over ()"):
         with pytest.raises(DefinitionError, match="--where"):
@@ -257,7 +269,7 @@ def test_a_condition_that_is_none_is_refused_in_words(place):
 
 
 def test_a_trace_follows_a_record_through_its_attempts(place):
-    place.lines("1.json", range(50), render=sparse)
+    place.lines("1.json", range(50), render=record_with_or_without_value)
     assert place.run(**BAD).code == 0
     place.redrive(**BAD)
     place.redrive()
@@ -275,7 +287,7 @@ def test_a_trace_follows_a_record_through_its_attempts(place):
 
 
 @pytest.mark.parametrize("form", ["lines", "copy"])
-def test_a_manifest_says_which_objects_are_read_and_all_of_them_must_be_there(place, form):
+def test_a_manifest_selects_the_objects_and_each_of_them_must_exist(place, form):
     for number in range(3):
         place.lines(f"{number}.json", range(number * 10, number * 10 + 10))
     urls = ["file:./in/0.json", "file:./in/2.json"]
@@ -292,7 +304,7 @@ def test_a_manifest_says_which_objects_are_read_and_all_of_them_must_be_there(pl
     assert place.run(s3=s3).code == 2
 
 
-def test_the_backfill_command_ends_and_does_nothing_the_second_time(place):
+def test_the_backfill_command_reads_nothing_the_second_time(place):
     place.lines("1.json", range(30))
     file, result = place.file(), place.folder / "said.json"
     arguments = ["backfill", str(file), "--from", "2020-01-01", "--to", "2100-01-01", "--namespace", "try", "--result", str(result)]
@@ -305,7 +317,7 @@ def test_the_backfill_command_ends_and_does_nothing_the_second_time(place):
     assert CliRunner().invoke(app, ["backfill", str(file), "--from", "soon", "--to", "2026-01-01"]).exit_code == 2
 
 
-def test_a_look_at_objects_chooses_none_of_them(place):
+def test_previewing_objects_claims_none_of_them(place):
     place.lines("1.json.gz", range(30), pack=gzip.compress)
     done = CliRunner().invoke(app, ["preview", str(place.file()), "--records", "5"])
     assert done.exit_code == 0, done.output

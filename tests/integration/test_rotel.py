@@ -1,4 +1,4 @@
-"""rotel takes every span of a run with kills and re-exports: one id for each record read, no other.
+"""rotel receives every span of a run with kills and re-exports them: one id for each record read, and no other.
 
 ``make audit-check`` runs it over all 336,776 flights of the demo and shows the counts.
 """
@@ -77,7 +77,7 @@ class Run:
                 yield link, read_segment((self.folder / "state" / "flights" / "ledger" / "v1" / link.ledger.key).read_bytes())
 
     def ids(self) -> set[tuple[bytes, bytes]]:
-        """What records' spans must be called, from the ledger."""
+        """The ids that the records' spans must have, from the ledger."""
         found: set[tuple[bytes, bytes]] = set()
         for link, segment in self.units():
             names = hex_ids(segment.frame, link.stream, link.shard, link.application).values()
@@ -86,7 +86,7 @@ class Run:
 
 
 class Flights:
-    """A stream, and as many flights for it as shares: every worker finds new ones."""
+    """A stream, and flights that ``put`` puts in as many parts as there are workers: each worker finds new ones."""
 
     def __init__(self, client: Any, url: str) -> None:
         self.client = client
@@ -113,7 +113,7 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> Iterator[Flights]:
         client.close()
 
 
-def test_rotel_receives_one_span_for_each_record_through_kills_and_re_exports(
+def test_rotel_receives_one_span_per_record_through_kills_and_repeated_exports(
     stream: Flights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with agent(tmp_path) as collector:
@@ -142,8 +142,8 @@ def test_rotel_receives_one_span_for_each_record_through_kills_and_re_exports(
     assert received.total() > RECORDS
 
 
-def test_rotel_takes_the_same_requests_over_grpc(stream: Flights, tmp_path: Path) -> None:
-    """We send over HTTP; the bytes are those of the gRPC service, too."""
+def test_rotel_accepts_the_same_requests_over_grpc(stream: Flights, tmp_path: Path) -> None:
+    """The exporter sends over HTTP; the gRPC service accepts the same bytes."""
     with agent(tmp_path) as collector:
         run = Run(tmp_path, stream.url, collector.http)
         stream.put(0)

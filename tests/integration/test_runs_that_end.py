@@ -1,4 +1,4 @@
-"""What whoever starts a run that ends is told about it: by the exit code and by the result document."""
+"""What a run that ends tells its caller, by the exit code and by the result document."""
 
 import json
 import signal
@@ -20,7 +20,7 @@ def place(tmp_path, monkeypatch):
     return Place(tmp_path, {"rows": 10})
 
 
-class AtTheFirst:
+class OnceAt:
     """An ``Emit`` that does ``act`` once, at the first event of ``kind``."""
 
     def __init__(self, kind, act):
@@ -36,10 +36,10 @@ def fail():
     raise ZeroDivisionError("by seven")
 
 
-def test_a_run_that_a_signal_cuts_short_has_not_succeeded_and_the_next_one_goes_on(place):
+def test_a_run_cut_short_by_a_signal_fails_and_the_next_one_continues(place):
     for number in range(100):
         place.lines(f"{number:03}.json", range(30 * number, 30 * number + 30))
-    end = place.run(listeners=(AtTheFirst(events.UnitSealed, lambda: signal.raise_signal(signal.SIGTERM)),))
+    end = place.run(listeners=(OnceAt(events.UnitSealed, lambda: signal.raise_signal(signal.SIGTERM)),))
     assert end.code == 1
     assert "a signal ended the run, and it is not known that archive is read to its end" in end.error
     told = place.result()
@@ -51,16 +51,16 @@ def test_a_run_that_a_signal_cuts_short_has_not_succeeded_and_the_next_one_goes_
     assert place.proof() == []
 
 
-def stopped_at_the_first_call_that_is_made_again(place, mode):
-    """How a run over 30 records ends that has a tenth of a second after its signal, with a collector that is not there."""
+def end_of_a_run_stopped_at_its_first_repeated_call(place, mode):
+    """The end of a run over 30 records that has a tenth of a second after its signal, while its collector is unreachable."""
     place.lines("a.json", range(30))
     pipeline = place.pipeline(more=f'audit: {{otlp: {{endpoint: "http://127.0.0.1:1", mode: {mode}}}}}')
-    stop = AtTheFirst(events.CallRepeated, lambda: signal.raise_signal(signal.SIGTERM))
+    stop = OnceAt(events.CallRepeated, lambda: signal.raise_signal(signal.SIGTERM))
     return carry_out(pipeline, WorkerOptions(place.folder, {}, 0.1, 2, (stop,)), None)
 
 
-def test_with_strict_the_end_says_that_checkpoints_wait_for_the_collector(place):
-    end = stopped_at_the_first_call_that_is_made_again(place, "strict")
+def test_with_strict_the_error_says_that_checkpoints_wait_for_the_collector(place):
+    end = end_of_a_run_stopped_at_its_first_repeated_call(place, "strict")
     assert end.code == 1
     assert "its checkpoints stored within 0.1 s of the signal" in end.error
     assert "archive/objects-000001-0001 waits for export spans, for which checkpoints wait with `mode: strict`: no answer: " in end.error
@@ -68,14 +68,15 @@ def test_with_strict_the_end_says_that_checkpoints_wait_for_the_collector(place)
     assert len(place.rows()) == 30
 
 
-def test_without_strict_a_collector_that_is_not_there_holds_nothing_up(place):
-    end = stopped_at_the_first_call_that_is_made_again(place, "ledger")
+def test_without_strict_an_unreachable_collector_delays_nothing(place):
+    end = end_of_a_run_stopped_at_its_first_repeated_call(place, "ledger")
     assert "waits for" not in end.error
+    assert len(place.rows()) == 30
 
 
-def test_a_fault_of_the_service_itself_is_in_the_result_too(place):
+def test_an_unexpected_error_is_in_the_result(place):
     with pytest.raises(ZeroDivisionError):
-        place.run(listeners=(AtTheFirst(events.WorkerStarted, fail),))
+        place.run(listeners=(OnceAt(events.WorkerStarted, fail),))
     assert place.result()["exit_code"] == 1
     assert place.result()["error"].startswith("unexpected ZeroDivisionError; please report it with this trace: test_runs_that_end.py:")
     assert "by seven" not in place.result()["error"]
@@ -90,7 +91,7 @@ def test_a_fault_of_the_service_itself_is_in_the_result_too(place):
         (["dlq", "redrive"], "sink: []", "sink"),
     ],
 )
-def test_a_wrong_definition_is_in_the_result_too(place, command, more, told):
+def test_an_invalid_definition_is_in_the_result(place, command, more, told):
     result = place.folder / "result.json"
     done = CliRunner().invoke(app, [*command, str(place.file(more=more)), "--result", str(result)])
     assert done.exit_code == 2, done.output
@@ -100,7 +101,7 @@ def test_a_wrong_definition_is_in_the_result_too(place, command, more, told):
     assert told in document["error"]
 
 
-def test_the_result_on_standard_output_is_one_line(place):
+def test_a_result_on_standard_output_is_one_line(place):
     place.lines("a.json", range(30))
     done = CliRunner().invoke(app, ["run", str(place.file()), "--once", "--result", "-"])
     assert done.exit_code == 0, done.output
@@ -111,7 +112,7 @@ def test_the_result_on_standard_output_is_one_line(place):
 
 
 @pytest.mark.parametrize("command", [["run", "--once"], ["backfill", "--from", "2020-01-01", "--to", "2021-01-01"], ["dlq", "redrive"]])
-def test_a_result_without_a_place_is_refused_before_anything_is_read(place, command):
+def test_a_result_in_a_missing_directory_is_refused_before_anything_is_read(place, command):
     place.lines("a.json", range(30))
     done = CliRunner().invoke(app, [*command, str(place.file()), "--result", str(place.folder / "out" / "result.json")])
     assert done.exit_code == 2

@@ -53,14 +53,14 @@ def sample(url: str, stream: str, count: int, since: timedelta | None = None) ->
     return sorted(json.loads(record)["delay"] for record in batch.frame["_data"])
 
 
-def test_every_shard_gives_its_share(client: Any, url: str) -> None:
+def test_every_shard_contributes_its_share(client: Any, url: str) -> None:
     filled(client, "shares", 60)
     assert sample(url, "shares", 1000) == list(range(60))
     assert len(sample(url, "shares", 12)) == 12
     assert sample(url, "shares", 1000, timedelta(hours=1)) == list(range(60))
 
 
-def test_an_empty_stream_and_one_that_is_not_there(client: Any, url: str) -> None:
+def test_an_empty_stream_and_a_missing_stream_are_errors(client: Any, url: str) -> None:
     filled(client, "empty", 0)
     with pytest.raises(DefinitionError, match="there is no record"):
         sample(url, "empty", 10)
@@ -68,7 +68,7 @@ def test_an_empty_stream_and_one_that_is_not_there(client: Any, url: str) -> Non
         sample(url, "nowhere", 10)
 
 
-def test_the_command_shows_live_records_and_leaves_nothing(client: Any, url: str, tmp_path: Path) -> None:
+def test_the_preview_command_shows_live_records_and_writes_nothing(client: Any, url: str, tmp_path: Path) -> None:
     filled(client, "live", 5, 1)
     file = tmp_path / "p.yaml"
     file.write_text(

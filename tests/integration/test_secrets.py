@@ -1,4 +1,4 @@
-"""Secrets of Secrets Manager, from a real answer to a masked column; and that nothing ever shows them."""
+"""Secrets of Secrets Manager, from a real response to a masked column; nothing ever shows them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def client(url: str, region: str = "us-east-1") -> object:
     return boto3.client("secretsmanager", endpoint_url=url, region_name=region)
 
 
-def test_text_and_bytes_by_name_and_by_arn(session: AwsSession, url: str) -> None:
+def test_a_secret_is_read_as_text_or_bytes_by_name_or_arn(session: AwsSession, url: str) -> None:
     at_home = client(url)
     arn = at_home.create_secret(Name="prod/text", SecretString="the text")["ARN"]
     at_home.create_secret(Name="prod/bytes", SecretBinary=b"\x00\xff")
@@ -41,7 +41,7 @@ def test_text_and_bytes_by_name_and_by_arn(session: AwsSession, url: str) -> Non
     at_home.close()
 
 
-def test_an_arn_is_asked_for_in_its_own_region(session: AwsSession, url: str) -> None:
+def test_an_arn_is_read_in_its_own_region(session: AwsSession, url: str) -> None:
     elsewhere = client(url, "eu-west-1")
     arn = elsewhere.create_secret(Name="far/away", SecretString="x")["ARN"]
     assert asyncio.run(read_secret(session, arn)) == b"x"
@@ -50,12 +50,12 @@ def test_an_arn_is_asked_for_in_its_own_region(session: AwsSession, url: str) ->
     elsewhere.close()
 
 
-def test_a_secret_that_is_not_there_says_what_was_asked(session: AwsSession) -> None:
+def test_a_missing_secret_is_reported_with_the_call(session: AwsSession) -> None:
     with pytest.raises(Fatal, match=r"secretsmanager:GetSecretValue on prod/none \(us-east-1\).*check the name"):
         asyncio.run(read_secret(session, "prod/none"))
 
 
-def test_no_answer_may_be_asked_for_again(session: AwsSession) -> None:
+def test_a_call_without_an_answer_is_retryable(session: AwsSession) -> None:
     nobody = AwsSession(region="us-east-1", endpoints={"secretsmanager": "http://127.0.0.1:1"})
     with pytest.raises(Retryable, match="no answer"):
         asyncio.run(read_secret(nobody, "prod/text"))

@@ -1,4 +1,4 @@
-"""Values declared sensitive: they get where they are allowed, and nothing else that a worker writes or a command prints shows them."""
+"""Values declared sensitive reach the sinks that are allowed to have them, and nothing else that is written or printed."""
 
 import json
 
@@ -48,7 +48,7 @@ def stored_texts(folder):
         yield path, str(pl.read_parquet(path).to_dicts()) if path.suffix == ".parquet" else path.read_bytes().decode(errors="replace")
 
 
-def test_a_sensitive_value_is_seen_only_where_it_is_allowed(place, received):
+def test_a_sensitive_value_appears_only_where_it_is_allowed(place, received):
     heard = []
     place.file()
     assert place.run(listeners=[heard.append]).code == 0
@@ -68,7 +68,7 @@ def test_a_sensitive_value_is_seen_only_where_it_is_allowed(place, received):
     assert not any(shows_a_value(body.decode(errors="replace")) for _, body in received.bodies)
 
 
-def test_commands_that_show_records_hide_it(place):
+def test_commands_that_show_records_hide_sensitive_values(place):
     place.file()
     assert place.run().code == 0
     table = place.table()

@@ -1,4 +1,4 @@
-"""A signal that comes before a worker has begun."""
+"""A signal that comes before a worker has started."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ coordination: native
 """
 
 
-def test_leases_that_a_worker_took_before_it_could_begin_are_free_at_once(tmp_path, monkeypatch):
+def test_leases_taken_before_a_cancelled_start_are_released_at_once(tmp_path, monkeypatch):
     file = tmp_path / "pipeline.yaml"
     file.write_text(PIPELINE)
     with LocalAws() as local, Errands(local.environment()) as errands:
@@ -53,14 +53,14 @@ def test_leases_that_a_worker_took_before_it_could_begin_are_free_at_once(tmp_pa
 
 
 @pytest.mark.parametrize(("first", "code"), [(True, 128 + signal.SIGTERM), (False, -signal.SIGTERM)])
-def test_the_first_process_of_a_container_heeds_a_signal_that_comes_while_it_is_loaded(first, code):
-    """The kernel keeps from it what it has no handler for; any other process ends by itself."""
+def test_as_pid_1_the_process_obeys_a_signal_that_arrives_during_imports(first, code):
+    """The kernel does not deliver signals without a handler to PID 1; every other process would end."""
     process = 1 if first else 7
     program = f"import os, signal, stream.cli.main as m\nm.handle_sigterm_as_pid_1({process})\nos.kill(os.getpid(), signal.SIGTERM)"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == code
 
 
-def test_ctrl_c_ends_a_verb_that_waits_with_a_line_and_130(tmp_path):
+def test_ctrl_c_ends_a_waiting_verb_with_one_line_and_exit_code_130(tmp_path):
     file = tmp_path / "pipeline.yaml"
     file.write_text(PIPELINE.replace('"file:./state/"', "s3://bucket/state/"))
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -76,7 +76,7 @@ def test_ctrl_c_ends_a_verb_that_waits_with_a_line_and_130(tmp_path):
     assert process.returncode == 130
 
 
-def test_ctrl_c_while_the_command_is_loaded_is_no_traceback():
+def test_ctrl_c_during_imports_gives_no_traceback():
     program = """
 import sys
 class Interrupted:

@@ -9,8 +9,8 @@ from stream.commit.manifest import Kind
 from tests.integration.stage import ShiftedClock, Stage
 
 
-def test_a_start_that_the_services_clock_has_not_reached_is_waited_for(stage: Stage) -> None:
-    """``latest`` is pinned as the time of the first worker, and a moment in the future is no place to begin for Kinesis."""
+def test_a_start_ahead_of_the_services_clock_is_waited_for(stage: Stage) -> None:
+    """``latest`` is recorded as the time of the first worker, and Kinesis refuses to start in the future."""
     ahead = ShiftedClock()
     ahead.ahead = timedelta(minutes=4)
     stage.put(range(3))

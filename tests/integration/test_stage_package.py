@@ -32,7 +32,7 @@ def run(tmp_path_factory):
     return python
 
 
-def test_its_own_tests_pass_and_our_contract_test_finds_it(run):
+def test_the_package_passes_its_own_tests_and_the_stage_contract(run):
     done = run(
         "-m", "pytest", "-v", "-p", "no:cacheprovider", "-p", "no:xdist", PACKAGE / "tests", "tests/contract/test_stage.py", "-k", "luhn"
     )
@@ -41,7 +41,7 @@ def test_its_own_tests_pass_and_our_contract_test_finds_it(run):
     assert "test_only_one_check_digit_fits PASSED" in done.stdout
 
 
-def test_it_refuses_records_in_a_run(run, tmp_path):
+def test_the_installed_stage_rejects_records(run, tmp_path):
     (tmp_path / "s.ndjson").write_text('{"card":"4111-1111-1111-1111","amount":1}\n{"card":"4111-1111-1111-1112","amount":1}\n')
     shown = run("-m", "stream", "preview", PACKAGE / "pipeline.yaml", "--sample", tmp_path / "s.ndjson")
     assert shown.returncode == 0, shown.stdout + shown.stderr
@@ -49,7 +49,7 @@ def test_it_refuses_records_in_a_run(run, tmp_path):
     assert "****-****-****-1111" in shown.stdout
 
 
-def test_where_it_is_not_installed_the_finding_says_so():
+def test_without_the_package_the_finding_names_the_unknown_stage():
     (finding, *_) = check(PACKAGE / "pipeline.yaml", {}).findings
     assert finding.code == "unknown_stage"
     assert "luhn" in finding.message

@@ -1,4 +1,4 @@
-"""One stream on kinesis-local, one lease table, and workers of both kinds beside each other."""
+"""One stream on kinesis-local and one lease table, shared by our workers and those of the Java KCL."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Beside:
     """Every row that was seen so far, as it was last, by table and lease key: ours are removed soon after their shard has ended."""
 
     def produce(self, count: int) -> None:
-        """``count`` user records, a part of them in aggregates whose records all belong where the aggregate goes."""
+        """Put ``count`` user records, some of them in aggregates whose records all belong to the aggregate's shard."""
         world, entries, made = self.world, [], 0
         while made < count:
             users = 1 if world.dice.random() < 0.5 else world.dice.randrange(2, 5)
@@ -94,7 +94,7 @@ class Beside:
         return found
 
     def noted(self, what: str = "records") -> list[Place]:
-        """Every record that Java's processors were given, or have ``checkpointed``."""
+        """Every record that Java's processors received, or that they have ``checkpointed``."""
         return [place[:3] for worker in self.java for place in worker.records(what)]
 
     def truth(self) -> set[Place]:
@@ -103,15 +103,15 @@ class Beside:
         return {(shard.shard_id, each.sequence, each.subsequence) for shard in shards.values() for each in shard.records}
 
     def complete(self) -> bool:
-        """Whether each record is with one of the two."""
+        """Whether each record was processed by one of the two."""
         there = {*self.lake(), *self.noted()}
         return len(there) >= self.world.put_so_far and self.truth() <= there
 
     def doubled(self) -> dict[Place, int]:
-        """Records that were done more than once, by whomever; what Java was given and lost the lease of is not done."""
+        """Records that were processed more than once. What Java received and then lost the lease of does not count."""
         return {place: count for place, count in Counter(self.lake() + self.noted("checkpointed")).items() if count > 1}
 
 
 def shape(row: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Types of KCL's attributes by name; ours, whose names begin with ``sx``, are left out."""
+    """Types of the KCL's attributes by name, without ours, whose names begin with ``sx``."""
     return {name: next(iter(value)) for name, value in row.items() if not name.startswith("sx")}

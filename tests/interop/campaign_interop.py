@@ -1,4 +1,4 @@
-"""Beside the real Java KCL: one lease table, two kinds of workers, and every record with one of them."""
+"""Our workers and the real Java KCL share one lease table: every record is processed by one of them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def ours(world: World, table: str) -> Path:
 
 
 def until(worker: Worker, condition: Callable[[], bool]) -> None:
-    """As ``worker.until``, for what a JVM takes its time for."""
+    """``worker.until`` with more patience, for what takes a JVM long."""
     for attempt in range(6):
         try:
             worker.until(condition)
@@ -72,8 +72,8 @@ def settle(beside: Beside) -> None:
     beside.world.client.get_waiter("stream_exists").wait(StreamName=beside.world.stream, WaiterConfig={"Delay": 1})
 
 
-def test_a_fleet_of_both_kinds_and_takeover_in_both_directions(make: MakeBeside, monkeypatch: pytest.MonkeyPatch) -> None:
-    """KCL 2.x makes the table; ours joins; shards change; each side leaves, and dies, in the middle of the stream."""
+def test_a_mixed_fleet_shares_shards_and_takes_over_in_both_directions(make: MakeBeside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KCL 2.x creates the table; our worker joins; shards change; each side leaves, and dies, in the middle of the stream."""
     beside = make("2.5.8", 4)
     java = beside.start_java()
     beside.produce(60)
@@ -138,7 +138,7 @@ def audited(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "another application" in result.output
 
 
-def test_rows_are_the_kcls_attribute_by_attribute(make: MakeBeside) -> None:
+def test_lease_rows_equal_those_of_the_kcl_attribute_by_attribute(make: MakeBeside) -> None:
     """Both read the same stream to the same place, through a split, each with a table of its own."""
     beside = make("3.1.3", 2)
     world, theirs = beside.world, beside.table
@@ -160,8 +160,8 @@ def test_rows_are_the_kcls_attribute_by_attribute(make: MakeBeside) -> None:
     assert mine.drain() == 0
 
 
-def test_a_fleet_of_3_x_is_followed_and_left_in_good_order(make: MakeBeside, monkeypatch: pytest.MonkeyPatch) -> None:
-    """KCL 3.x leads; ours gets leases by hand-off, keeps them through a split, hands them back when it ends, and is left the table."""
+def test_a_kcl_3_x_fleet_is_followed_and_left_cleanly(make: MakeBeside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KCL 3.x leads; our worker gets leases by hand-off, keeps them through a split, hands them back at its end, and later takes all."""
     beside = make("3.1.3", 4)
     world = beside.world
     java = beside.start_java()

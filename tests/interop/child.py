@@ -1,4 +1,4 @@
-"""A record processor for the real MultiLangDaemon: notes what it was given, and checkpoints it, as the KCL's own sample does.
+"""A record processor for the real MultiLangDaemon: keeps what it received and checkpoints it, as the KCL's own sample does.
 
 ``python child.py FILE`` appends one JSON line for each batch to FILE before it asks for the checkpoint, and one after it was done.
 Uses nothing of the service.
@@ -41,7 +41,7 @@ def _note(shard: str, what: str, records: list[Any]) -> str:
 
 
 def _checkpoint(sequence: str | None, subsequence: int | None) -> bool:
-    """Ask, and whether it was done; an error means that the lease is gone, and the daemon says so next."""
+    """Ask for a checkpoint; whether it was made. An error means that the lease is lost, which the daemon reports next."""
     _say({"action": "checkpoint", "sequenceNumber": sequence, "subSequenceNumber": subsequence})
     for line in sys.stdin:
         if line.strip():

@@ -1,4 +1,4 @@
-"""Workers of the real Java KCL, whose record processors note what they were given."""
+"""Workers of the real Java KCL, whose record processors keep what they received."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ LOGBACK = """<configuration><appender name="E" class="ch.qos.logback.core.Consol
 
 
 class JavaWorker:
-    """One daemon; everything it writes lies in ``folder``."""
+    """One daemon; everything it writes is in ``folder``."""
 
     def __init__(
         self, folder: Path, version: str, worker: str, environment: Mapping[str, str], stream: str, application: str, failover: int = 6000
@@ -87,12 +87,12 @@ class JavaWorker:
             )
 
     def batches(self) -> list[dict[str, Any]]:
-        """What its processors have noted, in order; a line that is being written is left out."""
+        """What its processors have recorded, in order, without a line that is still being written."""
         text = self.notes.read_text() if self.notes.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def records(self, what: str = "records") -> list[tuple[str, int, int, bytes]]:
-        """Shard, sequence number, sub-sequence number and data of everything that was given to them, or was ``checkpointed`` by them."""
+        """Shard, sequence number, sub-sequence number and data of everything that they received, or have ``checkpointed``."""
         noted = [(batch["shard"], each) for batch in self.batches() if batch["what"] == what for each in batch["records"]]
         return [(shard, int(sequence), sub, base64.b64decode(data)) for shard, (sequence, sub, data) in noted]
 
@@ -110,7 +110,7 @@ class JavaWorker:
         return self.log.read_text(errors="replace")
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL some time after its grace, as from a supervisor: with ended shards on its hands KCL 2.x waits for ever."""
+        """Send SIGTERM, and SIGKILL after a grace period, as a supervisor does: KCL 2.x waits for ever if it holds ended shards."""
         self.process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(GRACE_SECONDS + 5.0)

@@ -82,7 +82,7 @@ AFTER_MINUTES = {("dynamodb:DeleteItem", "")}
 """The KCL removes the leases of ended shards five minutes after its start at the earliest."""
 
 
-def test_a_stream_under_the_real_daemon(services, world, version):
+def test_a_stream_is_committed_under_the_real_daemon(services, world, version):
     path = world.pipeline()
     path.write_text(path.read_text() + "coordination: kcl\n")
     world.produce(300)
@@ -100,7 +100,7 @@ def test_a_stream_under_the_real_daemon(services, world, version):
             if version.startswith("3."):
                 _lead_for_a_while(first, services, world.stream, dynamodb)
             _split(services, world, first)
-        _go_on_after_a_crash(services, world, daemon)
+        _continue_after_a_crash(services, world, daemon)
     document = policy(accesses(_read(path), Role.WORKER, Account(ACCOUNT, REGION)))
     judge_kinesis(document, kinesis.seen, heard.operations, naming.arn("kinesis", f"stream/{world.stream}"))
     lease_table = f":table/{world.stream}"
@@ -117,7 +117,7 @@ def judge_kinesis(document, by_child, by_java, stream):
     judge({"Statement": [each for each in document["Statement"] if each["Sid"].startswith("Kinesis")]}, seen)
 
 
-def test_what_is_asked_of_kinesis_where_records_are_pushed(services, world, version):
+def test_calls_to_kinesis_with_fan_out_are_allowed_by_the_policy(services, world, version):
     path = world.pipeline(start="trim_horizon, retrieval: fan_out")
     path.write_text(path.read_text() + "coordination: kcl\n")
     world.produce(300)
@@ -139,7 +139,7 @@ def _read(path):
 
 
 def _of_tables(document, lease_table):
-    """Each action that is allowed, with what comes behind the name of the lease table in the resource."""
+    """Each action that is allowed, with what follows the name of the lease table in the resource."""
     statements = [each for each in document["Statement"] if each["Sid"].startswith("Dynamodb")]
     return {
         (action, resource.partition(lease_table)[2]) for each in statements for action in each["Action"] for resource in each["Resource"]
@@ -162,7 +162,7 @@ def _split(services, world, process):
     process.until(lambda: process.said().count("unit_sealed") > 3)
 
 
-def _go_on_after_a_crash(services, world, daemon):
+def _continue_after_a_crash(services, world, daemon):
     world.produce(100)
     with ended(daemon()) as second:
         second.until(lambda: settled(services, world))
@@ -174,7 +174,7 @@ def _go_on_after_a_crash(services, world, daemon):
 
 
 def _lead_for_a_while(process, services, table, dynamodb):
-    """A leader keeps its lock, removes the report of a worker that is long gone, and gives the lock back when it cannot look any more."""
+    """A leader keeps its lock, removes the report of a worker that ended long ago, and releases the lock when it can no longer scan."""
     client_ = client("dynamodb", services["AWS_ENDPOINT_URL_DYNAMODB"])
     try:
         gone = {"wid": {"S": "gone"}, "lut": {"N": "1"}, "sts": {"M": {}}, "opr": {"M": {}}}

@@ -1,4 +1,7 @@
-"""A MultiLangDaemon by script: starts our child for one shard, and takes checkpoints only while it waits, as the real one does."""
+"""A scripted MultiLangDaemon: starts our child for one shard and, like the real one, accepts checkpoints only while it waits for a reply.
+
+No test compares it with the real one; campaign_daemon.py runs the same child under that (``make kcl-interop``).
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ class FakeDaemon:
         self.kill()
 
     def ask(self, action: str, **members: Any) -> list[tuple[str | None, int | None]]:
-        """Send a request and serve checkpoints until the child says that it is done; the checkpoints it asked for."""
+        """Send a request and answer checkpoints until the child reports that it is done; the checkpoints that it asked for."""
         self.send({"action": action, **members})
         asked = []
         while (message := self.receive()) is not None:
@@ -51,7 +54,7 @@ class FakeDaemon:
         raise AssertionError(f"the child ended in {action}:\n{self.said()}")
 
     def begin(self, action: str, **members: Any) -> str:
-        """Send a request, and what the child says to it first; a checkpoint that it asks for is left unanswered."""
+        """Send a request; the action of the child's first message, which is not answered."""
         self.send({"action": action, **members})
         message = self.receive()
         assert message is not None, self.said()
@@ -80,13 +83,13 @@ class FakeDaemon:
         self._process.send_signal(number)
 
     def close(self) -> int:
-        """Close the pipe, as the daemon does at its end, and the child's exit code."""
+        """Close the pipe, as the daemon does when it ends; the child's exit code."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         return self.exit()
 
     def die(self) -> int:
-        """Close both pipes at once, as at the daemon's sudden end, and the child's exit code."""
+        """Close both pipes at once, as when the daemon dies; the child's exit code."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdout.close()

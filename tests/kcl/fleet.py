@@ -1,4 +1,4 @@
-"""Processes of the real KCL beside kinesis-local and moto: a recipe that needs Java and Node.js and nothing of AWS."""
+"""Processes of the real KCL with kinesis-local and moto. They need Java and Node.js, but no AWS."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class DaemonProcess:
         raise AssertionError(f"the daemon is stuck:\n{self.said()[-6000:]}")
 
     def terminate(self) -> int:
-        """SIGTERM to Java alone, and its exit code."""
+        """Send SIGTERM to Java alone; its exit code."""
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(PATIENCE)
 
     def kill(self) -> None:
-        """SIGKILL to Java and, because they share its session, to its children."""
+        """Send SIGKILL to Java and to its children, which share its session."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(PATIENCE)

@@ -1,4 +1,4 @@
-"""The KCL's jars: two wheels carry them, so that neither Maven nor a build is needed."""
+"""The KCL's jars, taken from two wheels, so that neither Maven nor a build is needed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A relay in front of Kinesis that hears which operations the Java client asks for.
+"""A relay in front of Kinesis that records which operations the Java client calls.
 
-That client speaks HTTP/2, which tests/recording.py does not. Its encoder (Netty's) writes short header values as they are, and so the
-first mention of each operation on a connection stands in the open; later ones are references to it.
+That client speaks HTTP/2, which tests/recording.py does not. Its encoder (Netty's) writes short header values as they are, so the
+first call of each operation on a connection has its name in plain text; later calls refer to that.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 _OPERATION = re.compile(rb"Kinesis_20131202\.([A-Za-z]+)")
 _LONGEST = 64
-"""Bytes that are looked at again with what comes next, since a name may be cut in two."""
+"""Bytes that are searched again with the next part, since a name may be split."""
 
 
 class Overheard:
-    """``operations`` asked for so far."""
+    """``operations``: names of those that were called so far."""
 
     def __init__(self) -> None:
         self.operations: set[str] = set()
@@ -30,7 +30,7 @@ class Overheard:
 
 @contextmanager
 def overhearing(target: str) -> Iterator[tuple[str, Overheard]]:
-    """The URL of a relay in front of ``target``, and what it hears, until the context ends; callers must be gone by then."""
+    """The URL of a relay in front of ``target``, and what it records, until the context ends; callers must have disconnected by then."""
     heard, parts = Overheard(), urlsplit(target)
     with socket.create_server(("127.0.0.1", 0)) as door:
         service = str(parts.hostname), int(parts.port or 0)
@@ -39,7 +39,7 @@ def overhearing(target: str) -> Iterator[tuple[str, Overheard]]:
         try:
             yield f"http://127.0.0.1:{door.getsockname()[1]}", heard
         finally:
-            # Closing alone does not wake who accepts.
+            # Closing alone does not wake the thread that accepts.
             door.shutdown(socket.SHUT_RDWR)
             thread.join()
 
@@ -64,7 +64,7 @@ def _talk(caller: socket.socket, service: tuple[str, int], heard: Overheard) -> 
 
 
 def _relay(source: socket.socket, sink: socket.socket, tell: Callable[[bytes], None]) -> None:
-    """Until ``source`` has nothing more to say, or one of them is gone."""
+    """Pass on data until ``source`` ends or one of the two disconnects."""
     last = b""
     with suppress(OSError):
         while data := source.recv(65536):

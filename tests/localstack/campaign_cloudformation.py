@@ -55,7 +55,7 @@ class Stack:
         return str(self.resources[name]["PhysicalResourceId"])
 
     def environment(self) -> dict[str, str]:
-        """Of a worker whose pipeline file names no places."""
+        """The environment of a worker whose pipeline file names no URLs."""
         names = {"STREAM": "Stream", "LAKE": "LakeUrl", "STATE": "StateUrl", "TOPIC": "TopicArn"}
         given = {variable: self.outputs[output] for variable, output in names.items()}
         # The commits of a small table are to be many, and files small.
@@ -63,7 +63,7 @@ class Stack:
 
 
 def aws(url: str, *words: str) -> Any:
-    """What the command `aws` prints."""
+    """The output of the command `aws`."""
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
     here = {**keys, "AWS_ENDPOINT_URL": url, "AWS_EC2_METADATA_DISABLED": "true", "PATH": "/usr/bin:/bin"}
     done = subprocess.run([*aws_command(), *words], cwd=ROOT, env=here, capture_output=True, text=True, check=False)
@@ -83,7 +83,7 @@ def stack(url: str) -> Stack:
     return Stack(url, outputs, {each["LogicalResourceId"]: each for each in resources})
 
 
-def test_every_resource_of_the_template_is_made_but_for_the_association(stack: Stack) -> None:
+def test_every_resource_of_the_template_except_the_association_is_created(stack: Stack) -> None:
     named = re.findall(r"^  (\w+):\n    Type: AWS::", (ROOT / "deploy/eks/cloudformation/stream.yaml").read_text(), re.MULTILINE)
     assert len(named) == 13
     assert stack.resources.keys() == set(named)
@@ -91,7 +91,7 @@ def test_every_resource_of_the_template_is_made_but_for_the_association(stack: S
     assert passed_over == UNKNOWN
 
 
-def test_what_was_made_is_as_the_template_says(stack: Stack, make_client: MakeClient) -> None:
+def test_created_resources_match_the_template(stack: Stack, make_client: MakeClient) -> None:
     kinesis, s3, dynamodb, sns = (make_client(service) for service in ("kinesis", "s3", "dynamodb", "sns"))
     key = make_client("kms").describe_key(KeyId="alias/flights")["KeyMetadata"]["Arn"]
     summary = kinesis.describe_stream_summary(StreamName=stack.outputs["Stream"])["StreamDescriptionSummary"]
@@ -121,7 +121,7 @@ def test_what_was_made_is_as_the_template_says(stack: Stack, make_client: MakeCl
     }
 
 
-def test_what_localstack_leaves_out_is_what_the_page_says(stack: Stack, make_client: MakeClient) -> None:
+def test_what_localstack_lacks_is_documented(stack: Stack, make_client: MakeClient) -> None:
     kinesis, s3, dynamodb = (make_client(service) for service in ("kinesis", "s3", "dynamodb"))
     summary = kinesis.describe_stream_summary(StreamName=stack.outputs["Stream"])["StreamDescriptionSummary"]
     backups = dynamodb.describe_continuous_backups(TableName=stack.outputs["LeaseTable"])["ContinuousBackupsDescription"]
@@ -143,7 +143,7 @@ def test_what_localstack_leaves_out_is_what_the_page_says(stack: Stack, make_cli
 
 
 def pipeline(folder: Path, name: str = "pipeline", more: str = "") -> Path:
-    """That of the demo, with all that the stack has to give."""
+    """The pipeline of the demo, with every resource of the stack."""
     text = (ROOT / "examples/flights/pipeline.yaml").read_text()
     assert "start: trim_horizon\n" in text
     text = text.replace("start: trim_horizon\n", "start: trim_horizon\n    retrieval: fan_out\n")
@@ -156,8 +156,8 @@ def live(stack: Stack, make_client: MakeClient) -> Any:
     return make_client("iam").get_role_policy(RoleName=stack.bucket("WorkerRole"), PolicyName="worker")["PolicyDocument"]
 
 
-def test_the_role_lacks_nothing_that_the_pipeline_needs(stack: Stack, make_client: MakeClient, tmp_path: Path) -> None:
-    """But for the registering of a consumer, which the template does itself."""
+def test_the_role_allows_everything_the_pipeline_needs(stack: Stack, make_client: MakeClient, tmp_path: Path) -> None:
+    """Except the registration of a consumer, which the template does itself."""
     (tmp_path / "live.json").write_text(json.dumps(live(stack, make_client)))
     where = ["--account", ACCOUNT, "--region", "us-east-1", "--role", "worker", "--diff", str(tmp_path / "live.json")]
     command = [sys.executable, "-m", "stream", "iam", str(pipeline(tmp_path)), *where]
@@ -169,7 +169,7 @@ def test_the_role_lacks_nothing_that_the_pipeline_needs(stack: Stack, make_clien
 
 @contextmanager
 def listening(posted: SimpleQueue[Any]) -> Iterator[str]:
-    """An address that a topic can post to; what it posts goes to ``posted``."""
+    """An address to which a topic can post; the posts are appended to ``posted``."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -192,7 +192,7 @@ def listening(posted: SimpleQueue[Any]) -> Iterator[str]:
         server.server_close()
 
 
-def test_the_pipeline_of_the_demo_on_what_was_made(stack: Stack, make_client: MakeClient, tmp_path: Path) -> None:
+def test_the_demo_pipeline_runs_on_the_created_resources(stack: Stack, make_client: MakeClient, tmp_path: Path) -> None:
     posted: SimpleQueue[Any] = SimpleQueue()
     topic = stack.outputs["TopicArn"]
     naming = Naming(account=ACCOUNT, stream=stack.outputs["Stream"])
@@ -239,7 +239,7 @@ def test_the_pipeline_of_the_demo_on_what_was_made(stack: Stack, make_client: Ma
 
 
 def _halted(worker: Worker, make_client: MakeClient, stack: Stack) -> None:
-    """Records of which nothing can be made stop a shard."""
+    """Records that cannot be decoded halt a shard."""
     records = [{"Data": b"none", "PartitionKey": "one"}] * 50
     assert make_client("kinesis").put_records(StreamName=stack.outputs["Stream"], Records=records)["FailedRecordCount"] == 0
     worker.until(lambda: "shard_halted" in worker.said())

@@ -1,4 +1,4 @@
-"""Every command of docs/install.md, word by word and in order, with LocalStack in place of AWS."""
+"""Every command of docs/install.md, unchanged and in order, with LocalStack in place of AWS."""
 
 from __future__ import annotations
 

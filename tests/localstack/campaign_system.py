@@ -1,4 +1,4 @@
-"""The service against LocalStack, an emulator that others wrote, judged as everywhere by what lies in the bucket."""
+"""The service against LocalStack, an emulator that others wrote, judged by what is in the bucket."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.chaos.world import World
 MakeWorld = Callable[[int], World]
 
 
-def test_the_demo_from_end_to_end(url: str, tmp_path: Path) -> None:
+def test_the_demo_runs_from_end_to_end(url: str, tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -34,7 +34,7 @@ def test_the_demo_from_end_to_end(url: str, tmp_path: Path) -> None:
     assert "Every record is accounted for, once." in done.stdout
 
 
-def test_splits_and_merges(make_world: MakeWorld) -> None:
+def test_splits_and_merges_are_followed(make_world: MakeWorld) -> None:
     world = make_world(2)
     path = world.pipeline()
     worker = world.start(path)
@@ -47,7 +47,7 @@ def test_splits_and_merges(make_world: MakeWorld) -> None:
     world.exact()
 
 
-def test_a_worker_killed_half_way_and_its_successor(make_world: MakeWorld) -> None:
+def test_the_successor_of_a_killed_worker_completes_its_work(make_world: MakeWorld) -> None:
     world = make_world(2)
     world.produce(300)
     path = world.pipeline()
@@ -57,7 +57,7 @@ def test_a_worker_killed_half_way_and_its_successor(make_world: MakeWorld) -> No
     world.exact()
 
 
-def test_fan_out_through_a_split(make_world: MakeWorld) -> None:
+def test_fan_out_continues_through_a_split(make_world: MakeWorld) -> None:
     world = make_world(1)
     path = world.pipeline(start="trim_horizon, retrieval: fan_out")
     worker = world.start(path)
@@ -75,7 +75,7 @@ def test_fan_out_through_a_split(make_world: MakeWorld) -> None:
     world.exact()
 
 
-def test_two_workers_under_leases_and_a_hand_over(make_world: MakeWorld, make_client: Callable[[str], Any]) -> None:
+def test_two_workers_share_leases_and_hand_over(make_world: MakeWorld, make_client: Callable[[str], Any]) -> None:
     world = make_world(4)
     path = world.pipeline()
     path.write_text(path.read_text() + "coordination: native\n")

@@ -47,7 +47,7 @@ def make_client(url: str) -> Iterator[Callable[[str], Any]]:
 def make_world(
     url: str, make_client: Callable[[str], Any], tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Callable[[int], World]]:
-    """Worlds with a stream of so many shards and a bucket, both in LocalStack."""
+    """Makes worlds with a stream of ``shards`` shards and a bucket, both in LocalStack."""
     with ExitStack() as stack:
 
         def make(shards: int) -> World:

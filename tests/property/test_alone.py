@@ -1,4 +1,4 @@
-"""An expression gives a row the same result on its own as among others, so that it does not matter where a batch is cut."""
+"""An expression gives a row the same result alone as among others, so it does not matter where a batch is cut."""
 
 import random
 
@@ -32,7 +32,7 @@ FRAME = pl.DataFrame(
         *("strftime(t, '%G-W%V')", "substr(s, 2)", "split_part(s, '-', 1)", "s LIKE 'é%'", "TRY_CAST(s AS BIGINT) / 9", "t - _t"),
     ],
 )
-def test_a_row_gets_the_same_alone_as_among_others(text):
+def test_a_row_gets_the_same_result_alone_and_among_others(text):
     frame = FRAME.with_columns(pl.col("t").alias("_t"))
     expression, _ = compile_expression(text, frame.schema)
     together = frame.select(expression.alias("r"))["r"]

@@ -1,4 +1,4 @@
-"""Good records bent out of shape, through every decoder: nothing crashes, every record ends once, each as if it were alone.
+"""Mutated records through every decoder: nothing crashes, every record ends once, each as if it were alone.
 
 ``STREAM_FUZZ_EXAMPLES`` asks for more of them than a test run has time for.
 """
@@ -19,10 +19,10 @@ from tests.frames import batch, ticks
 EXAMPLES = int(os.environ.get("STREAM_FUZZ_EXAMPLES", "25"))
 
 cuts = st.tuples(st.integers(0, 400), st.integers(0, 6), st.binary(max_size=4))
-bends = st.lists(cuts, max_size=3)
+mutations = st.lists(cuts, max_size=3)
 
 
-def bent(record, changes):
+def mutated(record, changes):
     for at, gone, added in changes:
         start = at % (len(record) + 1)
         record = record[:start] + added + record[start + gone :]
@@ -41,14 +41,14 @@ def fates(got):
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize("name", DECODERS)
 @settings(max_examples=EXAMPLES, deadline=None, print_blob=True)
-@given(changes=st.lists(bends, min_size=1, max_size=5))
-def test_any_record_ends_once_and_as_if_alone(name, packed, changes):
+@given(changes=st.lists(mutations, min_size=1, max_size=5))
+def test_a_mutated_record_ends_once_and_the_same_way_as_alone(name, packed, changes):
     config, schema, records = example(DECODERS[name])
     if packed:
         config = DECODERS[name].model_validate({**config.model_dump(mode="json", by_alias=True), "compression": "gzip"})
         records = [gzip.compress(record, mtime=0) for record in records]
     chain = compile_chain(config, schema, [], Resources(), ticks())
-    given_records = [bent(records[at % len(records)], change) for at, change in enumerate(changes)]
+    given_records = [mutated(records[at % len(records)], change) for at, change in enumerate(changes)]
     whole = batch(given_records)
     together = fates(chain.run(whole, "s"))
     assert sorted(together) == list(range(len(given_records)))

@@ -1,4 +1,4 @@
-"""What holds for any records."""
+"""What holds for all records."""
 
 import json
 
@@ -97,7 +97,7 @@ def test_every_record_ends_once_in_order_and_the_same_way_twice(given_records, u
 
 @settings(max_examples=60, deadline=None, print_blob=True)
 @given(records, st.sampled_from(Unknown))
-def test_a_record_fares_alone_as_among_others(given_records, unknown):
+def test_a_record_ends_the_same_way_alone_and_among_others(given_records, unknown):
     chain = CHAINS[unknown]
     together = outcome(chain.run(batch(given_records), "s"))
     whole = batch(given_records)

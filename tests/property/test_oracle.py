@@ -1,4 +1,4 @@
-"""A chain of stages against the same written out row by row in Python, which knows nothing of columns."""
+"""A chain of stages compared with the same written row by row in Python, without columns."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def ran(records: list[dict[str, Any]]) -> Transformed:
 
 @given(st.lists(st.fixed_dictionaries({}, optional=VALUES), max_size=80))
 @settings(max_examples=60, deadline=None)
-def test_columns_give_what_rows_give(records: list[dict[str, Any]]) -> None:
+def test_the_chain_gives_what_row_by_row_python_gives(records: list[dict[str, Any]]) -> None:
     done = ran(records)
     with no_kernel():
         ordinary = ran(records)

@@ -18,7 +18,7 @@ from tests.redshift.double.server import SERIALIZABLE, SNAPSHOT
 
 @pytest.mark.parametrize("login", [{}, {"workgroup": None, "cluster": "main", "db_user": "loader"}], ids=["serverless", "provisioned"])
 @pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=lambda each: each.__name__)
-def test_on_postgresql(world, behaviour, login):
+def test_the_warehouse_on_postgresql_keeps_the_promises(world, behaviour, login):
     async def run():
         async with a_bench(world, "one", **login) as bench:
             await behaviour(bench)
@@ -67,7 +67,7 @@ class Together:
 
 @pytest.mark.parametrize("mode", [{}, {"mode": "upsert", "keys": ["n"]}], ids=["append", "upsert"])
 @pytest.mark.parametrize("isolation", [SNAPSHOT, SERIALIZABLE])
-def test_two_transactions_at_once_load_a_unit_once(world, redshift, isolation, mode):
+def test_of_two_concurrent_transactions_exactly_one_loads_a_unit(world, redshift, isolation, mode):
     async def run():
         async with a_bench(world, "one", **mode) as bench, a_bench(world, "two", **mode) as other:
             load = load_of(await staged(bench, "a", 0, 10, 3))

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from tests.redshift.double.server import SERIALIZABLE, SNAPSHOT
-from tests.redshift.faults import COMMITS, LOST_REPLIES, REQUESTS, STATEMENTS, Once, Storm
+from tests.redshift.faults import COMMITS, LOST_REPLIES, REQUESTS, STATEMENTS, Once, RandomFaults
 from tests.redshift.loader import LoaderProcess
 from tests.redshift.world import DELETES, World
 
@@ -39,7 +39,7 @@ def one_more_loaded(make_world, options) -> World:
 
 @MODES
 @pytest.mark.parametrize("point", [*REQUESTS, *STATEMENTS, *COMMITS, "BatchExecuteStatement:reply", "DescribeStatement:reply"])
-def test_a_loader_that_is_killed_leaves_nothing_half_done_or_twice(make_world, redshift, options, point):
+def test_a_killed_loader_leaves_nothing_half_loaded_or_duplicated(make_world, redshift, options, point):
     world = one_more_loaded(make_world, options)
     process = None
 
@@ -60,7 +60,7 @@ def test_a_loader_that_is_killed_leaves_nothing_half_done_or_twice(make_world, r
 
 
 @pytest.mark.parametrize(("step", "occurrence"), UPSERT_STEPS)
-def test_a_loader_that_is_killed_inside_an_upsert(make_world, redshift, step, occurrence):
+def test_a_loader_killed_during_an_upsert_leaves_the_right_rows(make_world, redshift, step, occurrence):
     world = one_more_loaded(make_world, DELETES)
     process = None
 
@@ -81,7 +81,7 @@ def test_a_loader_that_is_killed_inside_an_upsert(make_world, redshift, step, oc
 
 @MODES
 @pytest.mark.parametrize("at", ["LoadsWaiting:1", "UnitsLoaded:1", "LoadsWaiting:2"])
-def test_a_loader_that_dies_between_loads(make_world, options, at):
+def test_a_loader_that_dies_between_loads_loses_nothing(make_world, options, at):
     world = one_more_loaded(make_world, options)
     process = LoaderProcess(world.text, Path(), world.environment(), "victim", at=at)
     try:
@@ -95,7 +95,7 @@ def test_a_loader_that_dies_between_loads(make_world, options, at):
 
 @MODES
 @pytest.mark.parametrize("point", [*REQUESTS, *LOST_REPLIES])
-def test_a_connection_that_is_dropped(make_world, redshift, options, point):
+def test_a_dropped_connection_costs_only_a_repetition(make_world, redshift, options, point):
     world = one_more_loaded(make_world, options)
     redshift.hook = fault = Once(point, lambda: "drop")
     world.load_until_done()
@@ -105,7 +105,7 @@ def test_a_connection_that_is_dropped(make_world, redshift, options, point):
 
 
 @MODES
-def test_the_reply_after_commit_is_lost_and_the_token_is_forgotten(make_world, redshift, options):
+def test_the_ledger_prevents_duplicates_when_reply_and_token_are_lost(make_world, redshift, options):
     """The call is made again with a token that the API no longer knows: only the ledger keeps the rows from coming twice."""
     world = one_more_loaded(make_world, options)
     redshift.hook, redshift.forget_tokens = Once("BatchExecuteStatement:reply", lambda: "drop"), True
@@ -119,7 +119,7 @@ def test_the_reply_after_commit_is_lost_and_the_token_is_forgotten(make_world, r
 @MODES
 @pytest.mark.parametrize("told", ["abort", "1023"])
 @pytest.mark.parametrize("point", [*STATEMENTS, "commit:before"])
-def test_a_transaction_that_is_cut_off_is_made_again(make_world, redshift, options, point, told):
+def test_an_aborted_transaction_is_repeated(make_world, redshift, options, point, told):
     world = one_more_loaded(make_world, options)
     redshift.hook = fault = Once(point, lambda: told)
     assert not world.load()
@@ -130,7 +130,7 @@ def test_a_transaction_that_is_cut_off_is_made_again(make_world, redshift, optio
 
 
 @MODES
-def test_a_busy_database_is_asked_again(make_world, redshift, options):
+def test_a_busy_database_is_tried_again(make_world, redshift, options):
     world = one_more_loaded(make_world, options)
     redshift.hook = Once("BatchExecuteStatement:begin", lambda: "busy")
     assert world.load()
@@ -139,15 +139,15 @@ def test_a_busy_database_is_asked_again(make_world, redshift, options):
 
 @MODES
 @pytest.mark.parametrize("seed", SEEDS)
-def test_two_loaders_without_a_lease_in_a_storm(make_world, redshift, options, seed):
+def test_two_loaders_without_a_lease_load_every_unit_once_amid_faults(make_world, redshift, options, seed):
     """Nobody holds a lease, both load the same units at once, and one or both are killed at random points."""
     dice = Random(seed)
     world = make_world(options=options + f"      units: {dice.choice([1, 2, 3, 200])}\n", seed=seed)
     world.seal({shard: dice.randrange(1, 4) for shard in range(dice.randrange(1, 4))}, rows=dice.choice([1, 5, 30]))
     processes = []
-    storm = Storm(dice, dice.randrange(1, 10), lambda: dice.choice(processes).kill())
+    faults = RandomFaults(dice, dice.randrange(1, 10), lambda: dice.choice(processes).kill())
     processes += [LoaderProcess(world.text, Path(), world.environment(), f"loader-{n}", leased=False) for n in range(2)]
-    redshift.hook, redshift.forget_tokens = storm, dice.random() < 0.3
+    redshift.hook, redshift.forget_tokens = faults, dice.random() < 0.3
     redshift.isolation = dice.choice([SNAPSHOT, SERIALIZABLE])
     try:
         for _ in range(int(PATIENCE / 0.2)):
@@ -158,7 +158,7 @@ def test_two_loaders_without_a_lease_in_a_storm(make_world, redshift, options, s
     finally:
         for process in processes:
             process.close()
-    REPORT.update(storm.done)
+    REPORT.update(faults.done)
     redshift.hook = lambda point: ""
     world.load_until_done()
     assert world.ledger() == world.heads()

@@ -32,7 +32,7 @@ def definition(world):
     return json.dumps({"objects": objects})
 
 
-def test_of_each_key_the_row_of_the_last_delivery_counts(world, s3, tmp_path):
+def test_for_each_key_the_row_of_the_last_delivery_counts(world, s3, tmp_path):
     (tmp_path / "old.json").write_text(definition(world))
     environment = {**KEYS, **world.environment(), "AWS_ENDPOINT_URL_S3": s3.meta.endpoint_url}
 

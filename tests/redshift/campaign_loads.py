@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - the names of tables are our own
-"""Loads in good order: against the double, through the real client."""
+"""Loads without faults: on the double, through the real client."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def test_an_upsert_keeps_the_row_with_the_last_sequence_number(make_world):
     world.assert_exactly_once()
 
 
-def test_a_row_that_deletes_leaves_no_row_of_its_key(make_world):
+def test_a_deleting_row_removes_the_row_of_its_key(make_world):
     world = make_world(options=DELETES)
     for units in ({0: 3, 1: 2}, {1: 3, 0: 1}, {2: 1}):
         world.seal(units)
@@ -49,7 +49,7 @@ def test_a_row_that_deletes_leaves_no_row_of_its_key(make_world):
     assert columns == []
 
 
-def test_a_row_from_before_its_deletion_does_not_come_back_when_it_is_loaded_later(make_world):
+def test_a_row_older_than_its_deletion_does_not_come_back(make_world):
     world = make_world(options=DELETES, kinds=3, seed=1)
     world.next[1] = 10_000
     world.seal({1: 1}, rows=1)
@@ -68,7 +68,7 @@ def test_a_row_from_before_its_deletion_does_not_come_back_when_it_is_loaded_lat
 
 
 @pytest.mark.parametrize("later", [UPSERT, "", DELETES.replace("kind", "n")])
-def test_units_merge_and_delete_as_they_were_sealed_to_whatever_the_sink_is_now(make_world, later):
+def test_units_merge_and_delete_as_configured_when_they_were_sealed(make_world, later):
     world = make_world(options=DELETES)
     world.seal({0: 2})
     expected = world.expected()
@@ -78,7 +78,7 @@ def test_units_merge_and_delete_as_they_were_sealed_to_whatever_the_sink_is_now(
     assert world.table_rows() == expected
 
 
-def test_units_that_were_sealed_to_be_appended_are_and_later_ones_are_merged(make_world):
+def test_units_sealed_to_be_appended_are_appended_and_later_ones_are_merged(make_world):
     world = make_world()
     world.seal({0: 1})
     appended = world.expected()
@@ -92,7 +92,7 @@ def test_units_that_were_sealed_to_be_appended_are_and_later_ones_are_merged(mak
     world.assert_exactly_once()
 
 
-def test_rows_that_a_table_had_before_give_way_to_those_of_their_key(make_world):
+def test_existing_rows_are_replaced_by_those_of_the_same_key(make_world):
     world = make_world(options=DELETES)
     world.query(f'CREATE TABLE "{world.table}" (n bigint, kind varchar(65535))')
     there = ", ".join(f"(-1, 'k{kind}')" for kind in range(world.kinds))
@@ -107,7 +107,7 @@ def test_rows_that_a_table_had_before_give_way_to_those_of_their_key(make_world)
     assert (-2, "other") in others
 
 
-def test_two_hundred_units_are_one_transaction(make_world, redshift):
+def test_two_hundred_units_are_loaded_in_one_transaction(make_world, redshift):
     world = make_world(options="      units: 200\n")
     world.seal({0: 120, 1: 50, 2: 30}, rows=3)
     batches = len(redshift.batches)
@@ -117,7 +117,7 @@ def test_two_hundred_units_are_one_transaction(make_world, redshift):
 
 
 @pytest.mark.parametrize("options", ["", DELETES], ids=["append", "upsert"])
-def test_the_number_of_shards_costs_no_statements(make_world, redshift, options):
+def test_the_number_of_shards_does_not_add_statements(make_world, redshift, options):
     counts = []
     for units in ({0: 30}, dict.fromkeys(range(30), 1)):
         world = make_world(options=options)
@@ -129,7 +129,7 @@ def test_the_number_of_shards_costs_no_statements(make_world, redshift, options)
     assert counts[0] == counts[1]
 
 
-def test_nested_values_and_nasty_texts_arrive_as_they_were(world):
+def test_nested_values_and_unusual_texts_arrive_unchanged(world):
     world.seal({0: 3})
     assert world.load()
     found = Counter(row[0] for row in world.query(f'SELECT tags::text FROM "{world.table}"'))
@@ -138,7 +138,7 @@ def test_nested_values_and_nasty_texts_arrive_as_they_were(world):
     assert '["a", "ü\'\\";--"]' in found
 
 
-def test_the_table_that_is_made_has_the_types_of_the_pipeline(world):
+def test_a_created_table_has_the_types_of_the_pipeline(world):
     world.seal({0: 1})
     assert world.load()
     rows = world.query(
@@ -169,7 +169,7 @@ def test_a_new_column_is_added_and_old_units_load_without_it(world):
     assert 0 < filled[1] < filled[0]
 
 
-def test_a_table_that_may_not_change_halts_loading_with_the_statement_to_run(world):
+def test_a_table_that_may_not_be_changed_halts_loading_with_the_statement_to_run(world):
     world.seal({0: 1})
     assert world.load()
     world.options, world.stages = "      evolve: halt\n", "  - derive: {twice: n * 2}"
@@ -184,7 +184,7 @@ def test_a_table_that_may_not_change_halts_loading_with_the_statement_to_run(wor
     world.assert_exactly_once()
 
 
-def test_columns_of_their_own_in_any_order_are_left_alone(world):
+def test_columns_of_others_in_any_order_are_left_unchanged(world):
     columns = "kind varchar(65535), mine timestamp DEFAULT now(), n bigint, _shard varchar(128), _sequence varchar(60)"
     world.query(f'CREATE TABLE "{world.table}" ({columns})')
     world.seal({0: 2})
@@ -193,7 +193,7 @@ def test_columns_of_their_own_in_any_order_are_left_alone(world):
     assert world.query(f'SELECT COUNT(*) FROM "{world.table}" WHERE mine IS NULL') == [(0,)]
 
 
-def test_a_column_that_is_too_narrow_halts_with_what_to_write(world):
+def test_a_column_that_is_too_narrow_halts_loading_with_a_remedy(world):
     world.query(f'CREATE TABLE "{world.table}" (n bigint, kind varchar(2))')
     world.kinds = 10
     world.seal({0: 1})
@@ -211,7 +211,7 @@ def test_a_column_that_is_too_narrow_halts_with_what_to_write(world):
     world.assert_exactly_once()
 
 
-def test_what_copy_refuses_parks_the_shard_with_file_row_and_column(world, s3, tmp_path):
+def test_a_row_that_copy_refuses_parks_the_shard_with_file_row_and_column(world, s3, tmp_path):
     world.seal({0: 1, 1: 1})
     (key,) = [
         entry["Key"] for entry in s3.list_objects_v2(Bucket=world.bucket, Prefix="staging/")["Contents"] if shard_id(0) in entry["Key"]
@@ -244,7 +244,7 @@ def test_what_copy_refuses_parks_the_shard_with_file_row_and_column(world, s3, t
     assert runner.invoke(app, ["loads", "retry", str(pipeline)]).stdout == "nothing is parked\n"
 
 
-def test_load_errors_are_told_in_the_words_of_the_system_view(world, s3):
+def test_load_errors_are_reported_in_the_words_of_the_system_view(world, s3):
     """A text too long for the staged column, as COPY itself finds it: rows like that never get past the sink."""
     world.seal({0: 1})
     (key,) = [entry["Key"] for entry in s3.list_objects_v2(Bucket=world.bucket, Prefix="staging/")["Contents"]]
@@ -265,7 +265,7 @@ def test_load_errors_are_told_in_the_words_of_the_system_view(world, s3):
     assert f"s3://{world.bucket}/{key} row 2, column kind: String length exceeds DDL length 65535" in parked.reason
 
 
-def test_staged_files_go_after_their_time(make_world, s3):
+def test_staged_files_are_removed_after_their_time(make_world, s3):
     world = make_world(options="      keep_staged: 1s\n")
     world.seal({0: 2})
     assert world.load()

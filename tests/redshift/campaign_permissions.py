@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - the names of tables are our own
-"""What a pipeline that loads a table asks of AWS is what `stream iam` allows, and the doctor tries it without touching the table."""
+"""A pipeline that loads a table calls AWS only as `stream iam` allows, and the doctor tries this without touching the table."""
 
 import json
 from contextlib import ExitStack, contextmanager
@@ -59,7 +59,7 @@ def place(world, kinesis, s3, tmp_path):
     return path, granted, recorded, client
 
 
-def test_the_actions_of_a_worker_that_loads_and_of_the_copies_are_those_of_their_policies(world, place, s3, tmp_path):
+def test_loader_and_copy_role_need_exactly_their_policies(world, place, s3, tmp_path):
     path, granted, recorded, client = place
     with recorded() as (environment, recorders), recording(s3.meta.endpoint_url) as (front, copies):
         # COPY reads as the role that is attached to Redshift, not as the worker.
@@ -93,7 +93,7 @@ def doctor(path, environment):
 ACTIONS = ["ExecuteStatement", "DescribeStatement", "GetStatementResult", "BatchExecuteStatement"]
 
 
-def test_the_doctor_runs_a_statement_and_a_batch_that_change_nothing(world, place):
+def test_the_doctor_runs_a_statement_and_a_batch_without_changing_anything(world, place):
     path, _, recorded, _ = place
     before = world.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
     with recorded() as (environment, recorders):
@@ -105,7 +105,7 @@ def test_the_doctor_runs_a_statement_and_a_batch_that_change_nothing(world, plac
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_the_doctor_names_an_action_that_is_denied(place, action):
+def test_the_doctor_names_a_denied_action(place, action):
     path, _, recorded, _ = place
     with recorded() as (environment, recorders):
         recorders["REDSHIFT_DATA"].denied = frozenset({f"redshift-data:{action}"})
@@ -116,19 +116,19 @@ def test_the_doctor_names_an_action_that_is_denied(place, action):
     assert all(f"redshift-data:{action} on" in each["what"] and each["remedy"] for each in told)
 
 
-def of_table(path, environment):
+def table_finding(path, environment):
     return next(each for each in doctor(path, environment)[1] if each["check"] == "table")
 
 
 def test_the_doctor_finds_a_column_that_was_retyped_by_hand(world, place):
     path, _, recorded, _ = place
     with recorded() as (environment, _):
-        assert of_table(path, environment)["verdict"] == "ok"
+        assert table_finding(path, environment)["verdict"] == "ok"
         world.seal({0: 1})
         world.load_until_done()
-        fits = of_table(path, environment)
+        fits = table_finding(path, environment)
         world.query(f"ALTER TABLE {world.table} ALTER COLUMN n TYPE varchar(40)")
-        retyped = of_table(path, environment)
+        retyped = table_finding(path, environment)
     assert (fits["verdict"], "its columns fit; the next load adds 1" in fits["what"]) == ("ok", True), fits
     assert retyped["verdict"] == "failed"
     assert "column n is varchar in the table and bigint in the pipeline" in retyped["what"]

@@ -1,4 +1,4 @@
-"""The double as a process of its own, started by the very command of the composition for Docker."""
+"""The double as a process of its own, started by the command of the Docker composition."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.redshift.conftest import KEYS
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_composition_starts_a_data_api_that_answers_and_ends_in_good_order(s3: Any) -> None:
+def test_the_composed_data_api_answers_and_ends_cleanly(s3: Any) -> None:
     service = yaml.safe_load((ROOT / "deploy" / "local" / "docker-compose.yml").read_text())["services"]["redshift"]
     assert service["command"] == ["python", "-m", "tests.redshift.double", "--host", "0.0.0.0", "--port", "4567"]  # noqa: S104
     command = [sys.executable, "-m", "tests.redshift.double"]

@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - the names of tables are our own
-"""Reference tables out of a real PostgreSQL, and out of the Redshift double by the Data API."""
+"""Reference tables from a real PostgreSQL, and from the Redshift double by the Data API."""
 
 import asyncio
 import json
@@ -86,13 +86,13 @@ def test_every_type_has_a_column_and_rows_have_one_order(server):
     assert len(orders) == 1
 
 
-def test_no_rows_have_the_same_types_and_many_rows_all_come(server):
+def test_empty_results_have_types_and_large_results_are_complete(server):
     place, _ = server
     assert read(place, f"SELECT {COLUMNS} FROM planes WHERE false").schema == read(place, f"SELECT {COLUMNS} FROM planes").schema
     assert read(place, "SELECT n::int8 AS n FROM generate_series(1, 50001) AS n")["n"].to_list() == list(range(1, 50_002))
 
 
-def test_a_numeric_has_the_digits_that_the_query_declares(server):
+def test_a_numeric_has_the_precision_the_query_declares(server):
     frame = read(server[0], 'SELECT 1::numeric(3) AS "a < b", 2 AS n, (-0.5)::numeric(38,38) AS small, NULL::numeric(5,1) AS nothing')
     assert [str(kind) for kind in frame.dtypes] == [
         "Decimal(precision=3, scale=0)", "Int32", "Decimal(precision=38, scale=38)", "Decimal(precision=5, scale=1)",
@@ -102,7 +102,7 @@ def test_a_numeric_has_the_digits_that_the_query_declares(server):
 
 
 @pytest.mark.parametrize("login", [LOGIN, json.dumps({"username": "reader", "password": "a pass:word"}).encode()])
-def test_a_login_is_a_line_or_what_secrets_manager_keeps(server, login):
+def test_a_login_is_one_line_or_a_secrets_manager_document(server, login):
     assert read(server[0], "SELECT 1 AS n", login)["n"].to_list() == [1]
 
 
@@ -128,13 +128,13 @@ def test_a_login_is_a_line_or_what_secrets_manager_keeps(server, login):
         ("SELECT ARRAY[1] AS many", LOGIN, "CAST it"),
     ],
 )
-def test_what_cannot_be_read_says_why_and_nothing_of_the_login(server, query, login, says):
+def test_a_failed_query_says_why_without_showing_the_login(server, query, login, says):
     with pytest.raises(DefinitionError, match=says) as caught:
         read(server[0], query, login)
     assert "pass:word" not in str(caught.value)
 
 
-def test_a_server_that_is_not_there_may_come_back(server):
+def test_an_unreachable_server_is_retryable(server):
     with pytest.raises(Retryable, match="was not reached"):
         read(f"postgresql://127.0.0.1:{free_port()}/dev", "SELECT 1 AS n")
     with pytest.raises(DefinitionError, match='database "none" does not exist'):
@@ -167,7 +167,7 @@ def fetched(tmp_path, table, name, login=""):
     return asyncio.run(fetch_resources(checked.pipeline, tmp_path, env, partial(read_object, AwsSession())))
 
 
-def test_a_row_that_changes_is_a_new_version(server, tmp_path):
+def test_a_changed_row_is_a_new_version(server, tmp_path):
     place, run = server
     again = partial(fetched, tmp_path, place, "planes", "login: {env: LOGIN}\n      ")
     before, same = again(), again()
@@ -180,7 +180,7 @@ def test_a_row_that_changes_is_a_new_version(server, tmp_path):
     assert after.resources.tables[url].rows() == [("N1", 101), ("N2", None)]
 
 
-def test_redshift_is_asked_by_the_data_api(world, tmp_path):
+def test_redshift_is_queried_through_the_data_api(world, tmp_path):
     name = f"ref_{world.table}"
 
     async def make():

@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - the names of tables are our own
-"""The whole service: records put into a stream come out of a table, across a worker that is killed."""
+"""The complete service: records put into a stream are in a table, although a worker is killed."""
 
 import json
 
@@ -53,7 +53,7 @@ def put(client, first, count):
     assert client.put_records(StreamName="events", Records=entries)["FailedRecordCount"] == 0
 
 
-def test_records_come_out_of_the_table_once(world, kinesis, s3, tmp_path):
+def test_every_record_is_in_the_table_once(world, kinesis, s3, tmp_path):
     url, client = kinesis
     client.create_stream(StreamName="events", ShardCount=2)
     client.get_waiter("stream_exists").wait(StreamName="events")
@@ -84,7 +84,7 @@ def test_records_come_out_of_the_table_once(world, kinesis, s3, tmp_path):
     assert {line["reason"] for line in said if line["event"] == "records_rejected"} == {"nul_character"}
 
 
-def test_a_run_that_ends_has_loaded_what_it_sealed_and_a_redrive_too(world, kinesis, s3, tmp_path, monkeypatch):
+def test_a_finished_run_and_a_redrive_have_loaded_what_they_sealed(world, kinesis, s3, tmp_path, monkeypatch):
     """Nobody else loads what was sent through again, and whoever waits for a run takes its end for the rows' being there."""
     url, client = kinesis
     client.create_stream(StreamName="ending", ShardCount=2)

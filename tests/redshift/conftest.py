@@ -47,7 +47,7 @@ def redshift(s3: Any) -> Iterator[Double]:
 
 @pytest.fixture
 def make_world(redshift: Double, s3: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., World]]:
-    """Make worlds; the seed comes from the test's name."""
+    """Makes worlds; the seed is derived from the name of the test."""
 
     def make(**given: Any) -> World:
         number = next(_NUMBERS)

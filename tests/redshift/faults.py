@@ -1,4 +1,4 @@
-"""What goes wrong in the double: once at a named point, or again and again by dice."""
+"""Faults of the double: once at a named point, or at random points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMMITS = ("commit:before", "commit:after")
 
 
 class Once:
-    """``act`` at the ``occurrence``-th time that ``point`` is reached. ``waits``: executes answer after their end only."""
+    """Calls ``act`` when ``point`` is reached for the ``occurrence``-th time. ``waits``: executes are answered after their end only."""
 
     def __init__(self, point: str, act: Callable[[], str], *, occurrence: int = 1, waits: bool = True) -> None:
         self.waits = waits
@@ -33,8 +33,8 @@ class Once:
         return self._act()
 
 
-class Storm:
-    """Trouble at random points until ``most`` things went wrong; ``done`` counts them by kind. ``kill`` ends one of the loaders."""
+class RandomFaults:
+    """At most ``most`` faults at random points; ``done`` counts them by kind. ``kill`` kills one of the loaders."""
 
     def __init__(self, dice: Random, most: int, kill: Callable[[], None] | None = None) -> None:
         self.waits = dice.random() < 0.7
@@ -46,15 +46,15 @@ class Storm:
     def __call__(self, point: str) -> str:
         if self._left <= 0 or self._dice.random() > 0.15:
             return ""
-        told = self._dice.choice(_possible(point, can_kill=self._kill is not None))
-        if not told:
+        fault = self._dice.choice(_possible(point, can_kill=self._kill is not None))
+        if not fault:
             return ""
         self._left -= 1
-        self.done[f"{told} at {point}"] += 1
-        if told == "kill" and self._kill is not None:
+        self.done[f"{fault} at {point}"] += 1
+        if fault == "kill" and self._kill is not None:
             self._kill()
             return ""
-        return told
+        return fault
 
 
 def _possible(point: str, *, can_kill: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""A loader in a process of its own, to be killed."""
+"""A loader in a process of its own, so that tests can kill it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ CONTEXT = get_context("forkserver")
 
 
 class Always:
-    """A lease that anybody has: what is promised must hold without one."""
+    """A lease that every loader has at once: the promises must hold without leases."""
 
     async def take(self) -> Hold:
         return Hold.KEPT
 
     async def give_up(self) -> None:
-        """Nothing to give."""
+        """Nothing to give up."""
 
 
 async def open_loader(text: str, base: Path, worker: str, emit: Emit, stack: AsyncExitStack, *, leased: bool) -> Loader:
@@ -92,7 +92,7 @@ class LoaderProcess:
         return None if self._process.exitcode is None else int(self._process.exitcode)
 
     def close(self) -> None:
-        """Make sure that nothing is left of it."""
+        """Kill the process if it still runs, and free what it holds."""
         self._process.kill()
         self._process.join()
         self._process.close()

@@ -1,4 +1,4 @@
-"""Sealed units, the table that they are loaded into, and what should be in it."""
+"""Sealed units, the table that they are loaded into, and what must be in it."""
 
 # ruff: noqa: S608 - the names of tables are our own
 from __future__ import annotations
@@ -51,7 +51,7 @@ GONE = '  - derive: {gone: "n % 5 = 0"}'
 
 @dataclass
 class World:
-    """One table, one log, one bucket. ``events`` collects what loaders in this process told."""
+    """One table, one commit log and one bucket. ``heard`` keeps the events of loaders in this process."""
 
     double: Double
     s3: Any
@@ -79,7 +79,7 @@ class World:
         return {"AWS_ENDPOINT_URL_REDSHIFT_DATA": self.double.url}
 
     async def _open(self) -> Sealed:
-        """The application, whose units are sealed by the real parts; opened again, it goes on with the definition of now."""
+        """The application, whose units the production code seals; opened again, it continues with the current definition."""
         sealed = await Sealed.open(text=self.text, state=open_store(f"s3://{self.bucket}/state", AwsSession()))
         inner = PrefixedStore(sealed.root, "app/")
         targets = {"redshift": open_store(f"s3://{self.bucket}/staging/", AwsSession())}
@@ -90,11 +90,11 @@ class World:
         return sealed
 
     def redefine(self) -> None:
-        """Go on with a changed pipeline."""
+        """Continue with a changed pipeline."""
         self.sealed = asyncio.run(self._open())
 
     def seal(self, units: Mapping[int, int], rows: int = 20) -> None:
-        """Seal so many more units of each shard (by number)."""
+        """Seal more units, ``units`` being their count by number of shard, each of ``rows`` records."""
         asyncio.run(self._seal(units, rows))
 
     async def _seal(self, units: Mapping[int, int], rows: int) -> None:
@@ -115,24 +115,24 @@ class World:
         asyncio.run(self.sealed.end(shard))
 
     def load(self, *, leased: bool = True, worker: str = "tester", steps: int = 1) -> bool:
-        """Let a loader of this process take so many steps; whether the last went through."""
+        """Let a loader in this process take ``steps`` steps; whether the last succeeded."""
         return asyncio.run(self._load(leased, worker, steps))
 
     async def _load(self, leased: bool, worker: str, steps: int) -> bool:
         async with AsyncExitStack() as stack:
             loader = await open_loader(self.text, Path(), worker, self.heard.append, stack, leased=leased)
-            went_through = False
+            succeeded = False
             for _ in range(steps):
-                went_through = await loader.attempt()
+                succeeded = await loader.attempt()
             await loader.finish()
-            return went_through
+            return succeeded
 
     def load_until_done(self, most: int = 40) -> None:
-        """Load with an undisturbed loader until nothing waits."""
+        """Load without faults until nothing is left to load."""
         for _ in range(most):
             if self.load(leased=False, worker="undisturbed"):
                 return
-        raise AssertionError(f"loading does not come to an end: {self.heard[-5:]}")
+        raise AssertionError(f"loading does not end: {self.heard[-5:]}")
 
     def manifests(self) -> list[dict[str, Any]]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix="state/app/commits/")
@@ -150,7 +150,7 @@ class World:
         return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
 
     def expected(self) -> list[tuple[Any, ...]]:
-        """What the table should hold: all sealed rows, or the last of each key unless that deletes."""
+        """What the table must hold: all sealed rows, or with upsert the last row of each key, unless it deletes the key."""
         rows = self.sealed_rows()
         if "mode: upsert" in self.options:
             order = [pl.col("_sequence").str.zfill(60), "_subsequence", "_line"]
@@ -163,7 +163,7 @@ class World:
         return sorted(self.query(f'SELECT _shard, _sequence, _subsequence, n, kind FROM "{self.table}"'))
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Ask PostgreSQL itself."""
+        """Rows from PostgreSQL itself, past the double."""
 
         async def ask() -> list[tuple[Any, ...]]:
             connection = await self.double.connect()

@@ -1,4 +1,4 @@
-"""Workers, the scheduler that torments them, and the oracle that looks at what is left."""
+"""Workers around the production commit code, the scheduler that disturbs them, and the oracle that judges the result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.simulation.world import (
     Version,
     body_of,
     etag_of,
-    treat,
+    outcome_of,
 )
 
 STREAM = "s"
@@ -48,7 +48,11 @@ NOTHING = lambda event: None  # noqa: E731
 
 @dataclass
 class World:
-    """Everything outside the workers. ``sinks``: where a definition's sink is, if not in the folder that all share, and its name."""
+    """Everything outside the workers.
+
+    ``sinks``: name and folder of a definition's sink, if it is not the one that all share. ``mutant`` names a fault built into the
+    workers on purpose, which the oracle must find.
+    """
 
     chooser: Chooser
     shards: dict[str, Records]
@@ -92,7 +96,7 @@ class World:
         """A Java KCL on the same lease checkpoints somewhere in the shard, perhaps inside an aggregate, perhaps its end."""
         records = self.shards[shard_id]
         row = self.checkpoints.rows.get(shard_id) or Checkpoint(ORIGIN, 0, ORIGIN)
-        ahead = records.behind(row.position or ORIGIN)
+        ahead = records.after(row.position or ORIGIN)
         if row.position is None or not ahead:
             return
         self.moved["foreign"] += 1
@@ -124,7 +128,7 @@ async def one_by_one(world: World, calls: Sequence[Coroutine[Any, Any, None]]) -
 
 
 class MutantCommitter(Committer):
-    """The committer with one step done wrongly, to see whether the oracle notices."""
+    """The committer with one step done wrongly: the oracle must notice."""
 
     mutant = ""
     unwritten: tuple[FileEntry, ...] = ()
@@ -224,7 +228,7 @@ async def worker(world: World, name: str, shard_id: str, version: Version) -> No
         shard, head = await tools.recovered()
         with suppress(Superseded):
             while head.open:
-                remaining = records.behind(head.position)
+                remaining = records.after(head.position)
                 if not remaining:
                     head = await tools.committer.end(shard, head, world.children(shard_id))
                     break
@@ -239,7 +243,7 @@ async def worker(world: World, name: str, shard_id: str, version: Version) -> No
 
 
 async def operator(world: World, name: str, shard_id: str, version: Version) -> None:
-    """What an operator does: bring the chain to its head, then go back or pass over, unless somebody is faster."""
+    """What an operator does: recover the chain up to its head, then rewind or skip, unless a worker is faster."""
 
     async def never(_manifest: Manifest) -> RenderedUnit:
         raise LeaseLost("a unit is in the way")
@@ -249,9 +253,9 @@ async def operator(world: World, name: str, shard_id: str, version: Version) -> 
     if head.ended:
         return
     known = await tools.repeat("read history", shard, lambda: history(tools.log, shard))
-    behind = world.shards[shard_id].behind(head.position)
-    if world.chooser.pick(3, "operation") == 0 and behind:
-        link = skip_link(tools.log, shard, head, behind[world.chooser.pick(min(2, len(behind)), "skip")], "", "")
+    ahead = world.shards[shard_id].after(head.position)
+    if world.chooser.pick(3, "operation") == 0 and ahead:
+        link = skip_link(tools.log, shard, head, ahead[world.chooser.pick(min(2, len(ahead)), "skip")], "", "")
     else:
         targets = sorted({ORIGIN, *(each.reach for each in known.links)} - {head.position})
         if not targets or known.shard != replace(shard, parents=known.shard.parents) or known.head != head.position:
@@ -283,7 +287,7 @@ def render(records: Records, frame: Manifest, version: Version, place: tuple[str
     if split and len(rows) > 1 and rows[-1][1] > 0:
         rows = rows[:-1]
     foreign = {row for row in rows if row[0] == span.after + 1 and row[1] <= frame.foreign_subsequence}
-    fates = {row: "foreign" if row in foreign else treat(row, version.definition, version.build) for row in rows}
+    fates = {row: "foreign" if row in foreign else outcome_of(row, version.definition, version.build) for row in rows}
     files = []
     for partition in ("a", "b"):
         chosen = [row for row in rows if fates[row] == partition]
@@ -318,20 +322,20 @@ def _file(sink: str, stem: str, body: bytes, rows: int) -> OutputFile:
 
 
 def run_schedule(world: World, versions: Sequence[Version], steps: int, settle_steps: int = 4000) -> None:
-    """``steps`` of trouble, then none: what is left of the old workers goes on, and fresh ones finish the job."""
+    """``steps`` with faults, then none: the workers that are left continue, and new ones finish the job."""
     for _ in range(steps):
         _disturb(world, versions)
-        _go_on(world, faults=True)
+        _step(world, faults=True)
     for number in range(settle_steps):
         if _complete(world):
             break
         if number % 40 == 0:
             _start_missing(world, versions)
-        _go_on(world, faults=False)
+        _step(world, faults=False)
     else:
         raise AssertionError(f"not complete after {settle_steps} steps without faults")
     while world.processes or world.log_objects.in_flight or world.data_objects.in_flight:
-        if not _go_on(world, faults=False):
+        if not _step(world, faults=False):
             break
 
 
@@ -354,7 +358,7 @@ def _disturb(world: World, versions: Sequence[Version]) -> None:
             world.foreign(shard)
 
 
-def _go_on(world: World, *, faults: bool) -> bool:
+def _step(world: World, *, faults: bool) -> bool:
     world.processes = [process for process in world.processes if not process.finished]
     if not world.processes:
         return _deliver_late_write(world)
@@ -424,7 +428,7 @@ def judge(world: World, *, strict_listing: bool) -> int:
 
 
 def _judge_chains(world: World, shard: str, found: dict[str, Manifest], listed: set[str]) -> tuple[Manifest, ...]:
-    """Follow every generation of a shard; what counts in the end. Ledgers of what was taken back stay, and are ``listed``."""
+    """Follow every generation of a shard to the links that count. Ledgers of rewound units stay, and are added to ``listed``."""
     links: tuple[Manifest, ...] = ()
     position, generation, expected = ORIGIN, 0, None
     while True:

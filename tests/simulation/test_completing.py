@@ -1,4 +1,4 @@
-"""`stream complete` over random courses of a stream, its shards and its log. A failure prints the seed that replays it."""
+"""`stream complete` on streams, shards and logs that change at random. A failure prints the seed that replays it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_it_never_says_complete_while_a_record_that_arrived_before_has_no_outcome() -> None:
+def test_a_moment_is_never_called_complete_while_an_earlier_record_has_no_outcome() -> None:
     asked = said_yes = 0
     for seed in range(SEEDS):
         of_seed = asyncio.run(run(seed, 60))

@@ -17,7 +17,7 @@ FAULTS = (*FATES[1:], "kill")
 
 @dataclass
 class Enumeration:
-    """Depth-first walk over decisions: replay the prefix, then always take the first option; ``next`` moves on to the next path."""
+    """Depth-first search over decisions: repeat the prefix, then always take the first option; ``next`` goes to the next path."""
 
     path: list[int] = field(default_factory=list)
     options: list[int] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Enumeration:
         return True
 
 
-class Fixed:
+class AlwaysFirst:
     """Decisions inside the workers (file order, where to cut) are not enumerated."""
 
     def pick(self, options: int, what: str) -> int:
@@ -51,7 +51,7 @@ class Fixed:
 
 
 def run_path(decisions: Enumeration, switches: int, faults: int) -> None:
-    world = World(Fixed(), {"p": Records({1: 1, 4: 3})}, {})
+    world = World(AlwaysFirst(), {"p": Records({1: 1, 4: 3})}, {})
     workers = [world.start("p", Version(1, 1)), world.start("p", Version(1, 2))]
     current = 0
     for _ in range(400):
@@ -68,7 +68,7 @@ def run_path(decisions: Enumeration, switches: int, faults: int) -> None:
             workers[current].advance("done")
             continue
         faults -= 1
-        _fail(workers[current], FAULTS[fault - 1])
+        _inject(workers[current], FAULTS[fault - 1])
     for objects in (world.log_objects, world.data_objects):
         while objects.in_flight:
             objects.in_flight.pop(0)()
@@ -78,7 +78,7 @@ def run_path(decisions: Enumeration, switches: int, faults: int) -> None:
     judge(world, strict_listing=False)
 
 
-def _fail(process: Process, fault: str) -> None:
+def _inject(process: Process, fault: str) -> None:
     if fault == "kill":
         process.kill()
     else:

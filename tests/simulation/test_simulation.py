@@ -77,8 +77,8 @@ def test_every_schedule_commits_each_record_once(batch: int) -> None:
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_rewinds_skips_and_foreign_workers_leave_every_chain_whole(batch: int) -> None:
-    """Operators and a Java KCL on the same leases come at any moment; whatever they do is in the log, and each record counts once."""
+def test_rewinds_skips_and_foreign_workers_keep_every_chain_whole(batch: int) -> None:
+    """Operators and a Java KCL with the same leases act at any moment; the log has what they did, and each record counts once."""
     moved: Counter[str] = Counter()
     for seed in range(batch, SEEDS // 4, BATCHES):
         try:
@@ -97,8 +97,8 @@ def test_rewinds_skips_and_foreign_workers_leave_every_chain_whole(batch: int) -
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_sinks_that_are_moved_and_renamed_lead_to_each_record_once(batch: int) -> None:
-    """Workers of three definitions at a time, in which the sink has another place and another name: each finishes what others began."""
+def test_moving_and_renaming_sinks_still_commits_each_record_once(batch: int) -> None:
+    """Workers with three definitions, whose sink differs in URL and name, run at a time: each finishes what others began."""
     finished: Counter[str] = Counter()
     for seed in range(batch, SEEDS // 8, BATCHES):
         try:
@@ -121,7 +121,7 @@ def test_sinks_that_are_moved_and_renamed_lead_to_each_record_once(batch: int) -
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_planted_mutant_is_caught(mutant: str) -> None:
+def test_each_planted_mutant_is_caught(mutant: str) -> None:
     for seed in range(MUTANT_SEEDS):
         try:
             simulate(seed, mutant)

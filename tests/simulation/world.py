@@ -1,7 +1,7 @@
-"""A world in which everything that can go wrong with a commit does, decided by one seed.
+"""Simulated stores, checkpoints and workers, for schedules in which calls fail in every way. One seed determines a schedule.
 
 The production coroutines (CommitLog, Committer, recover) run here unchanged, without an event loop: each call on the store, the
-checkpoints or the clock hands control to the scheduler, which decides which worker goes on and what becomes of the call.
+checkpoints or the clock hands control to the scheduler, which decides which worker continues and what happens to the call.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Chooser(Protocol):
 
 
 class SeededChooser:
-    """Random decisions; faults are rarer than the ordinary course."""
+    """Random decisions; a call fails with probability ``fault_rate`` at most."""
 
     def __init__(self, seed: int, fault_rate: float) -> None:
         self.random = Random(seed)
@@ -54,6 +54,8 @@ FATES = ("done", "lost_before", "lost_after", "delayed")
 
 
 class SimClock:
+    """A clock that stands still; sleeping hands control to the scheduler."""
+
     def now(self) -> datetime:
         return EPOCH
 
@@ -74,12 +76,15 @@ class Objects:
 
 
 def etag_of(body: bytes) -> str:
-    """As S3 computes it: equal content, equal tag, so that changing back and forth is not noticed by the tag."""
+    """As S3 computes it from the content, so a change and its reversal give the first tag again."""
     return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
 class SimStore:
-    """An object store whose replies get lost and whose writes arrive late; everything in it is in the folder ``root`` of ``objects``."""
+    """A ``contracts.ObjectStore`` over the folder ``root`` of ``objects``, whose replies can be lost and whose writes can arrive late.
+
+    As long as each call is ``done``, it does what ``MemoryStore`` does: tests/contract/test_simulated_store.py compares the two.
+    """
 
     def __init__(self, objects: Objects, url: str, create_only: bool = True, root: str = "") -> None:
         self.objects = objects
@@ -142,7 +147,7 @@ class SimStore:
 
 
 class SimCheckpoints:
-    """Hints that go back and forth as stale workers write them; now and then the lease turns out to be lost."""
+    """Checkpoints that stale workers set back, and calls that find the lease lost, before or after the write."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Checkpoint] = {}
@@ -162,7 +167,7 @@ class SimCheckpoints:
 
 @dataclass
 class Process:
-    """One worker: a coroutine that is somewhere between two calls."""
+    """One worker: a coroutine that waits for the outcome of a call."""
 
     name: str
     coroutine: Coroutine[Call, str, None]
@@ -198,12 +203,12 @@ class Records:
     def within(self, after: int, last: int) -> list[tuple[int, int]]:
         return [(seq, sub) for seq in sorted(self.sizes) if after < seq <= last for sub in range(self.sizes[seq])]
 
-    def behind(self, after: int) -> list[int]:
-        return [seq for seq in sorted(self.sizes) if seq > after]
+    def after(self, position: int) -> list[int]:
+        return [seq for seq in sorted(self.sizes) if seq > position]
 
 
-def treat(record: tuple[int, int], definition: int, build: int) -> str:
-    """Where a record goes: partition ``a`` or ``b``, or nowhere. Definitions and builds disagree about it."""
+def outcome_of(record: tuple[int, int], definition: int, build: int) -> str:
+    """Partition ``a`` or ``b``, or ``filtered``. Different definitions and builds give the same record different outcomes."""
     value = int.from_bytes(hashlib.blake2b(f"{record}{definition}{build}".encode(), digest_size=2).digest(), "big")
     return ("a", "b", "a", "filtered")[value % 4]
 

@@ -1,4 +1,4 @@
-"""Benchmarks are not run by tests, so what they use of the service is looked up here."""
+"""Tests do not run the benchmarks, so they check here that what these use of the service exists."""
 
 import ast
 import importlib
@@ -18,7 +18,7 @@ def found(module, name):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_a_benchmark_uses_of_the_service_exists(script):
+def test_everything_a_benchmark_imports_from_the_service_exists(script):
     tree = ast.parse(script.read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "stream"]
     used = {alias.asname or alias.name: found(node.module, alias.name) for node in imports for alias in node.names}

@@ -8,7 +8,7 @@ from stream.budget import FEWEST_TURNS, TURN_BYTES, ByteBudget, Turns
 
 
 async def settle():
-    """Let every task that can go on do so."""
+    """Let every task run that can."""
     for _ in range(5):
         await asyncio.get_running_loop().run_in_executor(None, lambda: None)
 
@@ -45,7 +45,7 @@ def test_waiters_are_served_in_order_and_waiting_is_pressure():
     asyncio.run(run())
 
 
-def test_waits_that_are_cancelled_together_leave_the_budget_as_it_was():
+def test_waits_cancelled_together_leave_the_budget_unchanged():
     async def run():
         budget = ByteBudget(10)
         await budget.acquire(10)
@@ -61,7 +61,7 @@ def test_waits_that_are_cancelled_together_leave_the_budget_as_it_was():
     asyncio.run(run())
 
 
-def test_an_estimate_that_was_too_high_lets_the_next_in():
+def test_lowering_a_reservation_admits_the_next_waiter():
     async def run():
         budget = ByteBudget(10)
         await budget.acquire(10)
@@ -75,7 +75,7 @@ def test_an_estimate_that_was_too_high_lets_the_next_in():
 
 
 @pytest.mark.parametrize("granted", [False, True])
-def test_a_cancelled_wait_leaves_the_budget_as_it_was(granted):
+def test_a_cancelled_wait_leaves_the_budget_unchanged(granted):
     async def run():
         budget = ByteBudget(10)
         await budget.acquire(10)
@@ -95,7 +95,7 @@ def test_a_cancelled_wait_leaves_the_budget_as_it_was(granted):
     asyncio.run(run())
 
 
-def test_a_release_right_after_a_cancellation_meets_the_wait_before_it_has_ended():
+def test_a_release_right_after_a_cancellation_serves_the_next_waiter():
     async def run():
         budget = ByteBudget(10)
         await budget.acquire(10)
@@ -113,7 +113,7 @@ def test_a_release_right_after_a_cancellation_meets_the_wait_before_it_has_ended
 
 
 @given(st.lists(st.tuples(st.integers(1, 12), st.booleans()), max_size=20))
-def test_whatever_is_asked_and_cancelled_everything_comes_back(requests):
+def test_whatever_is_requested_and_cancelled_everything_is_returned(requests):
     async def run():
         budget = ByteBudget(10)
 
@@ -139,7 +139,7 @@ def _cancel_waiting(task, budget):
         task.cancel()
 
 
-def test_turns_are_had_in_the_order_in_which_they_were_asked_for():
+def test_turns_are_given_in_the_order_of_requests():
     async def run():
         turns, had = Turns(2), []
 
@@ -166,7 +166,7 @@ def test_turns_are_had_in_the_order_in_which_they_were_asked_for():
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["begin", "end", "cancel"])), max_size=40))
-def test_no_turn_is_lost_and_none_is_had_twice(steps):
+def test_no_turn_is_lost_or_given_twice(steps):
     async def run():
         turns, asking, having = Turns(2), {}, set()
 
@@ -193,5 +193,5 @@ def test_no_turn_is_lost_and_none_is_had_twice(steps):
 
 
 @pytest.mark.parametrize(("limit", "count"), [(1, FEWEST_TURNS), (128 * 2**20, 64), (TURN_BYTES * 1000, 1000)])
-def test_there_are_as_many_turns_as_there_is_memory_for(limit, count):
+def test_the_number_of_turns_follows_from_the_memory(limit, count):
     assert ByteBudget(limit).turns.count == count

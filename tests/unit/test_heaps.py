@@ -1,4 +1,4 @@
-"""The command's threads share one heap, whatever its verbs' libraries start while they are loaded."""
+"""The command's threads share one heap, whatever the libraries of its verbs start while they are imported."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Modules that fit a reading and functions that fit a screen."""
+"""Limits on the length of modules, functions and signatures."""
 
 import ast
 from pathlib import Path
@@ -18,13 +18,13 @@ def ids(path):
 
 
 @pytest.mark.parametrize("module", MODULES, ids=ids)
-def test_a_module_fits_a_reading(module):
+def test_no_module_is_too_long(module):
     lines = len(module.read_text().splitlines())
     assert lines <= MAX_MODULE_LINES, f"{module} has {lines} lines; move what has its own subject to a module of its own"
 
 
 @pytest.mark.parametrize("module", MODULES, ids=ids)
-def test_a_function_fits_a_screen(module):
+def test_no_function_is_too_long(module):
     functions = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     long = {f"{each.name}:{each.lineno}": size for each in functions if (size := lines_of(each)) > MAX_FUNCTION_LINES}
     assert not long

@@ -27,13 +27,13 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_every_type_has_a_value(kind):
+def test_every_type_has_a_sample_value(kind):
     row = specimen({"a": kind, "n": pl.Null()})
     assert row.schema == {"a": kind, "n": pl.Null()}
     assert row["a"].null_count() == 0
 
 
-def test_only_types_make_something_impossible():
+def test_only_the_types_of_columns_make_an_expression_impossible():
     schema = {"s": pl.String(), "n": pl.Int64()}
     assert not impossible(lambda row: row.select(pl.col("n") + 1), schema)
     assert not impossible(lambda row: row.select(pl.col("s").str.to_date("%Y")), schema)

@@ -25,7 +25,7 @@ class Calls:
 
 @pytest.mark.parametrize("lazy", [True, False])
 @pytest.mark.parametrize(("count", "at_once"), [(0, 3), (1, 3), (2, 3), (1000, 3), (5, 1)])
-def test_calls_begin_in_order_a_few_at_a_time_in_as_many_tasks(count, at_once, lazy):
+def test_calls_begin_in_order_with_a_limited_number_at_a_time(count, at_once, lazy):
     calls = Calls()
     asyncio.run(a_few_at_once((calls.one(n) for n in range(count)) if lazy else [calls.one(n) for n in range(count)], at_once))
     assert calls.begun == list(range(count))
@@ -35,14 +35,14 @@ def test_calls_begin_in_order_a_few_at_a_time_in_as_many_tasks(count, at_once, l
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("lazy", [True, False])
-def test_an_error_is_raised_as_it_is_and_little_begins_behind_it(lazy):
+def test_an_error_is_raised_unchanged_and_few_further_calls_begin(lazy):
     calls = Calls(fails=7)
     with pytest.raises(ValueError, match="7"):
         asyncio.run(a_few_at_once((calls.one(n) for n in range(100)) if lazy else [calls.one(n) for n in range(100)], 3))
     assert len(calls.begun) <= 20
 
 
-def test_who_is_cancelled_begins_no_more():
+def test_a_cancelled_caller_begins_no_further_calls():
     calls, never = Calls(), []
 
     async def hang():

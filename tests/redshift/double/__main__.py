@@ -1,6 +1,6 @@
 """The double in the foreground: ``python -m tests.redshift.double --host 127.0.0.1 --port 4567``.
 
-S3 is where the AWS variables of the environment say. Prints its address once it answers, and ends behind SIGTERM or SIGINT.
+S3 is where the AWS variables of the environment say. Prints its address once it answers, and ends on SIGTERM or SIGINT.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ FITS = {
 
 
 class LoadError(Refused):
-    """A COPY error that the system view of load errors tells of."""
+    """A COPY error that the system view of load errors lists."""
 
     def __init__(self, file: str, line: int, column: str, message: str) -> None:
         super().__init__(f"ERROR: Load into table failed. Check 'sys_load_error_detail' system table for details. {message}")

@@ -1,4 +1,4 @@
-"""What Redshift would refuse, and what PostgreSQL has to be told in other words. Pure."""
+"""Refuses what Redshift would refuse, and translates the rest for PostgreSQL. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own in a temporary directory, reached by a Unix socket, run by an unprivileged user."""
+"""A PostgreSQL of our own in a temporary directory, with a Unix socket, run by an unprivileged user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def binaries() -> Path:
 def postgres(port: int | None = None) -> Iterator[str]:
     """The socket directory of a running server with the superuser ``double`` and the database ``dev``.
 
-    With ``port`` it listens on loopback too, where it asks everybody for a password.
+    With ``port`` it listens on loopback too, and asks for a password there.
     """
     as_user = {"user": pwd.getpwnam("postgres").pw_uid, "group": pwd.getpwnam("postgres").pw_gid} if os.geteuid() == 0 else {}
     tools = binaries()

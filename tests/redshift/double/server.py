@@ -1,7 +1,7 @@
-"""The Redshift Data API (JSON 1.1 over HTTP, signatures not looked at) on the PostgreSQL of ``postgres.py``.
+"""The Redshift Data API (JSON 1.1 over HTTP, signatures not checked) on the PostgreSQL of ``postgres.py``.
 
-Faults come from a hook: it is told each point by name and answers what shall happen there. Points: ``<Operation>:begin``,
-``<Operation>:reply`` (for an execute: once the statements have come to their end), ``statement:<step>`` before each statement of a
+A hook injects faults: it is called with the name of each point and returns what happens there. Points: ``<Operation>:begin``,
+``<Operation>:reply`` (for an execute: once the statements have ended), ``statement:<step>`` before each statement of a
 batch, ``commit:before``, ``commit:after``. Answers: nothing; ``drop`` the connection; ``busy``; inside a batch ``abort`` or ``1023``,
 and there the answer may be awaited.
 """
@@ -55,7 +55,7 @@ class Running:
 
 
 class Double:
-    """``hook`` may be replaced at any time; ``statements`` counts what was executed, by step."""
+    """The server. ``hook`` may be replaced at any time; ``statements`` counts what was executed, by step."""
 
     def __init__(self, socket: str, s3: Any) -> None:
         self.url = ""
@@ -90,10 +90,10 @@ class Double:
     async def _receive(self, request: web.Request) -> web.StreamResponse:
         operation = request.headers["X-Amz-Target"].rpartition(".")[2]
         asked = await request.json()
-        told = self.hook(f"{operation}:begin")
-        if told == "drop":
+        fault = self.hook(f"{operation}:begin")
+        if fault == "drop":
             return self._drop(request)
-        if told == "busy":
+        if fault == "busy":
             return _refusal("ActiveStatementsExceededException", "too many active statements")
         try:
             answer = await getattr(self, f"_{operation}")(asked)
@@ -169,8 +169,8 @@ class Double:
             async with connection.transaction(isolation=self.isolation):
                 for number, sql in enumerate(running.sqls):
                     await self._one(connection, running, number, sql)
-                if running.batch and (told := await self._at("commit:before")):
-                    _misbehave(told)
+                if running.batch and (fault := await self._at("commit:before")):
+                    _misbehave(fault)
             running.status = "FINISHED"
             if running.batch:
                 self.hook("commit:after")
@@ -190,16 +190,16 @@ class Double:
             await connection.close()
 
     async def _at(self, point: str) -> str:
-        told = self.hook(point)
-        return await told if inspect.isawaitable(told) else told
+        fault = self.hook(point)
+        return await fault if inspect.isawaitable(fault) else fault
 
     async def _one(self, connection: Any, running: Running, number: int, sql: str) -> None:
         sub = running.subs[number]
         sub |= {"Status": "STARTED", "RedshiftQueryId": next(self._numbers)}
         step = step_of(sql)
         self.statements[step] = self.statements.get(step, 0) + 1
-        if running.batch and (told := await self._at(f"statement:{step}")):
-            _misbehave(told)
+        if running.batch and (fault := await self._at(f"statement:{step}")):
+            _misbehave(fault)
         ready = translated(sql)
         if isinstance(ready, Copy):
             await run_copy(connection, self._s3, ready)
@@ -253,10 +253,10 @@ class _Invalid(Exception):
     """ValidationException."""
 
 
-def _misbehave(told: str) -> None:
-    if told == "abort":
+def _misbehave(fault: str) -> None:
+    if fault == "abort":
         raise Aborted
-    if told == "1023":
+    if fault == "1023":
         raise Refused("ERROR: 1023 DETAIL: Serializable isolation violation on table - 100211, transactions forming the cycle are: 1, 2")
 
 

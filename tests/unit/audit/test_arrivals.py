@@ -30,7 +30,7 @@ def segment(rows):
 
 
 @given(ROWS, ROWS, st.integers(1, 5000))
-def test_each_second_has_what_arrived_in_it(one, other, length):
+def test_each_second_counts_what_arrived_in_it(one, other, length):
     found = Arrivals(BEGIN, BEGIN + timedelta(milliseconds=length))
     found.add(segment(one))
     found.add(segment(other))
@@ -44,19 +44,19 @@ def test_each_second_has_what_arrived_in_it(one, other, length):
 
 
 @pytest.mark.parametrize("length", [1000, 1500])
-def test_the_beginning_is_inside_and_the_end_is_not(length):
+def test_the_period_includes_its_beginning_and_excludes_its_end(length):
     found = Arrivals(BEGIN, BEGIN + timedelta(milliseconds=length))
     found.add(segment([(-1, 0, 1), (0, 0, 2), (length - 1, 0, 4), (length, 0, 8)]))
     assert (found.size.sum(), found.users) == (6.0, 2)
 
 
 @pytest.mark.parametrize("body", [b"", b"no parquet", segment([(0, 0, 1)])[:-5]])
-def test_what_is_no_segment_is_refused(body):
+def test_a_file_that_is_not_a_segment_is_refused(body):
     with pytest.raises(SegmentError, match="a ledger segment is a Parquet file with the columns sub, arrival_ms, bytes"):
         Arrivals(BEGIN, BEGIN + timedelta(seconds=1)).add(body)
 
 
-def test_a_segment_without_one_of_the_columns_is_refused():
+def test_a_segment_without_a_needed_column_is_refused():
     body = io.BytesIO()
     pl.DataFrame({"sub": [0], "bytes": [1]}).write_parquet(body)
     with pytest.raises(SegmentError, match="arrival_ms"):

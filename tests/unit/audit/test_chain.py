@@ -15,17 +15,17 @@ def end(trigger, after=0):
 
 
 @pytest.mark.parametrize("stored", [None, StoredCheckpoint(0, 0, 0)])
-def test_what_another_application_ended_needs_no_checkpoint_of_ours(stored):
+def test_a_shard_ended_by_another_application_needs_no_checkpoint_of_ours(stored):
     assert check_checkpoint(LOG, Followed((), end("foreign"), None), stored) == []
 
 
-def test_ours_stays_at_the_last_unit_where_another_application_went_on_to_the_end():
+def test_our_checkpoint_may_stay_at_our_last_unit_if_another_application_reached_the_end():
     chain = Followed((UNIT,), end("foreign", 7), None)
     assert check_checkpoint(LOG, chain, StoredCheckpoint(7, 0, 0)) == []
     assert check_checkpoint(LOG, chain, StoredCheckpoint(5, 0, 0)) != []
 
 
-def test_what_we_ended_does():
+def test_a_shard_we_ended_needs_a_checkpoint():
     assert check_checkpoint(LOG, Followed((), end("end"), None), StoredCheckpoint(0, 0, 0)) != []
 
 
@@ -42,6 +42,6 @@ def test_what_we_ended_does():
         (StoredCheckpoint(None, problem="it was edited"), False),
     ],
 )
-def test_what_a_checkpoint_said_before_it_moved_on_is_in_the_chain(stored, sound):
+def test_an_earlier_checkpoint_must_be_a_position_in_the_chain(stored, sound):
     chain = Followed((UNIT,), end("shard_end", 7), None)
     assert bool(check_passed(LOG, chain, stored)) is not sound

@@ -15,7 +15,7 @@ texts = st.one_of(st.none(), st.sampled_from(["", "a", "written", "wrong_type:de
 
 
 @given(st.lists(texts, max_size=40), st.integers(0, 12), st.integers(0, 12))
-def test_texts_from_inside(values, skipped, taken):
+def test_lengths_and_validity_of_text_columns_match_polars(values, skipped, taken):
     column = pl.Series(values, dtype=pl.String).slice(skipped, taken)
     valid = validity(column)
     assert (valid is None) == (column.null_count() == 0)
@@ -28,7 +28,7 @@ def test_texts_from_inside(values, skipped, taken):
 @given(
     st.lists(st.one_of(st.none(), st.integers(-(2**31), 2**31 - 1)), max_size=40), st.integers(0, 12), st.sampled_from([pl.Int32, pl.Int64])
 )
-def test_numbers_from_inside(values, skipped, kind):
+def test_values_and_validity_of_number_columns_match_polars(values, skipped, kind):
     column = pl.Series(values, dtype=kind).slice(skipped)
     valid = validity(column)
     found = numbers(column) if valid is None else numbers(column)[valid]
@@ -36,7 +36,7 @@ def test_numbers_from_inside(values, skipped, kind):
     assert found.itemsize == (4 if kind == pl.Int32 else 8)
 
 
-def test_a_column_of_nothing():
+def test_a_column_of_nulls_equals_that_of_polars():
     assert null_texts("trace_id", 3).equals(pl.Series("trace_id", [None] * 3, dtype=pl.String), null_equal=True)
 
 
@@ -44,7 +44,7 @@ many = st.text("abcdefghijkl", min_size=1, max_size=1)
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.one_of(texts, many), texts), max_size=60))
-def test_rows_are_told_apart(rows):
+def test_distinct_rows_are_numbered_in_order_of_appearance(rows):
     frame = pl.DataFrame(rows, schema={"outcome": pl.UInt8, "stage": pl.String, "reason": pl.String}, orient="row")
     kinds, codes = distinct_rows(frame.get_columns())
     assert kinds == frame.unique(maintain_order=True).rows()
@@ -52,7 +52,7 @@ def test_rows_are_told_apart(rows):
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2**21), st.integers(0, 2**21), st.booleans()), min_size=1, max_size=60))
-def test_what_agrees_is_found_together(rows):
+def test_equal_rows_are_grouped(rows):
     parts = [np.array(values) for values in zip(*rows, strict=True)]
     found = group_rows(parts)
     assert sorted(np.concatenate(found).tolist()) == list(range(len(rows)))

@@ -55,7 +55,9 @@ def at(seconds: float) -> datetime:
         (Sealed("s", 7, at(4)), None, State.SILENT, at(-1)),
     ],
 )
-def test_how_a_shard_stands(sealed: Sealed, behind: Lookahead | None, state: State, reach: datetime | None) -> None:
+def test_a_shard_has_the_state_that_its_log_and_stream_imply(
+    sealed: Sealed, behind: Lookahead | None, state: State, reach: datetime | None
+) -> None:
     found = stand(sealed, behind, LATER, ASKED)
     assert (found.state, found.reach) == (state, reach)
     if state in DONE:
@@ -63,7 +65,7 @@ def test_how_a_shard_stands(sealed: Sealed, behind: Lookahead | None, state: Sta
         assert found.reach >= ASKED.until
 
 
-def test_at_the_tip_it_is_too_early_until_the_services_clock_shows_the_moment_and_the_margin() -> None:
+def test_at_the_tip_it_is_early_until_the_services_clock_has_passed_the_moment_and_margin() -> None:
     tip = Lookahead(Found.TIP)
     assert stand(Sealed("s"), tip, at(4.999), ASKED).state is State.EARLY
     assert stand(Sealed("s"), tip, at(5), ASKED).state is State.COMPLETE
@@ -97,13 +99,13 @@ def whole(name: str = "s") -> Standing:
         ),
     ],
 )
-def test_the_answer_for_a_stream(
+def test_the_answer_follows_from_all_shards_and_tables(
     standings: list[Standing], tables: list[Loaded] | None, asked_at: datetime, why: str, verdict: Verdict
 ) -> None:
     assert answer("numbers", standings, tables, asked_at, ASKED, why).verdict is verdict
 
 
-def test_it_is_complete_up_to_where_the_last_shard_and_the_last_table_are() -> None:
+def test_the_reach_is_that_of_the_last_shard_and_the_last_table() -> None:
     behind = stand(Sealed("t", 7, at(-900)), Lookahead(Found.RECORD, at(-30)), LATER, ASKED)
     tables = [Loaded("dwh", units=1, oldest=at(-60))]
     assert answer("n", [whole(), behind], [], LATER, ASKED).reach == at(-35)
@@ -114,7 +116,7 @@ def test_it_is_complete_up_to_where_the_last_shard_and_the_last_table_are() -> N
     assert answer("n", [stand(Sealed("s", ended=True), None, LATER, ASKED)], [], LATER, ASKED).reach == at(55)
 
 
-def test_a_child_that_nobody_knows_is_no_yes() -> None:
+def test_a_child_missing_from_stream_and_log_is_gone() -> None:
     (found,) = unlisted(["a", "b"], ["a"])
     assert (found.shard, found.state, found.reach) == ("b", State.GONE, None)
 
@@ -133,7 +135,7 @@ def shards(draw: st.DrawFn) -> tuple[list[int], int, int | None]:
 
 
 @given(shards(), st.integers(-100, 1200))
-def test_what_is_not_sealed_never_arrived_before_what_is_said_to_be_complete(shard: tuple[list[int], int, int | None], until: int) -> None:
+def test_no_unsealed_record_arrived_before_a_moment_called_complete(shard: tuple[list[int], int, int | None], until: int) -> None:
     arrivals, count, tip = shard
     question = Question(at(until), timedelta(seconds=MARGIN))
     sealed = Sealed("s", count, at(max(arrivals[:count])) if count else None)

@@ -38,7 +38,7 @@ FRAME = pl.DataFrame(
         ("other=2", None),
     ],
 )
-def test_rows_that_hold_the_value(text, rows):
+def test_rows_with_the_value_are_found(text, rows):
     assert in_file("x.parquet", parquet(FRAME), Criterion.parse(text)) == rows
 
 
@@ -46,13 +46,13 @@ def test_rows_that_hold_the_value(text, rows):
     ("ending", "pack"),
     [("", bytes), (".gz", gzip.compress), (".zst", lambda body: pa.Codec("zstd").compress(body, asbytes=True))],
 )
-def test_lines_are_searched_too(ending, pack):
+def test_json_lines_are_searched_too(ending, pack):
     body = b"".join(json.dumps({"n": n, "name": f"k{n}"}).encode() + b"\n" for n in (3, 4, 4))
     assert in_file(f"x.ndjson{ending}", pack(body), Criterion.parse("n=4")) == [1, 2]
     assert in_file(f"x.ndjson{ending}", pack(body), Criterion.parse("name=k3")) == [0]
 
 
 @pytest.mark.parametrize("text", ["", "n", "=3"])
-def test_what_is_no_search(text):
+def test_text_that_is_not_a_criterion_is_refused(text):
     with pytest.raises(DefinitionError, match="column=value"):
         Criterion.parse(text)

@@ -43,7 +43,7 @@ async def unit(store, stream, after, last):
     await store.create(manifest_key(stream, SHARD, after), encode(with_seal(manifest)))
 
 
-def test_however_many_chains_and_files_there_are_each_manifest_is_looked_at_once():
+def test_each_manifest_is_read_once_however_many_chains_and_files_there_are():
     async def run():
         store = Counting()
         for chain in range(20):
@@ -62,7 +62,7 @@ def test_however_many_chains_and_files_there_are_each_manifest_is_looked_at_once
     assert asyncio.run(run()) == (True, False, 20 + 20 * 30)
 
 
-def test_of_chains_beside_another_only_their_own_leftovers_are_told():
+def test_only_leftovers_of_the_own_chain_are_reported_beside_other_chains():
     async def run():
         sealed = await three_units()
         lake, ledger = sealed.stores.targets["s3"], sealed.stores.targets["ledger"]
@@ -87,7 +87,7 @@ def test_of_chains_beside_another_only_their_own_leftovers_are_told():
         (None, "there is no checkpoint, although the log is sealed"),
     ],
 )
-def test_a_lease_row_that_cannot_be_read_is_told_as_that_and_not_as_none(row, told):
+def test_an_unreadable_lease_row_is_reported_and_not_taken_for_a_missing_one(row, told):
     async def run():
         sealed, dynamo = await three_units(), MemoryDynamo()
         if row is not None:
@@ -103,7 +103,7 @@ def test_a_lease_row_that_cannot_be_read_is_told_as_that_and_not_as_none(row, to
     assert ("nobody reads the shard" in message and "delete it while no worker runs" in message) is (row is not None)
 
 
-def test_a_lease_row_that_can_be_read_is_whole():
+def test_a_readable_lease_row_has_no_damage():
     async def run():
         dynamo = MemoryDynamo()
         table = table_on(dynamo, FakeClock())

@@ -26,7 +26,7 @@ def partial(rejected, why=""):
     return ExportTraceServiceResponse(partial_success={"rejected_spans": rejected, "error_message": why}).SerializeToString()
 
 
-class Counting:
+class CountingCollector:
     """A collector that gives the scripted answers, then 200, and counts the spans that it accepted."""
 
     def __init__(self, answers=(), limit=None):
@@ -77,8 +77,8 @@ def exported(collector, shape=None, once=False, compression=Compression.NONE):
 EXTRA = 5 * 9  # spans of the units themselves: poll, 3 stages, 2 data files, rejects, ledger, checkpoint
 
 
-def test_each_record_once():
-    collector = Counting()
+def test_each_record_is_exported_once():
+    collector = CountingCollector()
     _, exporter, _, waited = exported(collector)
     assert len(collector.spans) == 170 + EXTRA
     assert set(collector.spans.values()) == {1}
@@ -88,8 +88,8 @@ def test_each_record_once():
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504, 0])
-def test_what_is_tried_again_and_how_long_it_waits(status):
-    collector = Counting([Answer(status, detail="why")] * 4)
+def test_retryable_answers_are_repeated_with_growing_pauses(status):
+    collector = CountingCollector([Answer(status, detail="why")] * 4)
     _, _, heard, waited = exported(collector)
     assert waited == 1 + 2 + 4 + 8
     assert set(collector.spans.values()) == {1}
@@ -99,8 +99,8 @@ def test_what_is_tried_again_and_how_long_it_waits(status):
 
 
 @pytest.mark.parametrize("status", [400, 422])
-def test_a_request_that_is_not_valid_is_parked_and_the_next_one_sent(status):
-    collector = Counting([Answer(status)])
+def test_an_invalid_request_is_parked_and_the_next_one_sent(status):
+    collector = CountingCollector([Answer(status)])
     sealed, exporter, heard, waited = exported(collector)
     assert waited == 0
     assert collector.calls == 5
@@ -111,7 +111,7 @@ def test_a_request_that_is_not_valid_is_parked_and_the_next_one_sent(status):
     assert shard_id(0) in notes[0]
 
 
-class WithoutZstd(Counting):
+class WithoutZstd(CountingCollector):
     """A collector that supports only gzip."""
 
     def __init__(self, status, answers=()):
@@ -126,7 +126,7 @@ class WithoutZstd(Counting):
 
 @pytest.mark.parametrize("once", [False, True])
 @pytest.mark.parametrize("status", [400, 415])
-def test_a_collector_that_does_not_know_zstd_gets_gzip_from_then_on(status, once):
+def test_a_collector_without_zstd_gets_gzip_from_then_on(status, once):
     collector = WithoutZstd(status)
     _, _, heard, waited = exported(collector, once=once, compression=Compression.ZSTD)
     assert len(collector.spans) == 170 + EXTRA
@@ -136,7 +136,7 @@ def test_a_collector_that_does_not_know_zstd_gets_gzip_from_then_on(status, once
     assert waited == 0
 
 
-def test_requests_that_are_made_already_are_sent_as_they_were_made():
+def test_requests_already_encoded_are_sent_as_they_are():
     collector = WithoutZstd(400)
     exported(collector, Shape(request_bytes=4096), compression=Compression.ZSTD)
     assert len(collector.spans) == 170 + EXTRA
@@ -146,7 +146,7 @@ def test_requests_that_are_made_already_are_sent_as_they_were_made():
     assert set(collector.encodings[len(first) :]) == {"gzip"}
 
 
-def test_what_is_not_valid_in_either_form_is_parked_and_says_nothing_about_zstd():
+def test_a_request_invalid_in_both_encodings_is_parked_and_does_not_disable_zstd():
     collector = WithoutZstd(400, [Answer(400)])
     _, exporter, heard, _ = exported(collector, compression=Compression.ZSTD)
     assert asyncio.run(exporter.cursor(shard_id(0))).parked == 40 + 9
@@ -155,9 +155,9 @@ def test_what_is_not_valid_in_either_form_is_parked_and_says_nothing_about_zstd(
 
 
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 405, 415, 500, 501])
-def test_what_would_meet_every_request_gives_up_nothing(status):
+def test_an_error_that_would_hit_every_request_parks_nothing(status):
     async def run():
-        sealed, collector = await three_units(), Counting([OK, Answer(status, detail="Nope")])
+        sealed, collector = await three_units(), CountingCollector([OK, Answer(status, detail="Nope")])
         exporter, _, _ = parts(sealed, collector)
         with pytest.raises(Refused, match=f"{status} Nope") as caught:
             await export_all(exporter)
@@ -173,10 +173,10 @@ def test_what_would_meet_every_request_gives_up_nothing(status):
 
 
 @pytest.mark.parametrize("body", [b"<!doctype html><title>Sign in</title>", b"\n<html></html>"])
-def test_a_web_page_accepts_nothing(body):
+def test_a_web_page_is_not_an_accepted_export(body):
     async def run():
         sealed = await three_units()
-        exporter, _, _ = parts(sealed, Counting([Answer(200, body, detail="OK")]))
+        exporter, _, _ = parts(sealed, CountingCollector([Answer(200, body, detail="OK")]))
         with pytest.raises(Refused, match=r"answers 200 OK with a web page to /v1/traces: check audit.otlp.endpoint"):
             await export_all(exporter)
         return await exporter.cursor(shard_id(0))
@@ -185,7 +185,7 @@ def test_a_web_page_accepts_nothing(body):
 
 
 def test_a_partial_success_is_counted_and_not_repeated():
-    collector = Counting([Answer(200, partial(7, "too old"))])
+    collector = CountingCollector([Answer(200, partial(7, "too old"))])
     _, exporter, heard, _ = exported(collector)
     cursor = asyncio.run(exporter.cursor(shard_id(0)))
     assert (cursor.rejected, cursor.accepted) == (7, 147 - 7)
@@ -193,29 +193,29 @@ def test_a_partial_success_is_counted_and_not_repeated():
     assert [event.detail for event in heard if isinstance(event, events.ExportRefused)] == ["too old"]
 
 
-def test_no_response_of_a_collector_is_taken_for_a_web_page():
+def test_no_valid_response_is_taken_for_a_web_page():
     """A partial success begins with a line feed and its length, which may be the character `<`."""
     assert not [length for length in range(300) if is_page(partial(1, "x" * length)) or is_page(partial(0, "x" * length))]
     answer = partial(1, "x" * 56)
     assert answer.startswith(b"\n<")
-    _, exporter, _, _ = exported(Counting([Answer(200, answer)]))
+    _, exporter, _, _ = exported(CountingCollector([Answer(200, answer)]))
     cursor = asyncio.run(exporter.cursor(shard_id(0)))
     assert (cursor.rejected, cursor.accepted) == (1, 147 - 1)
 
 
 def test_a_request_that_is_too_large_is_halved():
-    collector = Counting(limit=12_000)
+    collector = CountingCollector(limit=12_000)
     _, exporter, _, _ = exported(collector)
     assert len(collector.spans) == 170 + EXTRA
     assert set(collector.spans.values()) == {1}
     assert asyncio.run(exporter.cursor(shard_id(0))).parked == 0
-    tiny = Counting(limit=10)
+    tiny = CountingCollector(limit=10)
     _, exporter, _, _ = exported(tiny)
     assert asyncio.run(exporter.cursor(shard_id(0))) == Cursor(str(sequence(0, 120)), parked=147)
 
 
-def test_retry_after_is_obeyed():
-    _, _, _, waited = exported(Counting([Answer(429, retry_after="17"), Answer(503)]))
+def test_the_retry_after_header_is_respected():
+    _, _, _, waited = exported(CountingCollector([Answer(429, retry_after="17"), Answer(503)]))
     assert waited == 17 + 2
     later = format_datetime(NOON + timedelta(seconds=90), usegmt=True)
     assert requested_pause(later, NOON) == 90
@@ -225,31 +225,31 @@ def test_retry_after_is_obeyed():
 
 
 @pytest.mark.parametrize("retry_after", ["0", format_datetime(NOON - timedelta(seconds=9), usegmt=True)])
-def test_a_pause_that_is_over_does_not_make_a_busy_loop(retry_after):
-    _, _, _, waited = exported(Counting([Answer(503, retry_after=retry_after)] * 3))
+def test_a_retry_after_in_the_past_does_not_cause_a_busy_loop(retry_after):
+    _, _, _, waited = exported(CountingCollector([Answer(503, retry_after=retry_after)] * 3))
     assert waited == 1 + 2 + 4
 
 
-def test_a_collector_that_was_down_for_hours_costs_lag_only():
-    _, _, heard, waited = exported(Counting([Answer(0)] * 200))
+def test_a_collector_that_was_down_for_hours_costs_only_lag():
+    _, _, heard, waited = exported(CountingCollector([Answer(0)] * 200))
     assert waited > 3 * 3600
     assert len([event for event in heard if isinstance(event, events.SpansExported)]) == 5
     assert max(event.seconds for event in heard if isinstance(event, events.ExportLagged)) > 3 * 3600
 
 
-def test_best_effort_tries_once():
-    collector = Counting([Answer(503)])
+def test_best_effort_sends_each_request_once():
+    collector = CountingCollector([Answer(503)])
     _, exporter, _, waited = exported(collector, once=True)
     assert (waited, collector.calls) == (0, 5)
     assert asyncio.run(exporter.cursor(shard_id(0))).parked == 49
 
 
 @pytest.mark.parametrize("lost", range(6))
-def test_a_kill_anywhere_and_a_lost_cursor_change_nothing(lost):
+def test_a_kill_at_any_request_and_a_lost_cursor_change_no_span(lost):
     """Whichever request was the last before the process died, the set of spans is the same: equal ids, equal bytes."""
 
     async def run():
-        sealed, collector = await three_units(), Counting()
+        sealed, collector = await three_units(), CountingCollector()
         exporter, _, _ = parts(sealed, collector, Shape(request_bytes=8_000))
 
         class Killed(Exception):
@@ -276,9 +276,9 @@ def test_a_kill_anywhere_and_a_lost_cursor_change_nothing(lost):
 
 
 @pytest.mark.parametrize(("age", "passed_over"), [(timedelta(hours=23), False), (timedelta(days=1), True)])
-def test_what_expired_before_the_first_export_is_passed_over(age, passed_over):
+def test_units_that_expired_before_the_first_export_are_skipped(age, passed_over):
     async def run():
-        sealed, collector = await three_units(), Counting()
+        sealed, collector = await three_units(), CountingCollector()
         exporter, _, heard = parts(sealed, collector)
         ledgers = sorted([info.key async for info in sealed.stores.targets["ledger"].list("") if shard_id(0) in info.key])
         await sealed.stores.targets["ledger"].delete(ledgers[0])
@@ -299,9 +299,9 @@ def test_what_expired_before_the_first_export_is_passed_over(age, passed_over):
     assert len(collector.spans) == (130 + EXTRA - 9 if passed_over else 0)
 
 
-def test_a_range_is_exported_again():
+def test_a_range_can_be_exported_again():
     async def run():
-        sealed, collector = await three_units(), Counting()
+        sealed, collector = await three_units(), CountingCollector()
         exporter, units, _ = parts(sealed, collector)
         done = await export_range(exporter, units, [shard_id(0), shard_id(1)], sequence(0, 41), sequence(0, 81))
         return done, collector, await exporter.cursor(shard_id(0))
@@ -312,9 +312,9 @@ def test_a_range_is_exported_again():
     assert len(collector.spans) == items
 
 
-def test_a_range_is_exported_whose_past_has_expired():
+def test_a_range_can_be_exported_although_earlier_segments_have_expired():
     async def run():
-        sealed, collector = await three_units(), Counting()
+        sealed, collector = await three_units(), CountingCollector()
         exporter, units, _ = parts(sealed, collector)
         ledger = sealed.stores.targets["ledger"]
         segments = [info.key async for info in ledger.list(f"events/{shard_id(0)}/")]
@@ -352,7 +352,7 @@ async def stop(running):
 
 def test_the_task_follows_the_worker_and_checkpoints_wait_for_it():
     async def run():
-        sealed, collector = await Sealed.open(), Counting([Answer(503)] * 3)
+        sealed, collector = await Sealed.open(), CountingCollector([Answer(503)] * 3)
         task, waiting, _, _ = await task_of(sealed, collector)
         task(events.ShardStarted("events", shard_id(0), 0))
         running = asyncio.ensure_future(task.run())
@@ -371,7 +371,7 @@ def test_the_task_follows_the_worker_and_checkpoints_wait_for_it():
     assert stored[1][1] == len(collector.spans)
 
 
-class Failing(Counting):
+class FailingCollector(CountingCollector):
     """A collector that raises an unexpected error ``times`` times."""
 
     def __init__(self, error, times):
@@ -389,15 +389,15 @@ class Failing(Counting):
 @pytest.mark.parametrize(
     "collector",
     [
-        Counting([Answer(401)] * 7),
-        Counting([Answer(404), Answer(503), Answer(500)]),
-        Failing(ZeroDivisionError("TAGGED"), 3),
-        Failing(Fatal("may not write"), 2),
-        Failing(Retryable("store is slow"), 2),
+        CountingCollector([Answer(401)] * 7),
+        CountingCollector([Answer(404), Answer(503), Answer(500)]),
+        FailingCollector(ZeroDivisionError("TAGGED"), 3),
+        FailingCollector(Fatal("may not write"), 2),
+        FailingCollector(Retryable("store is slow"), 2),
     ],
     ids=["token", "mixed", "unforeseen", "fatal", "retryable"],
 )
-def test_whatever_stops_an_export_it_raises_the_alarm_and_goes_on_once_it_is_mended(collector):
+def test_any_failure_of_the_export_raises_the_alarm_and_the_export_continues_once_it_is_repaired(collector):
     """In strict mode, a checkpoint waits meanwhile: it must be neither forgotten nor let through."""
 
     async def run():
@@ -420,9 +420,9 @@ def test_whatever_stops_an_export_it_raises_the_alarm_and_goes_on_once_it_is_men
     assert [event.wait for event in halts] == [10, 20, 40, 80, 160, 300, 300][: len(halts)]
 
 
-def test_one_shard_that_cannot_be_exported_does_not_hold_up_the_others():
+def test_a_shard_that_cannot_be_exported_does_not_delay_the_others():
     async def run():
-        sealed, collector = await three_units(), Counting()
+        sealed, collector = await three_units(), CountingCollector()
         ledgers = sealed.stores.targets["ledger"]
         victim = await anext(info.key async for info in ledgers.list(f"events/{shard_id(1)}/"))
         await ledgers.delete(victim)
@@ -452,9 +452,9 @@ def test_one_shard_that_cannot_be_exported_does_not_hold_up_the_others():
     assert len(collector.spans) == 120 + 27
 
 
-def test_a_lease_that_went_away_ends_the_wait():
+def test_losing_the_lease_ends_the_wait():
     async def run():
-        sealed, collector = await Sealed.open(), Counting()
+        sealed, collector = await Sealed.open(), CountingCollector()
         task, waiting, _, _ = await task_of(sealed, collector)
         running = asyncio.ensure_future(task.run())
         where = Shard("events", shard_id(0))
@@ -472,10 +472,10 @@ def test_a_lease_that_went_away_ends_the_wait():
     asyncio.run(run())
 
 
-def test_lag_shows_while_the_collector_is_down():
+def test_lag_is_reported_while_the_collector_is_down():
     async def run():
         sealed = await three_units()
-        collector = Counting([Answer(401)])
+        collector = CountingCollector([Answer(401)])
         exporter, _, heard = parts(sealed, collector)
         with pytest.raises(Refused):
             await exporter.step(shard_id(0), Cursor())
@@ -486,15 +486,15 @@ def test_lag_shows_while_the_collector_is_down():
     assert [event.seconds > 7000 for event in asyncio.run(run()) if isinstance(event, events.ExportLagged)] == [False, True]
 
 
-def test_an_export_goes_on_behind_a_gap_and_tells_of_it():
+def test_an_export_continues_after_a_gap_and_reports_it():
     async def run():
-        sealed, collector = await Sealed.open(), Counting()
+        sealed, collector = await Sealed.open(), CountingCollector()
         await sealed.unit(0, 1, 10)
         await sealed.gap(0, 20)
         await sealed.unit(0, 21, 10)
         exporter, units, _ = parts(sealed, collector)
         await export_all(exporter, [0])
-        again = Counting()
+        again = CountingCollector()
         other, units, _ = parts(sealed, again)
         done = await export_range(other, units, [shard_id(0)], 0, None)
         return collector, await exporter.cursor(shard_id(0)), done, again
@@ -509,9 +509,9 @@ def test_an_export_goes_on_behind_a_gap_and_tells_of_it():
 
 
 @pytest.mark.parametrize("back", [0, 10])
-def test_an_export_follows_a_shard_that_was_rewound(back):
+def test_an_export_follows_a_rewound_shard(back):
     async def run():
-        sealed, collector = await Sealed.open(), Counting()
+        sealed, collector = await Sealed.open(), CountingCollector()
         await sealed.unit(0, 1, 10)
         await sealed.unit(0, 11, 10)
         exporter, _, _ = parts(sealed, collector)
@@ -521,7 +521,7 @@ def test_an_export_follows_a_shard_that_was_rewound(back):
         await sealed.unit(0, back + 1, 30)
         await sealed.end(0)
         await export_all(exporter, [0])
-        again = Counting()
+        again = CountingCollector()
         other, units, _ = parts(sealed, again)
         done = await export_range(other, units, [shard_id(0), f"{shard_id(0)}_r1"], 0, None)
         return halfway, await exporter.cursor(shard_id(0)), collector, done, again
@@ -535,9 +535,9 @@ def test_an_export_follows_a_shard_that_was_rewound(back):
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["", "a cursor that takes the rewind for an end"])
-def test_a_checkpoint_behind_a_rewind_waits_for_the_collector_too(older):
+def test_a_checkpoint_after_a_rewind_waits_for_the_collector_too(older):
     async def run():
-        sealed, collector = await three_units(), Counting()
+        sealed, collector = await three_units(), CountingCollector()
         task, waiting, _, _ = await task_of(sealed, collector)
         task(events.ShardStarted("events", shard_id(0), 0))
         running = asyncio.ensure_future(task.run())
@@ -560,11 +560,11 @@ def test_a_checkpoint_behind_a_rewind_waits_for_the_collector_too(older):
 
 
 @pytest.mark.parametrize(("last", "stopped", "everything"), [(False, False, False), (True, False, True), (True, True, False)])
-def test_who_is_the_last_exports_everything_that_is_left_unless_it_is_stopped(monkeypatch, last, stopped, everything):
+def test_the_last_worker_exports_everything_left_unless_it_is_stopped(monkeypatch, last, stopped, everything):
     monkeypatch.setattr(exporting, "FINISH_SECONDS", 0.0)
 
     async def run():
-        sealed, collector, until = await three_units(), Counting(), asyncio.Event()
+        sealed, collector, until = await three_units(), CountingCollector(), asyncio.Event()
         task, _, _, _ = await task_of(sealed, collector, strict=False)
         for shard in (0, 1):
             task(events.ShardStarted("events", shard_id(shard), 0))
@@ -577,11 +577,11 @@ def test_who_is_the_last_exports_everything_that_is_left_unless_it_is_stopped(mo
     assert (asyncio.run(run()) == 170 + EXTRA) is everything
 
 
-def test_who_is_the_last_does_not_wait_for_a_collector_that_is_away(monkeypatch):
+def test_the_last_worker_does_not_wait_for_an_unreachable_collector(monkeypatch):
     monkeypatch.setattr(exporting, "PATIENT_SECONDS", 0.0)
 
     async def run():
-        sealed, collector = await three_units(), Counting([Answer(503)] * 1000)
+        sealed, collector = await three_units(), CountingCollector([Answer(503)] * 1000)
         task, _, _, _ = await task_of(sealed, collector, strict=False)
         task(events.ShardStarted("events", shard_id(0), 0))
         await settle()
@@ -592,9 +592,9 @@ def test_who_is_the_last_does_not_wait_for_a_collector_that_is_away(monkeypatch)
 
 
 @pytest.mark.parametrize("why", ["lease_lost", "handed_over"])
-def test_what_another_worker_has_is_not_exported_here(why):
+def test_shards_of_another_worker_are_not_exported(why):
     async def run():
-        sealed, collector = await three_units(), Counting()
+        sealed, collector = await three_units(), CountingCollector()
         task, waiting, _, _ = await task_of(sealed, collector, strict=False)
         task(events.ShardStarted("events", shard_id(0), 0))
         running = asyncio.ensure_future(task.run())
@@ -610,9 +610,9 @@ def test_what_another_worker_has_is_not_exported_here(why):
     assert asyncio.run(run()) == 120 + 27
 
 
-def test_a_shard_that_is_exported_to_its_end_is_looked_at_no_more():
+def test_a_shard_exported_to_its_end_is_no_longer_followed():
     async def run():
-        sealed, collector = await three_units(), Counting()
+        sealed, collector = await three_units(), CountingCollector()
         task, waiting, heard, _ = await task_of(sealed, collector, strict=False)
         task(events.ShardStarted("events", shard_id(1), 0))
         running = asyncio.ensure_future(task.run())
@@ -637,12 +637,12 @@ def test_a_shard_that_is_exported_to_its_end_is_looked_at_no_more():
         (b"\xff\xff", (0, "")),
     ],
 )
-def test_answers_are_read_whatever_they_are(body, found):
+def test_rejected_items_are_read_from_any_answer(body, found):
     assert rejected_items(body) == found
 
 
 @pytest.mark.parametrize("compression", list(Compression))
-def test_compression(compression):
+def test_a_request_decompresses_to_its_bytes(compression):
     import pyarrow as pa
 
     body = b"span" * 1000
@@ -655,9 +655,9 @@ def test_compression(compression):
         assert packed == body
 
 
-def test_a_single_item_that_is_too_large_is_given_up():
+def test_a_single_item_that_is_too_large_is_parked():
     heard = []
-    sender = Sender(Counting(limit=0), StillClock(), heard.append, lambda: 0.0, Compression.NONE)
+    sender = Sender(CountingCollector(limit=0), StillClock(), heard.append, lambda: 0.0, Compression.NONE)
     from stream.audit.packing import _around
 
     head, tail = _around((b"\x0a\x00", b"\x0a\x00"), 4)

@@ -74,7 +74,7 @@ def segment(ends=ENDS, files=2):
     return encode_segment(make_segment(UNIT, batch(len(ends)), made, placed), "stem")
 
 
-def test_columns_that_few_ask_for_are_laid_out_when_somebody_does():
+def test_rarely_needed_columns_are_built_on_first_use():
     made = transformed(ENDS * 100)
     whole = make_segment(UNIT, batch(600), made, {"lake": spread("lake", made.frame, 1)})
     assert whole.frame is whole.frame
@@ -83,7 +83,7 @@ def test_columns_that_few_ask_for_are_laid_out_when_somebody_does():
     assert whole.size == whole.rows.estimated_size() + 2 * 600
 
 
-def test_the_file_gives_back_the_segment_it_was_made_of():
+def test_the_file_reads_back_as_the_segment():
     made = transformed(ENDS)
     placed = {"lake": spread("lake", made.frame, 2), "rejects": rejected(made.settled)}
     whole = make_segment(UNIT, batch(len(ENDS)), made, placed)
@@ -92,7 +92,7 @@ def test_the_file_gives_back_the_segment_it_was_made_of():
     assert_frame_equal(read.frame, whole.frame)
 
 
-def test_every_record_has_one_row_that_says_what_became_of_it():
+def test_every_record_has_one_row_with_its_outcome():
     read = read_segment(segment().body)
     assert read.frame.select("seq", "sub", "outcome", "stage", "reason", "rows", "bytes").rows() == [
         (str(FIRST), 0, WRITTEN, None, None, 1, 0),
@@ -105,7 +105,7 @@ def test_every_record_has_one_row_that_says_what_became_of_it():
     assert read.frame["arrival_ms"].unique().to_list() == [1767225600000]
 
 
-def test_destinations_lead_to_the_first_row_of_a_record_in_every_target():
+def test_destinations_name_the_first_row_of_a_record_in_every_target():
     read = read_segment(segment().body)
     assert [item.key for item in read.header.objects] == ["lake/0", "lake/1", "copy/0", "rejects/0"]
     assert read.header.targets == ("lake", "copy", "rejects")
@@ -114,7 +114,7 @@ def test_destinations_lead_to_the_first_row_of_a_record_in_every_target():
     assert read.frame.select("dest_2", "row_2").rows() == [(None, None)] * 3 + [(3, 0)] + [(None, None)] * 2
 
 
-def test_the_header_sums_it_up():
+def test_the_header_totals_match_the_rows():
     file = segment()
     header = read_segment(file.body).header
     assert (header.application, header.stream, header.shard, header.pipeline) == ("flights", "events", UNIT.shard, "d" * 32)
@@ -141,7 +141,7 @@ END = st.integers(1, 3) | st.sampled_from(
 
 @given(st.lists(END, max_size=40), st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
-def test_what_is_written_reads_back_without_problems(ends, files):
+def test_any_segment_reads_back_without_problems(ends, files):
     read = read_segment(segment(ends, files).body)
     assert read.problems() == []
     labels = [WRITTEN if isinstance(end, int) else end[0].label for end in ends]
@@ -188,7 +188,7 @@ def tampered(change):
         (lambda frame: frame.with_columns(dest_1=pl.lit(0, pl.UInt32)), "not of copy"),
     ],
 )
-def test_tampering_shows(change, says):
+def test_tampering_is_detected(change, says):
     assert says in " ".join(tampered(change).problems())
 
 
@@ -218,7 +218,7 @@ def with_header(header):
         (with_header({"stream.ledger": '{"version":2}'}), "version 2"),
     ],
 )
-def test_what_is_no_segment_is_refused_with_the_reason(body, says):
+def test_a_file_that_is_not_a_segment_is_refused_with_the_reason(body, says):
     with pytest.raises(SegmentError, match=says):
         read_segment(body)
 
@@ -244,6 +244,6 @@ def test_the_bytes_of_a_segment_never_change():
     assert segment().sha256 == "3dcc26b1b92912042612c157b979262e6f4a08c9997676ddac12e5f63f1ba132"
 
 
-def test_a_segment_that_was_read_is_written_as_it_was():
+def test_a_segment_that_was_read_is_written_with_the_same_bytes():
     written = segment(ENDS * 40)
     assert encode_segment(read_segment(written.body), "stem").body == written.body

@@ -69,7 +69,7 @@ def facets(found):
     return made
 
 
-def official(event):
+def as_openlineage_writes(event):
     return base.RunEvent(
         eventTime=event["eventTime"],
         producer=event["producer"],
@@ -89,7 +89,7 @@ def official(event):
 
 def assert_official(event):
     """``event`` equals the output of OpenLineage's own serializer for the same content: names, nesting, schema URLs."""
-    assert json.loads(Serde.to_json(official(event))) == without_empty(event)
+    assert json.loads(Serde.to_json(as_openlineage_writes(event))) == without_empty(event)
 
 
 def without_empty(value):
@@ -113,14 +113,14 @@ def totals():
     return heard
 
 
-def test_what_a_run_committed():
+def test_the_totals_count_what_a_run_committed():
     found = totals().totals
     assert (found.read, found.units, found.outcomes) == ({"events": Read(5, 500)}, 1, {"filtered": 1, "written": 4})
     assert (found.written["s3"].rows, found.written["s3"].size, found.written["s3"].files) == (4, 321, 1)
 
 
 @pytest.mark.parametrize("state", list(RunState))
-def test_events_are_openlineages(state):
+def test_events_equal_those_of_openlineages_own_classes(state):
     event = run_event(JOB, run_id("flights", "host/1-2"), state, StillClock(), totals().totals, "out of luck")
     assert_official(event)
     assert event["inputs"][0]["namespace"] == "kinesis://eu-west-1"
@@ -135,7 +135,7 @@ def test_events_are_openlineages(state):
     ]  # fmt: skip
 
 
-def test_a_deviation_would_show():
+def test_the_comparison_with_openlineage_detects_deviations():
     event = run_event(JOB, run_id("flights", "w"), RunState.START, StillClock(), totals().totals)
     event["run"]["facets"]["processing_engine"]["_schemaURL"] = "https://openlineage.io/other"
     with pytest.raises(AssertionError):
@@ -145,7 +145,7 @@ def test_a_deviation_would_show():
         assert_official(event)
 
 
-def test_the_run_has_one_id_for_one_worker():
+def test_the_run_id_depends_on_application_and_worker_only():
     assert run_id("a", "w") == run_id("a", "w") != run_id("a", "x")
 
 
@@ -158,12 +158,12 @@ def test_the_run_has_one_id_for_one_worker():
         ("memory:x", "memory", "x"),
     ],
 )
-def test_names_of_places(url, namespace, name):
+def test_urls_become_dataset_names(url, namespace, name):
     found = place_dataset(url, "s3", [])
     assert (found.namespace, found.name) == (namespace, name)
 
 
-def test_a_shard_that_stands_still_is_trouble_until_it_goes_on():
+def test_a_halted_shard_is_reported_until_it_starts_again():
     heard = RunTotals()
     heard(events.ShardHalted("events", "s-1", "broken"))
     assert heard.trouble == "events/s-1: broken"

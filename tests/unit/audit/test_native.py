@@ -27,7 +27,7 @@ PARTS = (columns, context, ids, packing, placed, hashes, wire)
 
 
 @contextmanager
-def ordinary():
+def without_kernel():
     for part in PARTS:
         part.KERNEL = None
     try:
@@ -38,7 +38,7 @@ def ordinary():
 
 
 def both(work):
-    with ordinary():
+    with without_kernel():
         without = work()
     return work(), without
 
@@ -52,7 +52,7 @@ sequences = st.one_of(near, st.lists(digits, min_size=1, max_size=40), st.lists(
 
 @settings(deadline=None)
 @given(sequences, st.integers(0, 2**32 - 1))
-def test_ids_and_set_hashes(numbers, sub):
+def test_ids_and_set_hashes_are_the_same_with_and_without_the_kernel(numbers, sub):
     frame = named(numbers, [sub] * len(numbers))
     fast, slow = both(lambda: [array.tobytes() for array in ids.record_ids(frame, "events", "shardId-0", "app")])
     assert fast == slow
@@ -64,7 +64,7 @@ def named(numbers, subs):
     return pl.DataFrame({"seq": numbers, "sub": subs}, schema={"seq": pl.String, "sub": pl.UInt32})
 
 
-def one_by_one_and_abreast(frame):
+def hashed_one_by_one_and_in_eights(frame):
     """The kernel's result for records one at a time, and for eight at a time if the processor supports it."""
     given = (*views(frame["seq"]), frame["sub"].to_numpy())
     for quick in (False, True) if KERNEL is not None else ():
@@ -80,34 +80,34 @@ runs = st.lists(st.tuples(lengths, st.integers(0, 10**72), st.lists(st.integers(
 
 @settings(deadline=None)
 @given(runs, st.integers(0, 2**32 - 1))
-def test_records_abreast(numbers, sub):
+def test_hashing_eight_records_at_once_gives_the_same_as_one_by_one(numbers, sub):
     frame = named(numbers, [(sub + row) % 2**32 for row in range(len(numbers))])
-    with ordinary():
+    with without_kernel():
         wanted = hashes.SetHash.of(frame["seq"], frame["sub"]).value
-    made = list(one_by_one_and_abreast(frame))
+    made = list(hashed_one_by_one_and_in_eights(frame))
     assert made[:1] == made[1:]
     assert all(high << 64 | low == wanted for (high, low), _ in made)
 
 
 @given(st.integers(8, 30), st.data())
-def test_a_character_that_is_no_digit_is_seen_wherever_it_stands(rows, data):
+def test_a_character_that_is_not_a_digit_is_detected_at_every_place(rows, data):
     numbers = [str(10**55 + row) for row in range(rows)]
     row, place = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, 55))
     numbers[row] = numbers[row][:place] + data.draw(st.sampled_from("/:a- \x7f")) + numbers[row][place + 1 :]
-    assert {*one_by_one_and_abreast(named(numbers, [0] * rows))} <= {(None, None)}
+    assert {*hashed_one_by_one_and_in_eights(named(numbers, [0] * rows))} <= {(None, None)}
 
 
 @pytest.mark.parametrize("wrong", ["12a", "-1", "1" * 8 + ":" + "1" * 9, "1" * 73 + "x"])
-def test_what_is_no_number_is_refused_either_way(wrong):
+def test_a_sequence_number_with_other_characters_is_refused_with_and_without_the_kernel(wrong):
     series = pl.Series(["1" * 56, wrong, "2" * 56])
-    for way in (ordinary, contextmanager(lambda: iter([None]))):
+    for way in (without_kernel, contextmanager(lambda: iter([None]))):
         with way(), pytest.raises(ValueError, match="decimal digits only"):
             hashes.SetHash.of(series, pl.Series([0, 0, 0], dtype=pl.UInt32))
 
 
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=40), max_size=300), st.booleans())
-def test_texts_that_share_beginnings(texts, rising):
+def test_texts_with_common_prefixes_are_encoded_the_same(texts, rising):
     column = pl.Series(sorted(texts) if rising else texts, dtype=pl.String)
     fast, slow = both(lambda: columns.parquet({"text": column}, len(texts), {}))
     assert fast == slow
@@ -116,7 +116,7 @@ def test_texts_that_share_beginnings(texts, rising):
 
 
 @pytest.mark.parametrize("ends", [ENDS, [1], [], ENDS * 50, [ENDS[1]] * 200 + [1]])
-def test_ledger_segments(ends):
+def test_ledger_segments_have_the_same_bytes_with_and_without_the_kernel(ends):
     fast, slow = both(lambda: segment(ends).body)
     assert fast == slow
 
@@ -137,7 +137,7 @@ def column_of(kind, rows):
 
 @settings(deadline=None)
 @given(st.data(), st.integers(1, 300), st.integers(0, 20))
-def test_pages(data, rows, skipped):
+def test_parquet_pages_are_the_same_and_polars_reads_them_back(data, rows, skipped):
     drawn = {kind.__name__: data.draw(column_of(kind, rows + skipped))[skipped:] for kind in (pl.String, *INTEGERS)}
     fast, slow = both(lambda: columns.parquet(drawn, rows, {}))
     assert fast == slow
@@ -148,7 +148,7 @@ def test_pages(data, rows, skipped):
 
 
 @pytest.mark.parametrize("width", range(32))
-def test_integers_of_all_widths(width):
+def test_integers_of_all_widths_are_encoded_the_same(width):
     values = np.random.default_rng(width).integers(0, 2**width, 700)
     rising = np.cumsum(values)
     drawn = {
@@ -163,7 +163,7 @@ def test_integers_of_all_widths(width):
 
 @settings(deadline=None)
 @given(st.integers(1, 600), st.sampled_from([1, 2, 3, 5, 17, 300, 40_000]), st.booleans(), st.integers(0, 2**32))
-def test_pages_of_few_different_texts(rows, kinds, some_null, seed):
+def test_dictionary_pages_are_encoded_the_same(rows, kinds, some_null, seed):
     dice = np.random.default_rng(seed)
     texts = [f"{number:05}" for number in dice.integers(0, kinds, rows)]
     column = pl.Series([None if some_null and dice.integers(0, 3) == 0 else text for text in texts], dtype=pl.String)
@@ -176,7 +176,7 @@ placements = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2), st.integer
 
 
 @given(placements, st.booleans(), st.integers(10, 20), st.integers(0, 9))
-def test_where_the_first_row_of_a_record_lies(rows, rising, records, first):
+def test_the_first_row_of_each_record_is_found_the_same(rows, rising, records, first):
     rows = sorted(rows, key=lambda row: row[0]) if rising else rows
     placement = pl.DataFrame(rows, schema=PLACEMENT, orient="row")
     fast, slow = both(lambda: [column.to_list() for column in placed.destinations(records, 1, placement, first)])
@@ -188,7 +188,7 @@ def test_where_the_first_row_of_a_record_lies(rows, rising, records, first):
 
 
 @given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 45), max_size=3), st.lists(st.integers(0, 45), max_size=3))
-def test_rows_of_each_record(counts, more, others):
+def test_rows_per_record_are_counted_the_same(counts, more, others):
     written = [record for record, count in enumerate(counts) for _ in range(count)] + more
     settled = [record for record, count in enumerate(counts) if not count] + others
     made = Transformed(pl.DataFrame({ROW: written}, schema={ROW: pl.UInt32}), pl.DataFrame({ROW: settled}, schema={ROW: pl.UInt32}), 0)
@@ -218,7 +218,7 @@ words = st.sampled_from([b'"traceparent"', b'"tp"', b'"x"', b'"tracepar', b"trac
     ),
     st.integers(0, 3),
 )
-def test_payloads_that_carry_a_trace_context(payloads, skipped):
+def test_payloads_with_a_trace_context_are_found_the_same(payloads, skipped):
     column = pl.Series(payloads, dtype=pl.Binary)[skipped:]
     fast, slow = both(lambda: context._containing(column, ["tp", "traceparent"]).to_list())
     for word in (b'"tp"', b'"traceparent"', b"x") if KERNEL is not None else ():
@@ -227,13 +227,13 @@ def test_payloads_that_carry_a_trace_context(payloads, skipped):
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=40))
-def test_padded_numbers(values):
+def test_numbers_are_padded_the_same(values):
     fast, slow = both(lambda: wire.digits(np.array(values, np.uint32)).tolist())
     assert fast == slow
     assert len(fast) == len(values)
 
 
-def bytes_that(vary, dice, rows, width):
+def byte_columns(vary, dice, rows, width):
     """A field of ``rows`` rows, in which messages share more or less with the message before."""
     if vary == "seldom":
         return (dice.random((rows, width)) < 0.01) * dice.integers(0, 256, (rows, width), dtype=np.uint8)
@@ -259,7 +259,7 @@ def blocks(draw):
         else:
             width = draw(st.sampled_from([1, 2, 5, 8, 16, 56]))
             vary = draw(st.sampled_from(["not", "little", "all", "count", "seldom", "late", "once"]))
-            pieces.append(bytes_that(vary, dice, draw(st.sampled_from([rows, rows, 1])), width + 3)[:, :width])
+            pieces.append(byte_columns(vary, dice, draw(st.sampled_from([rows, rows, 1])), width + 3)[:, :width])
     start = draw(st.integers(0, rows - 1))
     chosen = dice.integers(0, rows, rows, dtype=np.uint32) if draw(st.booleans()) else None
     return Block([b"\n", *pieces], rows - start, start, chosen)
@@ -267,7 +267,7 @@ def blocks(draw):
 
 @settings(deadline=None)
 @given(st.lists(blocks(), max_size=4), st.binary(max_size=40), st.binary(max_size=4))
-def test_requests(described, head, tail):
+def test_a_request_is_the_concatenation_of_its_blocks(described, head, tail):
     size = len(head) + len(tail) + sum(block.count * packing.wire.width(block.pieces) for block in described)
     request = Request("/v1/traces", 1, size, head, tuple(described), tail)
     rows = [
@@ -290,7 +290,7 @@ def unpacked(request):
         assert zstandard(KERNEL.zstd(request.head, blocks, request.tail), len(body)) == body
 
 
-def test_halves_of_a_request_are_compressed_like_it():
+def test_halves_of_a_request_are_compressed_as_well_as_the_whole():
     dice = np.random.default_rng(5)
     head = b"\n\x02ab"
     block = Block([b"\x12\x96\x01", dice.integers(0, 256, (4000, 16), dtype=np.uint8), b"x" * 134], 4000)
@@ -311,7 +311,7 @@ def zstandard(frame, size):
 
 @pytest.mark.parametrize("stays", [True, False])
 @pytest.mark.parametrize("width", [8, 13, 24, 45])
-def test_each_bit_that_differs_where_none_did_before_is_told(width, stays):
+def test_every_single_changed_bit_survives_compression(width, stays):
     for bit in range(8 * width):
         rows = np.arange(400 * width, dtype=np.uint32).reshape(400, width).astype(np.uint8)
         rows[:, : bit // 8 + 1] = 7
@@ -326,7 +326,7 @@ def test_each_bit_that_differs_where_none_did_before_is_told(width, stays):
     st.integers(0, 2**32),
 )
 @settings(deadline=None)
-def test_runs_of_many_lengths(lengths, seed):
+def test_runs_of_many_lengths_survive_compression(lengths, seed):
     dice = np.random.default_rng(seed)
     pieces = [piece for width, still in lengths for piece in (dice.integers(0, 256, (400, width), dtype=np.uint8), dice.bytes(still))]
     width = packing.wire.width(pieces)

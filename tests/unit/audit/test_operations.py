@@ -25,7 +25,7 @@ ENDS = [ev.ShardEnded, ev.ShardReleased, ev.ShardHalted]
 
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda kind: kind.__name__)
-def test_nothing_is_remembered_of_shards_that_are_gone(end):
+def test_shards_that_are_gone_are_forgotten(end):
     operations, totals = Operations("a", "worker", StillClock()), RunTotals()
     during = [ev.LeaseTaken, ev.RecoveryFinished, ev.ShardStarted, ev.PageReceived, ev.UnitCut, ev.StageApplied, ev.IntentCreated]
     for number in range(50):
@@ -37,7 +37,7 @@ def test_nothing_is_remembered_of_shards_that_are_gone(end):
     assert totals._pending == {} or end is ev.ShardHalted
 
 
-def test_a_lease_that_is_lost_before_its_shard_starts_is_forgotten():
+def test_a_lease_lost_before_its_shard_starts_is_forgotten():
     operations = Operations("a", "worker", StillClock())
     taken = operations(sample(ev.LeaseTaken))
     dropped = operations(sample(ev.LeaseDropped))
@@ -45,7 +45,7 @@ def test_a_lease_that_is_lost_before_its_shard_starts_is_forgotten():
     assert operations._holds == {}
 
 
-def test_a_lease_that_is_lost_while_its_shard_is_worked_on_ends_with_the_work():
+def test_a_lease_lost_during_work_on_its_shard_ends_with_the_work():
     operations = Operations("a", "worker", StillClock())
     told = [operations(sample(kind)) for kind in (ev.LeaseTaken, ev.ShardStarted, ev.LeaseDropped, ev.ShardReleased)]
     assert len({each.trace for each in told}) == 1

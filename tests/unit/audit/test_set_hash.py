@@ -49,11 +49,11 @@ def of(records):
 
 @given(st.lists(RECORD | REAL, max_size=30))
 @settings(max_examples=200, deadline=None)
-def test_it_is_what_the_definition_says(records):
+def test_the_hash_equals_the_written_definition(records):
     assert of(records).value == reference(records)
 
 
-def test_the_definition_has_not_moved():
+def test_the_definition_has_not_changed():
     """Stored segments contain these numbers: a change of the definition needs a new ledger version."""
     assert of([(1, 0)]).hex == reference_hex([(1, 0)]) == "07776f161bd8ea27aa1ec71ce1412c66"
 
@@ -64,7 +64,7 @@ def reference_hex(records):
 
 @given(st.lists(REAL, max_size=20), st.lists(REAL, max_size=20))
 @settings(max_examples=50, deadline=None)
-def test_parts_add_up_and_can_be_taken_away_again(one, other):
+def test_hashes_of_parts_can_be_added_and_subtracted(one, other):
     assert of(one) + of(other) == of(one + other)
     assert of(one + other) - of(other) == of(one)
 
@@ -78,7 +78,7 @@ def test_order_does_not_matter(pair):
 
 @given(st.lists(REAL, min_size=1, max_size=20, unique=True), st.data())
 @settings(max_examples=100, deadline=None)
-def test_one_changed_lost_or_doubled_record_shows(records, data):
+def test_a_changed_lost_or_duplicated_record_changes_the_hash(records, data):
     at = data.draw(st.integers(0, len(records) - 1))
     sequence, sub = records[at]
     whole = of(records)
@@ -86,17 +86,17 @@ def test_one_changed_lost_or_doubled_record_shows(records, data):
         assert of(records[:at] + changed + records[at + 1 :]) != whole
 
 
-def test_nothing_hashes_to_zero_and_nothing_else_does():
+def test_only_the_empty_set_hashes_to_zero():
     assert SetHash.of(pl.Series([], dtype=pl.String), pl.Series([], dtype=pl.UInt32)) == SetHash()
     assert of([(0, 0)]) != SetHash()
 
 
-def test_leading_zeros_and_company_do_not_change_a_record():
+def test_leading_zeros_and_other_records_do_not_change_a_records_share():
     padded = SetHash.of(pl.Series(["007", "123456789012345678901"]), pl.Series([0, 0], dtype=pl.UInt32))
     assert padded == of([(7, 0)]) + of([(123456789012345678901, 0)])
 
 
-def test_hex_reads_back():
+def test_a_hash_reads_back_from_hex():
     value = of([(5, 1)])
     assert SetHash.parse(value.hex) == value
     with pytest.raises(ValueError, match="32 hex digits"):
@@ -104,6 +104,6 @@ def test_hex_reads_back():
 
 
 @pytest.mark.parametrize("sequences", [["12", "1x"], ["", "a"], ["12", None], ["-5", "12"], ["1_0", "1_0"], ["", ""]])
-def test_what_is_no_sequence_number_is_refused(sequences):
+def test_an_invalid_sequence_number_is_refused(sequences):
     with pytest.raises(ValueError, match="sequence number"):
         SetHash.of(pl.Series(sequences, dtype=pl.String), pl.Series([0, 0], dtype=pl.UInt32))

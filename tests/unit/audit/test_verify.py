@@ -1,4 +1,4 @@
-"""Every single deleted, doubled, moved or edited object must be found, with its shard."""
+"""Every deleted, duplicated, moved or edited object must be found, with its shard."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ def objects(kind):
 OBJECTS = [(kind, key) for kind in KINDS for key in objects(kind)]
 
 
-def test_there_are_objects_of_every_kind():
+def test_the_sample_application_has_objects_of_every_kind():
     counts = {kind: sum(1 for each, _ in OBJECTS if each == kind) for kind in KINDS}
     assert counts["data file"] == 10
     assert counts["ledger file"] == 5
@@ -45,7 +45,7 @@ def test_there_are_objects_of_every_kind():
 
 @pytest.mark.parametrize("how", OF_OBJECTS)
 @pytest.mark.parametrize(("kind", "key"), OBJECTS, ids=lambda value: value.split("/")[-1][-48:])
-def test_every_tamper_is_found(kind, key, how):
+def test_every_damaged_object_is_found(kind, key, how):
     report = asyncio.run(report_on(on_object(kind, how, key)))
     assert report.verdict is Verdict.FAILED
     shard = next(shard_id(n) for n in range(2) if shard_id(n) in key)
@@ -67,7 +67,7 @@ UNSEEN = {"ledger row edited, chain sealed again"}
 """Arrival times are only in the ledger, so somebody who can rewrite the whole chain can change them."""
 
 
-def test_a_sound_log_has_no_findings_and_sums_up():
+def test_a_sound_log_has_no_findings_and_correct_totals():
     report = verify(asyncio.run(three_units()))
     assert report.findings == ()
     assert EXIT[report.verdict] == 0
@@ -80,7 +80,7 @@ def test_a_sound_log_has_no_findings_and_sums_up():
 
 @pytest.mark.parametrize("field", ["worker", "created_at", "records", "last", "pipeline", "trigger", "subsequence"])
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_any_field_of_any_manifest(field, which):
+def test_an_edit_of_any_field_of_any_manifest_is_found(field, which):
     async def run():
         sealed = await three_units()
         key = (await keys(sealed.root, f"flights/commits/events/{shard_id(0)}/0"))[which]
@@ -94,7 +94,7 @@ def test_any_field_of_any_manifest(field, which):
     assert any(finding.check is Check.SEAL and finding.shard == shard_id(0) and finding.after for finding in report.findings)
 
 
-def test_an_edit_that_is_sealed_again_breaks_the_next_link():
+def test_an_edit_with_a_new_seal_breaks_the_next_link():
     async def run():
         sealed = await three_units()
         key = (await keys(sealed.root, f"flights/commits/events/{shard_id(0)}/0"))[1]
@@ -106,7 +106,7 @@ def test_an_edit_that_is_sealed_again_breaks_the_next_link():
 
 
 @pytest.mark.parametrize("change", ["lost", "doubled", "other"])
-def test_the_stream_is_the_witness(change):
+def test_a_difference_from_the_stream_is_found(change):
     sealed = asyncio.run(three_units())
     frame = sealed.source.frames[shard_id(0)]
     if change == "lost":
@@ -123,7 +123,7 @@ def test_the_stream_is_the_witness(change):
     assert verify(sealed, Scope(source=False)).findings == ()
 
 
-def test_what_the_stream_dropped_by_age_is_unknown_not_wrong():
+def test_records_the_stream_has_dropped_by_age_are_unknown_and_not_wrong():
     sealed = asyncio.run(three_units())
     sealed.source.frames[shard_id(0)] = sealed.source.frames[shard_id(0)][60:]
     evidence = sealed.evidence()
@@ -135,7 +135,7 @@ def test_what_the_stream_dropped_by_age_is_unknown_not_wrong():
     assert EXIT[report.verdict] == 2
 
 
-def test_a_shard_that_the_stream_forgot_is_unknown():
+def test_a_shard_missing_from_the_stream_is_unknown():
     sealed = asyncio.run(three_units())
     del sealed.source.frames[shard_id(1)]
     (finding,) = verify(sealed).findings
@@ -145,7 +145,7 @@ def test_a_shard_that_the_stream_forgot_is_unknown():
     assert finding.message.endswith(f"({units} units)")
 
 
-def test_a_run_without_leases_leaves_no_damage_behind_where_leases_of_ended_shards_are_tidied_away():
+def test_checkpoints_of_a_run_without_leases_are_not_damage_beside_a_lease_table():
     """`run --once` keeps its checkpoints in the state, and they stay there; a lease table drops a shard once its children are read."""
 
     async def run():
@@ -160,7 +160,7 @@ def test_a_run_without_leases_leaves_no_damage_behind_where_leases_of_ended_shar
     assert asyncio.run(run()).findings == ()
 
 
-def test_a_checkpoint_one_unit_behind_may_be_a_crash():
+def test_a_checkpoint_one_unit_behind_is_unknown_since_it_may_be_a_crash():
     async def run():
         sealed = await three_units()
         key = f"flights/checkpoints/events/{shard_id(0)}.json"
@@ -172,7 +172,7 @@ def test_a_checkpoint_one_unit_behind_may_be_a_crash():
     assert [(finding.check, finding.verdict) for finding in report.findings] == [(Check.CHECKPOINT, Verdict.UNKNOWN)]
 
 
-def test_a_record_that_its_row_does_not_carry():
+def test_a_row_that_does_not_carry_its_record_is_found():
     """The ledger, the manifest and all checksums agree with each other, but the file contains other records."""
 
     async def run():
@@ -200,7 +200,7 @@ def test_a_record_that_its_row_does_not_carry():
     assert "other records" in report.findings[0].message
 
 
-def test_repair_removes_what_was_made_for_units_that_were_sealed_with_other_files_and_nothing_else():
+def test_a_repair_removes_superseded_files_and_nothing_else():
     async def run():
         sealed = await three_units()
         lake = sealed.stores.targets["s3"]
@@ -225,7 +225,7 @@ def test_repair_removes_what_was_made_for_units_that_were_sealed_with_other_file
     ]
 
 
-def test_files_of_a_unit_that_is_being_written_are_no_leftovers():
+def test_files_of_a_unit_in_flight_are_not_leftovers():
     async def run():
         sealed = await three_units()
         key = (await keys(sealed.root, f"flights/commits/events/{shard_id(0)}/0"))[-1]
@@ -242,7 +242,7 @@ def test_files_of_a_unit_that_is_being_written_are_no_leftovers():
     assert report.shards[0].open_unit
 
 
-def test_a_child_that_began_before_its_parent_ended():
+def test_a_child_that_began_before_its_parent_ended_is_found():
     async def run():
         sealed = await three_units()
         from stream.commit.log import CommitLog
@@ -256,7 +256,7 @@ def test_a_child_that_began_before_its_parent_ended():
     assert [(finding.shard, finding.check) for finding in report.findings] == [(shard_id(7), Check.CHAIN)]
 
 
-def test_only_units_in_range_are_read():
+def test_only_units_in_the_range_are_read():
     async def run():
         sealed = await three_units()
         for info in await keys(sealed.stores.targets["s3"], ""):
@@ -284,14 +284,14 @@ async def rewound():
 
 @pytest.mark.parametrize("contents", [True, False])
 @pytest.mark.parametrize("n", [1, 40, 41, 80, 81, 120, 130, 131, 179, 180, 181, 200, 500])
-def test_a_sound_log_is_sound_from_wherever_it_is_looked_at(n, contents):
+def test_a_sound_log_is_sound_from_any_position_on(n, contents):
     sealed = asyncio.run(rewound())
     report = verify(sealed, Scope(after=sequence(0, n), contents=contents, source=False))
     assert {finding.verdict for finding in report.findings} <= {Verdict.OK}
     assert report.shards[1].last == str(sequence(0, 180))
 
 
-def test_nothing_is_read_of_what_lies_before_the_range():
+def test_nothing_before_the_range_is_read():
     async def run():
         sealed = await three_units()
         for first in range(121, 301, 10):
@@ -311,11 +311,11 @@ def test_nothing_is_read_of_what_lies_before_the_range():
     assert report.checked[Check.OBJECTS] <= 5 * 4
 
 
-def strays(sealed, scope):
+def unlisted_files(sealed, scope):
     return sum("no manifest lists this file" in finding.message for finding in verify(sealed, scope).findings)
 
 
-def test_a_file_that_nobody_lists_is_found_in_the_range_only():
+def test_an_unlisted_file_is_found_in_its_range_only():
     async def run():
         sealed = await three_units()
         lake = sealed.stores.targets["s3"]
@@ -324,13 +324,13 @@ def test_a_file_that_nobody_lists_is_found_in_the_range_only():
         return sealed
 
     sealed = asyncio.run(run())
-    assert strays(sealed, Scope(after=sequence(0, 79))) == 1
-    assert strays(sealed, Scope(shard=shard_id(0))) == 1
-    assert strays(sealed, Scope(after=sequence(0, 80))) == 0
-    assert strays(sealed, Scope(shard=shard_id(1))) == 0
+    assert unlisted_files(sealed, Scope(after=sequence(0, 79))) == 1
+    assert unlisted_files(sealed, Scope(shard=shard_id(0))) == 1
+    assert unlisted_files(sealed, Scope(after=sequence(0, 80))) == 0
+    assert unlisted_files(sealed, Scope(shard=shard_id(1))) == 0
 
 
-def test_a_stream_that_cannot_be_read_is_unknown():
+def test_an_unreadable_stream_is_unknown():
     sealed = asyncio.run(three_units())
 
     async def refuse(shard, after, start, until=None):
@@ -343,7 +343,7 @@ def test_a_stream_that_cannot_be_read_is_unknown():
 
 
 @pytest.mark.parametrize("contents", [True, False])
-def test_units_are_looked_for_where_the_sink_was_when_they_were_sealed(contents):
+def test_units_are_checked_where_the_sink_was_when_they_were_sealed(contents):
     async def run(tamper):
         sealed = await three_units()
         sealed.move("memory:elsewhere")
@@ -359,7 +359,7 @@ def test_units_are_looked_for_where_the_sink_was_when_they_were_sealed(contents)
     assert finding.object.startswith("memory:lake/")
 
 
-def test_files_that_were_moved_together_with_the_sink_are_found_there():
+def test_files_moved_together_with_the_sink_are_found_at_the_new_place():
     async def run():
         sealed = await three_units()
         sealed.move("memory:elsewhere")
@@ -375,7 +375,7 @@ def test_a_new_application_is_sound():
     assert verify(asyncio.run(Sealed.open())).findings == ()
 
 
-class AtWork:
+class RunningApplication:
     """Evidence about a running application: whenever the chain of the first shard has been read, another unit is sealed."""
 
     def __init__(self, sealed):
@@ -398,9 +398,9 @@ class AtWork:
 
 
 @pytest.mark.parametrize("contents", [True, False])
-def test_an_application_that_goes_on_meanwhile_is_sound(contents):
+def test_an_application_that_continues_during_the_audit_is_sound(contents):
     async def run():
-        evidence = AtWork(await three_units())
+        evidence = RunningApplication(await three_units())
         shards = evidence.shards
 
         async def listed():

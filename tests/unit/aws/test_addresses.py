@@ -29,7 +29,7 @@ def dead():
 
 @pytest.fixture
 def refusing():
-    """An address where nobody listens."""
+    """An address that refuses connections."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield address(*bound.getsockname())
@@ -37,7 +37,7 @@ def refusing():
 
 @pytest.fixture
 def names(monkeypatch):
-    """What DNS says of each name."""
+    """The addresses that DNS returns for each name."""
     known = {}
     genuine = socket.getaddrinfo
 
@@ -69,7 +69,7 @@ async def alive(body):
         await server.wait_closed()
 
 
-def test_the_dead_address_of_a_host_does_not_keep_calls_from_the_others(names, dead, refusing):
+def test_a_dead_address_of_a_host_does_not_prevent_calls_to_the_others(names, dead, refusing):
     async def body(living):
         names["kinesis.example"] = [dead, refusing, living]
         async with open_wire("http://kinesis.example/", Patience(connect=10.0, total=20.0)) as wire:
@@ -78,7 +78,7 @@ def test_the_dead_address_of_a_host_does_not_keep_calls_from_the_others(names, d
     assert asyncio.run(alive(body))[:2] == (200, b"{}")
 
 
-def test_a_refusal_is_not_waited_for(names, refusing):
+def test_a_refused_connection_is_not_waited_for(names, refusing):
     async def body(living):
         names["kinesis.example"] = [refusing] * 20 + [living]
         begun = asyncio.get_running_loop().time()
@@ -88,13 +88,13 @@ def test_a_refusal_is_not_waited_for(names, refusing):
     assert asyncio.run(alive(body)) < 20 * 0.25
 
 
-def test_nobody_there_is_told_once_for_all_addresses(names, refusing):
+def test_if_no_address_answers_the_error_is_reported_once(names, refusing):
     names["kinesis.example"] = [refusing, refusing]
     with pytest.raises(OSError, match=r"^[^;]*[Cc]onnect[^;]*$"):
         asyncio.run(reach("kinesis.example", 1))
 
 
-def test_what_is_being_tried_is_given_up_with_the_call(names, dead):
+def test_pending_attempts_are_cancelled_with_the_call(names, dead):
     names["kinesis.example"] = [dead, dead]
 
     async def body():
@@ -108,13 +108,13 @@ def test_what_is_being_tried_is_given_up_with_the_call(names, dead):
     asyncio.run(body())
 
 
-def test_an_address_is_not_looked_up_as_a_name():
+def test_a_numeric_address_is_not_resolved():
     assert written("127.0.0.1", 5) == [address("127.0.0.1", 5)]
     assert written("::1", 5) == [address("::1", 5, socket.AF_INET6)]
     assert written("localhost", 5) == []
 
 
-def test_families_take_turns():
+def test_address_families_alternate():
     six, four = [address(f"::{n}", 1, socket.AF_INET6) for n in range(3)], [address(f"127.0.0.{n}", 1) for n in range(2)]
     assert alternating([*six, *four]) == [six[0], four[0], six[1], four[1], six[2]]
     assert alternating([]) == []

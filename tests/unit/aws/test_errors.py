@@ -29,7 +29,7 @@ CALL = Call("kinesis:GetRecords", "stream flights", "region eu-west-1, endpoint 
         ("KMSAccessDeniedException", 400, Kind.ENCRYPTION),
     ],
 )
-def test_codes_are_sorted_by_what_must_happen(code: str, status: int, kind: Kind) -> None:
+def test_error_codes_are_classified_by_what_must_happen(code: str, status: int, kind: Kind) -> None:
     assert classify(code, status) is kind
 
 
@@ -43,7 +43,7 @@ def test_codes_are_sorted_by_what_must_happen(code: str, status: int, kind: Kind
         ("ValidationException", "correct the configuration"),
     ],
 )
-def test_a_final_error_names_action_resource_place_and_remedy(code: str, words: str) -> None:
+def test_a_fatal_error_names_action_resource_endpoint_and_remedy(code: str, words: str) -> None:
     error = explain(CALL, code, "no", 400)
     assert isinstance(error, AwsFatal)
     assert error.code == code
@@ -51,13 +51,13 @@ def test_a_final_error_names_action_resource_place_and_remedy(code: str, words: 
         assert part in str(error)
 
 
-def test_an_answer_of_somebody_else_than_aws_is_told_as_one() -> None:
+def test_an_answer_that_is_not_from_aws_is_reported_as_such() -> None:
     error = explain(CALL, "Unknown", "<html>Sign in first</html>", 403)
     assert isinstance(error, AwsFatal)
     assert "HTTP status 403: <html>Sign in first</html>. Remedy: this is no answer of AWS: check the endpoint, and proxies" in str(error)
 
 
-def test_throttling_is_told_from_other_failures() -> None:
+def test_throttling_is_distinguished_from_other_failures() -> None:
     throttled, failed = explain(CALL, "LimitExceededException", ""), explain(CALL, "InternalFailure", "")
     assert isinstance(throttled, AwsRetryable)
     assert isinstance(failed, AwsRetryable)
@@ -80,6 +80,6 @@ def test_errors_of_botocore_and_aiohttp_are_translated() -> None:
         assert "had no answer" in str(translated)
 
 
-def test_a_defect_is_not_mistaken_for_an_answer() -> None:
+def test_an_unexpected_error_is_not_mistaken_for_an_answer() -> None:
     with pytest.raises(TypeError, match="KeyError"):
         translate(CALL, KeyError("x"))

@@ -27,7 +27,7 @@ class Response:
         ({":message-type": "error", ":error-code": "InternalError", ":error-message": "what happened"}, b"", AwsRetryable),
     ],
 )
-def test_an_error_in_the_middle_says_what_happened(headers, payload, kind):
+def test_an_error_inside_a_subscription_is_reported(headers, payload, kind):
     async def body():
         call = Call("kinesis:SubscribeToShard", "stream s", "here")
         subscription = Subscription(call, cast("Any", Response(frame(headers, payload))))

@@ -30,7 +30,7 @@ def claims(**changes):
 
 
 @pytest.mark.parametrize("audience", ["sts.amazonaws.com", ["sts.amazonaws.com", "other"]])
-def test_a_token_is_read(audience):
+def test_the_claims_of_a_token_are_read(audience):
     read = read_claims(token(aud=audience, sub=SUBJECT, iss="https://issuer", exp=NOW.timestamp()) + "\n")
     assert read.audiences[0] == "sts.amazonaws.com"
     assert (read.subject, read.issuer, read.expires) == (SUBJECT, "https://issuer", NOW)
@@ -39,7 +39,7 @@ def test_a_token_is_read(audience):
 @pytest.mark.parametrize(
     "text", ["", "a.b", "a.b.c", token(), token(aud="a", sub="b", iss="c"), token(aud="a", sub="b", iss="c", exp="x"), "a.W10.c"]
 )
-def test_what_is_no_token_is_refused_without_being_shown(text):
+def test_text_that_is_not_a_token_is_refused_without_being_shown(text):
     with pytest.raises(DefinitionError, match="no JSON Web Token") as caught:
         read_claims(text)
     assert not text or text not in str(caught.value)
@@ -53,7 +53,7 @@ def test_any_text_is_read_or_refused(text):
         return
 
 
-def test_a_good_token_has_no_problem():
+def test_a_valid_token_has_no_problem():
     assert judge_claims(claims(), "sts.amazonaws.com", SUBJECT, NOW) == []
     assert judge_claims(claims(), "sts.amazonaws.com", None, NOW) == []
 
@@ -67,7 +67,7 @@ def test_a_good_token_has_no_problem():
         ({"expires": NOW + timedelta(seconds=90)}, "expires in 90 s", False),
     ],
 )
-def test_what_is_wrong_with_a_token(changes, says, fatal):
+def test_each_problem_of_a_token_is_reported_with_a_remedy(changes, says, fatal):
     (problem,) = judge_claims(claims(**changes), "sts.amazonaws.com", SUBJECT, NOW)
     assert says in problem.what
     assert problem.remedy
@@ -83,7 +83,7 @@ def test_what_is_wrong_with_a_token(changes, says, fatal):
         ("arn:aws:iam::111122223333:root", None),
     ],
 )
-def test_the_role_in_an_arn(arn, role):
+def test_the_role_is_read_from_an_arn(arn, role):
     assert role_of(arn) == role
 
 
@@ -101,13 +101,13 @@ def test_the_expected_role_has_no_problem(expected):
         ("arn:aws:iam::111122223333:user/me", "flights-worker", "user/me, not the role"),
     ],
 )
-def test_the_wrong_caller(arn, expected, says):
+def test_an_unexpected_caller_is_reported_with_a_remedy(arn, expected, says):
     (problem,) = judge_caller(Caller(arn, "111122223333", None), expected)
     assert says in problem.what
     assert problem.remedy
 
 
-def test_the_clock_of_the_far_side():
+def test_the_clock_of_the_server_is_read_from_its_answer():
     answer = {"ResponseMetadata": {"HTTPHeaders": {"date": "Sun, 22 Nov 2026 12:00:00 GMT"}}}
     assert server_time(answer) == NOW
     assert skew_of(answer, NOW + timedelta(seconds=70)) == timedelta(seconds=70)

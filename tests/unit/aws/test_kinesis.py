@@ -23,7 +23,7 @@ records = st.tuples(
 
 
 @given(st.lists(records, max_size=20))
-def test_columns_are_what_the_service_sent(items: list[tuple[int, bytes, str, int]]) -> None:
+def test_columns_hold_what_the_service_sent(items: list[tuple[int, bytes, str, int]]) -> None:
     body = {
         "Records": [
             {
@@ -54,11 +54,11 @@ def test_the_end_of_a_shard_names_its_children() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"Records":[{}]}', b'{"Records":[{"SequenceNumber":"1","Data":"*"}]}'])
-def test_another_answer_is_refused(body: bytes) -> None:
+def test_an_undocumented_answer_is_refused(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         parse_get_records(body)
 
 
-def test_streams_are_named_by_name_or_arn() -> None:
+def test_a_stream_is_given_by_name_or_arn() -> None:
     assert stream_name("flights") == "flights"
     assert stream_name("arn:aws:kinesis:eu-west-1:123456789012:stream/flights") == "flights"

@@ -89,11 +89,11 @@ def test_both_readers_give_the_same_page_or_refuse_together(body: bytes) -> None
     assert (quick.next_iterator, quick.behind_ms, quick.children) == (sure.next_iterator, sure.behind_ms, sure.children)
     assert_frame_equal(quick.frame, sure.frame)
     assert quick.frame.schema == RECORD_SCHEMA
-    assert quick.seen is None or quick.seen == looked(sure.frame)
+    assert quick.seen is None or quick.seen == seen_by_python(sure.frame)
 
 
-def looked(frame: pl.DataFrame) -> Seen:
-    """What one sees who looks at every record."""
+def seen_by_python(frame: pl.DataFrame) -> Seen:
+    """The content of a page, read record by record."""
     texts, payloads = frame["_sequence"].to_list(), frame["_data"].to_list()
     rising = len({len(text.encode()) for text in texts}) < 2 and all(one.encode() < two.encode() for one, two in pairwise(texts))
     return Seen(rising, sum(payload.startswith(MAGIC) for payload in payloads), sum(map(len, payloads)))
@@ -105,7 +105,7 @@ PAYLOADS = [b"", MAGIC[:3], MAGIC, MAGIC + b"and what belongs to it", b"plain", 
 
 @given(st.lists(st.tuples(st.sampled_from(NUMBERS), st.sampled_from(PAYLOADS)), min_size=1, max_size=6))
 @example([(number, b"plain") for number in NUMBERS[5:]])
-def test_what_the_kernel_sees_on_its_way_is_so(records: list[tuple[str, bytes]]) -> None:
+def test_the_kernels_statistics_of_a_page_are_correct(records: list[tuple[str, bytes]]) -> None:
     entries = [
         {"SequenceNumber": number, "ApproximateArrivalTimestamp": 1.5, "Data": base64.b64encode(data).decode(), "PartitionKey": "k"}
         for number, data in records
@@ -114,10 +114,10 @@ def test_what_the_kernel_sees_on_its_way_is_so(records: list[tuple[str, bytes]])
     page = parse_get_records(json.dumps({"Records": entries}).encode())
 
     assert (page.seen is None) == (native.KERNEL is None)
-    assert page.seen is None or page.seen == looked(page.frame)
+    assert page.seen is None or page.seen == seen_by_python(page.frame)
 
 
-def test_an_event_of_a_subscription_is_read_likewise() -> None:
+def test_an_event_of_a_subscription_is_read_the_same_way() -> None:
     record = '{"SequenceNumber":"7","ApproximateArrivalTimestamp":1795000000.25,"Data":"Zm9v","PartitionKey":"k"}'
     body = f'{{"Records":[{record}],"ContinuationSequenceNumber":"8","MillisBehindLatest":5}}'.encode()
 
@@ -136,7 +136,7 @@ def test_a_record_of_ten_mebibytes_is_read_whole() -> None:
     assert page.frame["_data"].to_list() == [data]
 
 
-def test_the_kernel_reads_what_the_service_writes() -> None:
+def test_the_kernel_reads_the_number_format_of_the_service() -> None:
     record = (
         b'{"SequenceNumber":"7","ApproximateArrivalTimestamp":1.441215410867E9,"Data":"Zm9v","PartitionKey":"k","EncryptionType":"KMS"}'
     )
@@ -145,7 +145,7 @@ def test_the_kernel_reads_what_the_service_writes() -> None:
     assert native.KERNEL is None or native.KERNEL.page(body)[2] == 9
 
 
-def test_payloads_lie_in_pieces_of_one_size_but_for_the_last_and_for_those_that_are_larger() -> None:
+def test_payload_buffers_have_one_size_except_the_last_and_larger_records() -> None:
     sizes = [1000] * 5000 + [3 * 2**20] + [1000] * 10
     datas = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
     records = [

@@ -64,7 +64,7 @@ def test_a_batch_is_one_signed_transaction(monkeypatch):
         (Database("dev", cluster="main", secret_arn="arn:x"), {"Database": "dev", "ClusterIdentifier": "main", "SecretArn": "arn:x"}),
     ],
 )
-def test_a_database_is_named_as_it_logs_in(monkeypatch, database, fields):
+def test_each_kind_of_database_is_addressed_by_its_own_fields(monkeypatch, database, fields):
     _, seen = ask(monkeypatch, [(200, {"Id": "abc"})], lambda client: client.execute("SELECT 1", "token"), database)
     assert seen[0][1] == {**fields, "Sql": "SELECT 1", "ClientToken": "token"}
 
@@ -104,12 +104,12 @@ def test_a_result_is_read_to_its_end(monkeypatch):
         (200, {"Nonsense": 1}, AwsRetryable, "not as documented"),
     ],
 )
-def test_refusals_are_sorted_by_what_must_happen(monkeypatch, status, body, kind, words):
+def test_refusals_are_classified_by_what_must_happen(monkeypatch, status, body, kind, words):
     with pytest.raises(kind, match=words):
         ask(monkeypatch, [(status, body)], lambda client: client.execute("SELECT 1", "token"))
 
 
-def test_no_answer_is_an_unknown_outcome(monkeypatch):
+def test_a_call_without_an_answer_has_an_unknown_outcome(monkeypatch):
     async def calls(client):
         client._url = "http://127.0.0.1:9/"
         await client.execute("SELECT 1", "token")

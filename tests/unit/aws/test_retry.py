@@ -19,23 +19,23 @@ def test_the_ceiling_doubles_until_the_cap() -> None:
     assert steps == [Wait(0.1), Wait(0.2), Wait(0.4), Wait(0.8), Wait(1.0), Wait(1.0)]
 
 
-def test_the_dice_scale_the_pause() -> None:
+def test_the_random_number_scales_the_pause() -> None:
     assert decide(Retryable("x"), 3, 0.0) == Wait(0.0)
     assert decide(Retryable("x"), 3, 0.5) == Wait(0.2)
 
 
-def test_a_pause_that_was_asked_for_is_not_shortened() -> None:
+def test_a_requested_pause_is_not_shortened() -> None:
     assert decide(Retryable("x", retry_after=7.0), 1, 0.0) == Wait(7.0)
     assert decide(Retryable("x", retry_after=0.01), 7, 1.0) == Wait(6.4)
 
 
-def test_attempts_are_limited_only_where_the_policy_says_so() -> None:
+def test_attempts_are_limited_only_by_the_policy() -> None:
     policy = Policy(attempts=3)
     assert isinstance(decide(Retryable("x"), 2, 0.5, policy), Wait)
     assert decide(Retryable("x"), 3, 0.5, policy) == GiveUp()
     assert isinstance(decide(Retryable("x"), 10**6, 0.5, FOR_EVER), Wait)
 
 
-def test_only_retryable_errors_are_worth_another_call() -> None:
+def test_only_retryable_errors_are_repeated() -> None:
     for error in (Fatal("x"), Halted("x"), ValueError("x")):
         assert decide(error, 1, 0.5) == GiveUp()

@@ -42,12 +42,12 @@ def test_the_region_comes_from_argument_environment_or_profile(monkeypatch: pyte
     assert AwsSession(region="eu-west-2").region == "eu-west-2"
 
 
-def test_a_profile_that_is_missing_is_a_definition_error() -> None:
+def test_a_missing_profile_is_a_definition_error() -> None:
     with pytest.raises(DefinitionError, match=r"\(nobody\)"):
         assert AwsSession(profile="nobody").region
 
 
-def test_endpoints_are_overridden_for_one_service_or_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endpoints_can_be_overridden_for_one_service_or_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert AwsSession(region="eu-west-1").endpoint_override("s3") is None
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:2")
@@ -84,7 +84,9 @@ def test_endpoints_follow_the_partition(region: str, url: str) -> None:
         ("eu-west-1", "DUALSTACK", "https://s3.dualstack.eu-west-1.amazonaws.com"),
     ],
 )
-def test_s3_is_where_partition_fips_and_dual_stack_say(region: str, asked: str, url: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_s3_endpoint_follows_partition_fips_and_dual_stack(
+    region: str, asked: str, url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if asked:
         monkeypatch.setenv(f"AWS_USE_{asked}_ENDPOINT", "true")
     session = AwsSession(region=region)
@@ -96,7 +98,7 @@ def test_s3_is_where_partition_fips_and_dual_stack_say(region: str, asked: str, 
     assert session.unusual_endpoint("s3") == "http://127.0.0.1:1"
 
 
-def test_credentials_come_from_the_profile_and_do_not_show(tmp_path: Path) -> None:
+def test_credentials_come_from_the_profile_and_are_not_shown(tmp_path: Path) -> None:
     (tmp_path / "credentials").write_text(f"[default]\naws_access_key_id = AKIA1234\naws_secret_access_key = {SHOWN_NEVER}\n")
     found = asyncio.run(AwsSession(region="eu-west-1").credentials())
     assert (found.access_key, found.secret_key, found.token) == ("AKIA1234", SHOWN_NEVER, None)
@@ -104,6 +106,6 @@ def test_credentials_come_from_the_profile_and_do_not_show(tmp_path: Path) -> No
     assert SHOWN_NEVER not in f"{found}"
 
 
-def test_no_credentials_is_fatal_and_says_where_it_looked() -> None:
+def test_missing_credentials_are_fatal_and_the_error_says_where_it_looked() -> None:
     with pytest.raises(AwsFatal, match="web identity"):
         asyncio.run(AwsSession(region="eu-west-1").credentials())

@@ -23,7 +23,7 @@ from stream.aws.signing import Signer
     ],
 )
 @pytest.mark.parametrize("token", [None, "a/session+token=="])
-def test_a_call_is_signed_as_botocore_signs_it(url, token, version):
+def test_a_call_is_signed_as_by_botocore(url, token, version):
     body, target = b'{"TableName":"t"}', "DynamoDB_20120810.GetItem"
     request = AWSRequest("POST", url, {"Content-Type": f"application/x-amz-json-{version}", "X-Amz-Target": target}, body)
     SigV4Auth(BotocoreCredentials("AKID", "secret", token), "dynamodb", "eu-west-1").add_auth(request)

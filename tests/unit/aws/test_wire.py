@@ -1,4 +1,4 @@
-"""HTTP as a server of the worst kind speaks it: in pieces, too short, too late, not at all."""
+"""HTTP of a bad server: in pieces, too short, too late, not at all."""
 
 import asyncio
 import ssl
@@ -26,7 +26,7 @@ CHUNKED = b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;
 
 @asynccontextmanager
 async def server(*answers, kept=20.0, tls=None):
-    """Gives the n-th request the n-th answer, whatever connection it comes on; None: closes. ``seen`` holds connection and request."""
+    """Answers the n-th request with the n-th answer, on any connection; None closes it. ``seen`` holds connection and request."""
     seen, waiting, connections = [], list(answers), []
 
     async def serve(reader, writer):
@@ -63,7 +63,7 @@ def run(body):
     asyncio.run(asyncio.wait_for(body(), 30))
 
 
-def test_calls_one_after_the_other_use_one_connection_and_arrive_whole():
+def test_consecutive_calls_use_one_connection_and_arrive_whole():
     async def body():
         async with server(OK, CHUNKED, OK) as (wire, seen, _):
             assert (await wire.post(HEADERS, b"one"))[:2] == (200, b"{}")
@@ -75,8 +75,8 @@ def test_calls_one_after_the_other_use_one_connection_and_arrive_whole():
     run(body)
 
 
-def test_behind_a_call_without_an_answer_no_idle_connection_is_trusted():
-    """What forgot one connection, such as a gateway that was replaced, forgot the others too; each would cost a whole timeout."""
+def test_after_a_call_without_an_answer_idle_connections_are_not_used():
+    """A gateway that was replaced has lost all connections, and each of them would cost a whole timeout."""
 
     async def body():
         async with server(OK, OK, OK, [], OK) as (wire, _, connections):
@@ -90,7 +90,7 @@ def test_behind_a_call_without_an_answer_no_idle_connection_is_trusted():
     run(body)
 
 
-def test_an_idle_connection_lets_go_of_its_last_answer():
+def test_an_idle_connection_releases_the_memory_of_its_last_answer():
     async def body():
         long = b"x" * 2**20
         async with server(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(long), long)) as (wire, _, _):
@@ -120,7 +120,7 @@ def certified(folder):
 
 
 @pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def test_answers_of_any_length_come_whole_over_tls_too(runner, tmp_path, monkeypatch):
+def test_answers_of_any_length_arrive_whole_over_tls(runner, tmp_path, monkeypatch):
     tls = certified(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "c.pem"))
     bodies = [bytes([number]) * size for number, size in enumerate((0, 2, 16_300, 16_384, 65_536, 65_537, 1_000_000, 6_000_000, 3))]
@@ -136,7 +136,7 @@ def test_answers_of_any_length_come_whole_over_tls_too(runner, tmp_path, monkeyp
     runner(asyncio.wait_for(body(), 60))
 
 
-def test_calls_side_by_side_get_their_own_answers():
+def test_concurrent_calls_get_their_own_answers():
     async def body():
         answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" for _ in range(20)]
         async with server(*answers) as (wire, seen, connections):
@@ -152,7 +152,7 @@ def test_calls_side_by_side_get_their_own_answers():
     [None, OK[:-1], [OK[:20], b""], b"SMTP ready\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n{}", b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"],
     ids=["closed", "short", "half a head", "no HTTP", "no length", "odd length"],
 )
-def test_an_answer_that_is_none_is_an_error_and_its_connection_is_not_used_again(answer):
+def test_a_malformed_answer_is_an_error_and_its_connection_is_not_used_again(answer):
     async def body():
         async with server(answer, OK) as (wire, seen, _):
             with pytest.raises((OSError, TimeoutError)):
@@ -163,7 +163,7 @@ def test_an_answer_that_is_none_is_an_error_and_its_connection_is_not_used_again
     run(body)
 
 
-def test_what_comes_too_late_is_not_taken_for_the_next_answer():
+def test_a_late_answer_is_not_taken_for_the_next_one():
     async def body():
         late = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate"
         async with server([], OK) as (wire, _, connections):
@@ -177,7 +177,7 @@ def test_what_comes_too_late_is_not_taken_for_the_next_answer():
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nConnection: close\r\n", b"HTTP/1.0 200 OK\r\n"])
-def test_a_connection_that_the_far_side_ends_is_not_used_again(head):
+def test_a_connection_the_server_closes_is_not_used_again(head):
     async def body():
         async with server(head + b"Content-Length: 2\r\n\r\n{}", OK) as (wire, seen, _):
             assert (await wire.post(HEADERS, b""))[:2] == (200, b"{}")
@@ -187,7 +187,7 @@ def test_a_connection_that_the_far_side_ends_is_not_used_again(head):
     run(body)
 
 
-def test_a_long_answer_in_pieces_with_pauses_comes_whole_and_its_headers_are_there():
+def test_a_long_answer_in_pieces_arrives_whole_with_its_headers():
     async def body():
         large = bytes(range(256)) * 4096
         head = b"HTTP/1.1 500 Bad\r\nX-Amzn-ErrorType: Broken\r\nContent-Length: %d\r\n\r\n" % len(large)
@@ -200,7 +200,7 @@ def test_a_long_answer_in_pieces_with_pauses_comes_whole_and_its_headers_are_the
     run(body)
 
 
-def test_an_answer_in_chunks_that_does_not_end_is_given_up(monkeypatch):
+def test_an_endless_chunked_answer_is_given_up(monkeypatch):
     monkeypatch.setattr("stream.aws.wire.MAX_BYTES", 100_000)
     monkeypatch.setattr("stream.aws.wire._HEAD_BYTES", 1_000)
     chunk = b"1000\r\n" + b"x" * 4096 + b"\r\n"
@@ -213,7 +213,7 @@ def test_an_answer_in_chunks_that_does_not_end_is_given_up(monkeypatch):
     run(body)
 
 
-def test_silence_ends_a_call_before_its_time_is_over():
+def test_silence_ends_a_call_before_its_total_time_is_over():
     async def body():
         async with server([OK[:-1], b""], OK) as (wire, *_):
             with pytest.raises(TimeoutError, match=r"not a byte for 0\.3 s"):
@@ -222,7 +222,7 @@ def test_silence_ends_a_call_before_its_time_is_over():
     run(body)
 
 
-def test_a_connection_that_was_closed_while_idle_is_not_used_again():
+def test_a_connection_closed_while_idle_is_not_used_again():
     async def body():
         async with server(OK, OK) as (wire, seen, connections):
             await wire.post(HEADERS, b"")
@@ -235,7 +235,7 @@ def test_a_connection_that_was_closed_while_idle_is_not_used_again():
     run(body)
 
 
-def test_connections_that_a_rush_needed_are_closed_when_nobody_needs_them():
+def test_surplus_idle_connections_are_closed():
     async def body():
         async with server(OK, OK, OK, OK, kept=0.02) as (wire, seen, connections):
             await asyncio.gather(wire.post(HEADERS, b"a"), wire.post(HEADERS, b"b"))
@@ -251,7 +251,7 @@ def test_connections_that_a_rush_needed_are_closed_when_nobody_needs_them():
     run(body)
 
 
-def test_nobody_there_is_an_error_of_the_connection():
+def test_an_unreachable_server_is_a_connection_error():
     async def body():
         async with open_wire("http://127.0.0.1:1/", Patience(connect=1.0, total=2.0)) as wire:
             with pytest.raises(OSError, match="Connect"):
@@ -262,7 +262,7 @@ def test_nobody_there_is_an_error_of_the_connection():
 
 @pytest.mark.parametrize("whole", [OK, CHUNKED, b"HTTP/1.1 100 Continue\r\n\r\n" + OK], ids=["length", "chunks", "continue first"])
 @given(st.data())
-def test_an_answer_is_whole_when_all_of_it_is_there_however_it_came(whole, data):
+def test_an_answer_is_complete_when_all_of_it_has_arrived_in_whatever_pieces(whole, data):
     came, at = bytearray(), 0
     while at < len(whole):
         missing = parse(came, len(came))
@@ -276,7 +276,7 @@ def test_an_answer_is_whole_when_all_of_it_is_there_however_it_came(whole, data)
 
 
 @given(st.binary(max_size=200))
-def test_whatever_comes_is_an_answer_an_error_or_incomplete(noise):
+def test_any_bytes_are_an_answer_an_error_or_incomplete(noise):
     for head in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"):
         try:
             parse(bytearray(head + noise), len(head + noise))

@@ -25,7 +25,7 @@ def run(folder, *arguments):
     return CliRunner().invoke(app, words, env={"COLUMNS": "200"})
 
 
-def test_a_sound_log(folder):
+def test_verify_reports_a_sound_log(folder):
     result = run(folder, "audit", "verify", "FILE", "--no-source")
     assert result.exit_code == 0, result.output
     assert "All 170 records are accounted for, once." in result.stdout
@@ -45,7 +45,7 @@ def test_a_proof_about_nothing_does_not_read_like_one(folder):
     assert "Nothing has been committed yet by application" in empty.stdout
 
 
-def test_of_a_range_only_what_was_looked_at_counts_as_proven(folder):
+def test_with_a_range_only_what_was_checked_counts_as_proven(folder):
     listed = json.loads(run(folder, "audit", "verify", "FILE", "--no-source", "--json").stdout)
     assert (listed["in_scope"], sum(shard["records"] for shard in listed["shards"])) == (170, 170)
     ends = sorted(int(shard["last"]) for shard in listed["shards"])
@@ -61,7 +61,7 @@ def test_of_a_range_only_what_was_looked_at_counts_as_proven(folder):
     assert "--to 7 must be after --from 7" in wrong.stderr
 
 
-def test_a_finding_is_named_and_gives_exit_code_one(folder):
+def test_a_finding_is_named_and_exits_with_1(folder):
     victim = next((folder / "lake").rglob("*.parquet"))
     victim.write_bytes(victim.read_bytes()[:-1] + b"x")
     result = run(folder, "audit", "verify", "FILE", "--no-source", "--json")
@@ -72,7 +72,7 @@ def test_a_finding_is_named_and_gives_exit_code_one(folder):
     assert run(folder, "audit", "verify", "FILE", "--no-source", "--names-only").exit_code == 0
 
 
-def test_repair(folder):
+def test_repair_removes_leftovers(folder):
     listed = next((folder / "lake").rglob("*.parquet"))
     manifest = max((folder / "state/flights/commits/events" / shard_id(0)).glob("0*.json"))
     leftover = listed.with_name(another(listed.name))
@@ -86,13 +86,13 @@ def test_repair(folder):
     assert listed.exists()
 
 
-def test_ls(folder):
+def test_ls_lists_the_chains(folder):
     result = run(folder, "audit", "ls", "FILE", "--json")
     assert [(each["units"], each["records"]) for each in json.loads(result.stdout)] == [(3, 120), (2, 50)]
     assert "ended" in run(folder, "audit", "ls", "FILE").stdout
 
 
-def test_trace_and_back(folder):
+def test_trace_finds_a_record_and_its_row_leads_back(folder):
     result = run(folder, "trace", "FILE", str(sequence(0, 44)), "--json")
     assert result.exit_code == 0
     (fate,) = json.loads(result.stdout)
@@ -105,7 +105,7 @@ def test_trace_and_back(folder):
     assert "filtered" in shown
 
 
-def test_trace_by_a_value(folder):
+def test_trace_finds_records_by_a_value(folder):
     found = json.loads(run(folder, "trace", "FILE", "message", "n=44", "--json").stdout)
     assert [fate["shard"] for fate in found] == [shard_id(1), shard_id(0)]
     assert json.loads(run(folder, "trace", "FILE", "n=44", "--json").stdout) == found
@@ -116,7 +116,7 @@ def test_trace_by_a_value(folder):
     assert run(folder, "trace", "FILE", "message", "44").exit_code == 2
 
 
-def test_what_cannot_be_found_or_is_wrong(folder):
+def test_searches_that_find_nothing_exit_with_1_and_invalid_ones_with_2(folder):
     assert run(folder, "trace", "FILE", "7").exit_code == 1
     assert run(folder, "trace", "FILE", "seven").exit_code == 2
     elsewhere = run(folder, "trace", "FILE", f"others/{shard_id(0)}:7")
@@ -129,7 +129,7 @@ def test_what_cannot_be_found_or_is_wrong(folder):
     assert run(folder, "audit", "verify", "FILE").exit_code == 2
 
 
-def test_a_row_that_no_unit_lists_is_said_to_be_that(folder):
+def test_a_row_that_no_unit_lists_is_reported_as_such(folder):
     name = f"{shard_id(0)}-0-{sequence(0, 40)}.0.{'0' * 16}.parquet"
     result = run(folder, "trace", "FILE", "--object", name, "--row", "3")
     assert result.exit_code == 1, result.output
@@ -158,7 +158,7 @@ def collector():
 
 
 @pytest.mark.parametrize(("status", "code", "says"), [(200, 0, "215 spans accepted\n"), (400, 1, "0 spans accepted, 215 refused\n")])
-def test_an_export_of_which_something_was_refused_is_no_success(folder, collector, status, code, says):
+def test_an_export_with_refused_spans_exits_with_1(folder, collector, status, code, says):
     collector.status = status
     done = run(folder, "audit", "export", "FILE", "--endpoint", f"http://127.0.0.1:{collector.server_port}")
     assert (done.exit_code, done.stdout) == (code, f"5 units exported, {says}")
@@ -171,7 +171,7 @@ def test_an_export_of_which_something_was_refused_is_no_success(folder, collecto
         (["--endpoint", "http://127.0.0.1:9", "--shard", "shardId-4711"], "--shard shardId-4711: the log has no such shard"),
     ],
 )
-def test_an_export_of_nothing_or_to_nowhere_is_refused(folder, options, says):
+def test_an_export_without_endpoint_or_units_is_refused(folder, options, says):
     done = run(folder, "audit", "export", "FILE", *options)
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {says}")

@@ -34,13 +34,13 @@ def run(tmp_path):
     return invoke
 
 
-def test_a_good_file(run):
+def test_a_valid_file_is_summarised_in_one_line(run):
     result = run("good.yaml")
     assert result.exit_code == 0
     assert result.stdout.endswith("good.yaml: ok, flights: flights, 0 stages, 1 sink\n")
 
 
-def test_a_bad_file_gives_one_plain_line_per_finding(run):
+def test_an_invalid_file_gives_one_plain_line_per_finding(run):
     result = run("bad.yaml")
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
@@ -53,16 +53,16 @@ def test_a_bad_file_gives_one_plain_line_per_finding(run):
     assert "\x1b" not in result.stdout
 
 
-def test_one_bad_file_among_good_ones_fails(run):
+def test_one_invalid_file_among_valid_ones_fails(run):
     assert run("good.yaml", "bad.yaml").exit_code == 1
 
 
-def test_a_file_that_is_not_there_is_wrong_usage(run):
+def test_a_missing_file_is_a_usage_error(run):
     assert run("none.yaml").exit_code == 2
     assert run().exit_code == 2
 
 
-def test_json(run):
+def test_json_holds_every_finding(run):
     result = run("good.yaml", "bad.yaml", "--json", "--resolved")
     assert result.exit_code == 1
     answer = json.loads(result.stdout)
@@ -73,7 +73,7 @@ def test_json(run):
     assert set(answer["files"][1]["findings"][0]) == {"file", "line", "column", "severity", "code", "message", "hint"}
 
 
-def test_no_secret_is_printed_whatever_is_asked_for(run, tmp_path):
+def test_no_option_prints_a_secret(run, tmp_path):
     (tmp_path / "key").write_text("hidden-value")
     stages = "stages:\n  - mask: {columns: [carrier], method: keyed_hash, key: {env: STREAM_KEY}}\n"
     stages += "  - mask: {columns: [carrier], method: keyed_hash, key: {file: key}}\n"

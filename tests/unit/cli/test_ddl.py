@@ -32,7 +32,7 @@ def run(*arguments, env=None):
     return CliRunner().invoke(app, ["ddl", *arguments], env=env or {"MASK_KEY": "any"})
 
 
-def test_the_table_over_the_files_of_the_example():
+def test_the_statement_for_the_example_is_valid_athena_sql():
     done = run(FLIGHTS, "--table", "lake.flights")
     assert done.exit_code == 0, done.stderr
     (statement,) = [each for each in sqlglot.parse(done.stdout, read="athena") if each]
@@ -42,7 +42,7 @@ def test_the_table_over_the_files_of_the_example():
     assert "note: partition `departure_month`" in done.stderr
 
 
-def test_every_sink_has_its_own_kind_of_table(tmp_path):
+def test_every_sink_has_its_own_kind_of_statement(tmp_path):
     file = tmp_path / "pipeline.yaml"
     file.write_text(SEVERAL)
     done = run(str(file))
@@ -69,7 +69,7 @@ def test_every_sink_has_its_own_kind_of_table(tmp_path):
         (("--since", "yesterday"), "write a day as 2020-01-01"),
     ],
 )
-def test_what_cannot_be_made_ends_with_2(tmp_path, arguments, says):
+def test_a_statement_that_cannot_be_made_exits_with_2(tmp_path, arguments, says):
     file = tmp_path / "pipeline.yaml"
     file.write_text(SEVERAL)
     done = run(str(file), *arguments)
@@ -77,7 +77,7 @@ def test_what_cannot_be_made_ends_with_2(tmp_path, arguments, says):
     assert says in " ".join(done.stderr.replace("│", " ").split())
 
 
-def test_columns_that_come_from_a_reference_table_are_read_there(tmp_path):
+def test_columns_from_a_reference_table_are_read_from_it(tmp_path):
     file = tmp_path / "pipeline.yaml"
     stage = 'stages: [lookup: {table: "s3://lake/kinds.parquet", on: Kind, take: {title: title}}]\nsinks:'
     file.write_text(SEVERAL.replace("sinks:", stage, 1))

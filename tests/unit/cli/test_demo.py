@@ -18,7 +18,7 @@ from stream.cli.main import app
         (["--output", "mine"], 1, "mine exists and was not made by the demo"),
     ],
 )
-def test_what_keeps_a_demo_from_starting_is_said(tmp_path, monkeypatch, options, code, says):
+def test_a_demo_that_cannot_start_says_why(tmp_path, monkeypatch, options, code, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "mine").mkdir()
@@ -28,7 +28,7 @@ def test_what_keeps_a_demo_from_starting_is_said(tmp_path, monkeypatch, options,
     assert says in done.output
 
 
-def test_a_demo_that_is_cancelled_waits_for_the_thread_that_puts_records():
+def test_a_cancelled_demo_waits_for_the_thread_that_puts_records():
     put, ended = [], []
 
     def put_for_ever(first, heard):
@@ -53,7 +53,7 @@ def test_a_demo_that_is_cancelled_waits_for_the_thread_that_puts_records():
     assert set(put) == {"record"}
 
 
-def test_what_was_put_or_what_went_wrong_comes_back():
+def test_the_result_or_error_of_the_thread_is_passed_on():
     def fails(_heard):
         msg = "no Kinesis"
         raise OSError(msg)

@@ -6,7 +6,7 @@ from rich.table import Table
 from stream.cli.documents import as_json, table_console
 
 
-def test_every_document_can_be_read_by_any_reader_of_json():
+def test_every_document_is_strict_json():
     document = {"a": [math.nan, (math.inf, -math.inf)], "b": {"c": 1.5, "d": 10**30, "e": None, "f": "é"}}
 
     def refuse(name):
@@ -16,7 +16,7 @@ def test_every_document_can_be_read_by_any_reader_of_json():
     assert read == {"a": ["NaN", ["Infinity", "-Infinity"]], "b": {"c": 1.5, "d": 10**30, "e": None, "f": "é"}}
 
 
-def test_in_a_pipe_a_name_stays_in_one_line(capsys):
+def test_in_a_pipe_names_are_not_wrapped(capsys):
     table = Table("owner", "shard", "position")
     table.add_row("flights-7c9d5b6f4-x2x9z/1-1795664587", "shardId-000000000000", "9" * 56)
     table_console().print(table)

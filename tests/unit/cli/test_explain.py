@@ -16,7 +16,7 @@ def run(*arguments, **env):
     return CliRunner().invoke(app, ["explain", *arguments], env={"MASK_KEY": None, **env})
 
 
-def test_the_plan_the_permissions_and_the_cost():
+def test_plan_permissions_and_cost_are_shown():
     result = run(FLIGHTS, *RATE)
     assert result.exit_code == 0, result.stderr
     assert "+ airline string" in result.stdout
@@ -26,7 +26,7 @@ def test_the_plan_the_permissions_and_the_cost():
     assert max(map(len, result.stdout.splitlines())) > 200, "lines are not wrapped where nobody reads a terminal"
 
 
-def test_json_has_all_of_it():
+def test_json_has_plan_permissions_and_cost():
     result = run(FLIGHTS, *RATE, "--json", "--account", "111122223333", "--region", "eu-west-1")
     document = json.loads(result.stdout)
     assert [stop["name"] for stop in document["plan"]["stops"]][:3] == ["decode", "1:filter", "2:derive"]
@@ -47,7 +47,7 @@ def test_a_secret_is_never_shown():
     assert "env:MASK_KEY" in result.stdout
 
 
-def test_own_prices(tmp_path):
+def test_prices_can_be_replaced(tmp_path):
     prices = tmp_path / "prices.yaml"
     prices.write_text("s3_put_per_1000: 0\ns3_gb_month: 0\n")
     assert json.loads(run(FLIGHTS, *RATE, "--json", "--prices", str(prices)).stdout)["estimate"]["dollars"] == 0
@@ -57,7 +57,7 @@ def test_own_prices(tmp_path):
     ("content", "says"),
     [("s3_put: 1", "no price 's3_put'"), ("[1]", "contains no prices"), ("{", "cannot be read"), (None, "cannot be read")],
 )
-def test_prices_that_are_none(tmp_path, content, says):
+def test_invalid_prices_are_refused(tmp_path, content, says):
     prices = tmp_path / "prices.yaml"
     if content is not None:
         prices.write_text(content)
@@ -67,14 +67,14 @@ def test_prices_that_are_none(tmp_path, content, says):
     assert "Traceback" not in result.stderr
 
 
-def test_a_wrong_pipeline_gives_its_findings(tmp_path):
+def test_an_invalid_pipeline_shows_its_findings(tmp_path):
     (tmp_path / "p.yaml").write_text("application: x\n")
     result = run(str(tmp_path / "p.yaml"))
     assert result.exit_code == 2
     assert "p.yaml:1:1 missing_key" in result.stderr
 
 
-def test_a_rate_that_is_none():
+def test_an_invalid_rate_is_refused():
     result = run(FLIGHTS, "--records-per-second", "0")
     assert result.exit_code == 2
     assert "larger than 0" in result.stderr

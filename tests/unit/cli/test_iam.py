@@ -17,7 +17,7 @@ def run(*arguments):
     return CliRunner().invoke(app, ["iam", FLIGHTS, *arguments], env={"MASK_KEY": None})
 
 
-def test_every_role_with_its_policy_and_its_trust():
+def test_every_role_is_shown_with_its_policy_and_trust():
     result = run(*HERE, "--namespace", "data", "--service-account", "flights")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
@@ -26,14 +26,14 @@ def test_every_role_with_its_policy_and_its_trust():
     assert "pods.eks.amazonaws.com" in json.dumps(document["worker"]["trust"])
 
 
-def test_one_role_alone_can_be_handed_to_aws():
+def test_a_single_role_is_printed_as_aws_accepts_it():
     assert json.loads(run(*HERE, "--role", "worker").stdout).keys() == {"Version", "Statement"}
     made = run(*HERE, "--role", "worker", "--trust", "--oidc-issuer", "https://oidc.eks.eu-west-1.amazonaws.com/id/A", "--audience", "own")
     (statement,) = json.loads(made.stdout)["Statement"]
     assert statement["Condition"]["StringEquals"]["oidc.eks.eu-west-1.amazonaws.com/id/A:aud"] == "own"
 
 
-def test_the_key_of_the_pipeline_may_be_used_beside_others(tmp_path):
+def test_the_key_of_the_pipeline_is_allowed_beside_others(tmp_path):
     mine, other = (f"arn:aws:kms:eu-west-1:111122223333:key/{number}" for number in (1, 2))
     file = tmp_path / "pipeline.yaml"
     file.write_text(Path(FLIGHTS).read_text() + f"encryption: {{kms_key: '{mine}'}}\n")
@@ -43,14 +43,14 @@ def test_the_key_of_the_pipeline_may_be_used_beside_others(tmp_path):
         assert statement["Resource"] == keys
 
 
-def test_a_live_policy_that_is_equal(tmp_path):
+def test_an_equal_live_policy_has_no_difference(tmp_path):
     live = tmp_path / "live.json"
     live.write_text(run(*HERE, "--role", "worker").stdout)
     result = run(*HERE, "--diff", str(live))
     assert (result.exit_code, result.stdout) == (0, "worker: the live policy allows exactly what is needed\n")
 
 
-def test_a_live_policy_that_differs(tmp_path):
+def test_a_different_live_policy_is_compared_grant_by_grant(tmp_path):
     document = json.loads(run(*HERE, "--role", "worker").stdout)
     document["Statement"][0] |= {"Action": ["kinesis:*"], "Resource": "*"}
     document["Statement"][1]["Action"].remove("s3:DeleteObject")
@@ -75,7 +75,7 @@ def test_a_live_policy_that_differs(tmp_path):
         ((*HERE, "--diff", "no-such-file"), "cannot be read as JSON"),
     ],
 )
-def test_wrong_options(arguments, says):
+def test_invalid_options_are_refused(arguments, says):
     result = run(*arguments)
     assert result.exit_code == 2
     assert says in result.stderr

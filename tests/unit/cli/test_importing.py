@@ -30,7 +30,7 @@ def definition(tmp_path):
     return path
 
 
-def test_everything_is_written_below_one_directory(tmp_path):
+def test_everything_is_written_under_one_directory(tmp_path):
     done = run(ORDERS, "--into", tmp_path / "new" / "er")
     assert done.exit_code == 1, done.stderr
     assert {str(path.relative_to(tmp_path / "new" / "er")) for path in tmp_path.rglob("*") if path.is_file()} == set(files(ORDERS))
@@ -38,7 +38,7 @@ def test_everything_is_written_below_one_directory(tmp_path):
     assert f"next: read {tmp_path / 'new' / 'er' / 'report.md'}" in done.stdout
 
 
-def test_nothing_to_do_is_exit_code_0_and_the_directory_is_named_as_the_file(definition):
+def test_with_nothing_to_do_it_exits_with_0_and_the_directory_has_the_name_of_the_file(definition):
     done = run(definition)
     assert (done.exit_code, done.stderr) == (0, "")
     assert (definition.parent / "old" / "copy" / "pipeline.yaml").is_file()
@@ -57,14 +57,14 @@ def test_no_file_is_overwritten(definition):
     assert not (definition.parent / "old" / "copy" / "pipeline.yaml").exists()
 
 
-def test_a_directory_that_is_a_file(definition):
+def test_a_directory_that_is_a_file_is_refused(definition):
     (definition.parent / "taken").write_text("")
     done = run(definition, "--into", definition.parent / "taken" / "x")
     assert done.exit_code == 2
     assert "cannot be written" in done.stderr
 
 
-def test_values_come_from_other_files(tmp_path):
+def test_values_can_be_given_in_other_files(tmp_path):
     path, values = tmp_path / "old.json", tmp_path / "values.json"
     path.write_text(json.dumps(COPY))
     values.write_text(json.dumps({"values": {"myIn": "s3://shop-in/a/"}}))
@@ -77,7 +77,7 @@ def test_values_come_from_other_files(tmp_path):
     assert f"{values}:1:2: not JSON" in run(path, "--values", values, "--into", tmp_path / "x").stderr
 
 
-def test_the_report_as_json(definition):
+def test_the_report_is_available_as_json(definition):
     done = run(definition, "--json")
     found = json.loads(done.stdout)
     assert found["counts"]["to do"] == 0
@@ -85,13 +85,13 @@ def test_the_report_as_json(definition):
 
 
 @pytest.mark.parametrize("state", ["shop", "s3://", "file:./state", "s3://${X}/"])
-def test_a_place_for_the_state_that_is_none(definition, state):
+def test_an_invalid_place_for_the_state_is_refused(definition, state):
     done = run(definition, "--state", state)
     assert done.exit_code == 2
     assert f"--state is {state!r}; write s3://bucket/prefix/" in done.stderr
 
 
-def test_what_is_no_definition(tmp_path):
+def test_a_file_that_is_not_a_definition_is_refused(tmp_path):
     path = tmp_path / "old.json"
     path.write_text("x")
     done = run(path)
@@ -100,7 +100,7 @@ def test_what_is_no_definition(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_pipeline_without_a_counterpart_is_told(tmp_path):
+def test_an_activity_without_a_counterpart_is_reported(tmp_path):
     path = tmp_path / "old.json"
     path.write_text(json.dumps({"objects": [{"id": "Shell", "type": "ShellCommandActivity", "command": "true"}]}))
     done = run(path)

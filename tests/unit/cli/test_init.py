@@ -16,7 +16,7 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize("name", templates())
-def test_a_template_is_clean_and_its_cases_hold(name, tmp_path):
+def test_each_template_is_valid_and_its_cases_pass(name, tmp_path):
     folder = tmp_path / "new" / name
     made = run("init", folder, "--template", name)
     assert made.exit_code == 0, made.output
@@ -32,13 +32,13 @@ def test_a_template_is_clean_and_its_cases_hold(name, tmp_path):
     assert run("explain", file).exit_code == 0
 
 
-def test_the_templates_are_listed_with_what_they_are_for():
+def test_the_templates_are_listed_with_their_purpose():
     listed = run("init", "--list").stdout
     assert {"kinesis-to-s3", "cloudwatch-logs-to-s3", "dynamodb-stream", "dms-cdc"} <= set(templates())
     assert all(f"{name} " in listed and about in listed and len(about) > 20 for name, about in templates().items())
 
 
-def test_nothing_is_overwritten(tmp_path):
+def test_no_file_is_overwritten(tmp_path):
     (tmp_path / "pipeline.test.yaml").write_text("mine")
     made = run("init", tmp_path)
     assert made.exit_code == 2
@@ -46,7 +46,7 @@ def test_nothing_is_overwritten(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["pipeline.test.yaml"]
 
 
-def test_a_template_that_is_none_is_answered_with_those_there_are():
+def test_an_unknown_template_is_refused_with_a_suggestion():
     made = run("init", "--template", "kinesis-to-s4")
     assert made.exit_code == 2
     assert "did you mean `kinesis-to-s3`?" in made.stderr

@@ -16,7 +16,7 @@ def _command(*arguments: str) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_prints_the_environment_runs_and_ends_on_a_signal(number: signal.Signals, tmp_path: Path) -> None:
+def test_it_prints_the_environment_and_runs_until_a_signal(number: signal.Signals, tmp_path: Path) -> None:
     command = _command("--port", "0", "--moto-port", "0", "--logs", str(tmp_path / "logs"))
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -35,7 +35,7 @@ def test_it_prints_the_environment_runs_and_ends_on_a_signal(number: signal.Sign
     assert lines["AWS_REGION"] == lines["AWS_DEFAULT_REGION"] == "us-east-1"
 
 
-def test_a_taken_port_is_an_error_message_and_status_1(tmp_path: Path) -> None:
+def test_a_port_in_use_is_an_error_message_and_exit_code_1(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = subprocess.run(_command("--port", str(taken.getsockname()[1])), cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 1
@@ -45,7 +45,7 @@ def test_a_taken_port_is_an_error_message_and_status_1(tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
-def test_logs_that_cannot_be_kept_are_an_error_message(tmp_path: Path) -> None:
+def test_logs_that_cannot_be_written_are_an_error_message(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = subprocess.run(_command("--port", "0", "--logs", str(tmp_path / "file")), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -21,7 +21,7 @@ def test_the_help_names_every_verb():
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_what_the_help_says_of_a_verb_is_what_the_verb_says_of_itself(verb):
+def test_the_summary_of_a_verb_is_the_same_in_both_helps(verb):
     group = typer.main.get_command(app)
     assert about(verb) == group.get_command(typer.Context(group), verb).help != ""
 
@@ -107,7 +107,7 @@ def test_no_library_is_imported_for_completion(words):
     assert unexpected(imported_by([], **asked)) == set()
 
 
-def test_a_command_that_is_carried_out_imports_its_libraries():
+def test_a_command_imports_its_libraries_when_it_runs():
     assert {"stream.cli.schema", "stream.pipeline.schema", "polars"} <= unexpected(imported_by(["schema"]))
 
 
@@ -123,19 +123,19 @@ assert positions.Pipeline is loading.load("stream.cli.leases").Pipeline
 """
 
 
-def test_modules_read_for_their_signatures_are_forgotten():
+def test_modules_loaded_without_libraries_are_loaded_again():
     """They are incomplete, and so are those of ours that they import."""
     subprocess.run([sys.executable, "-c", FORGOTTEN], check=True, timeout=60)
 
 
-def test_what_signatures_repeat_of_modules_that_they_do_not_import_is_the_same():
+def test_values_repeated_in_signatures_equal_those_in_the_modules():
     assert doctor.PATIENCE == examination.PATIENCE
     shown = " ".join(CliRunner().invoke(app, ["preview", "--help"], env={"COLUMNS": "300"}).stdout.split())
     assert f"({', '.join(sample.LINES)})" in shown
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_goes_by_its_name_and_leaves_the_shell_alone(verb):
+def test_a_verb_has_its_own_name_and_no_options_for_shell_completion(verb):
     group = typer.main.get_command(app)
     command = group.get_command(typer.Context(group), verb)
     assert command.name == verb
@@ -146,11 +146,11 @@ def test_a_verb_goes_by_its_name_and_leaves_the_shell_alone(verb):
     ("env", "cores", "threads"),
     [({}, 1, "1"), ({}, 2, "1"), ({}, 8, "4"), ({"STREAM_THREADS": "6"}, 64, "3"), ({"STREAM_THREADS": "many"}, 4, "2")],
 )
-def test_polars_gets_half_of_the_threads_that_units_are_cooked_in(env, cores, threads):
+def test_polars_gets_half_of_the_rendering_threads(env, cores, threads):
     assert settings_of_libraries(env, cores)["POLARS_MAX_THREADS"] == threads
 
 
-def test_what_somebody_has_set_stays():
+def test_settings_in_the_environment_are_kept():
     assert settings_of_libraries({"POLARS_MAX_THREADS": "7", "OPENBLAS_NUM_THREADS": ""}, 2) == {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 
 
@@ -159,13 +159,13 @@ def stream(stdout, *arguments, preexec=None):
     return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, preexec_fn=preexec, timeout=60, check=False)
 
 
-def test_a_full_disk_is_said_in_a_line():
+def test_a_full_disk_is_reported_in_one_line():
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         done = stream(full, "--version")
     assert (done.returncode, done.stderr) == (1, "error: the output cannot be written: No space left on device\n")
 
 
-def test_a_reader_that_has_gone_is_no_news():
+def test_a_closed_pipe_is_not_reported():
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as pipe:
@@ -173,12 +173,12 @@ def test_a_reader_that_has_gone_is_no_news():
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_a_closed_output_is_no_error():
+def test_a_closed_standard_output_is_not_an_error():
     done = stream(None, "schema", preexec=lambda: os.close(1))
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_a_terminal_cannot_show_is_escaped(tmp_path):
+def test_characters_the_terminal_cannot_show_are_escaped(tmp_path):
     pipeline = tmp_path / "月.yaml"
     pipeline.write_text("application: a", encoding="utf-8")
     command = [sys.executable, "-m", "stream", "check", str(pipeline)]

@@ -3,7 +3,7 @@ from stream.cli.meanwhile import Meanwhile
 from tests.unit.metrics.every_event import FixedClock
 
 
-def test_what_is_waited_for_and_what_was_not_taken_is_said(capsys):
+def test_waits_and_refusals_are_reported_while_a_command_runs(capsys):
     tell = Meanwhile()
     tell(events.CallRepeated("events", "shard-1", "export spans", "0 ClientConnectorError at http://c", 1.5))
     tell(events.CallRepeated("", "", "lease Scan", "no answer", 0.2))

@@ -67,7 +67,7 @@ def test_json_has_the_rows(run):
     assert document["partitions"] == {"s3": {"late=false": 1}}
 
 
-def test_made_up_records(run):
+def test_records_can_be_generated_from_the_schema(run):
     result = run("preview", "p.yaml", "--generate", "3", "--records", "40")
     assert result.exit_code == 0
     assert result.stdout.startswith("40 records made up from the schema, seed 3\n")
@@ -80,13 +80,13 @@ def test_records_from_two_places_are_refused(run, more):
     assert "--sample already names the records" in result.stderr
 
 
-def test_a_secret_that_is_missing_is_named(run):
+def test_a_missing_secret_is_named(run):
     result = run("preview", "p.yaml", "--sample", "s.ndjson", STREAM_TEST_KEY=None)
     assert result.exit_code == 2
     assert "error: the secret env:STREAM_TEST_KEY is not set" in result.stderr
 
 
-def test_a_difference_is_told_by_column_and_key(run):
+def test_a_difference_is_shown_by_column_and_key(run):
     result = run("diff", "p.yaml", "new.yaml", "--sample", "s.ndjson", "--key", "delay")
     assert result.exit_code == 1, result.stderr
     lines = result.stdout.splitlines()
@@ -94,13 +94,13 @@ def test_a_difference_is_told_by_column_and_key(run):
     assert lines[-1].startswith("speed of decoder and stages")
 
 
-def test_no_difference(run):
+def test_equal_pipelines_have_no_difference(run):
     result = run("diff", "p.yaml", "p.yaml", "--sample", "s.ndjson")
     assert result.exit_code == 0
     assert "no difference: the same 1 rows, the same outcomes and reasons" in result.stdout
 
 
-def test_a_difference_as_json(run):
+def test_a_difference_is_available_as_json(run):
     result = run("diff", "p.yaml", "new.yaml", "--sample", "s.ndjson", "--json")
     assert result.exit_code == 1
     document = json.loads(result.stdout)
@@ -108,7 +108,7 @@ def test_a_difference_as_json(run):
     assert document["columns"][0]["examples"] == [{"record": 1, "key": [], "before": False, "after": True}]
 
 
-def test_what_cannot_be_compared_is_another_exit_code(run):
+def test_pipelines_that_cannot_be_compared_exit_with_2(run):
     assert run("diff", "p.yaml", "new.yaml", "--sample", "s.ndjson", "--key", "none").exit_code == 2
     assert run("diff", "p.yaml", "none.yaml").exit_code == 2
     assert run("diff", "p.yaml", "new.yaml", "--generate", "1", "--since", "x").exit_code == 2
@@ -148,7 +148,7 @@ def test_a_difference_in_a_sensitive_column_is_counted_and_hidden(run, tmp_path)
     assert '(code="ua"): "ua" -> "ua!"' in run(*arguments, "--reveal").stdout
 
 
-def test_what_would_reach_a_sink_unmasked_is_not_even_previewed(run, tmp_path):
+def test_a_sensitive_value_that_would_reach_a_sink_unmasked_is_not_previewed(run, tmp_path):
     (tmp_path / "p.yaml").write_text(SENSITIVE.replace(", allowed_in: [s3]", ""))
     result = run("preview", "p.yaml", "--sample", "s.ndjson")
     assert (result.exit_code, result.stdout) == (2, "")

@@ -34,13 +34,13 @@ process.command()
 
 
 @pytest.mark.parametrize(("how", "code"), [("7", 7), ("0", 0), ("none", 0), ("crash", 1)])
-def test_the_exit_code_is_the_commands_whatever_the_object_stores_threads_still_do(how, code):
+def test_the_exit_code_is_that_of_the_command_whatever_threads_of_the_object_store_do(how, code):
     """Without ``process.leave`` every other such process dies of SIGABRT or SIGSEGV."""
     done = subprocess.run([sys.executable, "-c", RUN, "late", how], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (code, "done at the end\n"), done.stderr
     assert ("LookupError: nobody foresaw it" in done.stderr) == (how == "crash")
 
 
-def test_the_installed_command_is_this_one():
+def test_the_installed_command_is_this_function():
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["scripts"] == {"stream": "stream.cli.process:command"}

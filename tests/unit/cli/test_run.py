@@ -30,7 +30,7 @@ def taken():
         yield listener.getsockname()[1]
 
 
-def test_metrics_are_served_where_the_command_says_and_not_where_the_file_does(tmp_path, taken):
+def test_the_metrics_address_on_the_command_line_overrides_the_file(tmp_path, taken):
     file = tmp_path / "pipeline.yaml"
     file.write_text(PIPELINE)
     done = CliRunner().invoke(app, ["run", str(file), "--metrics-host", "127.0.0.1", "--metrics-port", str(taken)])
@@ -38,7 +38,7 @@ def test_metrics_are_served_where_the_command_says_and_not_where_the_file_does(t
     assert f"metrics cannot be served on 127.0.0.1:{taken}" in done.output
 
 
-def test_one_of_both_leaves_the_other_as_the_file_says(tmp_path, taken):
+def test_a_metrics_port_alone_keeps_the_host_of_the_file(tmp_path, taken):
     file = tmp_path / "pipeline.yaml"
     file.write_text(PIPELINE.replace("192.0.2.1", "127.0.0.1"))
     done = CliRunner().invoke(app, ["run", str(file), "--metrics-port", str(taken)])
@@ -47,7 +47,7 @@ def test_one_of_both_leaves_the_other_as_the_file_says(tmp_path, taken):
 
 
 @pytest.mark.parametrize(("number", "options", "code"), [(signal.SIGTERM, [], 0), (signal.SIGINT, ["--once"], 1)])
-def test_a_signal_ends_a_worker_that_waits_for_aws_to_begin(tmp_path, number, options, code):
+def test_a_signal_ends_a_worker_that_still_waits_for_aws(tmp_path, number, options, code):
     file = tmp_path / "pipeline.yaml"
     file.write_text(PIPELINE.replace("192.0.2.1, port: 1", "127.0.0.1, port: 0"))
     env = {**os.environ, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
@@ -72,7 +72,7 @@ def failing_run(tmp_path, taken, stderr):
     return subprocess.Popen([sys.executable, "-m", "stream", "run", str(file)], stderr=stderr)
 
 
-def test_the_last_line_of_a_log_says_why_the_run_failed_and_every_line_is_json(tmp_path, taken):
+def test_every_log_line_is_json_and_the_last_one_gives_the_reason_of_the_failure(tmp_path, taken):
     with failing_run(tmp_path, taken, subprocess.PIPE) as worker:
         lines = [json.loads(line) for line in worker.communicate(timeout=60)[1].splitlines()]
     assert worker.returncode == 1
@@ -80,7 +80,7 @@ def test_the_last_line_of_a_log_says_why_the_run_failed_and_every_line_is_json(t
     assert lines[-1]["reason"].endswith("choose another metrics.port")
 
 
-def test_on_a_terminal_it_is_said_in_words_too(tmp_path, taken):
+def test_on_a_terminal_the_reason_is_printed_in_words_too(tmp_path, taken):
     ours, theirs = os.openpty()
     with failing_run(tmp_path, taken, theirs) as worker:
         assert worker.wait(timeout=60) == 1

@@ -34,13 +34,13 @@ def run(tmp_path):
     return invoke
 
 
-def test_cases_that_hold(run):
+def test_cases_that_pass_exit_with_0(run):
     result = run(GOOD)
     assert result.exit_code == 0
     assert result.stdout == "ok   good\n1 case, 0 failed\n"
 
 
-def test_a_case_that_does_not_hold(run):
+def test_a_failing_case_is_explained_and_exits_with_1(run):
     result = run(f"{GOOD}\n  - {BAD}")
     assert result.exit_code == 1
     assert result.stdout.splitlines() == [
@@ -51,7 +51,7 @@ def test_a_case_that_does_not_hold(run):
     ]
 
 
-def test_only_some_cases(run):
+def test_cases_can_be_selected_by_name(run):
     assert run(f"{GOOD}\n  - {BAD}", "--only", "goo").exit_code == 0
     assert run(GOOD, "--only", "none").exit_code == 2
 
@@ -64,7 +64,7 @@ def test_golden_files_are_written_on_request(run, tmp_path):
     assert run(golden).exit_code == 0
 
 
-def test_what_cannot_be_run_is_another_exit_code(run, tmp_path):
+def test_cases_that_cannot_be_run_exit_with_2(run, tmp_path):
     assert "unreadable" in run(None).stderr
     assert run(None).exit_code == 2
     assert run("{name: x}").exit_code == 2
@@ -74,7 +74,7 @@ def test_what_cannot_be_run_is_another_exit_code(run, tmp_path):
     assert "did you mean `source`?" in result.stderr
 
 
-def test_a_missing_secret_is_an_error_and_the_cases_can_give_it(run, tmp_path):
+def test_a_missing_secret_is_an_error_and_the_cases_can_provide_it(run, tmp_path):
     stages = "stages:\n  - mask: {columns: [carrier], method: keyed_hash, key: {env: STREAM_TEST_KEY}}\n"
     (tmp_path / "p.yaml").write_text(PIPELINE + stages)
     case = "{name: c, given: [{json: {carrier: UA}}], expect: {outcomes: {written: 1}}}"
@@ -84,7 +84,7 @@ def test_a_missing_secret_is_an_error_and_the_cases_can_give_it(run, tmp_path):
     assert run(f"{case}\nenv: {{STREAM_TEST_KEY: k}}").exit_code == 0
 
 
-def test_a_secret_that_is_kept_elsewhere_has_a_stand_in(run, tmp_path):
+def test_the_cases_can_provide_a_secret_kept_elsewhere(run, tmp_path):
     stages = "stages:\n  - mask: {columns: [carrier], method: keyed_hash, key: {secrets_manager: prod/mask}}\n"
     (tmp_path / "p.yaml").write_text(PIPELINE + stages)
     case = "{name: c, given: [{json: {carrier: UA}}], expect: {outcomes: {written: 1}}}"
@@ -94,12 +94,12 @@ def test_a_secret_that_is_kept_elsewhere_has_a_stand_in(run, tmp_path):
     assert run(f"{case}\nsecrets: {{prod/mask: k}}").exit_code == 0
 
 
-def test_cases_in_another_file(run, tmp_path):
+def test_cases_can_be_in_another_file(run, tmp_path):
     (tmp_path / "other.yaml").write_text(f"cases: [{GOOD}]")
     assert run(None, "--cases", str(tmp_path / "other.yaml")).exit_code == 0
 
 
-def test_a_file_stands_in_for_a_database(run, tmp_path):
+def test_a_file_can_replace_a_database(run, tmp_path):
     stage = '{enrich: {table: "postgresql://h/db", query: SELECT 1, on: carrier, take: [name]}}'
     (tmp_path / "p.yaml").write_text(PIPELINE.replace("sinks:", f"stages: [{stage}]\nsinks:"))
     (tmp_path / "airlines.csv").write_text("carrier,name\nUA,United\n")
@@ -109,13 +109,13 @@ def test_a_file_stands_in_for_a_database(run, tmp_path):
     assert (result.exit_code, result.stdout) == (0, "ok   good\n1 case, 0 failed\n"), result.output
 
 
-def test_a_file_of_cases_leads_to_its_pipeline(run):
+def test_the_pipeline_is_found_from_its_file_of_cases(run):
     result = run(GOOD, pipeline="p.test.yaml")
     assert result.exit_code == 0
     assert result.stdout == "ok   good\n1 case, 0 failed\n"
 
 
-def test_the_example_holds():
+def test_the_cases_of_the_example_pass():
     app = typer.Typer()
     app.command()(run_cases)
     result = CliRunner().invoke(app, [str(EXAMPLES / "flights" / "pipeline.yaml")])

@@ -8,7 +8,7 @@ from stream.errors import Halted, Retryable
 from stream.storage.memory import MemoryStore
 
 
-class Few(msgspec.Struct, frozen=True):
+class NumbersClaim(msgspec.Struct, frozen=True):
     numbers: tuple[int, ...]
     worker: str = ""
 
@@ -16,14 +16,14 @@ class Few(msgspec.Struct, frozen=True):
 async def take(claims, wanted, worker=""):
     async def choose(known):
         left = tuple(sorted(set(wanted).difference(*(each.numbers for each in known))))
-        return Few(left, worker) if left else None
+        return NumbersClaim(left, worker) if left else None
 
     return await claims.claim(choose)
 
 
-def test_nothing_is_claimed_twice_by_claimers_at_the_same_time():
+def test_concurrent_claimers_never_claim_the_same_object_twice():
     async def body():
-        claims = Claims(MemoryStore(), "s", Few)
+        claims = Claims(MemoryStore(), "s", NumbersClaim)
         numbers = await asyncio.gather(*(take(claims, range(at, at + 5), str(at)) for at in range(10)))
         found = [number for each in await claims.all() for number in each.numbers]
         assert sorted(found) == list(range(14))
@@ -32,7 +32,7 @@ def test_nothing_is_claimed_twice_by_claimers_at_the_same_time():
     asyncio.run(body())
 
 
-class Deaf(MemoryStore):
+class LosesFirstReply(MemoryStore):
     """Takes the first write and loses the reply."""
 
     lost = False
@@ -45,9 +45,9 @@ class Deaf(MemoryStore):
         return tag
 
 
-def test_a_claim_whose_reply_was_lost_is_recognised_as_ones_own():
+def test_a_claim_whose_reply_was_lost_is_recognised_as_our_own():
     async def body():
-        claims = Claims(Deaf(), "s", Few)
+        claims = Claims(LosesFirstReply(), "s", NumbersClaim)
         assert await take(claims, [1, 2], "a") == 1
         assert await take(claims, [1, 2], "a") is None
         assert len(await claims.all()) == 1
@@ -58,7 +58,7 @@ def test_a_claim_whose_reply_was_lost_is_recognised_as_ones_own():
 def test_a_missing_or_broken_claim_halts():
     async def body():
         store = MemoryStore()
-        claims = Claims(store, "s", Few)
+        claims = Claims(store, "s", NumbersClaim)
         await take(claims, [1])
         await take(claims, [2])
         await store.put("claims/s/000002.json", b"{")

@@ -26,7 +26,7 @@ START = Start(StartKind.TRIM_HORIZON)
 
 
 class Denied(MemoryStore):
-    """A place at which the worker may do nothing."""
+    """A store that denies the worker everything."""
 
     def __init__(self, url):
         super().__init__(url=url)
@@ -36,7 +36,7 @@ class Denied(MemoryStore):
 
 
 class Overtaken:
-    """A store before whose first write somebody else comes."""
+    """A store in which another worker writes just before the first write."""
 
     def __init__(self, store, other):
         self.url, self.store, self.other = store.url, store, other
@@ -48,8 +48,8 @@ class Overtaken:
         await self.store.put(key, body)
 
 
-class Bench:
-    """``before`` is where the sink was when the unit was begun that ``begun`` leaves behind."""
+class Setting:
+    """A committer over stores in memory. ``before``: where the sink was when the unit of ``begun`` was begun."""
 
     def __init__(self, sinks=("s3",), open_place=None):
         self.state, self.lake, self.told = MemoryStore(), MemoryStore(url="memory:lake"), []
@@ -69,7 +69,7 @@ class Bench:
         return [info.key async for info in (store or self.lake).list("")]
 
     async def begun(self, *files, at="memory:before"):
-        """A unit of which a worker of another definition wrote the intent, with its sink ``at`` another place, and no more."""
+        """A unit of which a worker with another definition wrote only the intent, with the sink ``at`` another URL."""
         genesis = await self.log.open_chain(SHARD, START)
         left = unit(*files, previous=digest(genesis.body), targets={"s3": at} if at else {})
         await self.log.create(SHARD, left.manifest)
@@ -108,9 +108,9 @@ def place(head):
     return head.position, head.previous, head.ended
 
 
-def test_a_unit_is_written_sealed_and_checkpointed_in_this_order():
+def test_a_unit_is_written_sealed_and_then_checkpointed():
     async def test():
-        b = Bench()
+        b = Setting()
         head = await b.chain(10)
         assert head.position == 10
         kinds = [type(event) for event in b.told]
@@ -121,9 +121,9 @@ def test_a_unit_is_written_sealed_and_checkpointed_in_this_order():
     run(test)
 
 
-def test_recovery_goes_on_where_the_checkpoint_says_if_the_log_agrees():
+def test_recovery_continues_from_the_checkpoint_if_the_log_agrees():
     async def test():
-        b = Bench()
+        b = Setting()
         head = await b.chain(10, 20, 30)
         assert place(await b.recover(never)) == place(head)
         assert b.told[-1].units_followed == 0
@@ -137,7 +137,7 @@ def test_recovery_goes_on_where_the_checkpoint_says_if_the_log_agrees():
 
 def test_without_a_checkpoint_a_long_chain_is_entered_near_its_end():
     async def test():
-        b = Bench()
+        b = Setting()
         head = await b.chain(*range(10, 3010, 10))
         left = unit(file("left"), after=3000, last=3010, previous=head.previous)
         for newest in (3000, 3010):
@@ -152,9 +152,9 @@ def test_without_a_checkpoint_a_long_chain_is_entered_near_its_end():
 
 
 @pytest.mark.parametrize("lost", [0, 10, 20])
-def test_a_manifest_that_is_missing_before_the_newest_stops_the_shard_without_a_checkpoint(lost):
+def test_a_missing_manifest_halts_the_shard_even_without_a_checkpoint(lost):
     async def test():
-        b = Bench()
+        b = Setting()
         await b.chain(*range(10, lost + 30, 10))
         await b.state.delete("checkpoints/events/shardId-1.json")
         await b.state.delete(manifest_key("events", SHARD.chain, lost))
@@ -166,7 +166,7 @@ def test_a_manifest_that_is_missing_before_the_newest_stops_the_shard_without_a_
 
 def test_recovery_seals_an_intent_whose_files_are_in_place():
     async def test():
-        b = Bench()
+        b = Setting()
         head = await b.chain(10)
         left = unit(file("left"), after=10, last=20, previous=head.previous)
         await b.log.create(SHARD, left.manifest)
@@ -177,9 +177,9 @@ def test_recovery_seals_an_intent_whose_files_are_in_place():
     run(test)
 
 
-def test_recovery_replaces_what_it_cannot_make_again_and_takes_the_old_files_back():
+def test_recovery_replaces_files_it_cannot_reproduce_and_removes_the_old_ones():
     async def test():
-        b = Bench()
+        b = Setting()
         head = await b.chain(10)
         kept, lost, new = file("kept"), file("lost", b"lost"), file("new")
         await b.log.create(SHARD, unit(kept, lost, after=10, last=20, previous=head.previous).manifest)
@@ -192,9 +192,9 @@ def test_recovery_replaces_what_it_cannot_make_again_and_takes_the_old_files_bac
     run(test)
 
 
-def test_a_link_that_was_edited_stops_the_shard():
+def test_an_edited_manifest_halts_the_shard():
     async def test():
-        b = Bench()
+        b = Setting()
         await b.chain(10, 20)
         entry = await b.log.read(SHARD, 0)
         await b.log.replace(SHARD, entry.body.replace(b'"me"', b'"you"'), 0, entry.etag)
@@ -205,9 +205,9 @@ def test_a_link_that_was_edited_stops_the_shard():
     run(test)
 
 
-def test_a_checkpoint_beyond_the_log_stops_the_shard():
+def test_a_checkpoint_beyond_the_log_halts_the_shard():
     async def test():
-        b = Bench()
+        b = Setting()
         await b.chain(10)
         await b.checkpoints.advance(SHARD, Checkpoint(99, 0, 50))
         with pytest.raises(Halted, match="beyond the end of the commit log at 10"):
@@ -218,7 +218,7 @@ def test_a_checkpoint_beyond_the_log_stops_the_shard():
 
 def test_the_end_of_a_shard_is_written_once_and_found_again():
     async def test():
-        b = Bench()
+        b = Setting()
         head = await b.chain(10)
         ended = await b.committer.end(SHARD, head, ("b", "a"))
         assert (ended.ended, ended.children) == (True, ("a", "b"))
@@ -230,9 +230,9 @@ def test_the_end_of_a_shard_is_written_once_and_found_again():
     run(test)
 
 
-def test_an_end_where_the_log_goes_on_stops_the_shard():
+def test_an_end_in_the_middle_of_the_log_halts_the_shard():
     async def test():
-        b = Bench()
+        b = Setting()
         await b.chain(10, 20)
         genesis = await b.log.open_chain(SHARD, START)
         with pytest.raises(Halted, match="the commit log continues from there"):
@@ -241,9 +241,9 @@ def test_an_end_where_the_log_goes_on_stops_the_shard():
     run(test)
 
 
-def test_a_unit_for_a_sink_that_is_not_there_and_of_which_nothing_is_recorded_stops_the_shard_and_names_it():
+def test_a_unit_for_a_missing_sink_whose_place_was_not_recorded_halts_the_shard():
     async def test():
-        b = Bench(sinks=("other",))
+        b = Setting(sinks=("other",))
         await b.begun(file("x"), at="")
         with pytest.raises(Halted, match=r"sink `s3`.*does not say where that sink was"):
             await b.recover(never)
@@ -251,9 +251,9 @@ def test_a_unit_for_a_sink_that_is_not_there_and_of_which_nothing_is_recorded_st
     run(test)
 
 
-def test_a_start_is_pinned_once():
+def test_a_start_position_is_pinned_once():
     async def test():
-        b = Bench()
+        b = Setting()
         pinned = await b.log.pin_start("events", Start(StartKind.LATEST))
         assert pinned.kind is StartKind.AT_TIMESTAMP
         assert await b.log.pin_start("events", START) == pinned
@@ -265,9 +265,9 @@ def test_a_start_is_pinned_once():
     run(test)
 
 
-def test_the_chain_is_every_unit_in_order():
+def test_the_chain_lists_every_unit_in_order():
     async def test():
-        b = Bench()
+        b = Setting()
         await b.chain(10, 20, 30)
         assert [entry.manifest.span.last async for entry in b.log.chain("events", "shardId-1")] == [10, 20, 30]
 
@@ -279,7 +279,7 @@ def test_an_unfinished_unit_is_finished_where_its_sink_was_when_it_was_begun(sin
     """The sink was moved; it was renamed, too, or removed."""
 
     async def test():
-        b = Bench(sinks)
+        b = Setting(sinks)
         left = await b.begun(file("kept"), file("lost", b"lost"))
         await b.before.put(left.files[0].key, left.files[0].body)
         assert (await b.recover(rendering(left))).position == 10
@@ -292,9 +292,9 @@ def test_an_unfinished_unit_is_finished_where_its_sink_was_when_it_was_begun(sin
     run(test)
 
 
-def test_a_sink_that_only_has_another_name_now_is_not_opened_again():
+def test_a_renamed_sink_in_the_same_place_is_not_opened_again():
     async def test():
-        b = Bench(("other",), open_place=Denied)
+        b = Setting(("other",), open_place=Denied)
         left = await b.begun(file("x"), at=b.lake.url)
         await b.recover(rendering(left))
         assert await b.keys() == [left.files[0].key]
@@ -302,9 +302,9 @@ def test_a_sink_that_only_has_another_name_now_is_not_opened_again():
     run(test)
 
 
-def test_what_cannot_be_made_again_is_replaced_where_the_sink_was_and_taken_back_there():
+def test_files_that_cannot_be_reproduced_are_replaced_and_removed_at_the_old_place():
     async def test():
-        b = Bench()
+        b = Setting()
         left, new = await b.begun(file("old")), file("new")
         await b.before.put("old-of-nobody", b"")
         await b.before.put(left.files[0].key, b"half")
@@ -315,9 +315,9 @@ def test_what_cannot_be_made_again_is_replaced_where_the_sink_was_and_taken_back
     run(test)
 
 
-def test_a_gap_instead_of_a_unit_takes_its_files_back_where_the_sink_was():
+def test_a_gap_in_place_of_a_unit_removes_its_files_at_the_old_place():
     async def test():
-        b = Bench()
+        b = Setting()
         left = await b.begun(file("there"), file("lost", b"lost"))
         await b.before.put(left.files[0].key, left.files[0].body)
 
@@ -331,9 +331,9 @@ def test_a_gap_instead_of_a_unit_takes_its_files_back_where_the_sink_was():
     run(test)
 
 
-def test_a_sink_that_gets_its_first_file_from_another_build_is_where_the_definition_has_it():
+def test_a_sink_that_first_gets_a_file_from_another_build_is_where_its_definition_says():
     async def test():
-        b = Bench()
+        b = Setting()
         await b.begun(OutputFile("ledger", "lost", b"", 1, "0" * 64), at="")
         new = unit(file("new"))
         made = RenderedUnit(msgspec.structs.replace(new.manifest, targets={"s3": b.before.url}), new.files)
@@ -348,11 +348,11 @@ def test_a_sink_that_gets_its_first_file_from_another_build_is_where_the_definit
     run(test)
 
 
-def test_a_worker_of_the_old_definition_that_wakes_up_changes_nothing_at_either_place():
-    """It has begun the unit and gets no further until another worker, of which the sink is elsewhere, has finished it."""
+def test_a_waking_worker_of_the_old_definition_changes_nothing_at_either_place():
+    """It has begun the unit, and continues only after another worker, whose sink is elsewhere, has finished it."""
 
     async def test():
-        old, new = Bench(), Bench()
+        old, new = Setting(), Setting()
         new.lake, new.before = MemoryStore(url="memory:sea"), old.lake
         new.sinks, new.open_place = {"s3": new.lake}, {old.lake.url: old.lake}.__getitem__
         new.join(old)
@@ -369,9 +369,9 @@ def test_a_worker_of_the_old_definition_that_wakes_up_changes_nothing_at_either_
     run(test)
 
 
-def test_a_rewind_records_where_the_files_are_that_it_removes():
+def test_a_rewind_records_where_the_removed_files_were():
     async def test():
-        b = Bench()
+        b = Setting()
         head = await b.chain(10)
         known = await history(b.log, SHARD)
         link = rewind_link(b.log, known, head, 0, "", "")
@@ -382,9 +382,9 @@ def test_a_rewind_records_where_the_files_are_that_it_removes():
     run(test)
 
 
-def test_a_former_place_that_cannot_be_used_halts_the_shard_and_says_what_to_do():
+def test_an_unusable_former_place_halts_the_shard_with_a_remedy():
     async def test():
-        b = Bench(open_place=Denied)
+        b = Setting(open_place=Denied)
         left = await b.begun(file("x"))
         with pytest.raises(Halted, match=r"sink `s3` at memory:before.*read file there: denied.*`stream iam`.*nothing is read"):
             await b.recover(rendering(left))
@@ -393,9 +393,9 @@ def test_a_former_place_that_cannot_be_used_halts_the_shard_and_says_what_to_do(
     run(test)
 
 
-def test_a_place_of_the_pipeline_itself_that_cannot_be_used_ends_the_worker():
+def test_an_unusable_place_of_the_current_pipeline_ends_the_worker():
     async def test():
-        b = Bench()
+        b = Setting()
         b.sinks = {"s3": Denied("memory:lake")}
         b.join(b)
         with pytest.raises(Fatal, match="denied"):
@@ -404,9 +404,9 @@ def test_a_place_of_the_pipeline_itself_that_cannot_be_used_ends_the_worker():
     run(test)
 
 
-def test_a_sealed_manifest_says_where_its_files_are():
+def test_a_sealed_manifest_records_where_its_files_are():
     async def test():
-        b = Bench()
+        b = Setting()
         await b.chain(10)
         manifest = (await b.log.read(SHARD, 0)).manifest
         assert set(manifest.targets) == {entry.sink for entry in manifest.files}
@@ -415,11 +415,11 @@ def test_a_sealed_manifest_says_where_its_files_are():
     run(test)
 
 
-def test_an_end_whose_checkpoint_was_lost_is_checkpointed_by_who_recovers():
+def test_recovery_stores_the_checkpoint_of_an_end_if_it_was_lost():
     """Under leases, child shards start only once the checkpoint says that this shard has ended."""
 
     async def test():
-        b = Bench()
+        b = Setting()
         head = await b.chain(10)
         before = await b.checkpoints.read(SHARD)
         await b.committer.end(SHARD, head, ("shardId-000000000007",))

@@ -21,14 +21,14 @@ SMALL = OpenUnit(rows=1, payload_bytes=1, since=10.0)
         (OpenUnit(100, 1000, 10.0), 99.0, Circumstances(ended=True, draining=True, pressure=True), Trigger.SHARD_END),
     ],
 )
-def test_why_a_unit_ends(filling, now, around, why):
+def test_each_limit_triggers_the_cut_of_a_unit(filling, now, around, why):
     assert trigger(filling, LIMITS, now, around) is why
 
 
 @pytest.mark.parametrize(("filling", "now", "seconds"), [(SMALL, 10.0, 0.25), (SMALL, 69.9, 0.1), (SMALL, 90.0, 0.0)])
-def test_how_long_to_wait_for_the_next_page(filling, now, seconds):
+def test_the_wait_for_the_next_page_ends_when_the_unit_is_due(filling, now, seconds):
     assert seconds_until_due(filling, LIMITS, now, 0.25) == pytest.approx(seconds)
 
 
-def test_an_empty_unit_waits_for_a_page_as_long_as_it_takes():
+def test_an_empty_unit_waits_without_a_limit():
     assert seconds_until_due(None, LIMITS, 0.0, 0.25) is None

@@ -41,17 +41,17 @@ def find(store, sequence):
 
 @given(st.lists(st.integers(0, 10**57), max_size=30, unique=True), st.integers(1, 10**57))
 @settings(max_examples=100, deadline=None)
-def test_the_greatest_start_below(starts, sequence):
+def test_the_greatest_start_below_a_position_is_found(starts, sequence):
     assert find(listing(starts), sequence) == max((start for start in starts if start < sequence), default=None)
 
 
 @given(st.lists(st.integers(0, 40), max_size=20, unique=True), st.integers(1, 45))
 @settings(max_examples=100, deadline=None)
-def test_the_greatest_start_below_among_neighbours(starts, sequence):
+def test_the_greatest_start_below_is_found_among_adjacent_positions(starts, sequence):
     assert find(listing(starts), sequence) == max((start for start in starts if start < sequence), default=None)
 
 
-def test_a_hundred_thousand_units_take_few_listings():
+def test_a_hundred_thousand_units_need_few_listings():
     starts = [0] + [FIRST + n * 10**33 + n % 7 for n in range(100_000)]
     for wanted in (1, 500, 33_333, 77_777, 99_999):
         store = listing(starts)
@@ -61,7 +61,7 @@ def test_a_hundred_thousand_units_take_few_listings():
     assert find(listing(starts), FIRST) == 0
 
 
-def test_units_that_come_in_bursts_take_few_listings():
+def test_units_in_bursts_need_few_listings():
     starts = sorted({0, *(FIRST + n * 10**45 + m for n in range(50) for m in range(2000))})
     store = listing(starts)
     assert find(store, FIRST + 25 * 10**45 + 1001) == FIRST + 25 * 10**45 + 1000
@@ -82,19 +82,19 @@ def folders_of(*keys):
     return store
 
 
-def test_shards_are_listed_without_their_units():
+def test_shards_are_listed_without_listing_their_units():
     keys = [key for n in range(5) for key in listing(range(30), f"shardId-{n:012d}").keys]
     store = folders_of(*keys, "commits/other/shardId-1/genesis.json")
     assert names_in(lambda store: shards_of(store, "events"), store) == [f"shardId-{n:012d}" for n in range(5)]
 
 
-def test_streams_are_listed_without_their_shards_whatever_their_names_begin_with():
+def test_streams_are_listed_without_listing_their_shards():
     names = ["a", "a-b", "a.b", "a0", "ab"]
     store = folders_of(*(f"commits/{name}/shardId-{n:012d}/genesis.json" for name in names for n in range(20)))
     assert sorted(names_in(streams_of, store)) == names
 
 
-def test_positions_are_read_from_keys_of_that_form_only():
+def test_only_keys_of_manifests_give_a_position():
     prefix = shard_prefix("events", SHARD)
     assert position_of(manifest_key("events", SHARD, 7), prefix) == 7
     for wrong in (genesis_key("events", SHARD), f"{prefix}7.json", manifest_key("events", "shardId-1", 7), prefix + "٣" * 60 + ".json"):
@@ -107,11 +107,11 @@ def newest(store, count, near):
 
 @given(st.lists(st.integers(0, 10**57), max_size=30, unique=True), st.integers(1, 40))
 @settings(max_examples=100, deadline=None)
-def test_the_newest_starts(starts, count):
+def test_the_newest_units_are_found(starts, count):
     assert newest(listing(starts), count, max(starts, default=0)) == sorted(starts)[-count:]
 
 
-def test_the_newest_of_a_hundred_thousand_units_take_few_listings():
+def test_the_newest_of_a_hundred_thousand_units_need_few_listings():
     starts = [0] + [FIRST + n * 10**33 + n % 7 for n in range(100_000)]
     for length in (500, 1000, 1001, 1999, 2000, 3500, 100_001):
         for count in (1, 200, 999):

@@ -44,40 +44,40 @@ MANIFESTS = st.builds(
 
 
 @given(MANIFESTS)
-def test_a_manifest_comes_back_and_equal_ones_have_equal_bytes(manifest):
+def test_a_manifest_reads_back_and_equal_manifests_have_equal_bytes(manifest):
     body = encode(manifest)
     assert decode(body, "key") == manifest
     assert encode(decode(body, "key")) == body
 
 
 @given(MANIFESTS, MANIFESTS)
-def test_the_link_tells_different_manifests_apart(one, other):
+def test_different_manifests_have_different_digests(one, other):
     assert (digest(encode(one)) == digest(encode(other))) == (one == other)
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"[1]", b'{"kind":"unit","state":"later","application":"","stream":"","shard":""}', b"\xff", b'{"kind":1}']
 )
-def test_what_is_no_manifest_stops_the_shard_and_names_the_object(body):
+def test_an_unreadable_manifest_halts_the_shard_and_is_named(body):
     with pytest.raises(Halted, match=r"commits/x\.json"):
         decode(body, "commits/x.json")
 
 
-def test_a_later_format_is_for_a_newer_build():
+def test_a_newer_format_halts_and_asks_for_the_newer_build():
     body = encode(msgspec.structs.replace(Manifest(Kind.UNIT, State.INTENT, "a", "s", "h"), format=2))
     with pytest.raises(Halted, match="run the newer build"):
         decode(body, "k")
 
 
 @pytest.mark.parametrize("change", [{"kind": "merged"}, {"outcomes": []}, {"files": {"s3": []}}])
-def test_a_later_format_is_for_a_newer_build_whatever_else_is_new_in_it(change):
+def test_a_newer_format_halts_whatever_else_is_new_in_it(change):
     body = encode(msgspec.structs.replace(Manifest(Kind.UNIT, State.INTENT, "a", "s", "h"), format=2))
     with pytest.raises(Halted, match="run the newer build"):
         decode(msgspec.json.encode(msgspec.json.decode(body) | change), "k")
 
 
 @given(MANIFESTS, st.dictionaries(st.from_regex(r"new_[a-z]{1,5}", fullmatch=True), st.integers() | TEXT | st.lists(TEXT), max_size=2))
-def test_a_seal_covers_fields_that_only_a_newer_build_knows(manifest, fields):
+def test_a_seal_covers_fields_that_this_build_does_not_know(manifest, fields):
     sealed = with_seal(manifest)
     assert (seal_of(encode(sealed)), is_canonical(encode(sealed))) == (sealed.seal, True)
     newer = msgspec.json.decode(encode(msgspec.structs.replace(sealed, seal=""))) | fields
@@ -100,11 +100,11 @@ MOMENTS = st.datetimes(timezones=st.just(UTC)).map(lambda moment: Start(StartKin
 
 
 @given(st.sampled_from([Start(StartKind.TRIM_HORIZON), Start(StartKind.LATEST)]) | MOMENTS)
-def test_a_start_comes_back(start):
+def test_a_start_position_reads_back(start):
     assert decode_start(encode_start(start), "k") == start
 
 
 @pytest.mark.parametrize("body", [b"", b'{"kind": "sometime"}', b'{"kind": "at_timestamp", "timestamp": "noon"}'])
-def test_a_start_that_cannot_be_read_halts(body):
+def test_an_unreadable_start_position_halts(body):
     with pytest.raises(Halted, match="starts/events"):
         decode_start(body, "starts/events")

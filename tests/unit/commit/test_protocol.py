@@ -63,12 +63,12 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("own", "seen", "todo"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-def test_what_comes_next(own, seen, todo):
+def test_each_event_leads_to_the_next_instruction(own, seen, todo):
     assert after(own, *seen) == todo
 
 
 @pytest.mark.parametrize("event", [p.Absent(), p.Written(), p.Replaced("t"), p.Verified(True), p.Rendered(MINE), p.Deleted()])
-def test_an_event_that_answers_nothing_is_refused(event):
+def test_an_event_that_does_not_answer_the_instruction_is_refused(event):
     state, _ = p.begin(MINE)
     with pytest.raises(p.InvalidTransition):
         p.advance(state, event)
@@ -95,7 +95,7 @@ def answers(todo, data):
 
 
 @given(st.data(), st.sampled_from([MINE, None]))
-def test_no_answers_lead_into_a_contradiction(data, own):
+def test_no_sequence_of_answers_violates_an_invariant(data, own):
     state, todo = p.begin(own)
     sealed_seen = False
     for _ in range(30):
@@ -111,7 +111,7 @@ def test_no_answers_lead_into_a_contradiction(data, own):
         assert state.contradiction() is None
 
 
-def test_contradictions_have_words():
+def test_each_violated_invariant_is_described():
     assert "needs an intent" in p.Unit(p.Phase.SEALING).contradiction()
     assert "bytes are held" in p.Unit(p.Phase.WRITING, own=MINE, current=OTHER, etag="t").contradiction()
     assert "before the manifest is sealed" in p.Unit(p.Phase.CLEANING, current=MINE, etag="t").contradiction()

@@ -13,7 +13,7 @@ from tests.sealed import Sealed, sequence, shard_id
 SHARD = Shard("events", shard_id(0))
 
 
-async def gone_back(*targets):
+async def rewound_log(*targets):
     """Units of ten records. After every four of them, the shard is rewound to the next of ``targets``, each the end of a unit."""
     sealed, at = await Sealed.open(), 1
     for target in (*targets, None):
@@ -34,9 +34,9 @@ def operation(log, known, wanted):
 
 
 @pytest.mark.parametrize("targets", [(), (20,), (40,), (0,), (20, 30), (30, 10), (40, 40, 60), (20, 20, 0)])
-def test_a_history_from_a_record_on_tells_the_same_of_it_as_the_whole(targets):
+def test_a_history_from_a_record_on_allows_the_same_operations_as_the_whole(targets):
     async def run():
-        sealed = await gone_back(*targets)
+        sealed = await rewound_log(*targets)
         whole = await history(sealed.log, SHARD)
         for n in (n for n in range(1, 135) if n % 10 in {0, 1, 5}):
             for wanted in (sequence(0, n), sequence(0, n) - 1):
@@ -47,9 +47,9 @@ def test_a_history_from_a_record_on_tells_the_same_of_it_as_the_whole(targets):
     asyncio.run(run())
 
 
-def test_what_lies_long_before_the_record_is_not_read():
+def test_units_far_before_the_record_are_not_read():
     async def run():
-        sealed = await gone_back(40, 80)
+        sealed = await rewound_log(40, 80)
         known = await history(sealed.log, SHARD, sequence(0, 105))
         assert [int(link.after) for link in known.links if link.shard == known.shard.chain] == [sequence(0, n) for n in (90, 100, 110)]
 

@@ -1,4 +1,4 @@
-"""What is no definition is refused, with the place and what to do."""
+"""A document that is not a definition is refused, with the place and what to do."""
 
 import json
 
@@ -47,38 +47,38 @@ def refusal(text, *more):
         (b'{"objects": "\xff"}', "old.json: byte 14 is not UTF-8"),
     ],
 )
-def test_a_file_of_another_form(text, message):
+def test_a_file_of_another_form_is_refused(text, message):
     assert message in refusal(text)
 
 
-def test_an_id_that_is_used_twice():
+def test_a_duplicate_id_is_refused():
     assert "objects[1]: the id `a` is used twice" in refusal(objects({"id": "a", "type": "CSV"}, {"id": "a", "type": "TSV"}))
 
 
-def test_a_type_that_there_is_not():
+def test_an_unknown_type_is_refused_with_a_suggestion():
     assert "object `a`: there is no type `S3DataNod`; did you mean `S3DataNode`?" in refusal(objects({"id": "a", "type": "S3DataNod"}))
     assert "did you mean `CSV`?" in refusal(objects({"id": "a", "type": "csv"}))
     assert "object `a`: has no type; write one of CSV, CopyActivity" in refusal(objects({"id": "a"}))
 
 
-def test_a_reference_that_leads_nowhere():
+def test_a_dangling_reference_is_refused():
     found = refusal(objects({"id": "Copy", "type": "CopyActivity", "input": {"ref": "Sorce"}}, {"id": "Source", "type": "S3DataNode"}))
     assert "object `Copy`, field `input`: there is no object `Sorce`; did you mean `Source`?; add it, or mend the ref" in found
 
 
-def test_parents_that_go_round():
+def test_circular_parents_are_refused():
     entries = [{"id": "a", "type": "CSV", "parent": {"ref": "b"}}, {"id": "b", "parent": {"ref": "c"}}, {"id": "c", "parent": {"ref": "a"}}]
     assert "object `a`, field `parent`: is a circle: a -> b -> c -> a" in refusal(objects(*entries))
     assert "is a circle: Default -> x -> Default" in refusal(objects({"id": "Default", "parent": {"ref": "x"}}, {"id": "x", "type": "CSV"}))
 
 
-def test_every_fault_is_told_at_once_up_to_a_number():
+def test_every_fault_is_reported_at_once_up_to_a_limit():
     found = refusal(objects(*({"id": f"a{number}", "type": "X"} for number in range(30))))
     assert found.count("there is no type `X`") == 20
     assert found.endswith("and 10 more")
 
 
-def test_a_parameter_without_a_value():
+def test_a_parameter_without_a_value_is_refused():
     text = objects({"id": "a", "type": "S3DataNode", "filePath": "#{myPlace}"}, parameters=[{"id": "myPlace"}])
     assert "the parameter `myPlace` has no value; write one under `values`, or give the file that has it with --values" in refusal(text)
     assert read(text, ("values.json", b'{"values": {"myPlace": "s3://a-b/"}}')).parameters["myPlace"].values == ("s3://a-b/",)
@@ -86,13 +86,13 @@ def test_a_parameter_without_a_value():
     assert read(optional).parameters["myPlace"].values == ()
 
 
-def test_a_key_that_stands_several_times_is_a_list():
+def test_a_repeated_key_is_a_list():
     found = read('{"objects": [{"id": "a", "type": "CSV", "column": "x INT", "column": ["y INT", "z INT"], "parent": {"ref": "b"}}]}')
     assert found.items["a"].fields["column"] == ("x INT", "y INT", "z INT")
     assert found.items["a"].fields["parent"] == (Ref("b"),)
 
 
-def test_what_an_object_inherits():
+def test_an_object_inherits_from_its_parents_and_the_default():
     text = objects(
         {"id": "Default", "name": "d", "maximumRetries": 1, "role": "r"},
         {"id": "base", "type": "CSV", "maximumRetries": 2, "parent": {"ref": "Default"}},
@@ -108,17 +108,17 @@ def test_what_an_object_inherits():
     assert things["b"].slot("role").text == "0.5"
 
 
-def test_a_byte_order_mark_is_no_part_of_it():
+def test_a_byte_order_mark_is_ignored():
     assert list(read(b"\xef\xbb\xbf" + objects({"id": "a", "type": "CSV"}).encode()).items) == ["a"]
 
 
 @pytest.mark.parametrize("name", ["*myWord", "myPassword", "mySecretKey", "myApiKey", "myToken"])
-def test_a_parameter_that_is_a_secret(name):
+def test_a_secret_parameter_is_recognised(name):
     text = objects({"id": "a", "type": "CSV"}, parameters=[{"id": name}], values={name: "x"})
     (found,) = read(text).parameters.values()
     assert found.secret
 
 
-def test_no_parameter_is_a_secret_by_chance():
+def test_other_parameters_are_not_secret():
     text = objects({"id": "a", "type": "CSV"}, values={"myKeyPair": "x", "myPass": "y"})
     assert not any(each.secret for each in read(text).parameters.values())

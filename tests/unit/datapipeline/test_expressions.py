@@ -88,7 +88,7 @@ def value(expression):
         ("format(myDate, \"'at' HH'h'\")", "at 17h"),
     ],
 )
-def test_what_is_known_is_worked_out(expression, result):
+def test_known_expressions_are_evaluated(expression, result):
     assert value(expression) == result
 
 
@@ -111,7 +111,7 @@ def test_what_is_known_is_worked_out(expression, result):
         ("hour(firstOfMonth(@scheduledStartTime))", "{{ data_interval_start.replace(day=1).strftime('%-H') }}"),
     ],
 )
-def test_a_time_of_the_run_comes_from_the_environment(expression, template):
+def test_a_time_of_the_run_becomes_an_environment_variable(expression, template):
     needs = Needs()
     found = text(f"s3://b/#{{{expression}}}.csv").render(needs)
     assert list(shown(needs.times, INTERVAL).values()) == [template]
@@ -119,32 +119,32 @@ def test_a_time_of_the_run_comes_from_the_environment(expression, template):
     assert found == f"s3://b/${{{name}}}.csv"
 
 
-def test_parts_of_one_time_become_one():
+def test_parts_of_one_time_become_one_variable():
     needs = Needs()
     found = text("#{year(@scheduledStartTime)}/#{format(@scheduledStartTime, 'MM')}/50%/#{@scheduledEndTime}").render(needs)
     assert found == "${MONTH}/50%/${SECOND}"
     assert needs.times["MONTH"].pattern == "%Y/%m"
 
 
-def test_two_times_have_two_names():
+def test_two_times_have_two_variables():
     needs = Needs()
     text("#{format(@scheduledStartTime, 'HH')}-x-#{format(@scheduledEndTime, 'HH')}").render(needs)
     assert list(needs.times) == ["HOUR", "HOUR_2"]
 
 
-def test_parameters_are_defaults_of_references():
+def test_parameters_become_defaults_of_references():
     assert text("s3://#{myBucket}/${X}").render(Needs()) == "s3://${myBucket:-lake}/$${X}"
     assert text("#{myOdd}").render(Needs()) == "a}b"
 
 
-def test_lists():
+def test_lists_are_expanded():
     slot = IT.slot("myList")
     assert [each.plain for each in texts_of(slot, Scope(DEFINITION, IT))] == ["one", "two"]
     whole = type(slot)("it", "column", ("#{mySeveral}", "z"))
     assert [each.plain for each in texts_of(whole, Scope(DEFINITION, IT))] == ["x", "y", "z"]
 
 
-def test_the_node_that_an_action_is_used_by():
+def test_an_action_refers_to_the_node_that_uses_it():
     other = DEFINITION.things["other"]
     assert text("#{node.column}", other).plain == "a INT"
     with pytest.raises(Untranslatable, match="refers to the object that uses it"):
@@ -185,19 +185,19 @@ def test_the_node_that_an_action_is_used_by():
         ("minute(@scheduledStartTime) / 2", "no number"),
     ],
 )
-def test_what_has_no_value_before_a_run_says_why(expression, why):
+def test_an_expression_without_a_value_before_a_run_is_refused_with_a_reason(expression, why):
     with pytest.raises(Untranslatable) as found:
         value(expression)
     assert why in str(found.value)
 
 
-def test_an_expression_that_is_not_closed():
+def test_an_unclosed_expression_is_refused():
     with pytest.raises(Untranslatable, match="not closed"):
         text("s3://x/#{myText")
     assert text("#{'}'}").plain == "}"
 
 
-def test_a_place_is_cut_at_its_last_slash():
+def test_a_path_is_cut_at_its_last_slash():
     before, rest = text("s3://#{myBucket}/in/x-#{format(@scheduledStartTime, 'YYYY-MM-dd')}.csv").split()
     assert (before.plain, before.render(Needs())) == ("s3://lake/in/", "s3://${myBucket:-lake}/in/")
     assert rest.render(Needs()) == "x-${DAY}.csv"

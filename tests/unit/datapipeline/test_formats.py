@@ -8,7 +8,7 @@ import pytest
 from stream.datapipeline.formats import CSV, PIPES, Column, columns_of, copy_options, table_of, with_names
 
 
-def test_columns_with_the_types_of_hive():
+def test_hive_columns_become_typed_columns():
     found = columns_of(["Name STRING", "Score INT, Rate decimal(8,2)", "`odd name` double", "Day DATE", "bare", "tags array<string>", " "])
     assert [(each.name, each.type, each.known) for each in found] == [
         ("Name", "string", True),
@@ -26,7 +26,7 @@ def test_columns_with_the_types_of_hive():
     ]
 
 
-def test_the_columns_of_a_table():
+def test_the_columns_of_a_create_table_statement_are_read():
     found = table_of(
         'create table if not exists "shop"."orders" (id bigint identity(0,1) primary key distkey, '
         "\"State\" character varying(20) default 'a,b', "
@@ -44,11 +44,11 @@ def test_the_columns_of_a_table():
 
 
 @pytest.mark.parametrize("text", ["", "create table t as select 1", "create table t (", "drop table t", "create table t ()"])
-def test_a_statement_without_columns(text):
+def test_a_statement_without_columns_gives_no_table(text):
     assert table_of(text) is None
 
 
-def test_options_that_say_how_to_read():
+def test_copy_options_about_the_format_become_decoder_options():
     found = copy_options(["QUOTE AS '%'", "NULL AS '\\\\N' IGNOREHEADER 1 CSV BZIP2"], PIPES)
     assert found.reading.decode == {"csv": {"quote": "%", "null": ["", "\\N"], "header": True}}
     assert (found.reading.compression, found.reading.empty_is_null) == ("bz2", True)
@@ -72,7 +72,7 @@ def test_options_that_say_how_to_read():
         ("PARQUET", "parquet"),
     ],
 )
-def test_other_formats(text, form):
+def test_copy_options_select_other_formats(text, form):
     found = copy_options([text, "TIMEFORMAT 'auto'"], CSV)
     assert (found.reading.format, found.reading.decode, found.open) == (form, "json", [])
 
@@ -90,12 +90,12 @@ def test_other_formats(text, form):
         ("wat", "a word that is no option"),
     ],
 )
-def test_options_without_a_counterpart_are_told(text, name):
+def test_copy_options_without_a_counterpart_are_reported(text, name):
     (told,) = [each for each in copy_options([text], CSV).open if each.startswith(name)]
     assert told
 
 
-def test_options_that_mean_nothing_here():
+def test_irrelevant_copy_options_are_accepted():
     found = copy_options(["EMPTYASNULL COMPUPDATE OFF STATUPDATE ON REGION 'eu-west-1' IGNOREBLANKLINES PARALLEL OFF"], CSV)
     assert (len(found.fine), found.open, found.reading) == (6, [], replace(CSV, empty_is_null=True))
 
@@ -113,7 +113,7 @@ def test_credentials_give_a_role_and_nothing_else():
     assert copy_options(["credentials 'aws_iam_role=arn:aws:iam::111122223333:role/copy'"], CSV).role == role.role
 
 
-def test_groups_get_the_names_of_columns():
+def test_groups_are_named_after_columns():
     columns = tuple(columns_of(["b INT", "a STRING"]))
     made = with_names(r"(\d+) \((x|y)\) [(] (?:z)(.)", "%3$s %1$s", columns)
     assert made == r"(?P<a>\d+) \((?:x|y)\) [(] (?:z)(?P<b>.)"
@@ -124,5 +124,5 @@ def test_groups_get_the_names_of_columns():
 @pytest.mark.parametrize(
     ("expression", "output"), [("(.)", ""), ("(.)(.)", "%1$s"), ("(.)(.)", "%1$s %1$s"), ("(.)(.)", "%1$s %3$s"), ("", "")]
 )
-def test_groups_that_cannot_be_named(expression, output):
+def test_groups_that_cannot_be_named_give_no_pattern(expression, output):
     assert with_names(expression, output, tuple(columns_of(["b INT", "a STRING"]))) is None

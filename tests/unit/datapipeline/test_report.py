@@ -1,4 +1,4 @@
-"""Whatever a definition says, the report is whole, and its page is a page."""
+"""For every definition, the report covers every field, and its page is valid."""
 
 import copy
 import json
@@ -46,7 +46,7 @@ def definitions(draw):
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(definitions())
-def test_any_definition_is_either_refused_or_accounted_for(document):
+def test_any_definition_is_refused_or_fully_reported(document):
     text = json.dumps(document).encode()
     try:
         done = import_definition(text, "old.json", (), "", lambda _text, _env: "")

@@ -1,4 +1,4 @@
-"""Definitions of every kind of object, and what they become, to the letter; see ``golden.py``."""
+"""Definitions of every kind of object, and what each becomes, exactly; see ``golden.py``."""
 
 import json
 import re
@@ -22,7 +22,7 @@ every_sample = pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.
 
 
 def written_fields(sample):
-    """Every field of every object, read off the file by nothing but a JSON parser."""
+    """Every field of every object, read from the file by a JSON parser alone."""
     document = json.loads(sample.read_text())
     found = []
     for each in document.get("objects", ()):
@@ -38,7 +38,7 @@ def expected(sample):
 
 
 @every_sample
-def test_it_becomes_what_is_expected(sample):
+def test_each_sample_becomes_the_expected_files(sample):
     assert files(sample) == expected(sample)
 
 
@@ -55,7 +55,7 @@ def test_every_field_of_every_object_is_in_the_report(sample):
 
 
 @every_sample
-def test_every_pipeline_file_can_be_run(sample):
+def test_every_imported_pipeline_is_valid(sample):
     for name, text in imported(sample).files.items():
         if name.endswith("pipeline.yaml"):
             env = dict.fromkeys(VARIABLE.findall(text), "2026-01-01")
@@ -65,7 +65,7 @@ def test_every_pipeline_file_can_be_run(sample):
 
 
 @every_sample
-def test_the_values_are_those_of_the_chart(sample):
+def test_the_values_satisfy_the_schema_of_the_chart(sample):
     found = [yaml.safe_load(text) for name, text in imported(sample).files.items() if name.endswith("values.yaml")]
     for values in found:
         jsonschema.validate(values, CHART)
@@ -79,13 +79,13 @@ def test_no_secret_is_written(sample):
     assert [each for each in told if "canary" in each] == []
 
 
-def test_the_samples_hold_secrets_and_every_kind_of_object():
+def test_the_samples_contain_secrets_and_every_kind_of_object():
     text = "".join(each.read_text() for each in SAMPLES)
     assert text.count("canary") >= 12
     assert {each.type for sample in SAMPLES for each in imported(sample).rows} >= set(KINDS)
 
 
-def test_the_report_for_programs_says_the_same():
+def test_the_json_report_agrees_with_the_page():
     done: Imported = imported(next(each for each in SAMPLES if each.stem == "nightly-chain"))
     found = json.loads(json.dumps(document(done)))
     assert sum(found["counts"].values()) == len(found["fields"]) == len(done.rows)

@@ -35,17 +35,17 @@ AT = datetime(2026, 1, 29, 2, 40, tzinfo=UTC)  # a Thursday
         ("2 years", datetime(2026, 2, 5, tzinfo=UTC), "0 0 5 2 *", OFTENER),
     ],
 )
-def test_the_line_of_a_period(text, start, line, but):
+def test_a_period_becomes_a_cron_line(text, start, line, but):
     found = cron_of(period_of(text), start)
     assert (found.line, found.but) == (line, but)
 
 
 @pytest.mark.parametrize("text", ["", "1", "hours", "0 days", "-1 days", "1.5 hours", "1 fortnight", "ONDEMAND_PERIOD", "9999999 days"])
-def test_what_is_no_period(text):
+def test_an_invalid_period_is_refused(text):
     assert period_of(text) is None
 
 
-def test_how_long_it_lasts():
+def test_the_length_of_a_period_is_known():
     assert period_of("2 hours").seconds == 7200
     assert period_of("48 hours") == Period(2, "day")
     assert last_run(AT, Period(1, "day"), 3) == datetime(2026, 2, 1, 2, 40, tzinfo=UTC)

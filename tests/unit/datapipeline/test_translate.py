@@ -29,7 +29,7 @@ LOAD = {
 
 
 def imported(base, changes=None, *, state="", **rest):
-    """``base`` with fields set, or taken out by None: ``{"In.compression": "GZIP"}``."""
+    """``base`` with fields set, or removed by None: ``{"In.compression": "GZIP"}``."""
     objects = deepcopy(base)
     for place, value in (changes or {}).items():
         name, _, field = place.partition(".")
@@ -59,7 +59,7 @@ def refusal(done):
     return outcome.todo[0]
 
 
-def test_the_smallest_copy_has_nothing_to_do():
+def test_a_minimal_copy_is_translated_completely():
     done = imported(COPY)
     assert pipeline(done)["source"] == {
         "s3": {"url": "s3://shop-in/a/", "format": "csv"},
@@ -71,7 +71,7 @@ def test_the_smallest_copy_has_nothing_to_do():
     assert values(done)["replicas"] == 0, "without a schedule, runs are started by hand"
 
 
-def test_nothing_is_written_for_a_definition_without_activities():
+def test_a_definition_without_activities_gives_no_files():
     done = imported({"Form": COPY["Form"]})
     assert not done.files
     assert "has no activity" in markdown(done)
@@ -105,14 +105,14 @@ def test_nothing_is_written_for_a_definition_without_activities():
         ({"In.directoryPath": "s3://shop-out/"}, "there is no place for its state outside s3://shop-out/"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_a_reason(changes, why):
+def test_an_untranslatable_activity_is_refused_with_a_reason(changes, why):
     done = imported(COPY, changes)
     assert why in refusal(done)
     told, text = fate(done, "Copy", "id")
     assert (told, text.startswith("no pipeline file: ")) == (Fate.OPEN, True)
 
 
-def test_the_state_lies_where_it_is_named():
+def test_the_state_is_placed_as_configured():
     done = imported(COPY, {"In.directoryPath": "s3://shop-out/"}, state="s3://shop-state/x/")
     assert pipeline(done)["state"] == "${STATE:-s3://shop-state/x/}"
     assert "lie inside each other" in fate(done, "Copy", "output")[1]
@@ -121,7 +121,7 @@ def test_the_state_lies_where_it_is_named():
     )
 
 
-def test_one_object_is_listed_by_a_manifest():
+def test_a_single_object_is_listed_by_a_manifest():
     done = imported(COPY, {"In.directoryPath": None, "In.filePath": "s3://shop-in/a/x.csv"})
     assert pipeline(done)["source"]["s3"] == {"url": "s3://shop-in/a/", "format": "csv", "manifest": "file:./objects.txt"}
     assert done.files["copy/objects.txt"] == "x.csv\n"
@@ -139,7 +139,7 @@ def test_one_object_is_listed_by_a_manifest():
         ("s3://shop-in/#{format(@scheduledStartTime,'YYYY')}/#{format(@scheduledEndTime,'YYYY')}", "%Y"),
     ],
 )
-def test_times_in_keys(path, time):
+def test_times_in_keys_become_a_time_pattern(path, time):
     done = imported(COPY, {"In.directoryPath": path})
     assert pipeline(done)["source"]["s3"].get("time") == time
     assert pipeline(done)["source"]["s3"]["url"] == "s3://shop-in/"
@@ -158,7 +158,7 @@ def test_times_in_keys(path, time):
         ("directoryPath", "s3://shop-in/#{@scheduledStartTime}/", ""),
     ],
 )
-def test_objects_that_only_a_name_in_their_keys_tells_from_others_suspend_the_schedule(field, path, name):
+def test_objects_distinguished_only_by_names_in_their_keys_suspend_the_schedule(field, path, name):
     plan = {"Copy.schedule": {"ref": "Plan"}, "Plan.type": "Schedule", "Plan.period": "1 day"}
     done = imported(COPY, {**plan, "In.directoryPath": None, f"In.{field}": path}, values={"myShop": "north"})
     told, text = fate(done, "In", field)
@@ -174,7 +174,7 @@ def test_objects_that_only_a_name_in_their_keys_tells_from_others_suspend_the_sc
         ("#{myPlace}#{format(@scheduledStartTime,'YYYY')}", "s3://shop-in/y/"),
     ],
 )
-def test_a_parameter_that_ends_in_a_slash_gives_no_second_one(path, place):
+def test_a_parameter_that_ends_in_a_slash_gives_no_double_slash(path, place):
     ready = {"In.precondition": {"ref": "Ready"}, "Ready.type": "S3PrefixNotEmpty", "Ready.s3Prefix": "#{myPlace}"}
     done = imported(
         COPY,
@@ -195,26 +195,26 @@ def test_a_parameter_that_ends_in_a_slash_gives_no_second_one(path, place):
         ("s3://shop-out", "s3://shop-out/old-copy/", None),
     ],
 )
-def test_places_to_write_to(path, url, partition):
+def test_output_paths_become_a_url_and_partitions(path, url, partition):
     sink = pipeline(imported(COPY, {"Out.directoryPath": path}))["sinks"][0]["s3"]
     assert (sink["url"], sink.get("partition_by")) == (url, [partition] if partition else None)
 
 
 @pytest.mark.parametrize(("place", "told"), [("s3://shop-out/b/", True), ("s3://shop-out/b/c", True), ("s3://shop-out/bc", False)])
-def test_two_activities_that_write_to_one_place_are_told(place, told):
+def test_two_activities_that_write_to_one_place_are_reported(place, told):
     also = {"Other.type": "CopyActivity", "Other.input": {"ref": "In"}, "Other.output": {"ref": "Out2"}}
     done = imported(COPY, {**also, "Out2.type": "S3DataNode", "Out2.directoryPath": place})
     assert (fate(done, "Other", "output")[0] is Fate.OPEN) == told
     assert ("`Copy` writes below s3://shop-out/b/, too" in fate(done, "Other", "output")[1]) == told
 
 
-def test_a_file_to_write_becomes_a_folder():
+def test_an_output_file_becomes_a_folder():
     done = imported(COPY, {"Out.directoryPath": None, "Out.filePath": "s3://shop-out/b/all.csv"})
     assert pipeline(done)["sinks"][0]["s3"]["url"] == "s3://shop-out/b/all/"
     assert fate(done, "Out", "filePath")[0] is Fate.OPEN
 
 
-def test_columns_of_the_other_side():
+def test_output_columns_become_rename_and_cast():
     changes = {"Out.dataFormat": {"ref": "Other"}, "Other.type": "TSV", "Other.column": ["key BIGINT", "name STRING"]}
     assert pipeline(imported(COPY, changes))["stages"] == [{"rename": {"id": "key"}}, {"cast": {"key": "int64"}}]
     fewer = imported(COPY, {**changes, "Other.column": ["key BIGINT"]})
@@ -287,7 +287,7 @@ def test_what_one_pipeline_writes_as_separated_values_the_next_one_reads_so():
         ("KEEP_EXISTING", "id,name", 'VIEW s.t_first AS.*PARTITION BY "id", "name" ORDER BY _arrival NULLS FIRST, _sequence\\)'),
     ],
 )
-def test_modes_of_insertion(mode, keys, view):
+def test_insert_modes_become_append_with_a_view(mode, keys, view):
     done = imported(LOAD, {"Load.insertMode": mode, "Table.primaryKeys": keys, "Table.schemaName": "s"})
     made = pipeline(done, "load")["sinks"][0]["redshift"]
     assert (made["mode"], made["table"]) == ("append", "s.t")
@@ -310,7 +310,7 @@ def test_modes_of_insertion(mode, keys, view):
         ({"Base.clusterId": "a b"}, "`stream check` refuses it: "),
     ],
 )
-def test_tables_that_cannot_be_loaded(changes, why):
+def test_tables_that_cannot_be_loaded_are_refused(changes, why):
     assert why in refusal(imported(LOAD, changes))
 
 
@@ -352,7 +352,7 @@ def test_empty_text_stays_text_unless_the_definition_says_otherwise(options, kin
     assert pipeline(done, "load")["source"]["schema"] == {"id": "int32?", "name": kind}
 
 
-def test_the_cluster_and_its_user():
+def test_the_cluster_and_its_user_are_taken_over():
     done = imported(LOAD, {"Table.schemaName": "s", "Load.commandOptions": "CREDENTIALS 'x=canary'", "Base.*password": "canary"})
     sink = pipeline(done, "load")["sinks"][0]["redshift"]
     assert {key: sink[key] for key in ("table", "cluster", "database", "db_user", "iam_role")} == {
@@ -387,13 +387,13 @@ def test_the_cluster_and_its_user():
         ("DELETE FROM staging", None),
     ],
 )
-def test_the_statement_over_staging(statement, stage):
+def test_a_simple_statement_over_staging_becomes_an_sql_stage(statement, stage):
     done = imported(LOAD, {"Load.transformSql": statement})
     assert pipeline(done, "load").get("stages") == ([{"sql": {"query": stage}}] if stage else None)
     assert fate(done, "Load", "transformSql")[0] is Fate.OPEN
 
 
-def test_a_statement_that_is_not_taken_over_suspends_the_schedule():
+def test_an_untranslated_statement_suspends_the_schedule():
     plan = {"Load.schedule": {"ref": "Plan"}, "Plan.type": "Schedule", "Plan.period": "1 day"}
     assert "replicas" not in values(imported(LOAD, {**plan, "Load.transformSql": "SELECT * FROM staging"}), "load")
     assert values(imported(LOAD, {**plan, "Load.transformSql": "SELECT DISTINCT id FROM staging"}), "load")["replicas"] == 0
@@ -412,7 +412,7 @@ def test_a_statement_that_is_not_taken_over_suspends_the_schedule():
         ({"In.dataFormat": {"ref": "Form"}, "Load.commandOptions": "ESCAPE"}, False),
     ],
 )
-def test_files_that_would_be_read_otherwise_than_before_suspend_the_schedule(changes, held):
+def test_files_that_would_be_read_differently_suspend_the_schedule(changes, held):
     plan = {"Load.schedule": {"ref": "Plan"}, "Plan.type": "Schedule", "Plan.period": "1 day"}
     columns = {"Table.createTableSql": "CREATE TABLE t (id int, name varchar(20))"}
     done = imported(LOAD, {**plan, **columns, "In.dataFormat": None, **changes})
@@ -436,7 +436,7 @@ def test_files_that_would_be_read_otherwise_than_before_suspend_the_schedule(cha
         ({"type": "CSV"}, "In", None),
     ],
 )
-def test_preconditions(condition, on, requires):
+def test_preconditions_become_required_objects(condition, on, requires):
     done = imported(COPY, {f"{on}.precondition": {"ref": "Ready"}, **{f"Ready.{key}": value for key, value in condition.items()}})
     assert pipeline(done).get("requires") == requires
     told = fate(done, on, "precondition")[0]
@@ -464,12 +464,12 @@ PLAN = {"Copy.schedule": {"ref": "Plan"}, "Plan.type": "Schedule", "Plan.period"
         ({"Plan.period": "soon"}, {"cron": "0 0 1 1 *"}),
     ],
 )
-def test_when_and_how_long_it_runs(changes, found):
+def test_schedule_and_timeout_are_taken_over(changes, found):
     done = imported(COPY, {**PLAN, **changes})
     assert values(done)["schedule"] == {"timeZone": "Etc/UTC", **found}
 
 
-def test_a_run_at_the_begin_of_its_interval_reads_the_interval_that_begins():
+def test_a_run_at_the_beginning_of_its_interval_reads_the_interval_that_begins():
     marker = {"Copy.precondition": {"ref": "R"}, "R.type": "S3KeyExists", "R.s3Key": "s3://x-y/#{format(@scheduledStartTime,'HH')}"}
     done = imported(COPY, {**PLAN, **marker, "Copy.scheduleType": "cron", "In.directoryPath": "s3://shop-in/#{@scheduledStartTime}"})
     (outcome,) = done.outcomes
@@ -479,14 +479,14 @@ def test_a_run_at_the_begin_of_its_interval_reads_the_interval_that_begins():
     assert values(done)["replicas"] == 0
 
 
-def test_activities_that_wait_for_each_other_are_translated_all_the_same():
+def test_activities_that_wait_for_each_other_are_translated():
     done = imported(COPY, {"Back.type": "CopyActivity", "Back.input": {"ref": "Out"}, "Back.output": {"ref": "In"}})
     assert [each.name for each in done.outcomes] == ["copy", "back"]
     assert pipeline(done, "back")["source"]["s3"]["format"] == "parquet"
     assert {(each.first, each.then) for each in done.links} == {("Copy", "Back"), ("Back", "Copy")}
 
 
-def test_names_of_pipelines_are_unique_and_can_be_folders():
+def test_pipeline_names_are_unique_and_valid_folder_names():
     twice = {"copy.type": "CopyActivity", "copy.input": {"ref": "In"}, "copy.output": {"ref": "Out"}}
     done = imported(COPY, twice)
     assert [each.name for each in done.outcomes if each.name] == ["copy", "copy-2"]
@@ -494,7 +494,7 @@ def test_names_of_pipelines_are_unique_and_can_be_folders():
     assert [each.name for each in only.outcomes] == ["activity"]
 
 
-def test_definitions_from_one_template_keep_their_states_apart():
+def test_definitions_from_one_template_have_separate_states():
     text = json.dumps({"objects": [{"id": key, **value} for key, value in COPY.items()]}).encode()
     north, south = (import_definition(text, name, (), "", _first_error) for name in ("pipes/North.json", "pipes/south.sales.json"))
     assert [pipeline(each)["application"] for each in (north, south)] == ["north-copy", "south-sales-copy"]
@@ -507,19 +507,19 @@ def test_parameters_stay_parameters():
     assert fate(done, "myPlace", "value")[0] is Fate.TAKEN
 
 
-def test_a_secret_in_a_place_is_refused_and_told_nowhere():
+def test_a_secret_in_a_path_is_refused_and_never_shown():
     done = imported(COPY, {"In.directoryPath": "s3://shop-in/#{*myKey}"}, values={"*myKey": "canary"})
     assert "holds the secret `myKey`" in refusal(done)
     assert "canary" not in markdown(done)
 
 
 @pytest.mark.parametrize("field", ["colour", "colum"])
-def test_a_field_that_there_is_not(field):
+def test_an_unknown_field_is_reported(field):
     told, text = fate(imported(COPY, {f"Form.{field}": "x"}), "Form", field)
     assert (told, text) == (Fate.OPEN, "`CSV` has no such field: leave it out, or mend its name and import again")
 
 
-def test_a_parameter_that_only_an_untranslated_activity_asks_for():
+def test_a_parameter_used_only_by_an_untranslated_activity_is_not_needed():
     shell = {"Shell.type": "ShellCommandActivity", "Shell.command": "#{myWord} #{myPlace}"}
     done = imported(COPY, {**shell, "In.directoryPath": "#{myPlace}"}, values={"myWord": "x", "myPlace": "s3://shop-in/y"})
     assert fate(done, "myWord", "value") == (Fate.UNNEEDED, "nothing that was taken over asks for it")

@@ -1,4 +1,4 @@
-"""The composition for those who have Docker, as far as it can be judged without: mounts are there, nobody outside can reach it."""
+"""The Docker composition, as far as it can be checked without Docker: mounts exist, and nothing outside can reach it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "docker-compose.y
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_only_this_machine_can_reach_it(name: str) -> None:
+def test_only_this_machine_can_reach_the_services(name: str) -> None:
     assert SERVICES[name]["ports"]
     assert all(re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port) for port in SERVICES[name]["ports"])
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_what_it_mounts_and_builds_from_is_there(name: str) -> None:
+def test_everything_that_is_mounted_or_built_exists(name: str) -> None:
     service = SERVICES[name]
     mounted = [volume.split(":")[0] for volume in service.get("volumes", ()) if volume.startswith(".")]
     assert all((FOLDER / place).exists() for place in mounted)
@@ -37,14 +37,14 @@ def test_what_it_mounts_and_builds_from_is_there(name: str) -> None:
         )
 
 
-def test_who_depends_on_whom_can_see_when_it_is_ready() -> None:
+def test_services_wait_for_healthy_dependencies() -> None:
     for service in SERVICES.values():
         for other, how in service.get("depends_on", {}).items():
             assert how == {"condition": "service_healthy"}
             assert SERVICES[other]["healthcheck"]["test"]
 
 
-def test_the_collector_receives_on_the_port_that_is_published() -> None:
+def test_the_collector_receives_on_its_published_port() -> None:
     config = yaml.safe_load((FOLDER / "collector.yml").read_text())
     port = SERVICES["collector"]["ports"][0].rpartition(":")[2]
     assert config["receivers"]["otlp"]["protocols"]["http"]["endpoint"].endswith(f":{port}")

@@ -38,7 +38,7 @@ def asked(expr):
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
-def test_an_alert_has_its_section_in_the_runbook_and_asks_for_what_exists(alert):
+def test_each_alert_has_a_runbook_section_and_uses_existing_metrics(alert):
     assert anchor(alert) in anchors(RUNBOOK)
     section = RUNBOOK.read_text().partition(f"\n### {alert.name}\n")[2].partition("\n#")[0]
     assert len(re.findall(r"^\d\. ", section, re.MULTILINE)) >= 2
@@ -47,12 +47,12 @@ def test_an_alert_has_its_section_in_the_runbook_and_asks_for_what_exists(alert)
     assert alert.severity in {"critical", "warning"}
 
 
-def test_the_runbook_has_no_section_of_an_alert_that_is_gone():
+def test_the_runbook_has_sections_for_existing_alerts_only():
     section = RUNBOOK.read_text().partition("\n## Alerts\n")[2].partition("\n## ")[0]
     assert set(re.findall(r"^### (\w+)$", section, re.MULTILINE)) == {alert.name for alert in ALERTS}
 
 
-def test_rules_name_their_runbook():
+def test_rules_link_to_their_runbook():
     rules = [rule for group in yaml.safe_load((CHART / "rules" / "stream.yaml").read_text())["groups"] for rule in group["rules"]]
     assert [rule["alert"] for rule in rules] == [alert.name for alert in ALERTS]
     for rule in rules:
@@ -61,7 +61,7 @@ def test_rules_name_their_runbook():
 
 
 @pytest.mark.parametrize("panel", panels(), ids=lambda panel: panel.title)
-def test_a_panel_asks_for_what_exists_and_has_a_unit(panel):
+def test_each_panel_uses_existing_metrics_and_has_a_unit(panel):
     for legend, expr in panel.queries:
         assert asked(expr) <= NAMES
         assert asked(expr)
@@ -75,7 +75,7 @@ def test_the_dashboard_shows_what_an_operator_must_see():
     assert [name for name in MUST_BE_SHOWN if not any(f"{name}{suffix}" in shown for suffix in SUFFIXES)] == []
 
 
-def test_panels_lie_beside_each_other_and_choose_their_data_source():
+def test_panels_do_not_overlap_and_have_a_choosable_data_source():
     drawn = json.loads((CHART / "dashboards" / "stream.json").read_text())["panels"]
     taken = [
         (each["gridPos"]["x"] + column, each["gridPos"]["y"] + line)

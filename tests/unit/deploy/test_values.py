@@ -13,7 +13,7 @@ SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 
 
 def differences(schema, values, path=""):
-    """Keys that only one of both has; a map whose keys are free ends the walk."""
+    """Keys that only one of the two has; maps with free keys are not compared further."""
     if "properties" not in schema:
         return
     for key in sorted(set(schema["properties"]) ^ set(values)):
@@ -28,7 +28,7 @@ def test_schema_and_values_have_the_same_keys():
 
 
 def closed(schema, path=""):
-    """Maps with named keys that would also take other ones."""
+    """Maps with named keys that also accept other keys."""
     if "properties" in schema:
         if schema.get("additionalProperties") is not False:
             yield path
@@ -48,7 +48,7 @@ def undescribed(schema, path=""):
             yield from undescribed(part, f"{path}{key}.")
 
 
-def test_every_value_says_what_it_means():
+def test_every_value_has_a_description():
     assert list(undescribed(SCHEMA)) == []
 
 

@@ -1,4 +1,7 @@
-"""A lease table in memory that answers as DynamoDB does, and rows to put into it."""
+"""A lease table in memory that answers as DynamoDB does, and rows for it.
+
+tests/contract/test_lease_table.py holds it to moto's DynamoDB.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +62,7 @@ async def settle():
 class MemoryDynamo:
     """A lease table and the tables that KCL 3.x keeps beside it: ``other`` (coordinator state) and ``reports`` (worker metrics).
 
-    ``faults`` says of the next calls what becomes of them: lost_before, lost_after, throttled, or None; while it is ``crowded``, all are
-    throttled.
+    ``faults`` are the outcomes of the next calls: lost_before, lost_after, throttled, or None. While ``throttling``, all are throttled.
     """
 
     place = "memory"
@@ -76,7 +78,7 @@ class MemoryDynamo:
         self.other = {}
         self.reports = {}
         self.requests = []
-        self.crowded = False
+        self.throttling = False
         self.status = "ACTIVE"
 
     async def call(self, operation, table, request):
@@ -84,7 +86,7 @@ class MemoryDynamo:
         self.requests.append((operation, table, request))
         if operation in self.denied:
             raise AwsFatal(f"{operation} is not allowed", code="AccessDeniedException")
-        fault = "throttled" if self.crowded else self.faults.pop(0) if self.faults else None
+        fault = "throttled" if self.throttling else self.faults.pop(0) if self.faults else None
         if fault == "lost_before":
             raise AwsRetryable("no answer", code="ConnectionError")
         if fault == "throttled":

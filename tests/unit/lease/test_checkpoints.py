@@ -10,7 +10,7 @@ SHARD = Shard("events", "shardId-1")
 
 
 @pytest.mark.parametrize("checkpoint", [Checkpoint(2**185, 3, 2**184), Checkpoint(None, 0, 7), Checkpoint(1, 0, 0)])
-def test_what_was_stored_comes_back(checkpoint):
+def test_a_stored_checkpoint_reads_back(checkpoint):
     async def run():
         store = MemoryStore()
         await StoredCheckpoints(store).advance(SHARD, checkpoint)
@@ -21,7 +21,7 @@ def test_what_was_stored_comes_back(checkpoint):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"position": "x", "subsequence": 0, "unit_after": "0"}', b'{"position": 1}'])
-def test_a_hint_that_cannot_be_read_is_no_hint(body):
+def test_an_unreadable_checkpoint_counts_as_none(body):
     async def run():
         store = MemoryStore()
         await store.put("checkpoints/events/shardId-1.json", body)

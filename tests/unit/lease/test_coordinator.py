@@ -103,7 +103,7 @@ def play(fleet_of, test):
     asyncio.run(asyncio.wait_for(body(), 120))
 
 
-def test_the_first_worker_has_everything_before_any_time_has_passed():
+def test_the_first_worker_takes_every_lease_at_once():
     async def test(fleet):
         before = fleet.clock.monotonic()
         await fleet.join("a")
@@ -114,7 +114,7 @@ def test_the_first_worker_has_everything_before_any_time_has_passed():
 
 
 @pytest.mark.parametrize("balance", ["even", "kcl"])
-def test_newcomers_get_their_share_and_nobody_works_twice(balance):
+def test_newcomers_get_their_share_and_no_shard_has_two_workers(balance):
     async def test(fleet):
         await fleet.join("a", "b", "c", "d")
         await fleet.clock.advance(60)
@@ -128,7 +128,7 @@ def test_newcomers_get_their_share_and_nobody_works_twice(balance):
     play(lambda: Fleet(shards(12), balance=balance, failover=3.0), test)
 
 
-def test_what_is_given_up_is_taken_within_a_look():
+def test_a_released_lease_is_taken_within_one_look():
     async def test(fleet):
         await fleet.join("a", "b")
         await fleet.clock.advance(60)
@@ -139,7 +139,7 @@ def test_what_is_given_up_is_taken_within_a_look():
     play(lambda: Fleet(shards(6)), test)
 
 
-def test_a_dead_workers_leases_are_taken_behind_the_failover_time_and_not_before():
+def test_leases_of_a_dead_worker_are_taken_after_the_failover_time_and_not_before():
     async def test(fleet):
         await fleet.join("a", "b")
         await fleet.clock.advance(60)
@@ -153,7 +153,7 @@ def test_a_dead_workers_leases_are_taken_behind_the_failover_time_and_not_before
     play(lambda: Fleet(shards(6)), test)
 
 
-def test_never_two_holders_while_workers_come_go_and_die():
+def test_no_lease_ever_has_two_holders_while_workers_come_go_and_die():
     async def test(fleet):
         dice = Random(7)
         await fleet.join("w0")
@@ -173,7 +173,7 @@ def test_never_two_holders_while_workers_come_go_and_die():
     play(lambda: Fleet(shards(8)), test)
 
 
-def test_a_worker_that_cannot_reach_the_table_stops_before_another_may_start():
+def test_a_worker_cut_off_from_the_table_stops_before_another_may_start():
     async def test(fleet):
         await fleet.join("a")
         real = fleet.dynamo.call
@@ -192,15 +192,15 @@ def test_a_worker_that_cannot_reach_the_table_stops_before_another_may_start():
     play(lambda: Fleet(shards(2)), test)
 
 
-def test_a_table_that_throttles_for_less_than_the_failover_time_costs_no_lease():
+def test_throttling_for_less_than_the_failover_time_costs_no_lease():
     async def test(fleet):
         await fleet.join("a", "b")
         await fleet.clock.advance(60)
         before = fleet.holders()
         for _ in range(5):
-            fleet.dynamo.crowded = True
+            fleet.dynamo.throttling = True
             await fleet.clock.advance(4)
-            fleet.dynamo.crowded = False
+            fleet.dynamo.throttling = False
             await fleet.clock.advance(8)
             fleet.assert_alone()
         assert fleet.holders() == before
@@ -211,11 +211,11 @@ def test_a_table_that_throttles_for_less_than_the_failover_time_costs_no_lease()
     play(lambda: Fleet(shards(8)), test)
 
 
-def test_a_table_that_throttles_for_longer_stops_the_work_in_time_and_is_not_stormed():
+def test_longer_throttling_stops_the_work_in_time_and_the_table_is_not_flooded():
     async def test(fleet):
         await fleet.join("a", "b")
         await fleet.clock.advance(95)
-        fleet.dynamo.crowded = True
+        fleet.dynamo.throttling = True
         fleet.dynamo.calls.clear()
         await fleet.clock.advance(6)
         assert sum(map(len, fleet.holders().values())) == 40
@@ -228,7 +228,7 @@ def test_a_table_that_throttles_for_longer_stops_the_work_in_time_and_is_not_sto
         # every 0.2 s.
         assert fleet.dynamo.calls.count("UpdateItem") == 0
         assert fleet.dynamo.calls.count("Scan") <= 180
-        fleet.dynamo.crowded = False
+        fleet.dynamo.throttling = False
         await fleet.clock.advance(32)
         assert sum(map(len, fleet.holders().values())) == 40
         fleet.assert_alone()
@@ -256,7 +256,7 @@ def test_one_row_whose_writes_are_not_answered_costs_no_other_lease(failover):
     play(lambda: Fleet(shards(40), failover=failover), test)
 
 
-def test_a_lease_is_written_once_in_a_renewal_interval():
+def test_a_lease_is_written_once_per_renewal_interval():
     async def test(fleet):
         await fleet.join("a")
         await fleet.clock.advance(1)
@@ -283,7 +283,7 @@ def test_a_checkpoint_counts_as_a_renewal():
     play(lambda: Fleet(shards(1)), test)
 
 
-def test_the_end_of_a_shard_makes_rows_for_its_children_first():
+def test_the_end_of_a_shard_creates_the_rows_of_its_children_first():
     async def test(fleet):
         parent = fleet.shards[0]
         await fleet.join("a")
@@ -325,7 +325,7 @@ class OfTwoStreams(Fleet):
     ("kind", "key", "remedy"),
     [(OfTwoStreams, "shardId-000000000000", "kinesis.stream "), (Fleet, "1:s:5:shardId-000000000000", "kinesis.streams ")],
 )
-def test_leases_of_the_kcl_under_other_keys_are_not_passed_over(kind, key, remedy):
+def test_leases_of_the_kcl_under_other_keys_stop_the_start(kind, key, remedy):
     async def test(fleet):
         row = encode(lease(key, "java", 3, "123"))
         fleet.dynamo.items[key] = row
@@ -341,7 +341,7 @@ def test_leases_of_the_kcl_under_other_keys_are_not_passed_over(kind, key, remed
     play(lambda: kind(shards(1)), test)
 
 
-def test_a_stream_that_is_deleted_costs_no_lease_of_another_one():
+def test_a_deleted_stream_costs_no_lease_of_another_stream():
     async def test(fleet):
         await fleet.join("a")
         fleet.deleted = True
@@ -358,7 +358,7 @@ def test_a_stream_that_is_deleted_costs_no_lease_of_another_one():
 
 
 @pytest.mark.parametrize(("start", "begins"), [(StartKind.LATEST, {"shardId-000000000001"}), (StartKind.AT_TIMESTAMP, set())])
-def test_only_where_a_stream_is_read_from_its_tip_does_what_its_lease_says_begin_earlier(start, begins):
+def test_with_start_latest_only_leases_that_say_so_begin_at_the_beginning(start, begins):
     async def test(fleet):
         for shard, checkpoint in zip(fleet.shards, ("123", "TRIM_HORIZON", "LATEST"), strict=True):
             fleet.dynamo.items[shard.shard_id] = encode(lease(shard.shard_id, checkpoint=checkpoint))
@@ -368,7 +368,7 @@ def test_only_where_a_stream_is_read_from_its_tip_does_what_its_lease_says_begin
     play(lambda: Fleet(shards(3), start), test)
 
 
-def test_children_wait_while_a_parent_is_another_workers():
+def test_children_wait_while_another_worker_has_a_parent():
     async def test(fleet):
         fleet.shards.append(Shard("s", "child", (fleet.shards[0].shard_id,)))
         fleet.dynamo.items = {
@@ -383,7 +383,7 @@ def test_children_wait_while_a_parent_is_another_workers():
     play(lambda: Fleet(shards(1)), test)
 
 
-def test_a_row_that_somebody_deleted_raises_the_alarm_and_is_made_again():
+def test_a_deleted_row_is_reported_and_created_again():
     async def test(fleet):
         await fleet.join("a")
         await fleet.clock.advance(5)
@@ -397,7 +397,7 @@ def test_a_row_that_somebody_deleted_raises_the_alarm_and_is_made_again():
     play(lambda: Fleet(shards(2)), test)
 
 
-def test_a_hole_in_the_hash_range_is_told_after_three_looks():
+def test_a_hole_in_the_hash_range_is_reported_after_three_looks():
     async def test(fleet):
         fleet.shards = [Shard("s", "0", (), 0, TOP - 5)]
         await fleet.join("a")
@@ -409,7 +409,7 @@ def test_a_hole_in_the_hash_range_is_told_after_three_looks():
     play(lambda: Fleet([]), test)
 
 
-def test_beside_java_workers_kcls_rules_apply():
+def test_beside_java_workers_the_rules_of_the_kcl_apply():
     async def test(fleet):
         fleet.dynamo.items = {f"s{at}": encode(lease(f"s{at}", "java", 5, "SHARD_END")) for at in range(4)}
         fleet.shards = []
@@ -446,7 +446,7 @@ def test_a_fleet_with_unknown_rules_is_not_joined(place, version, refused):
     play(lambda: Fleet(shards(1)), test)
 
 
-def test_progress_comes_back_and_a_foreign_checkpoint_beside_it():
+def test_progress_reads_back_and_a_foreign_checkpoint_beside_it():
     async def test(fleet):
         shard = fleet.shards[0]
         await fleet.join("a")
@@ -468,7 +468,7 @@ def test_progress_comes_back_and_a_foreign_checkpoint_beside_it():
     play(lambda: Fleet(shards(1)), test)
 
 
-def test_a_checkpoint_of_a_lease_that_is_gone_is_refused():
+def test_a_checkpoint_of_a_lost_lease_is_refused():
     async def test(fleet):
         shard = fleet.shards[0]
         await fleet.join("a")
@@ -481,7 +481,7 @@ def test_a_checkpoint_of_a_lease_that_is_gone_is_refused():
     play(lambda: Fleet(shards(1)), test)
 
 
-def test_an_operator_takes_a_lease_from_a_worker_that_renews_it():
+def test_an_operator_can_seize_a_lease_from_a_worker_that_renews_it():
     async def test(fleet):
         await fleet.join("a")
         operator = fleet.make("operator")
@@ -497,7 +497,7 @@ def test_an_operator_takes_a_lease_from_a_worker_that_renews_it():
     play(lambda: Fleet(shards(1)), test)
 
 
-def test_a_thousand_leases_in_pages():
+def test_a_thousand_leases_are_read_in_pages():
     async def test(fleet):
         fleet.dynamo.page = 90
         await fleet.join("a")
@@ -507,7 +507,7 @@ def test_a_thousand_leases_in_pages():
     play(lambda: Fleet(shards(1000)), test)
 
 
-def test_the_traffic_of_a_shard_is_known_however_often_its_checkpoint_moves():
+def test_the_traffic_of_a_shard_is_recorded_however_often_it_is_checkpointed():
     async def test(fleet):
         await fleet.join("a")
         worker, (shard,) = fleet.workers["a"], fleet.shards
@@ -525,7 +525,7 @@ def test_the_traffic_of_a_shard_is_known_however_often_its_checkpoint_moves():
     play(lambda: Fleet(shards(1)), test)
 
 
-def test_a_lease_that_was_seized_is_kept_for_as_long_as_it_is_needed_and_no_other_is_taken():
+def test_a_seized_lease_is_kept_as_long_as_needed_and_no_other_is_taken():
     async def test(fleet):
         await fleet.join("a")
         operator, shard = fleet.make("operator"), fleet.shards[0].shard_id
@@ -542,7 +542,7 @@ def test_a_lease_that_was_seized_is_kept_for_as_long_as_it_is_needed_and_no_othe
     play(lambda: Fleet(shards(4)), test)
 
 
-def test_what_others_finished_before_a_shard_is_known_for_all_generations_and_stays_in_the_table_until_it_is_recorded():
+def test_shards_finished_by_others_before_a_shard_stay_in_the_table_until_they_are_recorded():
     async def run():
         shards = [Shard("s", "0", (), 0, TOP), Shard("s", "1", ("0",), 0, TOP), Shard("s", "2", ("1",), 0, TOP, is_open=True)]
         fleet = Fleet(shards)

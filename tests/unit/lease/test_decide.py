@@ -22,12 +22,12 @@ def seen_of(*rows):
     return {row.lease.key: row for row in made}
 
 
-def as_they_come(rows):
+def in_given_order(rows):
     return sorted(rows, key=lambda row: row.lease.key)
 
 
 def kcl(rows, me="me", rules=RULES):
-    takes = take_as_kcl(seen_of(*rows), me, NOW, rules, as_they_come)
+    takes = take_as_kcl(seen_of(*rows), me, NOW, rules, in_given_order)
     return [int(take.lease.key.removeprefix("shardId-")) for take in takes]
 
 
@@ -50,23 +50,23 @@ VERY_OLD = 31.0
         ("more workers than leases: one each", [("a", FRESH), ("b", FRESH)], []),
     ],
 )
-def test_kcl_takes(name, rows, expected):
+def test_the_kcl_rule_takes_what_the_kcl_takes(name, rows, expected):
     assert kcl(rows) == expected, name
 
 
-def test_kcl_counts_ended_shards_like_any_other():
+def test_the_kcl_rule_counts_ended_shards_like_any_other():
     seen = seen_of(("a", FRESH), ("a", FRESH), ("me", FRESH), ("me", FRESH))
     ended = {key: Seen(lease(key, row.lease.owner, checkpoint="SHARD_END"), row.changed, row.since) for key, row in seen.items()}
     mixed = seen | {key: ended[key] for key in ("shardId-2", "shardId-3")}
-    assert take_as_kcl(mixed, "me", NOW, RULES, as_they_come) == []
+    assert take_as_kcl(mixed, "me", NOW, RULES, in_given_order) == []
 
 
-def test_kcl_never_takes_more_than_allowed():
+def test_the_kcl_rule_never_takes_more_than_allowed():
     assert kcl([(None, math.inf)] * 5, rules=Rules(FAILOVER, max_leases=2)) == [0, 1]
     assert kcl([("a", EXPIRED)] * 5, rules=Rules(FAILOVER, max_leases=2)) == [0, 1]
 
 
-def test_kcl_steals_as_many_as_allowed_and_missing():
+def test_the_kcl_rule_steals_what_is_missing_up_to_the_limit():
     assert kcl([("a", FRESH)] * 6, rules=Rules(FAILOVER, max_steal=5)) == [0, 1, 2]
     assert kcl([("a", FRESH)] * 6, rules=Rules(FAILOVER, steal=False)) == []
 
@@ -76,7 +76,7 @@ def test_a_worker_that_needs_two_steals_one_from_a_worker_at_its_target():
     assert kcl([("a", FRESH), ("a", FRESH), ("b", FRESH), ("b", FRESH)]) == [0]
 
 
-def test_time_counts_from_when_the_counter_moved_before_my_eyes():
+def test_the_age_of_a_lease_counts_from_when_its_counter_was_seen_to_change():
     first = observe({}, [lease("x", "a", 5), lease("y")], 100.0)
     assert first["x"].changed == 100.0
     assert first["y"].changed == -math.inf
@@ -88,15 +88,15 @@ def test_time_counts_from_when_the_counter_moved_before_my_eyes():
     assert observe(again, [lease("x", "b", 6)], 110.0)["x"].since == 110.0
 
 
-def test_a_lease_in_a_hand_off_is_its_present_owners():
+def test_a_lease_in_a_hand_off_belongs_to_its_present_owner():
     handed = Seen(lease("x", "next", checkpoint_owner="present"), NOW, NOW)
     assert not is_available(handed, NOW, FAILOVER)
     assert take_evenly({"x": handed}, "me", NOW, RULES) == []
 
 
-def test_what_its_owner_still_renews_is_called_stolen():
+def test_taking_a_lease_its_owner_still_renews_is_called_stealing():
     rows = seen_of(("a", FRESH), ("a", FRESH), ("a", FRESH), (None, FRESH))
-    takes = take_as_kcl(rows, "me", NOW, RULES, as_they_come)
+    takes = take_as_kcl(rows, "me", NOW, RULES, in_given_order)
     assert [take.why for take in marked_as_stolen(takes, rows, NOW, FAILOVER)] == [Why.FREE]
     stolen = take_evenly(seen_of(("a", FRESH), ("a", FRESH)), "me", NOW, RULES)
     assert [take.why for take in marked_as_stolen(stolen, rows, NOW, FAILOVER)] == [Why.STOLEN]
@@ -106,7 +106,7 @@ def even(rows, me="me", rules=RULES):
     return [take.lease.key for take in take_evenly(rows, me, NOW, rules)]
 
 
-def test_ended_shards_do_not_count_when_spread_evenly():
+def test_ended_shards_do_not_count_in_the_even_balance():
     rows = {key: Seen(lease(key, "me", checkpoint="SHARD_END"), NOW, NOW) for key in ("e1", "e2", "e3")}
     rows |= {key: Seen(lease(key, "a"), NOW, NOW) for key in ("x", "y")}
     assert len(even(rows)) == 1
@@ -127,19 +127,19 @@ def test_a_lease_stays_for_its_tenure_unless_the_taker_has_none():
     assert even(rows, rules=rules) == []
 
 
-def test_low_rates_do_not_make_leases_wander():
+def test_low_rates_do_not_move_leases():
     rows = {f"s{at}": Seen(lease(f"s{at}", ("a", "me")[at % 2], throughput=3.0 * (at % 2)), NOW, NOW - 999) for at in range(8)}
     assert even(rows) == even(rows, me="a") == []
 
 
-def test_a_free_lease_that_nobody_takes_is_taken_by_whoever_sees_it():
+def test_a_free_lease_that_nobody_takes_is_taken_by_any_worker_in_the_end():
     owned = {f"s{at}": Seen(lease(f"s{at}", "me"), NOW, NOW) for at in range(3)}
     other = {"o": Seen(lease("o", "a"), NOW, NOW)}
     assert even(owned | other | {"x": Seen(lease("x"), NOW - 1, NOW)}) == []
     assert even(owned | other | {"x": Seen(lease("x"), NOW - 31, NOW)}) == ["x"]
 
 
-def test_a_new_lease_is_not_left_lying_because_the_least_loaded_has_all_that_it_takes():
+def test_a_new_lease_is_taken_even_if_the_least_loaded_worker_has_its_maximum():
     rules = Rules(FAILOVER, max_leases=3)
     rows = [lease("hot", "me", throughput=5000.0), *(lease(f"quiet{at}", "a") for at in range(3)), lease("new")]
     seen = observe({}, rows, NOW - 31)
@@ -176,7 +176,7 @@ def play(workers, leases, seed, choose, rounds):
 
 @given(fleets)
 @settings(max_examples=60, deadline=None)
-def test_an_even_fleet_settles_and_then_nothing_moves(fleet):
+def test_an_evenly_balanced_fleet_settles_and_stays(fleet):
     workers, leases, seed = fleet
     rules = Rules(FAILOVER, max_steal=8)
     rows, moves = play(workers, leases, seed, lambda seen, me, now, _: take_evenly(seen, me, now, rules), 24)
@@ -191,7 +191,7 @@ def test_an_even_fleet_settles_and_then_nothing_moves(fleet):
 
 @given(fleets)
 @settings(max_examples=60, deadline=None)
-def test_a_fleet_by_kcls_rules_settles_with_nobody_above_the_target(fleet):
+def test_a_fleet_by_kcl_rules_settles_with_no_worker_above_the_target(fleet):
     workers, leases, seed = fleet
 
     def choose(seen, me, now, dice):
@@ -206,7 +206,7 @@ def test_a_fleet_by_kcls_rules_settles_with_nobody_above_the_target(fleet):
 
 @given(fleets, st.sampled_from((1, 8, 100)), st.sampled_from((0.0, 60.0)), st.sampled_from((2**31, 3)))
 @settings(deadline=None)
-def test_what_is_worked_out_quickly_is_what_the_plain_rule_says(fleet, steals, tenure, most):
+def test_the_fast_balance_equals_the_plain_one(fleet, steals, tenure, most):
     workers, leases, seed = fleet
     dice, rules = Random(seed), Rules(FAILOVER, max_leases=most, max_steal=steals, tenure=tenure)
     ages, unowned = dice.choice(((FRESH,), (FRESH,), (FRESH, EXPIRED, VERY_OLD))), dice.choice((0.0, 0.0, 0.1))

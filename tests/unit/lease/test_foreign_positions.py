@@ -18,7 +18,7 @@ def at(text: str, subsequence: int = WHOLE_RECORD) -> ExtendedSequenceNumber:
     return ExtendedSequenceNumber(text, subsequence)
 
 
-def test_a_csv_file_says_numbers_user_records_and_words() -> None:
+def test_a_csv_file_gives_numbers_user_records_and_words() -> None:
     header = "\ufeffshard, sequence,subsequence,stream\r\n"
     text = f"{header}a,12,,s\r\n\r\nb,13,-1,s\nc,14,7,arn:aws:kinesis:r:1:stream/s\nd,SHARD_END,,s\ne,15,,t\n"
     found = from_csv(text, "p.csv", "s")
@@ -46,7 +46,7 @@ def test_a_csv_file_says_numbers_user_records_and_words() -> None:
         ("shard,sequence,subsequence\na,LATEST,3\n", "p.csv:2: subsequence is '3'"),
     ],
 )
-def test_a_line_that_is_not_as_documented_is_named(text: str, says: str) -> None:
+def test_a_malformed_line_is_named(text: str, says: str) -> None:
     with pytest.raises(DefinitionError) as error:
         from_csv(text, "p.csv", "s")
     assert says in str(error.value)
@@ -60,7 +60,7 @@ def text(**values: str) -> dict[str, dict[str, Any]]:
     return {name: {"S": value} for name, value in values.items()}
 
 
-def test_a_lease_of_redpanda_connect_that_runs_out_later_tells_that_it_runs() -> None:
+def test_an_unexpired_lease_of_redpanda_connect_shows_that_it_runs() -> None:
     held = text(StreamID="s", ShardID="a", SequenceNumber="5", ClientID="c", LeaseTimeout="2026-01-01T13:00:30.123456789+01:00")
     (position,) = rows(("StreamID", "ShardID"), held)
     assert position.busy == "the client c holds it until 2026-01-01T13:00:30.123456789+01:00"
@@ -70,7 +70,7 @@ def test_a_lease_of_redpanda_connect_that_runs_out_later_tells_that_it_runs() ->
     assert rows(("StreamID", "ShardID"), claimed) == (Position("a", None),)
 
 
-def test_a_heartbeat_of_async_kinesis_within_its_timeout_tells_that_it_runs() -> None:
+def test_a_recent_heartbeat_of_async_kinesis_shows_that_it_runs() -> None:
     row = text(shard_id="a", sequence="5", ref="app/1")
     (position,) = rows(("shard_id",), row | {"ts": {"N": str(int(NOW.timestamp()) - 59)}})
     assert position.busy.startswith("app/1 gave a sign of life at 2026-01-01T11:59:01")
@@ -78,7 +78,7 @@ def test_a_heartbeat_of_async_kinesis_within_its_timeout_tells_that_it_runs() ->
     assert position == Position("a", at("5"))
 
 
-def test_a_row_of_kinsumer_without_an_owner_is_free_however_young_it_is() -> None:
+def test_a_row_of_kinsumer_without_an_owner_is_free_however_recent_it_is() -> None:
     row = text(Shard="a", SequenceNumber="5") | {"LastUpdate": {"N": str(int(NOW.timestamp() * 1e9))}}
     assert rows(("Shard",), row) == (Position("a", at("5")),)
     (position,) = rows(("Shard",), row | text(OwnerID="o"))
@@ -86,7 +86,7 @@ def test_a_row_of_kinsumer_without_an_owner_is_free_however_young_it_is() -> Non
     assert rows(("Shard",), row | text(SequenceNumber="")) == (Position("a", None),)
 
 
-def test_the_application_of_telegraf_may_have_any_name_but_there_must_be_one() -> None:
+def test_the_application_of_telegraf_may_have_any_name_but_must_be_unique() -> None:
     one = text(namespace="a-b-s", shard_id="a", sequence_number="5")
     assert rows(("namespace", "shard_id"), one, text(namespace="a-t", shard_id="a", sequence_number="6")) == (Position("a", at("5")),)
     with pytest.raises(DefinitionError, match="several sets of positions for s: a-b-s, a-s"):
@@ -104,13 +104,13 @@ def test_the_application_of_telegraf_may_have_any_name_but_there_must_be_one() -
         (("namespace", "shard_id"), text(namespace="a-s", shard_id="a"), "it has no text sequence_number"),
     ],
 )
-def test_a_row_that_is_not_as_its_consumer_writes_it_is_named(keys: tuple[str, ...], row: dict[str, dict[str, Any]], says: str) -> None:
+def test_a_malformed_row_is_named(keys: tuple[str, ...], row: dict[str, dict[str, Any]], says: str) -> None:
     with pytest.raises(DefinitionError) as error:
         rows(keys, row)
     assert says in str(error.value)
 
 
-def test_tables_of_nobody_and_of_the_kcl_are_told_apart() -> None:
+def test_tables_of_the_kcl_and_unknown_tables_are_distinguished() -> None:
     with pytest.raises(DefinitionError, match=r"as no known consumer has\. Known are: Redpanda .*; async-kinesis \(shard_id\)"):
         kind_of("t", ["ShardID", "StreamID"])
     with pytest.raises(DefinitionError, match=r"lease table of the KCL: there is nothing to import\. Set coordination\.native\.table to t"):

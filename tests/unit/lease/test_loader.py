@@ -13,7 +13,7 @@ def fleet(clock):
     return store, *(LoaderLease(store, "lease.json", name, clock, LIFE) for name in ("one", "two"))
 
 
-def test_one_has_it_until_it_is_over():
+def test_one_loader_has_the_lease_until_it_expires():
     async def run():
         clock = StillClock()
         _, one, two = fleet(clock)
@@ -27,7 +27,7 @@ def test_one_has_it_until_it_is_over():
     assert asyncio.run(run()) == ([Hold.ANEW, Hold.KEPT, Hold.NO, Hold.NO, Hold.ANEW, Hold.NO], "two")
 
 
-def test_given_up_it_is_free_at_once():
+def test_a_lease_that_is_given_up_is_free_at_once():
     async def run():
         _, one, two = fleet(StillClock())
         await one.take()
@@ -40,7 +40,7 @@ def test_given_up_it_is_free_at_once():
     assert asyncio.run(run()) is Hold.ANEW
 
 
-def test_an_object_that_cannot_be_read_is_taken_over():
+def test_an_unreadable_lease_is_taken_over():
     async def run():
         store, one, _ = fleet(StillClock())
         await store.put("lease.json", b"{broken")

@@ -17,7 +17,7 @@ RECORDS = (
 )
 
 
-def test_records_become_the_batch_that_our_own_source_would_make():
+def test_records_become_the_same_batch_as_from_our_own_source():
     message = ml.parse(RECORDS)
     assert isinstance(message, ml.ProcessRecords)
     batch = ml.batch_of(message.records)
@@ -35,13 +35,13 @@ def test_every_request_is_confirmed_by_its_name(action):
     assert json.loads(ml.done(message)) == {"action": "status", "responseFor": action}
 
 
-def test_a_checkpoint_names_its_record_or_everything():
+def test_a_checkpoint_names_its_record_or_the_end_of_the_shard():
     assert json.loads(ml.checkpoint("12", 3)) == {"action": "checkpoint", "sequenceNumber": "12", "subSequenceNumber": 3}
     assert json.loads(ml.checkpoint(None, None)) == {"action": "checkpoint", "sequenceNumber": None, "subSequenceNumber": None}
     assert ml.parse(b'{"action":"checkpoint","error":"ThrottlingException"}') == ml.CheckpointDone("ThrottlingException")
 
 
 @pytest.mark.parametrize("line", [b"{", b"[]", b'{"action":"unheardOf"}', b'{"action":"processRecords","records":[{"data":"!"}]}', b"\xff"])
-def test_what_is_no_message_is_refused(line):
+def test_a_line_that_is_not_a_message_is_refused(line):
     with pytest.raises(Fatal, match="not a known message"):
         ml.parse(line)

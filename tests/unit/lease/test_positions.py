@@ -26,7 +26,7 @@ def at(text: str, subsequence: int = WHOLE_RECORD) -> ExtendedSequenceNumber:
     return ExtendedSequenceNumber(text, subsequence if text.isdigit() else 0)
 
 
-def told(**positions: str | None) -> list[Position]:
+def given_positions(**positions: str | None) -> list[Position]:
     return [Position({"a": A, "b": B, "c": C, "d": D}[name], None if text is None else at(text)) for name, text in positions.items()]
 
 
@@ -43,43 +43,43 @@ def fates(steps: list[Step]) -> dict[str, tuple[Fate, str]]:
     return {step.shard: (step.fate, step.checkpoint.text if step.checkpoint else "") for step in steps}
 
 
-def test_a_finished_parent_lets_its_children_begin_and_each_continues_where_it_was() -> None:
-    steps = plan(SPLIT, told(a=SHARD_END, b="250"), {}, (), START)
+def test_children_of_a_finished_parent_continue_where_they_were() -> None:
+    steps = plan(SPLIT, given_positions(a=SHARD_END, b="250"), {}, (), START)
     assert fates(steps) == {A: (Fate.WRITE, SHARD_END), B: (Fate.WRITE, "250"), C: (Fate.START, "")}
 
 
-def test_a_child_of_a_parent_that_is_not_finished_waits() -> None:
-    steps = plan(SPLIT, told(a="150", b=TRIM_HORIZON), {}, (), START)
+def test_a_child_of_an_unfinished_parent_waits() -> None:
+    steps = plan(SPLIT, given_positions(a="150", b=TRIM_HORIZON), {}, (), START)
     assert fates(steps) == {A: (Fate.WRITE, "150"), B: (Fate.WAIT, ""), C: (Fate.WAIT, "")}
 
 
-def test_a_parent_that_is_no_longer_told_of_was_read_to_its_end_if_a_child_was_begun() -> None:
-    for begun in (told(b="250"), told(b=None), told(b=SHARD_END)):
+def test_a_parent_without_a_position_was_finished_if_a_child_was_begun() -> None:
+    for begun in (given_positions(b="250"), given_positions(b=None), given_positions(b=SHARD_END)):
         assert fates(plan(SPLIT, begun, {}, (), START))[A] == (Fate.WRITE, SHARD_END)
-    assert fates(plan(SPLIT, told(b=TRIM_HORIZON), {}, (), START))[A] == (Fate.START, "")
+    assert fates(plan(SPLIT, given_positions(b=TRIM_HORIZON), {}, (), START))[A] == (Fate.START, "")
 
 
-def test_a_closed_shard_that_was_begun_without_a_position_gets_a_row_since_no_worker_would_create_one() -> None:
-    steps = plan(SPLIT, told(a=None, b="250", c="250"), {}, (), START)
+def test_a_closed_shard_begun_without_a_position_gets_a_row_since_no_worker_creates_one() -> None:
+    steps = plan(SPLIT, given_positions(a=None, b="250", c="250"), {}, (), START)
     assert fates(steps)[A] == (Fate.WRITE, TRIM_HORIZON)
     rows = {step.shard: row_of(step, SPLIT[0], step.shard, None) for step in steps if step.shard != A}
     assert missing_leases(SPLIT, rows, START) == []
 
 
-def test_positions_that_contradict_each_other_are_refused() -> None:
+def test_contradictory_positions_are_refused() -> None:
     line = opened([Shard("s", A), Shard("s", B, (A,)), Shard("s", C, (B,))])
-    steps = plan(line, told(a="150", c="250"), {}, (), START)
+    steps = plan(line, given_positions(a="150", c="250"), {}, (), START)
     assert fates(steps)[B] == (Fate.REFUSE, "")
     assert "says how far it was read" in steps[1].why
 
 
-def test_a_position_that_is_smaller_than_any_number_of_the_shard_is_refused() -> None:
-    (a, *_) = plan(SPLIT, told(a="99"), {}, (), START)
+def test_a_position_smaller_than_any_number_of_the_shard_is_refused() -> None:
+    (a, *_) = plan(SPLIT, given_positions(a="99"), {}, (), START)
     assert (a.fate, "begin at 100" in a.why) == (Fate.REFUSE, True)
 
 
-def test_shards_that_the_stream_does_not_have_are_told() -> None:
-    steps = plan(SPLIT[:1], told(d="9"), {}, (), START)
+def test_positions_of_shards_missing_from_the_stream_are_reported() -> None:
+    steps = plan(SPLIT[:1], given_positions(d="9"), {}, (), START)
     assert fates(steps) == {A: (Fate.START, ""), D: (Fate.GONE, "")}
 
 
@@ -96,52 +96,55 @@ def test_shards_that_the_stream_does_not_have_are_told() -> None:
         (lease(A, checkpoint="140", progress=Progress(None, 0, 140, at("140", 0))), Fate.KEEP),
     ],
 )
-def test_a_row_is_never_changed_and_one_that_says_less_stops_the_import(row: Lease, fate: Fate) -> None:
-    (a, *_) = plan(SPLIT, told(a="150"), {A: row}, (), START)
+def test_a_row_is_never_changed_and_one_with_less_progress_stops_the_import(row: Lease, fate: Fate) -> None:
+    (a, *_) = plan(SPLIT, given_positions(a="150"), {A: row}, (), START)
     assert (a.fate, a.checkpoint) == (fate, None)
 
 
-def test_of_two_positions_in_one_aggregate_the_later_one_is_the_further_one() -> None:
+def test_of_two_positions_in_one_aggregate_the_greater_subsequence_is_further() -> None:
     half = [Position(A, at("150", 4))]
     assert plan(SPLIT, half, {A: replace(lease(A), checkpoint=at("150", 3))}, (), START)[0].fate is Fate.REFUSE
     assert plan(SPLIT, half, {A: replace(lease(A), checkpoint=at("150", 4))}, (), START)[0].fate is Fate.KEEP
 
 
-def test_a_shard_in_the_commit_log_is_not_taken_over_again() -> None:
-    assert plan(SPLIT, told(a="150"), {}, {A}, START)[0].fate is Fate.REFUSE
-    assert plan(SPLIT, told(a=SHARD_END), {}, {A}, START)[0].fate is Fate.KEEP
+def test_a_shard_already_in_the_commit_log_is_not_imported_again() -> None:
+    assert plan(SPLIT, given_positions(a="150"), {}, {A}, START)[0].fate is Fate.REFUSE
+    assert plan(SPLIT, given_positions(a=SHARD_END), {}, {A}, START)[0].fate is Fate.KEEP
     assert plan(SPLIT, [], {}, {A}, START)[0].fate is Fate.KEEP
 
 
-def test_a_start_that_may_leave_records_out_is_refused() -> None:
+def test_a_start_that_may_skip_records_is_refused() -> None:
     start = StartKind.AT_TIMESTAMP
-    assert fates(plan(SPLIT, told(a=SHARD_END, b="250"), {}, (), start))[C] == (Fate.REFUSE, "")
-    assert fates(plan(SPLIT, told(a="150"), {}, (), start))[C] == (Fate.REFUSE, "")
-    assert fates(plan(SPLIT, told(a=None), {}, (), start))[A] == (Fate.REFUSE, "")
-    assert fates(plan(SPLIT[:1], told(a=TRIM_HORIZON), {}, (), start))[A] == (Fate.REFUSE, "")
+    assert fates(plan(SPLIT, given_positions(a=SHARD_END, b="250"), {}, (), start))[C] == (Fate.REFUSE, "")
+    assert fates(plan(SPLIT, given_positions(a="150"), {}, (), start))[C] == (Fate.REFUSE, "")
+    assert fates(plan(SPLIT, given_positions(a=None), {}, (), start))[A] == (Fate.REFUSE, "")
+    assert fates(plan(SPLIT[:1], given_positions(a=TRIM_HORIZON), {}, (), start))[A] == (Fate.REFUSE, "")
 
 
 @pytest.mark.parametrize("start", [StartKind.LATEST, StartKind.AT_TIMESTAMP])
-def test_a_shard_without_a_position_begins_as_the_pipeline_says(start: StartKind) -> None:
+def test_a_shard_without_a_position_begins_at_the_start_of_the_pipeline(start: StartKind) -> None:
     two = opened([Shard("s", A), Shard("s", B)])
-    assert fates(plan(two, told(a="150"), {}, (), start)) == {A: (Fate.WRITE, "150"), B: (Fate.START, "")}
+    assert fates(plan(two, given_positions(a="150"), {}, (), start)) == {A: (Fate.WRITE, "150"), B: (Fate.START, "")}
 
 
-def test_with_latest_a_shard_that_was_to_be_read_from_its_start_gets_a_row_that_says_so() -> None:
-    assert fates(plan(SPLIT, told(a=SHARD_END, b="250"), {}, (), StartKind.LATEST))[C] == (Fate.START, "")
+def test_with_latest_a_shard_at_trim_horizon_gets_a_row_that_says_so() -> None:
+    assert fates(plan(SPLIT, given_positions(a=SHARD_END, b="250"), {}, (), StartKind.LATEST))[C] == (Fate.START, "")
     two = opened([Shard("s", A), Shard("s", B)])
-    assert fates(plan(two, told(a=TRIM_HORIZON, b=None), {}, (), StartKind.LATEST)) == {A: (Fate.WRITE, TRIM_HORIZON), B: (Fate.START, "")}
+    assert fates(plan(two, given_positions(a=TRIM_HORIZON, b=None), {}, (), StartKind.LATEST)) == {
+        A: (Fate.WRITE, TRIM_HORIZON),
+        B: (Fate.START, ""),
+    }
 
 
-def test_latest_needs_a_start_that_is_latest() -> None:
+def test_a_position_at_latest_needs_a_pipeline_that_starts_at_latest() -> None:
     two = opened([Shard("s", A), Shard("s", B)])
-    assert fates(plan(two, told(a="LATEST"), {}, (), START))[A] == (Fate.REFUSE, "")
-    assert fates(plan(two, told(a="LATEST"), {}, (), StartKind.LATEST))[A] == (Fate.START, "")
-    assert fates(plan(SPLIT, told(a="LATEST", b="250", c="250"), {}, (), START))[A] == (Fate.WRITE, SHARD_END)
+    assert fates(plan(two, given_positions(a="LATEST"), {}, (), START))[A] == (Fate.REFUSE, "")
+    assert fates(plan(two, given_positions(a="LATEST"), {}, (), StartKind.LATEST))[A] == (Fate.START, "")
+    assert fates(plan(SPLIT, given_positions(a="LATEST", b="250", c="250"), {}, (), START))[A] == (Fate.WRITE, SHARD_END)
 
 
 @dataclass
-class Reader:
+class OtherConsumer:
     """Another consumer somewhere in a stream. It begins children once their parents are read; if ``hasty``, once these are begun."""
 
     listed: list[Shard]
@@ -206,13 +209,13 @@ def read_on(listed: list[Shard], rows: dict[str, Lease], dice: random.Random, st
 @given(
     st.integers(0, 10**6), st.integers(0, 14), st.integers(1, 4), st.integers(0, 6), st.booleans(), st.booleans(), st.sampled_from(STARTS)
 )
-def test_every_record_is_read_by_one_of_both_consumers(
+def test_every_record_is_read_by_one_of_the_two_consumers(
     seed: int, grows: int, roots: int, trimmed: int, hasty: bool, forgets: bool, start: StartKind
 ) -> None:
     everything = opened(grown(seed, grows, roots))
     listed = everything[min(trimmed, len(everything) - 1) :]
     dice = random.Random(seed)
-    other = Reader(listed, dice, hasty and not forgets)
+    other = OtherConsumer(listed, dice, hasty and not forgets)
     if start is StartKind.LATEST:
         # With a position for each of the oldest shards, the start decides about nothing.
         other.reached = {shard.shard_id: 1 for shard in listed if not {*shard.parents} & {each.shard_id for each in listed}}

@@ -34,7 +34,7 @@ ROWS = [row for row in golden() if "leaseKey" in row]
 OTHERS = [row for row in golden() if "leaseKey" not in row]
 
 
-def test_there_are_golden_rows():
+def test_the_golden_rows_are_complete():
     assert len(ROWS) == 9
     assert len(OTHERS) >= 4
 
@@ -48,18 +48,18 @@ def plain(item):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["leaseKey"]["S"][-4:])
-def test_a_row_that_kcl_wrote_is_written_back_as_it_was(row):
+def test_a_row_written_by_the_kcl_is_written_back_unchanged(row):
     lease = decode(row)
     assert plain(encode(lease)) == plain(row)
     assert not lease.unknown
 
 
 @pytest.mark.parametrize("row", OTHERS, ids=lambda row: str(sorted(row)))
-def test_what_is_no_lease_is_known_for_it(row):
+def test_a_row_that_is_not_a_lease_is_recognised(row):
     assert not is_lease(row)
 
 
-def test_the_parts_of_a_row_of_a_parent_that_ended():
+def test_every_part_of_an_ended_parents_row_is_decoded():
     row = next(row for row in ROWS if "childShardIds" in row and "parentShardId" in row)
     lease = decode(row)
     assert lease.ended
@@ -69,14 +69,14 @@ def test_the_parts_of_a_row_of_a_parent_that_ended():
     assert lease.owner == "w4a"
 
 
-def test_a_row_of_kcl_35_that_is_a_lease_by_type():
+def test_a_row_of_kcl_3_5_is_a_lease_by_its_type():
     row = {"leaseKey": {"S": "s"}, "leaseCounter": {"N": "1"}, "checkpoint": {"S": "LATEST"}, "entityType": {"S": "LEASE"}}
     assert is_lease(row)
     assert encode(decode(row))["entityType"] == {"S": "LEASE"}
     assert not is_lease(row | {"entityType": {"S": "WORKER_METRIC_STATS"}})
 
 
-def test_a_pending_state_that_kcl_wrote_as_a_number_is_none():
+def test_a_pending_state_that_the_kcl_wrote_as_a_number_counts_as_none():
     row = encode(Lease("s", ExtendedSequenceNumber("5"), pending=Pending(ExtendedSequenceNumber("7", 2))))
     row["pendingCheckpointState"] = {"N": "2"}
     assert decode(row).pending == Pending(ExtendedSequenceNumber("7", 2), None)
@@ -97,14 +97,14 @@ def test_a_damaged_row_is_named(change, complaint):
         decode(row)
 
 
-def test_checkpoints_are_ordered_as_kcl_orders_them():
+def test_checkpoints_are_ordered_as_in_the_kcl():
     texts = [("AT_TIMESTAMP", 0), ("TRIM_HORIZON", 0), ("LATEST", 0), ("9", 0), ("10", 0), ("10", 1), ("SHARD_END", 0)]
     ranks = [ExtendedSequenceNumber(*each).rank for each in texts]
     assert ranks == sorted(ranks)
     assert len(set(ranks)) == len(ranks)
 
 
-def test_a_checkpoint_that_somebody_else_wrote_is_foreign():
+def test_a_checkpoint_written_by_another_application_is_foreign():
     own = ExtendedSequenceNumber("100", 2)
     lease = Lease("s", own, progress=Progress(100, 2, 50, own))
     assert lease.foreign is None
@@ -116,7 +116,7 @@ def test_a_checkpoint_that_somebody_else_wrote_is_foreign():
     assert Lease("s", ExtendedSequenceNumber("7")).foreign == ExtendedSequenceNumber("7")
 
 
-def test_the_shard_is_the_last_part_of_a_key_in_a_table_of_several_streams():
+def test_with_several_streams_the_shard_is_the_last_part_of_a_lease_key():
     key = "123456789012:orders:1700000000:shardId-000000000001"
     assert Lease(key, ExtendedSequenceNumber("LATEST")).shard == "shardId-000000000001"
 
@@ -165,7 +165,7 @@ leases = st.builds(
 
 
 @given(leases)
-def test_every_lease_comes_back(lease):
+def test_any_lease_reads_back(lease):
     row = encode(lease)
     assert is_lease(row)
     assert decode(row) == lease

@@ -40,7 +40,7 @@ def ids(shards: list[Shard]) -> list[str]:
 
 
 @given(st.integers(0, 10**6), st.integers(0, 25), st.integers(1, 5), st.integers(0, 10))
-def test_every_shard_is_started_once_and_only_behind_its_parents(seed: int, steps: int, roots: int, trimmed: int) -> None:
+def test_every_shard_is_started_once_and_only_after_its_parents(seed: int, steps: int, roots: int, trimmed: int) -> None:
     everything = grown(seed, steps, roots)
     listed = everything[min(trimmed, len(everything) - 1) :]
     known = set(ids(listed))
@@ -68,7 +68,7 @@ def test_a_merge_waits_for_both_parents() -> None:
     assert ids(ready(shards, {"a", "b"}, set())) == ["c"]
 
 
-def test_a_parent_that_the_service_forgot_blocks_nobody_but_one_that_runs_does() -> None:
+def test_a_parent_missing_from_the_stream_blocks_nothing_and_a_running_one_does() -> None:
     shards = [Shard("s", "b"), Shard("s", "c", ("gone", "b"))]
     assert ids(ready(shards, set(), {"b"})) == []
     assert ids(ready(shards, {"b"}, set())) == ["c"]
@@ -89,7 +89,7 @@ def test_a_parent_that_the_service_forgot_blocks_nobody_but_one_that_runs_does()
         (0, False, 150, False, False),
     ],
 )
-def test_a_shard_that_ended_is_told_from_one_that_has_its_id_now(
+def test_an_ended_shard_is_told_apart_from_a_new_one_with_the_same_id(
     begins: int, is_open: bool, end: int, continued: bool, another: bool
 ) -> None:
     now = Shard("s", "a", begins=begins, is_open=is_open)
@@ -98,7 +98,7 @@ def test_a_shard_that_ended_is_told_from_one_that_has_its_id_now(
     assert recreated(now, end, (), listed) is (another and begins > end + 1 > 1)
 
 
-def test_shards_come_in_order_of_id_whatever_the_order_given() -> None:
+def test_shards_are_started_in_order_of_id() -> None:
     shards = [Shard("s", named(i)) for i in (5, 1, 3)]
     assert ids(ready(shards, set(), set())) == [named(1), named(3), named(5)]
 
@@ -135,7 +135,7 @@ def rows(*shards):
         (StartKind.AT_TIMESTAMP, {"0": "AT_TIMESTAMP", "1": "AT_TIMESTAMP"}),
     ],
 )
-def test_the_example_of_kcls_documentation(start, expected):
+def test_missing_leases_match_the_example_in_the_kcls_documentation(start, expected):
     found = missing_leases(KCL_GRAPH, rows("4", "5", "7"), start)
     assert {shard.shard_id: sentinel for shard, sentinel in found} == expected
 
@@ -144,17 +144,17 @@ def test_the_example_of_kcls_documentation(start, expected):
     ("start", "expected"),
     [(StartKind.LATEST, {"4", "8", "9", "10"}), (StartKind.TRIM_HORIZON, {"0", "1", "2", "3", "4", "5"})],
 )
-def test_an_empty_table(start, expected):
+def test_an_empty_table_gets_the_leases_that_the_start_implies(start, expected):
     assert {shard.shard_id for shard, _ in missing_leases(KCL_GRAPH, {}, start)} == expected
 
 
-def test_children_that_a_crash_left_without_rows_begin_at_the_beginning():
+def test_children_left_without_rows_by_a_crash_begin_at_the_beginning():
     ended = {"5": lease("5", checkpoint="SHARD_END"), **rows("4", "7", "6")}
     found = missing_leases(KCL_GRAPH, ended, StartKind.LATEST)
     assert {shard.shard_id: sentinel for shard, sentinel in found} == {"9": "TRIM_HORIZON", "10": "TRIM_HORIZON"}
 
 
-def test_a_row_is_made_as_kcl_makes_it():
+def test_a_new_row_equals_one_created_by_the_kcl():
     made = new_lease("7", Shard("s", "7", ("2", "3"), 5, 9), "TRIM_HORIZON")
     assert encode(made) == {
         "leaseKey": {"S": "7"},
@@ -188,7 +188,7 @@ def read(key, checkpoint, **more):
     return lease(key, checkpoint=checkpoint, progress=Progress(shown.sequence, 0, 0, shown), **more)
 
 
-def test_an_ended_shards_row_goes_once_its_children_have_begun():
+def test_the_row_of_an_ended_shard_is_removed_once_its_children_have_begun():
     ended = read("0", "SHARD_END", children=frozenset({"1", "2"}))
     assert removed({"0": ended}) == []
     assert removed({"0": ended, "1": lease("1", checkpoint="5")}) == []
@@ -196,7 +196,7 @@ def test_an_ended_shards_row_goes_once_its_children_have_begun():
     assert removed({"0": ended, "1": lease("1", checkpoint="5"), "2": lease("2", checkpoint="6")}) == ["0"]
 
 
-def test_a_row_that_another_application_ended_stays_until_a_worker_of_ours_has_written_its_end_to_the_log():
+def test_a_row_ended_by_another_application_stays_until_its_end_is_in_the_log():
     ended = lease("0", checkpoint="SHARD_END", children=frozenset({"1", "2"}))
     assert removed({"0": ended, "1": read("1", "5"), "2": lease("2", checkpoint="6")}) == []
     assert removed({"0": ended, "1": read("1", "5"), "2": read("2", "6")}) == ["0"]
@@ -211,7 +211,7 @@ def test_a_row_that_another_application_ended_stays_until_a_worker_of_ours_has_w
     ("begins", "is_open", "position", "another"),
     [(100, False, 150, False), (200, True, 150, True), (200, False, 150, True), (100, True, 150, True), (200, True, None, True)],
 )
-def test_an_ended_row_of_a_shard_whose_id_another_one_has_now(begins, is_open, position, another):
+def test_an_ended_row_whose_id_now_names_another_shard_is_replaced(begins, is_open, position, another):
     """The row's own shard continues in ``1`` and ``2``, which the stream does not list."""
     progress = None if position is None else Progress(None, 0, position, ExtendedSequenceNumber("SHARD_END"))
     ended = lease("0", checkpoint="SHARD_END", children=frozenset({"1", "2"}), progress=progress)
@@ -221,7 +221,7 @@ def test_an_ended_row_of_a_shard_whose_id_another_one_has_now(begins, is_open, p
     assert replaced([ended], listed[1:]) == set()
 
 
-def test_no_row_goes_before_its_parents_and_none_that_has_not_ended():
+def test_no_row_is_removed_before_its_parents_or_before_it_has_ended():
     middle = read("1", "SHARD_END", parents=frozenset({"0"}), children=frozenset({"2"}))
     begun = lease("2", checkpoint="9")
     assert removed({"0": lease("0"), "1": middle, "2": begun}) == []
@@ -230,7 +230,7 @@ def test_no_row_goes_before_its_parents_and_none_that_has_not_ended():
     assert removed({"2": begun}, listed=()) == []
 
 
-def test_holes_in_the_hash_range():
+def test_holes_in_the_hash_range_are_found():
     top = 2**128 - 1
 
     def ranged(*ranges, checkpoint="5"):
@@ -246,7 +246,7 @@ def test_holes_in_the_hash_range():
 
 @given(st.integers(0, 2**32), st.integers(0, 25), st.sampled_from(list(StartKind)))
 @settings(max_examples=150, deadline=None)
-def test_whatever_rows_are_lost_the_open_shards_are_covered_again(seed, reshards, start):
+def test_whatever_rows_are_lost_the_open_shards_are_covered_after_one_sync(seed, reshards, start):
     """A random history of splits and merges, random rows kept: after one sync the rows cover the whole hash range."""
     dice = Random(seed)
     shards, leaves = [Shard("s", "0", (), 0, 2**128 - 1)], ["0"]

@@ -34,7 +34,7 @@ def put(dynamo, row):
 
 @pytest.mark.parametrize("fault", ["lost_before", "lost_after", "throttled"])
 @pytest.mark.parametrize("old_item_returned", [True, False])
-def test_a_write_whose_reply_is_lost_is_known_for_ours(fault, old_item_returned):
+def test_a_write_whose_reply_was_lost_is_recognised_as_our_own(fault, old_item_returned):
     async def test(table, dynamo, clock, told):
         dynamo.old_item_returned = old_item_returned
         dynamo.faults = [fault]
@@ -58,7 +58,7 @@ def test_a_write_whose_reply_is_lost_is_known_for_ours(fault, old_item_returned)
     run(test)
 
 
-def test_a_write_that_the_kcl_overtook_before_it_was_repeated_is_not_taken_for_the_last_word():
+def test_a_write_overtaken_by_the_kcl_before_its_repetition_has_lost():
     """KCL keeps our mark in the row, so the mark alone does not say who has the lease."""
 
     async def test(table, dynamo, clock, told):
@@ -77,7 +77,7 @@ def test_a_write_that_the_kcl_overtook_before_it_was_repeated_is_not_taken_for_t
     run(test)
 
 
-def test_who_comes_second_is_refused():
+def test_of_two_writers_the_second_is_refused():
     async def test(table, dynamo, clock, told):
         await table.create(lease())
         assert not await table.create(lease())
@@ -89,7 +89,7 @@ def test_who_comes_second_is_refused():
     run(test)
 
 
-def test_a_row_that_was_deleted_and_made_again_does_not_match_by_its_counter_alone():
+def test_a_row_that_was_deleted_and_recreated_does_not_match_by_its_counter_alone():
     async def test(table, dynamo, clock, told):
         put(dynamo, lease(owner="me", counter=3))
         held = await table.get("shardId-0")
@@ -101,7 +101,7 @@ def test_a_row_that_was_deleted_and_made_again_does_not_match_by_its_counter_alo
     run(test)
 
 
-def test_a_checkpoint_drops_what_was_prepared_and_keeps_what_is_unknown():
+def test_a_checkpoint_drops_the_pending_one_and_keeps_unknown_attributes():
     async def test(table, dynamo, clock, told):
         pending = Pending(ExtendedSequenceNumber("9"), "AAEC")
         row = lease(owner="me", counter=3, checkpoint="5", owner_switches=4, pending=pending, unknown={"theirs": {"S": "x"}})
@@ -116,7 +116,7 @@ def test_a_checkpoint_drops_what_was_prepared_and_keeps_what_is_unknown():
     run(test)
 
 
-def test_owner_switches_are_counted_as_kcl_counts_them():
+def test_owner_switches_are_counted_as_in_the_kcl():
     async def test(table, dynamo, clock, told):
         await table.create(lease())
         first = await table.take(await table.get("shardId-0"), "a")
@@ -128,7 +128,7 @@ def test_owner_switches_are_counted_as_kcl_counts_them():
     run(test)
 
 
-def test_released_means_nobodys_and_not_an_empty_name():
+def test_a_released_lease_has_no_owner_attribute():
     async def test(table, dynamo, clock, told):
         put(dynamo, lease(owner="me"))
         await table.release(lease(owner="me"))
@@ -149,10 +149,10 @@ def test_a_renewal_gives_up_when_its_time_is_over():
 
 
 @pytest.mark.parametrize("call", ["renew", "scan", "get"])
-def test_a_table_that_is_asked_too_much_is_asked_less_and_less(call):
+def test_a_throttled_table_is_called_less_and_less(call):
     async def test(table, dynamo, clock, told):
         put(dynamo, lease(owner="me"))
-        dynamo.crowded = True
+        dynamo.throttling = True
         calls = {"renew": lambda: table.renew(lease(owner="me")), "scan": table.scan, "get": lambda: table.get("shardId-0")}
         asked = asyncio.ensure_future(calls[call]())
         await clock.advance(10)
@@ -160,7 +160,7 @@ def test_a_table_that_is_asked_too_much_is_asked_less_and_less(call):
         await clock.advance(50)
         assert 5 <= first <= 25
         assert 25 <= len(dynamo.calls) - first <= 90  # one a second on average; without growing pauses 250
-        dynamo.crowded = False
+        dynamo.throttling = False
         await clock.advance(3)
         assert asked.done()
         assert await asked is not None
@@ -168,24 +168,24 @@ def test_a_table_that_is_asked_too_much_is_asked_less_and_less(call):
     run(test, by_hand=True)
 
 
-def test_workers_that_were_refused_together_do_not_come_back_together():
+def test_workers_throttled_together_retry_at_different_times():
     async def test(table, dynamo, clock, told):
         rows = [lease(f"shardId-{number}", owner="me") for number in range(20)]
         for row in rows:
             put(dynamo, row)
-        dynamo.crowded = True
+        dynamo.throttling = True
         renewals = [asyncio.ensure_future(table.renew(row)) for row in rows]
         await clock.advance(4)
         pauses = [event.wait for event in told if isinstance(event, events.CallRepeated)]
         assert len(set(pauses)) > len(pauses) / 2
-        dynamo.crowded = False
+        dynamo.throttling = False
         await clock.advance(4)
         assert all([await renewal for renewal in renewals])
 
     run(test, by_hand=True)
 
 
-def test_strangers_in_the_table_are_passed_over():
+def test_unknown_rows_are_skipped_and_reported():
     async def test(table, dynamo, clock, told):
         put(dynamo, lease("a"))
         dynamo.items["Leader"] = {"leaseKey": {"S": "Leader"}, "entityType": {"S": "LEADER"}}
@@ -199,7 +199,7 @@ def test_strangers_in_the_table_are_passed_over():
     run(test)
 
 
-def test_a_large_table_comes_in_pages():
+def test_a_large_table_is_scanned_in_pages():
     async def test(table, dynamo, clock, told):
         dynamo.page = 7
         for number in range(100):
@@ -210,7 +210,7 @@ def test_a_large_table_comes_in_pages():
     run(test)
 
 
-def test_an_existing_table_needs_no_permission_to_make_one():
+def test_an_existing_table_needs_no_permission_to_create_one():
     async def test(table, dynamo, clock, told):
         dynamo.denied = {"CreateTable"}
         assert not await table.open(create=True)
@@ -225,7 +225,7 @@ def test_an_existing_table_needs_no_permission_to_make_one():
     run(test)
 
 
-def test_a_table_that_does_not_become_usable_is_named_with_its_status():
+def test_a_table_that_never_becomes_active_is_reported_with_its_status():
     async def test(table, dynamo, clock, told):
         dynamo.status = "INACCESSIBLE_ENCRYPTION_CREDENTIALS"
         async with asyncio.TaskGroup() as group:
@@ -243,7 +243,7 @@ async def refusal(table):
 
 
 @pytest.mark.parametrize("fault", [None, "lost_before", "lost_after"])
-def test_only_the_row_that_was_seen_is_deleted(fault):
+def test_only_the_row_as_it_was_seen_is_deleted(fault):
     async def test(table, dynamo, clock, told):
         row = lease(checkpoint="SHARD_END", counter=3)
         put(dynamo, row)
@@ -255,7 +255,7 @@ def test_only_the_row_that_was_seen_is_deleted(fault):
     run(test)
 
 
-def test_children_are_noted_without_moving_the_counter_and_never_make_a_row():
+def test_children_are_noted_without_changing_the_counter_or_creating_a_row():
     async def test(table, dynamo, clock, told):
         put(dynamo, lease(counter=4))
         await table.note_children("shardId-0", frozenset({"b", "a"}))

@@ -57,7 +57,7 @@ def _records(payload: bytes) -> list[UserRecord]:
 
 
 @given(RECORDS)
-def test_what_was_aggregated_can_be_read(records: list[UserRecord]) -> None:
+def test_an_aggregate_can_be_read_back(records: list[UserRecord]) -> None:
     blob = aggregate(records)
     payload = blob[4:-16]
     assert blob[:4] == MAGIC == bytes.fromhex("f3899ac2")
@@ -65,12 +65,12 @@ def test_what_was_aggregated_can_be_read(records: list[UserRecord]) -> None:
     assert _records(payload) == records
 
 
-def test_the_bytes_of_a_small_aggregate() -> None:
+def test_a_small_aggregate_has_the_documented_bytes() -> None:
     blob = aggregate([UserRecord("a", None, b"x"), UserRecord("a", "7", b"")])
     assert blob[4:-16] == bytes.fromhex("0a0161 120137 1a050800 1a0178 1a06 0800 1000 1a00".replace(" ", ""))
 
 
-def test_nothing_cannot_be_aggregated() -> None:
+def test_an_empty_aggregate_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         aggregate([])
 
@@ -79,5 +79,5 @@ def test_nothing_cannot_be_aggregated() -> None:
     ("value", "encoded"),
     [(0, "00"), (127, "7f"), (128, "8001"), (300, "ac02"), (2**64 - 1, 9 * "ff" + "01")],
 )
-def test_varint(value: int, encoded: str) -> None:
+def test_a_varint_has_the_documented_bytes(value: int, encoded: str) -> None:
     assert varint(value).hex() == encoded

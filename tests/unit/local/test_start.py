@@ -58,7 +58,7 @@ def test_everything_is_on_loopback(aws: LocalAws) -> None:
     assert all(url.startswith("http://127.0.0.1:") for url in urls)
 
 
-def test_faults_reach_the_emulators_process(aws: LocalAws) -> None:
+def test_faults_reach_the_process_of_the_emulator(aws: LocalAws) -> None:
     script = json.dumps([{"operation": "ListStreams", "action": "error", "code": "InvalidArgumentException", "status": 400}])
     with urllib.request.urlopen(f"{aws.kinesis.url}/_faults", script.encode()) as reply:  # noqa: S310 - loopback
         assert json.load(reply) == {"added": 1}
@@ -66,7 +66,7 @@ def test_faults_reach_the_emulators_process(aws: LocalAws) -> None:
         kinesis.list_streams()
 
 
-def test_nothing_is_left_running() -> None:
+def test_no_process_is_left_running() -> None:
     with LocalAws() as aws:
         pids = [aws.kinesis.pid, aws.moto.pid]
     for pid in pids:
@@ -76,12 +76,12 @@ def test_nothing_is_left_running() -> None:
         aws.environment()
 
 
-def test_ctrl_c_in_a_terminal_does_not_reach_them(aws: LocalAws) -> None:
+def test_ctrl_c_in_a_terminal_does_not_reach_the_helpers(aws: LocalAws) -> None:
     """A terminal signals the group in its foreground."""
     assert os.getpgrp() not in {os.getpgid(aws.kinesis.pid), os.getpgid(aws.moto.pid)}
 
 
-def test_a_taken_port_is_explained(aws: LocalAws, tmp_path: Path) -> None:
+def test_a_port_in_use_is_explained(aws: LocalAws, tmp_path: Path) -> None:
     port = aws.kinesis.url.rsplit(":", 1)[1]
     log = tmp_path / "log"
     explained = pytest.raises(Fatal, match=r"(?s)stream\.local\.kinesis ended with status 1.*address already in use")
@@ -92,7 +92,7 @@ def test_a_taken_port_is_explained(aws: LocalAws, tmp_path: Path) -> None:
         pass
 
 
-def test_a_helper_ends_with_whoever_started_it() -> None:
+def test_a_helper_ends_with_the_process_that_started_it() -> None:
     """The starter is killed outright; the helper notices that its standard input closed."""
     program = (
         "import sys; from stream.local.process import helper\n"
@@ -115,7 +115,7 @@ def test_a_missing_package_is_named_with_the_remedy(monkeypatch):
         pass
 
 
-def test_the_command_line_needs_none_of_the_packages_for_local_runs():
+def test_the_command_line_needs_none_of_the_packages_for_local_aws():
     hidden = "; ".join(f"sys.modules[{name!r}] = None" for name in NEEDED)
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; {hidden}; import stream.cli.main"], capture_output=True, text=True, check=False

@@ -28,7 +28,7 @@ def test_names_are_unique():
 
 
 @pytest.mark.parametrize("metric", CATALOG, ids=lambda metric: metric.name)
-def test_each_metric_keeps_the_naming_rules(metric):
+def test_each_metric_follows_the_naming_rules(metric):
     assert re.fullmatch(r"kst_[a-z_]+", metric.name)
     assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
     assert metric.help.endswith(".")
@@ -39,6 +39,6 @@ def test_each_metric_keeps_the_naming_rules(metric):
         assert f"_{metric.unit}" in metric.name
 
 
-def test_only_gauges_name_a_shard():
+def test_only_gauges_have_a_shard_label():
     """A counter that goes away with its shard would make rates jump."""
     assert {metric.kind for metric in PER_SHARD} == {Kind.GAUGE}

@@ -33,7 +33,7 @@ def test_every_event_class_has_a_level():
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
-def test_every_event_is_one_line_with_time_level_and_place(kind, log, lines):
+def test_every_event_is_one_line_with_time_level_and_shard(kind, log, lines):
     log(sample(kind))
     (line,) = lines
     assert list(line)[:3] == ["time", "level", "event"]
@@ -42,14 +42,14 @@ def test_every_event_is_one_line_with_time_level_and_place(kind, log, lines):
     assert (line["stream"], line["shard"]) == ("events", "shardId-1")
 
 
-def test_lines_end_in_a_newline_and_hold_no_other():
+def test_a_line_ends_in_a_newline_and_contains_no_other():
     raw = []
     JsonLog(raw.append, FixedClock())(ev.ShardHalted("events", "s", "two\nlines"))
     assert raw[0].endswith(b"}\n")
     assert raw[0].count(b"\n") == 1
 
 
-def test_fields_are_written_so_that_any_json_reader_keeps_them():
+def test_fields_survive_any_json_reader():
     assert render(ev.UnitSealed("events", "s", 2**185, 5, (("written", 3),), 1.23456789, 0.0, 0.1)) == {
         "level": "info",
         "event": "unit_sealed",
@@ -78,7 +78,7 @@ def test_lower_levels_are_left_out(lines, clock):
     assert {line["level"] for line in lines} == {"warning", "error"}
 
 
-def test_repeats_are_held_back_and_counted_by_the_next_line(log, lines, clock):
+def test_repeats_are_held_back_and_counted_in_the_next_line(log, lines, clock):
     for _ in range(5):
         log(throttled())
     assert len(lines) == 1
@@ -87,14 +87,14 @@ def test_repeats_are_held_back_and_counted_by_the_next_line(log, lines, clock):
     assert [line.get("repeated") for line in lines] == [None, 4]
 
 
-def test_other_shards_and_other_causes_have_their_own_lines(log, lines):
+def test_each_shard_and_each_cause_has_its_own_lines(log, lines):
     for shard in ("a", "b"):
         for why in ("throttled", "error"):
             log(throttled(shard, why))
     assert len(lines) == 4
 
 
-def test_flush_tells_what_was_held_back_and_only_that(log, lines):
+def test_flush_writes_what_was_held_back_and_nothing_else(log, lines):
     for wait in (1.0, 2.0, 3.0):
         log(ev.PollRepeated("events", "s", "error", "reset", wait))
     log(throttled())
@@ -104,7 +104,7 @@ def test_flush_tells_what_was_held_back_and_only_that(log, lines):
     assert len(lines) == 3
 
 
-def test_causes_are_forgotten_when_they_are_many_and_old(log, lines, clock):
+def test_old_causes_are_forgotten_when_there_are_many(log, lines, clock):
     for number in range(5000):
         log(throttled(f"s{number}"))
         clock.seconds += 1
@@ -112,7 +112,7 @@ def test_causes_are_forgotten_when_they_are_many_and_old(log, lines, clock):
     assert len(lines) == 5000
 
 
-def test_what_was_held_back_is_told_before_its_cause_is_forgotten(log, lines, clock):
+def test_held_back_lines_are_written_before_their_cause_is_forgotten(log, lines, clock):
     for number in range(4097):
         log(throttled(f"shardId-{number}"))
         log(throttled(f"shardId-{number}"))
@@ -124,7 +124,7 @@ def test_what_was_held_back_is_told_before_its_cause_is_forgotten(log, lines, cl
     assert all("repeated" not in line for line in lines if line["shard"] != "shardId-0")
 
 
-def test_many_causes_at_once_are_not_gone_through_for_each_line(log, clock):
+def test_many_simultaneous_causes_are_not_scanned_for_each_line(log, clock):
     for number in range(4096):
         log(throttled(f"shardId-{number}"))
     clock.seconds += QUIET_SECONDS
@@ -136,14 +136,14 @@ def test_many_causes_at_once_are_not_gone_through_for_each_line(log, clock):
     assert log._causes is held
 
 
-def test_quiet_events_are_never_held_back(log, lines):
+def test_rare_events_are_never_held_back(log, lines):
     for _ in range(3):
         log(ev.ShardStarted("events", "s", 1))
     assert len(lines) == 3
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError("gone"), ValueError("I/O operation on closed file")])
-def test_a_broken_pipe_stops_nobody(error):
+def test_a_broken_pipe_raises_nothing(error):
     def write(line):
         raise error
 

@@ -27,14 +27,14 @@ def test_the_delay_of_the_loop_is_reported_and_never_negative():
     assert seen == pytest.approx([0.0, 0.25, 0.25])
 
 
-def test_a_block_shows_for_a_minute_so_that_a_scrape_sees_it_and_is_forgotten_then():
+def test_a_blocked_loop_shows_for_a_minute_and_is_forgotten_then():
     seen = []
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(watch_loop(LateClock([6.0] + [-0.5] * 60), seen.append))
     assert seen == pytest.approx([6.0] * 60 + [0.0])
 
 
-def test_process_metrics_are_in_the_registry_that_was_handed_in():
+def test_process_metrics_are_in_the_given_registry():
     registry = CollectorRegistry()
     register_process(registry)
     names = {family.name for family in registry.collect()}

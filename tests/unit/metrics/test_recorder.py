@@ -33,14 +33,14 @@ def test_every_event_class_is_counted():
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
-def test_every_event_leaves_a_trace(kind, registry, recorder):
+def test_every_event_changes_a_series(kind, registry, recorder):
     recorder(ev.ShardStarted("events", "shardId-1", 0))
     before = series(registry)
     recorder(sample(kind))
     assert series(registry) != before
 
 
-def test_every_metric_is_moved_by_something(registry, recorder):
+def test_every_metric_is_changed_by_something(registry, recorder):
     recorder(ev.ShardStarted("events", "shardId-1", 0))
     for kind in CLASSES:
         if kind not in {ev.ShardEnded, ev.ShardReleased}:
@@ -117,7 +117,7 @@ def test_a_halt_shows_until_the_shard_starts_again(registry, recorder):
     assert registry.get_sample_value("kst_shard_halted", WHERE) == 0
 
 
-def test_reasons_without_end_share_one_series(registry, recorder):
+def test_reasons_over_the_limit_share_one_series(registry, recorder):
     for number in range(MAX_REASONS + 50):
         recorder(ev.RecordsRejected("events", "shardId-1", "python", f"reason-{number}", 1))
     recorder(ev.RecordsRejected("events", "shardId-1", "python", "reason-0", 1))
@@ -133,7 +133,7 @@ def test_events_from_many_threads_are_all_counted(registry, recorder):
     assert registry.get_sample_value("kst_checkpoints_total", STREAM) == 800
 
 
-def test_neither_strangers_nor_nonsense_raise(registry, recorder):
+def test_unknown_events_and_impossible_values_do_not_raise(registry, recorder):
     recorder(ev.Event("events", "shardId-1"))
     recorder(ev.BudgetWaited("events", "shardId-1", -1.0))
     assert registry.get_sample_value("kst_backpressure_seconds_total", STREAM) == 0
@@ -165,7 +165,7 @@ def test_a_shard_that_is_not_read_falls_behind_by_the_clock(event, registry):
     assert registry.get_sample_value(BEHIND, WHERE) == pytest.approx(2 + 3600, abs=61)
 
 
-def test_a_shard_that_never_gave_a_page_falls_behind_from_its_start(registry):
+def test_a_shard_without_a_page_falls_behind_from_its_start(registry):
     recorder, clock = recorder_with_clock(registry)
     recorder(ev.ShardStarted("events", "shardId-1", 0))
     assert registry.get_sample_value(BEHIND, WHERE) == 0
@@ -182,7 +182,7 @@ def test_a_quiet_shard_at_its_tip_is_not_behind(registry):
         recorder(ev.PageReceived("events", "shardId-1", 0, 0, 0, 0, 0.1))
 
 
-def test_a_halted_shard_whose_lease_went_elsewhere_is_halted_and_no_longer_behind(registry):
+def test_a_halted_shard_whose_lease_moved_is_halted_and_no_longer_behind(registry):
     recorder, clock = recorder_with_clock(registry)
     recorder(ev.ShardStarted("events", "shardId-1", 0))
     recorder(ev.ShardHalted("events", "shardId-1", "unexpected"))
@@ -192,7 +192,7 @@ def test_a_halted_shard_whose_lease_went_elsewhere_is_halted_and_no_longer_behin
     assert registry.get_sample_value("kst_shard_halted", WHERE) == 1
 
 
-def test_a_shard_counts_as_sealed_when_it_is_taken_up_so_that_one_that_never_seals_can_be_seen(registry):
+def test_a_shard_counts_as_sealed_when_it_is_started_so_that_one_that_never_seals_shows(registry):
     recorder, clock = recorder_with_clock(registry)
     recorder(ev.ShardStarted("events", "shardId-1", 0))
     clock.seconds += 100
@@ -200,13 +200,13 @@ def test_a_shard_counts_as_sealed_when_it_is_taken_up_so_that_one_that_never_sea
     assert registry.get_sample_value("kst_shard_sealed_timestamp_seconds", WHERE) == 1000
 
 
-def test_a_stream_that_is_halted_as_a_whole_is_no_shard(registry, recorder):
+def test_a_stream_halted_as_a_whole_is_not_counted_as_a_shard(registry, recorder):
     recorder(ev.ShardHalted("events", "", "it is gone"))
     assert registry.get_sample_value("kst_shard_halted", {"stream": "events", "shard": ""}) == 1
     assert registry.get_sample_value("kst_leases_held", STREAM) == 0
     assert registry.get_sample_value(BEHIND, {"stream": "events", "shard": ""}) is None
 
 
-def test_ages_below_zero_do_not_take_the_sum_back(registry, recorder):
+def test_negative_ages_do_not_reduce_the_sum(registry, recorder):
     recorder(ev.UnitSealed("events", "shardId-1", 1, 9, (("written", 7),), 0.2, -0.3, 0.5))
     assert registry.get_sample_value("kst_record_age_at_commit_seconds_sum", STREAM | {"record": "newest"}) == 0

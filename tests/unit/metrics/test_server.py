@@ -42,7 +42,7 @@ def test_metrics_are_served_as_text(registry):
     assert 'kst_checkpoints_total{stream="events"} 1.0' in text
 
 
-def test_openmetrics_is_served_to_who_asks_for_it(registry):
+def test_openmetrics_is_served_on_request(registry):
     accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
     ((status, kind, text),) = ask(["/metrics"], registry=registry, headers=accept)
     assert status == 200
@@ -53,7 +53,7 @@ def test_openmetrics_is_served_to_who_asks_for_it(registry):
 @pytest.mark.parametrize(
     "accept", ["application/openmetrics-text; version=none", "text/plain; version=", ";;;,,,", "text/plain; escaping=x"]
 )
-def test_an_odd_accept_header_is_no_error(registry, accept):
+def test_an_odd_accept_header_is_not_an_error(registry, accept):
     ((status, _, text),) = ask(["/metrics"], registry=registry, headers={"Accept": accept})
     assert status == 200
     assert "kst_checkpoints" in text
@@ -82,7 +82,7 @@ def test_an_obstacle_blocks_until_it_is_cleared():
     assert health.ready
 
 
-def test_a_fault_ends_life_and_readiness():
+def test_a_fault_ends_liveness_and_readiness():
     health = Health()
     health.clear("worker")
     health.fault = "shard task died"
@@ -91,7 +91,7 @@ def test_a_fault_ends_life_and_readiness():
     assert all("shard task died" in answer[2] for answer in answers)
 
 
-def test_there_is_nothing_else_and_nothing_can_be_changed():
+def test_other_paths_and_methods_are_refused():
     async def run():
         async with MetricsServer(CollectorRegistry(), Health(), port=0) as server, aiohttp.ClientSession() as session:
             host, port = server.address
@@ -104,7 +104,7 @@ def test_there_is_nothing_else_and_nothing_can_be_changed():
     assert asyncio.run(run()) == (404, 405)
 
 
-def test_a_taken_port_is_fatal_and_says_what_to_change():
+def test_a_port_in_use_is_fatal_and_the_error_says_what_to_change():
     async def run(port):
         async with MetricsServer(CollectorRegistry(), Health(), port=port):
             raise AssertionError("it must not open")
@@ -113,7 +113,7 @@ def test_a_taken_port_is_fatal_and_says_what_to_change():
         asyncio.run(run(taken.getsockname()[1]))
 
 
-def test_after_closing_nobody_listens_and_the_port_is_free():
+def test_after_closing_the_port_is_free():
     async def run():
         async with MetricsServer(CollectorRegistry(), Health(), port=0) as server:
             port = server.address[1]

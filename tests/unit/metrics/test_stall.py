@@ -29,7 +29,7 @@ class Watched:
         return [shard for _, shard, _ in self.watch.stalled()]
 
 
-def test_silence_is_a_stall_after_a_while_and_not_before():
+def test_silence_counts_as_a_stall_after_the_limit_and_not_before():
     watched = Watched()
     assert watched.later(STALL_SECONDS - 1) == []
     assert watched.later(1) == ["shardId-1"]
@@ -37,14 +37,14 @@ def test_silence_is_a_stall_after_a_while_and_not_before():
 
 
 @pytest.mark.parametrize("event", [page(records=1), page(behind_ms=0), page(behind_ms=10), ev.UnitCut(*HERE, 0, 1, "age", 1, 1)])
-def test_movement_keeps_it_away(event):
+def test_progress_prevents_a_stall(event):
     watched = Watched()
     watched.later(1, page(behind_ms=5000))
     assert watched.later(STALL_SECONDS - 1, event) == []
     assert watched.later(STALL_SECONDS - 1) == []
 
 
-def test_empty_pages_with_the_same_delay_are_no_movement():
+def test_empty_pages_with_an_unchanged_lag_are_not_progress():
     watched = Watched()
     for _ in range(int(STALL_SECONDS)):
         found = watched.later(1, page(behind_ms=5000))
@@ -66,7 +66,7 @@ def test_an_idle_shard_is_not_stalled():
         ev.BudgetWaited("other", "other", 1.0),
     ],
 )
-def test_what_is_known_to_hold_shards_up_excuses_all_of_them(excuse):
+def test_a_known_cause_of_delay_excuses_all_shards(excuse):
     watched = Watched()
     assert watched.later(LONG, excuse) == []
     assert watched.later(STALL_SECONDS - 1) == []
@@ -82,7 +82,7 @@ def test_what_is_known_to_hold_shards_up_excuses_all_of_them(excuse):
     ],
     ids=lambda event: getattr(event, "call", "refused"),
 )
-def test_what_no_shard_waits_for_excuses_none_however_long_it_fails(event):
+def test_a_repeated_call_that_no_shard_waits_for_excuses_none(event):
     watched = Watched()
     for _ in range(int(STALL_SECONDS // 60)):
         found = watched.later(60, event)
@@ -90,19 +90,19 @@ def test_what_no_shard_waits_for_excuses_none_however_long_it_fails(event):
 
 
 @pytest.mark.parametrize("end", [ev.ShardEnded(*HERE, ()), ev.ShardReleased(*HERE, "drain"), ev.ShardHalted(*HERE, "why")])
-def test_a_shard_that_is_let_go_is_not_watched_any_more(end):
+def test_a_released_shard_is_no_longer_watched(end):
     watched = Watched()
     watched.later(1, end, ev.UnitSealed(*HERE, 0, 1, (), 0.0, 0.0, 0.0))
     assert watched.later(LONG) == []
 
 
-def test_the_export_does_not_speak_for_the_shard():
+def test_events_of_the_export_are_not_progress_of_the_shard():
     watched = Watched()
     assert watched.later(LONG, ev.ExportLagged(*HERE, 3.0)) == ["shardId-1"]
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
-def test_every_event_is_taken(kind):
+def test_every_event_is_accepted(kind):
     StallWatch(FixedClock())(sample(kind))
 
 

@@ -13,7 +13,7 @@ def access(**changes):
     return needed(Pipeline.model_validate(least(**changes)), HERE)
 
 
-def test_the_least_pipeline_needs_its_stream_and_its_two_prefixes():
+def test_a_minimal_pipeline_needs_its_stream_and_two_prefixes():
     found = access()
     assert found == (
         Access(
@@ -34,7 +34,7 @@ def test_the_least_pipeline_needs_its_stream_and_its_two_prefixes():
     )
 
 
-def test_what_is_on_this_machine_needs_nothing():
+def test_local_stores_need_no_permission():
     found = access(state="file:state", sinks=[{"files": {"url": "file:lake"}}])
     assert [each.service for each in found] == ["kinesis"]
 
@@ -43,13 +43,13 @@ def test_what_is_on_this_machine_needs_nothing():
     ("url", "resource", "prefix"),
     [("s3://lake", "arn:aws:s3:::lake/*", "*"), ("s3://lake/a/b", "arn:aws:s3:::lake/a/b/*", "a/b/*")],
 )
-def test_a_prefix_ends_where_the_sink_ends(url, resource, prefix):
+def test_the_prefix_of_a_sink_is_exact(url, resource, prefix):
     *_, objects, listing = access(state="file:state", sinks=[{"s3": {"url": url}}])
     assert objects.resources == (resource,)
     assert listing.prefixes == (prefix,)
 
 
-def test_tables_are_read_and_nothing_else():
+def test_reference_tables_need_only_reading():
     lookup = {"lookup": {"table": "s3://ref/a/t.parquet", "on": "carrier", "take": ["name"]}}
     local = {"lookup": {"table": "t.parquet", "on": "carrier", "take": ["other"]}}
     found = [each for each in access(stages=[lookup, lookup, local]) if each.why == "read a reference table"]
@@ -79,14 +79,14 @@ def test_tables_are_read_and_nothing_else():
         ),
     ],
 )
-def test_a_database_is_asked_and_nothing_else(table, actions):
+def test_a_database_needs_only_its_query_actions(table, actions):
     stage = {"enrich": {"table": table, "query": "SELECT 1 AS n", "on": "carrier", "take": ["name"]}}
     found = [each for each in access(stages=[stage]) if each.why == "read a reference table"]
     follow = {("redshift-data:DescribeStatement", "redshift-data:GetStatementResult"): "*"} if actions else {}
     assert {each.actions: each.resources[0].removeprefix("arn:aws:") for each in found} == {**actions, **follow}
 
 
-def test_secrets_by_name_and_by_arn():
+def test_secrets_are_named_by_name_or_arn():
     arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:prod/other-AbCdEf"
     masks = [
         {"mask": {"columns": ["carrier"], "method": "keyed_hash", "key": {"secrets_manager": name}}}
@@ -96,12 +96,12 @@ def test_secrets_by_name_and_by_arn():
     assert found == [("arn:aws:secretsmanager:eu-west-1:111122223333:secret:prod/mask-??????",), (arn,)]
 
 
-def test_the_stream_may_say_its_region():
+def test_the_region_of_the_stream_is_used():
     source = {**least()["source"], "kinesis": {"stream": "flights", "region": "us-west-2"}}
     assert access(source=source)[0].resources == ("arn:aws:kinesis:us-west-2:111122223333:stream/flights",)
 
 
-def test_several_streams_are_named_one_by_one():
+def test_each_of_several_streams_is_listed():
     source = {**least()["source"], "kinesis": {"streams": ["a", "b"]}}
     assert access(source=source)[0].resources == (
         "arn:aws:kinesis:eu-west-1:111122223333:stream/a",
@@ -109,7 +109,7 @@ def test_several_streams_are_named_one_by_one():
     )
 
 
-def test_leases_need_their_table_and_its_creation_only_where_it_may_be_created():
+def test_leases_need_their_table_and_its_creation_only_if_it_may_be_created():
     table = "arn:aws:dynamodb:eu-west-1:111122223333:table/flights"
     found = [each for each in access(coordination="native") if each.service == "dynamodb"]
     assert {each.resources for each in found} == {(table,), (f"{table}-CoordinatorState",), (f"{table}-WorkerMetricStats",)}
@@ -139,7 +139,7 @@ def test_a_pipeline_over_objects_reads_them_and_no_stream():
     assert listed == [("in/",)]
 
 
-def test_a_consumer_is_described_and_subscribed_to_by_its_own_name():
+def test_a_fan_out_consumer_is_named_in_the_resource():
     source = {**least()["source"], "kinesis": {"stream": "flights", "retrieval": "fan_out"}}
     stream = "arn:aws:kinesis:eu-west-1:111122223333:stream/flights"
     found = {(action, resource) for each in access(source=source) for action in each.actions for resource in each.resources}
@@ -151,7 +151,7 @@ def test_a_consumer_is_described_and_subscribed_to_by_its_own_name():
     assert any(each.resources == (f"{stream}/consumer/other:*",) for each in access(source=source))
 
 
-def test_the_daemon_keeps_tables_for_each_application_that_it_is():
+def test_the_kcl_daemon_needs_its_tables_for_each_application():
     table = "arn:aws:dynamodb:eu-west-1:111122223333:table/flights"
     found = {resource: each.actions for each in access(coordination="kcl") if each.service == "dynamodb" for resource in each.resources}
     assert list(found) == [table, f"{table}/index/LeaseOwnerToLeaseKeyIndex", f"{table}-CoordinatorState", f"{table}-WorkerMetricStats"]

@@ -24,7 +24,7 @@ def read(tmp_path, text):
     return read_cases(path, {})
 
 
-def test_records_in_their_forms(tmp_path):
+def test_records_can_be_written_in_each_form(tmp_path):
     got = read(tmp_path, GOOD)
     assert got.findings == ()
     first, second = got.cases.cases
@@ -54,7 +54,7 @@ def test_records_in_their_forms(tmp_path):
         ("cases: [", (1, 8), "bad_yaml", ""),
     ],
 )
-def test_what_is_wrong_has_a_place(tmp_path, text, place, code, says):
+def test_an_error_has_a_position(tmp_path, text, place, code, says):
     got = read(tmp_path, text)
     assert got.cases is None
     (finding,) = got.findings
@@ -62,17 +62,17 @@ def test_what_is_wrong_has_a_place(tmp_path, text, place, code, says):
     assert (finding.code == code and (finding.line, finding.column) == place) or code == "bad_yaml"
 
 
-def test_a_hint_names_what_was_meant(tmp_path):
+def test_a_misspelt_key_gets_a_suggestion(tmp_path):
     (finding,) = read(tmp_path, "cases:\n  - {name: a, given: [], expect: {rws: []}}").findings
     assert finding.hint == "did you mean `rows`?"
 
 
-def test_files_that_are_not_there(tmp_path):
+def test_a_missing_file_of_cases_is_reported(tmp_path):
     assert read_cases(tmp_path / "none.yaml", {}).findings[0].code == "unreadable"
     assert beside(tmp_path / "flights.yaml").name == "flights.test.yaml"
 
 
-def test_stand_ins_for_tables(tmp_path):
+def test_tables_can_be_replaced_by_files(tmp_path):
     (tmp_path / "t.csv").write_text("a\n1\n")
     got = read(tmp_path, "tables: {s3://b/t.csv: t.csv}\ncases: [{name: a, rows: any}]").cases
     assert stand_ins(got, tmp_path) == {"s3://b/t.csv": b"a\n1\n"}

@@ -26,25 +26,25 @@ def compared(old, new, records=RECORDS, key=()):
     return compare(old, new, batch(records), lambda: float(next(ticks)), Shown(key))
 
 
-def test_the_same_is_the_same():
+def test_equivalent_pipelines_are_the_same():
     found = compared(chain({"derive": {"x": "delay + 1"}}), chain({"derive": {"x": "1 + delay"}}))
     assert found.same
     assert (found.rows, found.records, found.seconds) == (3, 4, (1.0, 1.0))
 
 
-def test_values_are_told_by_column_and_key():
+def test_different_values_are_listed_by_column_and_key():
     found = compared(chain({"derive": {"x": "delay + 1"}}), chain({"derive": {"x": "coalesce(delay, 0) + 1"}}), key=["carrier"])
     assert found.columns == (Column("x", 1, (Altered(4, ("DL",), None, 1),)),)
     assert not found.same
 
 
-def test_a_record_that_fares_differently_is_moved_and_its_row_has_no_counterpart():
+def test_a_record_with_another_outcome_is_moved_and_its_row_has_no_counterpart():
     found = compared(chain(), chain({"filter": "delay > 5"}))
     assert found.moved == (Moved("written", "filtered", 2, (3, 4)),)
     assert (found.only_old, found.only_new, found.rows) == (2, 0, 1)
 
 
-def test_another_reason_is_a_difference_and_another_place_of_a_stage_is_none():
+def test_another_reason_is_a_difference_and_another_stage_number_is_not():
     records = [b'{"carrier": "x", "delay": 1}']
     cast, other = {"cast": {"carrier": "int64"}}, {"filter": "delay > 0"}
     assert compared(chain(cast), chain(other, cast), records).same
@@ -56,14 +56,14 @@ def test_another_reason_is_a_difference_and_another_place_of_a_stage_is_none():
     )
 
 
-def test_columns_that_come_go_and_change_their_type():
+def test_added_removed_and_retyped_columns_are_listed():
     found = compared(chain({"derive": {"a": "1", "b": "delay"}}), chain({"derive": {"b": "CAST(delay AS DOUBLE)", "c": "1"}}))
     assert {(change.kind, change.column) for change in found.schema} == {("removed", "a"), ("added", "c"), ("retyped", "b")}
     assert Change("retyped", "b", "int64", "float64") in found.schema
     assert found.columns == ()
 
 
-def test_rows_of_one_record_are_compared_in_their_order():
+def test_rows_of_one_record_are_compared_in_order():
     records = [b'{"carrier": "UA", "delay": 20}\n{"carrier": "AA", "delay": 1}']
     old = chain({"derive": {"x": "delay"}}, decode="json_lines")
     new = chain({"derive": {"x": "delay * 2"}}, decode="json_lines")
@@ -71,6 +71,6 @@ def test_rows_of_one_record_are_compared_in_their_order():
     assert [(each.record, each.before, each.after) for each in column.examples] == [(1, 20, 40), (1, 1, 2)]
 
 
-def test_a_key_that_is_nowhere_is_refused():
+def test_an_unknown_key_column_is_refused():
     with pytest.raises(DefinitionError, match="key column 'none' is in neither"):
         compared(chain(), chain(), key=["none"])

@@ -36,7 +36,7 @@ def installed(tmp_path, monkeypatch):
     sys.modules.pop("foreign_stages", None)
 
 
-def test_the_tables_name_each_component_as_it_names_itself():
+def test_each_component_is_registered_under_its_own_name():
     assert {name: stage.name for name, stage in STAGES.items()} == {name: name for name in STAGES}
     assert {name: decoder.name for name, decoder in DECODERS.items()} == {name: name for name in DECODERS}
     assert {"filter", "derive", "lookup", "mask", "select", "rename", "cast", "python"} <= set(STAGES)
@@ -44,18 +44,18 @@ def test_the_tables_name_each_component_as_it_names_itself():
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_foreign_stage_is_imported_when_it_is_asked_for():
+def test_an_installed_stage_is_imported_on_first_use():
     assert "shout" in stage_names()
     assert "foreign_stages" not in sys.modules
     assert stage_class("shout").__module__ == "foreign_stages"
 
 
 @pytest.mark.usefixtures("installed")
-def test_built_in_names_win():
+def test_built_in_stages_take_precedence():
     assert stage_class("filter") is STAGES["filter"]
 
 
-def test_an_unknown_name_is_no_stage():
+def test_an_unknown_name_is_not_a_stage():
     assert stage_class("shout") is None
 
 
@@ -69,6 +69,6 @@ def test_an_unknown_name_is_no_stage():
         ("lost", "cannot be imported"),
     ],
 )
-def test_an_entry_point_that_leads_nowhere(name, says):
+def test_a_broken_entry_point_is_reported(name, says):
     with pytest.raises(DefinitionError, match=says):
         stage_class(name)

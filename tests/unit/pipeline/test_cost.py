@@ -26,13 +26,13 @@ def pipeline(**changes):
         (Rate(0.001, 10, 1), "age", 1000.0),
     ],
 )
-def test_what_ends_a_unit(rate, trigger, seconds):
+def test_the_limit_reached_first_ends_a_unit(rate, trigger, seconds):
     cut = cuts(pipeline(), rate)
     assert cut.trigger == trigger
     assert cut.seconds == pytest.approx(seconds)
 
 
-def test_a_day_adds_up():
+def test_the_estimate_of_a_day_adds_up():
     found = estimate(pipeline(sinks=[{"s3": {"url": "s3://lake/flights/", **PARTS}}]), Rate(400, 500, 4), Outcome(0.1, 3.0))
     assert found.units == pytest.approx(4 * DAY / 60)
     assert found.data_objects == pytest.approx(3 * found.units)
@@ -44,7 +44,7 @@ def test_a_day_adds_up():
     assert found.dollars == pytest.approx(sum(item.dollars for item in found.items))
 
 
-def test_partitions_count_only_where_there_are_some_and_a_unit_has_the_records():
+def test_only_partitions_with_records_make_files():
     many = Outcome(1.0, 100.0)
     rate = Rate(1, 100, 1)
     plain = estimate(pipeline(), rate, many)
@@ -53,7 +53,7 @@ def test_partitions_count_only_where_there_are_some_and_a_unit_has_the_records()
     assert parted.data_objects == pytest.approx(60 * parted.units)
 
 
-def test_what_is_kept_on_this_machine_costs_nothing():
+def test_local_stores_cost_nothing():
     assert estimate(pipeline(state="file:state", sinks=[{"files": {"url": "file:lake"}}]), Rate(10, 10, 1)).items == ()
 
 
@@ -66,18 +66,18 @@ def test_prices_can_be_given():
 @pytest.mark.parametrize(
     "given", [{"s3_put": 1}, {"s3_gb_month": -1}, {"s3_gb_month": "x"}, {"s3_gb_month": True}, {"s3_gb_month": float("nan")}]
 )
-def test_prices_that_are_none(given):
+def test_invalid_prices_are_refused(given):
     with pytest.raises(DefinitionError, match=next(iter(given))):
         Prices.of(given)
 
 
 @pytest.mark.parametrize("rate", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (float("inf"), 1, 1)])
-def test_rates_that_are_none(rate):
+def test_invalid_rates_are_refused(rate):
     with pytest.raises(DefinitionError, match="larger than 0"):
         Rate(*rate)
 
 
-def test_leases_are_renewed_three_times_in_their_failover_time():
+def test_a_lease_is_renewed_three_times_per_failover_time():
     assert lease_writes(2) == pytest.approx(2 * 86_400 * 3 / 10)
 
 
@@ -88,7 +88,7 @@ def test_more_records_never_cost_less(records, size, shards, factor):
     assert after.cuts.records <= pipeline().flush.rows * (1 + 1e-9)
 
 
-def test_a_lease_table_saves_the_put_of_the_checkpoint():
+def test_with_a_lease_table_the_put_of_the_checkpoint_is_saved():
     found = estimate(pipeline(coordination="native"), Rate(400, 500, 4))
     bill = {item.what: item.quantity for item in found.items}
     assert bill["S3 PUT of commit log and ledger"] == pytest.approx(3 * found.units)

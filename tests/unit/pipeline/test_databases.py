@@ -27,7 +27,7 @@ def test_the_result_of_the_query_is_the_table(base):
     ]
 
 
-def test_equal_rows_are_equal_bytes_in_whatever_order_they_come(base):
+def test_the_order_of_rows_does_not_change_the_bytes(base):
     ascending = read_database("sqlite:fleet.db#SELECT * FROM planes ORDER BY tail ASC", base)
     assert read_database("sqlite:fleet.db#SELECT * FROM planes ORDER BY tail DESC", base) == ascending
 
@@ -43,12 +43,12 @@ def test_equal_rows_are_equal_bytes_in_whatever_order_they_come(base):
         ("sqlite:fleet.db#SELECT tail AS a FROM planes UNION ALL SELECT 1", "mixes numbers and text"),
     ],
 )
-def test_what_cannot_be_read_says_why(base, url, says):
+def test_a_query_that_fails_says_why(base, url, says):
     with pytest.raises(DefinitionError, match=says):
         read_database(url, base)
 
 
-def test_numbers_of_two_kinds_are_one_column_and_no_rows_are_text(base):
+def test_mixed_numbers_become_one_type_and_empty_columns_become_text(base):
     url = "sqlite:fleet.db#SELECT seats AS n, NULL AS empty FROM planes UNION ALL SELECT 1.5, NULL"
     frame = parse_table(url, read_local(url, base))
     assert [str(kind) for kind in frame.dtypes] == ["Float64", "String"]

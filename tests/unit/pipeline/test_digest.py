@@ -58,7 +58,7 @@ def digest(definition, tables=None, build="1"):
     return pipeline_digest(definition, tables or {}, build)
 
 
-def test_formatting_and_settings_do_not_count(tmp_path):
+def test_formatting_and_operational_settings_do_not_change_the_digest(tmp_path):
     text = REWRITTEN.replace("{where:", "{" + next(iter(STAGES["filter"].model_fields)) + ":")
     first, second = pipeline(WRITTEN, tmp_path), pipeline(text, tmp_path)
     assert digest(first) == digest(second)
@@ -82,7 +82,7 @@ def test_formatting_and_settings_do_not_count(tmp_path):
         ("flights/}", "flights/, format: ndjson}"),
     ],
 )
-def test_what_changes_rows_changes_the_digest(old, new, tmp_path):
+def test_anything_that_changes_rows_changes_the_digest(old, new, tmp_path):
     assert digest(pipeline(WRITTEN, tmp_path)) != digest(pipeline(WRITTEN.replace(old, new), tmp_path))
 
 
@@ -105,12 +105,12 @@ def test_every_format_survives_being_recorded_and_counts(options, tmp_path):
     assert digest(definition) != digest(pipeline(WRITTEN, tmp_path))
 
 
-def test_the_order_of_stages_counts(tmp_path):
+def test_the_order_of_stages_changes_the_digest(tmp_path):
     swapped = WRITTEN.replace("  - filter: delay > 5\n", "").replace("delay > 60}\n", "delay > 60}\n  - filter: delay > 5\n")
     assert digest(pipeline(WRITTEN, tmp_path)) != digest(pipeline(swapped, tmp_path))
 
 
-def test_tables_and_build_count(tmp_path):
+def test_tables_and_build_change_the_digest(tmp_path):
     definition = pipeline(WRITTEN, tmp_path)
     digests = {digest(definition, *case) for case in [({}, "1"), ({}, "2"), ({"t": "00"}, "1"), ({"t": "01"}, "1"), ({"u": "00"}, "1")]}
     assert len(digests) == 5
@@ -118,12 +118,12 @@ def test_tables_and_build_count(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))
-def test_every_stage_survives_being_recorded(name):
+def test_every_stage_reads_back_from_the_recorded_definition(name):
     definition = Pipeline.model_validate(least(stages=[{name: STAGES[name].example.config}]))
     assert read_canonical(canonical_text(definition)) == definition
 
 
-def test_the_example_survives_being_recorded(tmp_path):
+def test_the_example_reads_back_from_the_recorded_definition(tmp_path):
     definition = pipeline((EXAMPLES / "flights" / "pipeline.yaml").read_text(), tmp_path)
     recorded = canonical_text(definition)
     assert read_canonical(recorded) == definition
@@ -160,7 +160,7 @@ AWKWARD = st.one_of(
 
 @given(AWKWARD, AWKWARD)
 @settings(max_examples=150)
-def test_any_text_survives_being_recorded(name, expression):
+def test_any_text_reads_back_from_the_recorded_definition(name, expression):
     if "${" in name:
         name = name.replace("${", "$")
     definition = Pipeline.model_validate(least(stages=[{"derive": {name: expression}}], metrics={"host": expression}))
@@ -169,7 +169,7 @@ def test_any_text_survives_being_recorded(name, expression):
     assert canonical_text(read_canonical(recorded)) == recorded
 
 
-def test_a_record_that_is_none_is_refused():
+def test_text_that_is_not_a_recorded_definition_is_refused():
     with pytest.raises(DefinitionError, match="mapping of keys"):
         read_canonical("- a")
     with pytest.raises(DefinitionError, match="not one that this version understands"):

@@ -32,7 +32,7 @@ def batch(flights):
     return Batch(pl.DataFrame(dict(zip(RAW_SCHEMA, columns, strict=True)), schema=RAW_SCHEMA), sum(map(len, lines)))
 
 
-def test_each_flight_that_departed_comes_out_with_what_the_tables_know(flights):
+def test_each_departed_flight_is_written_with_its_looked_up_columns(flights):
     pipeline = check(PATH, ENV).pipeline
     fetched = asyncio.run(fetch_resources(pipeline, PATH.parent, ENV))
     chain = compile_chain(pipeline.source.decode, pipeline.source.record_schema(), pipeline.stages, fetched.resources, lambda: 0.0)

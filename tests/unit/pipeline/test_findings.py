@@ -10,7 +10,7 @@ def test_a_finding_is_one_clickable_line():
     assert Finding("p.yaml", 3, 7, "bad_value", "wrong").render() == "p.yaml:3:7 bad_value wrong"
 
 
-def test_findings_sort_in_the_order_of_the_file():
+def test_findings_sort_by_position_in_the_file():
     late, early = Finding("p", 10, 1, "a", ""), Finding("p", 9, 5, "b", "")
     assert sorted([late, early]) == [early, late]
 
@@ -24,9 +24,9 @@ def test_findings_sort_in_the_order_of_the_file():
         ("zzz", [], ""),
     ],
 )
-def test_near_miss(word, known, hint):
+def test_a_similar_name_is_suggested(word, known, hint):
     assert near_miss(word, known) == hint
 
 
-def test_near_miss_does_not_list_a_hundred_words():
+def test_a_long_list_of_names_is_shortened():
     assert near_miss("?", [f"name{index:03}" for index in range(100)]).endswith("name019, ...")

@@ -19,7 +19,7 @@ def words(found):
     return [each.message.split(";")[0] for each in found if each.severity is Severity.ERROR]
 
 
-def test_a_column_made_by_one_stage_may_be_used_by_the_next_and_by_the_sink(tmp_path):
+def test_a_derived_column_can_be_used_by_later_stages_and_sinks(tmp_path):
     sinks = [{"s3": {"url": "s3://lake/x/", "partition_by": ["late"]}}]
     assert findings(tmp_path, {"derive": {"late": "delay > 15"}}, {"filter": "late"}, {"select": ["late"]}, sinks=sinks) == ()
 
@@ -28,25 +28,25 @@ def test_a_column_made_by_one_stage_may_be_used_by_the_next_and_by_the_sink(tmp_
     ("stage", "lost"),
     [({"select": ["carrier"]}, "delay"), ({"select": {"drop": ["delay"]}}, "delay"), ({"rename": {"delay": "minutes"}}, "delay")],
 )
-def test_a_column_that_is_gone_cannot_be_used(tmp_path, stage, lost):
+def test_a_removed_column_cannot_be_used(tmp_path, stage, lost):
     assert findings(tmp_path, {"filter": f"{lost} > 5"}, stage) == ()
     (message,) = words(findings(tmp_path, stage, {"filter": f"{lost} > 5"}))
     assert f"no column '{lost}'" in message
 
 
-def test_a_stage_that_cannot_change_columns_does_not_end_the_check(tmp_path):
+def test_an_invalid_stage_that_keeps_columns_does_not_end_the_check(tmp_path):
     mask = {"mask": {"columns": ["nobody"], "method": "redact"}}
     found = findings(tmp_path, {"filter": "nothing > 5"}, mask, {"derive": {"x": "nowhere + 1"}})
     assert len(words(found)) == 3
 
 
-def test_behind_a_stage_that_can_a_note_says_that_nothing_is_checked(tmp_path):
+def test_an_invalid_stage_that_changes_columns_ends_the_check_with_a_note(tmp_path):
     found = findings(tmp_path, {"flatten": ["nowhere"]}, {"filter": "nothing > 5"}, {"filter": "x > 5"})
     assert len(words(found)) == 1
     assert [each.code for each in found if each.severity is Severity.NOTE] == ["not_checked"]
 
 
-def test_behind_a_wrong_entry_of_a_list_of_columns_all_others_are_checked(tmp_path):
+def test_after_an_invalid_entry_of_a_list_all_other_columns_are_checked(tmp_path):
     stages = [{"derive": {"x": "nowhere + 1", "y": "delay + 1"}}, {"filter": "nothing > 5"}, {"filter": "x > 5"}, {"filter": "y > 'a'"}]
     found = findings(tmp_path, *stages, {"cast": {"y": "whole"}}, {"derive": {"z": "y + 1", "x": "delay"}}, {"filter": "x > 'a'"})
     assert [message.split("`")[1] if "`" in message else message[:12] for message in words(found)] == [
@@ -55,12 +55,12 @@ def test_behind_a_wrong_entry_of_a_list_of_columns_all_others_are_checked(tmp_pa
     assert not [each for each in found if each.severity is Severity.NOTE]
 
 
-def test_all_that_is_wrong_in_one_stage_is_said_but_not_what_follows_from_it(tmp_path):
+def test_every_error_of_a_stage_is_reported_but_not_its_consequences(tmp_path):
     found = findings(tmp_path, {"derive": {"a": "nowhere + 1", "b": "a + 1", "c": "nothing + 1", "d": "delay + 1"}})
     assert [message.split("'")[1] for message in words(found)] == ["nowhere", "nothing"]
 
 
-def test_each_sink_is_asked(tmp_path):
+def test_each_sink_is_checked(tmp_path):
     sinks = [{"s3": {"url": f"s3://lake/{name}/", "name": name, "partition_by": [name]}} for name in ("carrier", "nobody")]
     (finding,) = findings(tmp_path, sinks=sinks)
     assert "'nobody'" in finding.message
@@ -75,12 +75,12 @@ def test_each_sink_is_asked(tmp_path):
         ("s3://lake/flights_state", True),
     ],
 )
-def test_state_lies_beside_the_data(tmp_path, state, clean):
+def test_the_state_must_not_be_inside_a_sink(tmp_path, state, clean):
     codes = [each.code for each in findings(tmp_path, state=state)]
     assert codes == ([] if clean else ["state_inside_sink"])
 
 
-def test_a_column_that_an_earlier_stage_took_away_is_said_to_be_gone():
+def test_the_hint_names_the_stage_that_removed_a_column():
     text = (Path(__file__).parent / "corpus" / "partition_and_mask_after_rename.yaml").read_bytes()
     hints = [each.hint for each in check_content(text, "p.yaml", Path(), {}).findings]
     assert hints[0] == hints[2] == "stage 1, `rename`, renames it to `plane`"

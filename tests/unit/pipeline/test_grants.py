@@ -21,12 +21,12 @@ def live(action, resource, **more):
     return document({"Action": action, "Resource": resource, **more})
 
 
-def test_equal_policies_do_not_differ_however_they_are_written():
+def test_equivalent_policies_have_no_difference():
     split = document({"Action": "s3:PutObject", "Resource": LAKE}, {"Action": ["s3:getobject"], "Resource": [LAKE]})
     assert not compare(WANTED, split)
 
 
-def test_documents_of_one_role_count_together():
+def test_several_documents_of_one_role_are_combined():
     assert not compare(WANTED, [live("s3:PutObject", LAKE), {"PolicyDocument": live("s3:GetObject", LAKE)}])
     assert not compare(WANTED, {"PolicyVersion": {"Document": WANTED}})
 
@@ -43,19 +43,19 @@ def test_documents_of_one_role_count_together():
         (document(), ["s3:GetObject", "s3:PutObject"], []),
     ],
 )
-def test_what_is_missing_and_what_is_too_much(policy, missing, excess):
+def test_missing_and_excess_grants_are_listed(policy, missing, excess):
     found = compare(WANTED, policy)
     assert ([each.action for each in found.missing], [each.action for each in found.excess]) == (missing, excess)
 
 
-def test_a_condition_that_is_gone_is_too_much():
+def test_a_missing_condition_is_excess():
     wanted = live("s3:ListBucket", "arn:aws:s3:::lake", Condition={"StringLike": {"s3:prefix": "a/*"}})
     listed = live("s3:ListBucket", "arn:aws:s3:::lake", Condition={"StringLike": {"s3:prefix": ["a/*"]}})
     assert not compare(wanted, listed)
     assert [each.condition for each in compare(wanted, live("s3:ListBucket", "arn:aws:s3:::lake")).excess] == [""]
 
 
-def test_a_denial_takes_away():
+def test_a_deny_statement_removes_a_grant():
     denied = {"Statement": [*WANTED["Statement"], {"Effect": "Deny", "Action": "s3:Put*", "Resource": "*"}]}
     assert [each.action for each in compare(WANTED, denied).missing] == ["s3:PutObject"]
     assert not allows(denied, "s3:PutObject", "arn:aws:s3:::lake/flights/a")
@@ -73,7 +73,7 @@ def test_a_denial_takes_away():
         {"Statement": [{"Effect": "Allow", "Action": "s3:*", "NotResource": "*"}]},
     ],
 )
-def test_what_cannot_be_compared_is_refused(text):
+def test_documents_that_are_not_policies_are_refused(text):
     if text == []:
         assert compare(WANTED, text).missing
         return
@@ -81,7 +81,7 @@ def test_what_cannot_be_compared_is_refused(text):
         compare(WANTED, text)
 
 
-def test_prefixes_and_other_conditions():
+def test_a_prefix_condition_is_checked_and_other_conditions_never_allow():
     listing = live("s3:ListBucket", "arn:aws:s3:::lake", Condition={"StringLike": {"s3:prefix": ["a/*"]}})
     assert allows(listing, "s3:ListBucket", "arn:aws:s3:::lake", "a/b")
     assert not allows(listing, "s3:ListBucket", "arn:aws:s3:::lake", "b/")
@@ -99,7 +99,7 @@ PATTERNS = st.text("ab*?/", min_size=1, max_size=8)
 
 
 @given(PATTERNS, PATTERNS, st.text("ab/", max_size=10))
-def test_a_pattern_that_covers_another_covers_all_its_texts(wide, narrow, text):
+def test_a_pattern_that_covers_another_allows_everything_the_other_allows(wide, narrow, text):
     """What one pattern admits and the other does not must be reported as excess."""
     if compare(live("s3:GetObject", wide), live("s3:GetObject", narrow)).excess:
         return

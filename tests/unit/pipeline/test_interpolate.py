@@ -21,7 +21,7 @@ from stream.pipeline.interpolate import BadReference, has_reference, interpolate
         ("${A}", {"A": "${B}", "B": "no"}, "${B}"),
     ],
 )
-def test_references(text, env, result):
+def test_references_are_replaced(text, env, result):
     assert interpolate(text, env) == result
 
 
@@ -38,7 +38,7 @@ def test_references(text, env, result):
         ("${aws_secret_access_key:-x}", "secret_interpolated"),
     ],
 )
-def test_what_cannot_be_replaced(text, code):
+def test_an_invalid_reference_is_refused_without_showing_values(text, code):
     with pytest.raises(BadReference) as caught:
         interpolate(text, {"A": "1", "DB_PASSWORD": "hunter2"})
     assert caught.value.code == code
@@ -46,7 +46,7 @@ def test_what_cannot_be_replaced(text, code):
 
 
 @given(st.text())
-def test_text_without_a_reference_stays_as_it_is(text):
+def test_text_without_a_reference_is_unchanged(text):
     if not has_reference(text):
         assert interpolate(text, {}) == text
 

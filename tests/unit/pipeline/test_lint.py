@@ -20,7 +20,7 @@ def expected(text):
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
-def test_each_wrong_file_gives_exactly_the_findings_it_names(path):
+def test_each_invalid_file_gives_exactly_the_findings_it_names(path):
     text = path.read_text()
     result = check(path, {})
     assert expected(text), "every file of the corpus names its findings"
@@ -33,7 +33,7 @@ WRONG = {"number": 1.5, "text": "nonsense", "nothing": None, "list": [[1]], "map
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
 @pytest.mark.parametrize("part", ["application", "source", "source.kinesis", "source.schema", "stages", "sinks", "flush", "state"])
-def test_a_part_of_another_kind_is_a_finding_and_never_an_exception(part, wrong):
+def test_a_value_of_another_type_is_a_finding_and_never_an_exception(part, wrong):
     data = load(DESIGNED.encode(), "pipeline.yaml", {"MASK_KEY": "k"}).data
     place = data
     *above, last = part.split(".")
@@ -48,7 +48,7 @@ def test_a_part_of_another_kind_is_a_finding_and_never_an_exception(part, wrong)
         )
 
 
-def test_the_corpus_is_there():
+def test_the_corpus_is_complete():
     assert len(CORPUS) >= 30
 
 
@@ -69,20 +69,20 @@ def designed(tmp_path, monkeypatch):
     return path
 
 
-def test_the_designed_pipeline_is_clean(designed):
+def test_the_sample_pipeline_has_no_findings(designed):
     result = check(designed, {"MASK_KEY": "k"})
     assert result.findings == ()
     assert len(result.pipeline.stages) == 6
 
 
-def test_a_column_is_followed_to_the_sink(designed):
+def test_a_column_is_checked_up_to_the_sink(designed):
     designed.write_text(DESIGNED.replace("month: strftime", "year_month: strftime"))
     (finding,) = check(designed, {"MASK_KEY": "k"}).findings
     assert (finding.line, finding.column, finding.code) == (23, 67, "schema_mismatch")
     assert "month" in finding.message
 
 
-def test_the_example_is_clean():
+def test_the_example_has_no_findings():
     assert check(EXAMPLES / "flights" / "pipeline.yaml", {"MASK_KEY": "k"}).findings == ()
 
 
@@ -93,7 +93,7 @@ def test_a_missing_secret_is_a_note(designed):
 
 
 @pytest.mark.parametrize(("location", "noted"), [("s3://lake/t/", ["bucket_key"]), ("file:./t/", [])])
-def test_that_the_metadata_of_a_table_is_encrypted_as_its_bucket_says_is_noted(location, noted, tmp_path):
+def test_a_note_says_that_metadata_in_glue_is_encrypted_by_the_bucket(location, noted, tmp_path):
     catalog = "{type: glue}" if noted else "{type: sql, uri: 'sqlite:///c.db'}"
     text = f"""\
 application: a
@@ -120,7 +120,7 @@ encryption: {{kms_key: "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34c
         ("kinesis: {stream: orders}", "{mode: upsert, keys: [id]}", []),
     ],
 )
-def test_that_objects_have_no_order_to_merge_their_rows_by_is_noted(source, mode, noted, tmp_path):
+def test_a_note_says_that_rows_from_objects_have_no_order_for_upserts(source, mode, noted, tmp_path):
     text = f"""\
 application: a
 source:
@@ -145,7 +145,7 @@ def test_a_remote_table_ends_the_check_of_columns_with_a_note(designed):
     assert result.ok
 
 
-def test_a_file_that_cannot_be_read(tmp_path):
+def test_an_unreadable_file_is_a_finding(tmp_path):
     result = check(tmp_path / "none.yaml", {})
     assert [each.code for each in result.findings] == ["unreadable"]
     assert not result.ok
@@ -157,12 +157,12 @@ def test_a_file_cut_off_anywhere_gives_findings_and_never_raises(keep, tmp_path)
     assert result.findings
 
 
-def test_findings_come_in_the_order_of_the_file():
+def test_findings_are_in_the_order_of_the_file():
     findings = check(CORPUS[0].parent / "unknown_keys_everywhere.yaml", {}).findings
     assert [(each.line, each.column) for each in findings] == sorted((each.line, each.column) for each in findings)
 
 
-def test_hints_name_what_was_meant():
+def test_misspelt_keys_get_suggestions():
     findings = check(CORPUS[0].parent / "unknown_keys_everywhere.yaml", {}).findings
     assert [each.hint for each in findings if each.code == "unknown_key"] == [
         "did you mean `stream`?",

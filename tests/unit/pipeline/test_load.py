@@ -13,7 +13,7 @@ def read(text, env=None):
     return document.data, [(each.line, each.column, each.code) for each in document.findings]
 
 
-def test_plain_data_and_where_it_stands():
+def test_data_is_loaded_with_the_position_of_every_key_and_value():
     document = load(b"a: 1\nb:\n  - x: [2, 'three']\n", "p.yaml", {})
     assert document.data == {"a": 1, "b": [{"x": [2, "three"]}]}
     assert document.keys["b", 0, "x"] == Position(3, 5)
@@ -23,7 +23,7 @@ def test_plain_data_and_where_it_stands():
 
 
 @pytest.mark.parametrize("word", ["on", "off", "yes", "no", "Yes", "2026-01-01", "12:30:45", "1_000", "0b11", "y", "=", "0777x", "1e", "+"])
-def test_words_that_older_yaml_takes_for_something_else_stay_text(word):
+def test_words_with_a_meaning_in_yaml_1_1_stay_text(word):
     assert read(f"{word}: {word}") == ({word: word}, [])
 
 
@@ -35,12 +35,12 @@ def test_words_that_older_yaml_takes_for_something_else_stay_text(word):
         ("-.inf", float("-inf")), ("truE", "truE"),
     ],
 )  # fmt: skip
-def test_scalars_of_the_core_schema(text, value):
+def test_scalars_follow_the_core_schema(text, value):
     assert resolve(text) == value
     assert type(resolve(text)) is type(value)
 
 
-def test_references_are_typed_only_where_nothing_is_quoted():
+def test_unquoted_references_are_typed_and_quoted_ones_are_text():
     data, findings = read("a: ${N}\nb: '${N}'\nc: ${M:-5}\nd: ${E}\ne: |\n  x ${N}\n", {"N": "7", "E": ""})
     assert (data, findings) == ({"a": 7, "b": "7", "c": 5, "d": "", "e": "x 7\n"}, [])
 
@@ -55,7 +55,7 @@ def test_references_are_typed_only_where_nothing_is_quoted():
         ("[a ? b, {c: $}]", ["a ? b", {"c": "$"}]),
     ],
 )
-def test_question_marks_and_references_between_braces(text, data):
+def test_question_marks_and_references_inside_braces_are_read(text, data):
     assert read(f"v: {text}", {"N": "7"}) == ({"v": data}, [])
 
 
@@ -63,7 +63,7 @@ def test_an_environment_value_cannot_add_structure():
     assert read("a: ${X}", {"X": "1\nb: [2]"})[0] == {"a": "1\nb: [2]"}
 
 
-def test_aliases_share_a_value_and_its_place():
+def test_an_alias_has_the_value_and_position_of_its_anchor():
     document = load(b"a: &x {p: 1}\nb: *x\n", "p.yaml", {})
     assert document.data == {"a": {"p": 1}, "b": {"p": 1}}
     assert document.values["b", "p"] == Position(1, 11)
@@ -85,25 +85,25 @@ def test_a_large_file_is_not_parsed():
     assert read(b"a: " + b"x" * MAX_BYTES) == (None, [(1, 1, "too_large")])
 
 
-def test_aliases_inside_aliases_count_as_depth():
+def test_nested_aliases_count_towards_the_depth():
     lines = ["a0: &a0 " + "[" * 20 + "]" * 20, "a1: " + "[" * 20 + "*a0" + "]" * 20]
     assert read("\n".join(lines))[1][0][2] == "too_deep"
 
 
-def test_bytes_that_are_not_utf8():
+def test_invalid_utf8_is_a_finding():
     assert read(b"a: b\nc: \xff\n") == (None, [(2, 4, "not_utf8")])
 
 
-def test_a_byte_order_mark_is_no_content():
+def test_a_byte_order_mark_is_ignored():
     assert read(b"\xef\xbb\xbfa: 1") == ({"a": 1}, [])
 
 
-def test_an_error_at_the_end_points_to_what_was_never_closed():
+def test_an_error_at_the_end_points_to_what_was_not_closed():
     assert read("a: 1\nb: 'text\n\n\n") == (None, [(2, 4, "syntax")])
 
 
 @given(st.one_of(st.text(), st.text(alphabet="ab:- []{}&*!|>'\"#\n\t$%@`?,<")))
-def test_no_text_makes_it_raise(text):
+def test_no_text_raises(text):
     document = load(text.encode("utf-8", "surrogatepass"), "p.yaml", {})
     assert document.findings or isinstance(document.data, dict)
     assert all(each.line >= 1 and each.column >= 1 for each in document.findings)

@@ -20,7 +20,7 @@ def source(**changes):
     return least()["source"] | changes
 
 
-def test_defaults():
+def test_omitted_options_have_defaults():
     pipeline = model()
     assert pipeline.flush.age == timedelta(seconds=60)
     assert (pipeline.flush.bytes, pipeline.flush.rows) == (64 * 2**20, 500_000)
@@ -31,7 +31,7 @@ def test_defaults():
     assert pipeline.stages == ()
 
 
-def test_units():
+def test_durations_and_sizes_have_units():
     pipeline = model(flush={"age": "1h30m", "bytes": 4096, "rows": 5}, memory={"budget": "10MB"})
     assert pipeline.flush.age == timedelta(minutes=90)
     assert (pipeline.flush.bytes, pipeline.memory.budget) == (4096, 10**7)
@@ -49,17 +49,17 @@ def test_units():
         ),
     ],
 )
-def test_start_positions(written, start):
+def test_each_form_of_start_position_is_read(written, start):
     assert model(source=source(kinesis={"stream": "s", "start": written})).source.kinesis.start == start
 
 
 @pytest.mark.parametrize("written", ["TRIM_HORIZON", 5, None, {"at_timestamp": "yesterday"}, {"at_timestamp": 1}, {"at": "x"}, ["latest"]])
-def test_what_is_no_start_position(written):
+def test_an_invalid_start_position_is_refused(written):
     with pytest.raises(ValidationError):
         model(source=source(kinesis={"stream": "s", "start": written}))
 
 
-def test_equal_meanings_are_equal_models():
+def test_equivalent_definitions_are_equal_models():
     short = model(source=source(unknown="capture"))
     long = model(source=source(decode={"json": {"unknown": "capture"}}))
     assert short == long
@@ -69,23 +69,23 @@ def test_equal_meanings_are_equal_models():
     assert model(stages=[{"select": ["carrier"]}]) == model(stages=[{"select": {"keep": ["carrier"]}}])
 
 
-def test_the_same_policy_may_be_written_twice():
+def test_the_same_policy_for_unknown_fields_may_be_written_twice():
     assert model(source=source(unknown="reject", decode={"json": {"unknown": "reject"}})).source.unknown is Unknown.REJECT
 
 
-def test_a_decoder_without_a_policy_takes_none():
+def test_a_decoder_without_unknown_fields_takes_no_policy():
     raw = {"kinesis": {"stream": "s"}, "decode": "raw"}
     assert model(source=raw).source.record_schema() is None
     with pytest.raises(ValidationError, match="has no policy for unknown fields"):
         model(source=raw | {"unknown": "ignore"})
 
 
-def test_a_pipeline_cannot_be_changed():
+def test_a_pipeline_is_immutable():
     with pytest.raises(ValidationError, match="frozen"):
         model().application = "other"
 
 
-def test_every_option_says_what_it_means():
+def test_every_option_has_a_description():
     waiting = [Pipeline]
     while waiting:
         part = waiting.pop()
@@ -95,7 +95,7 @@ def test_every_option_says_what_it_means():
                 waiting.append(field.annotation)
 
 
-def test_several_streams_each_have_a_start():
+def test_each_of_several_streams_has_a_start():
     made = model(source=source(kinesis={"streams": ["a", {"stream": "b", "start": "latest"}], "start": "trim_horizon"}))
     assert made.source.kinesis.names == ("a", "b")
     narrowed = [(one.source.kinesis.stream, one.source.kinesis.start.kind) for one in made.each()]
@@ -113,32 +113,32 @@ def test_several_streams_each_have_a_start():
         ({"streams": ["no/name"]}, "bad_name"),
     ],
 )
-def test_streams_are_named_once(kinesis, code):
+def test_a_stream_may_be_named_only_once(kinesis, code):
     with pytest.raises(ValidationError) as raised:
         model(source=source(kinesis=kinesis))
     assert [error["ctx"]["code"] for error in raised.value.errors()] == [code]
 
 
-def test_a_pipeline_with_several_streams_survives_its_own_text():
+def test_a_pipeline_with_several_streams_reads_back_from_its_text():
     made = model(source=source(kinesis={"streams": ["a", {"stream": "b", "start": "latest"}]}))
     assert read_canonical(canonical_text(made)) == made
     assert "streams" not in canonical_text(model(source=source(kinesis={"stream": "a"})))
 
 
 @pytest.mark.parametrize("given", ["native", {"native": None}, {"native": {}}, {"native": {"failover": "10s", "balance": "even"}}])
-def test_coordination_by_name_means_all_defaults(given):
+def test_coordination_by_name_has_all_defaults(given):
     pipeline = Pipeline.model_validate(least(coordination=given))
     assert pipeline == Pipeline.model_validate(least(coordination="native"))
     assert read_canonical(canonical_text(pipeline)) == pipeline
 
 
-def test_local_coordination_is_written_as_it_always_was():
+def test_local_coordination_keeps_its_canonical_form():
     assert "\ncoordination: local\n" in canonical_text(Pipeline.model_validate(least()))
 
 
 @pytest.mark.parametrize(
     "given", ["dynamo", {}, {"native": {}, "local": {}}, {"native": {"failover": "0s"}}, {"native": {"no": 1}}, 7, None]
 )
-def test_coordination_is_one_known_kind(given):
+def test_an_unknown_kind_of_coordination_is_refused(given):
     with pytest.raises(ValidationError):
         Pipeline.model_validate(least(coordination=given))

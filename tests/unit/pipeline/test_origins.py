@@ -60,7 +60,7 @@ def test_origins_are_followed_through_the_stages(stages, column, expected):
     assert origins(*stages)[column] - {"up", "a", "b", "c", "plane", "airline"} == expected
 
 
-def test_a_function_may_compute_what_it_adds_from_every_column():
+def test_a_function_may_compute_its_columns_from_every_column():
     declared = {"python": {"function": "my_company.flights:score", "adds": {"score": "int64"}}}
     found = origins({"derive": {"dep_delay": "delay"}}, declared)
     assert set(COLUMNS) <= found["score"]
@@ -83,7 +83,7 @@ def test_columns_given_as_masked_are_masked_wherever_they_appear():
     assert found[-1]["later"] == {Origin("delay", masked=True), Origin("late", masked=True), Origin("later", masked=False)}
 
 
-def test_nothing_is_said_of_columns_of_the_service():
+def test_system_columns_have_no_origins():
     pipeline = pipeline_of()
     (found,) = column_origins(pipeline.stages, [pl.Schema({"_row": pl.UInt32(), "x": pl.Int64()})])
     assert [*found] == ["x"]

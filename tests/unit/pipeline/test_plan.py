@@ -14,7 +14,7 @@ def laid_out(base, **changes):
     return plan(pipeline, local_resources(pipeline, base))
 
 
-def test_columns_are_followed_and_changes_named(tmp_path):
+def test_columns_and_their_changes_are_shown_for_every_stage(tmp_path):
     stages = [{"cast": {"delay": "float64"}}, {"derive": {"late": "delay > 15"}}, {"select": {"drop": ["carrier"]}}, {"filter": "late"}]
     stops = laid_out(tmp_path, stages=stages).stops
     assert [stop.name for stop in stops] == ["decode", "1:cast", "2:derive", "3:select", "4:filter"]
@@ -29,14 +29,14 @@ def test_columns_are_followed_and_changes_named(tmp_path):
     assert stops[-1].drops == "filtered"
 
 
-def test_behind_a_table_that_is_elsewhere_nothing_is_known(tmp_path):
+def test_after_a_remote_table_columns_are_unknown(tmp_path):
     lookup = {"lookup": {"table": "s3://ref/t.parquet", "on": "carrier", "take": ["name"]}}
     stops = laid_out(tmp_path, stages=[{"filter": "delay > 1"}, lookup, {"filter": "delay > 2"}]).stops
     assert [stop.columns is None for stop in stops] == [False, False, True, True]
     assert {stop.unknown for stop in stops[2:]} == {"s3://ref/t.parquet was not read"}
 
 
-def test_the_example_needs_no_secret_to_be_explained():
+def test_the_example_can_be_explained_without_its_secret():
     file = EXAMPLES / "flights" / "pipeline.yaml"
     pipeline = check(file, {}).pipeline
     found = plan(pipeline, local_resources(pipeline, file.parent))
@@ -59,10 +59,10 @@ def test_the_example_needs_no_secret_to_be_explained():
         (pl.Duration("us"), "Duration(time_unit='us')"),
     ],
 )
-def test_types_have_the_names_of_the_schema_language(kind, name):
+def test_types_are_named_as_in_the_schema_language(kind, name):
     assert type_name(kind) == name
 
 
-def test_no_change_is_none():
+def test_equal_schemas_have_no_changes():
     schema = pl.Schema({"a": pl.Int64()})
     assert list(changes(schema, schema)) == []

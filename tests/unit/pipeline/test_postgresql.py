@@ -9,13 +9,13 @@ from stream.pipeline import postgresql
 from stream.pipeline.postgresql import explained, read_postgresql
 
 
-def test_without_the_driver_the_extra_is_named(monkeypatch):
+def test_without_the_driver_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     with pytest.raises(DefinitionError, match=r"pip install 'kinesis-stream\[postgresql\]'"):
         asyncio.run(read_postgresql("postgresql://127.0.0.1/db#SELECT 1", None))
 
 
-class Said(Exception):
+class ServerError(Exception):
     def __init__(self, sqlstate):
         super().__init__("words of the server")
         self.sqlstate = sqlstate
@@ -35,9 +35,9 @@ class Said(Exception):
         (None, DefinitionError, "failed"),
     ],
 )
-def test_what_may_work_later_is_told_from_what_will_not(state, kind, says):
+def test_server_errors_are_classified_as_retryable_or_final(state, kind, says):
     """https://www.postgresql.org/docs/current/errcodes-appendix.html."""
-    found = explained("p", "q", Said(state))
+    found = explained("p", "q", ServerError(state))
     assert type(found) is kind
     assert says in str(found)
     assert "words of the server" in str(found)
@@ -50,7 +50,7 @@ LOGGED_IN = (
 
 
 @pytest.mark.parametrize("greeting", [b"", LOGGED_IN], ids=["from the start", "behind the login"])
-def test_a_server_that_falls_silent_is_not_waited_for_for_ever(monkeypatch, greeting):
+def test_a_silent_server_times_out(monkeypatch, greeting):
     monkeypatch.setattr(postgresql, "CONNECT_SECONDS", 0.2 if not greeting else 10.0)
     monkeypatch.setattr(postgresql, "WHOLE_SECONDS", 0.2)
 

@@ -19,7 +19,7 @@ def seen(records=RECORDS, show=3, **changes):
     return preview(chain, pipeline, batch(records), show)
 
 
-def test_each_step_says_what_became_of_each_record():
+def test_each_step_shows_what_became_of_each_record():
     decode, where, derive, select = seen().stages
     assert decode.passed[0] == Passed(1, {"_data": RECORDS[0].decode()}, {"carrier": "UA", "delay": 20})
     assert decode.ended == (Ended(2, "dead_lettered", "json_syntax"),)
@@ -32,7 +32,7 @@ def test_each_step_says_what_became_of_each_record():
     assert select.passed[0].after == {"carrier": "UA", "late": False}
 
 
-def test_numbers_are_of_all_records_and_what_is_shown_of_the_first():
+def test_counts_cover_all_records_and_examples_the_first_ones():
     found = seen(show=0)
     assert [stage.passed for stage in found.stages] == [()] * 4
     assert [stage.rows_out for stage in found.stages] == [3, 2, 2, 2]
@@ -57,5 +57,5 @@ def test_a_record_may_become_several_rows():
     assert [(each.before["delay"], each.after["x"]) for each in found.stages[1].passed] == [(20, 21), (40, 41)]
 
 
-def test_a_payload_that_is_no_text_is_shown_all_the_same():
+def test_a_payload_that_is_not_text_is_shown_too():
     assert seen([b"\xff\x00{"]).stages[0].ended == (Ended(1, "dead_lettered", "invalid_utf8"),)

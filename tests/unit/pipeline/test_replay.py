@@ -15,14 +15,14 @@ def model(s3=None, **changes):
     return Pipeline.model_validate(data)
 
 
-def test_objects_are_read_under_a_name_of_their_own():
+def test_objects_are_read_under_their_own_name():
     pipeline = model({"url": "s3://bucket/in/", "name": "archive"})
     assert pipeline.source.kinesis.stream == "archive"
     assert read_canonical(canonical_text(pipeline)) == pipeline
     assert "kinesis" not in canonical_text(pipeline)
 
 
-def test_where_objects_lie_does_not_change_what_is_made_of_them():
+def test_the_place_of_objects_does_not_change_the_digest():
     one, other = model({"url": "s3://bucket/in/"}), model({"url": "file:./in", "shards": 9, "time": "%Y/%m"})
     assert pipeline_digest(one, {}, "1") == pipeline_digest(other, {}, "1")
     assert pipeline_digest(one, {}, "1") != pipeline_digest(model({"url": "s3://bucket/in/", "format": "parquet"}), {}, "1")
@@ -39,7 +39,7 @@ def test_where_objects_lie_does_not_change_what_is_made_of_them():
         ({"requires": ["nowhere"]}, "not a place"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(change, message):
+def test_contradictory_options_are_refused(change, message):
     with pytest.raises(ValidationError, match=message):
         model(**change)
 
@@ -51,7 +51,7 @@ def test_a_pipeline_has_one_source():
         Pipeline.model_validate(data)
 
 
-def test_bounds_of_redrives_are_read():
+def test_limits_of_redrives_are_read():
     pipeline = model(rejects={"window": "1m", "redrive": {"attempts": 2, "age": "7d", "stages": {"2:validate": {"attempts": 9}}}})
     assert pipeline.rejects.window == timedelta(minutes=1)
     assert pipeline.rejects.redrive.stages["2:validate"].attempts == 9

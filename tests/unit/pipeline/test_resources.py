@@ -41,7 +41,7 @@ def fetch(definition, base, env=None, read=None):
     return asyncio.run(fetch_resources(definition, base, env or {}, read))
 
 
-def test_everything_a_pipeline_needs_is_there_under_the_name_it_uses(tmp_path, monkeypatch):
+def test_every_resource_is_fetched_under_the_name_the_pipeline_uses(tmp_path, monkeypatch):
     (tmp_path / "t.parquet").write_bytes(parquet())
     (tmp_path / "my_score.py").write_text("def score(frame):\n    return frame\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -62,7 +62,7 @@ def test_everything_a_pipeline_needs_is_there_under_the_name_it_uses(tmp_path, m
     assert fetched.resources.functions["my_score:score"](TABLE) is TABLE
 
 
-def test_everything_missing_is_named_at_once(tmp_path):
+def test_all_missing_resources_are_named_at_once(tmp_path):
     mask = {"mask": {"columns": ["carrier"], "method": "keyed_hash", "key": {"env": "MASK_KEY"}}}
     definition = pipeline(lookup("none.csv"), lookup("s3://lake/t.csv"), mask, {"python": "no_such_module_here:score"})
     with pytest.raises(DefinitionError) as caught:
@@ -71,7 +71,7 @@ def test_everything_missing_is_named_at_once(tmp_path):
         assert word in str(caught.value)
 
 
-def test_a_table_that_is_at_hand_needs_no_login_any_more(tmp_path):
+def test_a_table_already_at_hand_needs_no_login(tmp_path):
     stage = {"enrich": {"table": "postgresql://h/db", "query": "SELECT 1", "login": "env:LOGIN", "on": "carrier", "take": ["name"]}}
     made = pipeline(stage)
     given = {"postgresql://h/db#SELECT 1": parquet()}
@@ -85,7 +85,7 @@ def test_a_table_that_is_at_hand_needs_no_login_any_more(tmp_path):
         asyncio.run(fetch_resources(made, tmp_path, {"LOGIN": "a:b"}, None))
 
 
-def test_a_failing_store_is_not_taken_for_a_wrong_definition(tmp_path):
+def test_a_failing_store_is_not_reported_as_an_invalid_definition(tmp_path):
     async def denied(url):
         raise Fatal("access denied")
 
@@ -101,11 +101,11 @@ def test_a_failing_store_is_not_taken_for_a_wrong_definition(tmp_path):
         ("x/T.PARQUET", parquet()),
     ],
 )
-def test_table_formats(url, content):
+def test_tables_are_read_in_each_format(url, content):
     assert parse_table(url, content).equals(TABLE)
 
 
-def test_codes_in_a_csv_file_keep_their_zeros():
+def test_numeric_codes_in_a_csv_file_keep_their_zeros():
     table = parse_table("x.csv", b"zip,month,share,id,name\n00501,01,0.5,0,a\n2134,,-0.5,7,\n")
     assert table.schema == {"zip": pl.String, "month": pl.String, "share": pl.Float64, "id": pl.Int64, "name": pl.String}
     assert table.rows() == [("00501", "01", 0.5, 0, "a"), ("2134", None, -0.5, 7, None)]
@@ -115,12 +115,12 @@ def test_codes_in_a_csv_file_keep_their_zeros():
     ("url", "says"),
     [("t.xlsx", "unknown suffix '.xlsx'"), ("t.parquet", "cannot be read as parquet"), ("t", "unknown suffix ''")],
 )
-def test_tables_that_cannot_be_read(url, says):
+def test_an_unreadable_table_is_refused(url, says):
     with pytest.raises(DefinitionError, match=says):
         parse_table(url, b"\x00garbage")
 
 
-def test_where_local_tables_lie(tmp_path):
+def test_each_form_of_local_path_is_read(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"x")
     assert read_local("t.csv", tmp_path) == b"x"
     assert read_local("./t.csv", tmp_path) == b"x"
@@ -138,7 +138,7 @@ def test_where_local_tables_lie(tmp_path):
         ("package:/t.csv", "no package"),
     ],
 )
-def test_local_tables_that_are_not_there(url, says, tmp_path):
+def test_a_missing_local_table_is_reported(url, says, tmp_path):
     with pytest.raises(DefinitionError, match=says):
         read_local(url, tmp_path)
 
@@ -150,7 +150,7 @@ def test_a_huge_table_is_refused_before_it_is_read(tmp_path):
         read_local("t.csv", tmp_path)
 
 
-def test_functions(tmp_path, monkeypatch):
+def test_functions_are_loaded_by_import_path_or_refused_with_a_reason(tmp_path, monkeypatch):
     (tmp_path / "broken_score.py").write_text("def score(:\n")
     (tmp_path / "fine_score.py").write_text("class Model:\n    @staticmethod\n    def score(frame):\n        return 1\nlimit = 5\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -18,7 +18,7 @@ def document(role=Role.WORKER, keys=(), **changes):
     return policy(accesses(Pipeline.model_validate(least(**changes)), role, HERE), keys, HERE.region)
 
 
-def test_the_worker_may_do_what_it_needs_and_nothing_beside_it():
+def test_the_worker_is_allowed_what_it_needs_and_nothing_else():
     made = document()
     for each in needed(Pipeline.model_validate(least()), HERE):
         for action in each.actions:
@@ -31,7 +31,7 @@ def test_the_worker_may_do_what_it_needs_and_nothing_beside_it():
     assert not allows(made, "s3:ListBucket", "arn:aws:s3:::lake")
 
 
-def test_one_statement_for_each_set_of_actions():
+def test_there_is_one_statement_per_set_of_actions():
     statements = document()["Statement"]
     assert [each["Action"][0] for each in statements] == ["kinesis:DescribeStreamSummary", "s3:DeleteObject", "s3:ListBucket"]
     assert statements[2]["Condition"] == {"StringLike": {"s3:prefix": ["_stream/flights/*", "flights/*"]}}
@@ -39,26 +39,26 @@ def test_one_statement_for_each_set_of_actions():
     assert all(each["Sid"].isalnum() for each in statements)
 
 
-def test_listings_of_two_buckets_do_not_lend_each_other_prefixes():
+def test_prefixes_of_one_bucket_do_not_apply_to_another():
     made = document(state="s3://state/a/")
     assert allows(made, "s3:ListBucket", "arn:aws:s3:::state", "a/flights/x")
     assert not allows(made, "s3:ListBucket", "arn:aws:s3:::state", "flights/x")
 
 
-def test_keys_are_used_through_the_services_only():
+def test_keys_may_be_used_through_the_services_only():
     (statement,) = [each for each in document(keys=[KEY])["Statement"] if each["Sid"] == "Keys"]
     assert statement["Resource"] == [KEY]
     assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
     assert statement["Condition"] == {"StringEquals": {"kms:ViaService": ["kinesis.eu-west-1.amazonaws.com", "s3.eu-west-1.amazonaws.com"]}}
 
 
-def test_a_reader_of_keys_cannot_encrypt():
+def test_a_role_that_only_reads_cannot_encrypt():
     reading = policy([Access("s3", ("s3:GetObject",), ("arn:aws:s3:::lake/*",), "read")], [KEY], "cn-north-1", "aws-cn")
     assert reading["Statement"][-1]["Action"] == ["kms:Decrypt"]
     assert reading["Statement"][-1]["Condition"] == {"StringEquals": {"kms:ViaService": ["s3.cn-north-1.amazonaws.com.cn"]}}
 
 
-def test_bootstrap_makes_what_workers_find_and_reads_no_record():
+def test_bootstrap_creates_resources_and_reads_no_record():
     made = document(Role.BOOTSTRAP)
     assert allows(made, "kinesis:CreateStream", "arn:aws:kinesis:eu-west-1:111122223333:stream/flights")
     assert allows(made, "s3:CreateBucket", "arn:aws:s3:::lake")
@@ -68,7 +68,7 @@ def test_bootstrap_makes_what_workers_find_and_reads_no_record():
     assert not allows(worker, "kinesis:CreateStream", "arn:aws:kinesis:eu-west-1:111122223333:stream/flights")
 
 
-def test_the_lease_table_is_made_by_bootstrap_and_used_by_the_worker():
+def test_the_lease_table_is_created_by_bootstrap_and_used_by_the_worker():
     worker, bootstrap = (document(role, coordination="native") for role in (Role.WORKER, Role.BOOTSTRAP))
     table = "arn:aws:dynamodb:eu-west-1:111122223333:table/flights"
     assert [allows(each, "dynamodb:CreateTable", table) for each in (worker, bootstrap)] == [False, True]
@@ -80,7 +80,7 @@ def test_the_lease_table_is_made_by_bootstrap_and_used_by_the_worker():
     assert "staff" not in str(others)
 
 
-def test_the_tables_of_the_kcl_are_made_by_its_workers_or_by_bootstrap():
+def test_the_tables_of_the_kcl_are_created_by_its_workers_or_by_bootstrap():
     worker, bootstrap, backfill = (document(role, coordination="kcl") for role in (Role.WORKER, Role.BOOTSTRAP, Role.BACKFILL))
     table = "arn:aws:dynamodb:eu-west-1:111122223333:table/flights"
     for each in (table, f"{table}-CoordinatorState", f"{table}-WorkerMetricStats"):
@@ -97,7 +97,7 @@ def test_backfill_reads_no_stream():
     assert actions == {"s3:DeleteObject", "s3:GetObject", "s3:PutObject", "s3:ListBucket"}
 
 
-def test_a_reader_looks_and_changes_nothing():
+def test_the_reader_reads_and_changes_nothing():
     made = document(Role.READER, coordination="native")
     actions = {action for each in made["Statement"] for action in each["Action"]}
     assert actions == {
@@ -113,7 +113,7 @@ def test_a_reader_looks_and_changes_nothing():
     assert not allows(made, "dynamodb:GetItem", "arn:aws:dynamodb:eu-west-1:111122223333:table/flights-WorkerMetricStats")
 
 
-def test_a_reader_asks_tables_and_reads_the_secrets_of_their_catalogs_alone():
+def test_the_reader_reads_tables_and_only_the_secrets_of_their_catalogs():
     catalog = {"type": "rest", "uri": "https://catalog"}
     token = {"token": {"secrets_manager": "prod/catalog#token"}}
     sinks = [{"iceberg": {"location": "s3://lake/t/", "table": "lake.t", "catalog": catalog, "secrets": token}}]
@@ -128,12 +128,12 @@ def test_a_reader_asks_tables_and_reads_the_secrets_of_their_catalogs_alone():
     assert {action for each in glue["Statement"] for action in each["Action"] if action.startswith("glue:")} == {"glue:GetTable"}
 
 
-def test_who_reads_objects_has_nothing_to_ask_about_a_stream():
+def test_a_pipeline_over_objects_has_no_reader_permissions():
     source = {"s3": {"url": "s3://archive/in/"}, "schema": {"carrier": "string"}}
     assert accesses(Pipeline.model_validate(least() | {"source": source, "stages": []}), Role.READER, HERE) == ()
 
 
-def test_redshift_reads_the_staged_files_and_nothing_else():
+def test_redshift_reads_only_the_staged_files():
     sink = {
         "staging": "s3://lake/_staging/",
         "table": "t",
@@ -153,7 +153,7 @@ def test_a_pipeline_without_redshift_has_no_role_for_it():
     assert accesses(Pipeline.model_validate(least()), Role.REDSHIFT_COPY, HERE) == ()
 
 
-def test_pod_identity_is_bound_to_one_service_account_of_one_cluster():
+def test_a_pod_identity_role_is_bound_to_one_service_account_of_one_cluster():
     (statement,) = trust(Role.WORKER, HERE, POD)["Statement"]
     assert statement["Principal"] == {"Service": "pods.eks.amazonaws.com"}
     assert statement["Action"] == ["sts:AssumeRole", "sts:TagSession"]
@@ -186,24 +186,24 @@ def admitted(document, claims):
         ({"aud": None}, False),
     ],
 )
-def test_irsa_takes_one_audience_and_one_subject(changes, let_in):
+def test_an_irsa_role_accepts_one_audience_and_one_subject(changes, let_in):
     made = trust(Role.WORKER, HERE, ServiceAccount("data", "flights-stream", issuer="https://oidc.eks.eu-west-1.amazonaws.com/id/ABC/"))
     assert made["Statement"][0]["Principal"]["Federated"].endswith("oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/ABC")
     claims = {"aud": "sts.amazonaws.com", "sub": "system:serviceaccount:data:flights-stream"} | changes
     assert admitted(made, claims) is let_in
 
 
-def test_an_issuer_that_is_no_url_is_refused():
+def test_an_issuer_without_https_is_refused():
     with pytest.raises(DefinitionError, match="no https URL"):
         trust(Role.WORKER, HERE, ServiceAccount("data", "s", issuer="http://x"))
 
 
-def test_redshift_takes_its_own_role_and_only_from_this_account():
+def test_redshift_assumes_its_own_role_and_only_from_this_account():
     (statement,) = trust(Role.REDSHIFT_COPY, HERE, POD)["Statement"]
     assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "111122223333"}}
     assert "pods.eks.amazonaws.com" not in statement["Principal"]["Service"]
 
 
 @pytest.mark.parametrize(("region", "partition"), [("eu-west-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")])
-def test_a_region_lies_in_its_partition(region, partition):
+def test_each_region_belongs_to_its_partition(region, partition):
     assert partition_of(region) == partition

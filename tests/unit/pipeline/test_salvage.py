@@ -9,7 +9,7 @@ GOOD = {
 }
 
 
-def test_what_has_nothing_to_do_with_columns_is_left_out():
+def test_errors_unrelated_to_columns_are_left_out():
     data = {**GOOD, "flush": {"age": "soon"}, "nonsense": 1, "state": 5}
     found = salvage(data, [("flush", "age"), ("nonsense",), ("state",)])
     assert found is not None
@@ -18,14 +18,14 @@ def test_what_has_nothing_to_do_with_columns_is_left_out():
     assert data["flush"] == {"age": "soon"}
 
 
-def test_stages_are_those_before_the_first_wrong_one():
+def test_the_stages_before_the_first_invalid_one_are_kept():
     data = {**GOOD, "stages": [*GOOD["stages"], {"lokup": {}}, {"filter": "x"}]}
     found = salvage(data, [("stages", 2, "lokup")])
     assert found is not None
     assert found.stages == len(found.pipeline.stages) == 2
 
 
-def test_a_wrong_sink_keeps_its_place():
+def test_an_invalid_sink_keeps_its_place():
     data = {**GOOD, "sinks": [{"s3": {}}, *GOOD["sinks"]]}
     found = salvage(data, [("sinks", 0, "s3")])
     assert found is not None
@@ -33,7 +33,7 @@ def test_a_wrong_sink_keeps_its_place():
     assert [sink.url for sink in found.pipeline.sinks[1:]] == ["s3://lake/a/", "s3://lake/b/"]
 
 
-def test_what_is_missing_gets_a_stand_in():
+def test_missing_parts_are_replaced():
     found = salvage({"source": GOOD["source"]}, [(), ()][:0])
     assert found is not None
     assert (found.stages, found.sinks) == (0, frozenset())
@@ -41,7 +41,7 @@ def test_what_is_missing_gets_a_stand_in():
     assert salvage(kinesis, [("source", "kinesis", "start")]) is not None
 
 
-def test_a_column_of_a_wrong_type_is_in_doubt_and_no_other():
+def test_a_column_of_an_invalid_type_is_doubtful_and_no_other():
     data = {**GOOD, "source": {**GOOD["source"], "schema": {"carrier": "string", "delay": "int46"}}}
     found = salvage(data, [("source", "schema", "delay")])
     assert found is not None
@@ -49,7 +49,7 @@ def test_a_column_of_a_wrong_type_is_in_doubt_and_no_other():
     assert found.pipeline.source.record_schema() is not None
 
 
-def test_without_columns_nothing_is_left():
+def test_without_columns_nothing_is_kept():
     assert salvage(GOOD, [("source", "schema", "carrier")]) is None  # the only one
     assert salvage(GOOD, [("source", "schema")]) is None
     assert salvage(GOOD, [("source", "decode")]) is None

@@ -20,7 +20,7 @@ def test_each_line_is_a_record(tmp_path):
     assert data(from_file(file, 2)) == [b'{"a": 1}', b'{"a": 2}']
 
 
-def test_dead_letters_can_be_tried_again(tmp_path):
+def test_dead_letters_can_be_used_as_a_sample(tmp_path):
     file = tmp_path / "rejects.parquet"
     pl.DataFrame({"_data": [b"{", None], "data": [b"other", b"other"]}).write_parquet(file)
     assert data(from_file(file, 10)) == [b"{"]
@@ -36,7 +36,7 @@ def test_any_other_file_is_one_record(tmp_path):
     ("name", "content", "says"),
     [("none.txt", None, "cannot be read"), ("s.txt", b"\n", "no record"), ("x.bin", b"", "no record"), ("x.parquet", b"x", "as parquet")],
 )
-def test_samples_that_are_none(tmp_path, name, content, says):
+def test_files_that_are_no_sample_are_refused(tmp_path, name, content, says):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DefinitionError, match=says):
@@ -49,6 +49,6 @@ def test_parquet_without_records_names_its_columns(tmp_path):
         from_file(tmp_path / "x.parquet", 1)
 
 
-def test_made_up_records_are_the_same_for_the_same_seed():
+def test_generated_records_are_the_same_for_the_same_seed():
     pipeline = Pipeline.model_validate(least())
     assert data(generated(pipeline, 20, 1)) == data(generated(pipeline, 20, 1)) != data(generated(pipeline, 20, 2))

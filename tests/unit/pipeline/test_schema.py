@@ -37,7 +37,7 @@ def data(text):
     return load(text.encode(), "p.yaml", {}).data
 
 
-def test_it_is_a_schema():
+def test_the_schema_is_valid_json_schema():
     jsonschema.Draft7Validator.check_schema(SCHEMA)
     dangling = {ref for ref in _refs(SCHEMA) if ref.removeprefix("#/definitions/") not in SCHEMA["definitions"]}
     assert dangling == set()
@@ -55,18 +55,18 @@ def _refs(value):
 
 
 @pytest.mark.parametrize("text", [DESIGNED, (EXAMPLES / "flights" / "pipeline.yaml").read_text()], ids=["designed", "flights"])
-def test_good_files_are_good(text):
+def test_valid_files_satisfy_the_schema(text):
     raw = load(text.replace("${", "$${").encode(), "p.yaml", {}).data
     assert errors(WHOLE, raw) == []
 
 
-def test_what_the_program_writes_itself_is_good():
+def test_a_canonical_definition_satisfies_the_schema():
     pipeline = check(EXAMPLES / "flights" / "pipeline.yaml", {"MASK_KEY": "k"}).pipeline
     assert errors(WHOLE, data(canonical_text(pipeline))) == []
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_the_example_of_a_stage_is_good_in_every_form(name):
+def test_the_example_of_each_stage_satisfies_the_schema_in_every_form(name):
     stage = STAGES[name].model_validate(STAGES[name].example.config)
     assert errors(part("stage"), {name: STAGES[name].example.config}) == []
     assert errors(part("stage"), {name: stage.model_dump(mode="json", by_alias=True)}) == []
@@ -74,7 +74,7 @@ def test_the_example_of_a_stage_is_good_in_every_form(name):
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_the_example_of_a_decoder_is_good(name):
+def test_the_example_of_each_decoder_satisfies_the_schema(name):
     assert errors(part("decoder"), {name: DECODERS[name].example.config}) == []
     assert errors(part("decoder"), name) == []
     assert errors(part("decoder"), {name: {"no_such_option": 1}}) != []
@@ -92,22 +92,22 @@ def test_the_example_of_a_decoder_is_good(name):
         {"select": {"drop": ["a"]}},
     ],
 )
-def test_forms_that_the_loader_takes(stage):
+def test_every_form_the_loader_accepts_satisfies_the_schema(stage):
     Pipeline.model_validate(least(stages=[json.loads(json.dumps(stage).replace("${METHOD}", "redact"))]))
     assert errors(part("stage"), stage) == []
 
 
-def test_a_secret_is_a_reference():
+def test_a_secret_must_be_a_reference():
     assert errors(part("secret"), "the secret itself") != []
 
 
 @pytest.mark.parametrize("path", [path for path in CORPUS if path.stem in SHAPES], ids=lambda path: path.stem)
-def test_wrong_shapes_are_seen_in_the_editor(path):
+def test_invalid_files_do_not_satisfy_the_schema(path):
     raw = data(path.read_text())
     assert raw is None or errors(WHOLE, raw) != []
 
 
-def test_every_name_is_offered_with_what_it_means():
+def test_every_name_is_offered_with_a_description():
     for kind, known in (("stage", STAGES), ("sink", SINKS)):
         offered = {
             name: value["description"] for form in SCHEMA["definitions"][kind]["anyOf"] for name, value in form["properties"].items()
@@ -117,11 +117,11 @@ def test_every_name_is_offered_with_what_it_means():
     assert set(SHORT) <= set(STAGES)
 
 
-def test_installed_stages_are_those_built_in_and_more():
+def test_installed_stages_include_the_built_in_ones():
     assert set(STAGES) <= set(installed_stages())
 
 
-def test_a_source_is_a_stream_or_objects_and_never_both():
+def test_a_source_is_either_a_stream_or_objects():
     objects, stream = {"s3": {"url": "s3://bucket/in/"}}, {"kinesis": {"stream": "flights"}}
     assert errors(part("Source"), objects) == []
     assert errors(part("Source"), stream) == []
@@ -130,6 +130,6 @@ def test_a_source_is_a_stream_or_objects_and_never_both():
 
 
 @pytest.mark.parametrize("declared", ["tailnum", ["tailnum"], {"columns": ["tailnum"], "safe": ["n"], "allowed_in": ["s3"]}])
-def test_sensitive_columns_are_good_in_every_form(declared):
+def test_each_form_of_declaring_sensitive_columns_is_accepted(declared):
     assert errors(WHOLE, least(sensitive=declared)) == []
     assert errors(WHOLE, least(sensitive={"column": "tailnum"})) != []

@@ -20,7 +20,7 @@ def find(name, tmp_path):
     return asyncio.run(find_secret(name, {"K": "v"}, tmp_path, managed))
 
 
-def test_secrets_of_every_kind(tmp_path):
+def test_secrets_of_every_kind_are_found(tmp_path):
     assert find("env:K", tmp_path) == b"v"
     assert find("secrets_manager:prod/mask", tmp_path) == SECRET
     assert find("secrets_manager:prod/mask#key", tmp_path) == b"hidden-value"
@@ -35,25 +35,25 @@ def test_secrets_of_every_kind(tmp_path):
         ("secrets_manager:prod/empty", "is empty"),
     ],
 )
-def test_managed_secrets_that_are_of_no_use(name, says, tmp_path):
+def test_unusable_managed_secrets_are_refused_without_being_shown(name, says, tmp_path):
     with pytest.raises(DefinitionError, match=says) as caught:
         find(name, tmp_path)
     assert "hidden-value" not in str(caught.value)
 
 
-def test_a_command_without_aws_says_so(tmp_path):
+def test_a_command_without_aws_reports_that_it_cannot_read_a_managed_secret(tmp_path):
     with pytest.raises(DefinitionError, match="this command does not read"):
         asyncio.run(find_secret("secrets_manager:prod/mask", {}, tmp_path))
 
 
-def test_references_are_those_of_stages_and_headers():
+def test_references_come_from_stages_and_headers():
     mask = {"mask": {"columns": ["carrier"], "method": "keyed_hash", "key": {"secrets_manager": "prod/mask#key"}}}
     otlp = {"endpoint": "http://127.0.0.1:4318", "headers": {"authorization": {"env": "TOKEN"}}}
     pipeline = Pipeline.model_validate(least(stages=[mask, mask], audit={"otlp": otlp}))
     assert references(pipeline) == ("secrets_manager:prod/mask#key", "env:TOKEN")
 
 
-def test_secrets(tmp_path):
+def test_local_secrets_are_read_without_a_trailing_line_break(tmp_path):
     (tmp_path / "key").write_bytes(b"from a file\r\n")
     assert local_secret("env:K", {"K": "v"}, tmp_path) == b"v"
     assert local_secret("file:key", {}, tmp_path) == b"from a file"
@@ -69,12 +69,12 @@ def test_secrets(tmp_path):
         ("plain", "does not refer to a secret"),
     ],
 )
-def test_secrets_that_cannot_be_had(name, says, tmp_path):
+def test_unavailable_secrets_are_refused(name, says, tmp_path):
     with pytest.raises(DefinitionError, match=says):
         local_secret(name, {"EMPTY": ""}, tmp_path)
 
 
-def test_a_header_carries_a_secret_without_the_line_break_that_echo_writes(tmp_path):
+def test_a_header_carries_a_secret_without_its_trailing_line_break(tmp_path):
     found = asyncio.run(
         find_headers({"authorization": "env:A", "x-key": "secrets_manager:prod/mask#key"}, {"A": "Bearer t\r\n"}, tmp_path, managed)
     )
@@ -88,6 +88,6 @@ def test_a_secret_that_no_header_can_carry_is_refused_without_being_shown(tmp_pa
     assert value not in str(found.value)
 
 
-def test_a_header_of_nothing_but_a_line_break_is_empty(tmp_path):
+def test_a_header_of_only_a_line_break_is_empty(tmp_path):
     with pytest.raises(DefinitionError, match="env:A is empty"):
         asyncio.run(find_headers({"authorization": "env:A"}, {"A": "\n"}, tmp_path))

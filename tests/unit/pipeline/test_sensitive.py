@@ -28,7 +28,7 @@ def codes(*stages, **changes):
     ]
 
 
-def test_a_list_is_the_short_form():
+def test_a_list_is_the_short_form_of_the_declaration():
     assert Sensitive.model_validate(["a"]) == Sensitive.model_validate("a") == Sensitive(columns=("a",))
     assert pipeline_of(sensitive="tailnum") == pipeline_of(sensitive={"columns": ["tailnum"]})
     with pytest.raises(ValueError, match="at least 1"):
@@ -44,18 +44,18 @@ def test_a_column_is_sensitive_from_where_it_appears_until_it_is_masked():
     assert found(UPPER) == ({}, {})
 
 
-def test_a_safe_column_and_what_comes_from_it_are_not_sensitive():
+def test_a_column_declared_safe_and_columns_computed_from_it_are_not_sensitive():
     sensitive = {"columns": ["tailnum"], "safe": ["up"]}
     assert found(UPPER, {"derive": {"more": "up"}}, sensitive=sensitive)[-1] == {"tailnum": {"tailnum"}}
 
 
-def test_what_reaches_a_sink_unmasked_is_refused():
+def test_a_sensitive_column_that_reaches_a_sink_unmasked_is_refused():
     assert codes(UPPER, MASK, sensitive=["tailnum"]) == [("sensitive_column", "up")]
     assert codes({"derive": {"n": "LENGTH(tailnum)"}}, MASK, sensitive={"columns": ["tailnum"], "safe": ["n"]}) == []
     assert codes({"select": ["carrier"]}, sensitive=["tailnum"]) == []
 
 
-def test_a_sink_may_be_allowed_to_have_it():
+def test_a_sink_can_be_allowed_to_receive_a_sensitive_column():
     sinks = [{"s3": {"url": "s3://lake/x/", "name": "vault"}}, {"s3": {"url": "s3://lake/y/", "name": "open"}}]
     pipeline = pipeline_of(sinks=sinks, sensitive={"columns": ["tailnum"], "allowed_in": ["vault"]})
     (problem,) = problems(pipeline.sensitive, pipeline.stages, schemas(pipeline), pipeline.sinks, ["s3", "s3"])
@@ -63,7 +63,7 @@ def test_a_sink_may_be_allowed_to_have_it():
     assert "reaches the sink `open` unmasked" in problem.message
 
 
-def test_no_sink_may_have_it_in_the_names_of_files():
+def test_no_sink_may_use_a_sensitive_column_in_file_names():
     sensitive = {"columns": ["tailnum"], "allowed_in": ["s3"]}
     assert codes(UPPER, sinks=PARTITIONED, sensitive=sensitive) == [("sensitive_key", "up")]
     assert codes(UPPER, sinks=PARTITIONED, sensitive={**sensitive, "safe": ["up"]}) == []
@@ -71,7 +71,7 @@ def test_no_sink_may_have_it_in_the_names_of_files():
     assert codes(sinks=iceberg, sensitive={"columns": ["tailnum"], "allowed_in": ["iceberg"]}) == [("sensitive_key", "tailnum")]
 
 
-def test_names_that_do_not_exist_are_refused():
+def test_unknown_column_and_sink_names_are_refused():
     sensitive = {"columns": ["tailnam", "_partition_key"], "safe": ["upp"], "allowed_in": ["s4"]}
     pipeline = pipeline_of(sensitive=sensitive)
     got = [(each.path, each.hint) for each in problems(pipeline.sensitive, pipeline.stages, schemas(pipeline), pipeline.sinks, ["s3"])]
@@ -84,25 +84,25 @@ def check(tmp_path, **changes):
     return check_content(text.encode(), "p.yaml", tmp_path, {})
 
 
-def test_a_check_finds_it_although_a_secret_is_not_set_here(tmp_path):
+def test_a_check_finds_an_unmasked_column_although_a_secret_is_not_set(tmp_path):
     stages = [{"mask": {"columns": ["carrier"], "method": "keyed_hash", "key": {"env": "UNSET"}}}]
     result = check(tmp_path, stages=stages, sensitive=["tailnum", "carrier"])
     assert [each.code for each in result.findings if each.severity is Severity.ERROR] == ["sensitive_column"]
     assert result.pipeline is None
 
 
-def test_a_file_that_is_wrong_elsewhere_is_not_also_blamed_for_this(tmp_path):
+def test_a_file_with_other_errors_gets_no_finding_about_sensitive_columns(tmp_path):
     result = check(tmp_path, stages=[{"filter": "nothing > 5"}], sensitive=["tailnum"])
     assert [each.code for each in result.findings] == ["schema_mismatch"]
 
 
-def test_a_declaration_changes_no_row_and_so_no_digest():
+def test_a_declaration_changes_no_row_and_therefore_no_digest():
     plain, declared = pipeline_of(MASK), pipeline_of(MASK, sensitive=["tailnum"])
     assert pipeline_digest(plain, {}, "b") == pipeline_digest(declared, {}, "b")
     assert read_canonical(canonical_text(declared)) == declared
 
 
-def test_of_two_declarations_the_stricter_counts():
+def test_the_stricter_of_two_declarations_applies():
     one, other = Sensitive(columns=("a", "b"), safe=("x", "y")), Sensitive(columns=("b", "c"), safe=("y",), allowed_in=("s3",))
     assert joined(one, other) == Sensitive(columns=("a", "b", "c"), safe=("y",))
     assert joined(None, other) == other
@@ -110,7 +110,7 @@ def test_of_two_declarations_the_stricter_counts():
     assert joined(None, None) is None
 
 
-def test_values_are_hidden_with_the_bytes_that_hold_them():
+def test_values_are_hidden_together_with_the_bytes_that_contain_them():
     values = {"a": None, "b": 1, "_data": b"x", "_partition_key": "k"}
     assert hidden(values, unreadable(None, ())) == values
     assert hidden(values, unreadable(Sensitive(columns=("a",)), ["a"])) == {**values, "a": HIDDEN, "_data": HIDDEN}

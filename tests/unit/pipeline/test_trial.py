@@ -51,7 +51,7 @@ FLIGHT = {"json": {"carrier": "UA", "delay": 5, "at": "2013-01-01T05:00:00-05:00
         ({"partitions": ["carrier=AA"]}, ["partitions of main: expected but not there: ['carrier=AA']; not expected: ['carrier=UA']"]),
     ],
 )
-def test_each_difference_is_said(tmp_path, expect, differences):
+def test_each_difference_is_described(tmp_path, expect, differences):
     made = trial(tmp_path, partition_by=["carrier"])
     name = made._sinks[0].name
     got = made.judge(case([FLIGHT], **expect)).differences
@@ -60,7 +60,7 @@ def test_each_difference_is_said(tmp_path, expect, differences):
         assert found.startswith(wanted.replace("of main", f"of {name}"))
 
 
-def test_dead_letters_are_never_passed_over(tmp_path):
+def test_unexpected_dead_letters_are_always_a_difference(tmp_path):
     made = trial(tmp_path, [{"cast": {"delay": "int8"}}])
     given = [FLIGHT, "{", {"json": {"carrier": "UA", "delay": 999}}]
     assert made.judge(case(given, rows=[{"delay": 5}])).differences == (
@@ -118,12 +118,12 @@ ANY = Case.model_validate({"name": "any", "rows": "any", "count": 60, "seed": 3}
         ),
     ],
 )
-def test_made_up_records_end_once_and_some_are_good_and_some_are_bad(tmp_path, decode, schema):
+def test_generated_records_end_once(tmp_path, decode, schema):
     made = trial(tmp_path, decode=decode, schema=schema)
     assert made.judge(ANY).differences == ()
 
 
-def test_made_up_records_are_good_and_bad_and_the_same_for_one_seed():
+def test_generated_records_are_valid_and_invalid_and_the_same_for_one_seed():
     from stream.pipeline.anything import made_up
     from stream.transform.decoders.json import Json
     from stream.transform.types import parse_schema
@@ -137,14 +137,14 @@ def test_made_up_records_are_good_and_bad_and_the_same_for_one_seed():
     assert applied.rejects.height > 10
 
 
-def test_a_stage_that_rolls_dice_is_found(tmp_path):
+def test_a_stage_with_random_results_is_detected(tmp_path):
     counter = itertools.count()
     made = trial(tmp_path, [{"python": "f:f"}], {"f:f": lambda frame: frame.with_columns(delay=pl.lit(next(counter), pl.Int64))})
     (difference,) = made.judge(ANY).differences
     assert "different rows when run again" in difference
 
 
-def test_a_stage_that_looks_at_its_neighbours_is_found(tmp_path):
+def test_a_stage_that_looks_at_other_rows_is_detected(tmp_path):
     made = trial(tmp_path, [{"python": "f:f"}], {"f:f": lambda frame: frame.with_columns(delay=pl.int_range(pl.len(), dtype=pl.Int64))})
     (difference,) = made.judge(ANY).differences
     assert "looks at more than one row" in difference
@@ -162,7 +162,7 @@ def test_a_stage_that_looks_at_its_neighbours_is_found(tmp_path):
         (True, True),
     ],
 )
-def test_values_in_plain_words(value, shown):
+def test_values_are_shown_in_plain_words(value, shown):
     assert plain(value) == shown
 
 
@@ -182,5 +182,5 @@ def test_values_in_plain_words(value, shown):
         ("x", "2013-01-01T00:00:00Z", False),
     ],
 )
-def test_when_values_are_the_same(wanted, got, equal):
+def test_values_are_compared_with_the_expected_ones(wanted, got, equal):
     assert same(wanted, got) is equal

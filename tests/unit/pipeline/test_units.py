@@ -13,7 +13,7 @@ from stream.pipeline.units import format_duration, parse_duration, parse_size
     ("text", "seconds"),
     [("60s", 60), ("5m", 300), ("1h30m", 5400), ("500ms", 0.5), ("1d1ms", 86400.001), ("0s", 0), ("90m", 5400)],
 )
-def test_durations(text, seconds):
+def test_durations_are_parsed(text, seconds):
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
@@ -34,13 +34,13 @@ def test_durations(text, seconds):
         ("٣s", "not a duration"),
     ],
 )
-def test_what_is_no_duration_says_why(text, says):
+def test_an_invalid_duration_is_refused_with_a_reason(text, says):
     with pytest.raises(ValueError, match=says):
         parse_duration(text)
 
 
 @given(st.integers(min_value=0, max_value=3660 * 86_400_000))
-def test_a_duration_survives_being_written(milliseconds):
+def test_a_duration_reads_back_from_its_text(milliseconds):
     value = timedelta(milliseconds=milliseconds)
     assert parse_duration(format_duration(value)) == value
 
@@ -63,7 +63,7 @@ def test_a_duration_is_the_sum_of_its_parts(hours, minutes, seconds):
         ("3TB", 3 * 10**12),
     ],
 )
-def test_sizes(text, size):
+def test_sizes_are_parsed(text, size):
     assert parse_size(text) == size
 
 
@@ -81,12 +81,12 @@ def test_sizes(text, size):
         ("99999999TiB", "more than"),
     ],
 )
-def test_what_is_no_size_says_why(text, says):
+def test_an_invalid_size_is_refused_with_a_reason(text, says):
     with pytest.raises(ValueError, match=says):
         parse_size(text)
 
 
 @given(st.integers(0, 2**40), st.sampled_from(["B", "kB", "MB", "KiB", "MiB"]))
-def test_a_size_counts_its_unit(number, unit):
+def test_a_size_is_its_number_times_its_unit(number, unit):
     factor = {"B": 1, "kB": 1000, "MB": 10**6, "KiB": 1024, "MiB": 2**20}[unit]
     assert parse_size(f"{number}{unit}") == number * factor

@@ -45,5 +45,5 @@ def said(**given):
         ({"rows": "x" * 100}, f"expected a whole number, got '{'x' * 56}...", "what it is for"),
     ],
 )
-def test_a_value_that_is_not_allowed_is_named_and_so_is_what_is_allowed(given, message, hint):
+def test_a_value_that_is_not_allowed_is_named_with_the_allowed_ones(given, message, hint):
     assert said(**given) == (message, hint)

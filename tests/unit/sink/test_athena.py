@@ -83,7 +83,7 @@ def duck(kind):
     return sqlglot.exp.DataType.build(kind, dialect="hive").sql("duckdb")
 
 
-def test_our_files_have_the_columns_that_the_statement_says_and_their_values_fit_its_types(tmp_path):
+def test_written_files_have_the_columns_and_types_of_the_statement(tmp_path):
     file = tmp_path / "a.parquet"
     (made,) = ObjectsSink(config()).encode(FRAME, "u").files
     file.write_bytes(made.body)
@@ -99,7 +99,7 @@ def test_our_files_have_the_columns_that_the_statement_says_and_their_values_fit
             assert fits == [(True, False), (True, not name.startswith("_"))], (name, kind)
 
 
-def test_the_types_are_exact():
+def test_every_type_has_its_exact_athena_type():
     definitions, *_ = columns_of(table().text)
     assert definitions == {
         "flag": "BOOLEAN",
@@ -132,7 +132,7 @@ def test_the_types_are_exact():
     assert any("`ubig`" in note for note in table().notes)
 
 
-def test_json_lines_have_the_columns_that_the_statement_says(tmp_path):
+def test_written_json_lines_have_the_columns_of_the_statement(tmp_path):
     frame = FRAME.drop("bytes")
     file = tmp_path / "a.ndjson"
     (made,) = ObjectsSink(config(format="ndjson", compression="none")).encode(frame, "u").files
@@ -162,7 +162,7 @@ TIMES = [
 
 
 @pytest.mark.parametrize(("expression", "form", "span", "unit"), TIMES)
-def test_times_are_projected_into_the_folders_that_the_sink_writes(expression, form, span, unit):
+def test_times_are_projected_to_the_folders_that_the_sink_writes(expression, form, span, unit):
     options = {"partition_by": [{"Hour_of": expression}]}
     statement = table(options)
     _, folders, stated, _ = columns_of(statement.text)
@@ -196,7 +196,7 @@ def test_times_are_projected_into_the_folders_that_the_sink_writes(expression, f
         ("plain", "STRING", {"type": "injected"}),
     ],
 )
-def test_what_can_be_projected_is_and_the_rest_is_asked_for_by_value(entry, kind, stated):
+def test_partitions_are_projected_where_possible_and_injected_otherwise(entry, kind, stated):
     statement = table({"partition_by": [entry]})
     definitions, folders, properties, _ = columns_of(statement.text)
     (name,) = folders
@@ -208,13 +208,13 @@ def test_what_can_be_projected_is_and_the_rest_is_asked_for_by_value(entry, kind
     assert bool(notes) is (stated["type"] == "injected" or "_arrival" not in str(entry))
 
 
-def test_a_folder_of_a_projected_hour_is_the_folder_of_its_records():
+def test_a_projected_folder_is_the_folder_of_its_records():
     options = {"partition_by": [{"m": "month(at)"}, {"h": "strftime(at, '%H')"}, "flag"]}
     key = ObjectsSink(config(**options)).encode(FRAME.head(1), "u").files[0].key
     assert key.startswith("m=1/h=12/flag=true/")
 
 
-def test_a_column_whose_name_changes_or_that_comes_from_the_folder_is_told():
+def test_a_renamed_column_and_a_column_taken_from_the_folder_are_noted():
     frame = FRAME.rename({"text": "Text"})
     statement = table({"partition_by": ["plain"]}, frame.schema)
     assert "column 'Text' is called `text`: Athena ignores case" in statement.notes
@@ -236,7 +236,7 @@ def test_a_column_whose_name_changes_or_that_comes_from_the_folder_is_told():
         ({}, {}, "lake.T", "write database.table"),
     ],
 )
-def test_what_athena_would_fold_or_refuse_is_refused_by_name(options, changes, name, says):
+def test_names_and_types_that_athena_changes_or_refuses_are_refused(options, changes, name, says):
     schema = pl.Schema({**SYSTEM_SCHEMA, "text": pl.String(), **changes})
     with pytest.raises(SinkMismatch, match=says):
         table(options, schema, name)

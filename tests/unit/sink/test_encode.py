@@ -34,7 +34,7 @@ EVERY_TYPE = pl.DataFrame(
 )
 
 
-def test_parquet_reads_back_as_the_frame_it_was():
+def test_parquet_reads_back_as_the_same_frame():
     assert_frame_equal(pl.read_parquet(parquet(EVERY_TYPE)), EVERY_TYPE)
 
 
@@ -49,7 +49,7 @@ def test_categories_and_wide_integers_become_text():
     assert pl.read_parquet(parquet(frame)).rows() == [("x", str(2**70)), ("y", "-1")]
 
 
-def test_bytes_do_not_depend_on_how_the_rows_lie_in_memory():
+def test_the_bytes_do_not_depend_on_the_layout_of_rows_in_memory():
     whole = pl.concat([EVERY_TYPE] * 50)
     pieces = pl.concat([whole.slice(start, 7) for start in range(0, whole.height, 7)], rechunk=False)
     gathered = pl.concat([whole, whole])[list(range(whole.height))]
@@ -79,7 +79,7 @@ def test_categories_in_another_order_give_the_same_bytes():
     assert parquet(one) == parquet(other)
 
 
-def test_what_repeats_inside_lists_and_structs_gets_a_dictionary_too():
+def test_repetitive_values_inside_lists_and_structs_get_a_dictionary():
     rows = [{"who": {"name": f"n{at}", "city": "Lyon"}, "lines": [{"sku": f"s{at}", "count": at % 3}] * (at % 2)} for at in range(400)]
     group = pq.read_metadata(pa.BufferReader(parquet(pl.DataFrame(rows)))).row_group(0)
     columns = [group.column(index) for index in range(group.num_columns)]
@@ -114,7 +114,7 @@ def test_ndjson_holds_bytes_as_base64_and_times_as_iso_text():
     assert body == b'{"raw":"/wA=","when":"2013-01-01T05:00:00+00:00"}\n'
 
 
-def test_gzip_holds_no_time_of_day():
+def test_gzip_contains_no_timestamp():
     body = Encoder(Format.NDJSON, Compression.GZIP).encode(EVERY_TYPE.select("text"))
     assert body[4:8] == b"\0\0\0\0"
 
@@ -125,7 +125,7 @@ def noise(rows):
 
 @given(st.integers(1, 3000), st.integers(200, 20_000))
 @settings(max_examples=40, deadline=None)
-def test_split_files_hold_all_rows_in_order_and_keep_to_the_target(rows, target):
+def test_split_files_hold_all_rows_in_order_and_respect_the_target(rows, target):
     frame, encoder = noise(rows), Encoder(Format.NDJSON, Compression.GZIP)
     files = list(encoder.encode_split(frame, target))
     assert sum(height for height, _ in files) == rows
@@ -159,7 +159,7 @@ NOT_A_NUMBER = float("nan")
         (pl.List(pl.Struct({"x": pl.Float32()})), [[{"x": 1.5}, {"x": NOT_A_NUMBER}], [], None], "f.list.element.x"),
     ],
 )
-def test_engines_that_go_by_least_and_greatest_values_find_rows_with_nan(kind, values, path):
+def test_columns_with_nan_have_no_statistics(kind, values, path):
     frame = pl.DataFrame({"n": [1, 2, 3], "f": pl.Series(values, dtype=kind), "other.one": [0.5, 1.5, 2.5]})
     metadata = pq.read_metadata(io.BytesIO(parquet(frame))).row_group(0)
     columns = {column.path_in_schema: column for column in map(metadata.column, range(metadata.num_columns))}
@@ -173,14 +173,14 @@ def test_duckdb_finds_rows_with_nan(tmp_path, condition):
     assert duckdb.sql(f"SELECT count(*) FROM '{file}' WHERE {condition}").fetchall() == [(1,)]  # noqa: S608 - a file of this test
 
 
-def test_without_nan_all_columns_have_their_least_and_greatest_values():
+def test_columns_without_nan_have_statistics():
     frame = pl.DataFrame({"f": [0.5, None, float("inf")], "l": [[1.5], [], None], "s": ["a", "b", None]})
     metadata = pq.read_metadata(io.BytesIO(parquet(frame))).row_group(0)
     assert all(metadata.column(at).is_stats_set for at in range(metadata.num_columns))
 
 
 @pytest.mark.parametrize("long", ["z" * 4097, "a" * 4097, "\u00e9" * 2049])
-def test_no_file_has_bounds_of_a_text_in_some_row_groups_only(long):
+def test_statistics_of_a_text_column_are_in_all_row_groups_or_in_none(long):
     frame = pl.DataFrame({"s": ["b"] * ROW_GROUP_ROWS + [long], "b": [b"b"] * (ROW_GROUP_ROWS + 1)})
     metadata = pq.read_metadata(io.BytesIO(parquet(frame)))
     assert [[metadata.row_group(group).column(at).is_stats_set for at in range(2)] for group in range(2)] == [[False, True]] * 2

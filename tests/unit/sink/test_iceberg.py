@@ -43,12 +43,12 @@ def config(**options):
         ({"quiet": "noon"}, "is not a time of day"),
     ],
 )
-def test_what_is_wrong_is_said(options, words):
+def test_invalid_options_are_refused(options, words):
     with pytest.raises(ValidationError, match=re.escape(words)):
         config(**options)
 
 
-def test_secrets_and_fields_may_be_written_short():
+def test_secrets_and_fields_have_a_short_form():
     given = config(catalog={"type": "rest", "uri": "https://catalog"}, secrets={"credential": {"env": "KEY"}}, partition_by="day(at)")
     assert (given.secret_names(), given.partition_by) == (("env:KEY",), ("day(at)",))
     assert config(**given.model_dump(mode="json", by_alias=True)) == given
@@ -70,12 +70,12 @@ def test_secrets_and_fields_may_be_written_short():
         ({"n": pl.List(pl.Int64)}, {"partition_by": ["n"]}, "has no identity"),
     ],
 )
-def test_columns_without_a_place_are_found_before_anything_is_read(schema, options, words):
+def test_columns_without_an_iceberg_type_are_refused_before_anything_is_read(schema, options, words):
     with pytest.raises(SinkMismatch, match=re.escape(words)):
         config(**options).check(pl.Schema({ROW: pl.UInt32(), **schema}))
 
 
-def test_each_file_has_the_rows_of_one_partition_below_data():
+def test_each_file_holds_one_partition_in_the_data_folder():
     frame = rows({"at": [AT, AT.replace(day=2), None], "n": [1, 2, 3]}, {"at": pl.Datetime("ms", "Europe/Berlin"), "n": pl.UInt64()})
     sink = IcebergSink(config(partition_by=["day(at)"]), frame.schema)
     encoded = sink.encode(frame, "shard-0-9")
@@ -88,13 +88,13 @@ def test_each_file_has_the_rows_of_one_partition_below_data():
     assert sink.config.key_pattern("UNIT").startswith("data/at_day=<at_day>/UNIT.")
 
 
-def test_lineage_may_be_left_out():
+def test_lineage_can_be_left_out():
     frame = rows({"n": [1]})
     (file,) = IcebergSink(config(lineage=False), frame.schema).encode(frame, "u").files
     assert pl.read_parquet(file.body).columns == ["n"]
 
 
-def test_records_without_a_partition_are_set_aside_before_anything_is_written():
+def test_records_without_a_partition_are_refused_before_anything_is_written():
     kinds = ["a", "b", "x" * 1001, "c", "d", None, "a"]
     frame = rows({"kind": kinds})
     sink = IcebergSink(config(partition_by=["kind"], max_partitions=4), frame.schema)
@@ -106,7 +106,7 @@ def test_records_without_a_partition_are_set_aside_before_anything_is_written():
     assert sink.refused(kept).is_empty()
 
 
-def test_nothing_is_refused_where_there_are_no_partitions():
+def test_without_partitions_nothing_is_refused():
     frame = rows({"kind": ["x" * 2000]})
     assert IcebergSink(config(), frame.schema).refused(frame).is_empty()
     assert IcebergSink(config(partition_by=["kind"]), frame.schema).refused(frame.clear()).is_empty()

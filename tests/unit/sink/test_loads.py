@@ -15,7 +15,7 @@ def link(shard, after, *, full=True, layout=ONE, sealed="2026-01-01T00:00:00+00:
     return Link(shard, after, after + 1, files, layout if full else None, sealed)
 
 
-def test_nothing_with_rows_is_worth_no_transaction():
+def test_units_without_rows_alone_are_not_loaded():
     assert choose({}, 10) is None
     assert choose({"a": (link("a", 0, full=False),)}, 10) is None
 
@@ -31,14 +31,14 @@ def test_the_oldest_unit_decides_the_layout():
     assert third.layout == OTHER
 
 
-def test_neighbours_without_rows_are_one_row_of_the_ledger():
+def test_adjacent_units_without_rows_share_one_ledger_row():
     links = ()
     for each in (link("a", 0, full=False), link("a", 1, full=False), link("a", 2), link("a", 3, full=False)):
         links = joined(links, each)
     assert [(each.after, each.last, each.links) for each in links] == [(0, 2, 2), (2, 3, 1), (3, 4, 1)]
 
 
-def test_a_load_says_what_is_in_it():
+def test_a_load_knows_its_rows_bytes_and_files():
     load = Load((link("a", 0), link("a", 1, full=False), link("b", 0)), ONE)
     assert (load.rows, load.bytes, len(load.files)) == (10, 200, 2)
     first, second = load.halves()
@@ -53,7 +53,7 @@ SHARDS = st.dictionaries(
 
 
 @given(SHARDS, st.integers(1, 12))
-def test_loads_are_prefixes_of_shards_and_end_with_everything_loaded(shards, most):
+def test_loads_are_prefixes_of_shards_and_everything_is_loaded_in_the_end(shards, most):
     waiting = {
         shard: tuple(link(shard, at, full=full, layout=layout, sealed=f"{sealed}") for at, (full, layout, sealed) in enumerate(given_links))
         for shard, given_links in shards.items()
@@ -72,6 +72,6 @@ def test_loads_are_prefixes_of_shards_and_end_with_everything_loaded(shards, mos
     ("time", "quiet"),
     [("21:59", False), ("22:00", True), ("23:59", True), ("00:00", True), ("02:29", True), ("02:30", False), ("12:15", True)],
 )
-def test_windows_may_go_over_midnight(time, quiet):
+def test_quiet_windows_may_cross_midnight(time, quiet):
     now = datetime.strptime(f"2026-01-01 {time}", "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
     assert is_quiet(("22:00-02:30", "12:00-12:30"), now) is quiet

@@ -27,12 +27,12 @@ def read(file):
     return rows_of(file.key, file.body).collect()
 
 
-def test_it_is_a_sink():
+def test_the_sink_satisfies_the_protocol():
     made: Sink = sink(name="lake")
     assert made.name == "lake"
 
 
-def test_names_say_partition_unit_part_and_digest():
+def test_keys_consist_of_partition_unit_part_and_digest():
     encoded = sink(partition_by=["k"]).encode(rows(pl.DataFrame({"k": ["a", "b", "a"]})), UNIT)
     assert [file.key for file in encoded.files] == [
         f"k=a/{UNIT}.0.{encoded.files[0].sha256[:16]}.parquet",
@@ -41,32 +41,32 @@ def test_names_say_partition_unit_part_and_digest():
     assert [(file.sink, file.rows) for file in encoded.files] == [("s3", 2), ("s3", 1)]
 
 
-def test_no_rows_no_files():
+def test_no_rows_make_no_files():
     encoded = sink().encode(rows(pl.DataFrame({"k": []}, schema={"k": pl.String})), UNIT)
     assert encoded.files == ()
     assert encoded.placement.height == 0
 
 
 @pytest.mark.parametrize("kind", [pl.Struct([]), pl.List(pl.Struct([])), pl.Struct({"a": pl.Int64, "b": pl.Struct([])})])
-def test_an_object_without_fields_is_refused_where_parquet_has_no_form_for_it(kind):
+def test_an_object_without_fields_is_refused_in_parquet_and_accepted_in_ndjson(kind):
     schema = pl.Schema({"k": kind})
     with pytest.raises(SinkMismatch, match="without fields"):
         ObjectsSinkConfig(url="s3://lake/flights/", lineage=False).check(schema)
     ObjectsSinkConfig(url="s3://lake/flights/", lineage=False, format="ndjson").check(schema)
 
 
-def test_what_json_has_no_word_for_is_null_in_ndjson_as_its_page_says():
+def test_nan_and_infinity_become_null_in_ndjson():
     frame = rows(pl.DataFrame({"f": [float("nan"), float("inf"), 0.5]}))
     assert read(sink(format="ndjson", lineage=False).encode(frame, UNIT).files[0])["f"].to_list() == [None, None, 0.5]
 
 
-def test_lineage_is_written_behind_the_columns_unless_switched_off_and_the_row_number_never():
+def test_lineage_follows_the_columns_unless_switched_off_and_the_row_number_is_never_written():
     frame = rows(pl.DataFrame({"k": ["a"]}))
     assert read(sink().encode(frame, UNIT).files[0]).columns == ["k", *LINEAGE]
     assert read(sink(lineage=False).encode(frame, UNIT).files[0]).columns == ["k"]
 
 
-def test_the_same_rows_give_the_same_files_however_they_lie_in_memory():
+def test_the_same_rows_give_the_same_files_whatever_their_layout_in_memory():
     frame = rows(pl.DataFrame({"k": ["a", "b", "c", "a"] * 20, "v": range(80)}))
     pieces = pl.concat([frame.slice(start, 9) for start in range(0, 80, 9)], rechunk=False)
     maker = sink(partition_by=["k"])
@@ -83,7 +83,7 @@ KEYS = st.none() | st.sampled_from(["a", "b", "", "../x", "c/d"])
     st.integers(1, 4),
 )
 @settings(max_examples=60, deadline=None)
-def test_every_row_is_where_the_placement_says_and_nothing_is_lost_doubled_or_reordered(records, form, partition_by, limit):
+def test_every_row_is_where_the_placement_says_and_none_is_lost_duplicated_or_reordered(records, form, partition_by, limit):
     numbers = [number for number, (_, copies) in enumerate(records) for _ in range(copies)]
     keys = [records[number][0] for number in numbers]
     frame = rows(pl.DataFrame({"k": keys, "at": range(len(keys))}, schema={"k": pl.String, "at": pl.Int64}), numbers)
@@ -97,7 +97,7 @@ def test_every_row_is_where_the_placement_says_and_nothing_is_lost_doubled_or_re
         assert files[file][SEQUENCE][line] == sequence(row)
 
 
-def test_splitting_numbers_the_parts_and_placement_follows():
+def test_split_files_have_numbered_parts_and_the_placement_follows():
     size = 30_000
     frame = rows(pl.DataFrame({"v": [f"{row * 2654435761 % 2**32:x}" for row in range(size)]}))
     encoded = sink(file_bytes="64KiB", partition_by=[]).encode(frame, UNIT)
@@ -110,7 +110,7 @@ def test_splitting_numbers_the_parts_and_placement_follows():
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
 @settings(max_examples=100, deadline=None)
-def test_no_record_can_leave_the_prefix(value):
+def test_no_value_can_leave_the_prefix(value):
     frame = rows(pl.DataFrame({"k": [value]}))
     (file,) = sink(partition_by=["k"]).encode(frame, UNIT).files
     assert checked_key(file.key) == file.key
@@ -118,7 +118,7 @@ def test_no_record_can_leave_the_prefix(value):
 
 
 @pytest.mark.parametrize("key", ["/x", "a//b", "../x", "a/./b", "", "a b", "x" * 900, "é"])
-def test_broken_keys_are_refused(key):
+def test_invalid_keys_are_refused(key):
     with pytest.raises(ValueError, match="is not a valid key"):
         checked_key(key)
 
@@ -151,18 +151,18 @@ def test_ndjson_lines_are_plain_objects():
         ({"name": "Not A Name"}, "pattern"),
     ],
 )
-def test_wrong_options_are_refused_with_what_is_allowed(options, says):
+def test_invalid_options_are_refused_with_the_allowed_values(options, says):
     with pytest.raises(ValidationError, match=says):
         ObjectsSinkConfig(**{"url": "s3://lake/", **options})
 
 
-def test_a_definition_survives_being_written_down_and_read_again():
+def test_a_config_reads_back_from_its_json():
     config = ObjectsSinkConfig(url="file:out", partition_by={"day": "strftime(_arrival, '%Y')"}, file_bytes="64MiB")
     assert config.file_bytes == 64 * 2**20
     assert ObjectsSinkConfig(**json.loads(config.model_dump_json())) == config
 
 
-def test_check_names_the_option_at_fault():
+def test_a_failed_check_names_the_option_at_fault():
     schema = rows(pl.DataFrame({"k": ["a"]})).schema
     with pytest.raises(SinkMismatch, match="gone") as caught:
         ObjectsSinkConfig(url="s3://lake/", partition_by=["k", "gone"]).check(schema)
@@ -183,7 +183,7 @@ def test_check_names_the_option_at_fault():
         ("arrow", pl.List(pl.Struct([]))),
     ],
 )
-def test_columns_without_a_representation_are_found_before_any_row_is_read(form, dtype):
+def test_columns_without_a_representation_are_refused_before_any_row_is_read(form, dtype):
     with pytest.raises(SinkMismatch, match="column 'x'") as caught:
         ObjectsSinkConfig(url="s3://lake/", format=form).check(pl.Schema({"x": dtype, "y": pl.Int8()}))
     assert caught.value.hint
@@ -217,7 +217,7 @@ def test_a_frame_without_columns_to_write_is_refused():
         ObjectsSinkConfig(url="s3://lake/", lineage=False).check(pl.Schema({ROW: pl.UInt32()}))
 
 
-def test_hive_readers_find_the_values_again(tmp_path):
+def test_hive_readers_read_the_partition_values_back(tmp_path):
     values = ["a", "..", "__x", "a/b", "é ~", "%2E", None, "."]
     encoded = sink(partition_by=[{"part": "k"}]).encode(rows(pl.DataFrame({"k": values, "v": range(len(values))})), UNIT)
     for file in encoded.files:

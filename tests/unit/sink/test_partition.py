@@ -30,7 +30,7 @@ VALUE = st.none() | ANY_TEXT | LONG_TEXT
 
 @given(VALUE)
 @settings(max_examples=300)
-def test_a_directory_name_is_one_harmless_segment(value):
+def test_a_directory_name_is_one_safe_path_segment(value):
     name = encode_value(value)
     assert name
     assert len(name) <= 137
@@ -62,18 +62,18 @@ def test_short_values_read_back_by_percent_decoding(value):
         ("a b~", "a%20b%7E"),
     ],
 )
-def test_known_names(value, name):
+def test_values_have_the_expected_names(value, name):
     assert encode_value(value) == name
 
 
-def test_long_values_that_differ_only_at_their_end_stay_apart():
+def test_long_values_that_differ_only_at_the_end_have_different_names():
     one, other = encode_value("x" * 2000 + "a"), encode_value("x" * 2000 + "b")
     assert one != other
     assert one.startswith("x" * 88 + "__sha256-")
 
 
 @pytest.mark.parametrize("lead", [85, 86, 87, 88])
-def test_truncation_never_leaves_half_an_escape(lead):
+def test_truncation_never_cuts_an_escape(lead):
     name = encode_value("x" * lead + "é" * 50)
     assert "%" not in unquote(name, errors="replace").replace("\ufffd", "")
 
@@ -94,29 +94,29 @@ def test_columns_and_expressions_combine():
     assert paths_of(partitioning, frame) == ["Ort%20am%20See=x/big=false", "Ort%20am%20See=y/big=true"]
 
 
-def test_numbers_in_a_path_are_computed_exactly():
+def test_integer_arithmetic_in_a_path_is_exact():
     frame = pl.DataFrame({"month": [12, 1], "gone": [7, 1]}, schema={"month": pl.Int8(), "gone": pl.UInt16()})
     partitions = Partitioning([{"key": "month * 100 + month"}, {"left": "month - gone - gone"}])
     assert partitions.assign(frame).paths == ("key=1212/left=-2", "key=101/left=-1")
 
 
-def test_partitions_beyond_the_bound_share_one_directory_that_no_value_can_name():
+def test_partitions_over_the_limit_share_one_directory_that_no_value_can_name():
     frame = pl.DataFrame({"k": ["a", "b", OVERFLOW, "c", "d", "a"]})
     found = paths_of(Partitioning(["k"], limit=3), frame)
     assert found == ["k=a", "k=b", "k=%5F_overflow__", f"k={OVERFLOW}", f"k={OVERFLOW}", "k=a"]
 
 
-def test_exactly_the_bound_does_not_overflow():
+def test_exactly_the_limit_does_not_overflow():
     assert paths_of(Partitioning(["k"], limit=2), pl.DataFrame({"k": ["a", "b"]})) == ["k=a", "k=b"]
 
 
-def test_a_row_without_a_value_goes_to_its_own_directory_and_takes_no_other_row_along():
+def test_a_row_without_a_value_goes_to_its_own_directory_and_affects_no_other_row():
     frame = pl.DataFrame({"t": ["1", "x", "3", "4", "oops", "6"]})
     found = paths_of(Partitioning([{"n": "CAST(t AS INT)"}]), frame)
     assert found == ["n=1", f"n={INVALID}", "n=3", "n=4", f"n={INVALID}", "n=6"]
 
 
-def test_paths_too_long_for_a_key_overflow():
+def test_a_path_too_long_for_a_key_overflows():
     names = [f"c{index}" for index in range(5)]
     frame = pl.DataFrame({name: ["é" * 200, "a"] for name in names})
     found = paths_of(Partitioning(names), frame)
@@ -124,13 +124,13 @@ def test_paths_too_long_for_a_key_overflow():
     assert len(found[1]) <= MAX_PATH_BYTES
 
 
-def test_no_columns_means_no_directory():
+def test_without_partition_columns_there_is_no_directory():
     assert paths_of(Partitioning([]), pl.DataFrame({"k": [1, 2]})) == ["", ""]
 
 
 @given(st.lists(st.tuples(VALUE, VALUE), min_size=1, max_size=30))
 @settings(max_examples=100)
-def test_rows_share_a_path_exactly_if_they_share_their_values(pairs):
+def test_rows_share_a_path_if_and_only_if_they_share_their_values(pairs):
     frame = pl.DataFrame(pairs, schema={"a": pl.String, "b": pl.String}, orient="row")
     found = paths_of(Partitioning(["a", "b"]), frame)
     overflow = f"a={OVERFLOW}/b={OVERFLOW}"
@@ -162,7 +162,7 @@ def test_rows_share_a_path_exactly_if_they_share_their_values(pairs):
         (["^.*$"], (0,), "pattern"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_its_place(entries, path, says):
+def test_unreadable_entries_are_refused_with_their_position(entries, path, says):
     with pytest.raises(SinkMismatch, match=says) as caught:
         Partitioning(entries)
     assert caught.value.path == path
@@ -179,13 +179,13 @@ def test_what_cannot_be_read_is_refused_with_its_place(entries, path, says):
         ({"d": "CAST(s AS DATE)"}, "cannot be computed: casting from string to date is not supported"),
     ],
 )
-def test_check_finds_what_the_columns_do_not_allow(entry, says):
+def test_check_refuses_what_the_columns_do_not_allow(entry, says):
     with pytest.raises(SinkMismatch, match=says):
         Partitioning([entry]).check(pl.Schema({"n": pl.Int64(), "raw": pl.Binary(), "span": pl.Duration("us"), "s": pl.String()}))
 
 
 @pytest.mark.parametrize("expression", ["'now'", "CASE WHEN n > 1 THEN 'over' ELSE 'current_date' END", '"now"', "snow"])
-def test_words_inside_quotes_and_names_are_no_functions(expression):
+def test_keywords_inside_quotes_and_names_are_not_functions(expression):
     frame = pl.DataFrame({"n": [1, 2], "now": [1, 2], "snow": [3, 4]})
     assert len(paths_of(Partitioning([{"d": expression}]), frame)) == 2
 
@@ -214,16 +214,16 @@ def test_operators_work_row_by_row(expression):
 @pytest.mark.parametrize(
     "expression", ["SUM(a % 16)", "a % MAX(a)", "COUNT(a) * 2", "a - FIRST(a)", "COUNT(*) + a", "COALESCE(a, MIN(a))", "a IN (MAX(a))"]
 )
-def test_nothing_hides_what_looks_at_more_than_one_row(expression):
+def test_expressions_over_more_than_one_row_are_always_refused(expression):
     with pytest.raises(SinkMismatch, match="more than one row"):
         Partitioning([{"k": expression}])
 
 
-def test_check_accepts_what_can_be_computed():
+def test_check_accepts_computable_expressions():
     Partitioning(["n", {"day": "strftime(t, '%Y')"}]).check(pl.Schema({"n": pl.Int64(), "t": pl.Datetime("us", "UTC")}))
 
 
-def test_an_object_where_polars_would_end_the_process_is_refused():
+def test_atan2_of_an_object_which_would_crash_polars_is_refused():
     schema = pl.Schema({"o": pl.Struct({"y": pl.Float64, "x": pl.Float64}), "f": pl.Float64})
     with pytest.raises(SinkMismatch, match="atan2 takes numbers, no objects"):
         Partitioning([{"angle": "round(atan2(o, f), 0)"}]).check(schema)

@@ -40,7 +40,7 @@ EVERY = {
 }
 
 
-def test_every_type_of_the_engine_has_a_place():
+def test_every_type_has_a_redshift_type():
     layout = layout_of(EVERY, {})
     assert {column.name: column.type for column in layout.columns} == {
         "flag": "boolean",
@@ -67,7 +67,7 @@ def test_every_type_of_the_engine_has_a_place():
     assert any(column.staged == "super" for column in layout.columns)
 
 
-def test_values_survive_the_way_into_the_staged_file():
+def test_values_are_the_same_in_the_staged_file():
     columns = {
         "tiny": pl.Series([-128, 127], dtype=pl.Int8),
         "u64": pl.Series([2**64 - 1, None], dtype=pl.UInt64),
@@ -135,7 +135,7 @@ def test_an_override_that_would_lose_values_is_refused(dtype, wanted):
         ({f"c{n}": pl.Int64() for n in range(1601)}, "1601 columns"),
     ],
 )
-def test_what_has_no_place_is_refused_with_a_reason(schema, words):
+def test_types_without_a_redshift_type_are_refused_with_a_reason(schema, words):
     with pytest.raises(SinkMismatch, match=words):
         layout_of(schema, {})
 
@@ -145,7 +145,7 @@ SCHEMA = pl.Schema(
 )
 
 
-def test_keys_must_be_columns_that_can_be_compared():
+def test_keys_must_be_existing_comparable_columns():
     config(mode="upsert", keys=["n"]).check(SCHEMA)
     for key, words in (("gone", "no column"), ("x", "cannot be a key"), ("_shard", "no column")):
         with pytest.raises(SinkMismatch, match=words) as refusal:
@@ -153,7 +153,7 @@ def test_keys_must_be_columns_that_can_be_compared():
         assert refusal.value.path == ("keys", 1)
 
 
-def test_what_deletes_must_be_a_column_of_booleans_beside_the_keys():
+def test_the_deletes_option_must_name_a_boolean_column_that_is_not_a_key():
     schema = pl.Schema({**SCHEMA, "gone": pl.Boolean()})
     config(mode="upsert", keys=["n"], deletes="gone").check(schema)
     for name, words in (("missing", "no column 'missing'"), ("x", "not a boolean column"), ("_shard", "no column '_shard'")):
@@ -191,12 +191,12 @@ def test_what_deletes_must_be_a_column_of_booleans_beside_the_keys():
         ({"database": "dev;"}, "pattern"),
     ],
 )
-def test_options_that_cannot_work_are_refused(options, words):
+def test_invalid_options_are_refused(options, words):
     with pytest.raises(ValidationError, match=words):
         config(**options)
 
 
-def test_a_config_survives_its_own_text():
+def test_a_config_reads_back_from_its_json():
     first = config(mode="upsert", keys=["n"], every="90s", keep_staged="36h", quiet=["22:00-02:30"], types={"n": "smallint"})
     again = RedshiftSinkConfig.model_validate(first.model_dump(mode="json", by_alias=True))
     assert again == first
@@ -211,7 +211,7 @@ def frame_of(**columns):
     return rows(columns)
 
 
-def test_the_file_has_the_columns_of_the_layout_in_its_order():
+def test_the_staged_file_has_the_columns_of_the_layout_in_order():
     frame = frame_of(n=[1, 2], word=["a", "b"])
     made = sink(frame, mode="upsert", keys=["n"])
     assert isinstance(made, Choosy)
@@ -224,7 +224,7 @@ def test_the_file_has_the_columns_of_the_layout_in_its_order():
     assert made.encode(frame.clear(), "unit").files == ()
 
 
-def test_what_deletes_is_staged_and_no_column_of_the_table():
+def test_the_deletes_column_is_staged_and_not_in_the_table():
     frame = frame_of(n=[1, 2, 3], Gone=[True, None, False])
     made = sink(frame, mode="upsert", keys=["n"], deletes="Gone")
     (file,) = made.encode(frame, "unit").files
@@ -233,7 +233,7 @@ def test_what_deletes_is_staged_and_no_column_of_the_table():
     assert [column.name for column in made.layout.target] == ["n", *LINEAGE]
 
 
-def test_placement_leads_to_each_row():
+def test_the_placement_finds_each_row():
     frame = frame_of(n=[5, 6, 7])
     encoded = sink(frame).encode(frame, "unit")
     assert encoded.placement.rows() == [(0, 0, 0), (1, 0, 1), (2, 0, 2)]
@@ -255,21 +255,21 @@ def test_a_record_that_copy_would_fail_on_is_refused(value, options, reason):
     assert sink(frame, **options).refused(frame).rows() == [(1, reason)]
 
 
-def test_a_row_may_not_be_larger_than_copy_takes():
+def test_a_row_larger_than_copy_accepts_is_refused():
     frame = rows({"a": [b"x", b"x" * 1_000_000], **{f"c{n}": [b"", b"x" * 900_000] for n in range(4)}})
     assert sink(frame).refused(frame).rows() == [(1, "row_too_large")]
     long = rows({"a": [b"x" * 1_024_001]})
     assert sink(long).refused(long).rows() == [(0, "binary_too_long")]
 
 
-def test_what_copy_takes_is_not_refused():
+def test_values_that_copy_accepts_are_not_refused():
     frame = rows({"word": ["x" * 20, "ü" * 10, "", None, 'it\'s; "x"']}, {"word": pl.String()})
     assert sink(frame, types={"word": "varchar(20)"}).refused(frame).is_empty()
     json = rows({"word": ['{"a": [1]}', "null", None, '"x"']}, {"word": pl.String()})
     assert sink(json, types={"word": "super"}).refused(json).is_empty()
 
 
-def test_a_record_of_several_rows_goes_as_a_whole():
+def test_a_record_of_several_rows_is_refused_as_a_whole():
     frame = rows({"word": ["a", "b", "a\0", "c"]}).with_columns(pl.Series(ROW, [0, 1, 1, 3], dtype=pl.UInt32))
     schema = {ROW: pl.UInt32(), "outcome": pl.UInt8(), "stage": pl.String(), "reason": pl.String()}
     settled = pl.DataFrame([(2, 2, "filter", "")], schema=schema, orient="row")

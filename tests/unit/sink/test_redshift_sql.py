@@ -32,7 +32,7 @@ def statements(what, **options):
     return sql.load_statements(config(**options), OWNER, what, "s3://lake/staging/_loads/x.manifest", NOW)
 
 
-def test_a_load_locks_looks_copies_counts_moves_and_notes():
+def test_a_load_locks_checks_the_ledger_copies_counts_moves_and_records():
     steps = [step for step, _ in statements(load())]
     assert steps == [
         Step.LOCK,
@@ -49,7 +49,7 @@ def test_a_load_locks_looks_copies_counts_moves_and_notes():
     ]
 
 
-def test_the_copy_is_of_a_manifest_into_a_table_of_its_own():
+def test_copy_reads_a_manifest_into_its_own_staging_table():
     (copy,) = [text for step, text in statements(load()) if step is Step.COPY]
     assert copy == (
         "COPY \"stream_staged\" FROM 's3://lake/staging/_loads/x.manifest' IAM_ROLE 'arn:aws:iam::123456789012:role/loader' "
@@ -87,12 +87,12 @@ SCHEMA = pl.Schema({"n": pl.Int64(), "gone": pl.Boolean(), "_sequence": pl.Strin
 @pytest.mark.parametrize(
     "now", [{}, MERGED, {"mode": "upsert", "keys": ["other"]}, {"mode": "upsert", "keys": ["other"], "deletes": "gone"}]
 )
-def test_a_unit_is_appended_or_merged_as_it_was_sealed_to_be(sealed, now):
+def test_a_unit_is_appended_or_merged_as_configured_when_it_was_sealed(sealed, now):
     layout = config(**sealed).layout(SCHEMA)
     assert moved(layout, **now) == moved(layout, **sealed)
 
 
-def test_an_upsert_remembers_deletions_as_soon_as_a_definition_has_them():
+def test_an_upsert_records_deletions_as_soon_as_a_definition_has_them():
     schema = SCHEMA
     before, after = config(**MERGED).layout(schema), config(**MERGED, deletes="gone").layout(schema)
     assert not any("events__deleted" in text for text in moved(before, **MERGED))
@@ -111,28 +111,28 @@ def test_two_hundred_units_of_any_number_of_shards_are_one_transaction(options):
     assert max(len(text) for _, text in one + many) < sql.MAX_STATEMENT_BYTES
 
 
-def test_a_thousand_units_fit_still():
+def test_a_thousand_units_fit_into_one_transaction():
     made = statements(load(units=1000))
     assert len(made) <= sql.MAX_STATEMENTS
     values = "".join(text for step, text in made if step is Step.LEDGER and "VALUES" in text)
     assert values.count("TIMESTAMP") == 1000
 
 
-def test_too_many_columns_for_one_statement_is_said():
+def test_too_many_columns_for_one_statement_are_reported():
     wide = layout_of({f"{'c' * 100}{n}": pl.Int64() for n in range(1000)}, {})
     links = (Link("s", 0, 1, (StagedFile("s3://lake/x", 1, 1),), wide),)
     with pytest.raises(ValueError, match="Lower `units`, or select fewer columns"):
         statements(Load(links, wide))
 
 
-def test_a_load_without_files_is_the_ledger_only():
+def test_a_load_without_files_only_writes_the_ledger():
     steps = [step for step, _ in statements(Load((Link("s", 0, 9, links=3),), None))]
     assert Step.COPY not in steps
     assert Step.MOVE not in steps
     assert steps.count(Step.LEDGER) == 3
 
 
-def test_names_of_loads_come_from_what_is_loaded():
+def test_load_ids_are_derived_from_what_is_loaded():
     assert sql.load_id(OWNER, config(), load()) == sql.load_id(OWNER, config(units=7), load())
     assert sql.load_id(OWNER, config(), load()) != sql.load_id(OWNER, config(table="other"), load())
     assert sql.load_id(OWNER, config(), load()) != sql.load_id(OWNER, config(), load(units=2))
@@ -153,12 +153,12 @@ EXISTING = [
 ]
 
 
-def test_a_table_that_fits_is_left_alone():
+def test_a_table_that_fits_is_left_unchanged():
     assert sql.evolve(config(), EVENTS, LAYOUT, EXISTING) == sql.Evolution()
     assert sql.evolve(config(), EVENTS, LAYOUT, [ExistingColumn("mine", "timestamp", 0), *reversed(EXISTING)]) == sql.Evolution()
 
 
-def test_a_missing_column_is_added_or_said():
+def test_a_missing_column_is_added_or_reported():
     added = sql.evolve(config(), EVENTS, LAYOUT, EXISTING[1:])
     assert added == sql.Evolution(('ALTER TABLE "public"."events" ADD COLUMN "n" bigint',))
     (problem,) = sql.evolve(config(evolve="halt"), EVENTS, LAYOUT, EXISTING[1:]).problems
@@ -193,7 +193,7 @@ def test_a_column_that_does_not_fit_is_never_changed(found, words):
         (None, "Query aborted by user", Failure.TRANSIENT),
     ],
 )
-def test_a_failure_is_judged_by_its_step_and_words(step, error, failure):
+def test_a_failure_is_classified_by_its_step_and_message(step, error, failure):
     assert sql.judge(step, error) is failure
 
 
@@ -213,5 +213,5 @@ def test_a_failure_is_judged_by_its_step_and_words(step, error, failure):
         ("ERROR: connection to table connections was reset", Failure.TRANSIENT),
     ],
 )
-def test_names_of_tables_columns_and_files_are_no_words_of_redshift(error, failure):
+def test_names_inside_an_error_message_do_not_change_its_classification(error, failure):
     assert sql.judge(sql.Step.COPY, error) is failure

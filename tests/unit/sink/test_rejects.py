@@ -19,7 +19,7 @@ SETTLED = settled(
 )
 
 
-def test_refused_records_keep_their_bytes_their_place_and_the_reason():
+def test_rejected_records_keep_their_bytes_position_and_reason():
     (file,) = rejects.encode(SETTLED, raw(7), SHARD_ID, "unit").files
     read = pl.read_parquet(file.body)
     assert read.schema == rejects.SCHEMA
@@ -30,14 +30,14 @@ def test_refused_records_keep_their_bytes_their_place_and_the_reason():
     assert (file.sink, file.rows, file.key) == ("rejects", 3, f"unit.{file.sha256[:16]}.parquet")
 
 
-def test_the_fingerprint_groups_equal_causes():
+def test_equal_causes_have_equal_fingerprints():
     (file,) = rejects.encode(SETTLED, raw(7), SHARD_ID, "unit").files
     marks = pl.read_parquet(file.body)["fingerprint"].to_list()
     assert marks[0] == marks[2] == rejects.fingerprint("decode", "json_invalid")
     assert marks[1] == rejects.fingerprint("cast", "cast_failed:n") != marks[0]
 
 
-def test_placement_leads_to_the_line():
+def test_the_placement_finds_the_row():
     encoded = rejects.encode(SETTLED, raw(7), SHARD_ID, "unit")
     assert encoded.placement.rows() == [(2, 0, 0), (3, 0, 1), (5, 0, 2)]
 
@@ -48,7 +48,7 @@ def test_without_dead_letters_there_is_no_file():
     assert encoded.placement.is_empty()
 
 
-def test_a_refusal_without_a_stage_is_kept_too():
+def test_a_rejection_without_a_stage_is_kept_too():
     (file,) = rejects.encode(settled((0, Outcome.DEAD_LETTERED, None, None)), raw(1), SHARD_ID, "unit").files
     assert pl.read_parquet(file.body)["fingerprint"].to_list() == [rejects.fingerprint("", "")]
 

@@ -44,7 +44,7 @@ def digest_of(key: str) -> int:
 
 
 @given(st.lists(users, min_size=1, max_size=30))
-def test_every_aggregate_comes_back_as_it_was_made(items: list[User]) -> None:
+def test_every_aggregate_reads_back_as_its_user_records(items: list[User]) -> None:
     found = user_records(aggregate(items))
     assert found is not None
     assert [(record.partition_key, record.data, record.explicit_hash) for record in found] == [
@@ -54,7 +54,7 @@ def test_every_aggregate_comes_back_as_it_was_made(items: list[User]) -> None:
 
 @settings(max_examples=60)
 @given(st.lists(st.binary(max_size=40) | st.lists(users, min_size=1, max_size=5), max_size=8), st.integers(0, 2**128 - 1))
-def test_rows_of_a_page_are_kept_in_order_and_none_is_added_or_lost(parts: list[bytes | list[User]], cut: int) -> None:
+def test_the_order_of_a_page_is_kept_and_no_record_is_added_or_lost(parts: list[bytes | list[User]], cut: int) -> None:
     bodies = [part if isinstance(part, bytes) else aggregate(part) for part in parts]
     frame = expand(page(*bodies), HashRange(0, cut))
     expected = []
@@ -81,12 +81,12 @@ def test_damaged_bytes_never_raise(items: list[User], data: st.DataObject) -> No
 
 
 @given(st.binary(max_size=200))
-def test_arbitrary_bytes_behind_the_magic_never_raise(body: bytes) -> None:
+def test_arbitrary_bytes_after_the_magic_number_never_raise(body: bytes) -> None:
     user_records(MAGIC + body)
     user_records(sealed(body))
 
 
-def test_a_wrong_digest_makes_an_ordinary_record() -> None:
+def test_a_wrong_checksum_makes_an_ordinary_record() -> None:
     good = aggregate([user("k", b"x")])
     damaged = good[:-1] + bytes([good[-1] ^ 1])
     frame = expand(page(damaged, good), HashRange())
@@ -119,7 +119,7 @@ KEY = delimited(1, b"key")
         KEY + delimited(3, INNER) + varint(9 << 3 | 1) + b"1234567",
     ],
 )
-def test_a_malformed_message_with_the_right_digest_is_an_ordinary_record(body: bytes) -> None:
+def test_a_malformed_message_with_a_correct_checksum_is_an_ordinary_record(body: bytes) -> None:
     assert user_records(sealed(body)) is None
     assert expand(page(sealed(body)), HashRange()).get_column(DATA).to_list() == [sealed(body)]
 
@@ -149,7 +149,7 @@ def test_too_many_or_too_large_user_records_leave_the_aggregate_closed(monkeypat
     assert user_records(packed) is None
 
 
-def test_a_shard_range_splits_a_straddling_aggregate_without_losing_or_doubling() -> None:
+def test_two_shards_share_an_aggregate_between_their_ranges_without_loss_or_duplicates() -> None:
     dice = random.Random(7)
     items = [user(f"key {i}", str(i).encode(), dice.randrange(2**128) if i % 3 == 0 else None) for i in range(200)]
     low = expand(page(aggregate(items)), HashRange(0, HALF - 1))
@@ -162,14 +162,14 @@ def test_a_shard_range_splits_a_straddling_aggregate_without_losing_or_doubling(
     assert low.height == high.height == 200
 
 
-def test_the_range_is_inclusive_and_keep_takes_everything() -> None:
+def test_the_range_is_inclusive_and_keep_ignores_it() -> None:
     packed = page(aggregate([user("k", b"", value) for value in (9, 10, 20, 21)]))
     dropped, pending = int(Outcome.OUT_OF_RANGE), int(Outcome.PENDING)
     assert expand(packed, HashRange(10, 20)).get_column(OUTCOME).to_list() == [dropped, pending, pending, dropped]
     assert expand(packed, HashRange(10, 20, OutOfRange.KEEP)).get_column(OUTCOME).to_list() == [pending] * 4
 
 
-def test_a_page_without_aggregates_passes_unchanged() -> None:
+def test_a_page_without_aggregates_is_unchanged() -> None:
     frame = expand(page(b"a", b"", MAGIC), HashRange(5, 6))
     assert frame.get_column(DATA).to_list() == [b"a", b"", MAGIC]
     assert frame.get_column(OUTCOME).to_list() == [0, 0, 0]
@@ -177,7 +177,7 @@ def test_a_page_without_aggregates_passes_unchanged() -> None:
 
 
 @given(st.lists(st.binary(max_size=14) | st.binary(max_size=3).map(lambda rest: MAGIC + rest) | st.just(MAGIC[:3])), st.integers(0, 3))
-def test_what_begins_as_an_aggregate_is_marked_and_payloads_are_added_up(bodies: list[bytes], cut: int) -> None:
+def test_rows_that_begin_like_aggregates_are_marked_and_payload_bytes_are_summed(bodies: list[bytes], cut: int) -> None:
     frame = page(*bodies).slice(cut)
     assert marked(frame) == [at for at, body in enumerate(bodies[cut:]) if body.startswith(MAGIC)]
     assert Batch.of(frame).payload_bytes == sum(map(len, bodies[cut:]))

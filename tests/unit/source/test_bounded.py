@@ -67,7 +67,7 @@ PIECES = st.lists(st.tuples(st.integers(0, 14), st.integers(1, 5)), min_size=1, 
 
 
 @given(PIECES, st.data())
-def test_any_range_read_again_gives_its_records_and_nothing_else(shapes, data):
+def test_any_range_read_again_gives_exactly_its_records(shapes, data):
     pieces = [Numbers(at, *shape) for at, shape in enumerate(shapes, 1)]
     source, budget = opened(pieces)
     pages = asyncio.run(read(source, budget))
@@ -86,20 +86,20 @@ def test_any_range_read_again_gives_its_records_and_nothing_else(shapes, data):
     assert bodies(asyncio.run(read(source, budget, after))) == [body for seq, body in every if seq > after]
 
 
-def test_a_sequence_number_says_which_piece_and_which_record():
+def test_a_sequence_number_encodes_piece_and_record():
     assert place_of(sequence_of(3, 17)) == (3, 17)
     assert place_of(ORIGIN) == (0, 0)
     assert sequence_of(1, 1) > ORIGIN
 
 
-def test_lineage_stays_with_its_rows_where_a_range_ends_inside_a_block():
+def test_lineage_stays_with_its_rows_if_a_range_ends_inside_a_block():
     source, budget = opened([Numbers(1, 10, 5, again=True)])
     (page,) = asyncio.run(read(source, budget, until=sequence_of(1, 4)))
     assert page.batch.first_read[SEQUENCE].to_list() == ["1", "2", "4"]
     assert page.batch.rows == 3
 
 
-def test_a_reader_that_is_closed_early_leaves_nothing_in_the_budget():
+def test_a_reader_closed_early_leaves_nothing_in_the_budget():
     async def body():
         source, budget = opened([Numbers(1, 30, 5)])
         pages = source.read(SHARD, ORIGIN, START)

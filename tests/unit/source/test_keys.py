@@ -34,7 +34,7 @@ def page(records):
 
 
 @given(RECORDS, st.integers(0, 30))
-def test_every_user_record_counts_once_for_its_own_key(records, cut):
+def test_every_user_record_counts_once_under_its_own_key(records, cut):
     sample = counted([page(records[:cut]), page(records[cut:])], *WHOLE)
     users = Counter()
     parts = defaultdict(float)
@@ -56,7 +56,7 @@ def test_every_user_record_counts_once_for_its_own_key(records, cut):
 
 
 @given(RECORDS)
-def test_sizes_sum_up_to_what_kinesis_counts(records):
+def test_sizes_add_up_to_what_kinesis_counts(records):
     sample = counted([page(records)], *WHOLE)
     size = sum(len(key.encode()) + len(data if isinstance(data, bytes) else aggregate(data)) for key, data in records)
     assert sample.size == pytest.approx(size)
@@ -65,18 +65,18 @@ def test_sizes_sum_up_to_what_kinesis_counts(records):
     assert [each.size for each in sample.keys] == sorted((each.size for each in sample.keys), reverse=True)
 
 
-def test_a_user_record_has_a_part_of_its_aggregate_in_proportion_to_its_size():
+def test_user_records_share_the_size_of_their_aggregate_in_proportion_to_their_own():
     sample = counted([page([("outer", [user("a", b"x" * 29), user("b", b"x" * 9)])])], *WHOLE)
     assert [each.key for each in sample.keys] == ["a", "b"]
     assert sample.keys[0].size == pytest.approx(3 * sample.keys[1].size)
 
 
-def test_places_are_those_of_put_record():
+def test_hash_keys_are_those_of_put_record():
     # The example of every MD5 implementation: MD5("a") = 0cc175b9c0f1b6a831c399e269772661.
     assert hash_key("a") == 0x0CC175B9C0F1B6A831C399E269772661
 
 
-def test_a_record_that_does_not_lie_in_its_shard_by_its_key_has_no_known_place():
+def test_a_record_whose_key_hashes_outside_its_shard_has_no_known_hash_key():
     half = 2**127
     assert hash_key("a") < half
     records = [("a", b"1"), ("outer", [User("a", b"1", half + 5), User("a", b"1")])]
@@ -84,7 +84,7 @@ def test_a_record_that_does_not_lie_in_its_shard_by_its_key_has_no_known_place()
     assert {(each.key, each.place): each.users for each in upper.keys} == {("a", None): 2, ("a", half + 5): 1}
 
 
-def test_digests_stand_in_place_of_keys_and_not_of_places():
+def test_with_a_secret_digests_replace_keys_and_hash_keys_stay():
     plain = counted([page([("a", b"1"), ("b", b"22")])], *WHOLE)
     hidden = counted([page([("a", b"1"), ("b", b"22")])], *WHOLE, keyed_hash(b"secret", 16))
     assert [each.place for each in hidden.keys] == [each.place for each in plain.keys]
@@ -92,12 +92,12 @@ def test_digests_stand_in_place_of_keys_and_not_of_places():
     assert [each.key for each in hidden.keys] == wanted
 
 
-def test_nothing_read_is_no_key():
+def test_an_empty_sample_has_no_keys():
     assert counted([], *WHOLE) == counted([page([])], *WHOLE)
     assert counted([], *WHOLE).keys == ()
 
 
-def test_records_of_one_size_are_worth_their_number_and_one_great_one_among_them_is_worth_one():
+def test_the_effective_sample_size_is_the_count_for_equal_records_and_one_for_a_dominant_one():
     equal = counted([page([(f"{n:04}", b"") for n in range(1000)])], *WHOLE)
     assert equal.worth_bytes == pytest.approx(1000)
     great = counted([page([*((f"{n:04}", b"") for n in range(1000)), ("great", b"x" * 10**6)])], *WHOLE)

@@ -31,7 +31,7 @@ HOT_BY_RECORDS = Rate(1000.0, 0.9 * SHARD_RECORDS, 1000.0, SHARD_RECORDS)
 LOADS = st.lists(st.builds(KeyLoad, st.text(max_size=3), st.integers(0, 40), st.floats(0.0, 9.0), st.floats(0.0, 9.0), st.just(1)))
 
 
-def of(loads: dict[str, float], places: dict[str, int] | None = None) -> Sample:
+def sample_of(loads: dict[str, float], places: dict[str, int] | None = None) -> Sample:
     """A sample of records of one byte each."""
     keys = [KeyLoad(key, hash_key(key) if places is None else places[key], load, load, round(load)) for key, load in loads.items()]
     total = sum(loads.values())
@@ -42,7 +42,7 @@ def drawn(seed: int, exponent: float, keys: int, records: int) -> Sample:
     """A sample of a workload in which the frequency of the n-th key is proportional to n ** -``exponent``."""
     weights = np.arange(1, keys + 1, dtype=float) ** -exponent
     counts = np.random.default_rng(seed).multinomial(records, weights / weights.sum())
-    return of({f"customer-{n}": float(count) for n, count in enumerate(counts) if count})
+    return sample_of({f"customer-{n}": float(count) for n, count in enumerate(counts) if count})
 
 
 def halves(sample: Sample, at: int) -> tuple[float, float]:
@@ -55,7 +55,7 @@ def one(sample: Sample | None, rate: Rate = HOT_BY_RECORDS) -> Advice:
 
 
 @given(LOADS, st.booleans())
-def test_no_other_place_divides_the_load_more_evenly(keys, by_records):
+def test_no_other_cut_divides_the_load_more_evenly(keys, by_records):
     def apart(at):
         load = [(each.place < at, each.records if by_records else each.size) for each in keys]
         return abs(sum(weight if below else -weight for below, weight in load))
@@ -86,7 +86,7 @@ def test_after_the_advised_split_the_halves_of_a_zipf_workload_are_within_5_perc
 
 
 @given(st.integers(0, 2**32), st.floats(0.0, 1.2), st.integers(2, 3000))
-def test_a_split_is_inside_the_shard_and_its_halves_differ_by_the_heaviest_key_at_most(seed, exponent, keys):
+def test_a_split_is_inside_the_shard_and_its_halves_differ_by_at_most_the_heaviest_key(seed, exponent, keys):
     seen = drawn(seed, exponent, keys, 2000)
     advice = one(seen)
     if advice.kind is not Kind.SPLIT:
@@ -100,23 +100,23 @@ def test_a_split_is_inside_the_shard_and_its_halves_differ_by_the_heaviest_key_a
 
 
 def test_one_hot_key_is_salted_and_not_split():
-    advice = one(of({"hot": 950.0, **{f"k{n}": 1.0 for n in range(50)}}))
+    advice = one(sample_of({"hot": 950.0, **{f"k{n}": 1.0 for n in range(50)}}))
     assert (advice.kind, advice.key, advice.share, advice.at) == (Kind.SALT, "hot", 0.95, None)
     assert "no split helps" in advice.why
 
 
 def test_a_single_key_is_salted():
-    assert one(of({"hot": 1000.0})).kind is Kind.SALT
+    assert one(sample_of({"hot": 1000.0})).kind is Kind.SALT
 
 
-def test_a_key_that_would_leave_its_half_hot_is_salted_and_one_that_would_not_is_split_off():
+def test_a_key_that_would_keep_its_half_hot_is_salted_and_another_one_is_split_off():
     rest = {f"k{n}": 1.0 for n in range(400)}
-    assert one(of({"hot": 600.0, **rest}), Rate(0.0, 0.85 * SHARD_RECORDS)).kind is Kind.SPLIT
-    assert "cannot be divided any further" in one(of({"hot": 600.0, **rest}), Rate(0.0, 0.85 * SHARD_RECORDS)).why
-    assert one(of({"hot": 960.0, **rest}), Rate(0.0, SHARD_RECORDS * 1.2)).kind is Kind.SALT
+    assert one(sample_of({"hot": 600.0, **rest}), Rate(0.0, 0.85 * SHARD_RECORDS)).kind is Kind.SPLIT
+    assert "cannot be divided any further" in one(sample_of({"hot": 600.0, **rest}), Rate(0.0, 0.85 * SHARD_RECORDS)).why
+    assert one(sample_of({"hot": 960.0, **rest}), Rate(0.0, SHARD_RECORDS * 1.2)).kind is Kind.SALT
 
 
-def test_a_key_with_many_explicit_places_is_split_like_many_keys():
+def test_a_key_with_many_explicit_hash_keys_is_split_like_many_keys():
     keys = tuple(KeyLoad("one", 2**120 * n, 1.0, 1.0, 1) for n in range(1, 200))
     advice = one(Sample(keys, 199.0, 199.0, 199, 199.0, 199.0))
     assert advice.kind is Kind.SPLIT
@@ -131,16 +131,16 @@ def test_the_limit_that_is_nearer_decides_what_is_halved():
     assert one(sample, Rate(0.9 * SHARD_BYTES, 0.0)).lower == pytest.approx(0.6)
 
 
-def test_nothing_is_advised_on_a_sample_that_is_missing_or_small():
+def test_without_a_large_enough_sample_the_advice_is_to_sample():
     assert one(None).kind is Kind.SAMPLE
-    assert one(of({f"k{n}": 1.0 for n in range(99)})).kind is Kind.SAMPLE
-    assert one(of({"hot": 50.0})).kind is Kind.SAMPLE
-    assert one(of({f"k{n}": 1.0 for n in range(101)})).kind is Kind.SPLIT
+    assert one(sample_of({f"k{n}": 1.0 for n in range(99)})).kind is Kind.SAMPLE
+    assert one(sample_of({"hot": 50.0})).kind is Kind.SAMPLE
+    assert one(sample_of({f"k{n}": 1.0 for n in range(101)})).kind is Kind.SPLIT
 
 
-def test_where_most_was_put_with_explicit_hash_keys_no_place_is_advised():
+def test_no_cut_is_advised_if_many_records_have_explicit_hash_keys():
     known = {f"k{n}": 1.0 for n in range(700)}
-    keys = (*of(known).keys, KeyLoad("explicit", None, 300.0, 300.0, 300))
+    keys = (*sample_of(known).keys, KeyLoad("explicit", None, 300.0, 300.0, 300))
     advice = one(Sample(keys, 1000.0, 1000.0, 1000, 1000.0, 1000.0))
     assert (advice.kind, advice.at) == (Kind.PLACES, None)
     assert "30% of that was put with explicit hash keys" in advice.why
@@ -160,30 +160,30 @@ def pairs(shards: list[OpenShard]) -> list[tuple[str, ...]]:
     return [each.shards for each in advise(shards) if each.kind is Kind.MERGE]
 
 
-def test_cold_neighbours_merge_each_once():
+def test_cold_neighbours_are_merged_each_at_most_once():
     quiet = cold(0.1, 0.2)
     assert pairs(row(quiet, quiet, quiet, quiet, quiet)) == [("s0", "s1"), ("s2", "s3")]
     assert pairs(row(cold(0.2, 0.2), quiet, quiet, cold(0.2, 0.2))) == [("s1", "s2")]
 
 
-def test_shards_whose_busiest_seconds_fill_one_do_not_merge():
+def test_shards_whose_busiest_seconds_would_fill_one_shard_are_not_merged():
     assert pairs(row(cold(0.1, 0.5), cold(0.1, 0.2))) == [("s0", "s1")]
     assert pairs(row(cold(0.1, 0.5), cold(0.1, 0.3))) == []
 
 
-def test_nothing_merges_of_which_something_is_not_known():
+def test_shards_with_unknown_rates_are_not_merged():
     assert pairs(row(cold(0.1, 0.1), None, cold(0.1, 0.1))) == []
     assert pairs(row(cold(0.1), cold(0.1, 0.1))) == []
 
 
-def test_shards_that_do_not_touch_do_not_merge():
+def test_shards_that_are_not_adjacent_are_not_merged():
     first, second = row(cold(0.0, 0.0), cold(0.0, 0.0))
     assert pairs([second, first]) == [("s0", "s1")]
     assert pairs([first, OpenShard("s1", second.first + 1, second.last, second.rate)]) == []
 
 
 @given(st.lists(st.sampled_from([None, cold(0.05, 0.1), cold(0.12, 0.2), cold(0.4, 0.5), cold(0.1)]), min_size=1, max_size=9))
-def test_as_many_pairs_merge_as_can(rates):
+def test_as_many_pairs_as_possible_are_merged(rates):
     shards = row(*rates)
     found = pairs(shards)
     merged = list(itertools.chain(*found))
@@ -202,28 +202,28 @@ def test_as_many_pairs_merge_as_can(rates):
     assert len(found) == most(0)
 
 
-def test_where_most_shards_are_hot_the_stream_grows_unless_keys_are_to_blame():
+def test_if_most_shards_are_hot_the_stream_grows_unless_keys_are_the_cause():
     (advice,) = advise(row(HOT_BY_RECORDS, HOT_BY_RECORDS, cold(0.3, 0.4)))
     assert (advice.kind, advice.count) == (Kind.GROW, 5)
     assert [each.kind for each in advise(row(HOT_BY_RECORDS, cold(0.3), cold(0.3)))] == [Kind.SAMPLE]
     shards = row(HOT_BY_RECORDS, HOT_BY_RECORDS)
-    salted = [OpenShard("s0", 0, shards[0].last, HOT_BY_RECORDS, of({"hot": 1000.0}, {"hot": 5})), shards[1]]
+    salted = [OpenShard("s0", 0, shards[0].last, HOT_BY_RECORDS, sample_of({"hot": 1000.0}, {"hot": 5})), shards[1]]
     assert [each.kind for each in advise(salted)] == [Kind.SALT, Kind.SAMPLE]
 
 
-def test_growing_at_most_doubles_the_shards_and_adds_one_at_least():
+def test_growing_adds_at_least_one_shard_and_at_most_doubles_them():
     assert advise(row(*[Rate(0.0, 3.0 * SHARD_RECORDS)] * 2))[0].count == 4
     barely = Rate(0.0, HOT * SHARD_RECORDS)
     assert advise(row(barely, barely, cold(0.0, 0.0)))[0].count == 4
     assert advise(row(HOT_BY_RECORDS, cold(0.0, 0.0)))[0].kind is Kind.SAMPLE
 
 
-def test_nothing_is_advised_about_shards_of_which_nothing_is_known():
+def test_shards_with_unknown_rates_get_no_advice():
     assert advise(row(None, None)) == []
     assert advise([]) == []
 
 
-def test_commands_are_those_of_the_aws_command_line():
+def test_advice_comes_with_the_matching_aws_commands():
     place = Place("clicks", "eu-west-1", "http://127.0.0.1:4567")
     where = "--stream-name clicks --region eu-west-1 --endpoint-url http://127.0.0.1:4567"
     wait = f"aws kinesis wait stream-exists {where}"

@@ -30,7 +30,7 @@ class Pages:
             yield Page(Batch.of(frame), number, 60_000, 100)
 
 
-def test_a_page_whose_shard_cannot_be_ended_gives_its_bytes_back():
+def test_a_page_whose_shard_cannot_be_ended_returns_its_bytes():
     async def run():
         inner = Pages()
         source = ReadUntil(inner, NOON + timedelta(minutes=3), StillClock(datetime(2026, 1, 2, tzinfo=UTC)), end=True, name="part")

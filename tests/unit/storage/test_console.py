@@ -24,7 +24,7 @@ def read_all(reader, size):
     return bytes(got)
 
 
-def test_bodies_larger_than_a_pipe_are_printed_whole_one_after_the_other(pipe):
+def test_bodies_larger_than_a_pipe_are_printed_whole_and_in_order(pipe):
     reader, writer = pipe
     bodies = [bytes([65 + at]) * 300_000 for at in range(4)]
     got = []
@@ -40,7 +40,7 @@ def test_bodies_larger_than_a_pipe_are_printed_whole_one_after_the_other(pipe):
     assert sorted(got[0][at : at + 300_000] for at in range(0, 1_200_000, 300_000)) == bodies
 
 
-def test_nothing_is_kept(pipe):
+def test_objects_are_not_kept(pipe):
     async def run():
         store = ConsoleStore(pipe[1])
         assert await store.create("a", b"x") is not None
@@ -55,14 +55,14 @@ def test_nothing_is_kept(pipe):
     assert os.read(pipe[0], 10) == b"xx"
 
 
-def test_a_reader_that_has_gone_ends_the_run(pipe):
+def test_a_closed_pipe_ends_the_run(pipe):
     os.close(pipe[0])
     pipe.pop(0)
     with pytest.raises(Fatal, match=r"no more rows \(Broken pipe\)"):
         asyncio.run(ConsoleStore(pipe[0]).put("a", b"x"))
 
 
-def test_who_waits_for_a_reader_that_does_not_read_can_be_stopped(pipe):
+def test_a_write_to_a_pipe_nobody_reads_can_be_cancelled(pipe):
     async def run():
         async with asyncio.TaskGroup() as group:
             task = group.create_task(ConsoleStore(pipe[1]).put("a", b"x" * 1_000_000))
@@ -73,6 +73,6 @@ def test_who_waits_for_a_reader_that_does_not_read_can_be_stopped(pipe):
     asyncio.run(run())
 
 
-def test_its_url_is_that_of_standard_output():
+def test_the_url_is_that_of_standard_output():
     assert isinstance(open_store("console:"), ConsoleStore)
     assert open_store("console:").url == "console:"

@@ -29,7 +29,7 @@ def test_a_key_cannot_also_be_the_prefix_of_other_keys(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_the_stores_own_files_are_neither_listed_nor_reachable(tmp_path: Path) -> None:
+def test_internal_files_are_neither_listed_nor_reachable(tmp_path: Path) -> None:
     async def main() -> None:
         store = DirectoryStore(tmp_path)
         await store.put("k", b"1")
@@ -41,7 +41,7 @@ def test_the_stores_own_files_are_neither_listed_nor_reachable(tmp_path: Path) -
     asyncio.run(main())
 
 
-def test_nothing_is_left_aside(tmp_path: Path) -> None:
+def test_no_temporary_file_is_left_behind(tmp_path: Path) -> None:
     async def main() -> None:
         store = DirectoryStore(tmp_path, fsync=False)
         tag = await store.create("k", b"1")
@@ -66,7 +66,7 @@ def test_a_root_that_is_a_file_is_fatal(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_whether_it_can_be_written_is_said_without_writing(tmp_path: Path) -> None:
+def test_writability_is_checked_without_writing(tmp_path: Path) -> None:
     asyncio.run(DirectoryStore(tmp_path / "not" / "there" / "yet").check_writable())
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
@@ -75,7 +75,7 @@ def test_whether_it_can_be_written_is_said_without_writing(tmp_path: Path) -> No
             asyncio.run(DirectoryStore(root).check_writable())
 
 
-def test_a_name_longer_than_the_file_system_takes_is_fatal(tmp_path: Path) -> None:
+def test_a_name_too_long_for_the_file_system_is_fatal(tmp_path: Path) -> None:
     async def main() -> None:
         with pytest.raises(Fatal, match="cannot use the store"):
             await DirectoryStore(tmp_path).create("n" * (os.pathconf(tmp_path, "PC_NAME_MAX") + 1), b"")
@@ -108,7 +108,7 @@ class MeetingStore(DirectoryStore):
             yield written
 
 
-def test_creates_that_collide_leave_one_winner_and_its_bytes(tmp_path: Path) -> None:
+def test_colliding_creates_leave_one_winner_and_its_bytes(tmp_path: Path) -> None:
     async def main() -> None:
         store = MeetingStore(tmp_path, 4)
         for number in range(100):
@@ -123,7 +123,7 @@ def test_creates_that_collide_leave_one_winner_and_its_bytes(tmp_path: Path) -> 
 
 
 class FrozenStore(DirectoryStore):
-    """Stops where it is about to complete a claim, once before it reads it and once before it acts, until it is told to go on."""
+    """Stops when it is about to complete a claim, once before it reads it and once before it acts, until the test lets it continue."""
 
     def __init__(self, root: Path, at: str) -> None:
         super().__init__(root, fsync=False)
@@ -147,7 +147,7 @@ class FrozenStore(DirectoryStore):
 
 @pytest.mark.parametrize("at", ["claimed", "checked", "completed"])
 @pytest.mark.parametrize("puts", [0, 1, 2])
-def test_a_writer_that_is_frozen_stops_nobody_and_wins_what_it_had_claimed(tmp_path: Path, at: str, puts: int) -> None:
+def test_a_frozen_writer_blocks_nobody_and_wins_what_it_had_claimed(tmp_path: Path, at: str, puts: int) -> None:
     async def main() -> None:
         frozen, other = FrozenStore(tmp_path, at), DirectoryStore(tmp_path, fsync=False)
         first = await other.create("k", b"first")
@@ -171,7 +171,7 @@ def test_a_writer_that_is_frozen_stops_nobody_and_wins_what_it_had_claimed(tmp_p
     assert [path for path in (tmp_path / ".stream").rglob("*") if not path.is_dir()] == []
 
 
-def test_a_writer_that_claims_a_version_long_gone_changes_nothing(tmp_path: Path) -> None:
+def test_a_writer_that_claims_an_outdated_version_changes_nothing(tmp_path: Path) -> None:
     class Late(DirectoryStore):
         """Lets its version be replaced after it looked and before it claims."""
 
@@ -207,7 +207,7 @@ def test_a_claim_whose_file_was_removed_is_an_error_and_not_an_endless_wait(tmp_
     asyncio.run(main())
 
 
-def test_what_went_wrong_is_told_without_values_of_partition_columns(tmp_path: Path) -> None:
+def test_errors_do_not_contain_values_of_partition_columns(tmp_path: Path) -> None:
     too_long = "TAGGED" * 60
 
     async def run() -> str:

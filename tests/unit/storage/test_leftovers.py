@@ -1,4 +1,4 @@
-"""What killed processes leave behind goes, what living ones are about to use stays."""
+"""Files that killed processes left behind are removed; files that running processes still use stay."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ asyncio.run(store.put("k", b"of the killed one"))
 
 
 def killed(root: Path, where: str) -> Path:
-    """The file that a process leaves aside which is killed at ``where``, made as old as if that had been long ago."""
+    """The temporary file of a process that is killed at ``where``, with its time set back, as if that had been long ago."""
     done = subprocess.run([sys.executable, "-c", KILLED.format(where=where), str(root)], timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
     (left,) = (root / ".stream" / "aside").iterdir()
@@ -55,14 +55,14 @@ def got(root: Path, key: str) -> bytes | None:
     return None if found is None else found.body
 
 
-def test_what_a_killed_writer_left_aside_goes_with_the_first_write(tmp_path: Path) -> None:
+def test_the_first_write_removes_temporary_files_of_a_killed_writer(tmp_path: Path) -> None:
     left = killed(tmp_path, "_link")
     put(tmp_path, "other", b"1")
     assert not left.exists()
     assert (got(tmp_path, "k"), got(tmp_path, "other")) == (None, b"1")
 
 
-def test_what_was_left_a_moment_ago_stays(tmp_path: Path) -> None:
+def test_recent_temporary_files_are_kept(tmp_path: Path) -> None:
     left = killed(tmp_path, "_link")
     os.utime(left)
     put(tmp_path, "other", b"1")
@@ -82,7 +82,7 @@ def test_a_file_that_a_killed_writer_had_claimed_still_becomes_the_next_version(
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_writer_that_was_frozen_for_days_finds_its_file(tmp_path: Path, replaced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_frozen_for_days_still_finds_its_file(tmp_path: Path, replaced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     frozen, go_on = threading.Event(), threading.Event()
 
     class Frozen(DirectoryStore):
@@ -113,7 +113,7 @@ def test_a_writer_that_was_frozen_for_days_finds_its_file(tmp_path: Path, replac
     assert list((tmp_path / ".stream" / "aside").iterdir()) == []
 
 
-def test_what_is_none_of_the_stores_own_files_stays(tmp_path: Path) -> None:
+def test_foreign_files_are_kept(tmp_path: Path) -> None:
     put(tmp_path, "k", b"1")
     strange = tmp_path / ".stream" / "aside" / "notes.txt"
     strange.write_text("mine")

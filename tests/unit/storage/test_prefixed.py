@@ -4,7 +4,7 @@ from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
 
 
-def test_it_is_a_store_of_its_own_inside_another():
+def test_a_prefixed_store_is_a_separate_store_inside_another():
     async def run():
         outer = MemoryStore()
         await outer.put("other/a", b"0")

@@ -11,18 +11,18 @@ def test_a_point_is_an_event_and_a_number():
 
 
 @pytest.mark.parametrize(("text", "says"), [("Nothing:1", "there are: "), ("UnitCut:0", "count from 1"), ("UnitCut:x", "count from 1")])
-def test_what_is_no_point_is_refused_with_what_is_one(text, says):
+def test_an_invalid_point_is_refused_with_the_valid_ones(text, says):
     with pytest.raises(ValueError, match=says):
         Point.parse(text)
 
 
-def test_the_program_says_which_points_there_are(capsys, tmp_path):
+def test_the_program_lists_the_valid_points(capsys, tmp_path):
     with pytest.raises(SystemExit):
         main(["--at", "Nothing", str(tmp_path / "pipeline.yaml")])
     assert "IntentCreated" in capsys.readouterr().err
 
 
-def test_it_acts_once_at_its_own_event_only():
+def test_it_acts_once_and_at_its_own_event_only():
     acted = []
     listener = CrashAt(Point(events.IntentCreated, 2), lambda: acted.append(listener.seen))
     for event in (events.Checkpointed("s", "a", 1), *[events.IntentCreated("s", "a", 0, 1)] * 3):

@@ -27,7 +27,7 @@ SPELLED = st.one_of(
 
 
 def network(text):
-    """What Python says: version and network, or None."""
+    """Version and network according to Python's ipaddress, or None."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -40,7 +40,7 @@ def network(text):
 @pytest.mark.parametrize("kernel", KERNELS)
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.none() | SPELLED, max_size=30))
-def test_every_spelling_is_read_as_python_reads_it(kernel, texts):
+def test_every_spelling_is_read_as_by_python(kernel, texts):
     done, reason = ip("", "a", kernel).read(pl.Series(texts, dtype=pl.String))
     for text, row, why in zip(texts, done.rows(named=True), reason, strict=True):
         wanted = None if text is None else network(text)
@@ -63,13 +63,13 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_kinds_begin_and_end_where_iana_says(kernel):
+def test_the_ranges_of_each_kind_are_those_of_iana(kernel):
     done, _ = ip("", "a", kernel).read(pl.Series(list(KINDS)))
     assert dict(zip(KINDS, done["kind"], strict=True)) == KINDS
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_both_versions_and_garbage_over_many_pieces(kernel):
+def test_addresses_and_garbage_are_read_the_same_in_many_pieces(kernel):
     texts = ["10.0.0.1", "2001:db8::1", None, "nothing", "::ffff:1.2.3.4", "300.1.1.1"]
     times = bytewise.PIECE_ROWS // 2
     done, reason = ip("", "a", kernel).read(pl.Series(texts * times))
@@ -78,7 +78,7 @@ def test_both_versions_and_garbage_over_many_pieces(kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_columns_in_chunks_and_parts_of_them_are_read_like_whole_ones(kernel):
+def test_chunks_and_slices_are_read_like_whole_columns(kernel):
     texts = ["192.168.100.200", None, "2001:db8:1:2::1", "01.2.3.4", "::ffff:1.2.3.4", "x", "", "fe80::1"]
     whole = pl.concat([pl.Series(texts), pl.Series(texts[::-1])], rechunk=False)
     parser = ip("", "a", kernel)

@@ -1,4 +1,4 @@
-"""The kernel's functions over text by themselves: any bytes, and arguments without sense. What they give is tested where it is used."""
+"""The kernel's functions on text with any bytes and invalid arguments; their results are tested where they are used."""
 
 import numpy as np
 import polars as pl
@@ -37,7 +37,7 @@ pieces = st.sampled_from(
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(st.lists(st.binary(max_size=20) | pieces, max_size=5).map(b"".join), max_size=20), st.integers(0, 3))
-def test_any_bytes_are_read_within_their_bounds_and_alike_each_time(values, skipped):
+def test_any_bytes_are_read_within_bounds_and_the_same_each_time(values, skipped):
     column = views(pl.Series(values, dtype=pl.Binary)[skipped:])
     for call in CALLS.values() if KERNEL is not None else ():
         assert _plain(call(column)) == _plain(call(column))
@@ -48,7 +48,7 @@ def _plain(made):
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_arguments_that_make_no_sense_are_refused(name):
+def test_invalid_arguments_are_refused(name):
     for call in (WRONG[name],) if KERNEL is not None else ():
         with pytest.raises(ValueError, match=r"\w"):
             call(views(pl.Series(["a b c"])))

@@ -22,12 +22,12 @@ every_codec = pytest.mark.parametrize("codec", PACK)
 
 @every_codec
 @pytest.mark.parametrize("data", [b"", b"x", b"some text " * 50], ids=len)
-def test_what_went_in_comes_out(codec, data):
+def test_data_decompresses_to_itself(codec, data):
     assert decompress(PACK[codec](data), Compression(codec=codec)) == data
 
 
 @every_codec
-def test_cut_off_or_empty_records_are_bad(codec):
+def test_truncated_and_empty_records_are_rejected(codec):
     packed = PACK[codec](b"some text that is long enough")
     for bad in (packed[:-1], packed[: len(packed) // 2], b"", b"junk junk junk", packed[:3]):
         assert decompress(bad, Compression(codec=codec)) == "bad_compression"
@@ -35,24 +35,24 @@ def test_cut_off_or_empty_records_are_bad(codec):
 
 @every_codec
 @pytest.mark.parametrize("limit", [{"max_bytes": 999}, {"max_ratio": 2}], ids=str)
-def test_no_more_comes_out_than_is_allowed(codec, limit):
+def test_output_over_the_limit_is_rejected(codec, limit):
     packed = PACK[codec](b"x" * 1000)
     assert decompress(packed, Compression(codec=codec, **limit)) == "decompressed_too_large"
     assert decompress(packed, Compression(codec=codec, max_bytes=1000)) == b"x" * 1000
 
 
 @every_codec
-def test_limits_may_be_higher_than_any_size(codec):
+def test_limits_may_exceed_any_size(codec):
     limits = Compression(codec=codec, max_bytes=2**70, max_ratio=2**70)
     assert decompress(PACK[codec](b"plain"), limits) == b"plain"
 
 
-def test_a_bomb_is_left_after_its_first_bytes():
+def test_a_decompression_bomb_is_stopped_early():
     bomb = zlib.compress(bytes(200_000_000), 9, wbits=31)
     assert decompress(bomb, Compression(codec="gzip", max_bytes=1000)) == "decompressed_too_large"
 
 
-def test_gzip_members_follow_each_other():
+def test_concatenated_gzip_members_are_read():
     assert decompress(gzip.compress(b"a") + gzip.compress(b"b"), Compression(codec="gzip")) == b"ab"
     assert (
         decompress(gzip.compress(b"a" * 9) + gzip.compress(b"b" * 9), Compression(codec="gzip", max_bytes=17)) == "decompressed_too_large"
@@ -60,7 +60,7 @@ def test_gzip_members_follow_each_other():
     assert decompress(gzip.compress(b"a") + b"tail", Compression(codec="gzip")) == "bad_compression"
 
 
-def test_a_snappy_block_that_lies_about_its_size():
+def test_a_snappy_block_with_a_false_size_is_rejected():
     assert decompress(b"\xff\xff\xff\xff\x7f" + b"x", Compression(codec="snappy")) == "decompressed_too_large"
     assert decompress(b"\xff\xff\xff\xff\xff\xff", Compression(codec="snappy")) == "bad_compression"
 
@@ -73,7 +73,7 @@ def test_only_the_bad_record_is_rejected():
     assert applied.rejects.rows() == [(1, "bad_compression"), (2, "json_not_object")]
 
 
-def test_options():
+def test_options_are_validated():
     assert Json.model_validate({"compression": {"codec": "zstd", "max_ratio": 5}}).compression.max_ratio == 5
     assert Json.model_validate({"compression": "none"}).bound(parse_schema({"a": "int64"}))(raw_frame([b'{"a":1}'])).frame.height == 1
     for wrong in ("brotli", {"codec": "gzip", "max_bytes": 0}, {"max_bytes": 5}):
@@ -82,7 +82,7 @@ def test_options():
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 255, 256, 300, 65_791, 65_792, 100_000])
-def test_zstd_frames_of_all_sizes_alone_and_one_behind_another(size: int) -> None:
+def test_zstd_frames_of_all_sizes_are_read_alone_and_concatenated(size: int) -> None:
     plain = random.Random(size).randbytes(size // 2) + bytes(size - size // 2)
     packed = pa.compress(plain, "zstd", asbytes=True)
     other = pa.compress(b"other", "zstd", asbytes=True)
@@ -96,7 +96,7 @@ def test_zstd_frames_of_all_sizes_alone_and_one_behind_another(size: int) -> Non
         assert decompress(packed, Compression(codec="zstd", max_bytes=size - 1, max_ratio=10**6)) == "decompressed_too_large"
 
 
-def test_bent_zstd_frames_are_what_they_are_read_byte_by_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutated_zstd_frames_give_the_same_as_when_read_byte_by_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     dice = random.Random(1)
     frames = [pa.compress(dice.randbytes(size) * 3, "zstd", asbytes=True) for size in (1, 10, 100, 300, 30_000)]
     bent = [

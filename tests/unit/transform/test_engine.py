@@ -84,7 +84,7 @@ def test_an_expression_that_fails_on_one_value_rejects_that_row():
     assert got.settled["reason"].to_list() == ["stage_error:InvalidOperationError"]
 
 
-def test_a_stage_that_is_not_row_wise_loses_its_whole_frame():
+def test_a_failing_stage_that_is_not_row_wise_rejects_its_whole_frame():
     class Whole(Python):
         name = "whole"
         row_wise = False
@@ -119,7 +119,7 @@ def test_a_broken_stage_halts_the_shard_and_is_named(fault, says):
         with_function(fault).run(batch(RECORDS), "s")
 
 
-def test_running_out_of_memory_is_no_fault_of_the_data():
+def test_running_out_of_memory_is_not_blamed_on_the_data():
     def exhausted(frame):
         raise MemoryError
 
@@ -127,7 +127,7 @@ def test_running_out_of_memory_is_no_fault_of_the_data():
         with_function(exhausted).run(batch(RECORDS), "s")
 
 
-def test_a_function_cannot_change_what_others_hold():
+def test_a_function_cannot_change_frames_held_by_others():
     def mutates(frame):
         frame.drop_in_place("n")
         frame.insert_column(5, pl.Series("n", [7] * frame.height, pl.Int64()))
@@ -139,7 +139,7 @@ def test_a_function_cannot_change_what_others_hold():
     assert given.frame.equals(before)
 
 
-def test_a_mismatch_leads_to_the_stage():
+def test_a_schema_mismatch_names_the_stage():
     with pytest.raises(SchemaMismatch) as caught:
         chain(Filter(where="n > 0"), Derive(columns={"a": "m + 1"}))
     assert caught.value.path == ("stages", 1, "derive", "columns", "a")
@@ -184,7 +184,7 @@ def test_a_record_of_many_rows_ends_as_a_whole():
         ([0], [7], "rejected rows that it was not given"),
     ],
 )
-def test_rejects_are_held_to_the_same_account(kept, rejected, says):
+def test_rejects_are_checked_for_conservation_too(kept, rejected, says):
     frame = rows({"n": [0, 1, 2]})
     rejects = pl.DataFrame({"_row": rejected, "reason": ["why"] * len(rejected)}, schema={"_row": pl.UInt32, "reason": pl.String})
     step = Step("1:it", lambda frame: Applied(frame.filter(pl.col("n").is_in(kept)), rejects), frame.schema)

@@ -46,7 +46,7 @@ FRAME = pl.DataFrame(
         (f"a IN ({', '.join(map(str, range(2, 5000)))})", pl.Boolean(), [False, None, True]),
     ],
 )
-def test_expressions_mean_what_sql_says(text, kind, expected):
+def test_expressions_have_the_meaning_of_sql(text, kind, expected):
     expression, result = compile_expression(text, SCHEMA)
     assert result == kind
     assert FRAME.select(expression.alias("r"))["r"].to_list() == expected
@@ -84,7 +84,7 @@ def test_expressions_mean_what_sql_says(text, kind, expected):
         ("sqrt(s)", "Polars takes its result for String, and gives Float64", "s String"),
     ],
 )
-def test_what_cannot_be_run_is_refused_with_a_hint(text, says, hint):
+def test_an_invalid_expression_is_refused_with_a_hint(text, says, hint):
     with pytest.raises(SchemaMismatch) as caught:
         compile_expression(text, SCHEMA, ("where",))
     assert says in caught.value.message
@@ -93,14 +93,14 @@ def test_what_cannot_be_run_is_refused_with_a_hint(text, says, hint):
 
 
 @pytest.mark.parametrize("text", ["atan2(o, f)", "atan2d(o, o)", "1 + atan2(coalesce(o, o), f)", "coalesce(atan2(f, o), 0)"])
-def test_an_object_where_polars_would_end_the_process_is_refused(text):
+def test_atan2_of_an_object_which_would_crash_polars_is_refused(text):
     """Polars 1.x answers to the first of them with a segmentation fault, so before it can."""
     with pytest.raises(SchemaMismatch, match="atan2 takes numbers, no objects") as caught:
         compile_expression(text, pl.Schema({"o": pl.Struct({"a": pl.Int64}), "f": pl.Float64}))
     assert "o Struct" in caught.value.hint
 
 
-def test_fields_of_objects_have_angles():
+def test_atan2_of_fields_of_objects_works():
     schema = pl.Schema({"o": pl.Struct({"a": pl.Int64}), "f": pl.Float64})
     expression, kind = compile_expression("atan2(o.a, f)", schema)
     assert (kind, pl.DataFrame({"o": [{"a": 0}], "f": [1.0]}, schema=schema).select(expression).item()) == (pl.Float64(), 0.0)
@@ -110,7 +110,7 @@ def test_fields_of_objects_have_angles():
     "text",
     ["CAST(s AS BIGINT)", "strptime(s, '%Y-%m-%d')", "strftime(time_hour, '%f %Z')", "CAST(f AS TINYINT)", "a / 0", "CAST(a AS DATE)"],
 )
-def test_what_only_some_values_break_is_no_fault_of_the_definition(text):
+def test_an_expression_that_fails_only_for_some_values_is_accepted(text):
     compile_expression(text, SCHEMA)
 
 

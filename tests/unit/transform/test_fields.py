@@ -22,7 +22,7 @@ ACCESS = "^%{IP:client} %{WORD:verb} %{PATH:path} %{INT:status:int16}$"
         (grok.expand(ACCESS, {}, ())[0], Fields(0, ((32, 1, "client"), (32, 1, "verb"), (32, 1, "path"), (TO_THE_END, 0, "status")))),
     ],
 )
-def test_fields_between_texts_that_they_cannot_hold(pattern, found):
+def test_simple_patterns_are_recognised_as_separated_fields(pattern, found):
     assert plain_fields(pattern) == found
 
 
@@ -50,7 +50,7 @@ def test_fields_between_texts_that_they_cannot_hold(pattern, found):
         "a",
     ],
 )
-def test_what_is_not_plainly_so(pattern):
+def test_other_patterns_are_not_treated_as_separated_fields(pattern):
     assert plain_fields(pattern) is None
 
 
@@ -75,7 +75,7 @@ def patterns(draw):
 
 @settings(max_examples=500, deadline=None)
 @given(st.data(), patterns(), st.sampled_from(["string", "int8", "float64"]))
-def test_groups_are_those_that_the_engine_finds(data, pattern, kind):
+def test_the_groups_are_those_the_regex_engine_finds(data, pattern, kind):
     matching = st.from_regex(pattern, alphabet=LETTERS)
     values = data.draw(st.lists(st.one_of(texts, matching, matching), max_size=12))
     column = pl.Series("c", values, pl.String)
@@ -85,7 +85,7 @@ def test_groups_are_those_that_the_engine_finds(data, pattern, kind):
     assert found[1].equals(ordinary[1], null_equal=True)
 
 
-def test_columns_in_chunks_and_parts_of_them_are_read_like_whole_ones():
+def test_chunks_and_slices_are_read_like_whole_columns():
     lines = ["192.168.1.1 GET /a/long/path/to/index.html 200", None, "::1 PUT / 99999", "nothing", "10.0.0.1 GET / 1 ", ""] * 3
     pattern, types = grok.expand(ACCESS, {}, ())
     whole = pl.concat([pl.Series(lines), pl.Series(lines[::-1])], rechunk=False)

@@ -29,21 +29,21 @@ def starred(value: str, keep: int) -> str:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @given(TEXTS, st.integers(1, 5))
-def test_keep_last_goes_by_characters_whatever_stands_beside_them(kernel, values, keep):
+def test_keep_last_counts_characters_whatever_the_other_values_are(kernel, values, keep):
     found = keep_last(keep, kernel)(pl.Series("c", values, pl.String))
     assert found.name == "c"
     assert found.to_list() == [None if value is None else starred(value, keep) for value in values]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_every_character_is_hidden_or_stays_as_the_expression_says(kernel):
+def test_every_unicode_character_is_hidden_or_kept_as_the_expression_says(kernel):
     every = "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
     found = keep_last(1, kernel)(pl.Series([every + "a"]))[0]
     assert found == pl.Series([every]).str.replace_all(r"[^\s\p{P}]", "*")[0] + "a"
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_keep_last_over_many_pieces_and_in_the_middle_of_a_column(kernel):
+def test_keep_last_works_over_many_pieces_and_inside_a_column(kernel):
     values = ["4111-2222", None, "Zoë Müller", "12", ""] * bytewise.PIECE_ROWS
     found = keep_last(4, kernel)(pl.Series("c", values)[3:-1])
     assert found.to_list() == (["****-2222", None, "*** **ller", "**", ""] * bytewise.PIECE_ROWS)[3:-1]
@@ -51,7 +51,7 @@ def test_keep_last_over_many_pieces_and_in_the_middle_of_a_column(kernel):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @given(TEXTS, st.binary(min_size=1, max_size=130), st.integers(8, 64))
-def test_a_keyed_hash_is_hmac_whatever_the_key(kernel, values, secret, length):
+def test_a_keyed_hash_is_hmac_for_any_key(kernel, values, secret, length):
     found = keyed_hash(secret, length, kernel)(pl.Series("c", values, pl.String))
     digests = [None if value is None else hmac.new(secret, value.encode(), hashlib.sha256).hexdigest()[:length] for value in values]
     assert found.to_list() == digests
@@ -60,13 +60,13 @@ def test_a_keyed_hash_is_hmac_whatever_the_key(kernel, values, secret, length):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("distinct", [3, 5_000])
-def test_values_that_occur_often_have_the_digests_of_those_that_do_not(distinct, kernel):
+def test_frequent_values_have_the_same_digests_as_rare_ones(distinct, kernel):
     values = [None if at % 7 == 0 else f"N{at % distinct}" for at in range(10_000)]
     digests = {f"N{at}": hmac.digest(b"k", f"N{at}".encode(), "sha256").hex()[:16] for at in range(distinct)}
     assert keyed_hash(b"k", 16, kernel)(pl.Series(values)).to_list() == [value and digests[value] for value in values]
 
 
-def test_the_kernel_hashes_texts_of_every_length_with_the_processors_instructions_and_without():
+def test_texts_of_every_length_are_hashed_with_and_without_processor_instructions():
     texts = ["ab" * (size // 2) + "c" * (size % 2) for size in range(400)]
     block = b"secret".ljust(64, b"\0")
     wanted = [hmac.digest(b"secret", text.encode(), "sha256").hex() for text in texts]
@@ -75,7 +75,7 @@ def test_the_kernel_hashes_texts_of_every_length_with_the_processors_instruction
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_columns_in_chunks_and_parts_of_them_are_hidden_like_whole_ones(kernel):
+def test_chunks_and_slices_are_hidden_like_whole_columns(kernel):
     values = ["4111-2222-3333", None, "short", "", "Zoë Müller", "a" * 40]
     whole = pl.concat([pl.Series("c", values), pl.Series("c", values[::-1])], rechunk=False)
     assert whole.n_chunks() == 2

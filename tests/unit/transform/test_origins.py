@@ -62,11 +62,11 @@ def test_a_column_that_is_only_passed_on_comes_from_itself():
     assert origins("select _row, carrier, b.tailnum from batch b", "carrier", "tailnum") == same
 
 
-def test_a_name_within_quotes_or_a_comment_is_no_column():
+def test_a_name_in_quotes_or_a_comment_is_not_a_column():
     assert origins("SELECT _row, 'tailnum' || x AS y /* carrier */ FROM batch", "y") == {"y": {"x"}}
     assert origins('SELECT _row, "tailnum" AS y FROM batch', "y") == {"y": {"tailnum"}}
 
 
-def test_of_a_query_that_is_not_plain_each_column_comes_from_all_that_are_named():
+def test_each_column_of_a_complex_query_comes_from_every_column_it_names():
     query = "SELECT MIN(_row) AS _row, MAX(tailnum) AS last, x FROM batch GROUP BY x"
     assert origins(query, "last", "x") == {"last": {"_row", "tailnum", "x"}, "x": {"_row", "tailnum", "x"}}

@@ -8,7 +8,7 @@ ROWS = st.lists(st.integers(0, 12), max_size=15).map(sorted)
 
 
 @given(ROWS, ROWS)
-def test_rows_are_found_where_they_stand_first_or_not_at_all(given_rows, kept):
+def test_the_first_place_of_each_row_is_found(given_rows, kept):
     places = first_places(pl.Series(given_rows, dtype=pl.UInt32), pl.Series(kept, dtype=pl.UInt32))
     if set(kept) <= set(given_rows):
         assert places is not None
@@ -18,7 +18,7 @@ def test_rows_are_found_where_they_stand_first_or_not_at_all(given_rows, kept):
 
 
 @given(ROWS)
-def test_one_row_a_record_is_told_from_several(rows):
+def test_one_row_per_record_is_distinguished_from_several(rows):
     assert one_each(pl.Series(rows, dtype=pl.UInt32)) == (len(set(rows)) == len(rows))
 
 
@@ -26,7 +26,7 @@ TEXTS = st.lists(st.none() | st.text(st.characters(codec="utf-8"), max_size=3) |
 
 
 @given(TEXTS, TEXTS, st.data())
-def test_texts_that_are_said_to_be_the_same_are_equal(texts, other_texts, data):
+def test_columns_reported_as_the_same_are_equal(texts, other_texts, data):
     column, other = pl.Series(texts, dtype=pl.String()), pl.Series(other_texts, dtype=pl.String())
     mask = pl.Series(data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts))), dtype=pl.Boolean())
     begin, length = data.draw(st.integers(0, len(texts))), data.draw(st.integers(0, 12))
@@ -46,6 +46,6 @@ def test_texts_that_are_said_to_be_the_same_are_equal(texts, other_texts, data):
         assert same_texts(column.slice(begin, length), column.slice(begin, length))
 
 
-def test_texts_that_look_alike_from_outside_and_lie_elsewhere_are_not_the_same():
+def test_different_texts_with_equal_prefixes_and_lengths_are_not_the_same():
     one, other = (pl.Series(["abcd" + letter * 20]) for letter in "xy")
     assert not same_texts(one, other)

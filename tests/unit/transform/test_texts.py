@@ -26,14 +26,14 @@ from stream.transform.types import parse_schema, parse_type
         ("string", {"": "", "x": "x"}, []),
     ],
 )
-def test_each_kind_reads_what_it_should_and_nothing_else(kind, good, bad):
+def test_each_type_reads_its_own_text_and_nothing_else(kind, good, bad):
     texts = pl.DataFrame({"v": [*good, *bad, None]})
     got = texts.select(from_text(pl.col("v"), parse_type(kind)).alias("v"))["v"]
     assert got.dtype == parse_type(kind).polars
     assert got.to_list() == [*good.values(), *[None] * (len(bad) + 1)]
 
 
-def test_the_first_column_that_is_wrong_gives_the_reason():
+def test_the_first_invalid_column_gives_the_reason():
     schema = parse_schema({"a": "int64", "b": "int64?"})
     done, reasons = typed(pl.DataFrame({"a": ["1", None, "x", "2"], "b": ["1", "y", "y", None]}), schema, readers(schema))
     assert done.rows() == [(1, 1), (None, None), (None, None), (2, None)]
@@ -42,6 +42,6 @@ def test_the_first_column_that_is_wrong_gives_the_reason():
 
 
 @pytest.mark.parametrize("kind", ["json", "list<int64>", "object{a: int64}"])
-def test_what_has_no_form_in_plain_text(kind):
+def test_types_without_a_text_form_are_refused(kind):
     with pytest.raises(SchemaMismatch, match="text cannot be read as"):
         check_text_type(parse_type(kind), ())

@@ -46,7 +46,7 @@ def test_types_become_polars_types(text, expected):
         ("list<" * 40, "more than 32 types inside each other", ""),
     ],
 )
-def test_a_malformed_type_names_the_place(text, says, hint):
+def test_a_malformed_type_is_refused_with_its_position(text, says, hint):
     with pytest.raises(SchemaMismatch) as caught:
         parse_type(text, ("x",))
     assert says in caught.value.message
@@ -54,7 +54,7 @@ def test_a_malformed_type_names_the_place(text, says, hint):
     assert caught.value.path == ("x",)
 
 
-def test_a_schema_keeps_its_order_and_takes_nested_mappings():
+def test_a_schema_keeps_its_order_and_accepts_nested_mappings():
     schema = parse_schema({"b": "int64", "a": {"x": "string?", "y": {"z": "bool"}}})
     assert list(schema.polars().items()) == [
         ("b", pl.Int64()),
@@ -63,24 +63,24 @@ def test_a_schema_keeps_its_order_and_takes_nested_mappings():
 
 
 @pytest.mark.parametrize("mapping", [{}, {"_row": "int64"}, {"_data": "string"}, {"a": 3}, {"a": {}}, {"a": {"j": "json"}}])
-def test_a_schema_that_cannot_be_is_refused(mapping):
+def test_an_invalid_schema_is_refused(mapping):
     with pytest.raises(SchemaMismatch):
         parse_schema(mapping, ("source", "schema"))
 
 
 @pytest.mark.parametrize("name", ["*", "^a.*$", "^$", 'a"b', "a\\b", "a\x00b", "a\nb"])
-def test_names_by_which_no_column_can_be_read_are_refused(name):
+def test_unusable_column_names_are_refused(name):
     for mapping in ({name: "int64"}, {"o": {name: "int64"}}):
         with pytest.raises(SchemaMismatch, match="the name"):
             parse_schema(mapping)
 
 
 @pytest.mark.parametrize("name", ["^a", "a$", "a*", "a.b", "a b", "größe", "select", "1", "'"])
-def test_other_names_are_fine(name):
+def test_other_column_names_are_accepted(name):
     assert parse_schema({name: "int64"}).polars() == {name: pl.Int64()}
 
 
-def test_every_name_is_known_to_the_parser():
+def test_every_type_name_can_be_parsed():
     arguments = {"decimal": "(3,1)", "list": "<int8>", "object": "{a: int8}"}
     for name in NAMES:
         assert parse_type(name + arguments.get(name, "")).text.startswith(name)

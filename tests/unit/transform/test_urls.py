@@ -34,7 +34,7 @@ def by_hand(text):
 @pytest.mark.parametrize("kernel", KERNELS)
 @settings(max_examples=200, deadline=None)
 @given(TEXTS)
-def test_plain_urls_and_all_others_have_the_parts_that_the_pattern_gives(kernel, texts):
+def test_every_url_has_the_parts_that_the_rfc_pattern_gives(kernel, texts):
     done, reason = urls.url("", urls.PARTS, "u", kernel).read(pl.Series(texts, dtype=pl.String))
     nothing = dict.fromkeys(urls.PARTS)
     for text, row, why in zip(texts, done.rows(named=True), reason, strict=True):
@@ -47,7 +47,7 @@ def test_plain_urls_and_all_others_have_the_parts_that_the_pattern_gives(kernel,
 @pytest.mark.parametrize(
     "text", ["http://a@b@evil.example/", "http://h:8x/", "http://h:80:90/", "http://[::1", "http://[::1]x/", "//u@h@i"]
 )
-def test_what_stands_behind_a_host_is_no_path_of_it_without_a_slash(text, kernel):
+def test_text_after_a_host_without_a_slash_is_rejected(text, kernel):
     done, reason = urls.url("", urls.PARTS, "u", kernel).read(pl.Series([text]))
     assert reason.to_list() == ["parse_failed:u"]
     assert set(done.row(0)) == {None}
@@ -55,7 +55,7 @@ def test_what_stands_behind_a_host_is_no_path_of_it_without_a_slash(text, kernel
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("parts", [["query"], ["port", "host"], ["fragment", "path"], ["scheme", "user"]])
-def test_parts_alone_are_what_they_are_together(parts, kernel):
+def test_selected_parts_equal_those_of_all_parts(parts, kernel):
     texts = pl.Series(["https://a.example:8080/p?q#f", "/p?q", "//b/c", None, "http://B?x#y?z", "x y", "s3://bucket/key"])
     whole, refused = urls.url("", urls.PARTS, "u", kernel).read(texts)
     some, also = urls.url("", parts, "u", kernel).read(texts)
@@ -64,7 +64,7 @@ def test_parts_alone_are_what_they_are_together(parts, kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_odd_urls_beside_plain_ones_over_many_pieces(kernel):
+def test_unusual_urls_beside_plain_ones_are_read_in_many_pieces(kernel):
     some = ["https://a.example/p?q#f", "http://ü.example/", None, "/only/path", "ftp://h/x", "bad url"]
     times = 2 * bytewise.PIECE_ROWS // len(some) + 9
     done, reason = urls.url("u_", ["host", "path"], "u", kernel).read(pl.Series(some * times))
@@ -74,7 +74,7 @@ def test_odd_urls_beside_plain_ones_over_many_pieces(kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_columns_in_chunks_and_parts_of_them_are_read_like_whole_ones(kernel):
+def test_chunks_and_slices_are_read_like_whole_columns(kernel):
     texts = ["https://A.Example:80/some/long/path?q=1#f", None, "/p", "http://ü/", "http://me:secret@[::1]:1/x", "not a url", ""]
     whole = pl.concat([pl.Series(texts), pl.Series(texts[::-1])], rechunk=False)
     parser = urls.url("", urls.PARTS, "u", kernel)

@@ -25,7 +25,7 @@ from stream.transform.values import timestamps
         ("", None),
     ],
 )
-def test_a_timestamp_is_read_by_itself_and_among_others(text, expected):
+def test_a_timestamp_is_read_the_same_alone_and_among_others(text, expected):
     neighbours = ["2013-01-01T00:00:00Z", None, "garbage", "2013-01-01"]
     assert timestamps(pl.Series([text])).to_list() == [expected]
     assert timestamps(pl.Series([*neighbours, text])).to_list()[-1] == expected

@@ -6,7 +6,7 @@ from stream.worker.breaker import Breaker, ShardBreaker
 BREAKER = Breaker(max_ratio=0.2, min_records=100, window=60.0)
 
 
-def test_a_large_unit_is_judged_by_itself():
+def test_a_large_unit_is_judged_on_its_own():
     assert ShardBreaker(BREAKER).trips(0.0, 100, 20) is None
     assert ShardBreaker(BREAKER).trips(0.0, 100, 21) == "21 of 100 records"
     assert ShardBreaker(BREAKER).trips(0.0, 99, 99) is None
@@ -18,12 +18,12 @@ def test_small_units_are_judged_together():
     assert breaker.trips(3.0, 30, 9) == "36 of 120 records of the last 60 s, 9 of 30 in this unit,"
 
 
-def test_what_lies_outside_of_the_window_does_not_count():
+def test_units_outside_the_window_do_not_count():
     breaker = ShardBreaker(BREAKER)
     assert [breaker.trips(30.0 * step, 40, 40) for step in range(10)] == [None] * 10
 
 
-def test_a_good_unit_never_pays_for_those_before_it():
+def test_a_good_unit_never_trips_because_of_earlier_ones():
     breaker = ShardBreaker(BREAKER)
     for second in range(3):
         breaker.trips(float(second), 30, 30)
@@ -31,7 +31,7 @@ def test_a_good_unit_never_pays_for_those_before_it():
 
 
 @given(st.lists(st.tuples(st.integers(1, 200), st.integers(0, 200)).filter(lambda unit: unit[1] <= unit[0])))
-def test_it_trips_only_where_more_than_the_ratio_is_refused(units):
+def test_it_trips_only_above_the_ratio(units):
     breaker, seen = ShardBreaker(BREAKER), []
     for second, (records, dead) in enumerate(units[:50]):
         seen.append((records, dead))

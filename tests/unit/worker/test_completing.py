@@ -56,7 +56,7 @@ def waited(stream: Scripted, seconds: float, until: float = 0.0) -> tuple[list[A
     return asyncio.run(run())
 
 
-def test_a_child_that_nobody_knows_is_a_no_until_a_person_leaves_it_out() -> None:
+def test_a_child_missing_everywhere_is_not_complete_unless_it_is_excluded() -> None:
     """Its parent was read to its end; then no worker ran until the stream no longer listed either."""
     clock = LeapingClock()
     stream = Scripted(clock, 0)
@@ -78,13 +78,13 @@ def test_a_child_that_nobody_knows_is_a_no_until_a_person_leaves_it_out() -> Non
         asyncio.run(look("d"))
 
 
-def test_without_waiting_it_looks_once() -> None:
+def test_without_waiting_it_asks_once() -> None:
     stream = Scripted(LeapingClock(), 1)
     (found,), pauses = waited(stream, 0, until=-10)
     assert (found.verdict, stream.asked, pauses) == (Verdict.NOT_YET, [0], [])
 
 
-def test_it_looks_again_more_and_more_seldom_until_the_answer_is_yes() -> None:
+def test_it_asks_at_growing_intervals_until_the_answer_is_yes() -> None:
     stream = Scripted(LeapingClock(), 100)
     (found,), pauses = waited(stream, 600, until=-10)
     assert found.verdict is Verdict.COMPLETE
@@ -92,21 +92,21 @@ def test_it_looks_again_more_and_more_seldom_until_the_answer_is_yes() -> None:
     assert stream.asked[-1] == 120
 
 
-def test_it_gives_up_at_the_end_of_the_time_and_says_how_it_stands_then() -> None:
+def test_it_gives_up_when_the_time_is_over_and_returns_the_last_answer() -> None:
     stream = Scripted(LeapingClock(), 1000)
     (found,), _ = waited(stream, 45, until=-10)
     assert (found.verdict, stream.asked) == (Verdict.NOT_YET, [0, 2, 6, 14, 30, 45])
     assert found.tables == ()
 
 
-def test_before_the_moment_nothing_is_asked_in_vain() -> None:
+def test_before_the_moment_nothing_is_asked() -> None:
     stream = Scripted(LeapingClock(), 0)
     (found,), _ = waited(stream, 7200, until=3600)
     assert (found.verdict, stream.asked) == (Verdict.COMPLETE, [0, 3605])
     assert pause_before_next([], Question(stream.begun, MARGIN), 2.0) == 2.0
 
 
-def test_a_stream_that_does_not_answer_is_asked_again_and_one_that_is_missing_is_not() -> None:
+def test_a_stream_that_does_not_answer_is_asked_again_and_a_missing_one_is_not() -> None:
     stream = Scripted(LeapingClock(), 0, {1: Retryable("no answer"), 2: Retryable("no answer")})
     (found,), pauses = waited(stream, 60, until=-10)
     assert (found.verdict, pauses) == (Verdict.COMPLETE, [2, 4])

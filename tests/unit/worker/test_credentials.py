@@ -38,18 +38,18 @@ def kept(*answers):
     return seen
 
 
-def test_an_end_is_told_when_it_changes():
+def test_an_expiry_is_reported_when_it_changes():
     assert kept(FIRST, FIRST, SECOND) == [
         events.CredentialsRenewed("", "", "container-role", FIRST.expires.timestamp()),
         events.CredentialsRenewed("", "", "container-role", SECOND.expires.timestamp()),
     ]
 
 
-def test_credentials_without_an_end():
+def test_credentials_without_an_expiry_are_reported():
     assert kept(CredentialLife("env", None)) == [events.CredentialsRenewed("", "", "env", 0.0)]
 
 
-def test_a_renewal_that_fails_is_told_and_tried_again():
+def test_a_failed_renewal_is_reported_and_repeated():
     refused = AwsRetryable("no answer", code="CredentialsUnavailable")
     assert kept(refused, FIRST) == [
         events.CallRepeated("", "", "renew credentials", "no answer", LOOK_SECONDS),
@@ -57,7 +57,7 @@ def test_a_renewal_that_fails_is_told_and_tried_again():
     ]
 
 
-def test_keys_that_end_soon_and_are_not_renewed_are_told_of_while_they_are_still_good():
+def test_keys_that_expire_soon_without_renewal_are_reported_while_still_valid():
     ends = datetime.fromtimestamp(1000.0, UTC) + timedelta(minutes=13, seconds=30)
     seen = kept(*(CredentialLife("web-identity", ends),) * 2)
     assert seen[1:] == [

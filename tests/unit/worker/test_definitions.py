@@ -44,7 +44,7 @@ def test_a_secret_that_is_no_longer_set_is_named(tmp_path):
         asyncio.run(run())
 
 
-def test_what_this_version_refuses_is_told(tmp_path):
+def test_a_definition_that_this_version_refuses_is_reported(tmp_path):
     async def run():
         sealed, digest = await _begun()
         data = sealed.pipeline.model_dump(mode="json", by_alias=True)
@@ -68,7 +68,7 @@ def test_what_this_version_refuses_is_told(tmp_path):
         ("kinesis: {stream: events}", "json", ""),
     ],
 )
-def test_a_recipe_says_which_options_its_records_depend_on(tmp_path, source, decode, reads):
+def test_a_recipe_states_the_options_its_records_depend_on(tmp_path, source, decode, reads):
     data = {
         "application": "a",
         "source": {**yaml.safe_load(f"{{{source}}}"), "decode": yaml.safe_load(decode), "schema": {"name": "string"}},
@@ -83,7 +83,7 @@ def test_a_recipe_says_which_options_its_records_depend_on(tmp_path, source, dec
     assert asyncio.run(run()) == reads
 
 
-def test_a_sensitive_column_that_only_the_real_tables_bring_to_light_is_refused_before_anything_is_recorded(tmp_path):
+def test_a_sensitive_column_revealed_only_by_real_tables_is_refused_before_anything_is_recorded(tmp_path):
     looked_up = """application: leak
 source:
   kinesis: {stream: events}

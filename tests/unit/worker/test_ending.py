@@ -21,7 +21,7 @@ def said(error):
     return lines, raised.value
 
 
-def test_the_last_line_says_why_behind_what_was_held_back():
+def test_the_last_line_gives_the_reason_after_the_held_back_lines():
     error = Fatal("no bucket")
     lines, raised = said(error)
     assert raised is error
@@ -32,14 +32,14 @@ def test_the_last_line_says_why_behind_what_was_held_back():
     ]
 
 
-def test_of_errors_that_come_together_the_one_that_decides_is_told_and_raised():
+def test_of_concurrent_errors_the_most_severe_is_reported_and_raised():
     fatal = Fatal("no bucket")
     group = ExceptionGroup("together", [Halted("one shard"), ExceptionGroup("within", [fatal])])
     lines, raised = said(group)
     assert (lines[-1]["reason"], raised, raised.__cause__) == ("no bucket", fatal, group)
 
 
-def test_what_nobody_foresaw_is_told_without_its_words():
+def test_an_unexpected_error_is_reported_without_its_message():
     lines, _ = said(LookupError("value 4711 of a record"))
     assert lines[-1]["reason"].startswith("unexpected LookupError; please report it with this trace: test_ending.py:")
     assert "4711" not in str(lines)

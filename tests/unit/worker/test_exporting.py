@@ -36,7 +36,7 @@ async def export_to(endpoint, compression, **options):
 
 
 @pytest.mark.parametrize("compression", [Compression.GZIP, Compression.NONE])
-def test_over_http(compression):
+def test_requests_are_sent_over_http_with_headers_and_compression(compression):
     seen = []
 
     async def receive(request):
@@ -93,25 +93,25 @@ async def sent_to(*parts):
 
 
 @pytest.mark.parametrize("cut", [1, 3])
-def test_a_partial_success_that_comes_in_parts_is_not_taken_for_a_whole_one(cut):
+def test_a_partial_success_that_arrives_in_parts_is_read_whole(cut):
     body = REFUSED.SerializeToString()
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     answer = asyncio.run(sent_to(head + body[:cut], body[cut:]))
     assert (answer.status, rejected_items(answer.body)) == (200, (7, "too old"))
 
 
-def test_an_answer_that_is_cut_short_is_none():
+def test_a_truncated_answer_counts_as_no_answer():
     answer = asyncio.run(sent_to(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n\n"))
     assert (answer.status, answer.detail.partition(" at ")[0]) == (0, "ClientPayloadError")
 
 
-def test_a_collector_that_speaks_only_http_2_is_told_as_such():
+def test_a_collector_that_speaks_only_http_2_is_reported():
     answer = asyncio.run(sent_to(b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x05\x00\x00\x40\x00"))
     assert answer.status == 0
     assert answer.detail.startswith("ClientResponseError: what came is no HTTP/1.1: ")
 
 
-def test_nobody_there_is_told_with_the_reason():
+def test_an_unreachable_collector_is_reported_with_the_reason():
     async def run():
         async with aiohttp.ClientSession() as session:
             return await HttpCollector(session, "http://127.0.0.1:1", {}).send("/v1/traces", b"", "")
@@ -128,7 +128,7 @@ def test_a_header_without_its_secret_is_a_definition_error():
 
 
 @pytest.mark.parametrize("compression", ["gzip", "none"])
-def test_a_real_collector_takes_every_span(tmp_path, compression):
+def test_a_real_collector_accepts_every_span(tmp_path, compression):
     with agent(tmp_path) as collector:
         (units, items), heard = asyncio.run(export_to(collector.http, compression))
         records = collector.drain()

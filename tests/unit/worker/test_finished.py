@@ -34,7 +34,7 @@ async def end(state, some, *, exported=False):
             await state.put(f"export/objects/{part.shard_id}.json", msgspec.json.encode(Cursor(ended=True)))
 
 
-def test_claims_are_finished_up_to_the_first_that_has_a_shard_to_be_read():
+def test_claims_are_finished_up_to_the_first_with_an_unread_shard():
     async def run():
         state, known = Counting(), claims(200)
         finished = Finished(state, "objects", exported=False)
@@ -52,7 +52,7 @@ def test_claims_are_finished_up_to_the_first_that_has_a_shard_to_be_read():
     asyncio.run(run())
 
 
-def test_what_was_found_finished_is_not_looked_at_again():
+def test_finished_claims_are_not_checked_again():
     async def run():
         state, known = Counting(), claims(100)
         await end(state, [part for parts in known for part in parts])
@@ -77,7 +77,7 @@ def test_a_claim_whose_spans_are_not_exported_is_not_finished():
 
 
 @pytest.mark.parametrize("hint", [b"{torn", b"[]", b'{"ended": "many"}', b"{}"])
-def test_a_hint_that_cannot_be_read_costs_looking_again(hint):
+def test_an_unreadable_hint_only_costs_checking_again(hint):
     async def run():
         state, known = MemoryStore(), claims(3)
         await state.put("finished/objects.json", hint)

@@ -13,7 +13,7 @@ from stream.worker.gap import record_gap
 from tests.sealed import records, sequence, shard_id, three_units
 
 
-def test_a_stream_whose_numbers_began_anew_makes_no_gap_that_runs_backwards():
+def test_a_stream_whose_numbers_start_over_makes_no_backward_gap():
     class Anew:
         async def read(self, shard, after, start):
             yield Page(Batch.of(records(0, 7, 1)), sequence(0, 7), 0, 0)

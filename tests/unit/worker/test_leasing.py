@@ -21,7 +21,7 @@ DEFINITION = {
 }
 
 
-def test_shards_are_asked_for_until_they_are_told(monkeypatch):
+def test_listing_shards_is_repeated_until_it_succeeds(monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     told = []

@@ -16,7 +16,7 @@ from tests.unit.audit.test_lineage import JOB
 EVENTS = 40
 
 
-def test_a_slow_receiver_with_much_to_take_does_not_hold_up_the_end(monkeypatch):
+def test_a_slow_lineage_receiver_does_not_delay_the_end(monkeypatch):
     monkeypatch.setattr(lineage, "TIMEOUT", 0.3)
     posted, store = [], MemoryStore()
 

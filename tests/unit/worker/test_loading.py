@@ -1,4 +1,4 @@
-"""The loader over an in-memory table; units are sealed by the real parts, and only the database is emulated."""
+"""The loader on a table in memory; the production code seals the units, and only the database is emulated."""
 
 import asyncio
 import contextlib
@@ -121,7 +121,7 @@ def dropped(frame):
 
 
 @pytest.mark.parametrize(("first", "second"), [((1, 20), (1, 30)), ((1, 40), (1, 20))], ids=["across", "ahead"])
-def test_a_table_that_was_loaded_from_another_state_is_told_and_not_taken_for_loaded(first, second):
+def test_a_table_loaded_from_another_state_is_reported_and_not_taken_as_loaded(first, second):
     """The other state's units ended elsewhere; the new one's would never be loaded, since none begins where the table ends."""
 
     async def run():
@@ -147,7 +147,7 @@ def test_a_table_that_was_loaded_from_another_state_is_told_and_not_taken_for_lo
     asyncio.run(run())
 
 
-def test_a_table_goes_on_behind_what_was_passed_over_because_it_has_it():
+def test_loading_continues_after_skipped_units_that_the_table_already_has():
     async def run():
         rig = await Rig.open()
         await rig.sealed.unit(0, 1, 40)
@@ -167,7 +167,7 @@ def test_a_table_goes_on_behind_what_was_passed_over_because_it_has_it():
     asyncio.run(run())
 
 
-def test_every_sealed_unit_is_loaded_once_and_nothing_more_is_asked():
+def test_every_sealed_unit_is_loaded_once_with_few_queries():
     async def run():
         rig = await Rig.open()
         for shard, units in ((0, 3), (1, 2)):
@@ -193,7 +193,7 @@ def test_every_sealed_unit_is_loaded_once_and_nothing_more_is_asked():
 
 
 @pytest.mark.parametrize(("shards", "units"), [(1, 24), (24, 1)])
-def test_the_number_of_shards_costs_no_loads(shards, units):
+def test_the_number_of_shards_does_not_add_loads(shards, units):
     async def run():
         rig = await Rig.open(options="      units: 10")
         for shard in range(shards):
@@ -206,7 +206,7 @@ def test_the_number_of_shards_costs_no_loads(shards, units):
     assert asyncio.run(run()) == (3, 1, 2)
 
 
-def test_units_without_rows_move_the_position_and_cost_no_load():
+def test_units_without_rows_advance_the_position_without_a_load():
     async def run():
         rig = await Rig.open()
         for n in (5, 10, 15):
@@ -223,7 +223,7 @@ def test_units_without_rows_move_the_position_and_cost_no_load():
     assert asyncio.run(run()) == [3, 1, 1]
 
 
-def test_units_of_another_definition_are_loads_of_their_own():
+def test_units_of_another_definition_are_loaded_separately():
     async def run():
         rig = await Rig.open()
         await rig.sealed.unit(0, 1, 10)
@@ -252,7 +252,7 @@ OTHER = """
         (f"      name: flights{OTHER % 'delays'}", "      name: delays"),
     ],
 )
-def test_a_table_gets_what_was_sealed_for_it_when_its_sink_had_another_name(before, after):
+def test_units_sealed_under_an_earlier_name_of_the_sink_are_loaded(before, after):
     async def run():
         rig = await Rig.open(options=before)
         await rig.sealed.unit(0, 1, 10)
@@ -274,7 +274,7 @@ def test_a_table_gets_what_was_sealed_for_it_when_its_sink_had_another_name(befo
     assert asyncio.run(run()) == []
 
 
-def test_one_worker_loads_until_its_lease_is_over_or_given_up():
+def test_one_worker_loads_until_its_lease_expires_or_is_given_up():
     async def run():
         rig = await Rig.open()
         await rig.sealed.unit(0, 1, 10)
@@ -296,7 +296,7 @@ def test_one_worker_loads_until_its_lease_is_over_or_given_up():
 
 
 @pytest.mark.parametrize("back", [5, 0])
-def test_a_shard_that_was_rewound_before_there_was_a_table_is_loaded_from_where_it_went_on(back):
+def test_a_shard_rewound_before_the_table_existed_is_loaded_from_where_it_continued(back):
     async def run():
         rig = await Rig.open(options="      keep_staged: 1d")
         # All records are filtered out: nothing is staged, as before the sink was there.
@@ -323,7 +323,7 @@ def test_a_shard_that_was_rewound_before_there_was_a_table_is_loaded_from_where_
     assert asyncio.run(run()) == []
 
 
-def test_no_load_in_a_quiet_window():
+def test_nothing_is_loaded_in_a_quiet_window():
     async def run():
         rig = await Rig.open(options='      quiet: ["11:30-12:30"]')
         await rig.sealed.unit(0, 1, 10)
@@ -337,7 +337,7 @@ def test_no_load_in_a_quiet_window():
     asyncio.run(run())
 
 
-def test_a_unit_that_cannot_be_loaded_parks_its_shard_alone():
+def test_a_unit_that_cannot_be_loaded_parks_only_its_shard():
     async def run():
         rig = await Rig.open()
         for shard in range(3):
@@ -374,7 +374,7 @@ def test_a_unit_that_cannot_be_loaded_parks_its_shard_alone():
     assert rig.told(events.LoadsWaiting)[-1].parked == 0
 
 
-def test_a_table_that_must_not_be_changed_is_told_and_asked_again():
+def test_a_table_that_must_not_be_changed_is_reported_and_tried_again():
     async def run():
         rig = await Rig.open()
         await rig.sealed.unit(0, 1, 10)
@@ -394,7 +394,7 @@ def test_a_table_that_must_not_be_changed_is_told_and_asked_again():
     assert (event.kind, event.detail) == ("setup", "permission denied for relation events")
 
 
-def test_a_store_that_is_silent_does_not_hold_up_the_end_of_a_loader(monkeypatch):
+def test_a_store_that_does_not_answer_does_not_delay_the_end_of_a_loader(monkeypatch):
     monkeypatch.setattr("stream.worker.loading.FINISH_SECONDS", 0.0)
 
     async def run():
@@ -466,7 +466,7 @@ def test_lag_grows_while_a_statement_waits_for_a_lock(monkeypatch):
     assert asyncio.run(run())[-1:] == [events.LoadsWaiting("events", "", "redshift", 0, 0.0, 0)]
 
 
-def test_a_worker_that_is_no_longer_the_loader_says_that_nothing_waits_for_it():
+def test_a_worker_that_is_no_longer_the_loader_reports_no_lag():
     async def run():
         rig = await Rig.open()
         await rig.sealed.unit(0, 1, 10)
@@ -490,7 +490,7 @@ def test_a_worker_that_is_no_longer_the_loader_says_that_nothing_waits_for_it():
     assert last == [events.LoadsWaiting("events", "", "redshift", 0, 0.0, 0)]
 
 
-def test_a_defect_is_told_and_ends_nothing():
+def test_an_unexpected_error_is_reported_and_ends_nothing():
     async def run():
         rig = await Rig.open()
         await rig.sealed.unit(0, 1, 10)
@@ -508,7 +508,7 @@ def test_a_defect_is_told_and_ends_nothing():
     assert "4711" not in event.detail
 
 
-def test_staged_files_go_when_they_are_old_enough_and_the_audit_knows():
+def test_staged_files_are_removed_when_old_enough_and_the_audit_knows():
     async def run():
         rig = await Rig.open(options="      keep_staged: 1d")
         await rig.sealed.unit(0, 1, 10)
@@ -540,7 +540,7 @@ TROUBLE = st.lists(st.sampled_from(["none", "before", "after", "transient", "rac
 
 @settings(max_examples=25, deadline=None)
 @given(TROUBLE, st.integers(1, 4), st.integers(1, 3))
-def test_whatever_is_lost_every_row_is_there_once(trouble, units, loaders):
+def test_whatever_is_lost_every_row_is_in_the_table_once(trouble, units, loaders):
     """Replies lost before and after the load, failed transactions, and several loaders that each believe they are the only one."""
 
     async def run():
@@ -549,7 +549,7 @@ def test_whatever_is_lost_every_row_is_there_once(trouble, units, loaders):
         rig.warehouse.before, rig.warehouse.after = hooks.before, hooks.after
         fleet = [rig.loader(f"w{n}") for n in range(loaders)]
         for loader in fleet:
-            loader.parts = replace(loader.parts, lease=Anybody())
+            loader.parts = replace(loader.parts, lease=LeaseForEveryone())
         for turn in range(3 + len(trouble) + 2):
             for shard in range(2) if turn < 3 else ():
                 await rig.sealed.unit(shard, 1 + 4 * turn, 4)
@@ -579,14 +579,14 @@ class Trouble:
             raise Retryable("no answer, and yet it is done")
 
 
-class Anybody:
+class LeaseForEveryone:
     """A lease that every loader gets."""
 
     async def take(self):
         return Hold.KEPT
 
 
-def test_the_loop_goes_on_until_it_is_cancelled():
+def test_the_loop_runs_until_it_is_cancelled():
     async def run():
         rig = await Rig.open()
         await rig.sealed.unit(0, 1, 10)
@@ -632,18 +632,18 @@ def complete(trouble=lambda rig, loader: None, options=""):
     return asyncio.run(run())
 
 
-def test_a_run_that_ends_loads_what_it_sealed():
+def test_a_run_loads_what_it_sealed_before_it_ends():
     assert complete() == ([], 9, 0.0)
 
 
-def test_a_run_that_ends_does_not_end_well_while_no_loads_are_allowed():
+def test_a_run_fails_if_no_loads_are_allowed_at_its_end():
     (why,), rows, seconds = complete(options='      quiet: ["11:30-12:30"]')
     assert "redshift: `quiet: 11:30-12:30` (UTC) allows no loads now" in why
     assert (rows, seconds) == (0, 0.0)
 
 
 @pytest.mark.parametrize(("failure", "patient"), [(Failure.TRANSIENT, True), (Failure.SETUP, False)])
-def test_a_run_that_ends_waits_for_what_may_pass_and_for_nothing_else(failure, patient):
+def test_a_run_waits_only_for_errors_that_may_pass(failure, patient):
     def always(rig, loader):
         rig.warehouse.before = lambda load: stumble()
 
@@ -660,7 +660,7 @@ def test_a_run_that_ends_waits_for_what_may_pass_and_for_nothing_else(failure, p
     assert complete(twice)[:2] == (([], 9) if patient else (["redshift: not now"], 0))
 
 
-def test_a_run_that_ends_waits_for_the_loader_of_another_worker():
+def test_a_run_waits_for_the_loader_of_another_worker():
     def elsewhere(rig, loader):
         rig.sealed.clock.time += LIFE + timedelta(seconds=1)
         return rig.loader("another").parts.lease.take()
@@ -670,7 +670,7 @@ def test_a_run_that_ends_waits_for_the_loader_of_another_worker():
     assert seconds >= LIFE.total_seconds()
 
 
-def test_a_run_that_ends_says_which_units_were_refused():
+def test_a_run_names_the_units_that_were_refused():
     def refuse(rig, loader):
         def bad(load):
             if any(link.shard == shard_id(1) for link in load.links):
@@ -684,7 +684,7 @@ def test_a_run_that_ends_says_which_units_were_refused():
     assert rows == 4
 
 
-def test_a_run_that_ends_is_stopped_by_a_signal():
+def test_a_signal_stops_a_run_that_waits_for_loads():
     async def run():
         rig, draining = await Rig.open(), asyncio.Event()
         await rig.sealed.unit(0, 1, 10)

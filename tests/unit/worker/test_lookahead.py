@@ -50,7 +50,7 @@ def put(emulator: Any, clock: LeapingClock) -> int:
     return int(shard.put(b'"k"', b"e30=", 3, _ms(clock)))
 
 
-def test_the_time_is_the_services_and_never_later_than_what_is_asked_behind_it() -> None:
+def test_the_time_is_the_services_and_never_later_than_the_next_answer() -> None:
     ours = LeapingClock()
     ours.time += timedelta(hours=9)
 
@@ -61,7 +61,7 @@ def test_the_time_is_the_services_and_never_later_than_what_is_asked_behind_it()
     with_stream(run, ours)
 
 
-def test_the_next_record_the_tip_and_the_end() -> None:
+def test_it_finds_the_next_record_the_tip_and_the_end() -> None:
     async def run(stream: StreamLookahead, emulator: Any, clock: LeapingClock) -> None:
         assert await stream.look(SHARD, 0, TRIM, None, clock.now()) == Lookahead(Found.TIP)
         first = put(emulator, clock)
@@ -79,7 +79,7 @@ def test_the_next_record_the_tip_and_the_end() -> None:
     with_stream(run)
 
 
-def test_an_answer_without_records_is_not_the_tip_while_the_service_says_that_it_is_behind() -> None:
+def test_an_empty_answer_with_a_lag_is_not_the_tip() -> None:
     async def run(stream: StreamLookahead, emulator: Any, clock: LeapingClock) -> None:
         put(emulator, clock)
         emulator.faults.add(Fault(Action.EMPTY_PAGE, "GetRecords", times=3))
@@ -88,7 +88,7 @@ def test_an_answer_without_records_is_not_the_tip_while_the_service_says_that_it
     with_stream(run)
 
 
-def test_a_start_in_the_future_of_the_service_has_nothing_behind_it() -> None:
+def test_nothing_follows_a_start_in_the_services_future() -> None:
     async def run(stream: StreamLookahead, emulator: Any, clock: LeapingClock) -> None:
         put(emulator, clock)
         later = Start(StartKind.AT_TIMESTAMP, clock.now() + timedelta(minutes=1))
@@ -97,7 +97,7 @@ def test_a_start_in_the_future_of_the_service_has_nothing_behind_it() -> None:
     with_stream(run)
 
 
-def test_what_expired_behind_the_last_record_is_told_by_the_services_clock() -> None:
+def test_expiry_after_the_last_record_is_judged_by_the_services_clock() -> None:
     ours = LeapingClock()
 
     async def run(stream: StreamLookahead, emulator: Any, clock: LeapingClock) -> None:
@@ -114,7 +114,7 @@ def test_what_expired_behind_the_last_record_is_told_by_the_services_clock() -> 
 
 
 @pytest.mark.parametrize("operation", ["GetRecords", "GetShardIterator"])
-def test_a_stream_that_fails_again_and_again_is_silent_and_says_why(operation: str) -> None:
+def test_a_stream_that_keeps_failing_is_silent_with_a_reason(operation: str) -> None:
     async def run(stream: StreamLookahead, emulator: Any, clock: LeapingClock) -> None:
         put(emulator, clock)
         emulator.faults.add(Fault(Action.ERROR500, operation, times=FAILURES - 1))
@@ -127,7 +127,7 @@ def test_a_stream_that_fails_again_and_again_is_silent_and_says_why(operation: s
     with_stream(run)
 
 
-def test_a_service_that_fails_to_tell_the_time_is_asked_a_few_times() -> None:
+def test_asking_for_the_time_is_repeated_a_few_times() -> None:
     async def run(stream: StreamLookahead, emulator: Any, _clock: LeapingClock) -> None:
         emulator.faults.add(Fault(Action.ERROR500, "DescribeStreamSummary", times=7))
         await stream.time()

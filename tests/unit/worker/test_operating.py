@@ -42,7 +42,7 @@ async def skipping(sealed, before, checkpoints=None):
     return await history(sealed.log, where)
 
 
-def test_a_link_is_there_even_if_the_lease_was_lost_behind_it():
+def test_a_link_holds_even_if_the_lease_was_lost_after_it():
     async def run():
         async def nothing():
             pass
@@ -52,7 +52,7 @@ def test_a_link_is_there_even_if_the_lease_was_lost_behind_it():
     assert asyncio.run(run()).head == sequence(0, 130)
 
 
-def test_a_link_that_a_worker_was_before_is_not_taken_for_done():
+def test_a_link_that_a_worker_forestalled_is_not_reported_as_done():
     async def run():
         sealed = await three_units()
         await skipping(sealed, lambda: sealed.unit(0, 121, 10))
@@ -61,7 +61,7 @@ def test_a_link_that_a_worker_was_before_is_not_taken_for_done():
         asyncio.run(run())
 
 
-def test_a_link_of_which_the_rest_is_refused_is_not_told_as_if_nothing_had_been_changed():
+def test_if_only_the_checkpoint_is_refused_the_error_says_that_the_link_holds():
     async def run():
         async def nothing():
             pass
@@ -74,7 +74,7 @@ def test_a_link_of_which_the_rest_is_refused_is_not_told_as_if_nothing_had_been_
     assert asyncio.run(run()).head == sequence(0, 130)
 
 
-def test_a_lease_whose_row_cannot_be_read_is_told_with_what_to_do():
+def test_an_unreadable_lease_row_is_reported_with_a_remedy():
     async def seize(_stream, shard):
         return decode({"leaseKey": {"S": shard}, "leaseCounter": {"S": "many"}})
 

@@ -21,11 +21,11 @@ FATAL, HALTED, LOST, BEATEN, UNFORESEEN = Fatal("f"), Halted("h"), LeaseLost("l"
         ([ExceptionGroup("inner", [ExceptionGroup("in it", [UNFORESEEN])]), FATAL], UNFORESEEN),
     ],
 )
-def test_the_error_that_decides(errors, heaviest):
+def test_the_most_severe_error_decides(errors, heaviest):
     assert most_severe(ExceptionGroup("together", errors)) is heaviest
 
 
-def test_a_shard_gives_back_what_it_still_holds_and_no_more():
+def test_a_shard_returns_exactly_the_bytes_it_still_holds():
     async def run():
         budget = ByteBudget(100)
         await budget.acquire(70)

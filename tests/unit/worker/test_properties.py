@@ -23,7 +23,7 @@ def read(made, env=None, changes=None, file=Path("/srv/pipeline.yaml"), stream=N
     return dict(line.split(" = ", 1) for line in text.splitlines())
 
 
-def test_what_a_drain_needs_is_set():
+def test_the_properties_that_a_drain_needs_are_set():
     found = read(pipeline())
     assert int(found["shutdownGraceMillis"]) > 0
     assert found["callProcessRecordsEvenForEmptyRecordList"] == "true"
@@ -39,36 +39,36 @@ def test_what_a_drain_needs_is_set():
         ({"at_timestamp": "2026-01-01T00:00:00Z"}, {"initialPositionInStreamExtended": "1767225600"}),
     ],
 )
-def test_the_start_is_the_pipelines(start, expected):
+def test_the_initial_position_is_that_of_the_pipeline(start, expected):
     found = read(pipeline(start=start))
     assert {key: value for key, value in found.items() if key.startswith("initialPosition")} == expected
 
 
 @pytest.mark.parametrize(("kcl", "key"), [(2, "AWSCredentialsProvider"), (3, "AwsCredentialsProvider")])
-def test_each_kcl_gets_its_own_name_of_the_credentials_and_not_the_others(kcl, key):
+def test_each_version_of_the_kcl_gets_its_own_credentials_property(kcl, key):
     lines = properties(pipeline(), Path("/p.yaml"), {}, {}, kcl).splitlines()
     assert [line.partition(" = ")[0] for line in lines if "redentialsProvider" in line.partition(" = ")[0]] == [key]
 
 
-def test_records_are_polled_unless_fan_out_is_asked_for_since_the_kcl_would_not():
+def test_records_are_polled_unless_fan_out_is_configured():
     assert read(pipeline())["retrievalMode"] == "POLLING"
     pushed = read(pipeline(retrieval="fan_out", consumer="mine"))
     assert (pushed["retrievalMode"], pushed["fanoutConfig.consumerName"]) == ("FANOUT", "mine")
 
 
-def test_endpoints_and_region_come_from_the_environment_and_changes_win():
+def test_endpoints_and_region_come_from_the_environment_and_explicit_changes_win():
     env = {"AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:1", "AWS_REGION": "eu-west-1"}
     found = read(pipeline(endpoint="http://127.0.0.1:2"), env, {"regionName": "us-east-1", "maxRecords": "10"})
     assert (found["dynamoDBEndpoint"], found["kinesisEndpoint"]) == ("http://127.0.0.1:1", "http://127.0.0.1:2")
     assert (found["regionName"], found["maxRecords"]) == ("us-east-1", "10")
 
 
-def test_a_path_that_the_daemon_would_split_is_refused():
+def test_a_path_with_spaces_is_refused():
     with pytest.raises(DefinitionError, match="splits its command at spaces"):
         read(pipeline(), file=Path("/srv/my pipeline.yaml"))
 
 
-def test_of_several_streams_each_has_a_daemon_and_a_lease_table_of_its_own():
+def test_each_of_several_streams_has_its_own_daemon_and_lease_table():
     made = pipeline(streams=["a", "b"])
     with pytest.raises(DefinitionError, match="a, b"):
         read(made)

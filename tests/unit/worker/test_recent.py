@@ -18,21 +18,21 @@ def of_size(size):
     return Segment(None, pl.DataFrame({"n": pl.Series([0] * size, dtype=pl.UInt8)}))
 
 
-def test_a_segment_is_given_away_once():
+def test_a_segment_can_be_taken_once():
     recent, segment = RecentSegments(100), of_size(40)
     recent.put("a", segment)
     assert recent.take("a") is segment
     assert recent.take("a") is None
 
 
-def test_the_oldest_give_way():
+def test_the_oldest_segments_are_dropped_first():
     recent = RecentSegments(100)
     for name in "abc":
         recent.put(name, of_size(40))
     assert [recent.take(name) is not None for name in "abc"] == [False, True, True]
 
 
-def test_one_that_is_too_large_is_not_kept_and_displaces_nothing():
+def test_a_segment_that_is_too_large_is_not_kept_and_displaces_nothing():
     recent = RecentSegments(100)
     recent.put("a", of_size(100))
     recent.put("b", of_size(101))
@@ -41,7 +41,7 @@ def test_one_that_is_too_large_is_not_kept_and_displaces_nothing():
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abcde"), st.integers(0, 120)), max_size=40))
-def test_what_is_held_is_bounded(calls):
+def test_the_total_size_is_limited(calls):
     recent, held = RecentSegments(100), {}
     for put, name, size in calls:
         if put:
@@ -53,7 +53,7 @@ def test_what_is_held_is_bounded(calls):
     assert sum(segment.frame.height for name in "abcde" if (segment := recent.take(name))) <= 100
 
 
-def test_a_segment_at_hand_gives_the_requests_of_the_one_in_the_ledger():
+def test_a_kept_segment_gives_the_same_requests_as_the_ledger():
     async def run():
         sealed = await three_units()
         ledger = sealed.stores.targets["ledger"]

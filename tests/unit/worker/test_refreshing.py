@@ -83,7 +83,7 @@ def test_a_changed_table_is_a_new_definition_and_the_old_one_stays_reproducible(
     assert repeated == old
 
 
-def test_only_what_is_due_is_read_and_nothing_changes_where_nothing_changed(world):
+def test_only_due_tables_are_read_and_unchanged_ones_change_nothing(world):
     async def run():
         await world.start()
         before = world.current.now
@@ -107,7 +107,7 @@ def test_only_what_is_due_is_read_and_nothing_changes_where_nothing_changed(worl
         (lambda world: (world.folder / "a.csv").write_text("carrier,name\nUA,x\nUA,y\n"), "more than one row"),
     ],
 )
-def test_a_version_that_is_of_no_use_leaves_the_one_in_hand(world, spoil, says):
+def test_an_unusable_version_leaves_the_current_one_in_use(world, spoil, says):
     async def run():
         await world.start()
         before = world.unit()
@@ -126,7 +126,7 @@ def test_a_version_that_is_of_no_use_leaves_the_one_in_hand(world, spoil, says):
     assert (mended.changed, mended.failing) == (1, 0)
 
 
-def test_a_table_that_is_good_does_not_make_forgotten_that_another_is_not(world):
+def test_a_good_table_does_not_hide_a_failed_one(world):
     async def run():
         await world.start()
         (world.folder / "b.csv").unlink()
@@ -139,7 +139,7 @@ def test_a_table_that_is_good_does_not_make_forgotten_that_another_is_not(world)
     assert other.failing > 0
 
 
-def test_it_runs_until_it_is_cancelled_and_sleeps_as_long_as_everything_is_good(world):
+def test_it_runs_until_cancelled_and_sleeps_as_long_as_all_tables_are_fresh(world):
     async def run():
         await world.start()
         begun = world.clock.seconds
@@ -155,12 +155,12 @@ def test_it_runs_until_it_is_cancelled_and_sleeps_as_long_as_everything_is_good(
     assert (world.clock.seconds - begun) % 60 == 0
 
 
-def test_a_pipeline_without_such_tables_has_nothing_to_do():
+def test_a_pipeline_without_refreshed_tables_has_no_intervals():
     assert intervals(Pipeline.model_validate(least())) == {}
     assert intervals(Pipeline.model_validate(least(stages=STAGES))) == {"a.csv": 60.0, "b.csv": 600.0}
 
 
-def test_few_definitions_stay_in_memory_however_many_versions_there_were(world):
+def test_few_definitions_are_kept_in_memory(world):
     async def run():
         await world.start()
         for number in range(KEPT + 3):
@@ -172,7 +172,7 @@ def test_few_definitions_stay_in_memory_however_many_versions_there_were(world):
     assert world.current.now in world.definitions._recipes.values()
 
 
-class OfOneThread(dict):
+class SingleThreadDict(dict):
     """A dictionary that only the thread that made it may change."""
 
     def __init__(self):
@@ -188,7 +188,7 @@ class OfOneThread(dict):
         super().__delitem__(key)
 
 
-def test_many_definitions_that_are_compiled_at_a_time_do_not_get_in_each_others_way(world):
+def test_definitions_compiled_concurrently_do_not_interfere(world):
     """Compiling is done in threads, none of which changes the cached recipes."""
 
     async def run():
@@ -197,7 +197,7 @@ def test_many_definitions_that_are_compiled_at_a_time_do_not_get_in_each_others_
             world.write("a", name=f"version {number}")
             recipes.append(await world.definitions.record(world.pipeline, await world.fetch({})))
         again = Definitions(world.store, world.folder, {}, world.clock)
-        again._recipes = OfOneThread()
+        again._recipes = SingleThreadDict()
         found = await asyncio.gather(*(again.recorded(recipe.digest) for recipe in recipes))
         assert [recipe.digest for recipe in found] == [recipe.digest for recipe in recipes]
         return len(again._recipes)

@@ -17,7 +17,7 @@ from tests.sealed import PIPELINE, START, shard_id, three_units
 from tests.unit.lease.tables import settle
 
 
-def test_only_so_many_ranges_are_in_memory_at_once_as_are_rendered():
+def test_as_many_ranges_are_in_memory_as_are_being_rendered():
     async def run():
         sealed = await three_units()
         first = await sealed.log.read(Shard("events", shard_id(0)), 0)
@@ -76,7 +76,7 @@ def test_a_unit_in_any_format_is_made_again_byte_for_byte_from_the_recorded_defi
 
 
 @pytest.mark.parametrize(("now", "halts"), [("ndjson", True), ("csv, header true", False), ("", False)])
-def test_an_unfinished_unit_is_not_made_of_records_that_other_options_give(now, halts):
+def test_an_unfinished_unit_is_not_made_from_records_read_with_other_options(now, halts):
     async def run():
         sealed = await three_units()
         first = await sealed.log.read(Shard("events", shard_id(0)), 0)

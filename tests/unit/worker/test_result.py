@@ -12,7 +12,7 @@ def result():
     return ResultListener("flights", SystemClock()).result(0, "")
 
 
-def test_a_file_is_replaced_and_a_link_leads_to_it_still(tmp_path, result):
+def test_a_file_is_replaced_and_a_link_to_it_still_works(tmp_path, result):
     (tmp_path / "there.json").write_text("old")
     (tmp_path / "link.json").symlink_to("there.json")
     write_result(tmp_path / "link.json", result)
@@ -33,7 +33,7 @@ def test_a_pipe_stays_a_pipe(tmp_path, result):
     assert pipe.is_fifo()
 
 
-def test_where_nothing_can_be_put_aside_the_file_itself_is_written(tmp_path, result):
+def test_if_no_file_can_be_put_beside_it_the_file_itself_is_written(tmp_path, result):
     (tmp_path / ".termination-log.part").mkdir()
     write_result(tmp_path / "termination-log", result)
     assert json.loads((tmp_path / "termination-log").read_text())["exit_code"] == 0

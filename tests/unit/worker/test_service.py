@@ -18,7 +18,7 @@ def listening():
     [events.ShardReleased(*WHERE, "lease_lost"), events.ShardEnded(*WHERE, ()), events.ExportResumed(*WHERE)],
     ids=lambda end: type(end).__name__,
 )
-def test_an_export_that_stands_still_is_in_the_way_as_long_as_the_shard_is_here(end):
+def test_a_blocking_halted_export_makes_the_worker_unready_while_it_holds_the_shard(end):
     health, heard = listening()
     heard(events.ExportHalted(*WHERE, 401, "refused", 10.0, blocking=True))
     assert not health.ready
@@ -26,7 +26,7 @@ def test_an_export_that_stands_still_is_in_the_way_as_long_as_the_shard_is_here(
     assert health.ready
 
 
-def test_an_export_that_nothing_waits_for_is_not_in_the_way():
+def test_a_halted_export_that_blocks_nothing_leaves_the_worker_ready():
     health, heard = listening()
     heard(events.ExportHalted(*WHERE, 401, "refused", 10.0, blocking=False))
     assert health.ready
@@ -35,7 +35,7 @@ def test_an_export_that_nothing_waits_for_is_not_in_the_way():
 @pytest.mark.parametrize(
     "event", [events.ShardStarted(*WHERE, 0), events.ShardReleased(*WHERE, "lease_lost")], ids=lambda event: type(event).__name__
 )
-def test_a_halted_shard_is_in_the_way_until_it_starts_again_or_is_anothers(event):
+def test_a_halted_shard_makes_the_worker_unready_until_it_restarts_or_is_released(event):
     health, heard = listening()
     heard(events.ShardHalted(*WHERE, "look here"))
     assert not health.ready

@@ -138,7 +138,7 @@ def test_a_shard_that_was_handed_over_is_worked_on_again_when_it_comes_back(monk
     assert stream.leases.did.index(("stop taking", "")) < stream.leases.did.index(("release", "0"), 1)
 
 
-def test_a_shard_that_nobody_works_on_here_is_handed_over_at_once(monkeypatch):
+def test_a_shard_without_a_task_is_handed_over_at_once(monkeypatch):
     async def run():
         stream = Stream({"0": [Halted("bad"), "drain"], "1": ["drain"]}, [PARENT, LEFT])
         stream.leases = Leases(stream.draining, ["0"])
@@ -160,14 +160,14 @@ def test_a_shard_that_nobody_works_on_here_is_handed_over_at_once(monkeypatch):
     assert stream.order == ["0"]
 
 
-def test_children_follow_both_their_parents(monkeypatch):
+def test_children_start_after_both_parents_ended(monkeypatch):
     fates = {"0": [("1", "2")], "1": [("3",)], "2": [("3",)], "3": ["drain"]}
     stream, watched = supervise(monkeypatch, fates, MERGED, RIGHT, LEFT, PARENT)
     assert stream.order == ["0", "1", "2", "3"]
     assert watched.ended == {"0", "1", "2"}
 
 
-def test_a_fatal_error_ends_the_process_as_it_is(monkeypatch):
+def test_a_fatal_error_ends_the_process_unchanged(monkeypatch):
     with pytest.raises(Fatal, match="no permission"):
         supervise(monkeypatch, {"0": [Fatal("no permission")]}, PARENT)
 
@@ -187,14 +187,14 @@ def test_a_halted_shard_does_not_stop_another(monkeypatch):
     assert set(watched.halted) == {"0"}
 
 
-def test_an_error_that_nobody_foresaw_parks_its_shard_only(monkeypatch):
+def test_an_unexpected_error_parks_only_its_shard(monkeypatch):
     stream, watched = supervise(monkeypatch, {"0": [KeyError("of a record")], "9": ["drain"]}, PARENT, Shard("s", "9"))
     assert "unexpected KeyError; please report it with this trace: test_supervisor.py:" in watched.halted["0"]
     assert "of a record" not in watched.halted["0"]
     assert stream.order == ["0", "9"]
 
 
-def test_what_the_system_says_is_told_and_what_it_was_said_of_is_not(monkeypatch):
+def test_the_text_of_a_system_error_is_reported_without_its_file_name(monkeypatch):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "kind=of a record")
     _, watched = supervise(monkeypatch, {"0": [full]}, PARENT)
     assert "unexpected OSError (No space left on device)" in watched.halted["0"]
@@ -207,7 +207,7 @@ def test_a_lost_lease_ends_the_shard_without_an_alarm(monkeypatch):
     assert events.ShardReleased("s", "0", "lease_lost") in stream.told
 
 
-def test_a_lease_that_is_lost_while_its_shard_is_about_to_start_may_come_back(monkeypatch):
+def test_a_lease_lost_just_before_its_shard_starts_may_come_back(monkeypatch):
     class Losing(Stream):
         async def shards(self):
             if not self.order:
@@ -250,7 +250,7 @@ def test_a_drain_does_not_wait_for_a_service_that_does_not_answer(monkeypatch, l
     assert asyncio.run(asyncio.wait_for(run(), 10)) == []
 
 
-def test_a_leased_stream_is_looked_at_now_and_then_even_if_no_lease_comes(monkeypatch):
+def test_a_leased_stream_is_listed_now_and_then_even_if_no_lease_arrives(monkeypatch):
     class Counted(Stream):
         looks = 0
 
@@ -279,7 +279,7 @@ def test_a_leased_stream_is_looked_at_now_and_then_even_if_no_lease_comes(monkey
     assert asyncio.run(asyncio.wait_for(run(), 10)) == [1, 1, 2, 2, 3, 3]
 
 
-def test_a_lease_that_is_lost_while_its_shard_waits_to_be_tried_again_may_come_back(monkeypatch):
+def test_a_lease_lost_while_its_shard_waits_for_a_retry_may_come_back(monkeypatch):
     class Patient(Clock):
         async def sleep(self, seconds):
             self.slept.append(seconds)
@@ -305,7 +305,7 @@ def test_a_lease_that_is_lost_while_its_shard_waits_to_be_tried_again_may_come_b
     assert asyncio.run(asyncio.wait_for(run(), 10)) == ["0", "0"]
 
 
-def test_a_lease_that_is_lost_twice_is_let_go_of_twice(monkeypatch):
+def test_a_lease_lost_twice_is_released_twice(monkeypatch):
     """Also if the first error came before the loss of the lease was noticed."""
 
     class Torn(Stream):
@@ -340,7 +340,7 @@ def test_a_lease_that_is_lost_twice_is_let_go_of_twice(monkeypatch):
 
 
 @pytest.mark.parametrize(("error", "again"), [(Halted("bad"), True), (KeyError("oops"), False)])
-def test_a_halted_shard_whose_lease_went_elsewhere_is_no_longer_told_of_unless_nobody_here_wants_it_back(monkeypatch, error, again):
+def test_a_halted_shard_whose_lease_moved_is_reported_only_while_it_may_come_back(monkeypatch, error, again):
     async def run():
         stream = Stream({"0": [error, "work"]}, [PARENT])
         stream.leases = Leases(stream.draining, ["0"])

@@ -27,7 +27,7 @@ def row(state: State, ago: timedelta | None = timedelta(), rate: Rate | None = N
     return judged(Row("a", Shard("s", "a"), True, standing("a", state, ago), measured=Measured(rate)), NOW, DAY, LATE)
 
 
-def test_open_shards_and_closed_ones_that_are_not_finished_are_shown():
+def test_open_shards_and_unfinished_closed_ones_are_shown():
     shards = [Shard("s", "done"), Shard("s", "left"), Shard("s", "lower", ("done",)), Shard("s", "upper", ("left",)), Shard("s", "fresh")]
     standings = [
         Standing("done", State.ENDED, 5, None, FOR_EVER),
@@ -40,7 +40,7 @@ def test_open_shards_and_closed_ones_that_are_not_finished_are_shown():
     assert found == {"left": False, "lower": True, "upper": True, "fresh": True, "forgotten": False}
 
 
-def test_a_shard_that_is_open_is_shown_whatever_the_log_says_of_it():
+def test_an_open_shard_is_shown_even_if_the_log_has_its_end():
     assert [each.name for each in unfinished([Shard("s", "a")], [Standing("a", State.ENDED, 5, None, FOR_EVER)])] == ["a"]
 
 
@@ -48,17 +48,17 @@ def test_a_shard_that_is_open_is_shown_whatever_the_log_says_of_it():
     ("ago", "marks"),
     [(timedelta(), ()), (LATE, ()), (LATE + timedelta(seconds=1), ("late",)), (timedelta(hours=6, seconds=1), ("late", "expiring"))],
 )
-def test_the_oldest_record_that_is_not_sealed_says_how_late_a_shard_is(ago, marks):
+def test_the_oldest_unsealed_record_decides_how_late_a_shard_is(ago, marks):
     found = row(State.UNSEALED, ago)
     assert (found.marks, found.unread, found.expires) == (marks, NOW - ago, NOW - ago + DAY)
 
 
-def test_a_shard_whose_records_are_all_sealed_is_not_late():
+def test_a_shard_with_all_records_sealed_is_not_late():
     assert (row(State.EARLY).unread, row(State.EARLY).expires, row(State.EARLY).marks) == (None, None, ())
 
 
 @pytest.mark.parametrize("state", [State.EXPIRED, State.GONE, State.SILENT])
-def test_where_the_stream_gives_no_record_that_is_said(state):
+def test_a_shard_whose_next_record_is_unknown_shows_its_state(state):
     assert row(state, None).marks == (state.value,)
 
 
@@ -73,11 +73,11 @@ def test_where_the_stream_gives_no_record_that_is_said(state):
         (Rate(0.0, 1.0), ()),
     ],
 )
-def test_a_shard_is_hot_from_80_percent_of_either_limit_on_and_peaks_where_a_second_fills_it(rate, marks):
+def test_a_shard_is_hot_from_80_percent_of_a_limit_and_peaking_if_one_second_reaches_it(rate, marks):
     assert row(State.EARLY, rate=rate).marks == marks
 
 
-def test_what_is_not_known_of_a_shard():
+def test_a_shard_without_rate_or_standing_is_unknown():
     known = Measured(Rate(0.0, 0.0))
     assert not Row("a", None, True, standing("a", State.EARLY), measured=known).unknown
     assert Row("a", None, True, standing("a", State.EARLY)).unknown
@@ -86,7 +86,7 @@ def test_what_is_not_known_of_a_shard():
     assert not Row("a", None, False, standing("a", State.UNSEALED)).unknown
 
 
-def test_averages_are_over_the_whole_time_and_over_a_second_at_least():
+def test_averages_cover_the_whole_time_and_at_least_a_second():
     arrivals = Arrivals(NOW, NOW + timedelta(seconds=4))
     arrivals.size[:], arrivals.records[:] = [8.0, 0.0, 4.0, 0.0], [2, 0, 4, 0]
     assert rate_of(arrivals) == Rate(3.0, 1.5, 8.0, 4.0)
@@ -95,14 +95,14 @@ def test_averages_are_over_the_whole_time_and_over_a_second_at_least():
     assert rate_of(short) == Rate(8.0, 2.0, 8.0, 2.0)
 
 
-def test_a_sample_says_what_arrives_by_the_time_that_it_holds_whole():
+def test_a_sample_gives_rates_over_the_time_it_covers_completely():
     sample = Sample((), 3000.0, 30.0, 60, 1.0, 1.0)
     found = by_sample(Keys(sample, Excerpt(300.0, covered=3.0)), NOW, timedelta(minutes=5))
     assert found == Measured(Rate(1000.0, 10.0), NOW - timedelta(minutes=5), NOW, sampled=True, weighed=True)
     assert by_sample(Keys(sample, Excerpt(300.0, covered=0.9)), NOW, timedelta(minutes=5)) is None
 
 
-def test_bytes_of_payloads_become_those_that_kinesis_counts_in_the_proportion_of_a_sample():
+def test_payload_bytes_are_scaled_to_what_kinesis_counts_by_a_sample():
     measured = Measured(Rate(400.0, 10.0, 1000.0, 20.0), NOW - DAY, NOW, aggregated=True)
     assert measured.light
     found = weighed(measured, Sample((), 90.0, 2.0, 6, 1.0, 1.0, payload=30.0))

@@ -31,7 +31,7 @@ def narrator(level: Level = Level.INFO) -> tuple[Narrator, list[str]]:
 
 
 @pytest.mark.parametrize("level", Level)
-def test_pages_are_written_at_the_level_that_asks_for_them(level: Level) -> None:
+def test_pages_are_logged_at_debug_only(level: Level) -> None:
     tell, lines = narrator(level)
     for event in (STARTED, PAGE):
         tell(event)
@@ -39,7 +39,7 @@ def test_pages_are_written_at_the_level_that_asks_for_them(level: Level) -> None
     assert ("shard_started" in lines) == (level <= Level.INFO)
 
 
-def test_a_collector_gets_a_span_for_every_page_whatever_the_log_says() -> None:
+def test_a_collector_gets_a_span_for_every_page_whatever_the_log_level() -> None:
     tell, lines = narrator()
     queue = tell.sender = Queue()  # type: ignore[assignment]
     for event in (STARTED, PAGE, PAGE):

@@ -22,13 +22,13 @@ def tracer(sealed):
     return Tracer(sealed.log, "events", sealed.stores.areas(sealed.root.url, "events"))
 
 
-def find(sealed, text):
+def find_text(sealed, text):
     return [fate for _, fate in asyncio.run(tracer(sealed).find(Wanted.parse(text)))]
 
 
 @pytest.mark.parametrize("n", range(1, 121))
-def test_every_record_is_found_with_its_fate(sealed, n):
-    (fate,) = find(sealed, str(sequence(0, n)))
+def test_every_record_is_found_with_its_outcome(sealed, n):
+    (fate,) = find_text(sealed, str(sequence(0, n)))
     assert (fate.shard, fate.sequence) == (shard_id(0), str(sequence(0, n)))
     expected = "dead_lettered" if n % 13 == 12 else "filtered" if n % 5 == 0 else "written"
     assert fate.outcome == expected
@@ -40,7 +40,7 @@ def test_every_record_is_found_with_its_fate(sealed, n):
     assert fate.worker == "worker-1"
 
 
-def test_a_file_and_a_row_lead_back_to_the_record(sealed):
+def test_a_file_and_row_number_lead_back_to_the_record(sealed):
     for _, fate in asyncio.run(tracer(sealed).find(Wanted(sequence(1, 31)))):
         (place,) = fate.places
         ((_, back),) = asyncio.run(tracer(sealed).find_row(place.url, place.row))
@@ -48,43 +48,43 @@ def test_a_file_and_a_row_lead_back_to_the_record(sealed):
     assert asyncio.run(tracer(sealed).find_row(place.url, 10_000)) == []
 
 
-def test_rows_agree_with_the_file(sealed):
-    (fate,) = find(sealed, str(sequence(0, 44)))
+def test_the_given_row_of_the_file_holds_the_record(sealed):
+    (fate,) = find_text(sealed, str(sequence(0, 44)))
     body = asyncio.run(sealed.stores.targets["s3"].get(fate.places[0].url.removeprefix("memory:lake/"))).body
     assert pl.read_parquet(body).row(fate.places[0].row, named=True)["n"] == 44
 
 
-def test_the_shard_and_the_subsequence_narrow(sealed):
+def test_shard_and_subsequence_narrow_the_search(sealed):
     number = sequence(0, 44)
-    assert len(find(sealed, f"{shard_id(0)}:{number}:0")) == 1
-    assert find(sealed, f"{shard_id(1)}:{number}") == []
-    assert find(sealed, f"{number}:1") == []
+    assert len(find_text(sealed, f"{shard_id(0)}:{number}:0")) == 1
+    assert find_text(sealed, f"{shard_id(1)}:{number}") == []
+    assert find_text(sealed, f"{number}:1") == []
 
 
 @pytest.mark.parametrize("number", [1, sequence(0, 44) + 1, sequence(0, 1000), 10**59])
-def test_a_number_that_was_never_read_is_not_found(sealed, number):
-    assert find(sealed, str(number)) == []
+def test_a_sequence_number_that_was_never_read_is_not_found(sealed, number):
+    assert find_text(sealed, str(number)) == []
 
 
 @pytest.mark.parametrize("text", ["", "x", "1:2:3:4", "1" * 61, "-5", "4 5"])
-def test_what_is_no_record(text):
+def test_text_that_names_no_record_is_refused(text):
     with pytest.raises(DefinitionError, match="names no record"):
         Wanted.parse(text)
 
 
-def test_a_record_stays_where_it_was_written_when_the_sink_moves(sealed):
-    (before,) = find(sealed, str(sequence(0, 44)))
+def test_a_record_is_found_where_it_was_written_after_the_sink_moves(sealed):
+    (before,) = find_text(sealed, str(sequence(0, 44)))
     sealed.move("memory:elsewhere")
     asyncio.run(sealed.unit(0, 121, 40))
-    (fate,) = find(sealed, str(sequence(0, 44)))
+    (fate,) = find_text(sealed, str(sequence(0, 44)))
     assert fate == before
     assert fate.places[0].url.startswith("memory:lake/")
-    assert find(sealed, str(sequence(0, 124)))[0].places[0].url.startswith("memory:elsewhere/")
+    assert find_text(sealed, str(sequence(0, 124)))[0].places[0].url.startswith("memory:elsewhere/")
     ((_, back),) = asyncio.run(tracer(sealed).find_row(fate.places[0].url, fate.places[0].row))
     assert back == fate
 
 
-def test_a_foreign_file_is_refused(sealed):
+def test_a_file_of_nobody_is_refused(sealed):
     with pytest.raises(DefinitionError, match="none of this pipeline's targets"):
         asyncio.run(tracer(sealed).find_row("s3://elsewhere/x.parquet", 0))
     with pytest.raises(DefinitionError, match="is not named as this service names files"):
@@ -96,7 +96,7 @@ def search(sealed, text, units=200):
     return [fate for _, fate in found], searched
 
 
-def test_a_value_in_a_column_leads_to_the_records(sealed):
+def test_a_value_in_a_column_leads_to_its_records(sealed):
     found, searched = search(sealed, "n=44")
     assert [(fate.shard, fate.sequence, fate.outcome) for fate in found] == [
         (shard, str(sequence(number, 44)), "written") for number, shard in ((0, shard_id(0)), (1, shard_id(1)))
@@ -106,20 +106,20 @@ def test_a_value_in_a_column_leads_to_the_records(sealed):
     assert search(sealed, "n=45")[0] == []
 
 
-def test_the_ledger_answers_for_records_that_no_file_holds(sealed):
+def test_searches_by_outcome_and_reason_use_the_ledger_alone(sealed):
     found, searched = search(sealed, "outcome=filtered")
     assert len(found) == 22 + 9
     assert searched.files == 0
-    (fate,) = find(sealed, str(sequence(0, 12)))
+    (fate,) = find_text(sealed, str(sequence(0, 12)))
     assert fate in search(sealed, f"reason={fate.reason}")[0]
 
 
-def test_a_search_looks_at_the_newest_units_only(sealed):
+def test_a_search_covers_only_the_newest_units(sealed):
     assert [fate.sequence for fate in search(sealed, "n=44", units=1)[0]] == [str(sequence(1, 44))]
     assert search(sealed, "n=44", units=2)[1].units == 4
 
 
-def test_a_column_that_no_file_has(sealed):
+def test_a_column_that_no_file_has_is_refused(sealed):
     with pytest.raises(DefinitionError, match="has a column 'order'"):
         search(sealed, "order=44")
 
@@ -147,7 +147,7 @@ class Counting:
             yield info
 
 
-def test_in_a_log_of_a_hundred_thousand_units_few_objects_are_looked_at(sealed):
+def test_tracing_in_a_log_of_a_hundred_thousand_units_reads_few_objects(sealed):
     """Counts calls rather than time, which would depend on the machine; S3 takes tens of milliseconds for each."""
     prefix = f"flights/commits/events/{shard_id(0)}/"
     before = [BEGIN - n * 2**80 for n in range(1, 60_000)]
@@ -171,7 +171,7 @@ def steps(sealed, n, sensitive=None):
     return replay(sealed.recipe, sealed.pipeline.stages, sensitive, asyncio.run(read_unit(sealed.source, link)), link, fate)
 
 
-def test_the_record_is_shown_behind_every_stage(sealed):
+def test_the_record_is_shown_after_every_stage(sealed):
     way = steps(sealed, 44)
     assert [step.name for step in way] == ["source", "decode", "1:filter", "2:derive"]
     assert way[0].rows[0]["_data"] == b'{"n": 44, "kind": "a"}'
@@ -189,13 +189,13 @@ def test_sensitive_values_and_the_original_bytes_are_hidden(sealed):
     ]
 
 
-def test_the_way_ends_where_the_record_ended(sealed):
+def test_the_steps_end_where_the_record_ended(sealed):
     assert [(step.name, step.ended) for step in steps(sealed, 45)][-1] == ("1:filter", "filtered: filtered")
     assert steps(sealed, 12)[-1].name == "decode"
     assert steps(sealed, 12)[-1].ended.startswith("dead_lettered: json")
 
 
-def test_a_unit_that_the_stream_dropped_cannot_be_shown(sealed):
+def test_a_unit_the_stream_has_dropped_cannot_be_shown(sealed):
     sealed.source.frames[shard_id(0)] = sealed.source.frames[shard_id(0)][45:]
     with pytest.raises(Halted, match="dropped by age"):
         steps(sealed, 44)

@@ -41,7 +41,7 @@ class Kinesis:
 
 
 class HandClock:
-    """A clock that somebody turns; sleepers wake when their time has come."""
+    """A clock that the test advances; sleepers wake when their time has come."""
 
     def __init__(self) -> None:
         self._seconds = 0.0

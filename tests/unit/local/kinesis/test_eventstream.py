@@ -14,7 +14,7 @@ def _read(data: bytes) -> list[EventStreamMessage]:
 
 
 @given(st.dictionaries(st.text("abc:-", min_size=1, max_size=9), st.text(max_size=20), max_size=4), st.binary(max_size=200))
-def test_botocore_reads_what_we_frame(headers: dict[str, str], payload: bytes) -> None:
+def test_botocore_reads_the_messages(headers: dict[str, str], payload: bytes) -> None:
     first, second = _read(eventstream.frame(headers, payload) * 2)
     assert first.headers == second.headers == headers
     assert first.payload == second.payload == payload

@@ -8,7 +8,7 @@ from stream.local.kinesis.faults import Action, Fault, Script, parse
 from tests.unit.local.kinesis.calls import FIRST, Kinesis
 
 
-def test_a_fault_takes_the_calls_it_fits_and_no_more() -> None:
+def test_a_fault_applies_to_matching_calls_only_and_as_often_as_scripted() -> None:
     fault = Fault(Action.THROTTLE, operation="GetRecords", shard=FIRST, times=2, skip=1)
     script = Script([fault])
     assert script.take("PutRecord", "s", FIRST) is None
@@ -25,7 +25,7 @@ def test_faults_come_in_the_order_of_the_script() -> None:
     assert script.take("GetRecords", None, None) is None
 
 
-def test_what_remains_can_be_parsed_again() -> None:
+def test_the_remaining_script_can_be_parsed_again() -> None:
     script = Script([Fault(Action.DELAY, times=3, seconds=1.5), Fault(Action.THROTTLE, times=None)])
     script.take("GetRecords", None, None)
     again = parse(orjson.loads(orjson.dumps(script.remaining())))
@@ -46,7 +46,7 @@ def test_what_remains_can_be_parsed_again() -> None:
         ([{"action": "delay", "seconds": -1}], "at least 0"),
     ],
 )
-def test_a_wrong_script_is_explained(script: Any, words: str) -> None:
+def test_an_invalid_script_is_explained(script: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         parse(script)
 
@@ -59,7 +59,7 @@ def _kinesis() -> tuple[Kinesis, str]:
     return kinesis, kinesis.iterator()
 
 
-def test_a_duplicate_page_comes_again() -> None:
+def test_a_duplicate_page_is_delivered_twice() -> None:
     kinesis, token = _kinesis()
     page = kinesis("GetRecords", Fault(Action.DUPLICATE_PAGE), ShardIterator=token)
     again = kinesis("GetRecords", ShardIterator=page["NextShardIterator"])
@@ -68,7 +68,7 @@ def test_a_duplicate_page_comes_again() -> None:
     assert kinesis("GetRecords", ShardIterator=again["NextShardIterator"])["Records"] == []
 
 
-def test_an_empty_page_loses_nothing_and_admits_the_lag() -> None:
+def test_an_empty_page_loses_nothing_and_reports_the_lag() -> None:
     kinesis, token = _kinesis()
     page = kinesis("GetRecords", Fault(Action.EMPTY_PAGE), ShardIterator=token)
     assert page["Records"] == ()

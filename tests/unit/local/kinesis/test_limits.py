@@ -17,7 +17,7 @@ def _read(kinesis: Kinesis) -> None:
     kinesis("GetRecords", ShardIterator=kinesis.iterator())
 
 
-def test_five_reads_a_second_and_shard() -> None:
+def test_a_shard_allows_five_reads_a_second() -> None:
     kinesis = _throttled()
     for _ in range(5):
         _read(kinesis)
@@ -28,7 +28,7 @@ def test_five_reads_a_second_and_shard() -> None:
     _read(kinesis)
 
 
-def test_two_mebibytes_a_second_a_big_page_is_paid_for_afterwards() -> None:
+def test_a_large_page_uses_up_the_read_rate_of_the_following_seconds() -> None:
     kinesis = _throttled()
     for _ in range(10):
         kinesis.put(bytes(MIB - 1))
@@ -41,7 +41,7 @@ def test_two_mebibytes_a_second_a_big_page_is_paid_for_afterwards() -> None:
     _read(kinesis)
 
 
-def test_a_shard_over_its_write_rate_fails_its_records_only() -> None:
+def test_a_shard_over_its_write_rate_fails_its_own_records_only() -> None:
     kinesis = _throttled(2)
     records = [{"Data": bytes(MIB // 4), "PartitionKey": "k", "ExplicitHashKey": "0"} for _ in range(6)]
     records.append({"Data": b"x", "PartitionKey": "k", "ExplicitHashKey": str(HALF)})
@@ -50,7 +50,7 @@ def test_a_shard_over_its_write_rate_fails_its_records_only() -> None:
     assert reply["FailedRecordCount"] == 2
 
 
-def test_a_thousand_records_a_second() -> None:
+def test_a_shard_accepts_a_thousand_records_a_second() -> None:
     kinesis = _throttled()
     batch = [{"Data": b"x", "PartitionKey": "k"}] * 500
     assert [kinesis("PutRecords", StreamName="s", Records=batch)["FailedRecordCount"] for _ in range(3)] == [0, 0, 500]

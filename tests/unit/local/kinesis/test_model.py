@@ -49,7 +49,7 @@ def _apply(stream: Stream, steps: list[tuple[str, int, int]]) -> list[tuple[int,
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
-def test_open_shards_tile_the_hash_space_whatever_was_split_and_merged(steps: list[tuple[str, int, int]]) -> None:
+def test_open_shards_tile_the_hash_space_after_any_splits_and_merges(steps: list[tuple[str, int, int]]) -> None:
     stream = _stream(2)
     _apply(stream, steps)
     bounds = [(shard.first_hash, shard.last_hash) for shard in stream.open_shards]
@@ -60,7 +60,7 @@ def test_open_shards_tile_the_hash_space_whatever_was_split_and_merged(steps: li
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
-def test_children_cover_their_parents_and_come_later(steps: list[tuple[str, int, int]]) -> None:
+def test_children_cover_their_parents_and_have_greater_numbers(steps: list[tuple[str, int, int]]) -> None:
     stream = _stream(2)
     _apply(stream, steps)
     for shard in stream.shards.values():
@@ -110,7 +110,7 @@ def test_records_beyond_retention_are_gone_and_positions_before_them_still_work(
         assert b'"Data":"eW91bmc="' in records[0]
 
 
-def test_a_closed_shard_disappears_when_its_last_record_must_have() -> None:
+def test_a_closed_shard_disappears_when_its_last_record_has_expired() -> None:
     kinesis = Kinesis()
     kinesis.stream()
     kinesis("SplitShard", StreamName="s", ShardToSplit=FIRST, NewStartingHashKey=str(HALF))
@@ -125,7 +125,7 @@ def test_a_closed_shard_disappears_when_its_last_record_must_have() -> None:
         kinesis.iterator()
 
 
-def test_a_stream_is_busy_for_the_transition() -> None:
+def test_a_stream_is_busy_during_a_transition() -> None:
     kinesis = Kinesis(Settings(transition_ms=500))
     kinesis.stream()
     assert kinesis("DescribeStreamSummary", StreamName="s")["StreamDescriptionSummary"]["StreamStatus"] == "CREATING"
@@ -153,7 +153,7 @@ def test_scaling_to_a_multiple_keeps_every_boundary() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 129, "é"])
-def test_a_bad_name_is_refused(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(ApiError, match="1 to 128"):
         Account(Settings()).create(name, 1, "PROVISIONED", 1024, START_MS)
 

@@ -14,14 +14,14 @@ MOMENTS = st.integers(0, 2**42)
 
 
 @given(MOMENTS)
-def test_a_moment_is_fractional_seconds_in_json_and_tagged_milliseconds_in_cbor(ms: int) -> None:
+def test_a_timestamp_is_fractional_seconds_in_json_and_tagged_milliseconds_in_cbor(ms: int) -> None:
     reply = {"At": Timestamp(ms)}
     assert orjson.loads(encode(reply, Wire.JSON)) == {"At": ms / 1000}
     assert cbor2.loads(encode(reply, Wire.CBOR), semantic_decoders={1: lambda value, _: ("tagged", value)}) == {"At": ("tagged", ms)}
 
 
 @given(MOMENTS)
-def test_a_moment_in_a_request_is_read_alike_from_both(ms: int) -> None:
+def test_a_timestamp_in_a_request_is_read_the_same_from_both_encodings(ms: int) -> None:
     assert decode(orjson.dumps({"At": ms / 1000}), Wire.JSON).moment("At") == ms
     assert decode(cbor2.dumps({"At": cbor2.CBORTag(1, ms)}), Wire.CBOR).moment("At") == ms
 
@@ -51,14 +51,14 @@ def test_an_error_names_its_type(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize(("wire", "body"), [(Wire.JSON, b"{"), (Wire.JSON, b"[]"), (Wire.CBOR, b"\xff"), (Wire.CBOR, b"\x01")])
-def test_a_body_that_is_no_structure_is_refused(wire: Wire, body: bytes) -> None:
+def test_a_body_that_is_not_a_structure_is_refused(wire: Wire, body: bytes) -> None:
     with pytest.raises(ApiError) as caught:
         decode(body, wire)
     assert caught.value.code == "SerializationException"
 
 
 @pytest.mark.parametrize("data", ["%%%", "YQ", "YQ==\n", "é", 5, None, ["YQ=="]])
-def test_data_that_is_no_blob_is_refused(data: object) -> None:
+def test_data_that_is_not_a_blob_is_refused(data: object) -> None:
     with pytest.raises(ApiError) as caught:
         blob(data)
     assert caught.value.code == "SerializationException"
@@ -79,7 +79,7 @@ def test_data_that_is_no_blob_is_refused(data: object) -> None:
         (lambda p: p.structure("A"), {"A": []}, "SerializationException"),
     ],
 )
-def test_a_member_that_is_missing_or_wrong_is_named(read: Any, members: dict[str, Any], code: str) -> None:
+def test_a_missing_or_invalid_member_is_named(read: Any, members: dict[str, Any], code: str) -> None:
     with pytest.raises(ApiError, match="A") as caught:
         read(Params(members))
     assert caught.value.code == code

@@ -11,7 +11,7 @@ def kinesis() -> Kinesis:
     return made
 
 
-def test_an_invalid_record_stores_none_of_its_request(kinesis: Kinesis) -> None:
+def test_a_request_with_an_invalid_record_stores_nothing(kinesis: Kinesis) -> None:
     records = [{"Data": b"x", "PartitionKey": "k"}, {"Data": b"x", "PartitionKey": ""}]
     with pytest.raises(ApiError, match="partitionKey"):
         kinesis("PutRecords", StreamName="s", Records=records)
@@ -25,7 +25,7 @@ def test_a_request_holds_at_most_ten_mebibytes(kinesis: Kinesis) -> None:
     assert kinesis("PutRecords", StreamName="s", Records=records[:9])["FailedRecordCount"] == 0
 
 
-def test_a_record_of_ten_mebibytes_where_allowed(kinesis: Kinesis) -> None:
+def test_a_record_of_ten_mebibytes_is_accepted_if_the_stream_allows_it(kinesis: Kinesis) -> None:
     with pytest.raises(ApiError, match="UpdateMaxRecordSize"):
         kinesis.put(bytes(1024 * 1024 + 1))
     kinesis("UpdateMaxRecordSize", StreamARN="arn:aws:kinesis:us-east-1:123456789012:stream/s", MaxRecordSizeInKiB=10240)
@@ -40,7 +40,7 @@ def test_a_timestamp_in_the_future_is_refused(kinesis: Kinesis) -> None:
         kinesis.iterator("AT_TIMESTAMP", Timestamp=kinesis.now_ms / 1000 + 1)
 
 
-def test_a_number_of_another_shard_is_refused() -> None:
+def test_a_sequence_number_of_another_shard_is_refused() -> None:
     kinesis = Kinesis()
     kinesis.stream(2)
     elsewhere = kinesis.put(b"x", ExplicitHashKey=str(2**128 - 1))["SequenceNumber"]
@@ -49,18 +49,18 @@ def test_a_number_of_another_shard_is_refused() -> None:
 
 
 @pytest.mark.parametrize("number", ["", "x", "-1", "0", "9" * 130, "٣"])
-def test_what_is_no_number_is_refused(kinesis: Kinesis, number: str) -> None:
+def test_text_that_is_not_a_sequence_number_is_refused(kinesis: Kinesis, number: str) -> None:
     with pytest.raises(ApiError) as caught:
         kinesis.iterator("AT_SEQUENCE_NUMBER", StartingSequenceNumber=number)
     assert caught.value.code == "InvalidArgumentException"
 
 
-def test_an_unknown_position_type_lists_the_known(kinesis: Kinesis) -> None:
+def test_an_unknown_position_type_is_refused_with_the_known_ones(kinesis: Kinesis) -> None:
     with pytest.raises(ApiError, match="TRIM_HORIZON, LATEST"):
         kinesis.iterator("EARLIEST")
 
 
-def test_an_iterator_of_a_stream_that_was_made_anew_is_refused(kinesis: Kinesis) -> None:
+def test_an_iterator_of_a_recreated_stream_is_refused(kinesis: Kinesis) -> None:
     token = kinesis.iterator()
     kinesis("DeleteStream", StreamName="s")
     kinesis.now_ms += 1

@@ -9,12 +9,12 @@ COUNTERS = st.integers(0, END_COUNTER)
 
 
 @given(SECONDS, INDEXES, COUNTERS, SECONDS)
-def test_a_number_can_be_taken_apart(created: int, index: int, counter: int, second: int) -> None:
+def test_a_sequence_number_can_be_taken_apart(created: int, index: int, counter: int, second: int) -> None:
     assert parts(number(base(created, index), counter, second)) == Parts(created, index, counter, second)
 
 
 @given(SECONDS, INDEXES, COUNTERS, SECONDS)
-def test_every_number_has_56_digits(created: int, index: int, counter: int, second: int) -> None:
+def test_every_sequence_number_has_56_digits(created: int, index: int, counter: int, second: int) -> None:
     assert len(str(number(base(created, index), counter, second))) == 56
 
 
@@ -26,7 +26,7 @@ def test_a_shard_created_later_has_greater_numbers(
     assert number(base(early, index), counter, second) < number(base(late, other), other_counter, second)
 
 
-def test_a_number_of_the_service_itself_has_this_layout() -> None:
+def test_a_sequence_number_of_the_service_has_the_same_layout() -> None:
     """The record in AWS Lambda's guide to Kinesis events: shardId-000000000006, arrived at 1545084650.987."""
     said = parts(49590338271490256608559692538361571095921575989136588898)
     assert said is not None

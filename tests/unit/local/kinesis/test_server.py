@@ -31,7 +31,7 @@ def peer(emulator: Running) -> Iterator[Peer]:
         yield Peer("emulator", emulator.url, made)
 
 
-def test_an_error_fault_is_seen_by_the_client_and_nothing_is_applied(emulator: Running, peer: Peer) -> None:
+def test_an_error_fault_reaches_the_client_and_nothing_is_applied(emulator: Running, peer: Peer) -> None:
     name = peer.stream()
     emulator.faults.add(Fault(Action.ERROR500, operation="PutRecord"))
     with pytest.raises(ClientError) as caught:
@@ -41,7 +41,9 @@ def test_an_error_fault_is_seen_by_the_client_and_nothing_is_applied(emulator: R
 
 
 @pytest.mark.parametrize(("action", "stored"), [(Action.CLOSE_BEFORE_REPLY, []), (Action.CLOSE_AFTER_APPLY, [b"x"])])
-def test_a_closed_connection_leaves_the_caller_in_the_dark(emulator: Running, peer: Peer, action: Action, stored: list[bytes]) -> None:
+def test_a_closed_connection_does_not_tell_whether_the_call_was_applied(
+    emulator: Running, peer: Peer, action: Action, stored: list[bytes]
+) -> None:
     name = peer.stream()
     emulator.faults.add(Fault(action, operation="PutRecord", stream=name))
     with pytest.raises(ConnectionClosedError):
@@ -49,7 +51,7 @@ def test_a_closed_connection_leaves_the_caller_in_the_dark(emulator: Running, pe
     assert peer.read(name, FIRST) == stored
 
 
-def test_a_truncated_reply_breaks_off(emulator: Running, peer: Peer) -> None:
+def test_a_truncated_reply_ends_early(emulator: Running, peer: Peer) -> None:
     name = peer.stream()
     peer.put(name, b"x" * 1000)
     token = peer.iterator(name, FIRST)
@@ -64,7 +66,7 @@ def test_a_truncated_reply_breaks_off(emulator: Running, peer: Peer) -> None:
     assert len(peer.client.get_records(ShardIterator=token)["Records"]) == 1
 
 
-def test_an_iterator_fault_names_its_shard(emulator: Running, peer: Peer) -> None:
+def test_a_fault_of_an_iterator_applies_to_its_shard(emulator: Running, peer: Peer) -> None:
     name = peer.stream(2)
     emulator.faults.add(Fault(Action.EXPIRE_ITERATOR, shard="shardId-000000000001"))
     assert peer.read(name, FIRST) == []
@@ -80,7 +82,7 @@ def test_an_unknown_operation_is_named(peer: Peer) -> None:
         peer.client.describe_account_settings()
 
 
-def test_a_subscription_cut_in_the_middle_of_an_event_raises(emulator: Running, peer: Peer) -> None:
+def test_a_subscription_cut_inside_an_event_raises(emulator: Running, peer: Peer) -> None:
     name = peer.stream()
     peer.put(name, b"x")
     arn = peer.client.register_stream_consumer(StreamARN=peer.arn(name), ConsumerName="app")["Consumer"]["ConsumerARN"]
@@ -150,7 +152,7 @@ def test_a_delayed_reply_waits_for_the_clock() -> None:
     asyncio.run(scenario())
 
 
-def test_a_subscription_pushes_what_is_put_and_ends_after_five_minutes() -> None:
+def test_a_subscription_pushes_records_and_ends_after_five_minutes() -> None:
     async def scenario() -> None:
         clock = HandClock()
         async with _kinesis(clock) as (_, kinesis):
@@ -217,7 +219,7 @@ def test_the_script_can_be_written_read_and_cleared_over_http() -> None:
     asyncio.run(scenario())
 
 
-def test_a_taken_port_is_an_error_not_a_hang() -> None:
+def test_a_port_in_use_is_an_error_and_not_a_hang() -> None:
     with running() as server, pytest.raises(OSError, match="address already in use"), running(
         int(server.url.rsplit(":", 1)[1])
     ):  # fmt: skip

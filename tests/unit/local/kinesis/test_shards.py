@@ -27,14 +27,14 @@ def test_a_page_holds_at_most_ten_mebibytes() -> None:
     assert sizes == [(10, 10 * MIB), (10, 10 * MIB), (5, 5 * MIB)]
 
 
-def test_a_record_bigger_than_a_page_still_comes() -> None:
+def test_a_record_larger_than_a_page_is_still_delivered() -> None:
     shard = _shard()
     shard.put(b'"k"', b"", MAX_PAGE_BYTES + 256, START_MS)
     shard.put(b'"k"', b"", 1, START_MS)
     assert len(shard.read(0, 10_000, START_MS).records) == 1
 
 
-def test_sizes_survive_trimming() -> None:
+def test_sizes_stay_correct_after_trimming() -> None:
     shard = _shard()
     for index in range(12):
         shard.put(b'"k"', b"", MIB, START_MS + index)
@@ -55,7 +55,7 @@ def test_the_lag_is_zero_exactly_when_nothing_is_left() -> None:
     assert shard.read(first, 1, START_MS + 15).behind_ms == 0
 
 
-def test_a_clock_that_goes_back_does_not_reorder() -> None:
+def test_a_clock_that_goes_back_does_not_reorder_records() -> None:
     shard = _shard()
     first = shard.put(b'"k"', b"", 1, START_MS + 5000)
     second = shard.put(b'"k"', b"", 1, START_MS)
@@ -63,6 +63,6 @@ def test_a_clock_that_goes_back_does_not_reorder() -> None:
     assert shard.before_timestamp(START_MS + 5000) == shard.starting_sequence
 
 
-def test_the_boundaries_of_three_shards_are_the_services_own() -> None:
+def test_the_boundaries_of_three_shards_are_those_of_the_service() -> None:
     """As DescribeStream shows them for a real stream of three shards."""
     assert boundaries(3) == [0, 113427455640312821154458202477256070485, 226854911280625642308916404954512140970]

@@ -81,21 +81,21 @@ def test_every_type_becomes_a_column():
     assert row == {**datum, "u": str(VERSION), "m": [{"key": "a", "value": 2}, {"key": "z", "value": 1}]}
 
 
-def test_bad_data_are_rejected_one_by_one():
+def test_invalid_data_are_rejected_one_by_one():
     good = packed(SCHEMA, {"a": 1, "b": "x"})[0]
     got = run([good, b"", good[:-1], good + b"\x00", b"\x02\x04", b"\x02\x02\x02\xff", good])
     assert got.frame["_row"].to_list() == [0, 6]
     assert got.settled["reason"].to_list() == ["empty_record", "avro_datum", "trailing_bytes", "avro_datum", "avro_datum"]
 
 
-def test_numbers_and_times_beyond_their_types():
+def test_numbers_and_times_out_of_range_are_rejected():
     schema = record(("i", "int", {}), ("at", {"type": "long", "logicalType": "timestamp-millis"}, {}))
     wide = record(("i", "long", {}), ("at", "long", {}))
     got = run(packed(wide, {"i": 2**40, "at": 0}, {"i": 1, "at": 2**62}, {"i": 1, "at": 0}), schema)
     assert got.frame["_row"].to_list() == [2]
 
 
-def test_the_header_of_the_glue_registry():
+def test_records_with_the_header_of_the_glue_registry_are_read():
     old = record(("a", "int", {}))
     body = packed(old, {"a": 7})[0]
     head = bytes([3, 0]) + VERSION.bytes
@@ -136,7 +136,7 @@ MILLIS = 1_704_067_200_000
     ],
 )
 @pytest.mark.parametrize("kernel", [True, False])
-def test_a_logical_type_without_a_type_of_column_is_read_as_what_it_stands_on(kind, given, expected, kernel):
+def test_a_logical_type_without_a_column_type_is_read_as_its_base_type(kind, given, expected, kernel):
     records = packed(record(("v", kind, {})), {"v": given})
     with contextlib.nullcontext() if kernel else no_kernel():
         done = run(records, record(("v", kind, {})))
@@ -160,7 +160,7 @@ def test_a_logical_type_without_a_type_of_column_is_read_as_what_it_stands_on(ki
     ],
 )
 @pytest.mark.parametrize("kernel", [True, False])
-def test_what_a_value_means_is_said_by_the_reader_where_the_writer_meant_another_logical_type(writer, reader, given, expected, kernel):
+def test_the_readers_logical_type_decides_the_meaning_of_a_value(writer, reader, given, expected, kernel):
     with contextlib.nullcontext() if kernel else no_kernel():
         done = evolved(record(("v", writer, {})), record(("v", reader, {})), {"v": given})
     assert done.frame["v"].to_list() == [expected]
@@ -175,12 +175,12 @@ def test_what_a_value_means_is_said_by_the_reader_where_the_writer_meant_another
         (["null", "int"], "int", None),
     ],
 )
-def test_what_the_reader_has_no_value_for_is_refused_and_never_null_or_rounded(writer, reader, given):
+def test_a_value_the_reader_cannot_hold_is_rejected_and_never_null_or_rounded(writer, reader, given):
     done = evolved(record(("v", writer, {})), record(("v", reader, {})), {"v": given})
     assert done.settled["reason"].to_list() == ["avro_datum"]
 
 
-def test_a_zero_has_room_in_a_decimal_of_any_digits():
+def test_zero_fits_a_decimal_of_any_precision():
     reader = record(("v", logical("bytes", "decimal", precision=1, scale=1), {}))
     done = evolved(record(("v", logical("bytes", "decimal", precision=4, scale=0), {})), reader, {"v": Decimal(0)})
     assert done.frame["v"].to_list() == [Decimal(0)]
@@ -203,13 +203,13 @@ PART = {"type": "record", "name": "p", "fields": [{"name": "x", "type": "bytes",
         ({"type": "record", "name": "o", "fields": [{"name": "i", "type": PART, "default": {"n": 3}}]}, {}, {"i": {"x": b"\x02", "n": 3}}),
     ],
 )
-def test_a_field_that_the_writer_lacked_has_its_default(kind, default, expected):
+def test_a_field_missing_from_the_writer_gets_its_default(kind, default, expected):
     done = evolved(record(("a", "long", {})), record(("a", "long", {}), ("v", kind, {"default": default})), {"a": 1})
     assert done.frame["v"].to_list() == [expected]
 
 
 @pytest.mark.parametrize(("kind", "default"), [(logical("bytes", "decimal", **TWO), "\x7f" * 8), (PART, {"x": "\x02"})])
-def test_a_default_that_its_type_cannot_hold_is_found_before_any_record_is_read(kind, default):
+def test_a_default_that_its_type_cannot_hold_is_refused_before_any_record_is_read(kind, default):
     schema = record(("v", kind, {"default": default}))
     with pytest.raises(SchemaMismatch, match="default"):
         Avro.model_validate({"schema": json.dumps(schema)}).output(None)
@@ -221,7 +221,7 @@ def evolved(writer, reader, datum):
     return run([head + packed(writer, datum)[0]], reader, header="glue", writers={str(VERSION): json.dumps(writer)})
 
 
-def test_schemas_in_files():
+def test_schemas_can_be_in_files():
     files = {"r.avsc": json.dumps(SCHEMA).encode(), "w.avsc": json.dumps(record(("a", "int", {}))).encode()}
     options = {"schema_file": "r.avsc", "header": "glue", "versions": {str(VERSION): "w.avsc"}}
     assert Avro.model_validate(options).file_urls() == ("r.avsc", "w.avsc")
@@ -242,12 +242,12 @@ def test_schemas_in_files():
         (record(("_row", "long", {})), "reserved"),
     ],
 )
-def test_schemas_that_cannot_be_columns(schema, says):
+def test_schemas_without_a_column_form_are_refused(schema, says):
     with pytest.raises(SchemaMismatch, match=says):
         Avro.model_validate({"schema": json.dumps(schema)}).output(None)
 
 
-def test_a_schema_of_the_source_has_no_use():
+def test_a_schema_of_the_source_is_refused():
     with pytest.raises(SchemaMismatch, match="takes its columns"):
         Avro.model_validate({"schema": json.dumps(SCHEMA)}).output(parse_schema({"a": "int64"}))
 
@@ -262,6 +262,6 @@ def test_a_schema_of_the_source_has_no_use():
         {"schema": "{}", "header": "glue", "writers": {"x": "{}"}},
     ],
 )
-def test_options_that_do_not_go_together(options):
+def test_contradictory_options_are_refused(options):
     with pytest.raises(ValidationError):
         Avro.model_validate(options)

@@ -1,4 +1,4 @@
-"""Avro read by the compiled kernel is Avro read by fastavro: rows, order, reasons."""
+"""The compiled kernel reads Avro as fastavro does: rows, order, reasons."""
 
 import copy
 import io
@@ -125,19 +125,19 @@ def assert_same(options, payloads):
     return settled_alike(Avro.model_validate(options), payloads)
 
 
-def spoilt(payloads, seed):
+def damaged(payloads, seed):
     dice = random.Random(seed)
     return [bent(each, payloads, dice) if dice.random() < 0.7 else each for each in payloads] if payloads else payloads
 
 
 @settings(max_examples=250)
 @given(st.data(), st.integers(0, 2**32))
-def test_rows_and_reasons_are_those_of_fastavro(data, seed):
+def test_rows_and_reasons_are_the_same_as_with_fastavro(data, seed):
     schema, values = data.draw(records([]))
     payloads = written(schema, data.draw(st.lists(values, max_size=6)))
 
     assert_same({"schema": json.dumps(schema)}, payloads)
-    assert_same({"schema": json.dumps(schema)}, spoilt(payloads, seed))
+    assert_same({"schema": json.dumps(schema)}, damaged(payloads, seed))
 
 
 WIDER = {"int": ["long", "float", "double"], "long": ["float", "double"], "float": ["double"], "string": ["bytes"], "bytes": ["string"]}
@@ -181,7 +181,7 @@ def evolved(draw, schema):
 
 @settings(max_examples=250)
 @given(st.data(), st.integers(0, 2**32))
-def test_what_other_versions_wrote_is_resolved_as_by_fastavro(data, seed):
+def test_records_of_other_schema_versions_are_resolved_as_by_fastavro(data, seed):
     writer, values = data.draw(records([]))
     reader = data.draw(evolved(writer))
     options = {"schema": json.dumps(reader), "header": "glue", "writers": {str(VERSIONS[0]): json.dumps(writer)}}
@@ -192,7 +192,7 @@ def test_what_other_versions_wrote_is_resolved_as_by_fastavro(data, seed):
     payloads += [bytes([3, 5]) + VERSIONS[0].bytes + zlib.compress(body) for body in bodies[:1]]
 
     assert_same(options, payloads)
-    assert_same(options, spoilt(payloads, seed))
+    assert_same(options, damaged(payloads, seed))
 
 
 def of(*fields):
@@ -223,7 +223,7 @@ MAP = {"type": "map", "values": {"type": "map", "values": "int"}}
         ([logical("bytes", "decimal", precision=3)], [b"\x00", b"\x02\x7f", b"\x04\x03\xe7", b"\x04\x03\xe8", b"\x22" + b"\xff" * 17]),
     ],
 )  # fmt: skip
-def test_odd_bytes_are_judged_as_by_fastavro(fields, payloads):
+def test_unusual_bytes_are_judged_as_by_fastavro(fields, payloads):
     sure = assert_same({"schema": json.dumps(of(*fields))}, [*payloads, *(each + b"\x00" for each in payloads)])
     assert sure.settled.height > 1
 
@@ -236,7 +236,7 @@ BLOCKS = [
 """Lists of int whose blocks say how long they are, rightly or not."""
 
 
-def test_blocks_with_their_size_before_them_read_or_read_past():
+def test_blocks_that_state_their_size_are_read_and_skipped():
     kind = {"type": "array", "items": "int"}
     entries = {"type": "map", "values": "int"}
     whole = [each + bytes(tail) for each in BLOCKS for tail in range(3)]
@@ -255,7 +255,7 @@ def test_blocks_with_their_size_before_them_read_or_read_past():
     assert columns["f0"].to_list() == [[1, 2], [1, 2], [1, 2], [1]]
 
 
-def test_uuids_in_every_spelling():
+def test_uuids_are_read_in_every_spelling():
     spelt = ["{id}", "{ID}", "{id}0", "{{{id}}}", "urn:uuid:{id}", "{id} ", "g{id}", "", "{plain}", "-{plain}", "{cut}"]
     texts = [
         each.format(id=name, ID=name.upper(), plain=name.replace("-", ""), cut=name[:-1]) for each in spelt for name in map(str, VERSIONS)
@@ -274,18 +274,18 @@ NULLS = [["null", "long"], ["long", "null"], ["long"], "long"]
 
 @pytest.mark.parametrize("writer", NULLS, ids=str)
 @pytest.mark.parametrize("reader", NULLS, ids=str)
-def test_null_is_welcome_where_the_reader_has_it(writer, reader):
+def test_null_is_accepted_if_the_reader_allows_it(writer, reader):
     data = [{"f0": value} for value in (7, None, -1) if value is not None or "null" in writer]
     options = {"header": "glue", "writers": {str(VERSIONS[0]): json.dumps(of(writer))}}
     payloads = [b"\x03\x00" + VERSIONS[0].bytes + body for body in written(of(writer), data)]
 
     sure = assert_same({"schema": json.dumps(of(reader)), **options}, payloads)
 
-    assert sure.frame.height == 3 if "null" in writer and "null" in reader else 2
+    assert sure.frame.height == (3 if "null" in writer and "null" in reader else 2)
 
 
 @pytest.mark.parametrize("depth", [1, 5, 20, 31])
-def test_deep_types_and_long_lists(depth):
+def test_deep_types_and_long_lists_are_read(depth):
     kind = "int"
     for level in range(depth):
         kind = {"type": "array", "items": kind} if level % 2 else {"type": "map", "values": kind}
@@ -313,7 +313,7 @@ FLIGHT = of(
 )
 
 
-def test_plain_data_do_not_need_the_ordinary_way():
+def test_plain_data_are_read_by_the_kernel_alone():
     rows = [
         {"f0": at, "f1": f"N{at}", "f2": "x" * (at % 40) if at % 3 else None, "f3": at / 7, "f4": at, "f5": True, "f6": {"b": 1, "a": at}}
         for at in range(3000)
@@ -345,6 +345,6 @@ def test_plain_data_do_not_need_the_ordinary_way():
 @example([0, 1, 2, 1500, 2999], 0)
 @settings(max_examples=10)
 @given(st.lists(st.integers(0, 2999), max_size=70, unique=True), st.integers(0, 9))
-def test_bad_data_among_many_good_ones(places, cut):
+def test_invalid_data_among_many_valid_ones_are_found(places, cut):
     (good,) = written(of("long", "string"), [{"f0": 5, "f1": "a text of more than twelve bytes"}])
     assert_same({"schema": json.dumps(of("long", "string"))}, [good[: -1 - cut] if at in places else good for at in range(3000)])

@@ -21,14 +21,14 @@ def run(*documents, schema=None, **options):
     return compile_chain(CloudwatchLogs(**options), schema, [], Resources(), ticks()).run(batch(records), "s")
 
 
-def test_messages_stay_text_without_a_schema():
+def test_without_a_schema_messages_stay_text():
     got = run(document("one", "two"), document("three"))
     assert got.frame.select("_row", "event_id", "message").rows() == [(0, "0", "one"), (0, "1", "two"), (1, "0", "three")]
     assert got.frame["event_time"].dt.epoch("ms").to_list() == [1357020000000, 1357020000001, 1357020000000]
     assert got.frame["log_group"].unique().to_list() == ["g"]
 
 
-def test_messages_are_json_with_a_schema_and_a_record_is_whole():
+def test_with_a_schema_messages_are_json_and_a_record_is_rejected_as_a_whole():
     got = run(document('{"n":1}', '{"n":2}'), document('{"n":3}', "oops"), schema=parse_schema({"n": "int64"}))
     assert got.frame.select("_row", "n", "owner").rows() == [(0, 1, "1"), (0, 2, "1")]
     assert got.settled.rows() == [(1, Outcome.DEAD_LETTERED, "decode", "json_syntax")]
@@ -53,17 +53,17 @@ def test_control_messages_are_filtered():
         (gzip.compress(json.dumps(document("x")).encode().replace(b'"x"', b'"\xff"'), mtime=0), "bad_envelope"),
     ],
 )
-def test_what_is_no_envelope(record, reason):
+def test_a_record_that_is_not_an_envelope_is_rejected(record, reason):
     got = run(document("a"), record)
     assert got.frame["_row"].to_list() == [0]
     assert got.settled["reason"].to_list() == [reason]
 
 
-def test_the_size_of_a_record_is_bounded():
+def test_the_size_of_a_record_is_limited():
     got = run(document("x" * 5000), compression={"codec": "gzip", "max_bytes": 4000})
     assert got.settled["reason"].to_list() == ["decompressed_too_large"]
 
 
-def test_a_schema_may_not_name_the_envelopes_columns():
+def test_a_schema_must_not_name_columns_of_the_envelope():
     with pytest.raises(SchemaMismatch, match="gives by itself"):
         CloudwatchLogs().output(parse_schema({"owner": "string"}))

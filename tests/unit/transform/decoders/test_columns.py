@@ -1,4 +1,4 @@
-"""Whatever plan the kernel is given, it refuses it or stays within the columns; the sanitizers of `make native-check` watch."""
+"""The kernel refuses a bad plan or stays within the columns; the sanitizers of `make native-check` watch it."""
 
 import json
 import random
@@ -43,7 +43,7 @@ SPECS = {"avro": avro_spec, "protobuf": protobuf_spec}
 
 
 def changed(spec, dice):
-    """``spec`` with a few numbers that are others."""
+    """``spec`` with a few of its numbers changed."""
     made = [[list(row) for row in rows] for rows in spec]
     for _ in range(dice.randint(1, 3)):
         row = dice.choice(dice.choice(made))
@@ -56,7 +56,7 @@ def changed(spec, dice):
 @pytest.mark.parametrize("name", SPECS)
 @settings(max_examples=400)
 @given(st.integers(0, 2**32))
-def test_a_strange_plan_is_refused_or_harmless(name, seed):
+def test_an_arbitrary_plan_is_refused_or_harmless(name, seed):
     if native.KERNEL is None:
         return
     dice, records = random.Random(seed), CORPUS[name][2]
@@ -71,7 +71,7 @@ def test_a_strange_plan_is_refused_or_harmless(name, seed):
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_the_plan_itself_reads_good_records(name):
+def test_the_original_plan_reads_valid_records(name):
     if native.KERNEL is None:
         return
     given_, buffers = native.views(pl.Series(CORPUS[name][2], dtype=pl.Binary))
@@ -81,6 +81,6 @@ def test_the_plan_itself_reads_good_records(name):
 
 
 @pytest.mark.parametrize("kind", [pl.Null(), pl.Struct([]), pl.List(pl.Time()), pl.Datetime("ns")])
-def test_columns_that_the_kernel_does_not_make(kind):
+def test_column_types_the_kernel_does_not_make_are_not_planned(kind):
     with pytest.raises(Unplanned):
         forms_of(pl.Schema({"a": pl.Int64(), "b": kind}))

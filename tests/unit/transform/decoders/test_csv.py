@@ -54,7 +54,7 @@ def test_lines_become_rows_of_their_record():
         (b'1,"' + b"x" * 140_000 + b'",y', {}, "csv_syntax"),
     ],
 )
-def test_a_record_with_a_bad_line_is_rejected_whole(record, options, reason):
+def test_a_record_with_an_invalid_line_is_rejected_as_a_whole(record, options, reason):
     good = b"a,b,c\n1,x,y" if options.get("header") else b"1,x,y"
     got = run(good, record, good, **options)
     assert got.frame["_row"].to_list() == [0, 2]
@@ -67,7 +67,7 @@ def test_a_header_names_the_columns_of_its_record():
     assert got.settled.rows() == [(2, Outcome.FILTERED, "decode", "filtered")], "a header alone holds no rows"
 
 
-def test_other_characters_and_words():
+def test_other_delimiters_quotes_and_null_words_work():
     got = run(b"1;'a;b';-\n-;c;d", delimiter=";", quote="'", null=["-"])
     assert got.frame.select("a", "b", "c").rows() == [(1, "a;b", None), (None, "c", "d")]
 
@@ -75,12 +75,12 @@ def test_other_characters_and_words():
 @pytest.mark.parametrize(
     "options", [{"delimiter": ",,"}, {"delimiter": "\n"}, {"delimiter": "é"}, {"quote": ","}, {"unknown": "capture"}, {"quote": ""}]
 )
-def test_wrong_options_are_refused(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(ValidationError):
         Csv.model_validate(options)
 
 
-def test_a_schema_of_plain_values_is_needed():
+def test_a_schema_of_scalar_types_is_required():
     with pytest.raises(SchemaMismatch, match="needs a schema"):
         Csv().output(None)
     with pytest.raises(SchemaMismatch, match="cannot be read as list"):
@@ -224,11 +224,11 @@ def assert_same(payloads: list[bytes], options: dict[str, Any]) -> None:
 @example(([b",1" + b"," * 12 + b"\xc3\xa4", b",1" + b"," * 12 + b"\xc3"], {}))
 @example(([b',1,,,,,,,,,,,"' + b"x" * 131_072 + b'",', b',1,,,,,,,,,,,"' + b"x" * 131_073 + b'",'], {}))
 @example(([b',1,,,,,,,,,,,"' + b'""' * 40 + b'",', b',1,,,,,,"2013-01-01",,,,,"a""",""""', b',1,,,,,,,,,,"""",,'], {}))
-def test_rows_and_reasons_with_the_kernel_are_those_without(case: tuple[list[bytes], dict[str, Any]]) -> None:
+def test_rows_and_reasons_are_the_same_with_and_without_the_kernel(case: tuple[list[bytes], dict[str, Any]]) -> None:
     assert_same(*case)
 
 
-def test_each_value_in_each_column() -> None:
+def test_each_value_is_read_the_same_in_each_column() -> None:
     plain = {name: texts[0] for name, texts in GOOD.items()}
     values = {*ODD, *(text for texts in GOOD.values() for text in texts)}
     rows = [{**plain, name: form} for name in NAMES for text in sorted(values) for form in (text, '"' + text.replace('"', '""') + '"')]
@@ -237,13 +237,13 @@ def test_each_value_in_each_column() -> None:
     assert_same([",".join(row.values()).encode() for row in rows], {"null": ["yes", "x"]})
 
 
-def test_a_long_field_beside_a_quoted_one() -> None:
+def test_a_long_field_beside_a_quoted_one_is_read_the_same() -> None:
     fields = [b'""', b"1", *[b""] * 10, b"x" * 131_072, b""]
     assert_same([b",".join([*fields[:-2], text, b""]) for text in (fields[-2], fields[-2] + b"x")], {})
 
 
 @pytest.mark.parametrize("header", [False, True])
-def test_plain_records_do_not_need_the_ordinary_way(header: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_records_are_read_by_the_kernel_alone(header: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if native.KERNEL is None:
         return
     lines = [
@@ -260,7 +260,7 @@ def test_plain_records_do_not_need_the_ordinary_way(header: bool, monkeypatch: p
     assert_frame_equal(got.frame, expected.frame)
 
 
-def test_what_the_kernel_is_asked_must_make_sense() -> None:
+def test_invalid_arguments_to_the_kernel_are_refused() -> None:
     if native.KERNEL is None:
         return
     whole = (5, b"a", 0, False, 1, ())

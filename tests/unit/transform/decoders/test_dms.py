@@ -26,7 +26,7 @@ def run(*records, schema=SCHEMA, **options):
     return compile_chain(Dms(**options), schema, [], Resources(), ticks()).run(batch(raw), "s")
 
 
-def test_rows_and_what_happened_to_them():
+def test_rows_have_their_operation_and_metadata():
     got = run(change(transaction_id=9, commit_timestamp="2013-01-01T05:00:00.5Z"), change({"a": 2}, operation="delete", timestamp=None))
     assert got.frame.select("operation", "transaction_id", "a").rows() == [("insert", 9, 1), ("delete", None, 2)]
     assert got.frame["changed_at"].dt.epoch("ms").to_list() == [1357016400500, None]
@@ -57,12 +57,12 @@ def test_without_a_schema_the_row_is_text():
         (change({"a": "x"}), "wrong_type:a"),
     ],
 )
-def test_what_is_no_row(record, reason):
+def test_a_record_that_is_not_a_row_is_rejected(record, reason):
     got = run(change(), record)
     assert got.frame["_row"].to_list() == [0]
     assert got.settled["reason"].to_list() == [reason]
 
 
-def test_a_table_is_named_with_its_schema():
+def test_a_table_must_be_named_with_its_schema():
     with pytest.raises(ValidationError):
         Dms(table="flights")

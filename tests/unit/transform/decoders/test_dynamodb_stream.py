@@ -49,7 +49,7 @@ def test_a_removed_item_has_its_keys_or_its_old_image():
     assert [int(n) for n in run(gone, image="old").frame["n"]] == [7]
 
 
-def test_precision_of_the_time():
+def test_the_precision_of_the_time_is_respected():
     micros = change(ApproximateCreationDateTime=1357020000000001, ApproximateCreationDateTimePrecision="MICROSECOND")
     assert run(micros, change()).frame["changed_at"].dt.epoch("us").to_list() == [1357020000000001, 1357020000000000]
 
@@ -73,7 +73,7 @@ def test_without_a_schema_the_item_is_text():
         (change(new={"n": {"N": "5"}}), "missing_field:id"),
     ],
 )
-def test_what_is_no_change(record, reason):
+def test_a_record_that_is_not_a_change_is_rejected(record, reason):
     got = run(change(), record)
     assert got.frame.height == 1
     assert got.settled["reason"].to_list() == [reason]

@@ -95,12 +95,12 @@ VERDICTS = [
 
 
 @pytest.mark.parametrize(("record", "expected"), VERDICTS)
-def test_each_record_gets_its_own_verdict(record, expected):
+def test_each_record_is_judged_on_its_own(record, expected):
     assert reason(record) == expected
 
 
 @pytest.mark.parametrize("before", [65_400, 65_536, 200_000])
-def test_depth_is_looked_at_to_the_end_of_a_long_record(before):
+def test_depth_is_checked_to_the_end_of_a_long_record(before):
     def nested(depth):
         return b'{"a":1,"o":{"x":1},"s":"' + b"." * before + b'","z":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
 
@@ -108,7 +108,7 @@ def test_depth_is_looked_at_to_the_end_of_a_long_record(before):
     assert reason(nested(129)) == "json_too_deep"
 
 
-def test_depth_has_one_limit_whatever_stands_around_it():
+def test_depth_has_one_limit_whatever_surrounds_it():
     def nested(depth):
         return b'{"a":1,"o":{"x":1},"z":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
 
@@ -125,7 +125,7 @@ def test_a_record_of_ten_mebibytes_is_read():
     assert frame["s"].str.len_bytes().to_list() == [None, 10 * 1024 * 1024, None]
 
 
-def test_values_arrive_in_their_types():
+def test_values_have_their_declared_types():
     record = (
         b'{"a":-5,"s":"\\u00e9","f":0.5,"t":"2013-01-01T00:00:00+02:00","e":1,"d":"1.5","b":"aGk=","day":"2013-01-02",'
         b'"l":["2013-01-01"],"o":{"x":1,"y":"2013-01-03"},"j":{"k": [1, 2]}}'
@@ -141,7 +141,7 @@ def test_values_arrive_in_their_types():
     assert frame["e"].to_physical().to_list() == [1000]
 
 
-def test_unknown_fields_are_ignored_refused_or_captured():
+def test_unknown_fields_are_ignored_rejected_or_captured():
     record = b'{"a":1,"o":{"x":1},"z":{"deep": [1]},"y":"q"}'
     assert reason(record) is None
     assert reason(record, Unknown.REJECT) == "unknown_field"
@@ -168,7 +168,7 @@ def test_unknown_fields_are_ignored_refused_or_captured():
         (b'" 1"', False),
     ],
 )
-def test_a_decimal_has_room_or_is_refused_in_any_company(text, fits):
+def test_a_decimal_fits_or_is_rejected_whatever_the_other_records_are(text, fits):
     schema = parse_schema({"d": "decimal(4,2)"})
     expected = {} if fits else {0: "wrong_type:d"}
     assert decode([b'{"d":' + text + b"}"], schema=schema)[1] == expected
@@ -189,7 +189,7 @@ WIDE = [
 @pytest.mark.parametrize("others", [0, 1, 500])
 @pytest.mark.parametrize("form", ["%s", "list<%s>", "object{a: %s}"])
 @pytest.mark.parametrize(("kind", "text"), WIDE)
-def test_a_number_that_has_no_room_before_the_point_is_refused_and_never_another_number(kind, text, form, others):
+def test_a_number_with_too_many_integer_digits_is_rejected_and_never_changed(kind, text, form, others):
     value = {"%s": "%s", "list<%s>": "[%s]", "object{a: %s}": '{"a":%s}'}[form]
     schema = parse_schema({"n": form % kind})
     with no_kernel():
@@ -202,31 +202,31 @@ def test_a_number_that_has_no_room_before_the_point_is_refused_and_never_another
 
 
 @pytest.mark.parametrize(("kind", "text"), [("decimal(38,38)", "0." + "9" * 38), ("decimal(38,18)", "9" * 20 + "." + "9" * 18)])
-def test_the_largest_number_that_has_room_is_kept(kind, text):
+def test_the_largest_number_that_fits_is_kept(kind, text):
     frame, rejects = decode([f'{{"n":-{text}}}'.encode()], schema=parse_schema({"n": kind}))
     assert not rejects
     assert frame["n"].to_list() == [Decimal(f"-{text}")]
 
 
 @pytest.mark.parametrize("text", ["0000-01-01", "2023-02-29", "  24-01-01", "+024-01-01"])
-def test_no_day_is_made_of_what_is_none(text):
+def test_text_that_is_not_a_date_is_rejected(text):
     assert decode([b'{"d":"%s"}' % text.encode()], schema=parse_schema({"d": "date"}))[1] == {0: "wrong_type:d"}
 
 
 @pytest.mark.parametrize("text", ["  24-01-01T00:00:00Z", "+024-01-01T00:00:00Z", "2024-01-01T00:00: 0Z", "2024- 1-01T00:00:00Z"])
-def test_no_time_is_made_of_text_with_blanks_or_signs_in_it(text):
+def test_a_timestamp_with_blanks_or_signs_is_rejected(text):
     assert decode([b'{"t":"%s"}' % text.encode()], schema=parse_schema({"t": "timestamp"}))[1] == {0: "wrong_type:t"}
 
 
 @pytest.mark.parametrize("filler", [0, 100])
-def test_two_columns_that_may_be_null_and_cannot_be_read_in_one_window(filler):
+def test_invalid_values_of_two_nullable_columns_in_one_window_are_rejected(filler):
     schema = parse_schema({"at": "timestamp?", "d": "decimal(4,2)?", "day": "date?"})
     frame, rejects = decode([b'{"at":"x"}', b'{"d":100}', b'{"day":"y"}', *[b'{"d":1}'] * filler], schema=schema)
     assert rejects == {0: "wrong_type:at", 1: "wrong_type:d", 2: "wrong_type:day"}
     assert len(frame) == filler
 
 
-def test_windows_keep_order_across_their_seams():
+def test_order_is_kept_across_windows():
     schema = parse_schema({"n": "int64"})
     records = [b'{"n":%d}' % n if n % 1000 else b"bad" for n in range(2 * WINDOW_ROWS + 7)]
     frame, rejects = decode(records, schema=schema)
@@ -235,7 +235,7 @@ def test_windows_keep_order_across_their_seams():
     assert rejects == dict.fromkeys(range(0, len(records), 1000), "json_syntax")
 
 
-def test_repeated_fields_are_found_among_many_however_they_are_written():
+def test_repeated_fields_are_found_however_they_are_written():
     schema = parse_schema({"n": "int64", "m": "int64?"})
     bad = [b'{"n":1,"n":2}', b'{"n":1,"m":1,"m":2}', b'{"n":1,"\\u006e":2}']
     records = [bad[n // 2 % 3] if n % 2 else b'{"n":1}' for n in range(120)]
@@ -251,7 +251,7 @@ def test_a_schema_of_json_columns_alone_still_checks_the_records():
     assert rejects == {1: "json_syntax", 2: "missing_field:j", 3: "missing_field:j"}
 
 
-def test_a_schema_is_needed_and_extra_is_reserved_for_capture():
+def test_a_schema_is_required_and_extra_is_reserved_for_capture():
     with pytest.raises(SchemaMismatch, match="needs a schema"):
         Json().output(None)
     with pytest.raises(SchemaMismatch, match="captured"):
@@ -265,8 +265,8 @@ def test_no_records_give_the_declared_columns():
 
 
 @pytest.mark.parametrize("times", [1, 7])
-def test_bad_records_far_apart_among_thousands_have_the_verdicts_they_have_alone(times):
-    """Few are found one by one, many by looking at each; either way the good ones between them stay."""
+def test_scattered_invalid_records_are_judged_as_alone(times):
+    """A few are found one at a time, many by checking each record; either way the good records between them stay."""
     records, expected = [GOOD], {}
     for record, verdict in VERDICTS * times:
         if verdict is not None:
@@ -292,7 +292,7 @@ STOPPERS = [
 
 @pytest.mark.parametrize("large", [10, 300_000])
 @pytest.mark.parametrize(("one", "other"), list(itertools.product(STOPPERS, STOPPERS)))
-def test_what_stops_a_reader_in_the_middle_hits_no_other(one, other, large):
+def test_a_record_that_stops_the_reader_affects_no_other(one, other, large):
     long = b'{"a":2,"o":{"x":1},"s":"' + b"x" * large + b'"}'
     records = [GOOD, long, GOOD] * 30
     bad = {1: one, 31: other, 88: one}
@@ -305,7 +305,7 @@ def test_what_stops_a_reader_in_the_middle_hits_no_other(one, other, large):
 
 
 class Impatient(Reader):
-    """Fails where it would look at each record of a window."""
+    """Fails if each record of a window would be checked."""
 
     def _sift(self, records):
         raise AssertionError(len(records))
@@ -315,7 +315,7 @@ class Impatient(Reader):
     "good", [GOOD, json.dumps({"a": 1, "o": {"x": 1}, "s": "x" * 80}, indent=1).encode()], ids=["on a line", "on lines"]
 )
 @pytest.mark.parametrize("bad", [b"\xff", GOOD[:-1], b"", b"[1]", b'{"a":"1","o":{"x":1}}', b'{"a":1,"a":2,"o":{"x":1}}'])
-def test_a_few_bad_records_of_a_large_window_do_not_cost_a_look_at_each(good, bad):
+def test_a_few_invalid_records_in_a_large_window_do_not_cause_record_by_record_reading(good, bad):
     records = [good] * 8000
     for at in (17, 4000, 7999):
         records[at] = bad
@@ -326,7 +326,7 @@ def test_a_few_bad_records_of_a_large_window_do_not_cost_a_look_at_each(good, ba
 
 
 @pytest.mark.parametrize("others", [0, 1, 500])
-def test_a_decimal_too_small_for_a_double_is_as_bad_in_company_as_alone(others):
+def test_a_decimal_too_small_for_a_double_is_rejected_alone_and_among_others(others):
     with no_kernel():
         decode = Json().bind(parse_schema({"n": "decimal(38,2)?"}))
     got = decode(raw_frame([b'{"n":1e-999}', *[b'{"n":1.5e-1}'] * others]))
@@ -337,7 +337,7 @@ def test_a_decimal_too_small_for_a_double_is_as_bad_in_company_as_alone(others):
 
 @pytest.mark.parametrize("others", [0, 500])
 @pytest.mark.parametrize("small", ["1e-999", "1e-41", "1.25e-39", '"1e-41"', "1e-77", "1e-79"])
-def test_inside_of_others_a_decimal_too_small_for_its_type_is_refused_too(small, others):
+def test_a_nested_decimal_too_small_for_its_type_is_rejected_too(small, others):
     with no_kernel():
         decode = Json().bind(parse_schema({"o": "object{l: list<object{n: decimal(12,2)?}>?}?", "wide": "decimal(38,20)?"}))
     good = b'{"o":{"l":[{"n":1.5e-1}]}}'
@@ -351,7 +351,7 @@ def test_inside_of_others_a_decimal_too_small_for_its_type_is_refused_too(small,
 @pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "ordinary"])
 @pytest.mark.parametrize("others", [0, 500])
 @pytest.mark.parametrize("kind", ["decimal(4,2)", "decimal(38,36)", "decimal(2,0)"])
-def test_zeros_behind_the_scale_of_a_decimal_do_not_count_as_digits(kind, others, kernel):
+def test_trailing_zeros_beyond_the_scale_do_not_count_as_digits(kind, others, kernel):
     with nullcontext() if kernel else no_kernel():
         decode = Json().bind(parse_schema({"n": kind, "o": f"object{{n: {kind}}}"}))
     written = ["12.0000", "12." + "0" * 40, '"-12.00000000"', "0E-10", "0E+5", "0." + "0" * 50, "-0.0"]
@@ -366,7 +366,7 @@ HUGE = ["1e400", "-1E+309", "9" * 400, '{"x":[1.5e999,"1e400"]}', '{"x":123456e3
 
 @pytest.mark.parametrize("kernel", [nullcontext, no_kernel])
 @pytest.mark.parametrize("text", HUGE)
-def test_numbers_that_no_double_holds_are_kept_as_they_are_written(text, kernel):
+def test_numbers_beyond_the_range_of_a_double_are_kept_as_written(text, kernel):
     record = b'{"a":1,"o":{"x":1,"more":%b},"j":%b,"z":%b}' % ((text.encode(),) * 3)
     for records in ([record], [GOOD, record, GOOD], [GOOD, record] * 40):
         with kernel():
@@ -379,7 +379,7 @@ def test_numbers_that_no_double_holds_are_kept_as_they_are_written(text, kernel)
 
 @pytest.mark.parametrize("kernel", [nullcontext, no_kernel])
 @pytest.mark.parametrize(("name", "reason"), [("a", "wrong_type:a"), ("f", "wrong_type:f"), ("d", "wrong_type:d"), ("s", "wrong_type:s")])
-def test_where_a_column_wants_something_else_they_are_of_the_wrong_type(name, reason, kernel):
+def test_numbers_beyond_the_range_of_a_double_have_the_wrong_type_for_other_columns(name, reason, kernel):
     record = b'{"a":1,"o":{"x":1},"j":1e400}'.replace(b'"a":1,', b"" if name == "a" else b'"a":1,')[:-1] + b',"%b":1e400}' % name.encode()
     with kernel():
         assert decode([GOOD, record])[1] == {1: reason}

@@ -33,18 +33,18 @@ def test_lines_become_rows_of_their_record():
         (b'{"a":1}\n\xff', "invalid_utf8"),
     ],
 )
-def test_a_record_is_rejected_whole_for_its_first_bad_line(record, reason):
+def test_a_record_is_rejected_as_a_whole_for_its_first_invalid_line(record, reason):
     got = run(b'{"a":1}', record, b'{"a":2}\n{"a":3}')
     assert got.frame.select("_row", "a").rows() == [(0, 1), (2, 2), (2, 3)]
     assert got.settled.rows() == [(1, Outcome.DEAD_LETTERED, "decode", reason)]
 
 
-def test_more_lines_than_fit_one_window():
+def test_more_lines_than_fit_one_window_are_read():
     got = run(b'{"a":1}\n' * 10_000 + b'{"a":"x"}\n', b'{"a":2}\n' * 10_000)
     assert got.frame["a"].to_list() == [2] * 10_000
     assert got.settled["reason"].to_list() == ["wrong_type:a"]
 
 
-def test_unknown_fields():
+def test_unknown_fields_are_rejected_or_captured():
     assert run(b'{"a":1}\n{"a":1,"z":2}', unknown="reject").settled["reason"].to_list() == ["unknown_field"]
     assert run(b'{"a":1,"z":2}', unknown="capture").frame["_extra"].to_list() == ['{"z":2}']

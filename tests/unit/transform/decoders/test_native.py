@@ -1,4 +1,4 @@
-"""The compiled reader changes speed and nothing else."""
+"""The compiled reader changes the speed and nothing else."""
 
 import json
 import os
@@ -144,7 +144,7 @@ def assert_same(quick: Applied, sure: Applied) -> None:
     assert_frame_equal(empty if quick.rejects is None else quick.rejects, empty if sure.rejects is None else sure.rejects)
 
 
-def test_the_kernel_is_there_wherever_it_can_be_compiled() -> None:
+def test_the_kernel_exists_wherever_it_can_be_compiled() -> None:
     assert native.KERNEL is not None or shutil.which("cc") is None or os.environ.get(native.SWITCH) == "off"
 
 
@@ -169,7 +169,7 @@ DECIMALS = parse_schema({"cents": "decimal(6,2)?", "wide": "decimal(38,19)?", "w
         *[("share", "999.999"), ("whole", "0.99"), ("share", "-100"), ("share", "0.5")],
     ]
 )
-def test_decimals_are_those_of_the_ordinary_way(members: list[tuple[str, str]]) -> None:
+def test_decimals_are_the_same_with_and_without_the_kernel(members: list[tuple[str, str]]) -> None:
     assert_same(*both([f'{{"{name}":{value}}}'.encode() for name, value in members], DECIMALS))
 
 
@@ -193,19 +193,19 @@ def test_decimals_are_those_of_the_ordinary_way(members: list[tuple[str, str]]) 
 @example(
     [b'{"half":3.4e38}', b'{"half":3.5e38}', b'{"half":0.1}', b'{"body":"Zg=="}', b'{"body":"Zh=="}', b'{"body":"Zg"}'], Unknown.CAPTURE
 )
-def test_rows_and_reasons_are_those_of_the_ordinary_way(payloads: list[bytes], unknown: Unknown) -> None:
+def test_rows_and_reasons_are_the_same_with_and_without_the_kernel(payloads: list[bytes], unknown: Unknown) -> None:
     assert_same(*both(payloads, unknown=unknown))
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(records(), max_size=6), st.sampled_from(Unknown))
-def test_nor_do_columns_that_must_not_be_null_change_anything(payloads: list[bytes], unknown: Unknown) -> None:
+def test_rows_and_reasons_are_the_same_with_required_columns(payloads: list[bytes], unknown: Unknown) -> None:
     schema = parse_schema({"text": "string", "whole": "int64", "at": "timestamp?", "one": "object{a: string, b: list<int32>}?"})
 
     assert_same(*both(payloads, schema, unknown))
 
 
-def test_plain_records_do_not_need_the_ordinary_way() -> None:
+def test_plain_records_are_read_by_the_kernel_alone() -> None:
     flights = flights_table().head(5000)
     kinds = {pl.String(): "string?", pl.Int64(): "int64?"}
     schema = parse_schema({name: kinds.get(dtype, "timestamp?") for name, dtype in flights.schema.items()})
@@ -220,7 +220,7 @@ def test_plain_records_do_not_need_the_ordinary_way() -> None:
     assert_frame_equal(columns.drop("time_hour"), flights.drop("time_hour"), check_dtypes=False)
 
 
-def test_slices_chunks_and_nothing_at_all() -> None:
+def test_slices_chunks_and_empty_columns_are_read() -> None:
     rows = [b'{"whole":%d, "text":"%d"}' % (number, 10**15 + number) for number in range(10)]
     schema = parse_schema({"whole": "int64", "text": "string"})
     decode = Json().bind(schema)
@@ -232,11 +232,11 @@ def test_slices_chunks_and_nothing_at_all() -> None:
     assert decode(raw(rows)[:0]).frame.columns == both([], schema)[1].frame.columns
 
 
-def test_many_broken_records_among_good_ones() -> None:
+def test_many_invalid_records_among_valid_ones_are_found() -> None:
     assert_same(*both([BROKEN[number % 6] if number % 3 else b'{"text":"%d"}' % number for number in range(3000)]))
 
 
-def test_fields_in_any_order_and_more_of_them_than_columns() -> None:
+def test_more_fields_than_columns_in_any_order_are_read() -> None:
     names = [f"name{number}" for number in range(100)]
     schema = parse_schema(dict.fromkeys(names[::2], "int64?"))
     rows = [json.dumps({name: at for at, name in enumerate(names[turn:] + names[:turn])}).encode() for turn in range(0, 100, 7)]
@@ -244,13 +244,13 @@ def test_fields_in_any_order_and_more_of_them_than_columns() -> None:
     assert_same(*both(rows, schema))
 
 
-def test_deep_values_are_left_to_the_ordinary_way() -> None:
+def test_deep_values_are_left_to_the_python_reader() -> None:
     rows = [b'{"other":' + b"[" * depth + b"]" * depth + b"}" for depth in (1, 97, 98, 99, 100, 126, 127, 128, 129, 5000)]
 
     assert_same(*both(rows))
 
 
-def test_more_columns_than_the_kernel_takes_are_left_to_the_ordinary_way() -> None:
+def test_more_columns_than_the_kernel_supports_are_left_to_the_python_reader() -> None:
     schema = parse_schema({f"c{number}": "int64?" for number in range(1100)})
 
     assert native_reader(schema, strict=False) is None
@@ -275,7 +275,7 @@ DOUBTFUL = [
 ]
 
 
-def test_what_no_column_names_is_kept_as_it_was_written() -> None:
+def test_fields_without_a_column_are_captured_as_written() -> None:
     rows = [row for pair in zip(REST, [*DOUBTFUL, b"{"], strict=True) for row in pair]
 
     quick, sure = both(rows, KEPT, Unknown.CAPTURE)
@@ -289,14 +289,14 @@ def test_what_no_column_names_is_kept_as_it_was_written() -> None:
         assert marked.all()
 
 
-def test_what_is_kept_is_a_text() -> None:
+def test_captured_fields_must_be_the_last_text_column() -> None:
     if native.KERNEL is not None:
         for children in [(), ((5, b"", 0, False, 1, ()),)]:
             with pytest.raises(ValueError, match="kept in the last child"):
                 native.KERNEL.plan((21, b"", 1, 2, 1, children))
 
 
-def test_wide_decimals_do_not_need_the_ordinary_way() -> None:
+def test_wide_decimals_are_read_by_the_kernel_alone() -> None:
     reader = native_reader(parse_schema({"wide": "decimal(38,2)"}), strict=True)
     if reader is None:
         return
@@ -338,7 +338,7 @@ def value_of(kind: Type) -> st.SearchStrategy[object]:
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_fields_of_one_name_at_several_levels_are_kept_apart(data: st.DataObject) -> None:
+def test_fields_with_one_name_at_several_levels_are_kept_apart(data: st.DataObject) -> None:
     columns = data.draw(st.lists(st.tuples(st.sampled_from("abc"), kinds(2)), min_size=1, max_size=3, unique_by=lambda column: column[0]))
     schema = parse_schema(dict(columns))
     payloads = [json.dumps(each).encode() for each in data.draw(st.lists(members(schema.fields), min_size=1, max_size=5))]
@@ -353,7 +353,7 @@ def test_fields_of_one_name_at_several_levels_are_kept_apart(data: st.DataObject
         ('{"id":7,"user":{"name":"x","id":5}}', ({"id": 5, "name": "x"}, 7)),
     ],
 )
-def test_a_field_of_an_object_and_a_column_behind_it_may_have_one_name(record: str, expected: tuple[object, ...]) -> None:
+def test_a_nested_field_and_a_later_column_may_have_the_same_name(record: str, expected: tuple[object, ...]) -> None:
     schema = parse_schema({"user": "object{id: int64?, name: string?}?", "id": "int64?"})
     for made in both([record.encode()] * 3, schema):
         assert made.frame.select("user", "id").rows() == [expected] * 3

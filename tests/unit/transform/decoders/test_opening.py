@@ -1,4 +1,4 @@
-"""Envelopes and lines by the kernel: rows, their order and the reasons of rejects are those of the ordinary way."""
+"""The kernel opens envelopes and lines as the Python path does: rows, their order, and the reasons of rejects."""
 
 import json
 import random
@@ -162,7 +162,7 @@ DOCUMENTS: dict[str, list[Any]] = {
 
 
 def written(name: str, dice: random.Random) -> bytes:
-    """A record that is good, or bent in one to three places."""
+    """A good record, or one changed in one to three places."""
 
     def one() -> str:
         document = dice.choice(DOCUMENTS[name])
@@ -186,7 +186,7 @@ def written(name: str, dice: random.Random) -> bytes:
 @pytest.mark.parametrize("name", DOCUMENTS)
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32), count=st.integers(0, 12), plain=st.booleans(), unknown=st.sampled_from(["ignore", "reject", "capture"]))
-def test_rows_and_reasons_are_those_of_the_ordinary_way(name: str, seed: int, count: int, plain: bool, unknown: str) -> None:
+def test_rows_and_reasons_are_the_same_with_and_without_the_kernel(name: str, seed: int, count: int, plain: bool, unknown: str) -> None:
     dice = random.Random(seed)
     options: dict[str, Any] = {"unknown": unknown}
     if name == "cloudwatch_logs":
@@ -202,7 +202,7 @@ def test_rows_and_reasons_are_those_of_the_ordinary_way(name: str, seed: int, co
 @pytest.mark.parametrize("name", DOCUMENTS)
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_records_of_the_corpus_with_every_type_too(name: str, data: st.DataObject) -> None:
+def test_mutated_records_of_the_corpus_are_read_the_same(name: str, data: st.DataObject) -> None:
     options, schema, good = CORPUS[name]
     records = []
     for record in data.draw(st.lists(st.sampled_from(good), max_size=5)):
@@ -217,7 +217,7 @@ def refused(*_: object) -> Any:
 
 
 @pytest.mark.parametrize("config", [Dms(), Dms(table="shop.t"), DynamodbStream(), CloudwatchLogs(compression="none"), JsonLines()])
-def test_plain_records_do_not_need_the_ordinary_way(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_records_are_read_by_the_kernel_alone(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     if native.KERNEL is None:
         return
     records = [json.dumps(document).encode() for document in DOCUMENTS[config.name]] * 2
@@ -230,7 +230,7 @@ def test_plain_records_do_not_need_the_ordinary_way(config: Any, monkeypatch: py
     assert got.rejects is None
 
 
-def test_an_escape_at_every_place_and_texts_of_every_length() -> None:
+def test_escapes_at_every_position_and_texts_of_every_length_are_read() -> None:
     texts = ["x" * before + escape + "y" * after for escape in ('"', "\n\x01", "ä😀") for before in range(35) for after in (0, 7, 16, 32)]
     items = [dynamodb.change(new={"a": {"N": "1"}, "s": {"S": text}, text: {"NULL": True}, "j": {"L": [{"S": text}]}}) for text in texts]
     records = [json.dumps(item).encode() for item in items]
@@ -245,7 +245,7 @@ def test_an_escape_at_every_place_and_texts_of_every_length() -> None:
 @example(["a", "\\u0061"], False)
 @example([f"name{number}" for number in range(300)], False)
 @example([f"name{number}" for number in range(300)] + ["name7"], True)
-def test_names_that_come_twice_are_left_to_the_ordinary_way(names: list[str], inside: bool) -> None:
+def test_repeated_names_are_left_to_the_python_reader(names: list[str], inside: bool) -> None:
     members = ",".join(f'"{name}":{{"N":"{at}"}}' for at, name in enumerate(names))
     image = '{"a":{"N":"5"},"m":{"M":{' + members + "}}}" if inside else "{" + members + "}"
     change = '"ApproximateCreationDateTime":1,"Keys":{"a":{"N":"5"}},"NewImage":' + image
@@ -272,7 +272,7 @@ STAMPED = {"record-type": "data", "operation": "insert", "timestamp": "2013-01-0
         ("dynamodb_stream", {**PLAIN, "dynamodb": {**PLAIN["dynamodb"], "ApproximateCreationDateTimePrecision": None}}, "bad_envelope"),
     ],
 )
-def test_what_is_vouched_for_is_what_the_ordinary_way_takes(name: str, document: Any, reason: str | None) -> None:
+def test_records_the_kernel_accepts_are_accepted_by_the_python_reader(name: str, document: Any, reason: str | None) -> None:
     quick, sure = both(name, [json.dumps(document).encode()])
 
     assert_same(quick, sure)
@@ -280,7 +280,7 @@ def test_what_is_vouched_for_is_what_the_ordinary_way_takes(name: str, document:
 
 
 @pytest.mark.parametrize("plan", [(5, b"", 1, False, 1, ()), (20, b"", 1, False, 1, ((5, b"", 1, False, 1, ()),))])
-def test_a_plan_is_of_an_object_or_of_a_list_of_such(plan: Any) -> None:
+def test_a_plan_must_be_of_an_object_or_a_list_of_objects(plan: Any) -> None:
     if native.KERNEL is not None:
         with pytest.raises(ValueError, match="list of objects"):
             native.KERNEL.plan(plan)

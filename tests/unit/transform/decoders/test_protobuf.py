@@ -85,12 +85,12 @@ def test_every_kind_of_field_becomes_a_column():
     }
 
 
-def test_what_is_not_set_is_null_or_its_default():
+def test_an_unset_field_is_null_or_its_default():
     (row,) = run(flight(kind=99).SerializeToString()).frame.select("number", "gate", "kind", "plane", "at", "tags").to_dicts()
     assert row == {"number": 0, "gate": None, "kind": "99", "plane": None, "at": None, "tags": []}
 
 
-def test_bad_messages_are_rejected_one_by_one():
+def test_invalid_messages_are_rejected_one_by_one():
     good = flight(number=7, plane={"tail": "N1"}).SerializeToString()
     late = flight(at={"seconds": 10**12}).SerializeToString()
     got = run(good, good[:-1], b"\xff\xff", b"\x12\x01\xff", late, good)
@@ -115,12 +115,12 @@ def test_the_descriptor_set_can_be_a_file():
         ({"message": "f.Flight", "descriptors": base64.b64encode(b"\xff\xff").decode()}, "cannot be read"),
     ],
 )
-def test_messages_that_cannot_be_columns(options, says):
+def test_messages_without_a_column_form_are_refused(options, says):
     with pytest.raises(SchemaMismatch, match=says):
         Protobuf.model_validate(options).output(None)
 
 
-def test_options_that_do_not_go_together():
+def test_contradictory_options_are_refused():
     for options in ({"message": "m"}, {"message": "m", "descriptors": "x", "descriptor_set": "y"}, {"descriptors": "x"}):
         with pytest.raises(ValidationError):
             Protobuf.model_validate(options)

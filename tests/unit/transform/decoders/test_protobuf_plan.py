@@ -1,4 +1,4 @@
-"""Messages read by the compiled kernel are those that Google's library reads: rows, order, reasons."""
+"""The compiled kernel reads messages as Google's library does: rows, order, reasons."""
 
 import base64
 import random
@@ -117,7 +117,7 @@ def files(draw):
 
 
 def filled(message, values):
-    """Fills what ``values`` says into ``message``; of a oneof the last stays."""
+    """Set the fields of ``message`` to ``values``; of a oneof the last stays."""
     for name, value in values.items():
         field = message.DESCRIPTOR.fields_by_name[name]
         if isinstance(value, dict) and field.is_repeated:
@@ -208,7 +208,7 @@ UNKNOWN = [
 
 
 def rearranged(payload, others, dice):
-    """The fields in another order, twice, with strange ones among them, or bytes bent."""
+    """The fields in another order, repeated, mixed with unknown ones, or with changed bytes."""
     parts = pieces(payload)
     for _ in range(dice.randint(0, 2)):
         kind = dice.randrange(5)
@@ -228,7 +228,7 @@ def rearranged(payload, others, dice):
 
 @settings(max_examples=300)
 @given(st.data(), st.integers(0, 2**32))
-def test_rows_and_reasons_are_those_of_the_library(data, seed):
+def test_rows_and_reasons_are_the_same_as_with_the_library(data, seed):
     file, name, values = data.draw(files())
     made, dice = class_of(file, name), random.Random(seed)
     payloads = [
@@ -304,11 +304,11 @@ ALL_ONES = b"\xff" * 9 + b"\x01"
         ),
     ],
 )
-def test_odd_bytes_are_judged_as_by_the_library(fields, payloads):
+def test_unusual_bytes_are_judged_as_by_the_library(fields, payloads):
     assert_same(of(*fields), [b"", *payloads, *(each[:-1] for each in payloads), *(each + each for each in payloads)])
 
 
-def test_what_proto2_may_leave_out_or_add():
+def test_required_and_unknown_proto2_fields_are_handled_as_by_the_library():
     file = descriptor_pb2.FileDescriptorProto(name="p.proto", package="p", syntax="proto2")
     kind = file.enum_type.add(name="E")
     kind.value.add(name="ONE", number=1)
@@ -343,7 +343,7 @@ def test_what_proto2_may_leave_out_or_add():
 
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from(["b", "a", "", "é", "x" * 20]), INT32), max_size=5), st.booleans(), st.integers(0, 2**32))
-def test_entries_of_maps_in_any_order(entries, twice, seed):
+def test_map_entries_are_read_in_any_order(entries, twice, seed):
     parts = pieces(flight(tags=dict(entries), number=7, plane={"tail": "N1", "seats": [1, 300]}).SerializeToString())
     parts += [b"\x32\x00", b"\x32\x02\x10\x05"] if twice else []
     random.Random(seed).shuffle(parts)
@@ -358,7 +358,7 @@ def test_entries_of_maps_in_any_order(entries, twice, seed):
     assert_same({"message": "f.Flight", "descriptors": TEXT}, [b"".join(parts), *odd, b"".join([*parts, odd[0]])])
 
 
-def test_plain_messages_do_not_need_the_ordinary_way():
+def test_plain_messages_are_read_by_the_kernel_alone():
     rows = [
         {"number": at, "gate": "" if at % 3 else "x" * (at % 40), "kind": at % 3, "at": {"seconds": at}, "raw": b"\xff" * (at % 20)}
         | {"share": at / 7, "tags": {"b": at, "a": -at}, "plane": {"tail": "N1", "seats": [1, 2, at]}}
@@ -381,6 +381,6 @@ def test_plain_messages_do_not_need_the_ordinary_way():
 @example([0, 1, 2, 1500, 2999], 0)
 @settings(max_examples=10)
 @given(st.lists(st.integers(0, 2999), max_size=70, unique=True), st.integers(0, 9))
-def test_bad_messages_among_many_good_ones(places, cut):
+def test_invalid_messages_among_many_valid_ones_are_found(places, cut):
     good = flight(number=7, gate="a text of more than twelve bytes").SerializeToString()
     assert_same({"message": "f.Flight", "descriptors": TEXT}, [good[: -1 - cut] if at in places else good for at in range(3000)])

@@ -6,7 +6,7 @@ from stream.transform.types import parse_schema
 from tests.frames import raw_frame, user
 
 
-def test_bytes_stay_as_they_are():
+def test_bytes_are_unchanged():
     applied = Raw().bind(None)(raw_frame([b"\xff\x00", b""]))
     assert user(applied.frame) == [{"data": b"\xff\x00", "partition_key": "k"}, {"data": b"", "partition_key": "k"}]
     assert applied.rejects is None

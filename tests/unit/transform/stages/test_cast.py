@@ -24,7 +24,7 @@ from tests.frames import RESOURCES, apply, rows
         ([1e39, 0.5, float("inf")], "float32", [0.5, float("inf")], [0]),
     ],
 )
-def test_values_that_would_change_reject_their_row(values, target, kept, rejected):
+def test_a_value_that_would_change_rejects_its_row(values, target, kept, rejected):
     got, rejects = apply(Cast.model_validate({"x": target}), rows({"x": values}))
     assert rejects == dict.fromkeys(rejected, "cast_failed:x")
     if kept is not None:
@@ -57,7 +57,7 @@ CENTS = pl.Decimal(14, 4)
         ([5, 2_932_897, -719_163], "date", [date(1970, 1, 6)], [1, 2]),
     ],
 )
-def test_nothing_is_lost_or_altered_in_silence(values, target, kept, rejected):
+def test_no_value_is_lost_or_altered_silently(values, target, kept, rejected):
     got, rejects = apply(Cast.model_validate({"x": target}), rows({"x": values}))
     assert rejects == dict.fromkeys(rejected, "cast_failed:x")
     if kept is not None:
@@ -65,7 +65,7 @@ def test_nothing_is_lost_or_altered_in_silence(values, target, kept, rejected):
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=None, min_value=-(10**20), max_value=10**20), st.integers(0, 6))
-def test_a_number_in_text_is_that_decimal_or_none(number, scale):
+def test_a_number_in_text_becomes_exactly_that_decimal_or_is_rejected(number, scale):
     text = str(number)
     got, _ = apply(Cast.model_validate({"x": f"decimal(38,{scale})"}), rows({"x": [text]}))
     exact = round(number, scale) == number if number.adjusted() + scale < 28 else None
@@ -75,7 +75,7 @@ def test_a_number_in_text_is_that_decimal_or_none(number, scale):
         assert [row["x"] for row in got] == ([number] if exact else [])
 
 
-def test_on_error_null_keeps_the_row_and_a_bare_yaml_null_means_it():
+def test_on_error_null_keeps_the_row_and_may_be_written_as_yaml_null():
     stage = Cast.model_validate({"columns": {"x": "int64"}, "on_error": None})
     assert stage.on_error is OnError.NULL
     assert apply(stage, rows({"x": ["1", "x"]})) == ([{"x": 1}, {"x": None}], {})
@@ -113,6 +113,6 @@ def test_impossible_casts_are_refused(config, says):
         ([[{"a": 1}]], "list<int64>"),
     ],
 )
-def test_what_has_no_counterpart_at_all_is_refused_before_any_record_is_read(values, target):
+def test_types_without_any_conversion_are_refused_before_any_record_is_read(values, target):
     with pytest.raises(SchemaMismatch, match="cannot become"):
         Cast.model_validate({"x": target}).output(rows({"x": values}).schema, RESOURCES)

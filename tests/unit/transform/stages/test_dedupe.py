@@ -13,7 +13,7 @@ FRAME = rows({"k": ["a", "b", "a", None, None, "a"], "n": [1, 2, 3, 4, 5, 6]})
 
 
 @pytest.mark.parametrize(("keep", "kept"), [("first", [1, 2, 4, 5]), ("last", [2, 4, 5, 6])])
-def test_one_row_per_key_in_order_and_all_without_a_key(keep, kept):
+def test_one_row_per_key_is_kept_in_order_and_all_rows_without_a_key(keep, kept):
     got, _ = apply(Dedupe.model_validate({"by": "k", "keep": keep}), FRAME)
     assert [row["n"] for row in got] == kept
 
@@ -28,12 +28,12 @@ def test_the_outcome_is_deduplicated():
     assert got.settled.rows() == [(1, Outcome.DEDUPLICATED, "1:dedupe", "deduplicated")]
 
 
-def test_across_units_is_refused_with_a_way_out():
+def test_deduplication_across_units_is_refused_with_an_alternative():
     with pytest.raises(ValidationError, match="deduplicate by key where the files are read"):
         Dedupe.model_validate({"by": "k", "across": "units"})
 
 
 @pytest.mark.parametrize(("by", "says"), [("x", "no column 'x'"), ("f", "is no key"), ("l", "is no key")])
-def test_what_is_no_key(by, says):
+def test_columns_that_cannot_be_a_key_are_refused(by, says):
     with pytest.raises(SchemaMismatch, match=says):
         Dedupe.model_validate(by).output(rows({"f": [1.5], "l": [[1]]}).schema, Resources())

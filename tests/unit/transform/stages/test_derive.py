@@ -8,14 +8,14 @@ from stream.transform.stages.derive import Derive
 from tests.frames import RESOURCES, apply, rows
 
 
-def test_later_columns_see_earlier_ones_and_a_replaced_one_keeps_its_place():
+def test_later_expressions_see_earlier_columns_and_a_replaced_column_keeps_its_place():
     stage = Derive.model_validate({"a": "a + 1", "c": "a * 10"})
     got, rejects = apply(stage, rows({"a": [1, 2], "b": [0, 0]}))
     assert got == [{"a": 2, "b": 0, "c": 20}, {"a": 3, "b": 0, "c": 30}]
     assert not rejects
 
 
-def test_a_result_without_room_rejects_its_row_and_never_begins_again_at_the_other_end():
+def test_a_result_that_does_not_fit_rejects_its_row_and_never_wraps_around():
     stage = Derive.model_validate({"day": "month(t) * 100 + day(t)", "sum": "a + a", "diff": "u - v"})
     frame = rows(
         {"t": [datetime(2024, 12, 31, tzinfo=UTC)] * 4, "a": [1, 2**62, 3, 2**62], "u": [5, 5, 0, 0], "v": [2, 2, 1, 1]},
@@ -39,7 +39,7 @@ def test_a_time_that_not_every_reader_can_show_rejects_its_row():
     assert rejects == {0: "overflow:next", 1: "overflow:before", 4: "overflow:at"}
 
 
-def test_a_sum_of_whole_numbers_is_a_column_of_64_bits_and_a_later_column_sees_it():
+def test_integer_sums_have_64_bits_and_later_expressions_see_them():
     stage = Derive.model_validate({"a": "a + 1", "b": "a * 2"})
     got, rejects = apply(stage, rows({"a": [127, -128]}, {"a": pl.Int8()}))
     assert got == [{"a": 128, "b": 256}, {"a": -127, "b": -254}]
@@ -47,7 +47,7 @@ def test_a_sum_of_whole_numbers_is_a_column_of_64_bits_and_a_later_column_sees_i
     assert stage.output(pl.Schema({"a": pl.Int8()}), RESOURCES) == {"a": pl.Int64(), "b": pl.Int64()}
 
 
-def test_a_column_may_be_called_columns():
+def test_a_column_may_be_named_columns():
     assert apply(Derive.model_validate({"columns": "a"}), rows({"a": [1]}))[0] == [{"a": 1, "columns": 1}]
 
 
@@ -61,7 +61,7 @@ def test_a_column_may_be_called_columns():
         ({"^a$": "1"}, "pattern"),
     ],
 )
-def test_what_cannot_be_derived(config, says):
+def test_invalid_expressions_are_refused(config, says):
     with pytest.raises(SchemaMismatch, match=says) as caught:
         Derive.model_validate(config).output(rows({"a": [1]}).schema, RESOURCES)
     assert caught.value.path == ("columns", next(iter(config)))

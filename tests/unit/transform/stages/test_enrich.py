@@ -13,11 +13,11 @@ def enrich(**options):
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("10m", 600), ("1h", 3600), ("2d", 172_800)])
-def test_how_long_a_version_is_good_for(text, seconds):
+def test_the_refresh_interval_is_read(text, seconds):
     assert enrich(refresh=text).refresh_seconds() == seconds
 
 
-def test_a_database_is_asked_by_its_query():
+def test_a_database_table_is_named_by_its_query():
     stage = enrich(table="sqlite:fleet.db", query="SELECT carrier, name FROM airlines")
     assert stage.table_urls() == ("sqlite:fleet.db#SELECT carrier, name FROM airlines",)
     resources = Resources(tables={stage.url: AIRLINES})
@@ -48,12 +48,12 @@ def test_a_database_is_asked_by_its_query():
         ({"table": "sqlite:x.db", "query": "SELECT 1", "login": "env:X"}, "`login` is for PostgreSQL"),
     ],
 )
-def test_options_that_make_no_sense(options, says):
+def test_contradictory_options_are_refused(options, says):
     with pytest.raises(ValidationError, match=says):
         enrich(**options)
 
 
-def test_where_redshift_is_asked_and_as_whom():
+def test_a_redshift_url_names_the_warehouse_and_the_user():
     assert warehouse("redshift:workgroup/main/dev#SELECT 1") == Warehouse("dev", workgroup="main")
     assert warehouse("redshift:cluster/c-1/dev?db_user=loader") == Warehouse("dev", cluster="c-1", db_user="loader")
 

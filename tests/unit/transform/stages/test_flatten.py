@@ -17,14 +17,14 @@ FRAME = rows({"a": [{"b": {"c": 1, "d": [2]}, "e": "x"}, None], "z": [1, 2]})
         ({"prefix": False}, ["c", "d", "e", "z"]),
     ],
 )
-def test_fields_stand_where_the_object_stood(config, columns):
+def test_fields_take_the_place_of_their_object(config, columns):
     got, rejects = apply(Flatten.model_validate(config), FRAME)
     assert [list(row) for row in got] == [columns, columns]
     assert list(got[1].values())[:-1] == [None] * (len(columns) - 1)
     assert not rejects
 
 
-def test_only_the_named_objects_are_taken_apart():
+def test_only_the_named_objects_are_flattened():
     frame = rows({"a": [{"x": 1}], "b": [{"x": 2}]})
     assert apply(Flatten(columns=("b",)), frame)[0] == [{"a": {"x": 1}, "b_x": 2}]
 
@@ -39,6 +39,6 @@ def test_only_the_named_objects_are_taken_apart():
         ({"prefix": False}, {"a": [{"_data": 1}]}, "belongs to the service"),
     ],
 )
-def test_what_cannot_be_flattened(config, columns, says):
+def test_columns_that_cannot_be_flattened_are_refused(config, columns, says):
     with pytest.raises(SchemaMismatch, match=says):
         Flatten.model_validate(config).output(rows(columns).schema, Resources())

@@ -19,26 +19,26 @@ def lookup(**options):
     return Lookup.model_validate({"table": "weather", "on": {"origin": "origin", "h": "hour"}, "take": ["temp"], **options})
 
 
-def test_a_key_of_several_columns_finds_its_row_in_order():
+def test_a_key_of_several_columns_finds_its_row_and_keeps_the_order():
     got, rejects = apply(lookup(), FRAME, TABLES)
     assert [row["temp"] for row in got] == [4.5, None, None, None]
     assert not rejects
 
 
-def test_missing_keys_reject_but_a_null_in_the_table_does_not():
+def test_a_missing_key_rejects_and_a_null_in_the_table_does_not():
     got, rejects = apply(lookup(missing="reject", take={"t": "temp", "o2": "origin"}), FRAME, TABLES)
     assert [(row["origin"], row["t"], row["o2"]) for row in got] == [("JFK", 4.5, "JFK"), ("EWR", None, "EWR")]
     assert rejects == {1: "lookup_missing:origin,h", 3: "lookup_missing:origin,h"}
 
 
-def test_codes_in_text_are_found_by_the_numbers_that_they_are():
+def test_numeric_codes_in_text_are_matched_as_numbers():
     stage = Lookup.model_validate({"table": "t", "on": {"h": "code"}, "take": "name"})
     table = Resources(tables={"t": pl.DataFrame({"code": ["01", "02"], "name": ["one", "two"]})})
     assert [row["name"] for row in apply(stage, FRAME, table)[0]] == ["one", "one", "two", "one"]
 
 
 @pytest.mark.parametrize("unit", ["us", "ns"])
-def test_a_time_of_the_table_is_never_cut_to_find_a_row(unit):
+def test_a_time_in_the_table_is_never_truncated_to_match(unit):
     table = pl.DataFrame({"at": [datetime(2024, 1, 1, 5, tzinfo=UTC)], "name": ["x"]}, schema_overrides={"at": pl.Datetime(unit, "UTC")})
     if unit == "ns":
         table = table.with_columns(pl.col("at") + pl.duration(nanoseconds=1))
@@ -50,7 +50,7 @@ def test_a_time_of_the_table_is_never_cut_to_find_a_row(unit):
         apply(stage, frame, Resources(tables={"t": table}))
 
 
-def test_one_column_can_be_given_as_text():
+def test_a_single_column_can_be_given_as_text():
     stage = Lookup.model_validate({"table": "t", "on": "h", "take": "name", "missing": None})
     table = Resources(tables={"t": pl.DataFrame({"h": [1], "name": ["one"]})})
     assert [row["name"] for row in apply(stage, FRAME, table)[0]] == ["one", "one", None, "one"]
@@ -69,7 +69,7 @@ def test_one_column_can_be_given_as_text():
         ({"on": "origin"}, "more than one row for the key origin='EWR'", ("on",)),
     ],
 )
-def test_what_does_not_fit_is_refused_before_any_row(options, says, path):
+def test_options_that_do_not_fit_the_columns_are_refused(options, says, path):
     with pytest.raises(SchemaMismatch, match=says) as caught:
         lookup(**options).output(FRAME.schema, TABLES)
     assert caught.value.path == path

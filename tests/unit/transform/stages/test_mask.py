@@ -11,7 +11,7 @@ from tests.frames import apply, rows
 SECRETS = Resources(secrets={"env:K": b"k"})
 
 
-def test_equal_values_have_equal_digests_that_anyone_with_the_key_can_compute():
+def test_equal_values_have_equal_digests_that_the_key_reproduces():
     stage = Mask.model_validate({"columns": ["a", "b"], "method": "keyed_hash", "key": {"env": "K"}})
     got, _ = apply(stage, rows({"a": ["x", None, "x", ""], "b": ["y", "x", None, "é"]}), SECRETS)
     digest = {text: hmac.new(b"k", text.encode(), hashlib.sha256).hexdigest()[:32] for text in ("x", "y", "", "é")}
@@ -20,7 +20,7 @@ def test_equal_values_have_equal_digests_that_anyone_with_the_key_can_compute():
     assert stage.secret_names() == ("env:K",)
 
 
-def test_redact_and_truncate():
+def test_redact_and_truncate_hide_values():
     frame = rows({"a": ["secret", None, "é1"]})
     assert [row["a"] for row in apply(Mask(columns=("a",), method="redact"), frame)[0]] == ["***", None, "***"]
     assert [row["a"] for row in apply(Mask(columns=("a",), method="truncate", keep=1), frame)[0]] == ["s", None, "é"]
@@ -43,7 +43,7 @@ def test_incomplete_options_are_refused(config):
 
 
 @pytest.mark.parametrize(("column", "key", "says"), [("n", "env:K", "n' is Int64; only text"), ("a", "env:J", "missing or empty")])
-def test_what_cannot_be_hidden(column, key, says):
+def test_columns_and_keys_that_cannot_be_used_are_refused(column, key, says):
     stage = Mask.model_validate({"columns": column, "method": "keyed_hash", "key": key})
     with pytest.raises(SchemaMismatch, match=says):
         stage.output(rows({"a": ["x"], "n": [1]}).schema, SECRETS)
@@ -68,6 +68,6 @@ def test_keep_last_keeps_the_format_and_never_a_whole_value(value, shown):
 
 
 @pytest.mark.parametrize("config", [{"keep_last": 0}, {"keep_last": 65}, {"keep_last": 4, "method": "redact"}])
-def test_keep_last_needs_a_sensible_number_and_stands_alone(config):
+def test_keep_last_needs_a_valid_number_and_no_other_method(config):
     with pytest.raises(ValidationError):
         Mask.model_validate({"columns": ["a"], **config})

@@ -19,13 +19,13 @@ def test_named_groups_become_typed_columns():
     assert rejects == {2: "parse_failed:t", 3: "wrong_type:a"}
 
 
-def test_what_cannot_be_read_can_be_null():
+def test_unreadable_text_can_become_null():
     got, rejects = parse(["1", "x", "999"], regex=r"^(?P<n>\d+)$", types={"n": "int8"}, on_error=None)
     assert [row["n"] for row in got] == [1, None, None, None]
     assert not rejects
 
 
-def test_grok_reads_a_web_servers_log():
+def test_grok_reads_the_log_of_a_web_server():
     line = '192.0.2.9 - frank [10/Oct/2000:13:55:36 -0700] "GET /a.gif?q=1 HTTP/1.0" 200 2326 "http://example.com/" "Mozilla/4.08 [en]"'
     got, rejects = parse([line, "no log line"], grok="^%{COMBINEDLOG}$")
     assert rejects == {1: "parse_failed:t"}
@@ -43,7 +43,7 @@ def test_grok_reads_a_web_servers_log():
     }
 
 
-def test_grok_with_patterns_of_ones_own():
+def test_grok_accepts_custom_patterns():
     got, _ = parse(["AB-12 rest"], grok="^%{TAG:tag} %{GREEDYDATA:rest}", patterns={"TAG": "[A-Z]+-%{INT}"})
     assert got[0] == {"tag": "AB-12", "rest": "rest"}
 
@@ -60,13 +60,13 @@ def test_grok_with_patterns_of_ones_own():
         ("%F %T%.f", "UTC", "2000-10-10 20:55:36", ["2000-10-10 20:55"]),
     ],
 )
-def test_times_in_formats_and_zones(formats, zone, good, bad):
+def test_timestamps_are_read_in_given_formats_and_zones(formats, zone, good, bad):
     got, rejects = parse([good, *bad], timestamp=formats, timezone=zone)
     assert got[0] == {"t": datetime(2000, 10, 10, 20, 55, 36, tzinfo=UTC)}
     assert rejects == dict.fromkeys(range(1, len(bad) + 1), "parse_failed:t")
 
 
-def test_two_digits_are_no_year_of_four():
+def test_a_two_digit_year_is_not_a_four_digit_year():
     texts = ["24-01-01", "999-01-01", "2024-01-01", "0001-01-01"]
     got, rejects = parse(texts, timestamp="%Y-%m-%d")
     assert [str(row["t"])[:4] for row in got] == ["2024", "0001", "None"]
@@ -75,14 +75,14 @@ def test_two_digits_are_no_year_of_four():
     assert [row["t"] and row["t"].year for row in got] == [2024, None]
 
 
-def test_a_time_stands_in_its_texts_place_or_in_another_column():
+def test_a_timestamp_replaces_its_text_or_goes_to_another_column():
     frame = rows({"t": ["2000"], "z": [1]})
     stage = {"column": "t", "timestamp": "%Y-%m-%d", "on_error": "null"}
     assert list(apply(Parse.model_validate(stage), frame)[0][0]) == ["t", "z"]
     assert list(apply(Parse.model_validate({**stage, "into": "at"}), frame)[0][0]) == ["t", "z", "at"]
 
 
-def test_urls():
+def test_urls_are_split_into_parts():
     urls = ["HTTPS://me:pw@Example.com:8443/a/b?q=1#top", "/only/path?x", "http://[2001:db8::1]/", "http://h:70000/", "http://h/a b", ""]
     got, rejects = parse(urls, url=True, into="u_")
     assert got[0] == {
@@ -119,13 +119,13 @@ def test_urls():
         ("", None, None, None, None),
     ],
 )
-def test_user_agents(agent, browser, version, system, device):
+def test_user_agents_are_split_into_parts(agent, browser, version, system, device):
     got, rejects = parse([agent], user_agent=True)
     assert got[0] == {"t_browser": browser, "t_version": version, "t_os": system, "t_device": device}
     assert not rejects
 
 
-def test_addresses():
+def test_ip_addresses_are_classified():
     given = ["8.8.8.8", "10.1.2.3", "2606:4700::1111", "fe80::1", "::1", "::ffff:1.2.3.4", "8.8.8.8", "1.2.3", "fe80::1%eth0", "01.2.3.4"]
     got, rejects = parse(given, ip=True)
     assert [tuple(row.values()) for row in got] == [
@@ -164,7 +164,7 @@ def test_addresses():
         ({"url": True, "into": ""}, (), ""),
     ],
 )
-def test_what_does_not_fit_is_refused_with_its_place(config, path, says):
+def test_options_that_do_not_fit_the_columns_are_refused_with_their_position(config, path, says):
     schema = rows({"t": ["x"], "n": [1]}).schema
     if not path:
         with pytest.raises(ValidationError):
@@ -187,6 +187,6 @@ def test_what_does_not_fit_is_refused_with_its_place(config, path, says):
         {"regex": "(?P<a>x)", "timezone": "Europe/Berlin"},
     ],
 )
-def test_ways_that_do_not_go_together_are_refused(config):
+def test_contradictory_methods_are_refused(config):
     with pytest.raises(ValidationError):
         Parse.model_validate({"column": "t", **config})

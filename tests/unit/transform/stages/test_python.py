@@ -13,12 +13,12 @@ def given(function):
     return Resources(functions={"m:f": function})
 
 
-def test_without_a_declaration_the_columns_of_an_empty_frame_count():
+def test_without_declared_columns_those_of_an_empty_frame_count():
     got, _ = apply(Python.model_validate("m:f"), FRAME, given(lambda frame: frame.with_columns(b=pl.col("a") * 0.5).drop("a")))
     assert got == [{"b": 0.5}, {"b": 1.0}]
 
 
-def test_a_declaration_spares_the_function_the_empty_frame():
+def test_with_declared_columns_the_function_never_gets_an_empty_frame():
     def picky(frame):
         assert frame.height
         return frame.with_columns(b=pl.lit("x"))
@@ -28,7 +28,7 @@ def test_a_declaration_spares_the_function_the_empty_frame():
     assert stage.function_paths() == ("m:f",)
 
 
-def test_a_function_that_cannot_be_asked_is_refused():
+def test_a_function_that_fails_on_an_empty_frame_is_refused():
     def raises(frame):
         raise KeyError("q")
 
@@ -44,6 +44,6 @@ def test_a_function_that_cannot_be_asked_is_refused():
         Python(function="m:f", adds={"_row": "int64"}).output(FRAME.schema, given(lambda frame: frame))
 
 
-def test_an_import_path_has_two_parts():
+def test_an_import_path_needs_two_parts():
     with pytest.raises(ValidationError):
         Python.model_validate("just_a_name")

@@ -14,6 +14,6 @@ def test_two_columns_may_swap():
     ("columns", "says"),
     [({"x": "y"}, "no column 'x'"), ({"a": "b"}, "two columns would be named 'b'"), ({"a": "_row"}, "belongs to the service")],
 )
-def test_names_that_clash_are_refused(columns, says):
+def test_colliding_names_are_refused(columns, says):
     with pytest.raises(SchemaMismatch, match=says):
         Rename.model_validate(columns).output(rows({"a": [1], "b": [2]}).schema, RESOURCES)

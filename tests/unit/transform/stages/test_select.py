@@ -20,13 +20,13 @@ def test_drop_keeps_the_rest():
         ({"drop": ["_shard"]}, "belongs to", ("drop", 0)),
     ],
 )
-def test_wrong_names_are_refused(config, says, path):
+def test_unknown_names_are_refused(config, says, path):
     with pytest.raises(SchemaMismatch, match=says) as caught:
         Select.model_validate(config).output(FRAME.schema, RESOURCES)
     assert caught.value.path == path
 
 
 @pytest.mark.parametrize("config", [{}, {"keep": ["a"], "drop": ["b"]}, []])
-def test_exactly_one_list_is_needed(config):
+def test_exactly_one_list_is_required(config):
     with pytest.raises(ValidationError):
         Select.model_validate(config)

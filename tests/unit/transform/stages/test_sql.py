@@ -35,7 +35,7 @@ def chain(query, decoder=None, **tables):
         ("SELECT *, SUM(n) OVER (PARTITION BY k) AS s FROM batch", None),
     ],
 )
-def test_rows_come_in_stream_order_with_their_lineage(query, expected):
+def test_rows_are_in_stream_order_with_their_lineage(query, expected):
     got, rejects = apply(sql(query), FRAME)
     assert len(got) == 3 if expected is None else got == expected
     assert not rejects
@@ -71,20 +71,20 @@ def test_columns_of_a_reference_table_never_become_lineage():
     assert got["_shard"].to_list() == ["s"] * 3
 
 
-def test_what_the_query_leaves_out_is_filtered_and_lineage_comes_back():
+def test_rows_left_out_by_the_query_are_filtered_and_lineage_is_restored():
     got = chain("SELECT _row, n FROM batch WHERE k = 'b'").run(batch(RECORDS), "shard-1")
     assert got.frame.columns == ["_shard", "_sequence", "_subsequence", "_arrival", "_row", "n"]
     assert got.frame["_sequence"].to_list() == [str(10**20), str(10**20 + 2)]
     assert got.settled.select("_row", "reason").rows() == [(1, "filtered")]
 
 
-def test_a_join_that_doubles_rows_stops_the_shard():
+def test_a_join_that_duplicates_rows_halts_the_shard():
     table = pl.DataFrame({"k": ["b", "b"], "x": [1, 2]})
     with pytest.raises(Halted, match="duplicated"):
         chain("SELECT b.*, t.x FROM batch b JOIN t ON b.k = t.k", t=table).run(batch(RECORDS), "s")
 
 
-def test_a_join_inside_records_of_several_rows():
+def test_a_join_keeps_the_rows_of_each_record_together():
     table = pl.DataFrame({"k": ["a", "b"], "x": [1, 2]})
     compiled = chain("SELECT b.*, t.x FROM batch b JOIN t ON b.k = t.k", JsonLines(), t=table)
     got = compiled.run(batch([b"\n".join(reversed(RECORDS)), RECORDS[1]]), "s")
@@ -102,11 +102,11 @@ def test_a_join_inside_records_of_several_rows():
         ("SELECT DISTINCT * FROM batch", False),
     ],
 )
-def test_only_plain_queries_are_divisible(query, divisible):
+def test_only_row_wise_queries_are_divisible(query, divisible):
     assert sql(query).divisible() is divisible
 
 
-def test_a_row_on_which_a_plain_query_fails_is_the_only_one_rejected():
+def test_only_the_row_on_which_a_row_wise_query_fails_is_rejected():
     records = [b'{"k":"1","n":1}', b'{"k":"x","n":2}', b'{"k":"3","n":3}']
     plain = chain("SELECT _row, CAST(k AS BIGINT) AS i FROM batch").run(batch(records), "s")
     assert plain.frame["i"].to_list() == [1, 3]
@@ -142,19 +142,19 @@ def test_a_row_on_which_a_plain_query_fails_is_the_only_one_rejected():
         ("SELECT FROM WHERE", "does not fit"),
     ],
 )
-def test_what_is_refused_before_anything_is_read(query, says):
+def test_invalid_queries_are_refused_before_anything_is_read(query, says):
     with pytest.raises(SchemaMismatch, match=says) as caught:
         sql(query).output(FRAME.schema, Resources())
     assert caught.value.path == ("query",)
 
 
-def test_a_result_of_another_type_than_it_says_is_refused():
+def test_a_result_of_another_type_than_declared_is_refused():
     frame = rows({"o": [{"a": 1}]})
     with pytest.raises(SchemaMismatch, match="Polars takes r for Int64, and gives Struct"):
         sql("SELECT *, CAST(o AS BIGINT) AS r FROM batch").output(frame.schema, Resources())
 
 
-def test_tables_must_be_there_and_well_named():
+def test_tables_must_be_loaded_and_have_valid_names():
     with pytest.raises(SchemaMismatch, match="is not loaded"):
         Sql(query="SELECT * FROM batch", tables={"t": "t.csv"}).output(FRAME.schema, Resources())
     for name in ("batch", "Self", "a b"):
@@ -174,18 +174,18 @@ OBJECTS = pl.Schema({**SYSTEM_SCHEMA, "o": pl.Struct({"y": pl.Float64, "x": pl.F
         "WITH w AS (SELECT _row, o AS inner_one, f FROM batch) SELECT _row, atan2(inner_one, f) AS a FROM w",
     ],
 )
-def test_an_object_where_polars_would_end_the_process_is_refused(query):
+def test_atan2_of_an_object_which_would_crash_polars_is_refused(query):
     """Polars 1.x answers with a segmentation fault, so before it can."""
     with pytest.raises(SchemaMismatch, match="atan2 takes numbers, no objects"):
         Sql(query=query).output(OBJECTS, Resources())
 
 
-def test_fields_of_objects_have_angles():
+def test_atan2_of_fields_of_objects_works():
     query = "SELECT *, atan2(o.y, o.x) AS a, 'atan2(o, f)' AS t FROM batch WHERE atan2(f, 1) < 1"
     assert Sql(query=query).output(OBJECTS, Resources())["a"] == pl.Float64
 
 
-def test_what_polars_broke_off_for_is_said_without_its_own_code():
+def test_a_panic_of_polars_is_reported_without_its_internal_code():
     """Polars unwraps an error here, which Python gets as a panic."""
     with pytest.raises(SchemaMismatch, match=r"does not fit its columns: cannot unpack series of type `struct\[2\]` into `f64`$") as caught:
         Sql(query="SELECT _row, atan2('1', o) AS a FROM batch").output(OBJECTS, Resources())

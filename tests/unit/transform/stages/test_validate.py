@@ -33,20 +33,20 @@ def reasons(columns, rules, **options):
         (["b", "a"], {"min": "b"}, {1: "min"}),
     ],
 )
-def test_each_rule_finds_its_rows(values, rules, bad):
+def test_each_rule_rejects_its_rows(values, rules, bad):
     got, rejects = reasons({"v": values}, {"v": rules})
     assert rejects == {row: f"invalid:v:{rule}" for row, rule in bad.items()}
     assert len(got) == len(values) - len(bad)
 
 
-def test_a_condition_about_no_column_holds_for_all_rows_or_none():
+def test_a_constant_condition_holds_for_all_rows_or_none():
     stage = Validate.model_validate({"where": {"sense": "1 < 0"}})
     got, rejects = apply(stage, rows({"v": [1, 2]}))
     assert not got
     assert rejects == {0: "invalid:sense", 1: "invalid:sense"}
 
 
-def test_the_column_has_all_reasons_of_a_hundred_rules():
+def test_the_column_holds_all_reasons_of_a_hundred_rules():
     names = [f"c{at}" for at in range(100)]
     table = {name: [at, 0, None] for at, name in enumerate(names)}
     got, _ = reasons(table, {name: {"max": 49} for name in names}, to="column")
@@ -57,14 +57,14 @@ def test_the_column_has_all_reasons_of_a_hundred_rules():
     assert [row["violations"] for row in got] == [[], [], []]
 
 
-def test_conditions_over_several_columns():
+def test_conditions_can_span_several_columns():
     stage = Validate.model_validate({"where": {"in_order": "a < b"}})
     got, rejects = apply(stage, rows({"a": [1, 2, None], "b": [2, 1, 1]}))
     assert rejects == {1: "invalid:in_order"}
     assert len(got) == 2
 
 
-def test_the_first_broken_rule_is_the_reason_and_the_column_has_all():
+def test_the_first_broken_rule_is_the_reason_and_the_column_holds_all():
     rules = {"a": {"min": 5}, "b": {"null": False}}
     assert reasons({"a": [1], "b": [None]}, rules)[1] == {0: "invalid:a:min"}
     got, rejects = reasons({"a": [1, 9], "b": [None, "x"]}, rules, to="column", column="why")
@@ -91,7 +91,7 @@ def test_the_first_broken_rule_is_the_reason_and_the_column_has_all():
         ({"c": {"one_of": [0.1, 0.125]}}, ("columns", "c", "one_of"), "values of type Decimal"),
     ],
 )
-def test_rules_that_do_not_fit_are_refused_with_their_place(rules, path, says):
+def test_rules_that_do_not_fit_their_column_are_refused_with_their_position(rules, path, says):
     frame = rows({"s": ["x"], "n": [1], "f": [1.0], "d": [date(2013, 1, 1)], "c": [Decimal("0.12")]})
     with pytest.raises(SchemaMismatch, match=says) as caught:
         Validate.model_validate({"columns": rules}).output(frame.schema, Resources())
@@ -99,7 +99,7 @@ def test_rules_that_do_not_fit_are_refused_with_their_place(rules, path, says):
 
 
 @pytest.mark.parametrize("config", [{}, {"columns": {"a": {"mni": 1}}}, {"columns": {"a": {"one_of": []}}}, {"where": {}}])
-def test_empty_or_misspelt_options_are_refused(config):
+def test_empty_and_misspelt_options_are_refused(config):
     with pytest.raises(ValidationError):
         Validate.model_validate(config)
 
@@ -109,7 +109,7 @@ def test_a_condition_must_be_true_or_false():
         Validate.model_validate({"where": {"w": "n + 1"}}).output(rows({"n": [1]}).schema, Resources())
 
 
-def test_a_condition_counts_below_nothing():
+def test_integer_arithmetic_in_a_condition_is_exact():
     frame = rows({"u": [0, 9]}, {"u": pl.UInt32()})
     assert apply(Validate.model_validate({"where": {"enough": "u - 5 > 0"}}), frame) == ([{"u": 9}], {0: "invalid:enough"})
 
@@ -123,7 +123,7 @@ def test_a_condition_counts_below_nothing():
         (pl.Date(), "2013-01-01T12:00:00Z", [15706, 15707], [0], [1]),
     ],
 )
-def test_bounds_finer_than_their_column_lie_between_two_of_its_values(kind, bound, values, low, high):
+def test_limits_finer_than_the_column_are_compared_exactly(kind, bound, values, low, high):
     column = pl.Series(values).cast(kind)
     for rule, rows_ in (("min", low), ("max", high)):
         _, rejects = reasons({"v": column}, {"v": {rule: bound}})
