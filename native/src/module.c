@@ -16,7 +16,7 @@ static PyMethodDef methods[] = {
      "``arrivals``: int64, milliseconds. None if the JSON is unusual: then parse it with Python."},
     {"plan", (PyCFunction)kernel_plan, METH_O,
      "plan(spec) -> plan\n\nA plan for ``decode``. ``spec`` is a node (kind, name, presence, unknown, unit, children); see\n"
-     "stream/transform/decoders/native.py."},
+     "stream/transform/decoders/json_kernel.py."},
     {"decode", (PyCFunction)(void *)kernel_decode, METH_FASTCALL,
      "decode(plan, views, buffers) -> (bad, wrong, side, columns)\n\n"
      "Decodes JSON records to the columns of the plan, one row per view. A record is one object; if the plan is of a list, it has one object\n"

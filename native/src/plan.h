@@ -5,7 +5,7 @@
 
 #include "columns.h"
 
-/* Must agree with stream/transform/decoders/native.py. Kinds from LIST on have children. */
+/* Must agree with stream/transform/decoders/json_kernel.py. Kinds from LIST on have children. */
 enum kind {
     TEXT, FLAG, INT8, INT16, INT32, INT64, UINT8, UINT16, UINT32, UINT64, FLOAT32, FLOAT64,
     STAMP,  /* ISO 8601 text; microseconds. ``unit`` says whether the Z must be upper-case */

@@ -18,11 +18,11 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from stream import events
-from stream.audit.answers import RETRYABLE, TOO_LARGE, UNREADABLE, VERDICTS, Answer, is_page, rejected_items, requested_pause
 from stream.audit.chain import Link
+from stream.audit.export_options import Shape
 from stream.audit.ledger import Segment
+from stream.audit.otlp_responses import RETRYABLE, TOO_LARGE, UNREADABLE, VERDICTS, Answer, is_page, rejected_items, requested_pause
 from stream.audit.packing import Compression, Request, compressed, split
-from stream.audit.shape import Shape
 from stream.audit.spans import gap_requests, requests
 from stream.batch import ORIGIN
 from stream.contracts import Clock, Emit, ObjectStore, Shard

@@ -35,7 +35,7 @@ from stream.audit import context
 from stream.audit.buffers import lengths
 from stream.audit.columns import Column, dictionary_encoded, parquet
 from stream.audit.fates import COLUMNS, Fates, fates_of
-from stream.audit.placed import destinations, rows_written
+from stream.audit.placement import destinations, rows_written
 from stream.audit.set_hash import SetHash
 from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE, Batch
 from stream.contracts import Encoded, OutputFile, Transformed

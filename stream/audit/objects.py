@@ -58,7 +58,7 @@ class Area:
 
 
 @dataclass(frozen=True, slots=True)
-class Stray:
+class UnlistedFile:
     """A file that no manifest lists. ``ours``: a sealed manifest says that a worker of this log wrote it and that it counts no more.
 
     ``shard``, ``after`` and ``last`` are the unit of which its name speaks; ``sealed``: this log has that unit.
@@ -154,28 +154,31 @@ def _places(link: Link, file: LedgerObject, areas: Mapping[str, Area]) -> Iterat
         yield f"{written.removesuffix('/')}/{file.key}"
 
 
-def strays(files: Mapping[str, str], links: Sequence[Link], areas: Mapping[str, Area], stream: str) -> list[Stray]:
-    """``files`` (sink by URL), which no manifest lists, as strays. ``links``: all links of the chains that their names contain."""
+def unlisted_files(files: Mapping[str, str], links: Sequence[Link], areas: Mapping[str, Area], stream: str) -> list[UnlistedFile]:
+    """``files`` (sink by URL), which no manifest lists, with what their names say about them.
+
+    ``links``: all links of the chains that those names contain.
+    """
     sealed = {(link.shard, str(link.after), str(link.last)) for link in links if link.sealed}
     # A worker writes only what the manifest in the log lists, and whoever lists something else keeps a list of it.
     ours = {url for link in links if link.sealed for file in link.superseded for url in _places(link, file, areas)}
-    found = (replace(_stray(areas[files[url]], url, stream, sealed), ours=url in ours) for url in sorted(files))
+    found = (replace(_unlisted_file(areas[files[url]], url, stream, sealed), ours=url in ours) for url in sorted(files))
     return [each for each in found if each.ours or not areas[each.sink].shared]
 
 
-def _stray(area: Area, url: str, stream: str, sealed: set[tuple[str, str, str]]) -> Stray:
+def _unlisted_file(area: Area, url: str, stream: str, sealed: set[tuple[str, str, str]]) -> UnlistedFile:
     sink, key = area.sink, url.removeprefix(area.url_of(""))
     match = _NAME.fullmatch(key)
     shard = match["label"].removeprefix(f"{stream}.") if match else ""
     if match is None or (shard, match["after"], match["last"]) not in sealed:
         similar = _SIMILAR.search(key)
         shard, after, last = similar.groups() if similar else ("", "", "")
-        return Stray(sink, key, url, shard, after, last)
-    return Stray(sink, key, url, shard, match["after"], match["last"], sealed=True)
+        return UnlistedFile(sink, key, url, shard, after, last)
+    return UnlistedFile(sink, key, url, shard, match["after"], match["last"], sealed=True)
 
 
-def stray_findings(found: Iterable[Stray]) -> list[Finding]:
-    """One finding per stray."""
+def unlisted_file_findings(found: Iterable[UnlistedFile]) -> list[Finding]:
+    """One finding per file."""
     return [
         Finding(
             each.shard,
@@ -190,12 +193,15 @@ def stray_findings(found: Iterable[Stray]) -> list[Finding]:
     ]
 
 
-def _whose(stray: Stray) -> str:
-    if stray.ours:
-        return "it was made for a unit that was sealed with other files, --repair removes it"
-    if stray.sealed:
-        return "its name is of a sealed unit, for which no worker of this pipeline made it: does another pipeline write here? examine it"
-    return "its name is of no unit of this log: examine it"
+def _whose(file: UnlistedFile) -> str:
+    if file.ours:
+        return "a worker wrote it for a unit that was then sealed with other files; --repair removes it"
+    if file.sealed:
+        return (
+            "its name belongs to a sealed unit, but no worker of this pipeline wrote it for that unit: find out whether "
+            "another pipeline writes here"
+        )
+    return "its name belongs to no unit of this log: find out who wrote it"
 
 
 def check_file(link: Link, file: LedgerObject, url: str, body: bytes | None) -> list[Finding]:

@@ -17,10 +17,10 @@ import polars as pl
 from stream.audit import ids, wire
 from stream.audit.buffers import lengths, numbers, validity
 from stream.audit.chain import Link
+from stream.audit.export_options import Shape, Trust
 from stream.audit.fates import COLUMNS, distinct_rows
 from stream.audit.ledger import Header, Segment
 from stream.audit.packing import Block
-from stream.audit.shape import Shape, Trust
 from stream.audit.wire import Piece
 from stream.batch import Outcome
 

@@ -13,11 +13,11 @@ import polars as pl
 
 from stream.audit import ids, wire
 from stream.audit.chain import Link
+from stream.audit.export_options import Shape, Signal, Tier
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import Segment
 from stream.audit.packing import Block, Request, packed
 from stream.audit.records import SAMPLED, SYSTEM, failed, nanos, nested, record_blocks, unit_trace
-from stream.audit.shape import Shape, Signal, Tier
 from stream.batch import Outcome
 
 SCOPE: Final = "stream.audit"

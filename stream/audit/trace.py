@@ -21,7 +21,7 @@ _WANTED: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RecordQuery:
     """A record to look for. A shard, stream or sub-sequence number of None matches any."""
 
     sequence: int
@@ -30,7 +30,7 @@ class Wanted:
     stream: str | None = None
 
     @staticmethod
-    def parse(text: str) -> Wanted:
+    def parse(text: str) -> RecordQuery:
         """Parse ``[[<stream>/]<shard>:]<sequence>[:<sub>]``, the format of ``messaging.message.id`` and the lineage columns.
 
         Raises:
@@ -40,7 +40,7 @@ class Wanted:
         if match is None:
             msg = f"{text!r} names no record; give its sequence number, or <shard>:<sequence>:<sub> as in spans and lineage columns"
             raise DefinitionError(msg)
-        return Wanted(int(match["seq"]), None if match["sub"] is None else int(match["sub"]), match["shard"], match["stream"])
+        return RecordQuery(int(match["seq"]), None if match["sub"] is None else int(match["sub"]), match["shard"], match["stream"])
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -84,7 +84,7 @@ class Fate(msgspec.Struct, frozen=True):
     """How often the record had been tried before."""
 
 
-def find(segment: Segment, wanted: Wanted) -> pl.DataFrame:
+def find(segment: Segment, wanted: RecordQuery) -> pl.DataFrame:
     """The ledger rows of the records that ``wanted`` names: one, none, or several of a KPL aggregate."""
     rows = segment.frame.with_row_index("at").filter(pl.col("seq") == str(wanted.sequence))
     return rows if wanted.subsequence is None else rows.filter(pl.col("sub") == wanted.subsequence)

@@ -22,8 +22,8 @@ from stream.audit.report import Check, Finding, Report, ShardSummary, Verdict, v
 from stream.audit.set_hash import SetHash
 from stream.audit.source import Reread, check_source
 from stream.batch import ORIGIN
+from stream.concurrency import run_concurrently
 from stream.contracts import Clock, shard_of_chain
-from stream.together import a_few_at_once
 
 AT_ONCE: Final = 8
 """Units examined at a time: most of the time is spent on reads, and the files of each unit are in memory meanwhile."""
@@ -38,16 +38,16 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 class Evidence(Protocol):
     """What the verifier can read. ``horizon``: records that arrived earlier may have expired in the stream; None without a stream.
 
-    ``tidied``: checkpoints of ended shards are deleted once they are not needed, so they may be missing. ``beside``: another stream of the
-    application writes to the same places, and its own verification reports files that no manifest lists.
+    ``deletes_ended_checkpoints``: that of an ended shard may be missing. ``shares_places``: another stream of the application
+    writes to the same places, and the verification of that stream reports the files there that no manifest lists.
     """
 
     application: str
     stream: str
     areas: Mapping[str, Area]
     horizon: datetime | None
-    tidied: bool
-    beside: bool
+    deletes_ended_checkpoints: bool
+    shares_places: bool
 
     async def shards(self) -> list[str]:
         """The names of all chains that have a folder in the log."""
@@ -61,7 +61,7 @@ class Evidence(Protocol):
         """The checkpoint, or None."""
         ...
 
-    async def stray_checkpoints(self, shards: Sequence[str]) -> list[str]:
+    async def unlisted_checkpoints(self, shards: Sequence[str]) -> list[str]:
         """Names of stored checkpoints that belong to none of ``shards``."""
         ...
 
@@ -140,7 +140,7 @@ class _Family:
 
     chains: Mapping[str, tuple[Link | None, Followed]]
     summaries: Sequence[ShardSummary]
-    strays: Sequence[objects.Stray]
+    unlisted_files: Sequence[objects.UnlistedFile]
 
 
 class Verifier:
@@ -166,7 +166,7 @@ class Verifier:
         files = await objects.list_files(evidence.areas.values(), evidence.stream, self._scope.names)
         state.checked[Check.OBJECTS] += sum(map(len, files.values()))
         shards = await evidence.shards()
-        for name in await evidence.stray_checkpoints(shards):
+        for name in await evidence.unlisted_checkpoints(shards):
             shard = next((each for each in shards if each in name), "")
             why = "the checkpoint belongs to a shard that has no log"
             state.findings.append(Finding(shard, Check.CHECKPOINT, Verdict.FAILED, why, "0" if shard else "", object=name))
@@ -174,12 +174,12 @@ class Verifier:
         families = [await self._family(group, files) for group in groups]
         chains = {name: each for family in families for name, each in family.chains.items()}
         state.findings += chain.check_family(chains, await self._start(shards))
-        strays = [stray for family in families for stray in family.strays]
+        unlisted_files = [file for family in families for file in family.unlisted_files]
         if self._scope.shard is None:
-            strays += await self._strays({url: sink for remaining in files.values() for url, sink in remaining.items()}, ())
-        state.findings += objects.stray_findings(strays)
-        removed = await self._remove(strays) if repair else ()
-        return self._report(started, [row for family in families for row in family.summaries], strays, removed)
+            unlisted_files += await self._unlisted_files({url: sink for remaining in files.values() for url, sink in remaining.items()}, ())
+        state.findings += objects.unlisted_file_findings(unlisted_files)
+        removed = await self._remove(unlisted_files) if repair else ()
+        return self._report(started, [row for family in families for row in family.summaries], unlisted_files, removed)
 
     async def _family(self, names: Sequence[str], files: dict[str, dict[str, str]]) -> _Family:
         """Check all generations of one shard. Their links are not kept: all shards together may have millions.
@@ -200,7 +200,7 @@ class Verifier:
         family_files = {url: sink for name in names for url, sink in files.pop(name, {}).items()}
         await self._all_units(units, family_files)
         listed = objects.listed_in(links, self._evidence.areas)
-        strays = await self._strays({url: sink for url, sink in family_files.items() if url not in listed}, links)
+        unlisted_files = await self._unlisted_files({url: sink for url, sink in family_files.items() if url not in listed}, links)
         for url in listed - family_files.keys():
             files.get("", {}).pop(url, None)
         if self._scope.source:
@@ -208,21 +208,21 @@ class Verifier:
         self._state.in_scope += sum(link.records for link in in_scope)
         summaries = [self._summary(*logs[name]) for name in chosen]
         self._state.hashes.clear()
-        return _Family(chains, summaries, strays)
+        return _Family(chains, summaries, unlisted_files)
 
-    async def _strays(self, files: Mapping[str, str], links: Sequence[Link]) -> list[objects.Stray]:
+    async def _unlisted_files(self, files: Mapping[str, str], links: Sequence[Link]) -> list[objects.UnlistedFile]:
         """Those of ``files`` that no manifest of any stream of the application lists: several streams may write to one place."""
-        found = objects.strays(files, links, self._evidence.areas, self._evidence.stream)
-        if self._evidence.beside:
-            found = [stray for stray in found if stray.ours or stray.sealed or stray.sink in objects.WITH_THE_LOG]
+        found = objects.unlisted_files(files, links, self._evidence.areas, self._evidence.stream)
+        if self._evidence.shares_places:
+            found = [file for file in found if file.ours or file.sealed or file.sink in objects.WITH_THE_LOG]
         elsewhere: set[str] = set()
 
-        async def look(stray: objects.Stray) -> None:
-            if await self._evidence.of_another_stream(stray.sink, stray.key):
-                elsewhere.add(stray.url)
+        async def look(file: objects.UnlistedFile) -> None:
+            if await self._evidence.of_another_stream(file.sink, file.key):
+                elsewhere.add(file.url)
 
-        await a_few_at_once([look(stray) for stray in found], AT_ONCE)
-        return [stray for stray in found if stray.url not in elsewhere]
+        await run_concurrently([look(file) for file in found], AT_ONCE)
+        return [file for file in found if file.url not in elsewhere]
 
     async def _start(self, shards: Sequence[str]) -> str | None:
         start = await self._evidence.pinned_start()
@@ -240,7 +240,7 @@ class Verifier:
             if before != stored:
                 # While a long chain was being read, units were sealed: the checkpoint may now name some that the read missed.
                 findings += chain.check_passed(log, followed, before)
-            elif not (self._evidence.tidied and stored is None and followed.end is not None):
+            elif not (self._evidence.deletes_ended_checkpoints and stored is None and followed.end is not None):
                 findings += chain.check_checkpoint(log, followed, stored)
             if not findings or (followed.head, stored) == seen:
                 break
@@ -257,7 +257,7 @@ class Verifier:
             self._state.examined += 1
             self._progress("units", self._state.examined, self._state.units)
 
-        await a_few_at_once((one(unit) for unit in units), AT_ONCE)
+        await run_concurrently((one(unit) for unit in units), AT_ONCE)
 
     async def _presence(self, unit: Link, files: Mapping[str, str]) -> None:
         areas = self._evidence.areas
@@ -326,19 +326,21 @@ class Verifier:
             self._state.checked[Check.SOURCE] += sum(unit.records for unit in shard_units)
         self._state.read = before
 
-    async def _remove(self, found: Sequence[objects.Stray]) -> tuple[str, ...]:
+    async def _remove(self, found: Sequence[objects.UnlistedFile]) -> tuple[str, ...]:
         removed = []
-        for stray in found:
-            if stray.ours:
-                await self._evidence.areas[stray.sink].store.delete(stray.key)
-                removed.append(stray.url)
+        for file in found:
+            if file.ours:
+                await self._evidence.areas[file.sink].store.delete(file.key)
+                removed.append(file.url)
         self._state.findings = [each for each in self._state.findings if each.object not in removed]
         return tuple(removed)
 
     def _failed(self, unit: Link, check: Check, why: str, key: str) -> Finding:
         return Finding(unit.shard, check, Verdict.FAILED, why, *unit.bounds, object=key)
 
-    def _report(self, started: str, summaries: Sequence[ShardSummary], found: Sequence[objects.Stray], removed: tuple[str, ...]) -> Report:
+    def _report(
+        self, started: str, summaries: Sequence[ShardSummary], found: Sequence[objects.UnlistedFile], removed: tuple[str, ...]
+    ) -> Report:
         findings = tuple(sorted(set(self._state.findings)))
         return Report(
             application=self._evidence.application,
@@ -348,7 +350,7 @@ class Verifier:
             shards=tuple(summaries),
             checked=dict(sorted(self._state.checked.items())),
             findings=findings,
-            leftovers=tuple(stray.url for stray in found if stray.ours and stray.url not in removed),
+            leftovers=tuple(file.url for file in found if file.ours and file.url not in removed),
             removed=removed,
             verdict=verdict(findings),
             in_scope=self._state.in_scope,

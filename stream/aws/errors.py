@@ -170,7 +170,7 @@ def is_throttle(error: AwsRetryable) -> bool:
     return classify(error.code) is Kind.THROTTLED
 
 
-def words_of(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """A client library's message in one line, without the login in a proxy's URL, which must not be logged."""
     return _LOGIN.sub(r"\1", " ".join(str(error).split())) or type(error).__name__
 
@@ -187,6 +187,6 @@ def translate(call: Call, error: Exception) -> AwsRetryable | AwsFatal:
         # If a response names no error, botocore uses its status as the name.
         return explain(call, UNKNOWN if code == str(status) else code, said.get("Message", ""), status)
     if isinstance(error, (BotoCoreError, aiohttp.ClientError, TimeoutError, OSError)):
-        return AwsRetryable(f"{call} had no answer: {words_of(error)}", code=CONNECTION)
-    msg = f"{type(error).__name__} is no error of an AWS client"
+        return AwsRetryable(f"{call} had no answer: {error_text(error)}", code=CONNECTION)
+    msg = f"{type(error).__name__} is not an error of an AWS client"
     raise TypeError(msg) from error

@@ -37,10 +37,10 @@ THROTTLED: Final = Policy(base=0.5, cap=5.0)
 _MAX_DOUBLINGS: Final = 30
 
 
-def decide(error: Exception, attempt: int, dice: float, policy: Policy = FOR_EVER) -> Wait | GiveUp:
+def decide(error: Exception, attempt: int, jitter: float, policy: Policy = FOR_EVER) -> Wait | GiveUp:
     """What to do after ``error`` in attempt number ``attempt`` (the first is 1).
 
-    Full jitter: ``dice``, in [0, 1], scales the pause, so that callers that failed together do not repeat together. A pause
+    Full jitter: ``jitter``, in [0, 1], scales the pause, so that callers that failed together do not repeat together. A pause
     that the service asked for is never shortened. Only ``Retryable`` errors are repeated.
     """
     if not isinstance(error, Retryable):
@@ -48,4 +48,4 @@ def decide(error: Exception, attempt: int, dice: float, policy: Policy = FOR_EVE
     if policy.attempts is not None and attempt >= policy.attempts:
         return GiveUp()
     ceiling = min(policy.cap, policy.base * 2.0 ** min(attempt - 1, _MAX_DOUBLINGS))
-    return Wait(max(ceiling * dice, error.retry_after or 0.0))
+    return Wait(max(ceiling * jitter, error.retry_after or 0.0))

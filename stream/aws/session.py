@@ -23,7 +23,7 @@ from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.exceptions import BotoCoreError, ClientError, UnknownRegionError
 
-from stream.aws.errors import AwsFatal, AwsRetryable, Call, translate, unreadable, words_of
+from stream.aws.errors import AwsFatal, AwsRetryable, Call, error_text, translate, unreadable
 from stream.errors import DefinitionError
 
 _CONFIG: Final[dict[str, Any]] = {"connect_timeout": 5, "read_timeout": 30, "tcp_keepalive": True, "max_pool_connections": 50}
@@ -135,12 +135,12 @@ class AwsSession:
         return str(client.meta.endpoint_url)
 
     def authorities(self) -> str | None:
-        """Path of the certificates (PEM) of those who vouch for AWS: ``AWS_CA_BUNDLE`` or the profile's; None: the system's."""
+        """Path of the CA certificates (PEM) that verify AWS: ``AWS_CA_BUNDLE`` or the profile's; None: the system's."""
         found = self._setting("ca_bundle")
         return str(found) if found else None
 
     def trust(self) -> ssl.SSLContext | None:
-        """What connections to AWS by TLS are made with; None: the usual.
+        """The TLS settings for connections to AWS; None: the default ones.
 
         Raises:
             DefinitionError: the file with the authorities cannot be used.
@@ -155,7 +155,7 @@ class AwsSession:
 
     @staticmethod
     def bounded(connect: float, read: float) -> botocore.session.Session:
-        """What a library makes a client with that must not wait for ever: ``connect`` seconds to connect, ``read`` without a byte."""
+        """A botocore session for libraries that must not wait for ever: ``connect`` seconds to connect, ``read`` seconds without a byte."""
         session = botocore.session.Session()
         session.set_default_client_config(Config(connect_timeout=connect, read_timeout=read))
         return session
@@ -183,10 +183,10 @@ class AwsSession:
             raise self._refused(error) from error
         except (BotoCoreError, OSError, ValueError) as error:
             # Besides its own errors, botocore passes on those of a token file: missing, or with a line break inside.
-            msg = f"AWS credentials could not be had: {words_of(error)}"
+            msg = f"AWS credentials are not available: {error_text(error)}"
             raise AwsRetryable(msg, code="CredentialsUnavailable") from error
         except Exception as error:  # noqa: BLE001 - botocore stumbles over answers that are none in its own ways
-            msg = f"AWS credentials could not be had: what was answered is not as documented ({type(error).__name__})"
+            msg = f"AWS credentials are not available: the answer is not as documented ({type(error).__name__})"
             # The error may quote the answer, and with it keys.
             raise AwsRetryable(msg, code="CredentialsUnavailable") from None
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)

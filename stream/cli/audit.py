@@ -27,8 +27,8 @@ if libraries_wanted():
     from stream import events
     from stream.audit.report import EXIT, Report, Verdict, worst
     from stream.audit.verify import Scope, Verifier
-    from stream.cli.documents import table_console
-    from stream.cli.meanwhile import Meanwhile
+    from stream.cli.notices import Notices
+    from stream.cli.output import table_console
     from stream.clock import SystemClock
     from stream.pipeline.lint import check as check_file
     from stream.pipeline.model import Pipeline
@@ -70,7 +70,7 @@ def verify(  # noqa: PLR0917 - options of a command are given by name
         reports = []
         for one, chain in await _chains(pipeline, stream, file.parent):
             async with AsyncExitStack() as stack:
-                evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=source, chain=chain, emit=Meanwhile())
+                evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=source, chain=chain, emit=Notices())
                 reports.append(await Verifier(evidence, scope, SystemClock(), on_progress).run(repair=repair))
         return reports
 
@@ -105,7 +105,7 @@ def ls(file: File, stream: Stream = None, json: AsJson = False) -> None:
         for one, chain in await _chains(pipeline, stream, file.parent):
             async with AsyncExitStack() as stack:
                 evidence, _ = await open_evidence(
-                    one, file.parent, SystemClock(), stack, with_stream=False, chain=chain, with_tables=False, emit=Meanwhile()
+                    one, file.parent, SystemClock(), stack, with_stream=False, chain=chain, with_tables=False, emit=Notices()
                 )
                 reports.append(await Verifier(evidence, Scope(contents=False, source=False), SystemClock()).run())
         return reports
@@ -134,7 +134,7 @@ def export(
 
     Exit code 0: sent; 1: the collector refused some spans; 2: the export failed, or the command is wrong.
     """
-    bounds, refused, known, meanwhile = _bounds(after, last), Counter[str](), set[str](), Meanwhile()
+    bounds, refused, known, meanwhile = _bounds(after, last), Counter[str](), set[str](), Notices()
 
     def listen(event: events.Event) -> None:
         if isinstance(event, events.ExportRefused):

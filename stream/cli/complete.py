@@ -20,7 +20,7 @@ if libraries_wanted():
     from stream.audit.completeness import DONE, FOR_EVER, Answer, Loaded, Question, Standing, Verdict
     from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
     from stream.cli.backfill import moment
-    from stream.cli.documents import as_json, table_console
+    from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
     from stream.pipeline.model import Pipeline
     from stream.worker.completing import open_completeness, wait_until_complete

@@ -33,11 +33,11 @@ if libraries_wanted():
 
     from stream.clock import SystemClock
     from stream.local.aws import Errands
+    from stream.local.comparison import Finding, judge
     from stream.local.flights import Produced, flights_table, produce
     from stream.local.progress import LogReader
     from stream.local.start import LocalAws
     from stream.local.start import environment as environment_for
-    from stream.local.verdict import Finding, judge
 
 STREAM: Final = "flights"
 BUCKET: Final = "lake"

@@ -16,8 +16,8 @@ from stream.errors import DefinitionError, StreamError
 if libraries_wanted():
     from rich.console import Console
 
-    from stream.cli.documents import as_json
     from stream.cli.explain import checked
+    from stream.cli.output import as_json
     from stream.cli.preview import value_text
     from stream.cli.samples import chain_of, sample_of
     from stream.clock import SystemClock

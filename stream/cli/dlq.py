@@ -20,11 +20,11 @@ if libraries_wanted():
     import polars as pl
     from rich.table import Table
 
-    from stream.audit.trace import Wanted
+    from stream.audit.trace import RecordQuery
     from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE
     from stream.cli.audit import carry_out as ask
     from stream.cli.audit import chosen
-    from stream.cli.documents import table_console
+    from stream.cli.output import table_console
     from stream.cli.run import carry_out, load_pipeline, refuse_failure
     from stream.clock import SystemClock
     from stream.pipeline.model import Pipeline
@@ -96,7 +96,7 @@ def show(
 
     Exit code 0: found; 1: the record has no dead letter; 2: the lookup failed, or the command is wrong.
     """
-    wanted = Wanted.parse(record)
+    wanted = RecordQuery.parse(record)
     found = place_of(_table(file, stream, None, contents=True), wanted.shard, str(wanted.sequence), wanted.subsequence)
     hide = frozenset[str]() if reveal else unreadable(ask(file, _sensitive), ())
     if json:

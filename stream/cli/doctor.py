@@ -20,14 +20,14 @@ if libraries_wanted():
     from rich.console import Console
 
     from stream.cli.explain import checked
-    from stream.worker.examination import Environment, Finding, Verdict, examine
+    from stream.worker.diagnosis import Environment, Finding, Verdict, examine
 
     _STYLES: Final = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.FAILED: "bold red"}
 
 EXIT_FAILED: Final = 1
 EXIT_DEFINITION: Final = 2
 PATIENCE: Final = 20.0
-"""Seconds; as in `stream.worker.examination`, whose import would take a second."""
+"""Seconds; as in `stream.worker.diagnosis`, whose import would take a second."""
 
 
 def doctor(

@@ -13,7 +13,7 @@ import typer
 from stream.cli.loading import libraries_wanted
 from stream.cli.options import File
 from stream.errors import DefinitionError
-from stream.pipeline.jobs import AUDIENCE, Role
+from stream.pipeline.role_names import AUDIENCE, Role
 
 if libraries_wanted():
     from stream.cli.explain import checked

@@ -13,7 +13,7 @@ from stream.cli.loading import libraries_wanted
 from stream.errors import DefinitionError
 
 if libraries_wanted():
-    from stream.cli.documents import as_json
+    from stream.cli.output import as_json
     from stream.datapipeline.report import REPORT, document, markdown
     from stream.datapipeline.translate import Imported, import_definition
     from stream.datapipeline.verdicts import Fate
@@ -72,7 +72,7 @@ def import_(
         sys.stdout.write(as_json(document(done)))
     else:
         _tell(done, written, folder)
-    raise typer.Exit(EXIT_TODO if done.count(Fate.OPEN) else 0)
+    raise typer.Exit(EXIT_TODO if done.count(Fate.TO_DO) else 0)
 
 
 def _read(path: Path) -> bytes:
@@ -120,5 +120,5 @@ def _tell(done: Imported, written: list[Path], folder: Path) -> None:
     for each in done.outcomes:
         if not each.name:
             typer.echo(f"no pipeline file for {each.activity}: {each.todo[0]}")
-    counts = ", ".join(f"{done.count(each)} {each}" for each in (Fate.TAKEN, Fate.UNNEEDED, Fate.OPEN))
+    counts = ", ".join(f"{done.count(each)} {each}" for each in (Fate.TAKEN_OVER, Fate.NOT_NEEDED, Fate.TO_DO))
     typer.echo(f"{len(done.rows)} fields: {counts}; next: read {folder / REPORT}")

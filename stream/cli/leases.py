@@ -19,8 +19,8 @@ if libraries_wanted():
 
     from stream.batch import ORIGIN
     from stream.cli.audit import carry_out
-    from stream.cli.documents import table_console
-    from stream.cli.meanwhile import Meanwhile
+    from stream.cli.notices import Notices
+    from stream.cli.output import table_console
     from stream.lease.foreign_positions import WHOLE_RECORD
     from stream.pipeline.model import Pipeline
     from stream.worker.operating import Done, LeaseView, list_leases, preview_rewind, release_lease, rewind, skip
@@ -45,7 +45,7 @@ def ls(
 
     Exit code 0: listed; 2: the table or the stream could not be read.
     """
-    views = carry_out(file, lambda pipeline: list_leases(pipeline, lag=lag, emit=Meanwhile()))
+    views = carry_out(file, lambda pipeline: list_leases(pipeline, lag=lag, emit=Notices()))
     if json:
         sys.stdout.write(msgspec.json.encode(views).decode() + "\n")
     else:
@@ -60,7 +60,7 @@ def release(file: File, shard: ShardId, stream: StreamName = None, json: AsJson 
     """
 
     async def run(pipeline: Pipeline) -> str | None:
-        return await release_lease(pipeline, _stream(pipeline, stream), shard, Meanwhile())
+        return await release_lease(pipeline, _stream(pipeline, stream), shard, Notices())
 
     owner = carry_out(file, run)
     _print({"shard": shard, "owner": owner}, f"{shard} was released; its owner was {owner or 'nobody'}", json)
@@ -93,7 +93,7 @@ def rewind_shard(
         )
 
     async def run(pipeline: Pipeline) -> Done:
-        return await rewind(pipeline, _stream(pipeline, stream), shard, wanted, note, file.parent, os.environ, Meanwhile())
+        return await rewind(pipeline, _stream(pipeline, stream), shard, wanted, note, file.parent, os.environ, Notices())
 
     done = carry_out(file, run)
     facts = {"shard": shard, "position": str(done.position), "files": done.files}
@@ -119,7 +119,7 @@ def skip_shard(
         typer.confirm(f"{shard}: never process the records that are not committed yet, up to {last}?", abort=True)
 
     async def run(pipeline: Pipeline) -> Done:
-        return await skip(pipeline, _stream(pipeline, stream), shard, last, note, file.parent, os.environ, Meanwhile())
+        return await skip(pipeline, _stream(pipeline, stream), shard, last, note, file.parent, os.environ, Notices())
 
     done = carry_out(file, run)
     _print({"shard": shard, "position": str(done.position)}, f"{shard} continues after {done.position}", json)

@@ -20,7 +20,7 @@ from typing import Any
 
 import typer
 
-from stream.heaps import share_one_heap
+from stream.malloc import share_one_heap
 
 _SIGNATURES_ONLY = ContextVar("_SIGNATURES_ONLY", default=False)
 

@@ -20,7 +20,7 @@ if libraries_wanted():
 
     from stream.aws.session import AwsSession
     from stream.cli.audit import carry_out
-    from stream.cli.documents import table_console
+    from stream.cli.output import table_console
     from stream.clock import SystemClock
     from stream.commit.log import CommitLog
     from stream.pipeline.model import Pipeline

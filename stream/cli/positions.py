@@ -16,8 +16,8 @@ if libraries_wanted():
     from rich.table import Column, Table
 
     from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
-    from stream.cli.documents import as_json, table_console
-    from stream.cli.meanwhile import Meanwhile
+    from stream.cli.notices import Notices
+    from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
     from stream.lease.positions import Step, shown
     from stream.pipeline.model import Pipeline
@@ -58,10 +58,10 @@ def import_positions(
         return found[0]
 
     async def look(pipeline: Pipeline) -> ImportPlan:
-        return await plan_import(narrowed(pipeline), source, Path(), SystemClock(), Meanwhile())
+        return await plan_import(narrowed(pipeline), source, Path(), SystemClock(), Notices())
 
     async def write(pipeline: Pipeline) -> None:
-        await write_import(narrowed(pipeline), planned, SystemClock(), Meanwhile())
+        await write_import(narrowed(pipeline), planned, SystemClock(), Notices())
 
     planned = carry_out(file, look)
     if not json:

@@ -17,8 +17,8 @@ if libraries_wanted():
     from rich.console import Console
     from rich.text import Text
 
-    from stream.cli.documents import as_json
     from stream.cli.explain import checked
+    from stream.cli.output import as_json
     from stream.cli.samples import chain_of, sample_of
     from stream.pipeline.preview import Passed, Preview, Stage
     from stream.pipeline.preview import preview as run_preview

@@ -21,13 +21,13 @@ if libraries_wanted():
     from stream.audit.completeness import State
     from stream.batch import PARTITION_KEY
     from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
-    from stream.cli.documents import as_json, table_console
-    from stream.cli.meanwhile import Meanwhile
+    from stream.cli.notices import Notices
+    from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
     from stream.pipeline.model import KinesisSource, Pipeline
     from stream.pipeline.units import format_duration, parse_duration
     from stream.source.resharding import SHARD_BYTES, SHARD_RECORDS, Advice, Place, commands
-    from stream.worker.surveying import Keys, Row, Survey, Wanted, survey
+    from stream.worker.surveying import Keys, Row, Survey, SurveyRequest, survey
 
     _STATES: Final = {State.EARLY: "sealed", State.UNSEALED: "unsealed"}
     """Texts for the two states of a shard that could be examined. No time is asked about here, so either everything is sealed or not."""
@@ -70,13 +70,13 @@ def shards(  # noqa: PLR0917 - options of a command are given by name
     Exit code 0: no shard is hot or late; 1: at least one is; 2: something could not be determined, or the command is wrong.
     """
     length = _window(window)
-    wanted = Wanted(length, pages if keys else 0, _secret(hash_keys, keys=keys), tuple(shard or ()))
+    wanted = SurveyRequest(length, pages if keys else 0, _secret(hash_keys, keys=keys), tuple(shard or ()))
 
     async def run(pipeline: Pipeline) -> tuple[Pipeline, list[Survey]]:
         if keys and hash_keys is None and pipeline.sensitive is not None and PARTITION_KEY in pipeline.sensitive.columns:
             msg = f"{file} declares {PARTITION_KEY} sensitive, and --keys would print partition keys: add --hash-keys NAME"
             raise DefinitionError(msg)
-        return pipeline, await survey(chosen(pipeline, stream), file.parent, wanted, SystemClock(), Meanwhile())
+        return pipeline, await survey(chosen(pipeline, stream), file.parent, wanted, SystemClock(), Notices())
 
     pipeline, surveys = carry_out(file, run)
     if json:

@@ -15,7 +15,7 @@ from stream.errors import DefinitionError
 if libraries_wanted():
     import asyncio
 
-    from stream.pipeline.cases import SUFFIX, CaseFile, beside, read_cases, stand_ins
+    from stream.pipeline.cases import SUFFIX, CaseFile, cases_path, read_cases, stand_ins
     from stream.pipeline.findings import Finding
     from stream.pipeline.lint import check as check_file
     from stream.pipeline.resources import fetch_resources
@@ -43,7 +43,7 @@ def run_cases(
     """
     if cases is None and file.name.endswith(SUFFIX):
         file, cases = file.with_name(file.name.removesuffix(SUFFIX) + ".yaml"), file
-    path = cases or beside(file)
+    path = cases or cases_path(file)
     read = read_cases(path, os.environ)
     if read.cases is None:
         _refuse(read.findings)

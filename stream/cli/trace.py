@@ -24,10 +24,10 @@ if libraries_wanted():
 
     from stream.audit.chain import Link
     from stream.audit.criteria import Criterion
-    from stream.audit.trace import Fate, Wanted
+    from stream.audit.trace import Fate, RecordQuery
     from stream.aws.secrets import read_secret
     from stream.cli.audit import carry_out
-    from stream.cli.documents import as_json
+    from stream.cli.output import as_json
     from stream.clock import SystemClock
     from stream.commit.claims import Claims
     from stream.commit.log import CommitLog
@@ -38,8 +38,8 @@ if libraries_wanted():
     from stream.worker.dead_letters import Redrive, chain_name
     from stream.worker.definitions import Definitions
     from stream.worker.evidence import chains_of, open_source, session_of
-    from stream.worker.following import attempts
     from stream.worker.places import located
+    from stream.worker.redrive_attempts import attempts
     from stream.worker.tracing import Searched, Step, Tracer, read_unit, replay
 
 EXIT_NOT_FOUND = 1
@@ -82,11 +82,11 @@ def trace(
     searches: list[Searched] = []
 
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
-        query: Wanted | Row | Search
+        query: RecordQuery | Row | Search
         if target is not None:
             query = Row(target, row)
         else:
-            query = Search(Criterion.parse(words[0]), units, searches) if by_value else Wanted.parse(words[0])
+            query = Search(Criterion.parse(words[0]), units, searches) if by_value else RecordQuery.parse(words[0])
         streams = _streams_of(pipeline, query, words)
         return [found for one in streams for found in await _fates(one, file.parent, query, steps=steps, reveal=reveal)]
 
@@ -120,9 +120,9 @@ class Search:
     searches: list[Searched]
 
 
-def _streams_of(pipeline: Pipeline, query: Wanted | Row | Search, words: list[str]) -> list[Pipeline]:
+def _streams_of(pipeline: Pipeline, query: RecordQuery | Row | Search, words: list[str]) -> list[Pipeline]:
     """``pipeline`` narrowed to each stream that may hold the record."""
-    named = query.stream if isinstance(query, Wanted) else None
+    named = query.stream if isinstance(query, RecordQuery) else None
     streams = [one for one in pipeline.each() if named in {None, one.source.kinesis.stream}]
     if not streams:
         msg = f"{words[0]}: the pipeline reads {', '.join(pipeline.source.kinesis.names)}, not {named}"
@@ -131,7 +131,7 @@ def _streams_of(pipeline: Pipeline, query: Wanted | Row | Search, words: list[st
 
 
 async def _fates(
-    pipeline: Pipeline, base: Path, query: Wanted | Row | Search, *, steps: bool, reveal: bool
+    pipeline: Pipeline, base: Path, query: RecordQuery | Row | Search, *, steps: bool, reveal: bool
 ) -> list[tuple[Fate, list[Step]]]:
     """What one stream's log says of the record; with ``steps``, also the record after each stage of the recorded definition.
 
@@ -153,7 +153,7 @@ async def _fates(
     return shown
 
 
-async def _run_query(tracer: Tracer, query: Wanted | Row | Search) -> list[tuple[Link, Fate]]:
+async def _run_query(tracer: Tracer, query: RecordQuery | Row | Search) -> list[tuple[Link, Fate]]:
     match query:
         case Row(target, row):
             return await tracer.find_row(target, row)
@@ -165,7 +165,7 @@ async def _run_query(tracer: Tracer, query: Wanted | Row | Search) -> list[tuple
             return await tracer.find(query)
 
 
-async def _found(pipeline: Pipeline, base: Path, log: CommitLog, query: Wanted | Row | Search) -> list[tuple[Link, Fate]]:
+async def _found(pipeline: Pipeline, base: Path, log: CommitLog, query: RecordQuery | Row | Search) -> list[tuple[Link, Fate]]:
     """The record in the stream's own chain and in those of its redrives and backfills; later attempts follow the first."""
     stores, place = Stores.open(pipeline, base, session_of(pipeline)), located(pipeline.state, base)
     tracers = {chain: Tracer(log, chain, stores.areas(place, chain)) for chain in await chains_of(pipeline, base)}

@@ -11,9 +11,9 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
+from stream.concurrency import run_concurrently
 from stream.contracts import ObjectStore
 from stream.errors import Halted, Retryable
-from stream.together import a_few_at_once
 
 _DIGITS: Final = 6
 
@@ -49,7 +49,7 @@ class Claims(Generic[ClaimT]):
                 raise Halted(msg)
             claims[number] = self._decoded(stored.body, key)
 
-        await a_few_at_once([read(number, key) for number, key in enumerate(keys, 1)], READ_AT_ONCE)
+        await run_concurrently([read(number, key) for number, key in enumerate(keys, 1)], READ_AT_ONCE)
         return [claims[number] for number in sorted(claims)]
 
     async def claim(self, choose: Callable[[list[ClaimT]], Awaitable[ClaimT | None]]) -> int | None:

@@ -15,10 +15,10 @@ from stream.commit.log import CommitLog, Entry
 from stream.commit.manifest import FileEntry, Kind, Manifest, State, digest, encode, with_seal
 from stream.commit.naming import sha256_hex
 from stream.commit.places import Places
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
+from stream.concurrency import run_concurrently
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, OutputFile, Reached, Shard, shard_of_chain
 from stream.errors import DefinitionError, Fatal, Halted, Retryable, Superseded
-from stream.together import a_few_at_once
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ Concurrently: TypeAlias = Callable[[Sequence[Coroutine[Any, Any, None]]], Awaita
 
 async def in_task_group(calls: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Run ``calls`` concurrently, ``CONCURRENT_WRITES`` at a time. The first error cancels the others and is raised as it is."""
-    await a_few_at_once(calls, CONCURRENT_WRITES)
+    await run_concurrently(calls, CONCURRENT_WRITES)
 
 
 class Committer:

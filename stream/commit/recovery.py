@@ -9,7 +9,7 @@ from stream.commit.committer import Committer, Head, Renderer, head_after
 from stream.commit.log import CommitLog, Entry
 from stream.commit.lookup import last_starts
 from stream.commit.manifest import Kind, Manifest, digest
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, Reached, Shard
 from stream.errors import Halted
 

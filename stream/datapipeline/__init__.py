@@ -1,1 +1,4 @@
-"""What replaces a definition of AWS Data Pipeline: parse, resolve, translate, report. Pure: text in, texts out."""
+"""Translates definitions of AWS Data Pipeline to pipeline files, in four steps: parse, resolve, translate, report.
+
+Pure: text in, text out.
+"""

@@ -1,4 +1,4 @@
-"""Evaluates the expressions `#{...}` of a definition, as far as the definition alone allows."""
+"""Evaluates the expressions `#{...}` of a definition, as far as their values are known before a run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
+from stream.datapipeline.arithmetic import NUMBERS
 from stream.datapipeline.definition import Ref, is_secret
-from stream.datapipeline.moments import END, FLOORS, ISO, MAX_SHIFT, START, UNITS, Moment, date_of, strftime_of
-from stream.datapipeline.resolve import Definition, Slot, Thing
-from stream.datapipeline.sums import NUMBERS
-from stream.datapipeline.texts import Given, Piece, Text, Time, Untranslatable
+from stream.datapipeline.evaluated_text import ParameterValue, Piece, RunTime, Text, Untranslatable
+from stream.datapipeline.resolve import Definition, ResolvedObject, Slot
+from stream.datapipeline.run_times import END, FLOORS, ISO, MAX_SHIFT, START, UNITS, ScheduledTime, date_of, strftime_of
 
 MAX_DEPTH: Final = 24
 """Deepest nesting of expressions, and of references from field to field."""
@@ -30,27 +30,30 @@ _TOKEN: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The context of an expression: a field of ``thing``, to which ``node`` refers. ``depth``: number of references followed."""
+    """The context of an expression, which stands in a field of ``obj``.
+
+    ``node``: the object that uses ``obj``; ``depth``: references followed.
+    """
 
     definition: Definition
-    thing: Thing
-    node: Thing | None = None
+    obj: ResolvedObject
+    node: ResolvedObject | None = None
     depth: int = 0
     used: set[tuple[str, str]] = field(default_factory=set)
-    """Fields that expressions have read, (object, field), and parameters, ("", name)."""
+    """What expressions have read: fields as (object, field), and parameters as ("", name)."""
     steps: list[int] = field(default_factory=lambda: [0])
-    """How many fields have been read for one value, in its only item."""
+    """The number of fields read for the current value, in a list of one so that nested scopes share it."""
 
-    def at(self, thing: Thing) -> Scope:
-        """The same for an expression in ``thing``, one step deeper."""
+    def at(self, obj: ResolvedObject) -> Scope:
+        """The scope for an expression in a field of ``obj``, one reference deeper."""
         self.steps[0] += 1
         if self.depth >= MAX_DEPTH or self.steps[0] > MAX_STEPS:
-            msg = "refers to itself, or leads through too many fields; write the value out"
+            msg = "refers to itself, or to too many other fields; write a fixed value"
             raise Untranslatable(msg)
-        return replace(self, thing=thing, depth=self.depth + 1)
+        return replace(self, obj=obj, depth=self.depth + 1)
 
 
-Result: TypeAlias = Text | int | float | Moment | Thing | tuple["Result", ...]
+Result: TypeAlias = Text | int | float | ScheduledTime | ResolvedObject | tuple["Result", ...]
 
 
 def evaluated(text: str, scope: Scope) -> Text:
@@ -63,7 +66,7 @@ def evaluated(text: str, scope: Scope) -> Text:
 
 
 def texts_of(slot: Slot, scope: Scope) -> list[Text]:
-    """Every value of a field; a field that is one expression of a list has the values of that list."""
+    """Every value of a field. If a value is an expression that gives a list, it counts as the values in that list."""
     made = []
     for each in slot.texts:
         whole = re.fullmatch(r"\s*#\{([^{}]*)\}\s*", each)
@@ -95,22 +98,22 @@ def _end_of(text: str, begin: int) -> int:
             quote = letter
         elif letter == "}":
             return at
-    msg = "has an expression that is not closed by }"
+    msg = "has an expression without its closing }; correct it, and import again"
     raise Untranslatable(msg)
 
 
 def _as_pieces(value: Result) -> tuple[Piece, ...]:
     if isinstance(value, Text):
         return value.pieces
-    if isinstance(value, Moment):
-        return (value.base.isoformat()[:19],) if isinstance(value.base, datetime) else (Time(value, ISO),)
+    if isinstance(value, ScheduledTime):
+        return (value.base.isoformat()[:19],) if isinstance(value.base, datetime) else (RunTime(value, ISO),)
     if isinstance(value, (int, float)):
         return (f"{value:g}" if isinstance(value, float) else str(value),)
-    if isinstance(value, Thing):
+    if isinstance(value, ResolvedObject):
         return (value.id,)
     if len(value) == 1:
         return _as_pieces(value[0])
-    msg = "has a list inside a text; write one value"
+    msg = "has a list inside a text; write a single value"
     raise Untranslatable(msg)
 
 
@@ -124,7 +127,7 @@ def _tokens(expression: str) -> list[tuple[str, str]]:
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None or match.lastgroup is None:
-            msg = "has an expression that cannot be read; write the value out"
+            msg = "has an expression that cannot be understood; write a fixed value"
             raise Untranslatable(msg)
         found.append((match.lastgroup, match[match.lastgroup]))
         at = match.end()
@@ -147,7 +150,7 @@ class _Parser:
         return value
 
     def fail(self) -> None:
-        msg = "has an expression that cannot be read; write the value out"
+        msg = "has an expression that cannot be understood; write a fixed value"
         raise Untranslatable(msg)
 
     def mark(self, marks: str) -> str:
@@ -173,7 +176,7 @@ class _Parser:
         return _calculated("^", value, self.path()) if self.mark("^") else value
 
     def path(self) -> Result:
-        """A value and what follows its dots: fields of the object it is, or functions of it."""
+        """A value, followed by any number of `.field` or `.function(...)`."""
         value = self.single()
         while self.mark("."):
             name = self.name()
@@ -224,56 +227,56 @@ class _Parser:
 def _named(name: str, scope: Scope) -> Result:
     """The value of a bare name: a time, the object itself, one of its fields, or a parameter."""
     if name in _TIMES:
-        return Moment(_TIMES[name])
+        return ScheduledTime(_TIMES[name])
     if name in {"node", "parent"}:
-        found = scope.node if name == "node" else scope.thing
+        found = scope.node if name == "node" else scope.obj
         if found is None:
-            msg = "refers to the object that uses it, of which there are several; write the value out"
+            msg = "refers to the object that uses it, but more than one object does; write a fixed value"
             raise Untranslatable(msg)
         return found
     plain = name.lstrip("*")
     if name.startswith("*"):
-        raise Untranslatable(_kept_back(name))
-    if name in scope.thing.slots:
-        return _member(scope.thing, name, scope)
+        raise Untranslatable(_secret_refusal(name))
+    if name in scope.obj.slots:
+        return _member(scope.obj, name, scope)
     if plain in scope.definition.parameters:
         return _parameter(plain, scope)
-    return _member(scope.thing, name, scope)
+    return _member(scope.obj, name, scope)
 
 
-def _kept_back(name: str) -> str:
-    return f"holds the secret `{name.lstrip('*')}`, which is never written out; keep it in AWS Secrets Manager"
+def _secret_refusal(name: str) -> str:
+    return f"contains the secret `{name.lstrip('*')}`, which stream never writes to a file; keep it in AWS Secrets Manager"
 
 
 def _parameter(name: str, scope: Scope) -> Result:
     found = scope.definition.parameters[name]
     if found.secret:
-        raise Untranslatable(_kept_back(name))
+        raise Untranslatable(_secret_refusal(name))
     scope.used.add(("", name))
-    values = tuple(Text.of([Given(name, each)]) for each in found.values)
+    values = tuple(Text.of([ParameterValue(name, each)]) for each in found.values)
     return values[0] if len(values) == 1 else values or Text(())
 
 
 def _member(value: Result, name: str, scope: Scope) -> Result:
-    if not isinstance(value, Thing):
-        msg = f"asks for `{name}` of something that has no fields; write the value out"
+    if not isinstance(value, ResolvedObject):
+        msg = f"refers to `{name}` of a value that has no fields; write a fixed value"
         raise Untranslatable(msg)
     if name in _TIMES:
-        return Moment(_TIMES[name])
+        return ScheduledTime(_TIMES[name])
     field_name = name.removeprefix("@") if name in {"@id", "@name", "@type"} else name
     slot = value.slots.get(field_name)
     if slot is None:
-        what = "the service set while it ran" if name.startswith("@") else f"`{value.id}` does not have"
-        msg = f"asks for `{name}`, which {what}; write the value out"
+        what = "AWS Data Pipeline set at run time" if name.startswith("@") else f"`{value.id}` does not have"
+        msg = f"refers to `{name}`, which {what}; write a fixed value"
         raise Untranslatable(msg)
     if is_secret(field_name):
-        raise Untranslatable(_kept_back(field_name))
+        raise Untranslatable(_secret_refusal(field_name))
     scope.used.add((slot.owner, field_name))
     inner = scope.at(value)
     results: list[Result] = []
     for each in slot.values:
         if isinstance(each, Ref):
-            results.append(scope.definition.things[each.id])
+            results.append(scope.definition.objects[each.id])
         else:
             results.append(evaluated(each, inner))
     return results[0] if len(results) == 1 else tuple(results)
@@ -284,11 +287,11 @@ def _calculated(sign: str, left: Result, right: Result) -> Result:
         try:
             return NUMBERS[sign](left, right)
         except (ArithmeticError, ValueError) as error:
-            msg = "has a sum that has no result; write the value out"
+            msg = "has a calculation without a result, such as a division by zero; write a fixed value"
             raise Untranslatable(msg) from error
     if sign == "+":
         return Text.of([*_as_pieces(left), *_as_pieces(right)])
-    msg = f"calculates by {sign} with something that is no number; write the value out"
+    msg = f"uses the operator {sign} on something that is not a number; write a fixed value"
     raise Untranslatable(msg)
 
 
@@ -296,10 +299,10 @@ def _called(name: str, values: list[Result]) -> Result:
     try:
         made = _function(name, values)
     except (OverflowError, ValueError, TypeError) as error:
-        msg = f"calls {name}() for a date that does not exist; write the value out"
+        msg = f"calls {name}() for a date that does not exist; write a fixed value"
         raise Untranslatable(msg) from error
     if made is None:
-        msg = f"calls {name}() in a way that has no counterpart; write the value out"
+        msg = f"calls {name}() in a way that has no counterpart; write a fixed value"
         raise Untranslatable(msg)
     return made
 
@@ -328,41 +331,44 @@ def _function(name: str, values: list[Result]) -> Result | None:
     return made
 
 
-def _made(*parts: Result) -> Moment:
-    return Moment(datetime(*(each if isinstance(each, int) else int(Text.of(_as_pieces(each)).plain) for each in parts), tzinfo=UTC))  # type: ignore[arg-type, misc]
+def _made(*parts: Result) -> ScheduledTime:
+    """The time with these parts: year, month and day, and perhaps hour and minute."""
+    numbers = [each if isinstance(each, int) else int(Text.of(_as_pieces(each)).plain) for each in parts]
+    year, month, day, hour, minute = (*numbers, 0, 0)[:5]
+    return ScheduledTime(datetime(year, month, day, hour, minute, tzinfo=UTC))
 
 
-def _moment(value: Result) -> Moment:
-    if isinstance(value, Moment):
+def _moment(value: Result) -> ScheduledTime:
+    if isinstance(value, ScheduledTime):
         return value
     if isinstance(value, Text):
-        if len(value.pieces) == 1 and isinstance(value.pieces[0], Time) and value.pieces[0].pattern == ISO:
+        if len(value.pieces) == 1 and isinstance(value.pieces[0], RunTime) and value.pieces[0].pattern == ISO:
             return value.pieces[0].moment
         found = date_of(value.plain)
         if found is not None:
-            return Moment(found)
-    msg = "calculates with a date that is none; write the value out"
+            return ScheduledTime(found)
+    msg = "calculates with a text that is not a date; write a fixed value"
     raise Untranslatable(msg)
 
 
-def _shifted(moment: Moment, period: str, sign: int) -> Moment:
+def _shifted(moment: ScheduledTime, period: str, sign: int) -> ScheduledTime:
     found = re.fullmatch(r"\s*(\d{1,6})\s+([A-Za-z]+?)s?\s*", period)
     unit = found[2].capitalize() + "s" if found else ""
     if found is None or unit not in UNITS:
-        msg = "calculates with a period that is none; write one like '1 day'"
+        msg = "calculates with a text that is not a period; write one such as '1 day'"
         raise Untranslatable(msg)
     return moment.step(unit, sign * int(found[1]))
 
 
-def _formatted(moment: Moment, form: str) -> Text:
+def _formatted(moment: ScheduledTime, form: str) -> Text:
     pattern = strftime_of(form)
     if pattern is None:
-        msg = "writes a time in a format that has no counterpart; write one like 'YYYY-MM-dd-HH'"
+        msg = "formats a time with a pattern that has no counterpart; use one such as 'YYYY-MM-dd-HH'"
         raise Untranslatable(msg)
-    return Text.of([moment.base.strftime(pattern) if isinstance(moment.base, datetime) else Time(moment, pattern)])
+    return Text.of([moment.base.strftime(pattern) if isinstance(moment.base, datetime) else RunTime(moment, pattern)])
 
 
-def _part(moment: Moment, name: str) -> Result:
+def _part(moment: ScheduledTime, name: str) -> Result:
     if isinstance(moment.base, datetime):
         return int(moment.base.strftime(_PARTS[name].replace("-", "")))
-    return Text.of([Time(moment, _PARTS[name])])
+    return Text.of([RunTime(moment, _PARTS[name])])

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from stream.datapipeline.common_fields import COMMON_FIELDS, IDENTITY_FIELDS
 from stream.datapipeline.definition import DEFAULT, Parameter, is_secret
-from stream.datapipeline.kinds import COMMON, KINDS, MARKS, Kind
-from stream.datapipeline.resolve import Definition, Slot, Thing
+from stream.datapipeline.object_types import OBJECT_TYPES, ObjectType
+from stream.datapipeline.resolve import Definition, ResolvedObject, Slot
 from stream.datapipeline.verdicts import Fate, Verdict
 
-KEPT_BACK = "a secret is never written out: keep it in AWS Secrets Manager, and change it, since it stood in a file"
-NOBODY = "no pipeline that was written uses this object"
+ABOUT_SECRETS = (
+    "stream never writes a secret to a file: keep it in AWS Secrets Manager, and change it, because the definition file contained it"
+)
+UNUSED = "no pipeline that was written uses this object"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What became of one field of one object, in one sentence for each use of it."""
+class FieldRow:
+    """What became of one field of one object; ``text`` has a sentence for each use of the field."""
 
     object: str
     type: str
@@ -26,97 +29,99 @@ class Row:
 
 
 @dataclass(slots=True)
-class Fields:
-    """Notes by object and field. Fields without notes get a verdict by their kind at the end."""
+class FieldNotes:
+    """Notes by object and field. At the end, a field without notes gets the verdict that its object type prescribes."""
 
     definition: Definition
     notes: dict[tuple[str, str], list[Verdict]] = field(default_factory=dict)
 
-    def taken(self, slot: Slot, where: str) -> None:
-        """The field went ``where``."""
-        self.note(slot, Verdict(Fate.TAKEN, where))
+    def taken_over(self, slot: Slot, where: str) -> None:
+        """Note that the field became ``where``."""
+        self.note(slot, Verdict(Fate.TAKEN_OVER, where))
 
-    def unneeded(self, slot: Slot, why: str) -> None:
-        """The field has no use here."""
-        self.note(slot, Verdict(Fate.UNNEEDED, why))
+    def not_needed(self, slot: Slot, why: str) -> None:
+        """Note that the field is not needed, and ``why``."""
+        self.note(slot, Verdict(Fate.NOT_NEEDED, why))
 
-    def open(self, slot: Slot, cure: str) -> None:
-        """The field cannot be taken over; ``cure`` says why, and what to do."""
-        self.note(slot, Verdict(Fate.OPEN, cure))
+    def to_do(self, slot: Slot, cure: str) -> None:
+        """Note that something is left to do; ``cure`` says why, and what."""
+        self.note(slot, Verdict(Fate.TO_DO, cure))
 
     def note(self, slot: Slot, verdict: Verdict) -> None:
-        """One thing that became of a field; nothing, if no object has that field."""
+        """Add ``verdict`` to the notes on the field; do nothing if no object has the field."""
         if not slot.values:
             return
         known = self.notes.setdefault((slot.owner, slot.field), [])
         if verdict not in known:
             known.append(verdict)
 
-    def rows(self, read: Iterable[tuple[str, str]]) -> list[Row]:
-        """A row for every field of every object, in the order of the file; ``read`` are fields and parameters that have been read."""
+    def rows(self, read: Iterable[tuple[str, str]]) -> list[FieldRow]:
+        """A row for every field of every object, in the order of the file. ``read``: fields and parameters that expressions have read."""
         used = set(read)
         made = []
         for item in self.definition.items.values():
-            thing = self.definition.things[item.id]
+            obj = self.definition.objects[item.id]
             for name in item.fields:
-                verdicts = self.notes.get((item.id, name)) or [self._judged(thing, name, (item.id, name) in used)]
+                verdicts = self.notes.get((item.id, name)) or [self._judged(obj, name, (item.id, name) in used)]
                 fate = max((each.fate for each in verdicts), key=list(Fate).index)
-                text = "; ".join(_worded(each, fate) for each in verdicts)
-                made.append(Row(item.id, thing.type or _untyped(item.id), name, fate, text))
+                text = ". ".join(_sentence(each, fate, first=each is verdicts[0]) for each in verdicts)
+                made.append(FieldRow(item.id, obj.type or _untyped(item.id), name, fate, text))
         for parameter in self.definition.parameters.values():
             for name in dict.fromkeys((*parameter.fields, *(["value"] if parameter.given else []))):
                 verdict = _of_parameter(parameter, name, ("", parameter.name) in used)
-                made.append(Row(parameter.name, "parameter", name, verdict.fate, verdict.text))
+                made.append(FieldRow(parameter.name, "parameter", name, verdict.fate, verdict.text))
         return made
 
-    def _judged(self, thing: Thing, name: str, used: bool) -> Verdict:
+    def _judged(self, obj: ResolvedObject, name: str, used: bool) -> Verdict:
         """The verdict on a field without notes."""
-        kind = KINDS.get(thing.type)
-        if name in MARKS:
-            made = MARKS[name]
+        kind = OBJECT_TYPES.get(obj.type)
+        if name in IDENTITY_FIELDS:
+            made = IDENTITY_FIELDS[name]
         elif name.startswith("@"):
-            made = Verdict(Fate.UNNEEDED, "the service set it while it ran")
+            made = Verdict(Fate.NOT_NEEDED, "AWS Data Pipeline set it at run time")
         elif is_secret(name):
-            made = Verdict(Fate.OPEN, KEPT_BACK)
+            made = Verdict(Fate.TO_DO, ABOUT_SECRETS)
         elif (found := _field(kind, name)) is not None:
             made = found
         elif used:
-            made = Verdict(Fate.TAKEN, "its value stands where expressions asked for it")
+            made = Verdict(Fate.TAKEN_OVER, "its value was filled in where expressions refer to it")
         elif kind is not None and name in kind.translated:
-            made = Verdict(Fate.UNNEEDED, NOBODY)
+            made = Verdict(Fate.NOT_NEEDED, UNUSED)
         elif name.startswith("my"):
-            made = Verdict(Fate.UNNEEDED, "a field of your own that nothing which was taken over asks for")
+            made = Verdict(Fate.NOT_NEEDED, "a field of your own; nothing that was taken over refers to it")
         else:
-            what = f"`{thing.type}` has no such field" if kind is not None else "no object that inherits it has a use for it"
-            made = Verdict(Fate.OPEN, f"{what}: leave it out, or mend its name and import again")
+            what = f"`{obj.type}` has no such field" if kind is not None else "no object that inherits this field has one of that name"
+            made = Verdict(Fate.TO_DO, f"{what}: remove it, or correct its name and import again")
         return made
 
 
-def _field(kind: Kind | None, name: str) -> Verdict | None:
+def _field(kind: ObjectType | None, name: str) -> Verdict | None:
     own = kind.fields.get(name) if kind is not None else None
-    return own or COMMON.get(name)
+    return own or COMMON_FIELDS.get(name)
 
 
 def _untyped(name: str) -> str:
     return "defaults" if name == DEFAULT else "base"
 
 
-def _worded(verdict: Verdict, fate: Fate) -> str:
-    """The text of ``verdict``, preceded by its own fate if the row has a more severe one."""
-    return verdict.text if verdict.fate is fate else f"{verdict.fate}: {verdict.text}"
+def _sentence(verdict: Verdict, fate: Fate, *, first: bool) -> str:
+    """The text of ``verdict``, preceded by its own fate if the row has a more severe one; all but the ``first`` begin with a capital."""
+    text = verdict.text if verdict.fate is fate else f"{verdict.fate}: {verdict.text}"
+    return text if first else text[:1].upper() + text[1:]
 
 
 def _of_parameter(parameter: Parameter, name: str, used: bool) -> Verdict:
     if name == "id":
-        return MARKS["id"]
+        return IDENTITY_FIELDS["id"]
     if name not in {"default", "value"}:
-        return Verdict(Fate.UNNEEDED, "a pipeline file does not describe what it takes from the environment")
+        return Verdict(Fate.NOT_NEEDED, "pipeline files do not describe their environment variables")
     if parameter.secret:
-        return Verdict(Fate.OPEN, KEPT_BACK)
+        return Verdict(Fate.TO_DO, ABOUT_SECRETS)
     if not used:
-        return Verdict(Fate.UNNEEDED, "nothing that was taken over asks for it")
+        return Verdict(Fate.NOT_NEEDED, "nothing that was taken over refers to it")
     if name == "default" and parameter.given:
-        return Verdict(Fate.UNNEEDED, "there is a value")
+        return Verdict(Fate.NOT_NEEDED, "the definition gives another value, so the default is not used")
     return Verdict(
-        Fate.TAKEN, f"its value stands in the pipeline files, as the default of `${{{parameter.name}}}` where the environment may change it"
+        Fate.TAKEN_OVER,
+        f"its value is in the pipeline files; where it is written as `${{{parameter.name}:-...}}`, an environment variable can override it",
     )

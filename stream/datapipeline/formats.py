@@ -1,4 +1,4 @@
-"""How a data format of a definition is read here: columns with their types, separators, and the options of COPY."""
+"""Translates data formats: columns with their types, separators, regular expressions, and the options of COPY."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ MAX_VARCHAR: Final = 65_535
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: ``type`` as a pipeline's schema writes it, ``wide`` the bytes of a text that has a limit.
+    """A column with its ``type`` in a pipeline's schema. ``max_bytes``: the limit of a text, 0 without one.
 
-    ``known``: whether that is what the definition says, or only the nearest.
+    ``known``: the definition's type has this counterpart; otherwise string stands in for it.
     """
 
     name: str
     type: str
-    wide: int = 0
+    max_bytes: int = 0
     known: bool = True
 
 
 def columns_of(texts: Iterable[str]) -> list[Column]:
-    """The columns of a data format: `Name STRING`, one a value, or several with commas between."""
+    """The columns of a data format, such as `Name STRING`; a value holds one of them, or several separated by commas."""
     parts = [part.strip() for text in texts for part in _split(text)]
     return [_column(part, _HIVE, ("10", "0")) for part in parts if part]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What a `CREATE TABLE` says of the columns of a table, and of its primary key."""
+    """The columns and the primary key of a table, according to its `CREATE TABLE` statement."""
 
     columns: tuple[Column, ...]
     keys: tuple[str, ...]
@@ -60,7 +60,7 @@ _CONSTRAINT: Final = re.compile(r"(?:primary\s+key|unique|foreign\s+key|constrai
 
 
 def table_of(statement: str) -> Table | None:
-    """The columns of a `CREATE TABLE`; None if its columns cannot be read off it."""
+    """The table that a `CREATE TABLE` statement describes; None if its columns cannot be recognized."""
     masked = re.sub(r"'[^']*'", lambda text: "_" * len(text[0]), statement)  # texts may hold commas and parentheses
     begun = _CREATE.match(masked)
     if begun is None:
@@ -82,7 +82,7 @@ def table_of(statement: str) -> Table | None:
 
 
 def _inside(text: str, begin: int) -> str | None:
-    """What stands between the parenthesis before ``begin`` and its partner."""
+    """The text from ``begin``, which follows an opening parenthesis, to the closing one."""
     depth = 1
     for at in range(begin, len(text)):
         depth += {"(": 1, ")": -1}.get(text[at], 0)
@@ -115,66 +115,66 @@ def _column(text: str, types: Mapping[str, str], unsized: tuple[str, str]) -> Co
         return Column(name, f"decimal({size or unsized[0]},{(scale or '0') if size else unsized[1]})")
     if word not in types:
         return Column(name, "string", known=False)
-    wide = int(size) if size and size.isdigit() and types[word] == "string" else 0
-    return Column(name, types[word], wide if wide <= MAX_VARCHAR else 0)
+    max_bytes = int(size) if size and size.isdigit() and types[word] == "string" else 0
+    return Column(name, types[word], max_bytes if max_bytes <= MAX_VARCHAR else 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How objects are read: `source.s3.format` and `decode` of a pipeline file, and the columns; none of them if they are not known yet."""
+class ReadFormat:
+    """How objects are read: `source.s3.format`, `decode` and the columns; no columns if they are not known yet."""
 
     format: str
     decode: str | Mapping[str, Any]
     columns: tuple[Column, ...] = ()
     compression: str = ""
     line: str = ""
-    """For lines that a regular expression reads: that expression, with named groups."""
+    """The regular expression with named groups that reads a line; empty for other formats."""
     empty_is_null: bool = False
-    """Of separated values: whether empty text is null in columns of text, too, as it is in all others."""
+    """For separated values: whether an empty value is null in text columns, too. In all other columns it always is."""
 
-    def option(self, name: str, value: Any) -> Reading:
-        """The same with an option of the decoder `csv`; the same, if another one reads it."""
+    def option(self, name: str, value: Any) -> ReadFormat:
+        """The same with an option of the decoder `csv`; unchanged if another decoder is used."""
         if self.format != "csv":
             return self
         known = dict(self.decode["csv"]) if isinstance(self.decode, Mapping) and "csv" in self.decode else {}
         return replace(self, decode={"csv": {**known, name: value}})
 
 
-CSV: Final = Reading("csv", "csv")
-NO_TEXT: Final = "\x02"
-"""A quote, for values that know none: no text has it."""
+CSV: Final = ReadFormat("csv", "csv")
+NO_QUOTE: Final = "\x02"
+"""The quote character for values that are not quoted: no text contains it."""
 
-PIPES: Final = CSV.option("delimiter", "|").option("quote", NO_TEXT)
+COPY_DEFAULT: Final = CSV.option("delimiter", "|").option("quote", NO_QUOTE)
 """What COPY reads without any option (Amazon Redshift Database Developer Guide, "COPY": DELIMITER, REMOVEQUOTES)."""
 
 
 @dataclass(slots=True)
 class CopyOptions:
-    """What is left of COPY's options: how to read, a role, and what has no counterpart or needs none, in words."""
+    """COPY's options, translated: how to read, the role, what was handled and what is left to do, each as a text."""
 
-    reading: Reading
+    reading: ReadFormat
     role: str = ""
-    fine: list[str] = field(default_factory=list)
-    open: list[str] = field(default_factory=list)
+    handled: list[str] = field(default_factory=list)
+    to_do: list[str] = field(default_factory=list)
 
 
-_FINE: Final = {
-    "EMPTYASNULL": "empty text is null here",
-    "IGNOREBLANKLINES": "blank lines are skipped here",
-    "BLANKSASNULL": "text of blanks alone stays; make it null in a `derive` stage",
-    "COMPUPDATE": "the loader's COPY goes into a temporary table",
-    "STATUPDATE": "Redshift analyses tables by itself",
-    "COMPROWS": "the loader's COPY goes into a temporary table",
-    "EXPLICIT_IDS": "columns keep their own defaults",
-    "REGION": "the bucket of `staging` is in the region of the database",
-    "PARALLEL": "only of use for UNLOAD",
-    "TRIMBLANKS": "texts are kept as they are",
-    "ROUNDEC": "a decimal with more digits than its column is a dead letter, not rounded",
-    "FILLRECORD": "a line with fewer values than columns is a dead letter with the reason csv_fields",
-    "MAXERROR": "`rejects.max_ratio` says how many dead letters are too many",
-    "TRUNCATECOLUMNS": "a text that is too long is a dead letter; shorten it in a `derive` stage",
-    "ACCEPTINVCHARS": "a line that is not UTF-8 is a dead letter with the reason invalid_utf8",
-    "ACCEPTANYDATE": "a date that cannot be read is a dead letter",
+_HANDLED: Final = {
+    "EMPTYASNULL": "empty values are read as null",
+    "IGNOREBLANKLINES": "blank lines are skipped",
+    "BLANKSASNULL": "a text that consists of blanks is kept; use a `derive` stage to make it null",
+    "COMPUPDATE": "the loader copies into a temporary table, where compression makes no difference",
+    "STATUPDATE": "Redshift analyzes tables automatically",
+    "COMPROWS": "the loader copies into a temporary table, where compression makes no difference",
+    "EXPLICIT_IDS": "columns that the pipeline does not write get their defaults",
+    "REGION": "COPY reads from the sink's `staging`, whose bucket must be in the region of the database",
+    "PARALLEL": "it only has a meaning for UNLOAD",
+    "TRIMBLANKS": "blanks at the end of a text are kept; use `rtrim()` in a `derive` stage to remove them",
+    "ROUNDEC": "a decimal with too many digits is not rounded: its row becomes a dead letter",
+    "FILLRECORD": "a line with fewer values than columns becomes a dead letter with the reason csv_fields",
+    "MAXERROR": "set `rejects.max_ratio` to say how many dead letters are too many",
+    "TRUNCATECOLUMNS": "a text that is too long is not shortened: its row becomes a dead letter; use a `derive` stage to shorten it",
+    "ACCEPTINVCHARS": "a line that is not UTF-8 becomes a dead letter with the reason invalid_utf8",
+    "ACCEPTANYDATE": "a date that cannot be read is not replaced by null: its row becomes a dead letter",
 }
 _LOSSY: Final = frozenset(
     {"BLANKSASNULL", "ROUNDEC", "FILLRECORD", "MAXERROR", "TRUNCATECOLUMNS", "ACCEPTINVCHARS", "ACCEPTANYDATE", "TRIMBLANKS"}
@@ -184,12 +184,12 @@ _WORDS: Final = re.compile(r"'((?:[^']|'')*)'|([^\s']+)")
 _AUTO: Final = frozenset({"auto", "yyyy-mm-dd", "yyyy-mm-dd hh:mi:ss", "yyyy-mm-dd hh24:mi:ss", "iso"})
 
 
-def copy_options(texts: Iterable[str], reading: Reading) -> CopyOptions:
-    """What the options of COPY mean for ``reading``. Values of credentials are looked at for a role, and go nowhere."""
+def copy_options(texts: Iterable[str], reading: ReadFormat) -> CopyOptions:
+    """Translate the options of COPY, starting from ``reading``. Credentials are only searched for a role; their values go nowhere."""
     found = [each for text in texts for each in _WORDS.finditer(text)]
     words = [each[1] if each[1] is not None else each[2] for each in found]
     quoted = any(each[2] is not None and each[2].upper().rstrip(",;") == "CSV" for each in found)
-    made = CopyOptions(CSV if quoted and reading is PIPES else reading)
+    made = CopyOptions(CSV if quoted and reading is COPY_DEFAULT else reading)
     at = 0
     while at < len(words):
         name = words[at].upper().rstrip(",;")
@@ -202,15 +202,17 @@ def copy_options(texts: Iterable[str], reading: Reading) -> CopyOptions:
 
 
 _KEYS: Final = frozenset({"CREDENTIALS", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "MASTER_SYMMETRIC_KEY"})
-_OTHERS: Final = frozenset({"ESCAPE", "FIXEDWIDTH", "ENCRYPTED", "LZOP", "SSH", "ENCODING", "NOLOAD", "READRATIO", "SHAPEFILE", "SIMPLIFY"})
-"""What is named in the report. Any other word might be part of a secret."""
+_WITHOUT_COUNTERPART: Final = frozenset(
+    {"ESCAPE", "FIXEDWIDTH", "ENCRYPTED", "LZOP", "SSH", "ENCODING", "NOLOAD", "READRATIO", "SHAPEFILE", "SIMPLIFY"}
+)
+"""Options that the report may name. Any other word could be part of a secret."""
 
 _SWITCHES: Final = frozenset({"ON", "OFF", "TRUE", "FALSE", "PRESET"})
 _WITH_VALUE: Final = frozenset({"REGION", "MAXERROR", "COMPROWS"})
 
 
 def _option(made: CopyOptions, name: str, rest: list[str]) -> int:
-    """Take one option into ``made``; returns how many of the words after it belong to it."""
+    """Translate the option ``name`` into ``made``. Returns how many of the following words, ``rest``, belong to it."""
     value = rest[0] if rest else ""
     if name in {"CSV", "DELIMITER", "QUOTE", "NULL", "IGNOREHEADER"}:
         return _separated(made, name, value)
@@ -219,57 +221,66 @@ def _option(made: CopyOptions, name: str, rest: list[str]) -> int:
     if name == "IAM_ROLE" or name in _KEYS:
         found = re.search(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+", value)
         made.role = found[0] if found else made.role
-        made.fine.append(f"{name}: {'' if found else 'keys are not written out; COPY reads by '}the sink's `iam_role`")
+        made.handled.append(
+            f"{name}: {'its role became' if found else 'keys are never written to a file; COPY reads with'} `iam_role` of the sink"
+        )
         return 1
     if name in {"DATEFORMAT", "TIMEFORMAT"}:
         fits = value.lower() in _AUTO
-        cure = "ISO 8601 is read" if fits else "read the column as string, and with a `parse` stage by its format"
-        (made.fine if fits else made.open).append(f"{name}: {cure}")
+        cure = (
+            "ISO 8601 is read without an option"
+            if fits
+            else "give the column the type string, and read it with a `parse` stage that names its format"
+        )
+        (made.handled if fits else made.to_do).append(f"{name}: {cure}")
         return 1
     return _switch(made, name, value)
 
 
 def _switch(made: CopyOptions, name: str, value: str) -> int:
-    """Take an option without a value, or whose value means nothing here."""
+    """Translate an option that has no value, or whose value makes no difference."""
     if name == "REMOVEQUOTES":
         made.reading = made.reading.option("quote", '"')
-        made.fine.append("REMOVEQUOTES: `decode.csv.quote`")
+        made.handled.append("REMOVEQUOTES: became `decode.csv.quote`")
     elif name in _CODECS:
         made.reading = replace(made.reading, compression=_CODECS[name])
-        made.fine.append(f"{name}: `source.s3.compression`")
+        made.handled.append(f"{name}: became `source.s3.compression`")
     elif name == "MANIFEST":
-        made.fine.append("MANIFEST: `source.s3.manifest`")
-    elif name in _FINE:
+        made.handled.append("MANIFEST: became `source.s3.manifest`")
+    elif name in _HANDLED:
         made.reading = replace(made.reading, empty_is_null=made.reading.empty_is_null or name == "EMPTYASNULL")
-        (made.open if name in _LOSSY else made.fine).append(f"{name}: {_FINE[name]}")
-    elif name in _OTHERS:
-        made.open.append(f"{name}: no counterpart; write the files so that COPY would not need it")
+        (made.to_do if name in _LOSSY else made.handled).append(f"{name}: {_HANDLED[name]}")
+    elif name in _WITHOUT_COUNTERPART:
+        made.to_do.append(f"{name}: it has no counterpart; write the files so that they can be read without it")
     else:
-        made.open.append("a word that is no option of COPY; take it out")
+        made.to_do.append("it contains a word that is not an option of COPY (not shown, because it could be a secret): remove it")
     one_letter = name == "ACCEPTINVCHARS" and len(value) == 1
-    return 1 if name in _WITH_VALUE or one_letter or (name in _FINE and value.upper() in _SWITCHES) else 0
+    return 1 if name in _WITH_VALUE or one_letter or (name in _HANDLED and value.upper() in _SWITCHES) else 0
 
 
 def _separated(made: CopyOptions, name: str, value: str) -> int:
     if name == "CSV":
-        made.fine.append("CSV: `decode: csv`")
+        made.handled.append("CSV: became `decode: csv`")
         return 0
     if name == "IGNOREHEADER":
         if value == "1":
             made.reading = made.reading.option("header", value=True)
-            made.open.append("IGNOREHEADER: `decode.csv.header`: the first line must have the names of `schema`, in any order; mend these")
+            made.to_do.append(
+                "IGNOREHEADER: became `decode.csv.header`, for which the first line must have the names of the columns in `schema`, in "
+                "any order: give the columns the names that the files use"
+            )
         else:
-            made.open.append("IGNOREHEADER: one line of names can be read; take the others out of the files")
+            made.to_do.append("IGNOREHEADER: only one header line can be read: remove the others from the files")
         return 1
     text = value.replace("\\t", "\t").replace("\\\\", "\\")
     if name == "NULL":
         made.reading = replace(made.reading.option("null", ["", text]), empty_is_null=True)
-        made.open.append(
-            "NULL: `decode.csv.null`, where empty text is null, too; if it is to stay text, take the `?` from the column's type"
+        made.to_do.append(
+            "NULL: became `decode.csv.null`, which reads empty text as null, too; to keep empty text, remove the `?` from the column's type"
         )
     else:
         made.reading = made.reading.option(name.lower(), text)
-        made.fine.append(f"{name}: `decode.csv.{name.lower()}`")
+        made.handled.append(f"{name}: became `decode.csv.{name.lower()}`")
     return 1
 
 
@@ -282,26 +293,26 @@ def _format(made: CopyOptions, name: str, rest: list[str]) -> int:
         path = words[1] if name == "FORMAT" and len(words) > 1 else words[0] if name != "FORMAT" and words else ""
         made.reading = replace(made.reading, format="ndjson", decode="json")
         fits = path.lower() in {"", "auto", "auto ignorecase"}
-        (made.fine if fits else made.open).append(
-            "JSON: `decode: json`, one object a line"
+        (made.handled if fits else made.to_do).append(
+            "JSON: became `decode: json`, with one object per line"
             if fits
-            else "JSON: paths of a file have no counterpart; take fields out in a `flatten` stage"
+            else "JSON: a file of JSONPath expressions has no counterpart: get at nested fields with a `flatten` stage"
         )
         return taken + (1 if path and not path.isupper() else 0)
     if kind == "PARQUET":
         made.reading = replace(made.reading, format="parquet", decode="json")
-        made.fine.append("PARQUET: `source.s3.format`")
+        made.handled.append("PARQUET: became `source.s3.format`")
     elif kind == "CSV":
         _separated(made, "CSV", "")
     else:
-        made.open.append(
-            f"FORMAT: {kind.lower() if kind.isalpha() else 'it'} cannot be read from objects; convert them to Parquet or NDJSON"
+        made.to_do.append(
+            f"FORMAT: {kind.lower() if kind.isalpha() else 'this format'} cannot be read from S3 objects: convert them to Parquet or NDJSON"
         )
     return taken
 
 
-def with_names(expression: str, output: str, columns: tuple[Column, ...]) -> str | None:
-    """``expression`` with groups named as the columns that ``output`` (`%1$s %2$s`) takes them for; None if that cannot be done."""
+def with_named_groups(expression: str, output: str, columns: tuple[Column, ...]) -> str | None:
+    """``expression`` with each group named after its column, in the order of ``output`` (`%1$s %2$s`); None if that is impossible."""
     numbers = [int(each) for each in re.findall(r"%(\d{1,3})\$s", output)] or list(range(1, len(columns) + 1))
     if len(numbers) < len(columns) or len(set(numbers)) != len(numbers):
         return None

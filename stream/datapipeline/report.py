@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stream.datapipeline.draft import PIPELINE, VALUES
-from stream.datapipeline.translate import Imported, Outcome
+from stream.datapipeline.translate import ActivityOutcome, Imported
 from stream.datapipeline.verdicts import Fate
 
 REPORT = "report.md"
@@ -44,16 +44,23 @@ def document(done: Imported) -> dict[str, Any]:
 
 def _sum(done: Imported) -> str:
     objects = len({each.object for each in done.rows if each.type != "parameter"})
-    counts = ", ".join(f"{done.count(each)} {each}" for each in (Fate.TAKEN, Fate.UNNEEDED, Fate.OPEN))
+    counts = ", ".join(f"{done.count(each)} {each}" for each in (Fate.TAKEN_OVER, Fate.NOT_NEEDED, Fate.TO_DO))
     return f"{objects} objects, {len(done.rows)} fields: {counts}."
 
 
-def _activity(outcome: Outcome) -> str:
+def _activity(outcome: ActivityOutcome) -> str:
     title = f"### `{outcome.activity}` ({outcome.type})"
     if not outcome.name:
         return f"{title}\n\nNo pipeline file: {_line(outcome.todo[0])}."
-    lines = [title, "", f"`{outcome.name}/{PIPELINE}`, and `{outcome.name}/{VALUES}` for the chart."]
-    lines += [f"`{name}` says when: `{template}` in Airflow." for name, template in outcome.env.items()]
+    lines = [
+        title,
+        "",
+        f"`{outcome.name}/{PIPELINE}` is the pipeline file, and `{outcome.name}/{VALUES}` has the values for the Helm chart.",
+    ]
+    lines += [
+        f"The environment variable `{name}` must be set for each run; in Airflow, to `{template}`."
+        for name, template in outcome.env.items()
+    ]
     if outcome.todo:
         lines += ["", "Before the first run:", "", *(f"- {_line(each)}" for each in outcome.todo)]
     return "\n".join(lines)
@@ -61,8 +68,8 @@ def _activity(outcome: Outcome) -> str:
 
 def _chain(done: Imported) -> Iterable[str]:
     if done.links:
-        yield "\n".join(f"- `{_line(each.then)}` begins after `{_line(each.first)}`: {_line(each.why)}" for each in done.links)
-    yield "A DAG with the operator of `examples/airflow/dags/stream_airflow.py`; a run that has nothing new to read does nothing:"
+        yield "\n".join(f"- `{_line(each.then)}` runs after `{_line(each.first)}`, because of {_line(each.why)}" for each in done.links)
+    yield "Tasks for a DAG, with the operator from `examples/airflow/dags/stream_airflow.py`. A run that finds nothing new does nothing."
     names = _task_names(done)
     tasks = "\n".join(_task(each, names[each.activity]) for each in done.outcomes)
     order = "\n".join(f"{names[link.first]} >> {names[link.then]}" for link in done.links)
@@ -82,7 +89,7 @@ def _task_names(done: Imported) -> Mapping[str, str]:
     return made
 
 
-def _task(outcome: Outcome, name: str) -> str:
+def _task(outcome: ActivityOutcome, name: str) -> str:
     if not outcome.name:
         return f"{name} = ...  # {outcome.type}: {_line(outcome.todo[0])}"
     env = f", env={json.dumps(dict(outcome.env))}" if outcome.env else ""

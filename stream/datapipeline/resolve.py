@@ -6,12 +6,12 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from stream.datapipeline.definition import DEFAULT, Item, Parameter, Ref, Value, Written, refuse
+from stream.datapipeline.definition import DEFAULT, Parameter, ParsedFiles, Ref, Value, WrittenObject, refuse
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A field as an object sees it. ``owner``: id of the object that defines it, which may be an ancestor."""
+    """The values of one field of an object. ``owner``: id of the object that defines them, which may be an ancestor."""
 
     owner: str
     field: str
@@ -34,7 +34,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Thing:
+class ResolvedObject:
     """An object with all its fields, inherited ones included."""
 
     id: str
@@ -52,22 +52,22 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A definition all of whose references are valid."""
+    """A definition in which every reference is valid and inheritance is resolved."""
 
-    items: Mapping[str, Item]
-    things: Mapping[str, Thing]
+    items: Mapping[str, WrittenObject]
+    objects: Mapping[str, ResolvedObject]
     parameters: Mapping[str, Parameter]
 
-    def of(self, slot: Slot) -> list[Thing]:
+    def of(self, slot: Slot) -> list[ResolvedObject]:
         """The objects that a field refers to."""
-        return [self.things[each] for each in slot.ids]
+        return [self.objects[each] for each in slot.ids]
 
-    def one(self, slot: Slot) -> Thing | None:
+    def one(self, slot: Slot) -> ResolvedObject | None:
         """The first object that a field refers to."""
         return next(iter(self.of(slot)), None)
 
 
-def resolve(written: Written, name: str, types: Iterable[str]) -> Definition:
+def resolve(written: ParsedFiles, name: str, types: Iterable[str]) -> Definition:
     """The objects of ``written``, from the file ``name``, with inherited fields. ``types``: the known types.
 
     Raises:
@@ -78,7 +78,7 @@ def resolve(written: Written, name: str, types: Iterable[str]) -> Definition:
     refuse(faults)
     known = list(types)
     parents = {each for item in written.items.values() for each in item.refs("parent")}
-    things = {}
+    objects = {}
     for item in written.items.values():
         slots = _inherited(item, written.items)
         given = slots.get("type")
@@ -87,9 +87,9 @@ def resolve(written: Written, name: str, types: Iterable[str]) -> Definition:
             faults.append(f"{name}: object `{item.id}`: there is no type `{kind}`{_near(kind, known)}")
         if not kind and item.id != DEFAULT and item.id not in parents:
             faults.append(f"{name}: object `{item.id}`: has no type; write one of {', '.join(sorted(known))}")
-        things[item.id] = Thing(item.id, kind, slots)
+        objects[item.id] = ResolvedObject(item.id, kind, slots)
     refuse(faults)
-    return Definition(written.items, things, written.parameters)
+    return Definition(written.items, objects, written.parameters)
 
 
 def _near(word: str, known: Iterable[str]) -> str:
@@ -98,34 +98,37 @@ def _near(word: str, known: Iterable[str]) -> str:
     return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(names)}"
 
 
-def _dangling(items: Mapping[str, Item], name: str) -> Iterator[str]:
+def _dangling(items: Mapping[str, WrittenObject], name: str) -> Iterator[str]:
     for item in items.values():
         for field, values in item.fields.items():
             for each in values:
                 if isinstance(each, Ref) and each.id not in items:
                     place = f"{name}: object `{item.id}`, field `{field}`"
-                    yield f"{place}: there is no object `{each.id}`{_near(each.id, items)}; add it, or mend the ref"
+                    yield f"{place}: there is no object `{each.id}`{_near(each.id, items)}; add it, or correct the ref"
 
 
-def _circles(items: Mapping[str, Item], name: str) -> Iterator[str]:
+def _circles(items: Mapping[str, WrittenObject], name: str) -> Iterator[str]:
     for item in items.values():
         seen = [item.id]
         while (parent := _parent(items[seen[-1]], items)) is not None and parent not in seen:
             seen.append(parent)
         if parent == item.id:
-            yield f"{name}: object `{item.id}`, field `parent`: is a circle: {' -> '.join([*seen, item.id])}; take one of them out"
+            yield (
+                f"{name}: object `{item.id}`, field `parent`: the parents form a circle: {' -> '.join([*seen, item.id])}; remove one of "
+                "these refs"
+            )
 
 
-def _parent(item: Item, items: Mapping[str, Item]) -> str | None:
+def _parent(item: WrittenObject, items: Mapping[str, WrittenObject]) -> str | None:
     named = item.refs("parent")
     if named:
         return named[0]
     return DEFAULT if item.id != DEFAULT and DEFAULT in items else None
 
 
-def _inherited(item: Item, items: Mapping[str, Item]) -> dict[str, Slot]:
+def _inherited(item: WrittenObject, items: Mapping[str, WrittenObject]) -> dict[str, Slot]:
     slots: dict[str, Slot] = {}
-    at: Item | None = item
+    at: WrittenObject | None = item
     while at is not None:
         for field, values in at.fields.items():
             if field not in slots and (at is item or field not in {"id", "name", "parent"}):

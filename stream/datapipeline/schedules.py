@@ -1,4 +1,4 @@
-"""Schedules as a CronJob has them: when, how often tried, how long."""
+"""Translates periods such as `15 minutes` to cron lines."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Period:
 
     @property
     def seconds(self) -> int:
-        """Its length; of months and years about."""
+        """Its length; approximate for months and years."""
         return self.number * _SECONDS[self.unit]
 
 
 def period_of(text: str) -> Period | None:
-    """The period that a text like `1 hours` is; None if it is none."""
+    """The period that ``text`` describes, such as `1 hours`; None if it does not describe one."""
     found = _PERIOD.fullmatch(text)
     if found is None or int(found[1]) == 0:
         return None
@@ -35,37 +35,40 @@ def period_of(text: str) -> Period | None:
 
 
 def _larger(period: Period) -> Period:
-    """The same in larger units, where they divide it: 60 minutes are an hour."""
+    """The same period in the largest unit that divides it: 60 minutes are an hour."""
     for unit, size, larger in (("minute", 60, "hour"), ("hour", 24, "day"), ("day", 7, "week"), ("month", 12, "year")):
         if period.unit == unit and period.number % size == 0:
             period = Period(period.number // size, larger)
     return period
 
 
-OFTENER: Final = "cron has no such period: it runs more often, and takes what is new sooner; Airflow has `DeltaDataIntervalTimetable`"
-EARLIER: Final = "not every month has that day: it runs on the 28th"
+MORE_OFTEN: Final = (
+    "cron cannot express this period: the schedule in the values runs more often, and so reads new data sooner; in Airflow, use "
+    "`DeltaDataIntervalTimetable` for the exact period"
+)
+EARLIER: Final = "not every month has that day: the schedule in the values runs on the 28th"
 
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A line of cron, in UTC. ``but``: how its runs differ from the period's; empty if they do not."""
+    """A cron line, in UTC. ``difference``: how its runs differ from the period; empty if they do not."""
 
     line: str
-    but: str = ""
+    difference: str = ""
 
 
 def cron_of(period: Period, start: datetime | None) -> Cron:
-    """The line for runs each ``period``, one of them at ``start``; by default, at midnight or at the full hour."""
+    """The cron line for a run every ``period``, one of them at ``start``; without ``start``, at midnight or at the full hour."""
     at = start or MIDNIGHT
     number, unit = period.number, period.unit
     at_time = f"{at.minute} {at.hour}"
     if unit == "minute":
         step = math.gcd(number, 60)
-        return Cron(f"{_every(at.minute, step, 60)} * * * *", "" if step == number else OFTENER)
+        return Cron(f"{_every(at.minute, step, 60)} * * * *", "" if step == number else MORE_OFTEN)
     if unit == "hour":
         step = math.gcd(number, 24)
-        return Cron(f"{at.minute} {_every(at.hour, step, 24)} * * *", "" if step == number else OFTENER)
-    often = "" if number == 1 else OFTENER
+        return Cron(f"{at.minute} {_every(at.hour, step, 24)} * * *", "" if step == number else MORE_OFTEN)
+    often = "" if number == 1 else MORE_OFTEN
     if unit == "day":
         return Cron(f"{at_time} * * *", often)
     if unit == "week":
@@ -76,7 +79,7 @@ def cron_of(period: Period, start: datetime | None) -> Cron:
         step = math.gcd(number, 12)
         months = sorted((at.month - 1 + step * one) % 12 + 1 for one in range(12 // step))
         line = f"{at_time} {day} {'*' if step == 1 else ','.join(map(str, months))} *"
-        return Cron(line, early or ("" if step == number else OFTENER))
+        return Cron(line, early or ("" if step == number else MORE_OFTEN))
     return Cron(f"{at_time} {day} {at.month} *", early or often)
 
 
@@ -93,7 +96,7 @@ def _every(first: int, step: int, whole: int) -> str:
 
 
 def last_run(start: datetime, period: Period, occurrences: int) -> datetime | None:
-    """About when the last of so many runs is over; None beyond the end of the calendar."""
+    """When the last of ``occurrences`` runs ends, approximately; None if that is after the year 9999."""
     try:
         return start + timedelta(seconds=period.seconds * occurrences)
     except OverflowError:

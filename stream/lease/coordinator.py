@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Final
 
 from stream import events
+from stream.concurrency import run_concurrently
 from stream.contracts import Clock, Emit, Shard, StartKind
 from stream.errors import Fatal, LeaseLost, Retryable
-from stream.lease import decide, follow
+from stream.lease import decide, fleet_rules
 from stream.lease.decide import Seen, Take
 from stream.lease.follower import Follower
 from stream.lease.holding import AT_ONCE, Holdings
@@ -22,7 +23,6 @@ from stream.lease.rows import SHARD_END, TRIM_HORIZON, ExtendedSequenceNumber, L
 from stream.lease.settings import Balance, LeasedStream, LeaseSettings, refuse_other_keys
 from stream.lease.shards import children_of, ended_by_others_before, holes, missing_leases, new_lease, removable, replaced, unblocked
 from stream.lease.table import LeaseTable
-from stream.together import a_few_at_once
 
 HOLE_LOOKS: Final = 3
 """Scans in a row that must find the same hole before it is reported: rows are created one by one, and a scan may see only some (KCL: 3)."""
@@ -148,7 +148,7 @@ class Coordinator:
     async def leave(self) -> None:
         """Take no more leases and release all of them at once."""
         await self.stop_taking()
-        await a_few_at_once([self._give_up(key) for key in self.holdings.held], AT_ONCE)
+        await run_concurrently([self._give_up(key) for key in self.holdings.held], AT_ONCE)
 
     async def settle_end(self, stream: str, shard_id: str) -> None:
         """Prepare the end of a shard: create rows for its children, and note the children in its own row.
@@ -217,13 +217,13 @@ class Coordinator:
             self.holdings.refresh(lease)
         await self._notice_vanished({lease.key for lease in known}, started)
         if self.follower.following:
-            assigned = follow.assigned(known, self.me, self.holdings.held, self._avoided)
-            await a_few_at_once([self._adopt(lease) for lease in assigned], AT_ONCE)
+            assigned = fleet_rules.assigned(known, self.me, self.holdings.held, self._avoided)
+            await run_concurrently([self._adopt(lease) for lease in assigned], AT_ONCE)
         elif not self._leaving:
             takes = self._decide(now)
             if takes and now - started > self.settings.renew_every / 2:
                 takes = await self._without_renewed(takes)
-            await a_few_at_once([self._take(take) for take in takes], AT_ONCE)
+            await run_concurrently([self._take(take) for take in takes], AT_ONCE)
         self._notify()
 
     async def sync(self) -> None:
@@ -236,7 +236,7 @@ class Coordinator:
     async def _expiring(self) -> None:
         while True:
             self.holdings.expire()
-            await a_few_at_once([self._give_up(key) for key in self.holdings.overdue(follow.HAND_OFF_SECONDS)], AT_ONCE)
+            await run_concurrently([self._give_up(key) for key in self.holdings.overdue(fleet_rules.HAND_OFF_SECONDS)], AT_ONCE)
             await self._clock.sleep(self.settings.renew_every / 4)
 
     async def _looking(self) -> None:
@@ -350,7 +350,7 @@ class Coordinator:
         """Accept a lease that was assigned to this worker; a scan may be stale, so the row is read once more (as KCL does)."""
         asked = self._clock.monotonic()
         fresh = await self.table.get(lease.key)
-        if fresh is None or not follow.assigned([fresh], self.me, self.holdings.held, self._avoided):
+        if fresh is None or not fleet_rules.assigned([fresh], self.me, self.holdings.held, self._avoided):
             return
         if self._leaving:
             await self.table.assign(fresh, self.follower.heir(self._seen.values()))

@@ -15,7 +15,7 @@ from stream import events
 from stream.aws.dynamodb import ConditionFailed, Item
 from stream.aws.errors import AwsFatal, AwsRetryable
 from stream.contracts import Clock, Emit
-from stream.lease.follow import Leader, Member
+from stream.lease.fleet_rules import Leader, Member
 from stream.lease.table import LeaseTable, retry_pause
 
 MIGRATION: Final = "Migration3.0"
@@ -42,13 +42,13 @@ class Charter:
 
 
 class FleetTables:
-    """Reads and writes the fleet's state. ``beside``: names of the two other tables, if they are not named after ``table``."""
+    """Reads and writes the fleet's state. ``fleet_tables``: names of the two other tables, if they are not named after ``table``."""
 
-    def __init__(self, table: LeaseTable, clock: Clock, emit: Emit, beside: tuple[str, str] | None = None) -> None:
+    def __init__(self, table: LeaseTable, clock: Clock, emit: Emit, fleet_tables: tuple[str, str] | None = None) -> None:
         self._leases = table
         self._clock = clock
         self._emit = emit
-        self._state, self._reports = beside or (f"{table.name}-CoordinatorState", f"{table.name}-WorkerMetricStats")
+        self._state, self._reports = fleet_tables or (f"{table.name}-CoordinatorState", f"{table.name}-WorkerMetricStats")
 
     async def charter(self) -> Charter:
         """The current rules."""

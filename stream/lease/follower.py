@@ -12,10 +12,10 @@ from stream import events
 from stream.aws.errors import AwsRetryable
 from stream.contracts import Clock, Emit
 from stream.errors import Fatal
-from stream.lease import follow
+from stream.lease import fleet_rules
 from stream.lease.decide import Seen
 from stream.lease.fleet import ATTEMPTS, Charter, FleetTables
-from stream.lease.follow import Roster
+from stream.lease.fleet_rules import Roster
 from stream.lease.settings import LeaseSettings
 from stream.lease.table import LeaseTable
 
@@ -34,7 +34,7 @@ class Follower:
         self._clock = clock
         self._emit = emit
         self._table_name = table.name
-        self._tables = FleetTables(table, clock, emit, settings.beside)
+        self._tables = FleetTables(table, clock, emit, settings.fleet_tables)
         self._charter = Charter()
         self._roster = Roster()
         self._reported = False
@@ -50,19 +50,19 @@ class Follower:
             Fatal: rules that this build does not know, or a table that this worker may not use.
         """
         self._charter = await self._tables.charter()
-        if (why := follow.refusal(self._table_name, self._charter.version)) is not None:
+        if (why := fleet_rules.refusal(self._table_name, self._charter.version)) is not None:
             raise Fatal(why)
-        if follow.reports(self._charter.version):
+        if fleet_rules.reports(self._charter.version):
             await self._report()
             leader, members = await self._tables.leader(self._charter), await self._tables.members(self._charter)
-            self._roster = follow.observe(self._roster, leader, members, self._clock.monotonic())
+            self._roster = fleet_rules.observe(self._roster, leader, members, self._clock.monotonic())
             self.every = min(LOOK_SECONDS, self._settings.sync)
         else:
             async with self._report_lock:
                 await self._withdraw()
             self._roster, self.every = Roster(), self._settings.sync
         now = self._clock.monotonic()
-        following = follow.follows(self._charter.version, self._roster, follow.idlers(seen, now, self._settings.failover), now)
+        following = fleet_rules.follows(self._charter.version, self._roster, fleet_rules.idlers(seen, now, self._settings.failover), now)
         if following != self.following:
             self.following = following
             worker = self._roster.leader.worker if following and self._roster.leader is not None else ""
@@ -78,7 +78,7 @@ class Follower:
             if self.following:
                 with suppress(AwsRetryable):
                     members = await self._tables.members(self._charter, ATTEMPTS)
-                    self._roster = follow.observe(self._roster, self._roster.leader, members, self._clock.monotonic())
+                    self._roster = fleet_rules.observe(self._roster, self._roster.leader, members, self._clock.monotonic())
             self._left = True
 
     def heir(self, seen: Collection[Seen]) -> str | None:
@@ -86,7 +86,7 @@ class Follower:
         if not (self.following and self._leaving):
             return None
         now = self._clock.monotonic()
-        chosen = follow.heir(self._roster, seen, self._handed_over, self._me, now, self._settings.failover)
+        chosen = fleet_rules.heir(self._roster, seen, self._handed_over, self._me, now, self._settings.failover)
         if chosen is not None:
             self._handed_over[chosen] += 1
         return chosen

@@ -10,7 +10,7 @@ from typing import Final
 from stream import events
 from stream.contracts import Clock, Emit
 from stream.errors import LeaseLost, Retryable
-from stream.lease.follow import wanted_elsewhere
+from stream.lease.fleet_rules import wanted_elsewhere
 from stream.lease.rows import ExtendedSequenceNumber, Lease, Progress
 from stream.lease.settings import LeaseSettings
 from stream.lease.table import LeaseTable

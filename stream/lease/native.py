@@ -102,7 +102,7 @@ def progress_of(checkpoint: Checkpoint, shown: ExtendedSequenceNumber) -> Progre
         position=checkpoint.position,
         subsequence=checkpoint.subsequence,
         unit_after=checkpoint.unit_after,
-        beside=shown,
+        kcl_checkpoint=shown,
         generation=checkpoint.generation,
         tip=checkpoint.tip,
     )
@@ -119,7 +119,7 @@ def checkpoint_in(lease: Lease) -> Checkpoint | None:
         subsequence=progress.subsequence,
         unit_after=progress.unit_after,
         tip=progress.tip,
-        record=progress.position is None or str(progress.position) == progress.beside.text,
+        record=progress.position is None or str(progress.position) == progress.kcl_checkpoint.text,
         generation=progress.generation,
         foreign=reached,
     )

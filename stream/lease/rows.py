@@ -67,13 +67,13 @@ class Progress:
 
     ``position``: the last committed sequence number, None once the shard has ended. It may be the end of a gap, which is no record's
     number, so KCL could not read from there. ``unit_after`` and ``generation`` say where in the log the unit is that ends
-    there. ``beside``: the KCL checkpoint that was written at the same time; if the row now has another, somebody else wrote it.
+    there. ``kcl_checkpoint``: the KCL checkpoint that was written at the same time; if the row now has another, somebody else wrote it.
     """
 
     position: int | None
     subsequence: int
     unit_after: int
-    beside: ExtendedSequenceNumber
+    kcl_checkpoint: ExtendedSequenceNumber
     generation: int = 0
     tip: datetime | None = None
 
@@ -126,7 +126,7 @@ class Lease:
     @property
     def foreign(self) -> ExtendedSequenceNumber | None:
         """The checkpoint, if another application wrote it and it says more than where to begin."""
-        if self.progress is not None and self.progress.beside == self.checkpoint:
+        if self.progress is not None and self.progress.kcl_checkpoint == self.checkpoint:
             return None
         return self.checkpoint if self.checkpoint.ended or self.checkpoint.sequence is not None else None
 
@@ -229,7 +229,7 @@ def encode_progress(progress: Progress) -> dict[str, dict[str, Any]]:
         "sxPosition": {"S": SHARD_END if progress.position is None else str(progress.position)},
         "sxSubsequence": {"N": str(progress.subsequence)},
         "sxUnitAfter": {"S": str(progress.unit_after)},
-        "sxBeside": {"S": f"{progress.beside.text}:{progress.beside.subsequence}"},
+        "sxBeside": {"S": f"{progress.kcl_checkpoint.text}:{progress.kcl_checkpoint.subsequence}"},
     }
     if progress.generation:
         found["sxGeneration"] = {"N": str(progress.generation)}
@@ -273,7 +273,7 @@ def _progress(take: Any) -> Progress | None:
             position=None if position == SHARD_END else int(position),
             subsequence=int(sub or 0),
             unit_after=int(after),
-            beside=_checkpoint(text, number),
+            kcl_checkpoint=_checkpoint(text, number),
             generation=int(generation or 0),
             tip=datetime.fromisoformat(tip) if tip else None,
         )

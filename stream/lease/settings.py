@@ -41,7 +41,7 @@ class LeaseSettings:
     look: float = 1.0
     sync: float = 30.0
     create_table: bool = True
-    beside: tuple[str, str] | None = None
+    fleet_tables: tuple[str, str] | None = None
     """The tables in which a KCL 3.x fleet keeps its rules and its workers' reports; by default, named after the lease table."""
 
     @property

@@ -1,1 +1,1 @@
-"""AWS without AWS, for laptops and tests."""
+"""Emulates AWS on this machine, for laptops and tests."""

@@ -1,4 +1,4 @@
-"""Metrics of what keeps a worker alive, and the counters that must exist before they first count."""
+"""Metrics about the health of a worker, and the counters that must exist before they first count."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from stream.audit.context import DEFAULT_PATHS
 from stream.audit.export import Destinations, Mode
+from stream.audit.export_options import Signal, Tier, Trust
 from stream.audit.packing import Compression
-from stream.audit.shape import Signal, Tier, Trust
 from stream.pipeline.replay import Part
 from stream.pipeline.units import parse_duration, parse_size
 from stream.pipeline.values import CollectorUrl, Count, Duration, SecretReference, Size, TracePath

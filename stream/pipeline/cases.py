@@ -2,8 +2,8 @@
 
 ``flights.yaml`` has its cases in ``flights.test.yaml``::
 
-    env: {MASK_KEY: any}                 # what ${NAME} and secrets stand for
-    tables: {s3://lake/t.parquet: t.csv} # files in place of tables that lie elsewhere
+    env: {MASK_KEY: any}                 # values for ${NAME} and for secrets
+    tables: {s3://lake/t.parquet: t.csv} # local files in place of tables that are elsewhere
     cases:
       - name: a flight that left late
         given: [{json: {carrier: UA, delay: 5}}, {text: "{"}, {base64: e30=}]
@@ -46,9 +46,9 @@ class Part(BaseModel):
 
 
 class Record(Part):
-    """One record; exactly one of `json`, `text` and `base64` is its content. Text alone is a `text`."""
+    """One record, whose content is given by exactly one of `json`, `text` and `base64`. A plain text is short for `text`."""
 
-    content: bytes = Field(description="The bytes that the three forms amount to.")
+    content: bytes = Field(description="The bytes of the record, whichever way they were given.")
     partition_key: str | None = Field(default=None, min_length=1, description="Partition key; by default, a different one per record.")
     arrival: datetime | None = Field(default=None, description="When the record reached the stream, with a zone.")
 
@@ -61,7 +61,7 @@ class Record(Part):
             return value
         given = [form for form in _FORMS if form in value]
         if len(given) != 1 or "content" in value:
-            msg = "a record is text, or has exactly one of json, text and base64"
+            msg = "a record is either a text, or has exactly one of `json`, `text` and `base64`"
             raise ValueError(msg)
         rest = {key: each for key, each in value.items() if key not in _FORMS}
         return {**rest, "content": _content(given[0], value[given[0]])}
@@ -79,19 +79,19 @@ def _content(form: str, value: Any) -> bytes:
     if form == "json":
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     if not isinstance(value, str):
-        msg = f"{form} is {value!r}; put it in quotes"
+        msg = f"`{form}` is {value!r}, not a text; put it in quotes"
         raise ValueError(msg)  # noqa: TRY004 - pydantic turns only a ValueError into a finding
     if form == "text":
         return value.encode()
     try:
         return base64.b64decode(value, validate=True)
     except binascii.Error as error:
-        msg = f"{value!r} is no base64: {error}"
+        msg = f"{value!r} is not base64: {error}"
         raise ValueError(msg) from error
 
 
 class Reject(Part):
-    """A dead letter; what is not given is not compared."""
+    """A dead letter. Only the options that are given are compared."""
 
     record: int = Field(ge=1, description="Which record, from 1.")
     reason: str | None = Field(default=None, description="Reason code.")
@@ -99,7 +99,7 @@ class Reject(Part):
 
 
 class Expect(Part):
-    """What should become of the records. Dead letters are never ignored: if none are named, there must be none."""
+    """The expected results. Dead letters are always compared: if none are named, there must be none."""
 
     rows: tuple[dict[str, Any], ...] | None = Field(default=None, description="Rows in order; columns that are not named are not compared.")
     rejects: tuple[Reject, ...] = Field(default=(), description="The dead letters, in order.")
@@ -122,22 +122,25 @@ class Expect(Part):
     @model_validator(mode="after")
     def _either(self) -> Self:
         if self.golden is not None and (self.rows is not None or self.rejects):
-            msg = "a golden file holds the rows and the rejects; name them there or here"
+            msg = "with `golden`, the rows and rejects are in that file; remove `rows` and `rejects` here"
             raise ValueError(msg)
         return self
 
 
 class Case(Part):
-    """One case: records with what is expected of them, or `rows: any` with what holds for all records."""
+    """One case: either records and the expected results, or `rows: any`, which checks properties that hold for all records."""
 
     name: str = Field(min_length=1, description="What the case is about.")
     given: tuple[Record, ...] | None = Field(default=None, description="The records, in order.")
     expect: Expect | None = Field(default=None, description="What should become of them.")
     rows: Literal["any"] | None = Field(
-        default=None, description="`any`: made-up records of the schema, good and bad; each must end once, and the same way twice."
+        default=None,
+        description=(
+            "`any`: random records for the schema, good and bad. Each must have exactly one outcome, and the same one in a second run."
+        ),
     )
-    count: int = Field(default=200, ge=1, le=100_000, description="How many records to make up.")
-    seed: int = Field(default=1, ge=0, description="Another seed makes up other records.")
+    count: int = Field(default=200, ge=1, le=100_000, description="How many random records.")
+    seed: int = Field(default=1, ge=0, description="Another seed gives other records.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -145,7 +148,7 @@ class Case(Part):
             msg = "a case has `given` and `expect`, or `rows: any`"
             raise ValueError(msg)
         if self.rows is not None and (self.given is not None or self.expect is not None):
-            msg = "`rows: any` makes up its records: remove `given` and `expect`"
+            msg = "`rows: any` uses random records: remove `given` and `expect`"
             raise ValueError(msg)
         return self
 
@@ -153,8 +156,8 @@ class Case(Part):
 class CaseFile(Part):
     """A file of cases."""
 
-    env: dict[str, str] = Field(default={}, description="What ${NAME} in the pipeline and secrets stand for.")
-    secrets: dict[str, str] = Field(default={}, description="What secrets of Secrets Manager stand for, by name as in the pipeline.")
+    env: dict[str, str] = Field(default={}, description="Values for ${NAME} in the pipeline, and for secrets from the environment.")
+    secrets: dict[str, str] = Field(default={}, description="Values for secrets of Secrets Manager, by their names in the pipeline.")
     tables: dict[str, str] = Field(default={}, description="Local files in place of tables or schemas at these URLs.")
     cases: tuple[Case, ...] = Field(description="The cases.")
 
@@ -181,13 +184,13 @@ class CaseFile(Part):
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A file of cases; ``cases`` is None where ``findings`` say what is wrong."""
+    """The content of a file of cases. ``cases`` is None if the file has errors, which ``findings`` describe."""
 
     cases: CaseFile | None
     findings: tuple[Finding, ...]
 
 
-def beside(pipeline: Path) -> Path:
+def cases_path(pipeline: Path) -> Path:
     """Where the cases of a pipeline file are kept: ``flights.yaml`` has them in ``flights.test.yaml``."""
     return pipeline.with_name(pipeline.stem + SUFFIX)
 

@@ -19,7 +19,7 @@ from stream.transform.engine import CompiledChain
 from stream.transform.types import SYSTEM
 
 RUNS: Final = 3
-"""Runs of each pipeline to measure its speed. The fastest counts, since only other work on the machine makes a run slower."""
+"""Runs of each pipeline to measure its speed. The fastest one counts, since only other work on the machine makes a run slower."""
 
 _NTH: Final = "_nth"
 _SIDE: Final = "\0new"
@@ -134,7 +134,7 @@ def _column(both: pl.DataFrame, name: str, shown: Shown) -> Column | None:
     if old.dtype == new.dtype:
         different = old.ne_missing(new)
     else:
-        # Of another type a value is the same if it reads the same.
+        # Values of different types are equal if their texts are.
         pairs = zip(old.to_list(), new.to_list(), strict=True)
         different = pl.Series([plain(before) != plain(after) for before, after in pairs], dtype=pl.Boolean)
     rows = both.filter(different)

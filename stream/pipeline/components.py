@@ -102,5 +102,5 @@ def canonical_name(component: BaseModel) -> str:
     for name, known in SINKS.items():
         if type(component) is known:
             return name
-    msg = f"{type(component).__qualname__} is in no table of components"
+    msg = f"{type(component).__qualname__} is not in the tables of components"
     raise DefinitionError(msg)

@@ -38,7 +38,7 @@ _KEEPS_COLUMNS: Final = frozenset({"dedupe", "filter", "mask"})
 
 
 _ONE_BY_ONE: Final = frozenset({"cast", "derive", "rename", "select"})
-"""Stages that list columns, of which one may be wrong and the others right."""
+"""Stages whose options list columns. If one entry is wrong, the others can still be checked."""
 
 
 def check_flow(
@@ -84,7 +84,7 @@ class _Flow:
         """Columns that the source or a stage would provide if it were right; that later stages lack them is not reported."""
 
     def places(self) -> Iterator[Finding]:
-        """Findings about state and sinks whose objects would get mixed up."""
+        """Findings about places that the state and sinks, or several sinks, would share."""
         urls: dict[str, int] = {}
         state = _directory(self._pipeline.state)
         for index, sink in enumerate(self._pipeline.sinks):
@@ -97,12 +97,12 @@ class _Flow:
             yield from self._same_table(index, sink)
             yield from self._order(index, sink)
             if self._pipeline.encryption is not None and isinstance(sink, IcebergSinkConfig) and sink.url.startswith("s3:"):
-                message = f"the metadata of {sink.table} is written by PyIceberg, which does not name `encryption.kms_key`"
-                hint = "make the key the default of the bucket, and do not demand that requests name it"
+                message = f"PyIceberg writes the metadata of {sink.table}, and does not use `encryption.kms_key`"
+                hint = "make the key the default of the bucket, and use no bucket policy that requires requests to name it"
                 yield self._finding(path, "bucket_key", message, hint, Severity.NOTE)
             if state.startswith(url):
-                hint = f"keep it beside {sink.url}, not inside"
-                yield self._finding(("state",), "state_inside_sink", f"whoever reads {sink.url} would read the state as data", hint)
+                hint = f"choose a place outside of {sink.url}"
+                yield self._finding(("state",), "state_inside_sink", f"a reader of {sink.url} would take the state for data", hint)
 
     def _same_table(self, index: int, sink: SinkConfig) -> Iterator[Finding]:
         if not isinstance(sink, TableSinkConfig):
@@ -110,15 +110,17 @@ class _Flow:
         for other, before in enumerate(self._pipeline.sinks[:index]):
             if isinstance(before, TableSinkConfig) and before.unique_table == sink.unique_table:
                 path = ("sinks", index, self._sink_key(index), "table")
-                message = f"the sinks {other} and {index} both load the table {sink.table}, and would share its account of what is loaded"
+                message = f"the sinks {other} and {index} both load the table {sink.table}, which records only one position per shard"
                 yield self._finding(path, "same_place", message, "give each sink its own table")
 
     def _order(self, index: int, sink: SinkConfig) -> Iterator[Finding]:
         """Records from objects are numbered by their place in the object, so the numbers do not tell which of two rows is newer."""
         if self._pipeline.source.s3 is not None and isinstance(sink, RedshiftSinkConfig) and sink.mode is Write.UPSERT:
             path = ("sinks", index, self._sink_key(index), "mode")
-            message = "of two rows with the same key, which come from different objects, the older one may stay: objects have no order"
-            yield self._finding(path, "upsert_order", message, "append them, and let a view choose by `_arrival`", Severity.NOTE)
+            message = "if two rows with the same key come from different objects, the older one may win, because objects have no order"
+            yield self._finding(
+                path, "upsert_order", message, "use `mode: append`, and choose the latest row by `_arrival` in a view", Severity.NOTE
+            )
 
     def resources(self) -> Resources:
         """The resources that the stages ask for, as far as they can be obtained; the rest become findings."""
@@ -282,7 +284,7 @@ class _Flow:
     def _finding(self, path: Path, code: str, message: str, hint: str = "", severity: Severity = Severity.ERROR) -> Finding:
         known: Path = ()
         for part in path:
-            # A stage names its options in full; the file may use a shorthand without some of the keys.
+            # A stage reports the full path of an option; the file may use a shorthand without some of its keys.
             if (*known, part) in self._document.values:
                 known = (*known, part)
         at = self._document.key_position(known) if code == "not_checked" else self._document.value_position(known)

@@ -97,7 +97,10 @@ def _statements(document: Any) -> Iterator[dict[str, Any]]:
         found = inner.get("Statement") if isinstance(inner, dict) else None
         statements = [found] if isinstance(found, dict) else found
         if not isinstance(statements, list) or not all(isinstance(each, dict) for each in statements):
-            msg = "this is no IAM policy: it has no Statement; give a document, a list of them, or what `aws iam get-role-policy` prints"
+            msg = (
+                "this is not an IAM policy, because it has no Statement; give a policy document, a list of them, or the "
+                "output of `aws iam get-role-policy`"
+            )
             raise DefinitionError(msg)
         yield from statements
 

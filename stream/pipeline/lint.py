@@ -89,7 +89,7 @@ def _settle(document: Document, later: Iterable[Finding]) -> list[Finding]:
     kept = [each for each in later if (each.line, each.column) not in unread or each.code in _AT_PARENT]
     first: dict[tuple[int, int, str, str], Finding] = {}
     for finding in (*document.findings, *kept):
-        # A value that fits none of several forms fails once for each form; the first failure says enough.
+        # A value that may have several forms fails once for each of them; the first failure says enough.
         words = "" if finding.code == "bad_value" else finding.message
         first.setdefault((finding.line, finding.column, finding.code, words), finding)
     return sorted(first.values())

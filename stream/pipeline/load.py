@@ -79,7 +79,7 @@ class _Stop(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """A parser that takes ``{a: int64?}`` and ``{a: ${NAME}}`` for what they look like.
+    """A YAML parser that reads ``{a: int64?}`` and ``{a: ${NAME}}`` as users mean them.
 
     Between braces PyYAML ends an unquoted value at ``?``, which YAML 1.2 does not, and at every brace. The scanner only looks
     ahead through ``peek`` and takes the text itself from the buffer, so what it is shown here can hide such a character from it.
@@ -245,7 +245,7 @@ class _Builder:
         if node is None:
             self._report.add(at, "unknown_alias", f"`*{anchor}` refers to nothing", f"define `&{anchor}` above")
         elif not node.closed:
-            self._report.add(at, "recursive_alias", f"`*{anchor}` stands inside what it refers to", "write the value out")
+            self._report.add(at, "recursive_alias", f"`*{anchor}` is part of what it refers to", "write the value itself")
             node = None
         self._place(node or _Node(at, text="", plain=True, closed=True), None)
 
@@ -264,7 +264,12 @@ class _Converter:
         self._values[path] = node.position
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            self._report.add(node.position, "too_many_nodes", f"the file stands for more than {MAX_NODES} values", "use fewer aliases")
+            self._report.add(
+                node.position,
+                "too_many_nodes",
+                (f"the file has more than {MAX_NODES} values once its aliases are followed"),
+                "use fewer aliases",
+            )
             raise _Stop
         if len(path) > MAX_DEPTH:
             self._report.add(node.position, "too_deep", f"more than {MAX_DEPTH} levels of nesting, aliases followed")

@@ -67,7 +67,7 @@ async def read_postgresql(url: str, login: bytes | None) -> bytes:
             async with asyncio.timeout(WHOLE_SECONDS):
                 frame = await _ask(connection, query, split.path.lstrip("/"))
         except TimeoutError:
-            # Whoever is silent does not answer to a farewell either.
+            # A server that does not answer would not answer to the end of the session either.
             connection.terminate()
             raise
         finally:
@@ -78,7 +78,7 @@ async def read_postgresql(url: str, login: bytes | None) -> bytes:
         msg = f"the database {place} cannot be opened: {error}"
         raise DefinitionError(msg) from error
     except (OSError, TimeoutError) as error:
-        msg = f"the database {place} was not reached: {str(error) or 'no answer in time'}"
+        msg = f"the database {place} cannot be reached: {str(error) or 'no answer in time'}"
         raise Retryable(msg) from error
     return as_table(frame)
 
@@ -98,12 +98,12 @@ def _user_and_password(login: bytes) -> tuple[str, str]:
             found = json.loads(text)
             return str(found["username"]), str(found["password"])
         except (ValueError, KeyError, TypeError):
-            # What the secret holds is not for a message.
-            msg = "the secret under `login` is a JSON object without `username` and `password`"
+            # The message must not show what the secret contains.
+            msg = "the secret that `login` names is a JSON object, but without `username` and `password`"
             raise DefinitionError(msg) from None
     user, colon, password = text.partition(":")
     if not colon or not user:
-        msg = "the secret under `login` is neither user:password nor a JSON object with `username` and `password`"
+        msg = "the secret that `login` names is neither `user:password` nor a JSON object with `username` and `password`"
         raise DefinitionError(msg)
     return user, password
 
@@ -115,7 +115,7 @@ async def _ask(connection: Any, query: str, database: str) -> pl.DataFrame:
         names = [attribute.name for attribute in statement.get_attributes()]
         schema = _schema(statement.get_attributes(), numerics, database)
         if not names or len(schema) < len(names):
-            msg = f"the query {query!r} on the database {database} gives the columns {names}; each needs a name of its own"
+            msg = f"the query {query!r} on the database {database} returns the columns {names}; give each its own name, with AS"
             raise DefinitionError(msg)
         cursor = await statement.cursor()
         parts = [schema.to_frame()]
@@ -127,7 +127,10 @@ async def _ask(connection: Any, query: str, database: str) -> pl.DataFrame:
             parts.append(part)
             held, size = held + part.height, size + int(part.estimated_size())
             if held > MAX_ROWS or size > MAX_UNPACKED:
-                msg = f"the query {query!r} on the database {database} gives more than {MAX_ROWS:,} rows or {MAX_UNPACKED:,} bytes"
+                msg = (
+                    f"the query {query!r} on the database {database} returns more than {MAX_ROWS:,} rows or "
+                    f"{MAX_UNPACKED:,} bytes; select less"
+                )
                 raise DefinitionError(msg)
     return pl.concat(parts)
 
@@ -171,7 +174,10 @@ def _column(name: str, kind: pl.DataType, values: list[Any], database: str) -> p
     if kind == pl.String():
         values = [None if value is None else str(value) for value in values]
     if kind.is_decimal() and any(value is not None and not value.is_finite() for value in values):
-        msg = f"the column {name!r} of the database {database} has NaN or Infinity, which no decimal holds; use NULLIF or CAST it to float8"
+        msg = (
+            f"the column {name!r} of the database {database} has NaN or Infinity, which a decimal cannot be; use NULLIF, or "
+            "CAST it to float8"
+        )
         raise DefinitionError(msg)
     return pl.Series(name, values, dtype=kind)
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from stream.pipeline.units import parse_duration
 from stream.pipeline.values import CollectorUrl, Count, Duration, Location, Region, SecretReference, StreamName, fail_at
-from stream.source.texts import ObjectCodec, ObjectFormat
+from stream.source.object_formats import ObjectCodec, ObjectFormat
 
 DEFAULT_NAME: Final = "objects"
 
@@ -39,7 +39,7 @@ class ObjectsSource(Part):
     shards: Count = Field(default=4, description="Number of shards, read concurrently, into which the objects are divided.")
 
     def misfit(self, decoder: str) -> tuple[str, str] | None:
-        """What is wrong with reading this format with that decoder, and what to do; None if they fit."""
+        """Why this format cannot be read with ``decoder``, and what to do; None if it can."""
         if (self.format is ObjectFormat.CSV) != (decoder == "csv"):
             return f"objects of the format {self.format} cannot be read with the decoder `{decoder}`", "csv and `decode: csv` go together"
         if self.column is not None and self.format is not ObjectFormat.PARQUET:
@@ -67,7 +67,7 @@ class RedriveBudget(Part):
 def _topic(value: str) -> str:
     parts = value.split(":")
     if len(parts) != 6 or parts[0] != "arn" or parts[2] != "sns" or not all(parts[3:]):
-        message = f"{value!r} is no topic"
+        message = f"{value!r} is not an SNS topic"
         fail_at((), "bad_value", message, "write its ARN: arn:aws:sns:REGION:ACCOUNT:NAME")
     return value
 

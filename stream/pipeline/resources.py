@@ -150,7 +150,7 @@ def is_remote(url: str) -> bool:
 async def _read_remote(url: str, read: Reader | None) -> bytes:
     if read is None:
         where = "in a database" if is_database(url) else "on S3"
-        msg = f"the table {url} lies {where}, which this command does not read; use a local copy"
+        msg = f"the table {url} is {where}, where this command does not look; use a local copy"
         raise DefinitionError(msg)
     return _bounded(url, await read(url))
 
@@ -229,6 +229,6 @@ def load_function(path: str) -> UserFunction:
         msg = f"the function {path} cannot be imported: {error}"
         raise DefinitionError(msg) from error
     if not callable(found):
-        msg = f"{path} is not a function"
+        msg = f"{path} is not a function; write package.module:function"
         raise DefinitionError(msg)
     return found  # type: ignore[no-any-return]

@@ -30,9 +30,9 @@ from stream.pipeline.access import (
     needed,
     writing,
 )
-from stream.pipeline.jobs import AUDIENCE, Role
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import is_remote
+from stream.pipeline.role_names import AUDIENCE, Role
 from stream.pipeline.secrets import SECRETS_MANAGER
 from stream.sink.tables import TableSinkConfig
 
@@ -137,7 +137,7 @@ def trust(role: Role, account: Account, who: ServiceAccount) -> Document:
     if who.issuer:
         parts = urlsplit(who.issuer)
         if parts.scheme != "https" or not parts.hostname:
-            msg = f"the OIDC issuer {who.issuer!r} is no https URL; `aws eks describe-cluster` names it under identity.oidc.issuer"
+            msg = f"the OIDC issuer {who.issuer!r} is not an https URL; `aws eks describe-cluster` names it under identity.oidc.issuer"
             raise DefinitionError(msg)
         issuer = who.issuer.removeprefix("https://").rstrip("/")
         provider = f"arn:{account.partition}:iam::{account.number}:oidc-provider/{issuer}"

@@ -1,4 +1,4 @@
-"""The valid part of a pipeline file that is malformed in places, so that its columns can be checked all the same.
+"""Finds the valid part of a pipeline file that has errors, so that columns can be checked in spite of them.
 
 A wrong unit under `flush` has nothing to do with a column that a stage lacks, and whoever has made both mistakes wants to hear of both.
 So what is wrong is taken out, and what cannot be done without gets a stand-in about which nothing is said.
@@ -64,7 +64,7 @@ def salvage(data: Any, wrong: Collection[Path]) -> Salvage | None:
 
 
 def _spoils_columns(path: Path) -> bool:
-    """Whether, after an error at ``path``, no column is known, or no part of the file can be taken out."""
+    """Whether an error at ``path`` makes all columns unknown, or cannot be removed from the file."""
     of_one = path[1:2] == ("kinesis",) or (path[1:2] == ("schema",) and len(path) > 2)
     return not path or (path[0] == "source" and not of_one)
 

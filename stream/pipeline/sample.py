@@ -10,8 +10,8 @@ import polars as pl
 
 from stream.batch import DATA, Batch
 from stream.errors import DefinitionError
-from stream.pipeline.anything import made_up
 from stream.pipeline.model import Pipeline
+from stream.pipeline.random_records import random_records
 from stream.pipeline.trial import batch_of
 
 LINES: Final = (".ndjson", ".jsonl", ".json", ".csv", ".txt", ".log")
@@ -25,7 +25,7 @@ PAYLOAD_COLUMNS: Final = (DATA, "data")
 def generated(pipeline: Pipeline, count: int, seed: int) -> Batch:
     """Random records for the pipeline's schema, good and bad; the same for the same seed."""
     source = pipeline.source
-    return batch_of((), made_up(source.decode, source.record_schema(), count, seed))
+    return batch_of((), random_records(source.decode, source.record_schema(), count, seed))
 
 
 def from_file(path: Path, count: int) -> Batch:
@@ -53,7 +53,7 @@ def from_file(path: Path, count: int) -> Batch:
     else:
         records = [content] if content else []
     if not records:
-        msg = f"the sample {path} holds no record"
+        msg = f"the sample {path} has no records"
         raise DefinitionError(msg)
     return batch_of((), records[:count])
 

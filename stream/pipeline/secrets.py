@@ -34,12 +34,12 @@ def is_managed(name: str) -> bool:
 
 
 async def find_secret(name: str, env: Mapping[str, str], base: Path, managed: SecretReader | None = None) -> bytes:
-    """The bytes that a reference leads to, ``managed`` reading what lies in Secrets Manager.
+    """The bytes that a reference leads to, ``managed`` reads secrets from Secrets Manager.
 
     ``secrets_manager:NAME#field`` is one field of a secret that is a JSON object, as the console writes them.
 
     Raises:
-        DefinitionError: unset, unreadable or empty; the message never holds any part of the secret.
+        DefinitionError: unset, unreadable or empty; the message never contains any part of the secret.
     """
     if not is_managed(name):
         return local_secret(name, env, base)
@@ -75,7 +75,7 @@ def local_secret(name: str, env: Mapping[str, str], base: Path) -> bytes:
     """The bytes that ``env:NAME`` or ``file:path`` refers to; of a file, without the line break at its end.
 
     Raises:
-        DefinitionError: unset, unreadable or empty; the message never holds any part of the secret.
+        DefinitionError: unset, unreadable or empty; the message never contains any part of the secret.
     """
     kind, _, where = name.partition(":")
     if kind == ENV:
@@ -102,7 +102,7 @@ def _field(name: str, value: bytes, field: str) -> bytes:
     except ValueError:
         found = None
     if not isinstance(found, dict) or not isinstance(found.get(field), str):
-        # Not even the names of its other fields: who may read the log may not be who may read the secret.
+        # The names of its other fields are not shown either: not everyone who can read the log may know the secret.
         msg = f"the secret {name} is not a JSON object with the text {field!r}; omit `#{field}` to use the whole secret"
         raise DefinitionError(msg)
     return str(found[field]).encode()

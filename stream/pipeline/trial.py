@@ -17,11 +17,11 @@ import polars as pl
 from stream.batch import ARRIVAL, DATA, OUTCOME, PARTITION_KEY, RAW_SCHEMA, ROW, SEQUENCE, SUBSEQUENCE, Batch, Outcome
 from stream.contracts import Sink, Transformed
 from stream.errors import StreamError
-from stream.pipeline.anything import made_up
 from stream.pipeline.cases import Case, Expect, Record
 from stream.pipeline.components import make_sink
 from stream.pipeline.model import Pipeline
-from stream.sink.choosy import accepted
+from stream.pipeline.random_records import random_records
+from stream.sink.refusals import accepted
 from stream.transform.engine import compile_chain
 from stream.transform.stage import Resources
 from stream.transform.types import SYSTEM
@@ -95,7 +95,7 @@ class Trial:
     def _properties(self, case: Case) -> Iterator[str]:
         """Check the invariants that hold for any records; report the first violation."""
         source = self._pipeline.source
-        batch = batch_of((), made_up(source.decode, source.record_schema(), case.count, case.seed))
+        batch = batch_of((), random_records(source.decode, source.record_schema(), case.count, case.seed))
         first, second = (accepted(self._chain.run(batch, SHARD_ID), self._sinks) for _ in range(2))
         ended = Counter([*first.frame[ROW].unique().to_list(), *first.settled[ROW].to_list()])
         for row in range(batch.rows):
@@ -141,12 +141,12 @@ def batch_of(records: Sequence[Record], more: Sequence[bytes] = ()) -> Batch:
 
 
 def user_rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """Rows as a case file writes them: times and decimals as text, bytes in base64."""
+    """The rows in the form of a file of cases: times and decimals as text, bytes in base64."""
     return [{name: plain(value) for name, value in row.items()} for row in frame.drop(ROW).to_dicts()]
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON and YAML can hold it."""
+    """``value`` as JSON and YAML can express it."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):

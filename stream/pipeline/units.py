@@ -39,12 +39,12 @@ def parse_duration(text: str) -> timedelta:
     """
     rest, total, allowed = text, 0, list(_DURATION_UNITS)
     if not text:
-        msg = "a duration is empty; write one like 60s, 5m, 1h30m or 500ms"
+        msg = "the duration is empty; write one such as 60s, 5m, 1h30m or 500ms"
         raise ValueError(msg)
     while rest:
         part = _DURATION_PART.match(rest)
         if part is None:
-            msg = f"{text!r} is not a duration; write one like 60s, 5m, 1h30m or 500ms"
+            msg = f"{text!r} is not a duration; write one such as 60s, 5m, 1h30m or 500ms"
             raise ValueError(msg)
         number, unit = part.groups()
         if unit not in allowed:
@@ -85,7 +85,7 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        msg = f"{text!r} is not a size; write one like 64MiB, 10MB or 4096"
+        msg = f"{text!r} is not a size; write one such as 64MiB, 10MB or 4096"
         raise ValueError(msg)
     number, unit = match.groups()
     if unit and unit not in _SIZE_UNITS:

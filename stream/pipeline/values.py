@@ -69,7 +69,7 @@ def _duration(value: Any) -> timedelta:
 def _size(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         message = f"{value!r} is not a size"
-        fail_at((), "bad_value", message, "write one like 64MiB, 10MB or 4096")
+        fail_at((), "bad_value", message, "write one such as 64MiB, 10MB or 4096")
     return parse_size(str(value))
 
 
@@ -107,7 +107,7 @@ def _named(what: str, pattern: str) -> Callable[[str], str]:
 
     def validate(value: str) -> str:
         if compiled.fullmatch(value) is None:
-            message = f"{value!r} cannot name {what}"
+            message = f"{value!r} is not a valid name for {what}"
             fail_at((), "bad_name", message, f"allowed: {pattern}")
         return value
 
@@ -128,13 +128,13 @@ CollectorUrl: TypeAlias = Annotated[str, AfterValidator(_named("a collector", r"
 
 def _trace_path(value: str) -> str:
     if PATH.fullmatch(value) is None:
-        message = f"{value!r} leads to no field of a record"
+        message = f"{value!r} is not a path to a field of a record"
         fail_at((), "bad_value", message, "write names separated by dots from the root, such as $.traceparent or $.metadata.traceparent")
     return value
 
 
 TracePath: TypeAlias = Annotated[str, AfterValidator(_trace_path)]
-"""Where in a JSON record the producer's ``traceparent`` stands."""
+"""The path of the producer's ``traceparent`` in a JSON record."""
 
 
 def _secret_reference(value: Any) -> str:
@@ -162,7 +162,7 @@ def _location(value: str) -> str:
         return value
     if scheme == "file" and rest and (not rest.startswith("//") or rest.startswith("///")):
         return value
-    message = f"{value!r} is not a place to keep objects"
+    message = f"{value!r} is not a place for objects"
     fail_at((), "bad_location", message, "write s3://bucket/prefix/ or file:./directory")
 
 
@@ -183,7 +183,7 @@ def _start(value: Any) -> Start:
 
 
 def _timestamp(value: Any) -> datetime:
-    hint = "write one like 2026-01-01T00:00:00Z"
+    hint = "write one such as 2026-01-01T00:00:00Z"
     try:
         parsed = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
@@ -251,7 +251,7 @@ def _description(config: type[BaseModel], loc: Path) -> str:
 
 
 def _deeper(line: Any) -> Path:
-    """Where below its field an error of ours says that the problem is."""
+    """The path below the field at which one of our own errors places the problem."""
     path: Path = getattr(line.get("ctx", {}).get("error"), "path", ())
     return path
 

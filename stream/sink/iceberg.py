@@ -239,7 +239,7 @@ _HINT: Final = "whole columns: text, whole numbers, decimals, booleans, dates; y
 
 
 class IcebergSink:
-    """``contracts.Sink`` that writes files ``data/<partition>/<unit>.<part>.<sha16>.parquet``; also ``contracts.Choosy``."""
+    """``contracts.Sink`` that writes files ``data/<partition>/<unit>.<part>.<sha16>.parquet``; also ``contracts.RefusingSink``."""
 
     def __init__(self, config: IcebergSinkConfig, schema: pl.Schema) -> None:
         self.config = config

@@ -27,8 +27,8 @@ import numpy as np
 import polars as pl
 
 from stream.arithmetic import TOO_DEEP, TOO_DEEP_CURE, angles_of_objects, exact, too_deep
+from stream.dry_run import polars_message, type_error
 from stream.errors import DefinitionError
-from stream.specimen import impossible, words_of
 
 NULL: Final = "__HIVE_DEFAULT_PARTITION__"
 """Hive's own name for null; Spark, Trino, Athena and DuckDB read it back as null."""
@@ -138,12 +138,12 @@ class Partitioning:
                 message = f"partition column '{column.name}': no column '{missing}'; there are: {', '.join(schema.names())}"
                 raise SinkMismatch(column.path, message) from error
             except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-                message = f"partition column '{column.name}' cannot be computed: {words_of(error)}"
+                message = f"partition column '{column.name}' cannot be computed: {polars_message(error)}"
                 raise SinkMismatch(column.path, message) from error
             if dtype.is_nested() or dtype.base_type() in {pl.Binary, pl.Duration, pl.Object, pl.Null}:
                 message = f"partition column '{column.name}' has type {dtype}, which has no unambiguous text"
                 raise SinkMismatch(column.path, message, "allowed: text, numbers, booleans, dates, times")
-            problem = impossible(self._evaluation(column), {name: schema[name] for name in column.source.meta.root_names()})
+            problem = type_error(self._evaluation(column), {name: schema[name] for name in column.source.meta.root_names()})
             if problem:
                 message = f"partition column '{column.name}' cannot be computed: {problem}"
                 raise SinkMismatch(column.path, message, "compute it in a stage before, such as `cast` or `parse`")
@@ -222,7 +222,7 @@ def _column(index: int, entry: Entry) -> _Column:
             raise SinkMismatch(path, f"partition column '{name}': {TOO_DEEP}", TOO_DEEP_CURE)
         row_wise = _is_row_wise(source)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        message = f"partition column '{name}': cannot read the expression {text!r}: {words_of(error)}"
+        message = f"partition column '{name}': cannot read the expression {text!r}: {polars_message(error)}"
         raise SinkMismatch(path, message, "write one SQL expression such as strftime(_arrival, '%Y-%m-%d')") from error
     if not source.meta.eq(source.meta.undo_aliases()):
         message = f"partition column '{name}': {source.meta.output_name()!r} at the end of {text!r} would be a name for the result"

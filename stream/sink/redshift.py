@@ -202,7 +202,7 @@ COPY_MANIFESTS: Final = "_loads/"
 
 
 class RedshiftSink:
-    """``contracts.Sink`` that stages files ``<unit>.<part>.<sha16>.parquet``; also ``contracts.Choosy``."""
+    """``contracts.Sink`` that stages files ``<unit>.<part>.<sha16>.parquet``; also ``contracts.RefusingSink``."""
 
     def __init__(self, config: RedshiftSinkConfig, schema: pl.Schema) -> None:
         self.config = config

@@ -40,7 +40,7 @@ class Consumer:
             if self._arn is None:
                 timeouts, why = self._timeouts
                 if timeouts != timeouts_before:
-                    # This reader has waited along with another one; if all waited in turn, that would take a minute for each shard.
+                    # This reader has already waited, along with another one. If all waited in turn, each shard would take a minute.
                     raise AwsRetryable(why, code=NOT_ACTIVE)
                 self._arn = await self._active()
             return self._arn

@@ -30,7 +30,7 @@ class KinesisSource(StreamAccess):
             return FanOutReader(self, self._consumer, settings, shard, after, start, complete_until).pages()
         return ShardReader(self, shard, after, start, until, complete_until).pages()
 
-    def beside(self, budget: ByteBudget) -> KinesisSource:
+    def with_budget(self, budget: ByteBudget) -> KinesisSource:
         """The same stream with another budget, for readers that must not wait for the readers of this one."""
         return KinesisSource(
             self.client, self.stream, budget=budget, clock=self.clock, emit=self.emit, settings=self.settings, dice=self.dice

@@ -17,7 +17,7 @@ from stream.batch import ARRIVAL, DATA, PARTITION_KEY
 from stream.contracts import RangedStore
 from stream.errors import Halted, Retryable
 from stream.source.bounded import BLOCK_BYTES, Block, Part
-from stream.source.texts import Chunk, Layout, chunks
+from stream.source.object_formats import Chunk, Layout, chunks
 
 READ_AHEAD: Final = 4 * 2**20
 """Bytes of one ranged read: large enough that S3's response time hardly matters, small compared with a memory budget."""

@@ -32,7 +32,7 @@ from typing import Final, ParamSpec, TypeVar
 from stream.contracts import ObjectInfo, Stored
 from stream.errors import Fatal, Retryable
 from stream.storage.keys import by_place, check_key, without_values
-from stream.storage.leftovers import hold, remove_leftovers
+from stream.storage.temporary_files import hold, remove_leftovers
 
 _RESERVED: Final = ".stream"
 _LIST_CHUNK: Final = 1000
@@ -56,7 +56,7 @@ class DirectoryStore:
         self._claims = self._root / _RESERVED / "claims"
         self._fsync = fsync
         self._tidy = False
-        """Whether it was seen to what killed processes left behind: once, before the first write."""
+        """Whether files that killed processes left behind have been removed, which happens once, before the first write."""
         self._url = url or f"file://{self._root}"
 
     @property
@@ -318,7 +318,7 @@ def _info(path: Path, key: str) -> ObjectInfo | None:
 
 
 def _version(status: os.stat_result) -> str:
-    # Without reading the file there is nothing better; a rewrite within the clock's resolution that keeps the size goes unnoticed.
+    # This is the best that can be done without reading the file. A rewrite of the same size within the clock's resolution goes unnoticed.
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 

@@ -41,7 +41,7 @@ _DENIED: Final = (PermissionDeniedError, UnauthenticatedError)
 _ELSEWHERE: Final = ("<Code>AuthorizationHeaderMalformed</Code>", "<Code>PermanentRedirect</Code>", "redirect without LOCATION")
 """How S3, or obstore for it, says that the bucket is in another region."""
 _UNPROVEN: Final = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed")
-"""S3's codes for requests whose sender or time it does not believe."""
+"""S3's error codes for requests with an unknown key, a wrong signature or a wrong time."""
 _WITHOUT_ETAG: Final = "ETag Header missing"
 """obstore's message for an answer without the ETag that every S3 gives."""
 _OTHER_STORE: Final = "use a store that supports If-Match"
@@ -50,7 +50,7 @@ _KEY_ACTION: Final = "perform: kms:"
 _SENDING: Final = re.compile(
     r'"([^"\\]+)"|InvalidCertificate\(\s*(\w+)|\b(TimedOut|IncompleteMessage|ProxyAuthRequired|TunnelUnsuccessful)\b'
 )
-"""What in the source of an error that obstore calls one of sending, and no more, says why nothing was sent."""
+"""The part of an obstore error about sending that says why nothing was sent."""
 _CREDENTIAL_LIFE: Final = timedelta(minutes=5)
 """How long obstore may keep credentials: less than the 10 minutes before expiry at which botocore insists on new ones."""
 _READ_RETRIES: Final[RetryConfig] = {
@@ -82,7 +82,7 @@ class S3Store:
     def __init__(self, bucket: str, prefix: str, session: AwsSession, key: KmsKey | None = None) -> None:
         self._url = f"s3://{bucket}/{prefix}"
         self._without_credentials: StreamError | None = None
-        """Why credentials were not to be had when they were last asked for; of this obstore passes on the text alone."""
+        """Why the last request for credentials failed; obstore only passes on the text of that error."""
         endpoint = session.unusual_endpoint("s3")
         self._region = session.region
         settings: S3Config = {"region": session.region, "disable_bulk_delete": True}

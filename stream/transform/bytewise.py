@@ -1,7 +1,7 @@
-"""Text columns as arrays of bytes, for work that NumPy does on all values at once.
+"""Text columns as arrays of bytes, so that NumPy can process all values at once.
 
-Everything here works on bytes, so it is right for ASCII only; ``not_ascii`` finds the other values, which callers have to handle by
-characters.
+The functions count bytes, not characters, so their results are right for ASCII only. ``not_ascii`` finds the values for which callers need
+another way.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import pyarrow as pa
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 PIECE_ROWS: Final = 16_384
-"""Values that are processed at a time: their bytes and masks stay in the processor's cache. All at once take two to three times as
-long."""
+"""Values that are processed at a time, so that their bytes and masks stay in the processor's cache. All at once take two to three times
+as long."""
 
 _PIECE_BYTES: Final = 64 * 1024
 NOT_ASCII: Final = 0x80
@@ -36,7 +36,7 @@ def flat(text: pl.Series) -> tuple[Array, Array]:
 
 
 def pieces(text: pl.Series) -> Iterator[tuple[slice, Array, Array]]:
-    """``flat`` in parts: the slice of values, and their own offsets and bytes."""
+    """``flat`` for some values at a time: the slice of ``text``, and the offsets and bytes of its values."""
     bounds, codes = flat(text)
     for low in range(0, len(text), PIECE_ROWS):
         part = bounds[low : low + PIECE_ROWS + 1]
@@ -71,7 +71,7 @@ def text_of(codes: Array, bounds: Array) -> pl.Series:
 
 
 def texts(like: pl.Series, codes: list[Array]) -> pl.Series:
-    """``codes``, as many bytes as ``like`` has, as texts of the same lengths, null where ``like`` is null."""
+    """A column made of the bytes ``codes``, whose values have the same lengths as those of ``like``, and are null where those are."""
     done = text_of(np.concatenate(codes) if codes else np.empty(0, np.uint8), flat(like)[0]).alias(like.name)
     if not like.null_count():
         return done

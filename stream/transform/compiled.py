@@ -1,7 +1,7 @@
-"""Operations of stages on text columns, done by the compiled kernel.
+"""Operations on text columns that the compiled kernel does for stages.
 
-Each function takes the kernel. It returns None, or names the rows, where the Python code has to be used instead, which gives the same
-values, only more slowly. Columns may have nulls, any number of chunks, or be slices of others.
+Each function has a slower counterpart in Python with the same results. A function returns None, or names some rows, if the caller has to
+use that counterpart. Columns may contain nulls, have any number of chunks, and be slices of others.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def cut(
 
 
 def urls(kernel: Kernel, column: pl.Series, parts: Sequence[str]) -> tuple[pl.DataFrame, pl.Series | None]:
-    """``parts`` of each URL, and the rows that are left to the Python code, which are null; None if there are none."""
+    """``parts`` of each URL, and the indexes of the rows that Python has to parse, which are null here; None if there are none."""
     views, buffers = _given(column)
     bad, side, wrong, columns = kernel.urls(views, buffers, bytes(part in parts for part in PARTS))
     made = {}
@@ -81,7 +81,7 @@ def urls(kernel: Kernel, column: pl.Series, parts: Sequence[str]) -> tuple[pl.Da
 
 
 def addresses(kernel: Kernel, column: pl.Series, ranges: Array) -> tuple[Array, Array, pl.Series] | None:
-    """Version, number of the kind, and network of each address; version 0 if it is left to the Python code.
+    """Version, number of the kind, and network of each address; version 0 if Python has to parse it.
 
     ``ranges`` has six numbers for each range: first and last address, each in two halves, version and kind. The first range that contains
     an address counts.

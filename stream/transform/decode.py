@@ -1,9 +1,8 @@
 """The contract of a decoder: bytes in, columns out, and a reason for every record that cannot be read.
 
-A decoder is a frozen config like a stage. Its bound form is given a frame of ``SYSTEM`` columns plus ``_partition_key`` and
-``_data`` and gives back ``SYSTEM`` columns plus what ``output`` declares; records that it cannot read are rejects with a reason
-code. If one record holds many rows (``expands``), the rows of a record repeat its ``_row``, are adjacent and keep their
-order.
+A decoder is a frozen config, like a stage. ``bind`` returns a function that takes a frame with the ``SYSTEM`` columns, ``_partition_key``
+and ``_data``, and returns the ``SYSTEM`` columns and those that ``output`` declares. Records that it cannot read become rejects with a
+reason code. If a record contains several rows (``expands``), these repeat its ``_row``, are adjacent and keep their order.
 """
 
 from __future__ import annotations
@@ -39,14 +38,14 @@ class DecoderConfig(BaseModel):
     expands: ClassVar[bool] = False
     """Whether one record may hold any number of rows."""
     window_bytes: ClassVar[int | None] = None
-    """Bytes of records to read in one go, where reading takes far more memory than the columns; None: the whole batch."""
+    """Bytes of records to decode at a time, for decoders that need far more memory than their columns; None: the whole batch."""
 
     compression: Compression | None = Field(
         default=None, description="How each record is compressed: gzip, zstd, snappy, or {codec, max_bytes, max_ratio}."
     )
 
     def file_urls(self) -> tuple[str, ...]:
-        """Files to load before ``resolved``, such as a schema that is kept outside of the definition."""
+        """URLs of the files to load before ``resolved`` is called, such as a schema that is not part of the definition."""
         return ()
 
     def resolved(self, resources: Resources) -> DecoderConfig:  # noqa: ARG002 - only decoders with files use it
@@ -58,7 +57,7 @@ class DecoderConfig(BaseModel):
         return self
 
     def output(self, schema: RecordSchema | None) -> pl.Schema:
-        """Columns that decoding gives, without the system columns.
+        """The columns that the decoder adds to the system columns.
 
         Raises:
             SchemaMismatch: ``schema`` is missing where it is needed, or given where it has no use.
@@ -70,7 +69,7 @@ class DecoderConfig(BaseModel):
         raise NotImplementedError
 
     def bound(self, schema: RecordSchema | None) -> BoundStage:
-        """``bind``, over records that are decompressed first where ``compression`` says so."""
+        """``bind``, for records that are decompressed first if ``compression`` says so."""
         bare = self.bind(schema)
         if self.window_bytes is not None:
             bare = windowed(bare, self.window_bytes)

@@ -24,9 +24,10 @@ _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _ZSTD_HEADER: Final = 18
 """Bytes of the longest header; for a shorter frame the fast path is not worth it."""
 _FED: Final = 16 * 1024
-"""Bytes given to zlib at a time: it copies what follows the end of a member, so many small members would take quadratic time."""
+"""Bytes given to zlib at a time. zlib copies everything after the end of a member, so giving it all at once would take quadratic time for
+many small members."""
 _MOST: Final = 2**62
-"""More bytes than there can be; configured limits may be higher, with the same effect."""
+"""An upper bound for any limit: no output can be larger."""
 _FIRST_ASKED: Final = 256 * 1024
 """Output bytes requested at first, doubled each time: each request allocates its full size, however little comes."""
 _HELD: Final = 32 * 1024 * 1024
@@ -62,7 +63,7 @@ class _TooLargeError(Exception):
 
 
 def _gunzip(data: bytes, limit: int) -> bytes:
-    """All members of a gzip file, as RFC 1952 says."""
+    """The content of all members; RFC 1952 allows several."""
     parts: list[bytes] = []
     left, at, rest = limit, 0, b""
     member = None
@@ -89,7 +90,7 @@ def _unzstd(data: bytes, limit: int) -> bytes:
         try:
             whole: bytes = _ZSTD.decompress(data, decompressed_size=size, asbytes=True)
         except OSError:
-            pass  # several frames, or a bad one: reading it as a stream shows which
+            pass  # several frames, or a damaged one; reading it as a stream will tell
         else:
             return whole
     parts: list[bytes] = []
@@ -108,7 +109,7 @@ def _unzstd(data: bytes, limit: int) -> bytes:
 
 
 def _zstd_size(data: bytes) -> int:
-    """The content size of the first frame as its header says (RFC 8878, section 3.1.1), or 0 if it does not."""
+    """The content size in the header of the first frame (RFC 8878, section 3.1.1); 0 if the header has none."""
     if data[:4] != _ZSTD_MAGIC or len(data) < _ZSTD_HEADER:
         return 0
     flags = data[4]
@@ -137,7 +138,7 @@ _READERS: Final[Mapping[Codec, Callable[[bytes, int], bytes]]] = {Codec.GZIP: _g
 
 
 def decompress(data: bytes, compression: Compression) -> bytes | str:
-    """The decompressed bytes, or a reason: ``bad_compression`` or ``decompressed_too_large``."""
+    """The decompressed bytes as bytes, or as a text the reason why there are none: ``bad_compression`` or ``decompressed_too_large``."""
     if compression.codec is Codec.NONE:
         return data
     limit = min(compression.max_bytes, compression.max_ratio * len(data), _MOST)

@@ -37,7 +37,7 @@ from stream.batch import LINEAGE, OUTCOME, RAW_SCHEMA, ROW, SEQUENCE, SHARD, SUB
 from stream.contracts import Transformed
 from stream.errors import Halted, StreamError
 from stream.transform.decode import DecoderConfig
-from stream.transform.places import among, first_places, same_texts, without
+from stream.transform.row_numbers import among, clearly_equal_texts, first_indexes, without
 from stream.transform.stage import Applied, BoundStage, Resources, SchemaMismatch, StageConfig
 from stream.transform.types import RESERVED, SYSTEM, SYSTEM_SCHEMA, RecordSchema
 
@@ -198,7 +198,7 @@ def _run_isolating(step: Step, frame: pl.DataFrame) -> Applied:
 
 
 def _middle(frame: pl.DataFrame) -> int:
-    """The row at which to split ``frame`` in two without splitting a record; 0 if it holds only one record."""
+    """The row at which to split ``frame`` into two without splitting a record; 0 if it has only one record."""
     rows = frame[ROW]
     if rows[0] == rows[-1]:
         return 0
@@ -219,7 +219,7 @@ def _declared(step: Step, frame: pl.DataFrame) -> pl.DataFrame:
     extra = [name for name in found if name not in step.output]
     wrong = [f"{name} is {found[name]}, declared {kind}" for name, kind in step.output.items() if found.get(name, kind) != kind]
     problems = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"not declared: {', '.join(extra)}"] * bool(extra) + wrong
-    msg = f"stage {step.name!r} gave other columns than it declares ({'; '.join(problems)}); correct the stage or its `adds` option"
+    msg = f"stage {step.name!r} returned columns that it does not declare ({'; '.join(problems)}); correct the stage or its `adds` option"
     raise Halted(msg)
 
 
@@ -227,11 +227,11 @@ def _checked_rejects(step: Step, before: pl.DataFrame, rejects: pl.DataFrame | N
     if rejects is None or rejects.is_empty():
         return _NONE_REJECTED
     if rejects.schema != _REJECTS:
-        msg = f"stage {step.name!r} gave rejects with columns {dict(rejects.schema)}; they must be {dict(_REJECTS)}"
+        msg = f"stage {step.name!r} returned rejects with the columns {dict(rejects.schema)}; they must have {dict(_REJECTS)}"
         raise Halted(msg)
     if step.unique:
         if rejects[ROW].n_unique() != rejects.height:
-            msg = f"stage {step.name!r} rejected the same row twice; each row may end once"
+            msg = f"stage {step.name!r} rejected the same row twice; it may reject a row once"
             raise Halted(msg)
     else:
         rejects = rejects.unique(ROW, keep="first", maintain_order=True)
@@ -244,18 +244,20 @@ def _checked_rejects(step: Step, before: pl.DataFrame, rejects: pl.DataFrame | N
 def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.DataFrame) -> None:
     rows = after[ROW]
     if rows.null_count():
-        msg = f"stage {step.name!r} gave {rows.null_count()} rows without `_row`; rows may be dropped, never added"
+        msg = f"stage {step.name!r} returned {rows.null_count()} rows without `_row`; a stage may drop rows, but not add any"
         raise Halted(msg)
     first, second = rows.slice(0, max(0, after.height - 1)), rows.slice(1)
     if not (second > first if step.unique else second >= first).all():
-        msg = f"stage {step.name!r} duplicated or reordered rows; `_row` must keep rising, and rows may be dropped but never repeated"
+        msg = (
+            f"stage {step.name!r} duplicated or reordered rows; `_row` must keep rising: a stage may drop rows, but not repeat or move them"
+        )
         raise Halted(msg)
     if not step.unique and not step.expands and _has_more_rows_of_a_record(before[ROW], rows):
-        msg = f"stage {step.name!r} gave more rows of a record than it was given; rows may be dropped, never added"
+        msg = f"stage {step.name!r} returned more rows of a record than it was given; a stage may drop rows, but not add any"
         raise Halted(msg)
     source = _source(step, before, rows, rejects)
     if rejects.height and among(rejects[ROW], rows).any():
-        msg = f"stage {step.name!r} both kept and rejected a row; each row may end once"
+        msg = f"stage {step.name!r} both kept and rejected a row; it must do one or the other"
         raise Halted(msg)
     changed = [name for name in LINEAGE if not _unchanged(source[name], after[name])]
     if changed:
@@ -264,7 +266,7 @@ def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: 
 
 
 def _unchanged(before: pl.Series, after: pl.Series) -> bool:
-    return (after.dtype == pl.String() and same_texts(before, after)) or before.equals(after, null_equal=True)
+    return (after.dtype == pl.String() and clearly_equal_texts(before, after)) or before.equals(after, null_equal=True)
 
 
 def _source(step: Step, before: pl.DataFrame, rows: pl.Series, rejects: pl.DataFrame) -> pl.DataFrame:
@@ -289,10 +291,10 @@ def _places(step: Step, before: pl.Series, rows: pl.Series) -> pl.Series:
     Raises:
         Halted: one of ``rows`` is not among ``before``.
     """
-    places = first_places(before, rows)
+    places = first_indexes(before, rows)
     if places is not None:
         return places
-    msg = f"stage {step.name!r} gave rows that it was not given; `_row` must come from its input"
+    msg = f"stage {step.name!r} returned rows that it was not given; `_row` must come from its input"
     raise Halted(msg)
 
 

@@ -1,7 +1,7 @@
 """Expressions in a definition: Polars SQL over the columns of one row, checked before any record is read.
 
-Nothing is evaluated as Python. Only functions of one row's values are allowed, so that an expression gives the same result wherever a
-batch is cut; aggregates, window functions, sub-queries, clocks and random numbers are refused by name.
+Nothing is evaluated as Python. Only functions of the values of one row are allowed, so that the result does not depend on where a batch
+ends. Aggregates, window functions, sub-queries, clocks and random numbers are refused by name.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import polars as pl
 from polars.exceptions import InvalidOperationError, PanicException, PolarsError
 
 from stream import arithmetic
-from stream.specimen import impossible, words_of
-from stream.transform.forms import misread_calls
+from stream.dry_run import polars_message, type_error
 from stream.transform.patterns import MAX_REPEATED, repetitions
 from stream.transform.stage import SchemaMismatch
+from stream.transform.time_formats import misread_formats_in_sql
 from stream.transform.types import near
 
 FUNCTIONS: Final = frozenset(
@@ -30,7 +30,7 @@ FUNCTIONS: Final = frozenset(
     substring substr tan tand trim trunc truncate upper year cast try_cast
     """.split()  # noqa: SIM905 - a list of names reads better as a paragraph
 )
-"""Functions of one row's values, as Polars SQL names them."""
+"""The allowed functions, by their names in Polars SQL. Each depends on the values of one row only."""
 
 IMPURE: Final = frozenset(
     "now random rand uuid current_date current_time current_timestamp localtime localtimestamp today getdate sysdate".split()  # noqa: SIM905
@@ -73,14 +73,14 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
         expression = pl.sql_expr(text)
     except (PolarsError, PanicException) as error:
         raise SchemaMismatch(
-            path, f"{_quoted(text)} is not an expression: {words_of(error)}", "check commas, brackets and quotes"
+            path, f"{_quoted(text)} is not an expression: {polars_message(error)}", "check commas, brackets and quotes"
         ) from error
     if arithmetic.too_deep(expression):
         raise SchemaMismatch(path, f"{_quoted(text)}: {arithmetic.TOO_DEEP}", arithmetic.TOO_DEEP_CURE)
     if not expression.meta.eq(expression.meta.undo_aliases()):
         problem = f"{expression.meta.output_name()!r} at the end would be a name for the result"
         raise SchemaMismatch(
-            path, f"{_quoted(text)}: {problem}", "put an operator between them, or put a name with a space in double quotes"
+            path, f"{_quoted(text)}: {problem}", "put an operator between the two, or write a name that contains a space in double quotes"
         )
     for name in expression.meta.root_names():
         if name not in schema:
@@ -93,7 +93,7 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
     except (PolarsError, PanicException) as error:
         types = _listed({name: schema[name] for name in expression.meta.root_names()})
         hint = f"the columns are: {types}" if types else ""
-        raise SchemaMismatch(path, f"{_quoted(text)} does not fit its columns: {words_of(error)}", hint) from error
+        raise SchemaMismatch(path, f"{_quoted(text)} does not fit its columns: {polars_message(error)}", hint) from error
     _check_possible(text, expression, schema, result, path)
     exact = arithmetic.exact(expression, schema)
     try:
@@ -106,9 +106,9 @@ def _check_possible(text: str, expression: pl.Expr, schema: pl.Schema, result: p
     """Refuse an expression that type-checks but would fail on every row."""
     used = {name: schema[name] for name in expression.meta.root_names()}
     found: list[pl.DataType] = []
-    problem = impossible(lambda row: found.append(row.with_columns(expression.alias(_RESULT))[_RESULT].dtype), used)
+    problem = type_error(lambda row: found.append(row.with_columns(expression.alias(_RESULT))[_RESULT].dtype), used)
     if not problem and found and found[0] != result:
-        problem = f"Polars takes its result for {result}, and gives {found[0]}"
+        problem = f"Polars declares its result as {result}, but computes {found[0]}"
     if problem:
         raise SchemaMismatch(
             path, f"{_quoted(text)} does not fit its columns: {problem}", cure(problem) or f"the columns are: {_listed(used)}"
@@ -135,21 +135,21 @@ def _typed(expression: pl.Expr, schema: pl.Schema) -> pl.DataType:
 
 def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
     """Problems found before Polars parses the text, as (problem, hint)."""
-    yield from misread_calls(text)
+    yield from misread_formats_in_sql(text)
     by_pattern = _BY_PATTERN.search(text) is not None
     for match in _TOKEN.finditer(text):
         if by_pattern and match.group().startswith("'") and repetitions(match.group()) > MAX_REPEATED:
-            problem = f"character {match.start() + 1}: counted repetitions that stand for more than {MAX_REPEATED} characters"
+            problem = f"character {match.start() + 1}: its counted repetitions expand to more than {MAX_REPEATED} characters"
             yield problem, "write * or + in place of a large {n}, and check the length separately, as with char_length()"
         if match.group() == ";":
-            yield f"character {match.start() + 1}: unexpected ';'", "an option holds one expression"
+            yield f"character {match.start() + 1}: unexpected ';'", "write one expression, without a semicolon"
         if match.group(1) is None:
             continue
         word, called = match.group(1).lower(), match.group(2) is not None
         at = f"character {match.start() + 1}"
         if word in IMPURE and (called or match.group(1) not in schema):
             yield (
-                f"{at}: {word} gives a different answer each time",
+                f"{at}: {word} gives a different result each time",
                 "use the column _arrival for the time a record reached the stream",
             )
         elif word in _FORBIDDEN_WORDS and match.group(1) not in schema:

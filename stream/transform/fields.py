@@ -1,9 +1,8 @@
-r"""Regular expressions whose groups are fields between fixed texts, such as ``^(?P<host>\S+) (?P<took>[0-9]+) ms$``.
+r"""Recognizes regular expressions whose groups are fields between fixed texts, such as ``^(?P<host>\S+) (?P<took>[0-9]+) ms$``.
 
-In a text that matches such an expression, a field ends at the first occurrence of the character with which the next fixed text begins,
-since the field itself cannot contain that character. So once the regex engine has said that a text matches, the groups are found
-without it. The engine also decides what the parts of an expression can contain. An expression that is not clearly of this form is left
-to the engine.
+In a text that matches such an expression, each field ends where the first character of the next fixed text first occurs, because the field
+itself cannot contain that character. So once the regex engine has said that a text matches, the groups can be found without it, which is
+much faster. The engine also decides what a part of an expression can match. Expressions that are not clearly of this form are left to it.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ _TOKEN: Final = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 _ESCAPES: Final = {"t": "\t"}
-_MOST: Final = 64
-"""The most fields that the kernel takes."""
+_MAX_FIELDS: Final = 64
+"""The most fields that the kernel accepts."""
 TO_THE_END: Final = -1
 
 
@@ -58,7 +57,7 @@ def plain_fields(pattern: str) -> Fields | None:
         if part.text or (following.text and _may_hold(part, following.text[0])):
             return None
         found.append((ord(following.text[0]) if following.text else TO_THE_END, len(following.text), part.name))
-    return Fields(skip, tuple(found)) if len(found) <= _MOST else None
+    return Fields(skip, tuple(found)) if len(found) <= _MAX_FIELDS else None
 
 
 def _parts(pattern: str) -> list[_Part] | None:

@@ -1,7 +1,7 @@
-"""Grok: regular expressions put together from named ones, such as ``%{IP:client} %{NUMBER:took:float64}``.
+"""Grok: regular expressions that are built from named ones, such as ``%{IP:client} %{NUMBER:took:float64}``.
 
-The named patterns are written for Rust's regex. They are looser than the ones of Logstash where those need look-around, which
-cannot be matched in linear time.
+The named patterns are written for Rust's regex. They accept more than those of Logstash where the latter use look-around, which cannot be
+matched in linear time.
 """
 
 from __future__ import annotations
@@ -71,12 +71,18 @@ def expand(text: str, own: Mapping[str, str], path: tuple[str | int, ...]) -> tu
     def put(match: re.Match[str], depth: int) -> str:
         parts = _PARTS.fullmatch(match.group(1))
         if parts is None:
-            raise SchemaMismatch(path, f"{match.group()!r} is no reference", "write %{PATTERN}, %{PATTERN:name} or %{PATTERN:name:type}")
+            raise SchemaMismatch(
+                path, f"{match.group()!r} is not a reference to a pattern", "write %{PATTERN}, %{PATTERN:name} or %{PATTERN:name:type}"
+            )
         name, group, kind = parts.groups()
         if name not in known:
             raise SchemaMismatch(path, f"there is no pattern {name!r}", near(name, known) or f"known: {', '.join(known)}")
         if depth == MAX_DEPTH:
-            raise SchemaMismatch(path, f"pattern {name!r} leads back to itself", "write it without the reference")
+            raise SchemaMismatch(
+                path,
+                f"pattern {name!r} refers to itself, or references are nested more than {MAX_DEPTH} deep",
+                "write it without the reference",
+            )
         inner = whole(known[name], depth + 1)
         if group is not None and kind is not None:
             types[group] = kind

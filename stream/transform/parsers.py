@@ -1,4 +1,4 @@
-"""Text columns to several typed columns: the implementation of the stage ``parse``, one function per kind of text."""
+"""Parses a text column into typed columns: the implementation of the stage ``parse``, with one function for each kind of text."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from polars.exceptions import PanicException, PolarsError
 from stream.native import KERNEL
 from stream.transform import compiled
 from stream.transform.fields import Fields, plain_fields
-from stream.transform.forms import ABSOLUTE, OFFSETS, directives, misread
 from stream.transform.patterns import check_pattern
 from stream.transform.stage import SchemaMismatch
-from stream.transform.texts import WRONG_TYPE, check_text_type, from_text
+from stream.transform.text_values import WRONG_TYPE, check_text_type, from_text
+from stream.transform.time_formats import ABSOLUTE, OFFSETS, directives, misread
 from stream.transform.types import TIMESTAMP, parse_type
 from stream.transform.values import in_range, repeats
 
@@ -27,7 +27,7 @@ TEXT: Final = "text"
 
 @dataclass(frozen=True, slots=True)
 class Parser:
-    """``read`` makes ``columns`` of a text column, and gives for each row a reason, or null if it could be read."""
+    """``read`` takes a text column and returns ``columns``, and for each row a reason, or null if the text could be read."""
 
     columns: Mapping[str, pl.DataType]
     read: Callable[[pl.Series], tuple[pl.DataFrame, pl.Series]]
@@ -37,7 +37,7 @@ Read = Callable[[pl.Series], tuple[pl.DataFrame, pl.Series]]
 
 
 def evaluator(columns: Mapping[str, pl.Expr], failed: pl.Expr, reason: str) -> Read:
-    """Evaluates ``columns`` of the text; where it is not null and ``failed`` is true there is ``reason``."""
+    """A ``Read`` that evaluates ``columns`` on the text, and gives ``reason`` where the text is not null and ``failed`` is true."""
     exprs = [value.alias(column) for column, value in columns.items()]
     reasons = pl.when(pl.col(TEXT).is_not_null() & failed.fill_null(value=True)).then(pl.lit(reason)).alias("reason")
 
@@ -49,8 +49,8 @@ def evaluator(columns: Mapping[str, pl.Expr], failed: pl.Expr, reason: str) -> R
     return read
 
 
-def by_distinct(read: Read) -> Read:
-    """``read``, which is expensive, over the distinct values only, if there are few of them."""
+def over_distinct_values(read: Read) -> Read:
+    """``read``, which is expensive, applied to the distinct values only if values repeat often."""
 
     def apply(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
         if not repeats(text):
@@ -78,7 +78,7 @@ def regex(pattern: str, types: Mapping[str, str], name: str, path: tuple[str | i
     fields = pl.Series([""]).str.extract_groups(pattern).struct.fields
     groups = [field for field in fields if not field.isdigit()]
     if not groups:
-        raise SchemaMismatch(path, f"{pattern!r} has no named group, so it gives no column", "write (?P<name>...) around what you need")
+        raise SchemaMismatch(path, f"{pattern!r} has no named group, so it produces no column", "write (?P<name>...) around what you need")
     for group in types:
         if group not in groups:
             raise SchemaMismatch(("types", group), f"the pattern has no group {group!r}; it has: {', '.join(groups)}", "remove the type")
@@ -106,13 +106,13 @@ def _matched(text: pl.Series, pattern: str, groups: Sequence[str]) -> tuple[pl.D
     """The groups of each text, and which texts do not match."""
     found = text.str.extract_groups(pattern)
     raw = pl.DataFrame({group: found.struct.field(group) for group in groups})
-    # Without a match all groups are null; but they may also be null in a match, so such texts are matched again.
+    # Without a match, all groups are null. They may be null in a match, too, so such texts are matched again.
     empty = text.is_not_null() & raw.select(pl.all_horizontal(pl.all().is_null())).to_series()
     return raw, empty.scatter(empty.arg_true(), ~text.filter(empty).str.contains(pattern)) if empty.any() else empty
 
 
 def _cut(text: pl.Series, pattern: str, plain: Fields, kernel: Any) -> tuple[pl.DataFrame, pl.Series] | None:
-    """As ``_matched``, by the kernel; None if it cannot."""
+    """As ``_matched``, but with the kernel; None if the kernel cannot do it."""
     matches = text.str.contains(pattern).fill_null(value=False)
     kept = [(separator, width, group is not None) for separator, width, group in plain.fields]
     found = compiled.cut(kernel, text, None if matches.all() else matches, plain.skip, kept)
@@ -124,25 +124,25 @@ def _cut(text: pl.Series, pattern: str, plain: Fields, kernel: Any) -> tuple[pl.
 def timestamp(formats: Sequence[str], zone: str, into: str, name: str) -> Parser:
     """Reads times by the first of ``formats`` (as in strftime) that fits; a text without an offset is in ``zone``.
 
-    A time that the zone skips or has twice, because clocks change, is not read.
+    A time that does not exist in the zone, or exists twice, because the clocks change, is not read.
 
     Raises:
         SchemaMismatch: no such zone, or a format that cannot be read.
     """
     moments = []
-    for at, form in enumerate(formats):
-        if problem := misread(form):
-            raise SchemaMismatch(("timestamp", at), f"{form!r}: {problem[0]}", problem[1])
+    for at, time_format in enumerate(formats):
+        if problem := misread(time_format):
+            raise SchemaMismatch(("timestamp", at), f"{time_format!r}: {problem[0]}", problem[1])
         try:
-            moment = _moment(form, zone)
+            moment = _moment(time_format, zone)
             pl.DataFrame({TEXT: ["x"]}).select(moment)
         except PolarsError as error:
             said = str(error).splitlines()[0]
             path = ("timezone",) if "zone" in said else ("timestamp", at)
-            message = f"times cannot be read as {form!r} in the zone {zone!r}: {said}"
+            message = f"times cannot be read as {time_format!r} in the zone {zone!r}: {said}"
             raise SchemaMismatch(path, message, "see chrono's strftime for formats, the IANA database for zones") from error
-        if (text := _unreadable_example(form, moment)) is not None:
-            message = f"no text can be read as {form!r}, not even {text!r}, which is written so"
+        if (text := _unreadable_example(time_format, moment)) is not None:
+            message = f"no text can be read as {time_format!r}, not even {text!r}, which was written with it"
             raise SchemaMismatch(("timestamp", at), message, "a time needs a day, month and year; hours up to 12 (%I) need %p")
         moments.append(moment)
     failed = pl.lit(f"{PARSE_FAILED}:{name}")
@@ -168,7 +168,7 @@ _YEAR_1000_US: Final = -30_610_224_000_000_000
 
 
 def _with_written_year(moments: pl.Series, text: pl.Series) -> pl.Series:
-    """``moments``, null for years before 1000 that the text does not have with four digits: ``%Y`` reads 24 as the year 24."""
+    """``moments``, but null for a year before 1000 that is not written with four digits: ``%Y`` would read 24 as the year 24."""
     micros = moments.to_physical()
     early = cast("int | None", micros.min())
     if early is None or early >= _YEAR_1000_US:
@@ -186,12 +186,12 @@ def _reason(lost: pl.Series, reason: pl.Expr) -> pl.Series:
     return pl.select(pl.when(lost).then(reason).alias("reason")).to_series()
 
 
-def _moment(form: str, zone: str) -> pl.Expr:
-    moment = pl.col(TEXT).str.to_datetime(form, time_unit="us", strict=False)
-    if directives(form) & OFFSETS:
+def _moment(time_format: str, zone: str) -> pl.Expr:
+    moment = pl.col(TEXT).str.to_datetime(time_format, time_unit="us", strict=False)
+    if directives(time_format) & OFFSETS:
         return moment.dt.convert_time_zone("UTC")
-    if zone == "UTC" or directives(form) & ABSOLUTE:
-        # In these no time is skipped or comes twice, and checking for that takes four times as long as reading the text.
+    if zone == "UTC" or directives(time_format) & ABSOLUTE:
+        # Every time exists exactly once in UTC, and checking for it would take four times as long as reading the text.
         return moment.dt.replace_time_zone("UTC")
     return moment.dt.replace_time_zone(zone, ambiguous="null", non_existent="null").dt.convert_time_zone("UTC")
 
@@ -199,10 +199,10 @@ def _moment(form: str, zone: str) -> pl.Expr:
 _EXAMPLE: Final = datetime(2001, 2, 3, 16, 5, 6, 789012, tzinfo=UTC)
 
 
-def _unreadable_example(form: str, moment: pl.Expr) -> str | None:
-    """A time formatted with ``form`` that cannot be read back; None if it can, or if none can be formatted."""
+def _unreadable_example(time_format: str, moment: pl.Expr) -> str | None:
+    """A time formatted with ``time_format`` that cannot be read back; None if it can, or if none can be formatted."""
     try:
-        text = pl.Series(TEXT, [_EXAMPLE]).dt.strftime(form)
+        text = pl.Series(TEXT, [_EXAMPLE]).dt.strftime(time_format)
     except (PolarsError, PanicException):
         return None
     return text[0] if _read_as(moment, text)[0] is None else None
@@ -250,7 +250,7 @@ def user_agent(prefix: str, name: str) -> Parser:
         f"{prefix}device": _first_that_fits(_DEVICES),
     }
     kinds: dict[str, pl.DataType] = {column: pl.Int32() if column.endswith("version") else pl.String() for column in columns}
-    return Parser(kinds, by_distinct(evaluator(columns, pl.lit(value=False), f"{PARSE_FAILED}:{name}")))
+    return Parser(kinds, over_distinct_values(evaluator(columns, pl.lit(value=False), f"{PARSE_FAILED}:{name}")))
 
 
 def _first_that_fits(table: Sequence[tuple[str, str]]) -> pl.Expr:

@@ -1,4 +1,4 @@
-"""Regular expressions of a definition: Rust's, matched in time linear in the text, so no record can hold up a shard."""
+"""Checks the regular expressions of a definition. They are Rust's, which match in linear time, so that no record can hold up a shard."""
 
 from __future__ import annotations
 
@@ -30,17 +30,21 @@ def check_pattern(pattern: str, path: tuple[str | int, ...]) -> None:
         SchemaMismatch: a syntax error, look-around or a back-reference, or longer than 4,096 characters.
     """
     if len(pattern) > MAX_PATTERN:
-        raise SchemaMismatch(path, f"the pattern has {len(pattern)} characters; at most {MAX_PATTERN} are allowed", "split it")
+        raise SchemaMismatch(
+            path, f"the pattern has {len(pattern)} characters; at most {MAX_PATTERN} are allowed", "split it into several patterns"
+        )
     repeated = repetitions(pattern)
     if repeated > MAX_REPEATED:
-        message = f"the counted repetitions of {pattern!r} stand for {repeated} characters; at most {MAX_REPEATED} are allowed"
-        raise SchemaMismatch(path, message, "write * or + in place of a large {n}, and hold the length apart, as with max_length")
+        message = f"the counted repetitions of {pattern!r} expand to {repeated} characters; at most {MAX_REPEATED} are allowed"
+        raise SchemaMismatch(
+            path, message, "write * or + in place of a large {n}, and check the length separately, for example with max_length"
+        )
     try:
         pl.Series([""]).str.contains(pattern)
     except PolarsError as error:
         lines = str(error).split("\n\n")[0].splitlines()
         said = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0].removeprefix("regex error: "))
-        message = f"{pattern!r} is no regular expression: {said}"
+        message = f"{pattern!r} is not a regular expression: {said}"
         raise SchemaMismatch(path, message, "the syntax is that of Rust's regex: no look-around, no back-references") from error
 
 

@@ -69,11 +69,11 @@ class StageConfig(BaseModel):
     name: ClassVar[str]
     example: ClassVar[Example]
     row_wise: ClassVar[bool] = True
-    """Whether running the stage over both halves of a frame gives the same rows as running it over the whole frame."""
+    """Whether running the stage on the two halves of a frame gives the same rows as running it on the whole frame."""
     expands: ClassVar[bool] = False
     """Whether one row may become any number of rows; these repeat its ``_row``, are adjacent and keep their order."""
     drops: ClassVar[Outcome] = Outcome.FILTERED
-    """The outcome of rows that the stage leaves out without a reason."""
+    """The outcome of rows that the stage drops without rejecting them."""
 
     def table_urls(self) -> tuple[str, ...]:
         """Reference tables to load before ``bind``."""
@@ -96,7 +96,7 @@ class StageConfig(BaseModel):
         return ()
 
     def divisible(self) -> bool:
-        """Whether this stage, with its options, is row-wise; for most stages, options make no difference."""
+        """Whether the stage is row-wise with the options that it has; for most stages, options make no difference."""
         return self.row_wise
 
     def origins(self, before: pl.Schema, after: pl.Schema) -> Mapping[str, frozenset[str]]:

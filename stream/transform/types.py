@@ -1,4 +1,4 @@
-"""The schema language: ``name: type`` as a user writes it, and what each type is in Polars and on the JSON wire.
+"""The schema language: parses ``name: type`` as users write it, and maps each type to Polars and to Arrow's JSON reader.
 
     string  bool  int8..int64  uint8..uint64  float32  float64  date  binary  json
     timestamp               ISO-8601 text; without a zone it is UTC
@@ -6,8 +6,8 @@
     decimal(p,s)            p digits in all, s of them after the point
     list<T>   object{name: T, ...}
 
-A trailing ``?`` says that the value may be null or absent. Timestamps are UTC in microseconds. ``binary`` is base64 text in JSON,
-``json`` keeps any JSON value as the text it was.
+A trailing ``?`` means that the value may be null or absent. Timestamps are in UTC, in microseconds. In JSON, ``binary`` is base64 text.
+``json`` keeps any JSON value as its text.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Kind(StrEnum):
 class Type:
     """One parsed type.
 
-    ``polars`` is what a stage sees, ``wire`` what Arrow's JSON reader is asked for (text where the value needs a second step).
-    ``unit`` is microseconds per tick for epochs; ``item`` belongs to lists, ``fields`` to objects.
+    ``polars``: the type that stages see. ``wire``: the type that Arrow's JSON reader is asked for, which is text where the value needs a
+    second step. ``unit``: microseconds per tick of an epoch. ``item``: of lists; ``fields``: of objects.
     """
 
     text: str
@@ -79,7 +79,7 @@ class Type:
 
     @property
     def converts(self) -> bool:
-        """Whether ``wire`` needs a second step to become ``polars``, here or further in."""
+        """Whether ``wire``, or a type nested in it, needs a second step to become ``polars``."""
         if self.kind is Kind.LIST and self.item is not None:
             return self.item.converts
         if self.kind is Kind.OBJECT:
@@ -128,7 +128,7 @@ ALIASES: Final = {
     "int64", "float": "float64", "double": "float64", "real": "float32", "number": "float64", "boolean": "bool", "datetime":
     "timestamp", "bytes": "binary", "array": "list", "struct": "object", "map": "object", "numeric": "decimal",
 }  # fmt: skip
-"""Words from other systems and what they are called here; only for hints, so that each type has one name."""
+"""Names of types in other systems, and their names here. They are used in hints only, so that each type has one name."""
 
 _UNITS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 MAX_NESTING: Final = 32
@@ -233,7 +233,7 @@ class _Parser:
             name = self.word(r"[^\s:,{}<>?]+", "a field name")
             _refuse_unreadable(name, self.path)
             if name in fields:
-                self.fail(f"field {name!r} stands here twice", at=start)
+                self.fail(f"the object has two fields {name!r}", at=start)
             self.expect(":", f"after the field name {name!r}")
             fields[name] = self.type(depth + 1)
             if self.peek() != ",":
@@ -259,20 +259,24 @@ def _object_of(fields: tuple[tuple[str, Type], ...]) -> Type:
 
 
 def refuse_pattern(name: str, path: tuple[str | int, ...]) -> None:
-    """Refuse a name by which no single column can be asked for.
+    """Refuse a name that does not select a single column.
 
     Raises:
         SchemaMismatch: Polars takes ``name`` for a pattern of several columns.
     """
     if name == "*" or (name.startswith("^") and name.endswith("$")):
-        raise SchemaMismatch(path, f"the name {name!r} reads as a pattern of several columns", "give the column another name")
+        raise SchemaMismatch(
+            path, f"Polars takes the name {name!r} for a pattern that matches several columns", "give the column another name"
+        )
 
 
 def _refuse_unreadable(name: str, path: tuple[str | int, ...]) -> None:
     """As ``refuse_pattern``; also refuses names that the JSON readers cannot find."""
     refuse_pattern(name, path)
     if _ESCAPED.search(name):
-        raise SchemaMismatch(path, f"the name {name!r} holds a quote, a backslash or a control character", "give the column another name")
+        raise SchemaMismatch(
+            path, f"the name {name!r} contains a quote, a backslash or a control character", "give the column another name"
+        )
 
 
 def near(name: str, known: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
@@ -327,9 +331,9 @@ def _parse_fields(mapping: Mapping[str, Any], path: tuple[str | int, ...], depth
 
 
 def widened(schema: RecordSchema) -> RecordSchema:
-    """``schema`` with each number, also inside lists and objects, in the widest type of its family; all else as it is.
+    """``schema`` with every number type, also inside lists and objects, replaced by the widest one of its family.
 
-    Whole numbers become int64, but uint64 stays, since neither holds the other; float32 becomes float64, decimal(p,s) decimal(38,s).
+    Integers become int64, except uint64, whose values int64 cannot hold; float32 becomes float64, and decimal(p,s) becomes decimal(38,s).
     """
     return RecordSchema(tuple((name, _widened(kind)) for name, kind in schema))
 

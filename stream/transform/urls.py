@@ -1,8 +1,8 @@
-"""URLs to their parts.
+"""Parses URLs into their parts: the implementation of `parse: {url: ...}`.
 
-One regular expression defines the parts of a URL. Most URLs are plain, however: ASCII, absolute with a lower-case scheme or only a
-path, and without a user before the host. The parts of these are found by searching for single characters, which takes a tenth of
-the time; all others are left to the expression. The result is the same either way.
+One regular expression defines the parts of a URL. Most URLs are plain, however: ASCII, either absolute with a lower-case scheme or only a
+path, and without a user before the host. Their parts are found by searching for single characters, which takes a tenth of the time. All
+other URLs are left to the expression. The result is the same either way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import polars as pl
 
 from stream.native import KERNEL
 from stream.transform import bytewise, compiled
-from stream.transform.parsers import PARSE_FAILED, TEXT, Parser, Read, by_distinct, evaluator
+from stream.transform.parsers import PARSE_FAILED, TEXT, Parser, Read, evaluator, over_distinct_values
 
 PARTS: Final = compiled.PARTS
 PATTERN: Final = (
@@ -26,7 +26,7 @@ PATTERN: Final = (
 
 _PLAIN_SCHEMES: Final = ("https", "http", "wss", "ws", "s3", "ftp")
 _USUAL: Final = 2
-"""How many of them are tried first."""
+"""The number of these schemes that are tried first."""
 _ROWS: Final = 2 * bytewise.PIECE_ROWS
 _START, _REST, _AFTER, _HOST_END, _QUERY, _FRAGMENT = "start", "rest", "after", "host_end", "query", "fragment"
 _BEHIND: Final = 2**31
@@ -37,7 +37,7 @@ _LETTERS: Final = 26
 def url(prefix: str, parts: Sequence[str], name: str, kernel: Any = KERNEL) -> Parser:
     """Reads the parts of an absolute or relative URL; percent-encoding stays, host and scheme become lower-case."""
     kinds: dict[str, pl.DataType] = {f"{prefix}{part}": pl.UInt16() if part == "port" else pl.String() for part in parts}
-    by_pattern = by_distinct(_by_pattern(prefix, parts, name))
+    by_pattern = over_distinct_values(_by_pattern(prefix, parts, name))
 
     def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
         done, left = compiled.urls(kernel, text, parts) if kernel is not None else _all_plain(text, parts)
@@ -58,9 +58,9 @@ def _by_pattern(prefix: str, parts: Sequence[str], name: str) -> Read:
     every["scheme"], every["host"] = every["scheme"].str.to_lowercase(), every["host"].str.to_lowercase()
     port = pl.when(every["port"] != "").then(every["port"])
     every["port"] = port.cast(pl.UInt16, strict=False)
-    # Otherwise an invalid port, or a second @, would become the path of another host.
-    strays = (every["host"].is_not_null() & every["path"].str.contains("^[^/]")).fill_null(value=False)
-    every = {part: pl.when(~strays).then(value) for part, value in every.items()}
+    # Otherwise an invalid port, or a second @, would become part of a path.
+    is_misplaced = (every["host"].is_not_null() & every["path"].str.contains("^[^/]")).fill_null(value=False)
+    every = {part: pl.when(~is_misplaced).then(value) for part, value in every.items()}
     failed = every["path"].is_null() | (port.is_not_null() & every["port"].is_null())
     return evaluator({f"{prefix}{part}": every[part] for part in parts}, failed, f"{PARSE_FAILED}:{name}")
 
@@ -97,7 +97,7 @@ def _plain(text: pl.Series, parts: Sequence[str]) -> pl.DataFrame:
 
 
 def _started(frame: pl.DataFrame, schemes: Sequence[str]) -> pl.DataFrame:
-    """``frame`` with ``scheme``, and the offset after it; null where a text has none of ``schemes`` and is not a path."""
+    """``frame`` with ``scheme`` and the offset after it, both null where a text has none of ``schemes`` and is not a path."""
     value = pl.col(TEXT)
     start: pl.Expr = pl.when(value.str.starts_with("/") & ~value.str.starts_with("//")).then(pl.lit(0, pl.UInt32))
     scheme: pl.Expr = pl.lit(None, pl.UInt32)
@@ -109,7 +109,7 @@ def _started(frame: pl.DataFrame, schemes: Sequence[str]) -> pl.DataFrame:
 
 
 class _Characters:
-    """Which special characters occur in ``text``, and a frame of it in which texts with anything but printable ASCII are null."""
+    """The special characters that occur in ``text``, and a frame with ``text``, null where it has anything but printable ASCII."""
 
     def __init__(self, text: pl.Series) -> None:
         bounds, codes = bytewise.flat(text)

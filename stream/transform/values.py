@@ -1,6 +1,6 @@
-"""Text and numbers to typed values, value by value: the result for one value never depends on its neighbours.
+"""Converts text and numbers to typed values. The result for a value never depends on other values.
 
-That is why no format is ever inferred from a column, and why every reader here has a mask for what it could not read.
+That is why no format is ever inferred from a column, and why a value that cannot be read becomes null instead of raising an error.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ MAX_DIGITS: Final = 38
 _DAY_US: Final = 86_400_000_000
 FIRST_US: Final = -62_135_596_800_000_000
 LAST_US: Final = 253_402_300_799_999_999
-"""Years 1 to 9999 in microseconds since 1970: what every reader of the files can show."""
+"""The years 1 to 9999 in microseconds since 1970. Every program that reads the files can represent these times."""
 
 
 def timestamps(text: pl.Series) -> pl.Series:
     """ISO-8601 text as UTC microseconds, or null; without a zone it is UTC, and a date alone is its midnight."""
-    # The format that most producers write is tried first: it takes a tenth of the time of the others together.
+    # The format that most producers write is tried first; that takes a tenth of the time of all the others.
     quick = text.str.to_datetime(_SECONDS_ZULU, time_unit="us", time_zone="UTC", strict=False)
-    # A text of that length with blanks or signs may mean another time, such as the year 24 written with two blanks.
+    # With blanks or signs, a text of that length may mean another time, such as the year 24 after two blanks.
     clean = (text.str.len_bytes() == 20) & ~text.str.contains(_NEVER_IN_ZULU)
     quick = quick.to_frame().select(pl.when(clean).then(pl.first())).to_series()
     if quick.null_count() > text.null_count():
@@ -45,7 +45,7 @@ def timestamps(text: pl.Series) -> pl.Series:
 
 
 def in_range(moments: pl.Series) -> pl.Series:
-    """``moments`` in UTC, with null in place of those that not every reader of the files can show."""
+    """``moments`` in UTC, with null in place of those outside of the years 1 to 9999."""
     micros = moments.to_physical()
     first, last = cast("int | None", micros.min()), cast("int | None", micros.max())
     if first is None or last is None or (first >= FIRST_US and last <= LAST_US):
@@ -53,19 +53,21 @@ def in_range(moments: pl.Series) -> pl.Series:
     return pl.select(pl.when(micros.is_between(FIRST_US, LAST_US)).then(moments).cast(TIMESTAMP)).to_series()
 
 
-def shown(moment: pl.Expr, kind: pl.DataType) -> pl.Expr:
-    """Whether every reader of the files can show a date or time of type ``kind``."""
+def representable(moment: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    """Whether a date or time of type ``kind`` is within the years 1 to 9999."""
     tick = _DAY_US if kind == pl.Date() else 1_000 if getattr(kind, "time_unit", "us") == "ms" else 1
     if getattr(kind, "time_unit", "us") == "ns":
         return moment.is_not_null()  # 64 bits reach from 1677 to 2262
     return moment.to_physical().is_between(FIRST_US // tick, LAST_US // tick)
 
 
-def are_shown(moments: pl.Series) -> bool:
-    """Whether every reader of the files can show all ``moments``, dates or times."""
+def are_representable(moments: pl.Series) -> bool:
+    """Whether all ``moments``, dates or times, are within the years 1 to 9999."""
     column = pl.col(moments.name)
     ends = moments.to_frame().select(low=column.min(), high=column.max())
-    return bool(ends.select(pl.all_horizontal(shown(pl.col(end), moments.dtype).fill_null(value=True) for end in ("low", "high"))).item())
+    return bool(
+        ends.select(pl.all_horizontal(representable(pl.col(end), moments.dtype).fill_null(value=True) for end in ("low", "high"))).item()
+    )
 
 
 def _timestamps_any(text: pl.Series) -> pl.Series:
@@ -86,7 +88,7 @@ def _epoch(ticks: pl.Expr, unit: int) -> pl.Expr:
     return (pl.when(fits).then(ticks) * unit).cast(TIMESTAMP)
 
 
-def behind_the_point(number: pl.Expr) -> pl.Expr:
+def decimal_places(number: pl.Expr) -> pl.Expr:
     """The number of digits after the point in a number given as text, without trailing zeros: 1 for ``1.50`` and for ``1500e-3``."""
     mantissa = number.str.extract(r"^[+-]?([0-9]*\.?[0-9]*)")
     decimals = mantissa.str.len_bytes() - mantissa.str.find(".", literal=True) - 1
@@ -125,7 +127,7 @@ def read(wire: pl.Expr, kind: Type) -> pl.Expr:  # noqa: PLR0911 - one per kind
 
 
 def unreadable(wire: pl.Expr, kind: Type) -> pl.Expr:
-    """True where ``wire`` holds a value, here or further in, that ``read`` cannot read. Call it only where ``kind.converts``."""
+    """True where ``wire`` is, or contains, a value that ``read`` cannot read. Call it only if ``kind.converts``."""
     match kind.kind:
         case Kind.LIST if kind.item is not None:
             return wire.list.eval(unreadable(pl.element(), kind.item)).list.any().fill_null(value=False)
@@ -136,19 +138,21 @@ def unreadable(wire: pl.Expr, kind: Type) -> pl.Expr:
             return wire.is_not_null() & read(wire, kind).is_null()
 
 
-def may_lack(kind: Type) -> bool:
-    """Whether a value of ``kind`` can break a promise not to be null, here or further in."""
+def forbids_null(kind: Type) -> bool:
+    """Whether ``kind``, or a type nested in it, forbids null."""
     inner = [kind.item] if kind.item is not None else [inner for _, inner in kind.fields]
-    return not kind.nullable or any(may_lack(each) for each in inner)
+    return not kind.nullable or any(forbids_null(each) for each in inner)
 
 
-def lacking(wire: pl.Expr, kind: Type) -> pl.Expr:
-    """True where ``wire`` is null, here or further in, though ``kind`` says that it must not be."""
+def has_forbidden_null(wire: pl.Expr, kind: Type) -> pl.Expr:
+    """True where ``wire`` is, or contains, a null that ``kind`` forbids."""
     found = [] if kind.nullable else [wire.is_null()]
-    if kind.kind is Kind.LIST and kind.item is not None and may_lack(kind.item):
-        found.append(wire.list.eval(lacking(pl.element(), kind.item)).list.any())
+    if kind.kind is Kind.LIST and kind.item is not None and forbids_null(kind.item):
+        found.append(wire.list.eval(has_forbidden_null(pl.element(), kind.item)).list.any())
     if kind.kind is Kind.OBJECT:
-        found += [wire.is_not_null() & lacking(wire.struct.field(name), inner) for name, inner in kind.fields if may_lack(inner)]
+        found += [
+            wire.is_not_null() & has_forbidden_null(wire.struct.field(name), inner) for name, inner in kind.fields if forbids_null(inner)
+        ]
     return pl.any_horizontal(found).fill_null(value=False)
 
 
@@ -156,6 +160,6 @@ _FEW: Final = 2
 
 
 def repeats(values: pl.Series) -> bool:
-    """Whether values repeat so often that finding the distinct ones costs less than an expensive operation on all."""
+    """Whether values repeat so often that an expensive operation should be applied to the distinct ones only."""
     distinct = cast("int", values.approx_n_unique())
     return distinct * _FEW <= len(values) - values.null_count()

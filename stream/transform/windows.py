@@ -1,4 +1,4 @@
-"""Batches in parts of bounded size, for decoders that need far more memory while they read than their columns take."""
+"""Splits batches into windows of bounded size, for decoders that need far more memory than the columns they return."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream.transform.stage import Applied, BoundStage
 
 
 def cuts(sizes: Sequence[int] | npt.NDArray[np.int64], limit: int) -> list[int]:
-    """Where the parts begin, and the end: each part is one record, or several of at most ``limit`` bytes together."""
+    """The indexes at which windows begin, and the end. A window has one record, or several with at most ``limit`` bytes together."""
     ends = np.cumsum(sizes, dtype=np.int64)
     found, held = [0], 0
     while found[-1] < len(ends):
@@ -25,7 +25,7 @@ def cuts(sizes: Sequence[int] | npt.NDArray[np.int64], limit: int) -> list[int]:
 
 
 def windowed(inner: BoundStage, limit: int) -> BoundStage:
-    """``inner`` over parts of at most ``limit`` bytes of records each; its result for a record must depend on that record alone."""
+    """``inner``, applied to windows of at most ``limit`` bytes. Its result for a record must depend on that record alone."""
 
     def apply(frame: pl.DataFrame) -> Applied:
         sizes = frame[DATA].bin.size()
@@ -41,7 +41,7 @@ def _parts(frame: pl.DataFrame, bounds: list[int]) -> Iterator[pl.DataFrame]:
 
 
 def joined(parts: Iterable[Applied]) -> Applied:
-    """The parts, of which there is at least one, concatenated."""
+    """``parts``, of which there is at least one, as one."""
     done = list(parts)
     rejects = [part.rejects for part in done if part.rejects is not None]
     return Applied(pl.concat([part.frame for part in done]), pl.concat(rejects) if rejects else None)

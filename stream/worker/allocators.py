@@ -11,7 +11,7 @@ from typing import Final
 import pyarrow as pa
 
 from stream.contracts import Clock
-from stream.heaps import share_one_heap
+from stream.malloc import share_one_heap
 
 TRIM_SECONDS: Final = 10.0
 """Seconds between two returns of free heap memory; rare enough that zeroing those pages again costs next to nothing."""

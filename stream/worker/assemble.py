@@ -23,7 +23,7 @@ from stream.commit.committer import Committer
 from stream.commit.cut import Limits
 from stream.commit.log import CommitLog
 from stream.commit.places import Places
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
 from stream.contracts import Checkpoints, Clock, Emit, ObjectStore, Shard
 from stream.errors import Fatal
 from stream.lease.checkpoints import StoredCheckpoints
@@ -46,7 +46,7 @@ from stream.worker.loaders import open_loaders
 from stream.worker.parts import ObservableEvent, Parts, StreamParts, to_all
 from stream.worker.places import former_place, is_there, kms_key, located, read_object
 from stream.worker.reading import Opened, Reading, SourceContext, open_reading
-from stream.worker.recent import RECENT_SHARE, RecentSegments
+from stream.worker.recent_segments import RECENT_SHARE, RecentSegments
 from stream.worker.recipe import CutUnit, Recipe, Rendered, render
 from stream.worker.refreshing import CurrentRecipe, Refresher, intervals
 from stream.worker.reread import Rereader

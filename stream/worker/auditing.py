@@ -22,6 +22,7 @@ from stream.commit.log import CommitLog
 from stream.commit.lookup import PAGE, position_of, shards_of, streams_of, unit_start
 from stream.commit.manifest import FileEntry, Kind, Manifest, decode, decode_start, digest, is_canonical, pinned, seal_of, unpinned
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
+from stream.concurrency import run_concurrently
 from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
 from stream.errors import Halted
 from stream.pipeline.model import Pipeline
@@ -29,7 +30,6 @@ from stream.sink import rejects
 from stream.sink.redshift import COPY_MANIFESTS
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
-from stream.together import a_few_at_once
 from stream.worker.places import kms_key, located
 from stream.worker.separations import Separations
 
@@ -186,14 +186,14 @@ class StoredEvidence:
         oldest: datetime | None = None,
         open_place: Callable[[str], ObjectStore] | None = None,
         *,
-        tidied: bool = False,
+        deletes_ended_checkpoints: bool = False,
     ) -> None:
         self.application = log.application
         self.stream = stream
         self.areas = areas
         self.horizon = oldest
-        self.tidied = tidied
-        self.beside = False
+        self.deletes_ended_checkpoints = deletes_ended_checkpoints
+        self.shares_places = False
         self.loaded: Mapping[str, int] = {}
         self.damage: Callable[[Shard], Awaitable[str]] = _whole
         """Says why the place of a shard's checkpoint cannot be read."""
@@ -237,9 +237,9 @@ class StoredEvidence:
         async for info in self._log.store.list(prefix, manifest_key(self.stream, shard, since - 1) if since else ""):
             keys.append(info.key)
             if len(keys) == PAGE:
-                await a_few_at_once([read(key) for key in keys], READ_AT_ONCE)
+                await run_concurrently([read(key) for key in keys], READ_AT_ONCE)
                 keys.clear()
-        await a_few_at_once([read(key) for key in keys], READ_AT_ONCE)
+        await run_concurrently([read(key) for key in keys], READ_AT_ONCE)
         return ShardLog(self.stream, shard, tuple(links[key] for key in sorted(links)), tuple(sorted(unreadable.items())), since)
 
     async def _since(self, shard: str, after: int) -> int | None:
@@ -259,11 +259,11 @@ class StoredEvidence:
             remedy = "repair it, or delete it while no worker runs: it is made anew, and the log says where to continue"
             return StoredCheckpoint(None, problem=f"the lease cannot be read, so nobody reads the shard: {why}; {remedy}")
         # Beside a lease table such an object is of a run without leases, as `run --once` is, and nobody goes by it.
-        if not self.tidied and await self._log.store.get(f"checkpoints/{self.stream}/{shard}.json") is not None:
+        if not self.deletes_ended_checkpoints and await self._log.store.get(f"checkpoints/{self.stream}/{shard}.json") is not None:
             return StoredCheckpoint(None, problem="the stored checkpoint cannot be read: it was edited")
         return None
 
-    async def stray_checkpoints(self, shards: Sequence[str]) -> list[str]:
+    async def unlisted_checkpoints(self, shards: Sequence[str]) -> list[str]:
         """See ``audit.verify.Evidence``."""
         prefix = f"checkpoints/{self.stream}/"
         known = {f"{prefix}{shard_of_chain(shard)[0]}.json" for shard in shards}

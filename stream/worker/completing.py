@@ -21,11 +21,11 @@ from stream.commit.log import CommitLog
 from stream.commit.lookup import last_starts, shards_of
 from stream.commit.manifest import Kind, Manifest, decode_start
 from stream.commit.naming import start_key
+from stream.concurrency import run_concurrently
 from stream.contracts import Checkpoint, Checkpoints, Clock, Shard, Start, shard_of_chain
 from stream.errors import DefinitionError, Halted, Retryable, StreamError
 from stream.lease.shards import recreated
 from stream.pipeline.model import Pipeline
-from stream.together import a_few_at_once
 from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
 from stream.worker.evidence import open_checkpoints, session_of
@@ -131,7 +131,7 @@ class Completeness:
             standings[name] = stand(sealed, ahead, asked_at, question)
 
         names = listed.keys() | self.logged
-        await a_few_at_once([one(name) for name in sorted(names.difference(self.without))], AT_ONCE)
+        await run_concurrently([one(name) for name in sorted(names.difference(self.without))], AT_ONCE)
         if unknown := set(self.without) - names - children:
             msg = f"{', '.join(sorted(unknown))}: {self.stream} has no such shard; it has {', '.join(sorted(names | children))}"
             raise DefinitionError(msg)
@@ -225,7 +225,7 @@ async def loaded(table: LoaderParts, log: CommitLog, question: Question) -> Load
         waiting[chain] = await _waiting(log, Shard(table.stream, chain), positions.get(chain, ORIGIN), table, question)
 
     try:
-        await a_few_at_once([one(chain) for chain in chains], AT_ONCE)
+        await run_concurrently([one(chain) for chain in chains], AT_ONCE)
     except Halted as error:
         return Loaded(sink, why=str(error))
     links = [link for chain in chains for link in waiting[chain]]

@@ -36,7 +36,7 @@ class DaemonSource:
 
     def __init__(self, own: KinesisSource, budget: ByteBudget, emit: Emit) -> None:
         # A separate budget: deliveries hold bytes of ``budget`` until our client's turn comes, so it would wait for itself.
-        self._own = own.beside(ByteBudget(max(1, budget.limit // OWN_PART)))
+        self._own = own.with_budget(ByteBudget(max(1, budget.limit // OWN_PART)))
         self._budget = budget
         self._emit = emit
         self._over = False

@@ -16,16 +16,16 @@ from stream.budget import ByteBudget
 from stream.commit.claims import Claims
 from stream.commit.manifest import decode
 from stream.commit.naming import manifest_key
+from stream.concurrency import run_concurrently
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import DefinitionError
 from stream.pipeline.replay import RedriveBudget
 from stream.sink import rejects
 from stream.source.bounded import BoundedSource
-from stream.source.letters import ChosenRows, part_of, read_letters, runs_of
-from stream.together import a_few_at_once
+from stream.source.dead_letters import ChosenRows, part_of, read_dead_letters, runs_of
 from stream.transform.expressions import compile_expression
 from stream.transform.stage import SchemaMismatch
-from stream.worker.finished import Finished
+from stream.worker.finished_claims import FinishedClaims
 
 READ_AT_ONCE: Final = 32
 """Small objects read at a time. A log of months has hundreds of thousands of them, and latency dominates."""
@@ -82,11 +82,11 @@ class DeadLetters:
         frames: dict[str, pl.DataFrame] = {}
 
         async def one(key: str) -> None:
-            frame = await read_letters(self.store, key, contents=contents)
+            frame = await read_dead_letters(self.store, key, contents=contents)
             lines = pl.int_range(frame.height, dtype=pl.UInt32, eager=True).alias(LINE)
             frames[key] = frame.with_columns(pl.lit(key).alias(FILE), lines).select(empty.columns)
 
-        await a_few_at_once((one(key) for key in keys), READ_AT_ONCE)
+        await run_concurrently((one(key) for key in keys), READ_AT_ONCE)
         whole = pl.concat([empty, *(frames[key] for key in keys)])
         return with_state(whole, await self.claims.all(), self.budget, self.clock.now())
 
@@ -113,7 +113,7 @@ class DeadLetters:
         number = await self.claims.claim(choose)
         return None if number is None else (number, (await self.claims.all())[number - 1].records)
 
-    async def source(self, budget: ByteBudget, emit: Emit, finished: Finished | None = None) -> BoundedSource:
+    async def source(self, budget: ByteBudget, emit: Emit, finished: FinishedClaims | None = None) -> BoundedSource:
         """Every redrive so far, each as a shard, but for those that are ``finished``."""
         parts = [part_of(number, each.files, self.store) for number, each in enumerate(await self.claims.all(), 1)]
         if finished is not None:
@@ -132,7 +132,7 @@ class DeadLetters:
                 found.append((unit, key))
 
         listed = [(info.key, unit_of(info.key, stream)) async for info in self.store.list(f"{stream}/")]
-        await a_few_at_once((look(key, unit) for key, unit in listed if unit is not None), READ_AT_ONCE)
+        await run_concurrently((look(key, unit) for key, unit in listed if unit is not None), READ_AT_ONCE)
         return [key for _, key in sorted(found)]
 
 

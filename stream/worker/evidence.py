@@ -97,8 +97,8 @@ async def open_evidence(
     checkpoints = await open_checkpoints(pipeline, name, stores.state, session, clock, stack, emit)
     open_place, beside = partial(open_store, session=session), name != pipeline.source.kinesis.stream
     leased = pipeline.coordination.native is not None and not beside
-    evidence = StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, tidied=leased)
-    evidence.beside, evidence.loaded = beside, await _loaded(stores.state, name)
+    evidence = StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, deletes_ended_checkpoints=leased)
+    evidence.shares_places, evidence.loaded = beside, await _loaded(stores.state, name)
     if isinstance(checkpoints, TableCheckpoints):
         evidence.damage = checkpoints.damage
     return evidence, stores

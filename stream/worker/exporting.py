@@ -18,13 +18,13 @@ import msgspec
 from pydantic import ValidationError
 
 from stream import events
-from stream.audit.answers import Answer
 from stream.audit.chain import Link, LinkKind
 from stream.audit.export import FIRST_PROBE, LONGEST_PROBE, Cursor, Destinations, Exporter, LedgerMissing, Mode, Refused, Sender
+from stream.audit.export_options import Shape
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment, SegmentError, read_segment
 from stream.audit.objects import Area, url_in
-from stream.audit.shape import Shape
+from stream.audit.otlp_responses import Answer
 from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN
@@ -32,17 +32,17 @@ from stream.clock import SystemClock
 from stream.commit.log import CommitLog
 from stream.commit.lookup import shards_of, unit_start
 from stream.commit.naming import manifest_key
+from stream.concurrency import run_concurrently
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Halted, LeaseLost, Retryable, StreamError
 from stream.pipeline.audit import Otlp
 from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader, find_headers
 from stream.sink.rejects import NAME as REJECTS
-from stream.together import a_few_at_once
 from stream.worker.auditing import Stores, link_of
+from stream.worker.http_errors import describe_failure
 from stream.worker.places import located
-from stream.worker.recent import RecentSegments
-from stream.worker.unanswered import unanswered
+from stream.worker.recent_segments import RecentSegments
 
 TIMEOUT: Final = 30.0
 """Seconds that a collector may take for one request."""
@@ -86,7 +86,7 @@ class HttpCollector:
                     content += part
                 return Answer(answer.status, content, answer.headers.get("retry-after", ""), answer.reason or "")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return Answer(0, detail=f"{unanswered(error)} at {self._endpoint}")
+            return Answer(0, detail=f"{describe_failure(error)} at {self._endpoint}")
 
 
 class LogUnits:
@@ -253,7 +253,7 @@ class ExportTask:
 
         try:
             async with asyncio.timeout(FINISH_SECONDS if until is None else None):
-                await a_few_at_once([rest(shard, export) for shard, export in self._exports.items()], SHARDS_AT_ONCE)
+                await run_concurrently([rest(shard, export) for shard, export in self._exports.items()], SHARDS_AT_ONCE)
         except TimeoutError:
             return
 

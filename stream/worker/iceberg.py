@@ -19,8 +19,8 @@ from stream.sink.iceberg import PartitionField, Transform
 from stream.sink.layouts import Layout
 from stream.sink.loads import Failure, Load
 from stream.sink.tables import Evolve
-from stream.worker.accounts import Accounts
 from stream.worker.iceberg_catalog import CatalogTable, as_iceberg
+from stream.worker.loaded_positions import LoadedPositions
 from stream.worker.warehouse import LoadFailed
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ logging.getLogger("pyiceberg").addHandler(logging.NullHandler())
 class IcebergWarehouse:
     """``worker.warehouse.Warehouse`` over a catalog."""
 
-    def __init__(self, table: CatalogTable, application: str, stream: str, accounts: Accounts) -> None:
+    def __init__(self, table: CatalogTable, application: str, stream: str, accounts: LoadedPositions) -> None:
         self._catalog = table
         self._config = table.config
         self._whose = {"kst.application": application, "kst.stream": stream}

@@ -158,7 +158,7 @@ def catalog_properties(config: IcebergSinkConfig, session: AwsSession, secret: S
 def _open(properties: Mapping[str, str]) -> Catalog:
     from pyiceberg import catalog as known
 
-    from stream.worker.iceberg_patience import open_glue, open_rest
+    from stream.worker.iceberg_timeouts import open_glue, open_rest
 
     known.AVAILABLE_CATALOGS |= {known.CatalogType.REST: open_rest, known.CatalogType.GLUE: open_glue}
     # An SQL catalog distinguishes the tables of several catalogs by name; to the other types, the name means nothing.

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from stream.aws.dynamodb import open_dynamodb
 from stream.aws.kinesis import KinesisClient, open_kinesis
 from stream.aws.session import AwsSession
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
 from stream.contracts import Clock, Emit, Shard
 from stream.errors import StreamError
 from stream.lease.coordinator import Coordinator
@@ -166,5 +166,5 @@ def settings_of(options: NativeCoordination, application: str) -> LeaseSettings:
         balance=Balance(options.balance.value),
         look=options.look.total_seconds(),
         create_table=options.create_table,
-        beside=(tables.state, tables.reports),
+        fleet_tables=(tables.state, tables.reports),
     )

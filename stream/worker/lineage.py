@@ -27,9 +27,9 @@ from stream.pipeline.origins import column_origins
 from stream.pipeline.secrets import SecretReader, find_headers
 from stream.storage.prefixed import PrefixedStore
 from stream.transform.engine import CompiledChain
+from stream.worker.http_errors import describe_failure
 from stream.worker.parts import Parts
 from stream.worker.places import located
-from stream.worker.unanswered import unanswered
 
 TIMEOUT: Final = 10.0
 """Seconds that the receiver may take for one event, and for all remaining events when the run ends."""
@@ -110,7 +110,7 @@ class Reporter:
                         self._failed(f"{answer.status} {answer.reason} at {url}")
                         return
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                self._failed(f"no answer at {url}: {unanswered(error)}")
+                self._failed(f"no answer at {url}: {describe_failure(error)}")
                 return
             self._unsent.pop(0)
 

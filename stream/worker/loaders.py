@@ -17,10 +17,10 @@ from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.sink.redshift_sql import Owner
 from stream.sink.tables import TableSinkConfig
-from stream.worker.accounts import Accounts
 from stream.worker.definitions import Definitions
 from stream.worker.iceberg import IcebergWarehouse
 from stream.worker.iceberg_catalog import CatalogTable, catalog_properties
+from stream.worker.loaded_positions import LoadedPositions
 from stream.worker.loading import Loader, LoaderParts
 from stream.worker.loadlog import LoadLog, LoadState, recorded_staging
 from stream.worker.warehouse import RedshiftWarehouse, Warehouse
@@ -48,7 +48,7 @@ async def open_loaders(
         state, store = LoadState(log.store, config.name, stream), stores[config.name]
         if isinstance(config, IcebergSinkConfig):
             properties = catalog_properties(config, session, definitions.secret)
-            accounts = Accounts(log.store, config.name, stream)
+            accounts = LoadedPositions(log.store, config.name, stream)
             warehouse: Warehouse = IcebergWarehouse(CatalogTable(config, store.url, properties), pipeline.application, stream, accounts)
         elif isinstance(config, RedshiftSinkConfig):
             database = Database(config.database, config.cluster, config.workgroup, config.db_user, config.secret_arn)

@@ -13,6 +13,7 @@ from stream.commit.log import CommitLog
 from stream.commit.lookup import shards_of, unit_start
 from stream.commit.manifest import Manifest
 from stream.commit.rewind import LEDGER
+from stream.concurrency import run_concurrently
 from stream.contracts import ObjectStore, Shard
 from stream.errors import Halted
 from stream.sink import rejects
@@ -20,7 +21,6 @@ from stream.sink.layouts import HasLayout, Layout
 from stream.sink.loads import Link, StagedFile, joined
 from stream.sink.objects import SinkConfig
 from stream.sink.tables import TableSinkConfig
-from stream.together import a_few_at_once
 from stream.worker.definitions import Definitions
 
 AT_ONCE: Final = 16
@@ -165,7 +165,7 @@ class LoadLog:
                 links = joined(links, await self.link(entry.manifest))
             seen[shard] = links
 
-        await a_few_at_once([one(shard) for shard in waiting if shard not in ended], AT_ONCE)
+        await run_concurrently([one(shard) for shard in waiting if shard not in ended], AT_ONCE)
         return {shard: seen.get(shard, links) for shard, links in waiting.items()}
 
     async def confirm(self, shard: str, position: int) -> None:

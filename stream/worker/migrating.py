@@ -17,7 +17,8 @@ from stream.aws.dynamodb import TABLE_MISSING, Item
 from stream.aws.errors import AwsFatal
 from stream.aws.kinesis import open_kinesis
 from stream.commit.log import CommitLog
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
+from stream.concurrency import run_concurrently
 from stream.contracts import Clock, Emit, Shard, Start, StartKind
 from stream.errors import DefinitionError
 from stream.lease.foreign_positions import ForeignPositions, from_csv, from_table, kind_of
@@ -26,7 +27,6 @@ from stream.lease.rows import Lease
 from stream.lease.settings import LeasedStream
 from stream.lease.table import LeaseTable
 from stream.pipeline.model import Pipeline
-from stream.together import a_few_at_once
 from stream.worker.auditing import Stores
 from stream.worker.evidence import session_of
 from stream.worker.leasing import leased_streams, open_table
@@ -114,7 +114,7 @@ async def write_import(pipeline: Pipeline, planned: ImportPlan, clock: Clock, em
             if shard is None or not await table.create(row_of(step, shard, leased.key(step.shard), leased.stream_name)):
                 met.append(step.shard)
 
-        await a_few_at_once([write(step) for step in planned.writes], AT_ONCE)
+        await run_concurrently([write(step) for step in planned.writes], AT_ONCE)
         if met:
             msg = (
                 f"{len(planned.writes) - len(met)} rows were written to the table {table.name}; for {', '.join(sorted(met))} somebody was "
@@ -195,7 +195,7 @@ async def _begun(log: CommitLog, shards: Sequence[Shard], repeat: Repeater) -> C
         if await repeat("read log", shard, lambda: log.genesis(shard)) is not None:
             found.add(shard.shard_id)
 
-    await a_few_at_once([look(shard) for shard in shards], AT_ONCE)
+    await run_concurrently([look(shard) for shard in shards], AT_ONCE)
     return found
 
 
@@ -215,5 +215,5 @@ async def _lags(lookahead: StreamLookahead, shards: dict[str, Shard], steps: Seq
                 found[step.shard] = Lag()
 
     numbers = [(step, step.checkpoint.sequence) for step in steps if step.fate is Fate.WRITE and step.checkpoint is not None]
-    await a_few_at_once([look(step, number) for step, number in numbers if number is not None], AT_ONCE)
+    await run_concurrently([look(step, number) for step, number in numbers if number is not None], AT_ONCE)
     return found

@@ -28,7 +28,7 @@ from stream.source.kinesis import KinesisSource
 from stream.worker.allocators import prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.daemon_source import DaemonSource
-from stream.worker.ending import last_words
+from stream.worker.failure import reporting_failure
 from stream.worker.parts import ObservableEvent, StreamParts, to_all
 from stream.worker.shard import run_shard
 from stream.worker.supervisor import RESTART_SECONDS
@@ -237,7 +237,7 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
     prepare_allocators()
     progress, log = Progress(), JsonLog(_to_stderr, options.clock, options.log_level)
     emit = to_all(log, progress, *options.listeners)
-    with last_words(pipeline.source.kinesis.stream, log, emit):
+    with reporting_failure(pipeline.source.kinesis.stream, log, emit):
         async with AsyncExitStack() as stack:
             lines = asyncio.StreamReader(limit=LINE_BYTES)
             await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), pipe[0])

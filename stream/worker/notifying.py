@@ -21,7 +21,7 @@ from stream.contracts import Clock, Emit
 from stream.errors import Fatal, Retryable, StreamError
 from stream.pipeline.replay import Notify
 from stream.pipeline.secrets import find_headers
-from stream.worker.unanswered import unanswered
+from stream.worker.http_errors import describe_failure
 
 ATTEMPTS: Final = 8
 FIRST_WAIT: Final = 1.0
@@ -156,7 +156,7 @@ def _webhook(client: aiohttp.ClientSession, url: str, headers: Mapping[str, str]
             async with client.post(url, data=msgspec.json.encode(notification), headers=sent, allow_redirects=False) as answer:
                 status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            msg = f"the webhook of `notify` did not answer: {unanswered(error)}"
+            msg = f"the webhook of `notify` did not answer: {describe_failure(error)}"
             raise Retryable(msg) from error
         if status == 429 or status >= 500:
             msg = f"the webhook of `notify` answered {status}"

@@ -27,6 +27,7 @@ from stream.commit.log import CommitLog
 from stream.commit.manifest import Manifest
 from stream.commit.recovery import recover
 from stream.commit.rewind import History, history, rewind_link, skip_link, target_for
+from stream.concurrency import run_concurrently
 from stream.contracts import Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Fatal, LeaseLost
 from stream.lease.coordinator import Coordinator
@@ -35,7 +36,6 @@ from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.sink.tables import TableSinkConfig
 from stream.source.kinesis import KinesisSource
-from stream.together import a_few_at_once
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.auditing import Stores
 from stream.worker.dead_letters import Redrive, chain_name
@@ -313,7 +313,7 @@ async def _behind(views: list[LeaseView], session: AwsSession) -> dict[tuple[str
                     raise
                 return  # the shard, or the position in it, is gone, so there is no lag
 
-        await a_few_at_once([look(view) for view in views if view.checkpoint != "SHARD_END"], LOOKS_AT_ONCE)
+        await run_concurrently([look(view) for view in views if view.checkpoint != "SHARD_END"], LOOKS_AT_ONCE)
     return found
 
 

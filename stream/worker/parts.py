@@ -12,7 +12,7 @@ from stream.commit.committer import Committer, RenderedUnit
 from stream.commit.cut import Limits
 from stream.commit.log import CommitLog
 from stream.commit.manifest import Manifest
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
 from stream.contracts import Checkpoints, Clock, Emit, Shard, Source, Start
 from stream.errors import Fatal, Halted, LeaseLost, Superseded
 from stream.events import Event

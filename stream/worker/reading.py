@@ -26,7 +26,7 @@ from stream.source.pace import FanOut, ReadSettings, tip_seconds
 from stream.source.until import ReadUntil, refuse_future, refuse_lost
 from stream.storage.open import open_store
 from stream.worker.dead_letters import DeadLetters, chain_name
-from stream.worker.finished import Finished
+from stream.worker.finished_claims import FinishedClaims
 from stream.worker.slices import Slices, Window
 
 BACKFILL: Final = "backfill"
@@ -100,8 +100,8 @@ def _letters(options: KinesisOptions, context: SourceContext) -> Opened:
     return Opened(chain_name(options.stream), Start(StartKind.TRIM_HORIZON), make, finite=True)
 
 
-def _finished(chain: str, context: SourceContext) -> Finished:
-    return Finished(context.state, chain, exported=context.pipeline.audit.otlp is not None)
+def _finished(chain: str, context: SourceContext) -> FinishedClaims:
+    return FinishedClaims(context.state, chain, exported=context.pipeline.audit.otlp is not None)
 
 
 async def _objects(context: SourceContext) -> Opened:

@@ -19,7 +19,7 @@ from stream.commit.manifest import FileEntry, Kind, Manifest, StageRun, State
 from stream.commit.naming import unit_name
 from stream.contracts import Chain, Encoded, OutputFile, Shard, Sink, Transformed
 from stream.sink import rejects
-from stream.sink.choosy import accepted
+from stream.sink.refusals import accepted
 
 
 @dataclass(frozen=True, slots=True)

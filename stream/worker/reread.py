@@ -13,7 +13,7 @@ from stream import events
 from stream.batch import SEQUENCE, Batch
 from stream.commit.committer import RenderedUnit
 from stream.commit.manifest import Manifest
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
 from stream.contracts import Emit, LendingSource, Shard, Start
 from stream.errors import Expired, Halted
 from stream.worker.definitions import Definitions

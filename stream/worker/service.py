@@ -32,7 +32,7 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader
 from stream.worker.allocators import freeze_garbage_collector, prepare_allocators, trim_periodically
 from stream.worker.assemble import WorkerOptions, assemble, ends_by_itself, worker_id
-from stream.worker.ending import last_words
+from stream.worker.failure import reporting_failure
 from stream.worker.lineage import Reporter, open_reporter
 from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
@@ -63,7 +63,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     register_process(registry)
     draining = ObservableEvent()
     _drain_on_signals(draining)
-    with last_words(", ".join(pipeline.source.kinesis.names), log, emit):
+    with reporting_failure(", ".join(pipeline.source.kinesis.names), log, emit):
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
             opening = _open(pipeline, replace(options, worker=name), narrator, recorder, totals, emit, draining, stack)

@@ -24,7 +24,7 @@ from stream.aws.sns import look_at
 from stream.clock import SystemClock
 from stream.errors import Fatal
 from stream.lease.fleet import FleetTables
-from stream.lease.follow import refusal, reports
+from stream.lease.fleet_rules import refusal, reports
 from stream.lease.table import LeaseTable
 from stream.pipeline.coordination import LeaseTables, NativeCoordination
 from stream.pipeline.model import KinesisSource, Retrieval

@@ -17,10 +17,10 @@ from stream.errors import DefinitionError, Halted
 from stream.pipeline.model import Pipeline
 from stream.pipeline.replay import ObjectsSource
 from stream.source.bounded import BoundedSource
+from stream.source.object_formats import Layout, ObjectFormat
 from stream.source.objects import PinnedObject, parts_of, split
-from stream.source.texts import Layout, ObjectFormat
 from stream.transform.decoders.csv import Csv
-from stream.worker.finished import Finished
+from stream.worker.finished_claims import FinishedClaims
 
 MODIFIED: Final = "modified"
 _FIELDS: Final = {"%Y": r"(?P<Y>\d{4})", "%m": r"(?P<m>\d{2})", "%d": r"(?P<d>\d{2})", "%H": r"(?P<H>\d{2})", "%M": r"(?P<M>\d{2})"}
@@ -183,7 +183,7 @@ class Slices:
         parts = parts_of(0, objects, split(objects, self.config.shards), self.store, layout_of(self.pipeline, self.config))
         return BoundedSource(self.config.name, parts, budget=budget, clock=self.clock, emit=emit)
 
-    async def source(self, budget: ByteBudget, emit: Emit, finished: Finished | None = None) -> BoundedSource:
+    async def source(self, budget: ByteBudget, emit: Emit, finished: FinishedClaims | None = None) -> BoundedSource:
         """A source of every slice chosen so far, except those that are ``finished``."""
         layout = layout_of(self.pipeline, self.config)
         claims = enumerate(await self.claims.all(), 1)

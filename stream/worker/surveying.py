@@ -24,7 +24,8 @@ from stream.batch import ORIGIN
 from stream.commit.log import CommitLog
 from stream.commit.lookup import PAGE, last_starts
 from stream.commit.manifest import Kind, Manifest
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
+from stream.concurrency import run_concurrently
 from stream.contracts import Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError
 from stream.lease.rows import RowProblem
@@ -33,8 +34,7 @@ from stream.pipeline.model import Pipeline
 from stream.source.excerpt import Excerpt, Excerpts
 from stream.source.keys import Sample, counted
 from stream.source.resharding import Advice, OpenShard, Rate, advise
-from stream.together import a_few_at_once
-from stream.transform.hiding import keyed_hash
+from stream.transform.masking import keyed_hash
 from stream.worker.auditing import Stores
 from stream.worker.completing import Completeness, Tail
 from stream.worker.evidence import open_checkpoints, session_of
@@ -140,8 +140,8 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """The question. ``pages``: 0 if no keys are wanted. ``secret``: show keyed hashes instead of keys. ``only``: these shards."""
+class SurveyRequest:
+    """What to survey. ``pages``: 0 if no keys are wanted. ``secret``: show keyed hashes instead of keys. ``only``: these shards."""
 
     window: timedelta
     pages: int = 0
@@ -162,7 +162,7 @@ class Surveyor:
     late: timedelta
     owner: Callable[[str], Awaitable[str | None]] | None = None
 
-    async def look(self, wanted: Wanted) -> Survey:
+    async def look(self, wanted: SurveyRequest) -> Survey:
         """The state of the shards now.
 
         Raises:
@@ -183,13 +183,13 @@ class Surveyor:
         async def one(row: Row) -> None:
             found[row.name] = await self._row(row, summary, answer.asked_at, wanted)
 
-        await a_few_at_once([one(row) for row in rows if not wanted.only or row.name in wanted.only], AT_ONCE)
+        await run_concurrently([one(row) for row in rows if not wanted.only or row.name in wanted.only], AT_ONCE)
         ordered = tuple(sorted(found.values(), key=lambda row: (row.shard.first_hash if row.shard else HASH_KEYS, row.name)))
         # Advice considers all shards, since it depends on how many are hot and which are adjacent.
         advice = () if summary.on_demand else tuple(advise([_open(found.get(row.name, row)) for row in rows if row.open]))
         return Survey(self.stream, summary, answer.asked_at, ordered, advice, self.owner is not None, answer.why)
 
-    async def _row(self, row: Row, summary: StreamSummary, asked_at: datetime, wanted: Wanted) -> Row:
+    async def _row(self, row: Row, summary: StreamSummary, asked_at: datetime, wanted: SurveyRequest) -> Row:
         tail = self.completeness.tails.get(row.name)
         measured, keys = Measured(), None
         if row.open:
@@ -205,7 +205,7 @@ class Surveyor:
         known = replace(row, measured=measured, keys=keys, owner=owner, sealed_by=sealed_by)
         return judged(known, asked_at, summary.retention, self.late)
 
-    async def _keys(self, row: Row, asked_at: datetime, wanted: Wanted) -> Keys:
+    async def _keys(self, row: Row, asked_at: datetime, wanted: SurveyRequest) -> Keys:
         excerpts = Excerpts(self.client, self.stream, wanted.pages, self.clock)
         excerpt = await excerpts.read(row.name, asked_at - wanted.window, asked_at)
         shown: Callable[[pl.Series], pl.Series] | None = None if wanted.secret is None else keyed_hash(wanted.secret, DIGEST)
@@ -246,7 +246,7 @@ class Surveyor:
                 if entry is not None:
                     into[start] = entry.manifest
 
-            await a_few_at_once([one(start) for start in left[-UNITS_AT_ONCE:]], UNITS_AT_ONCE)
+            await run_concurrently([one(start) for start in left[-UNITS_AT_ONCE:]], UNITS_AT_ONCE)
             left = left[:-UNITS_AT_ONCE]
             for _, link in sorted(read.items(), reverse=True):
                 if link.last_arrival and datetime.fromisoformat(link.last_arrival) < begin:
@@ -340,7 +340,7 @@ def _names(rows: Sequence[Row]) -> str:
     return ", ".join(row.name for row in rows) or "none"
 
 
-async def survey(streams: Sequence[Pipeline], base: Path, wanted: Wanted, clock: Clock, emit: Emit) -> list[Survey]:
+async def survey(streams: Sequence[Pipeline], base: Path, wanted: SurveyRequest, clock: Clock, emit: Emit) -> list[Survey]:
     """The state of the shards of each of ``streams``, each a pipeline narrowed to one stream.
 
     Raises:

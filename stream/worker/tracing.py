@@ -16,18 +16,18 @@ from stream.audit.criteria import LEDGER_COLUMNS, Criterion, in_file, in_segment
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment, read_segment
 from stream.audit.objects import Area, unit_of, url_in
-from stream.audit.trace import Fate, Wanted, fates, find, record_at
+from stream.audit.trace import Fate, RecordQuery, fates, find, record_at
 from stream.batch import ORIGIN, ROW, SEQUENCE, SUBSEQUENCE, Batch
 from stream.budget import Lending
 from stream.commit.log import CommitLog
 from stream.commit.lookup import last_starts, shards_of, unit_start
 from stream.commit.naming import manifest_key
+from stream.concurrency import run_concurrently
 from stream.contracts import Shard, Source, Start, StartKind, shard_of_chain
 from stream.errors import DefinitionError, Halted
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.sensitive import Sensitive, hidden, sensitive_columns, unreadable
 from stream.sink.rejects import NAME as REJECTS
-from stream.together import a_few_at_once
 from stream.transform.engine import SOURCE, CompiledChain
 from stream.transform.stage import StageConfig
 from stream.worker.auditing import link_of
@@ -66,7 +66,7 @@ class Tracer:
         self._areas = areas
         self._separations = Separations(log.store)
 
-    async def find(self, wanted: Wanted) -> list[tuple[Link, Fate]]:
+    async def find(self, wanted: RecordQuery) -> list[tuple[Link, Fate]]:
         """What became of the records that ``wanted`` names; empty if no sealed unit holds one.
 
         Searches every shard that could hold the number, by bisecting its log.
@@ -119,7 +119,7 @@ class Tracer:
                 for link, fate in await self._search_unit(shard, start, criterion, searched):
                     found[fate.shard, fate.sequence, fate.subsequence] = link, fate
 
-            await a_few_at_once([one(start) for start in reversed(starts)], SEARCHED_AT_ONCE)
+            await run_concurrently([one(start) for start in reversed(starts)], SEARCHED_AT_ONCE)
         if searched.files and not searched.files_with_column:
             msg = f"none of {searched.files} files has a column {criterion.column!r}; the ledger has {', '.join(LEDGER_COLUMNS)}"
             raise DefinitionError(msg)

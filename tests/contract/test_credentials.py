@@ -93,7 +93,7 @@ def test_an_error_of_sts_is_reported_with_the_role_and_a_remedy(irsa, monkeypatc
 
 @pytest.mark.parametrize("answer", ["", "<html>a proxy</html>", CUT_SHORT])
 def test_an_unreadable_answer_of_sts_is_retryable_and_never_shown(irsa, monkeypatch, capfd, answer):
-    with pytest.raises(AwsRetryable, match=r"^AWS credentials could not be had: what was answered is not as documented") as found:
+    with pytest.raises(AwsRetryable, match=r"^AWS credentials are not available: the answer is not as documented") as found:
         asyncio.run(credentials(monkeypatch, "AWS_ENDPOINT_URL_STS", (200, answer)))
     assert KEY not in "".join(traceback.format_exception(found.value))
     assert capfd.readouterr() == ("", "")
@@ -104,7 +104,7 @@ def test_an_unreadable_answer_of_sts_is_retryable_and_never_shown(irsa, monkeypa
 )
 def test_a_pod_identity_agent_that_gives_no_keys_is_retryable(pod, monkeypatch, answer):
     monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(pod))
-    with pytest.raises(AwsRetryable, match=r"^AWS credentials could not be had"):
+    with pytest.raises(AwsRetryable, match=r"^AWS credentials are not available"):
         asyncio.run(credentials(monkeypatch, "AWS_CONTAINER_CREDENTIALS_FULL_URI", (200, answer)))
 
 

@@ -24,9 +24,9 @@ from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.loads import Failure, Link, StagedFile
 from stream.storage.directory import DirectoryStore
 from stream.storage.memory import MemoryStore
-from stream.worker.accounts import Accounts
 from stream.worker.iceberg import LOADED, IcebergWarehouse
 from stream.worker.iceberg_catalog import CatalogTable
+from stream.worker.loaded_positions import LoadedPositions
 from stream.worker.warehouse import LoadFailed
 from tests.contract import warehouse as contract
 from tests.contract.warehouse import Bench, failure, load_of
@@ -59,7 +59,7 @@ class Place:
             return self.catalog
 
         table = CatalogTable(config or self.config(), self.url, properties)
-        return IcebergWarehouse(table, "flights", stream, Accounts(self.state, sink, stream))
+        return IcebergWarehouse(table, "flights", stream, LoadedPositions(self.state, sink, stream))
 
     def read(self):
         catalog = load_catalog("default", **self.catalog)
@@ -432,7 +432,7 @@ def test_long_names_fit_into_table_properties(place):
 
     warehouses = [
         IcebergWarehouse(
-            CatalogTable(place.config(), place.url, properties), "a" * 128, stream * 128, Accounts(place.state, "lake", stream)
+            CatalogTable(place.config(), place.url, properties), "a" * 128, stream * 128, LoadedPositions(place.state, "lake", stream)
         )
         for stream in "bc"
     ]

@@ -16,9 +16,9 @@ from stream.pipeline.lint import check_content
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.storage.memory import MemoryStore
 from stream.storage.open import open_store
-from stream.worker.accounts import Accounts
 from stream.worker.iceberg import IcebergWarehouse
 from stream.worker.iceberg_catalog import CatalogTable, catalog_properties
+from stream.worker.loaded_positions import LoadedPositions
 from stream.worker.warehouse import LoadFailed
 from tests.contract import warehouse as contract
 from tests.contract.warehouse import Bench, load_of, staged
@@ -68,7 +68,7 @@ def bench_of(table, database="lake"):
         return catalog.load_table(config.table).scan().to_arrow().num_rows if catalog.table_exists(config.table) else 0
 
     table = CatalogTable(config, config.url, properties)
-    warehouse = IcebergWarehouse(table, "flights", "events", Accounts(MemoryStore(url="memory:state"), "lake", "events"))
+    warehouse = IcebergWarehouse(table, "flights", "events", LoadedPositions(MemoryStore(url="memory:state"), "lake", "events"))
     return Bench(warehouse, config, open_store(config.url, session), count)
 
 

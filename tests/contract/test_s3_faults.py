@@ -187,7 +187,7 @@ def test_credentials_that_are_unavailable_for_now_are_retryable(monkeypatch: pyt
 
     async def use(store: ObjectStore) -> None:
         for call in (store.get("k"), store.create("k", b""), store.delete("k")):
-            with pytest.raises(Retryable, match=r"^AWS credentials could not be had"):
+            with pytest.raises(Retryable, match=r"^AWS credentials are not available"):
                 await call
 
     assert asyncio.run(with_s3(failing(500, "never"), use)) == 0

@@ -25,7 +25,7 @@ from deploy.eks.monitoring import generate as monitoring
 from stream import events
 from stream.cli.importing import _first_error
 from stream.cli.main import app
-from stream.datapipeline.kinds import KINDS
+from stream.datapipeline.object_types import OBJECT_TYPES
 from stream.datapipeline.report import markdown
 from stream.datapipeline.translate import import_definition
 from stream.metrics.catalog import CATALOG
@@ -148,7 +148,9 @@ def _values(schema: dict[str, Any], given: dict[str, Any], prefix: str) -> Itera
 
 
 def kinds() -> str:
-    rows = [(f"`{name}`", kind.group, kind.becomes, ", ".join(f"`{each}`" for each in kind.translated)) for name, kind in KINDS.items()]
+    rows = [
+        (f"`{name}`", kind.group, kind.becomes, ", ".join(f"`{each}`" for each in kind.translated)) for name, kind in OBJECT_TYPES.items()
+    ]
     return table(("object", "group", "what becomes of it", "fields that are taken over"), rows)
 
 

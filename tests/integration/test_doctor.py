@@ -20,7 +20,7 @@ from stream.clock import SystemClock
 from stream.local.aws import Errands
 from stream.local.start import LocalAws
 from stream.pipeline.lint import check
-from stream.worker.examination import Environment, Verdict, examine
+from stream.worker.diagnosis import Environment, Verdict, examine
 
 PIPELINE = """
 application: flights

@@ -95,7 +95,7 @@ def test_a_repair_leaves_files_of_another_application_in_the_same_place(place):
     files = place.files()
     ours.write_text(text)
     code, _ = place.command("audit", "verify", "--repair")
-    assert (code, "does another pipeline" in place.said.replace("\n", " ")) == (1, True)
+    assert (code, "whether another pipeline" in place.said.replace("\n", " ")) == (1, True)
     assert place.files() == files
     assert len(files) == 2
 
@@ -127,7 +127,7 @@ def test_files_of_another_pipeline_in_the_same_place_are_never_removed(place):
     for text in pipelines:
         file.write_text(text)
         assert place.command("audit", "verify", "--repair")[0] == 1
-        assert "does another pipeline write here?" in " ".join(place.said.split())
+        assert "whether another pipeline writes here" in " ".join(place.said.split())
         assert place.files() == files
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from stream.audit.trace import Wanted
+from stream.audit.trace import RecordQuery
 from stream.cli.main import app
 from stream.cli.trace import _found
 from stream.clock import SystemClock
@@ -276,7 +276,7 @@ def test_a_trace_follows_a_record_through_its_attempts(place):
     first = place.table().filter(pl.col("_attempt") == 1).row(7, named=True)
     pipeline = place.pipeline()
     log = CommitLog(Stores.open(pipeline, place.folder, session_of(pipeline)).state, "replay", SystemClock(), "test")
-    found = asyncio.run(_found(pipeline, place.folder, log, Wanted(int(first["_sequence"]), None, first["_shard"])))
+    found = asyncio.run(_found(pipeline, place.folder, log, RecordQuery(int(first["_sequence"]), None, first["_shard"])))
     fates = [fate for _, fate in found]
     assert [(fate.stream, fate.outcome, fate.attempts_before) for fate in fates] == [
         ("archive", "dead_lettered", 0),

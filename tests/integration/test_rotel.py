@@ -16,9 +16,9 @@ import grpc
 import pytest
 from typer.testing import CliRunner
 
+from stream.audit.export_options import Shape
 from stream.audit.ids import hex_ids
 from stream.audit.ledger import read_segment
-from stream.audit.shape import Shape
 from stream.audit.spans import requests
 from stream.cli.main import app
 from stream.commit.manifest import decode

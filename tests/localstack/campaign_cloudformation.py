@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 
 from stream.local.aws import Errands
+from stream.local.comparison import judge
 from stream.local.flights import flights_table, produce
 from stream.local.progress import LogReader
 from stream.local.start import environment
-from stream.local.verdict import judge
 from stream.pipeline.grants import allows
 from tests.chaos.workers import ROOT, Worker
 from tests.localstack.running import aws_command

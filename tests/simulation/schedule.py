@@ -21,7 +21,7 @@ from stream.commit.manifest import FileEntry, Kind, Manifest, State, decode, dig
 from stream.commit.naming import genesis_key, manifest_key, sha256_hex, unit_name
 from stream.commit.places import Places
 from stream.commit.recovery import recover
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
 from stream.commit.rewind import effective, history, rewind_link, skip_link
 from stream.contracts import Checkpoint, OutputFile, Reached, Shard, Start, StartKind, shard_of_chain
 from stream.errors import LeaseLost, Superseded

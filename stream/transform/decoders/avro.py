@@ -20,10 +20,10 @@ from pydantic import Field, model_validator
 from stream.batch import DATA
 from stream.transform.decode import DecoderConfig
 from stream.transform.decoders.avro_plan import avro_reader
-from stream.transform.decoders.avro_types import as_read, check_schema, columns_of, value_of, with_read_defaults
-from stream.transform.decoders.columns import by_kernel
+from stream.transform.decoders.avro_types import check_schema, columns_of, for_reading, to_polars, with_read_defaults
+from stream.transform.decoders.json_rows import EMPTY
+from stream.transform.decoders.kernel_columns import by_kernel
 from stream.transform.decoders.nested import rejected
-from stream.transform.decoders.rows import EMPTY
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch
 from stream.transform.types import RESERVED, SYSTEM, RecordSchema
 
@@ -48,7 +48,7 @@ _UNREADABLE: Final = (
     ArithmeticError,
     struct.error,
 )
-"""What fastavro has been seen to raise for bytes that are not a datum of the schema; UnicodeDecodeError is a ValueError."""
+"""What fastavro raises for bytes that are not a datum of the schema. (UnicodeDecodeError is a ValueError.)"""
 
 
 class Header(StrEnum):
@@ -92,10 +92,10 @@ class Avro(DecoderConfig):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if (self.reader is None) == (self.schema_file is None):
-            msg = "avro needs one of schema and schema_file"
+            msg = "avro needs exactly one of `schema` and `schema_file`"
             raise ValueError(msg)
         if (self.header is Header.GLUE) != bool(self.versions or self.writers):
-            msg = "`header: glue` needs schema versions under versions or writers, and nothing else takes them"
+            msg = "`header: glue` needs schema versions under `versions` or `writers`, which no other header accepts"
             raise ValueError(msg)
         for name in (*self.versions, *self.writers):
             try:
@@ -137,7 +137,7 @@ class Avro(DecoderConfig):
             ) from error
         check_schema(parsed, (option,))
         try:
-            return with_read_defaults(fastavro.parse_schema(as_read(plain, reader)))
+            return with_read_defaults(fastavro.parse_schema(for_reading(plain, reader)))
         except (ValueError, OverflowError, TypeError, AttributeError) as error:
             raise SchemaMismatch(
                 (option,), f"a default of the Avro schema does not fit its type: {error}", "see avro.apache.org"
@@ -156,7 +156,7 @@ class Avro(DecoderConfig):
             for at, record in enumerate(frame[DATA].to_list()):
                 try:
                     row = self._datum(record, reader, writers)
-                    rows.append({name: value_of(row.get(name), kind) for name, kind in declared.items()})
+                    rows.append({name: to_polars(row.get(name), kind) for name, kind in declared.items()})
                 except _BadRecordError as error:
                     reasons[at] = str(error)
                     continue
@@ -200,7 +200,7 @@ def _unwrap(record: bytes, writers: Mapping[bytes, Any]) -> tuple[Any, bytes]:
 
 
 def _opened(records: pl.Series) -> pl.Series:
-    """The records with their bodies decompressed, up to ``MAX_PLAIN`` bytes in all; the others, and bad ones, stay as they are."""
+    """The records with decompressed bodies, up to ``MAX_PLAIN`` bytes in total. Further records, and bad ones, stay as they are."""
     squeezed = records.bin.starts_with(bytes([_VERSION, 5])).arg_true()
     if squeezed.is_empty():
         return records
@@ -238,4 +238,4 @@ def _file(url: str, resources: Resources, option: str) -> str:
     try:
         return resources.files[url].decode("utf-8")
     except UnicodeDecodeError as error:
-        raise SchemaMismatch((option,), f"file {url!r} is no UTF-8 text", "a schema file holds JSON") from error
+        raise SchemaMismatch((option,), f"file {url!r} is not UTF-8 text", "a schema file contains JSON") from error

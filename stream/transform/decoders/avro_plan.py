@@ -1,6 +1,6 @@
-"""Plans by which the compiled kernel reads Avro: how a writer's fields become the reader's columns.
+"""Makes the plan by which the compiled kernel reads Avro: how a writer's fields become the reader's columns.
 
-A plan is made only where fastavro resolves the two schemas the same way for all data; otherwise the records are read in Python.
+There is a plan only if fastavro resolves the two schemas in the same way whatever the data; otherwise the records are read in Python.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import polars as pl
 
 from stream import native
 from stream.transform.decoders.avro_types import BOUNDED_DECIMAL
-from stream.transform.decoders.columns import Form, KernelReader, Unplanned, forms_of
+from stream.transform.decoders.kernel_columns import KernelReader, Layout, Unsupported, layouts_of
 from stream.transform.values import FIRST_US, LAST_US
 
 _BOOLEAN, _WHOLE, _PROMOTED, _FLOAT, _DOUBLE, _BYTES, _TEXT, _UUID, _FIXED, _DECIMAL, _ENUM, _ARRAY, _MAP, _RECORD, _CONSTANT = range(15)
@@ -48,12 +48,12 @@ _PRIMITIVE: Final[Mapping[tuple[str, str], tuple[int, tuple[int, int, int]]]] = 
 }
 """Kind and (least, most, unit) by the types of writer and reader."""
 _TYPED: Final = {"date", "uuid", "decimal", BOUNDED_DECIMAL, "timestamp-millis", "timestamp-micros"}
-"""Logical types with a column type of their own; one on an underlying type that fastavro does not read is not planned."""
+"""Logical types with a column type of their own. There is no plan for one over an underlying type that fastavro does not convert."""
 
 
 @dataclass(slots=True)
 class _Node:
-    """What is read at one place of a datum, and into which column; -1 means that the value is skipped."""
+    """What is read at one place of a datum, and the number of the column that it goes to; -1: it is skipped."""
 
     kind: int
     column: int
@@ -73,24 +73,24 @@ def avro_reader(schema: pl.Schema, reader: Any, writers: Mapping[bytes, Any], ke
     if kernel is None:
         return None
     try:
-        forms = forms_of(schema)
-    except Unplanned:
+        layouts = layouts_of(schema)
+    except Unsupported:
         return None
-    resolver = _Resolver(forms)
+    resolver = _Resolver(layouts)
     nodes: list[tuple[Any, ...]] = []
     roots: list[tuple[bytes, int]] = []
     for head, writer in writers.items():
         try:
-            if writer is not reader and not _alike(writer, reader):
+            if writer is not reader and not _resolvable(writer, reader):
                 continue
             root = resolver.record(writer, reader, 0, same=writer is reader)
-        except Unplanned:
+        except Unsupported:
             continue
         roots.append((head, len(nodes)))
         nodes += _flat(root, len(nodes))
     if not roots:
         return None
-    return KernelReader(kernel.avro, kernel.avro_plan((forms, tuple(nodes), tuple(roots))), schema)
+    return KernelReader(kernel.avro, kernel.avro_plan((layouts, tuple(nodes), tuple(roots))), schema)
 
 
 def _flat(root: _Node, start: int) -> list[tuple[Any, ...]]:
@@ -104,14 +104,14 @@ def _flat(root: _Node, start: int) -> list[tuple[Any, ...]]:
 
 
 class _Resolver:
-    """Resolves a writer's types to the reader's, whose columns are known by number; raises ``Unplanned`` where it cannot."""
+    """Resolves a writer's types to the reader's, whose columns are known by number; raises ``Unsupported`` where it cannot."""
 
-    def __init__(self, forms: tuple[Form, ...]) -> None:
-        self._forms = forms
+    def __init__(self, layouts: tuple[Layout, ...]) -> None:
+        self._layouts = layouts
 
     def record(self, writer: Any, reader: Any, column: int, *, same: bool) -> _Node:
         """A record's fields in the writer's order, then the reader's other fields with their defaults."""
-        first = self._forms[column][3]
+        first = self._layouts[column][3]
         places = {each["name"]: first + at for at, each in enumerate(reader["fields"])}
         fields = {each["name"]: each for each in reader["fields"]}
         aliases = {} if same else {alias: each["name"] for each in reader["fields"] for alias in each.get("aliases", ())}
@@ -120,24 +120,24 @@ class _Resolver:
         for each in writer["fields"]:
             name = each["name"] if each["name"] in fields else aliases.get(each["name"])
             if name is None:
-                node.children.append(_past(each["type"]))
+                node.children.append(_skipped(each["type"]))
             elif name in missing:
                 node.children.append(self._value(each["type"], fields[name]["type"], missing.pop(name), same=same))
             else:
-                raise Unplanned
+                raise Unsupported
         node.children += [made for name, place in missing.items() for made in self._default(fields[name], place)]
         return node
 
     def _value(self, writer: Any, reader: Any, column: int, *, same: bool) -> _Node:
-        node = self._single(_other(writer), _other(reader), column, same=same)
+        node = self._single(_not_null(writer), _not_null(reader), column, same=same)
         if isinstance(writer, list):
             node.branches = (len(writer), _null(writer), isinstance(reader, list) and "null" in reader)
         return node
 
     def _single(self, writer: Any, reader: Any, column: int, *, same: bool) -> _Node:
         kind, logical = _kind(writer), _logical(writer)
-        if not same and not _alike(writer, reader):
-            raise Unplanned
+        if not same and not _resolvable(writer, reader):
+            raise Unsupported
         if logical is not None:
             return _of_logical(logical, writer, column)
         if kind == _kind(reader) and kind in {"record", "array", "map"}:
@@ -147,48 +147,48 @@ class _Resolver:
         if kind == _kind(reader) == "enum":
             return _Node(_ENUM, column, data=_symbols(writer, reader))
         if (kind, _kind(reader)) not in _PRIMITIVE:
-            raise Unplanned
+            raise Unsupported
         number, limits = _PRIMITIVE[kind, _kind(reader)]
         return _Node(number, column, limits)
 
     def _nested(self, kind: str, writer: Any, reader: Any, column: int, *, same: bool) -> _Node:
-        first = self._forms[column][3]
+        first = self._layouts[column][3]
         if kind == "record":
             return self.record(writer, reader, column, same=same)
         if kind == "array":
             return _Node(_ARRAY, column, children=[self._value(writer["items"], reader["items"], first, same=same)])
-        return _Node(_MAP, column, children=[self._value(writer["values"], reader["values"], self._forms[first][3] + 1, same=same)])
+        return _Node(_MAP, column, children=[self._value(writer["values"], reader["values"], self._layouts[first][3] + 1, same=same)])
 
     def _default(self, target: Any, column: int) -> list[_Node]:
         """The default of a field that the writer lacks, as the writer would have encoded it; no node for null."""
         if "default" not in target:
-            raise Unplanned
-        value, single = target["default"], _other(target["type"])
+            raise Unsupported
+        value, single = target["default"], _not_null(target["type"])
         if value is None:
             return []
         kind = _kind(single)
         if _logical(single) is not None:
-            raise Unplanned
+            raise Unsupported
         if kind in {"string", "enum"} and isinstance(value, str):
             inner, data = _Node(_ENUM, column, data=(value.encode(),)), b"\x00"
         elif not value and ((kind == "array" and isinstance(value, list)) or (kind == "map" and isinstance(value, dict))):
             inner, data = self._single(single, single, column, same=True), b"\x00"
         else:
-            inner, data = self._single(single, single, column, same=True), _written(kind, value)
+            inner, data = self._single(single, single, column, same=True), _encoded(kind, value)
         return [_Node(_CONSTANT, column, data=data, children=[inner])]
 
 
-def _past(schema: Any) -> _Node:
-    """A node that skips a value, and checks more of it than it must."""
-    single = _other(schema)
+def _skipped(schema: Any) -> _Node:
+    """A node that skips a value. It checks the value as strictly as if it were read."""
+    single = _not_null(schema)
     kind = _kind(single)
     node = _Node(_RECORD, -1)
     if isinstance(schema, list):
         node.branches = (len(schema), _null(schema), True)
     if kind == "record":
-        node.children = [_past(each["type"]) for each in single["fields"]]
+        node.children = [_skipped(each["type"]) for each in single["fields"]]
     elif kind in {"array", "map"}:
-        node.kind, node.children = (_ARRAY, [_past(single["items"])]) if kind == "array" else (_MAP, [_past(single["values"])])
+        node.kind, node.children = (_ARRAY, [_skipped(single["items"])]) if kind == "array" else (_MAP, [_skipped(single["values"])])
     elif kind == "fixed":
         node.kind, node.limits = _FIXED, (0, 0, single["size"])
     elif kind == "enum":
@@ -196,11 +196,11 @@ def _past(schema: Any) -> _Node:
     elif (kind, kind) in _PRIMITIVE:
         node.kind, node.limits = _PRIMITIVE[kind, kind]
     else:
-        raise Unplanned
+        raise Unsupported
     return node
 
 
-def _other(schema: Any) -> Any:
+def _not_null(schema: Any) -> Any:
     """The type of a union that is not null."""
     return next(each for each in schema if each != "null") if isinstance(schema, list) else schema
 
@@ -212,7 +212,7 @@ def _null(union: list[Any]) -> int:
 def _kind(schema: Any) -> str:
     kind = schema if isinstance(schema, str) else schema["type"]
     if not isinstance(kind, str):
-        raise Unplanned
+        raise Unsupported
     return kind
 
 
@@ -223,11 +223,11 @@ def _logical(schema: Any) -> str | None:
     if key in fastavro.read.LOGICAL_READERS:
         return key
     if name in _TYPED:
-        raise Unplanned
+        raise Unsupported
     return None
 
 
-def _alike(writer: Any, reader: Any) -> bool:
+def _resolvable(writer: Any, reader: Any) -> bool:
     """Whether the two types can be resolved: equal names, if they are named, and values with the same meaning."""
     one, other = _logical(writer), _logical(reader)
     if one is not None and one.endswith(BOUNDED_DECIMAL):
@@ -248,7 +248,7 @@ def _of_logical(logical: str, schema: Any, column: int) -> _Node:
         return _Node(_UUID, column)
     if logical in {f"bytes-{BOUNDED_DECIMAL}", f"fixed-{BOUNDED_DECIMAL}"} and schema.get("size") != 0:
         return _Node(_DECIMAL, column, (0, schema["precision"], schema.get("size", 0)))
-    raise Unplanned
+    raise Unsupported
 
 
 def _symbols(writer: Any, reader: Any) -> tuple[bytes | None, ...]:
@@ -257,7 +257,7 @@ def _symbols(writer: Any, reader: Any) -> tuple[bytes | None, ...]:
     return tuple(None if text is None else text.encode() for text in (each if each in known else other for each in writer["symbols"]))
 
 
-def _written(kind: str, value: Any) -> bytes:
+def _encoded(kind: str, value: Any) -> bytes:
     if kind == "boolean" and isinstance(value, bool):
         return bytes([value])
     least, most, _ = {"int": _INT, "long": _LONG}.get(kind, (1, 0, 0))
@@ -272,7 +272,7 @@ def _written(kind: str, value: Any) -> bytes:
         try:
             made = struct.pack(form, value)
         except OverflowError:
-            raise Unplanned from None
+            raise Unsupported from None
         if struct.unpack(form, made)[0] == value:
             return made
-    raise Unplanned
+    raise Unsupported

@@ -1,4 +1,4 @@
-"""Polars types for Avro schemas, and Polars values for Avro values."""
+"""Maps Avro schemas to Polars types, and Avro values to values that Polars accepts."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _EXACT: Final = Context(prec=76)
 _LIMITS: Final[Mapping[pl.DataType, int]] = {pl.Int32(): 2**31, pl.Int64(): 2**63}
 MAX_DEPTH: Final = 32
 BOUNDED_DECIMAL: Final = "bounded-decimal"
-"""The name that decimals have while they are read. fastavro's own reader takes time quadratic in a number's length: a record of a
-megabyte would hold up its shard for a minute."""
+"""The logical type that replaces decimal while records are read. fastavro's own reader of decimals takes time quadratic in the length of a
+number, so that a record of a megabyte would hold up its shard for a minute."""
 
 
-def as_read(schema: Any, wanted: Any = None) -> Any:
-    """A copy of ``schema`` that is read with the meaning of the columns.
+def for_reading(schema: Any, wanted: Any = None) -> Any:
+    """A copy of ``schema`` with which fastavro returns values as the columns need them.
 
     Logical types without a column type are dropped, so that their values are those of the underlying type, as the Avro specification
     demands. Decimals are read in time linear in their length. If the parsed schema ``wanted`` has another logical type, or none, over the
@@ -49,17 +49,17 @@ def as_read(schema: Any, wanted: Any = None) -> Any:
     """
     target = _single(wanted)
     if isinstance(schema, list):
-        return [as_read(each, target) for each in schema]
+        return [for_reading(each, target) for each in schema]
     if isinstance(schema, str):
         return {"type": schema, **_logical_of(target)} if isinstance(target, dict) and target.get("type") == schema else schema
     copy = dict(schema)
     if isinstance(copy.get("type"), dict | list):
-        copy["type"] = as_read(copy["type"], target)
+        copy["type"] = for_reading(copy["type"], target)
     if "fields" in copy:
-        copy["fields"] = [{**each, "type": as_read(each["type"], _field_of(target, each["name"]))} for each in copy["fields"]]
+        copy["fields"] = [{**each, "type": for_reading(each["type"], _field_of(target, each["name"]))} for each in copy["fields"]]
     for inner in ("items", "values"):
         if inner in copy:
-            copy[inner] = as_read(copy[inner], target.get(inner) if isinstance(target, dict) else None)
+            copy[inner] = for_reading(copy[inner], target.get(inner) if isinstance(target, dict) else None)
     said = _logical_of(copy)
     if target is not None:
         known = _logical_of(target) if isinstance(target, dict) else {}
@@ -221,7 +221,7 @@ def _type(schema: Any) -> pl.DataType:  # noqa: PLR0911 - one per kind
     return _PRIMITIVE[kind]
 
 
-def value_of(value: Any, kind: Any) -> Any:
+def to_polars(value: Any, kind: Any) -> Any:
     """Fastavro's ``value`` in the form that Polars takes for ``kind``.
 
     Raises:
@@ -230,10 +230,10 @@ def value_of(value: Any, kind: Any) -> Any:
     if value is None:
         return None
     if isinstance(kind, pl.Struct):
-        return {field.name: value_of(value[field.name], field.dtype) for field in kind.fields}
+        return {field.name: to_polars(value[field.name], field.dtype) for field in kind.fields}
     if isinstance(kind, pl.List):
         items = [{"key": key, "value": each} for key, each in sorted(value.items())] if isinstance(value, dict) else value
-        return [value_of(each, kind.inner) for each in items]
+        return [to_polars(each, kind.inner) for each in items]
     if isinstance(kind, pl.Decimal):
         room = (kind.precision or 38) - kind.scale
         if not isinstance(value, Decimal) or (value and value.adjusted() >= room) or _rounded(value, kind.scale):

@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import Field
 
 from stream.transform.decoders.envelope import BadEnvelopeError, Envelope, Payload, checked_micros
-from stream.transform.decoders.opening import Envelopes, Form, Member, Opened, truth
+from stream.transform.decoders.envelope_kernel import Envelopes, Form, Member, Opened, as_mask
 from stream.transform.decompress import Codec, Compression
 from stream.transform.stage import Example
 from stream.transform.types import TIMESTAMP
@@ -89,8 +89,8 @@ class CloudwatchLogs(Envelope):
 
         def opened(records: pl.Series) -> Opened:
             found, bad = envelopes.read(records)
-            rows = truth(found["messageType"] == "DATA_MESSAGE")
-            marked = ~rows & ~truth(found["messageType"] == "CONTROL_MESSAGE") | bad
+            rows = as_mask(found["messageType"] == "DATA_MESSAGE")
+            marked = ~rows & ~as_mask(found["messageType"] == "CONTROL_MESSAGE") | bad
             parents = np.repeat(np.arange(len(rows), dtype=np.uint32), found["logEvents"].to_numpy())
             events = [found[f"logEvents.{part}"] for part in ("id", "timestamp", "message")]
             if not rows.all():

@@ -1,4 +1,4 @@
-"""Lines of separated values."""
+"""Decodes lines of separated values."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pydantic import Field, field_validator, model_validator
 
 from stream.batch import DATA, ROW
 from stream.transform.decode import DecoderConfig, Unknown
-from stream.transform.decoders.native import native_separated
-from stream.transform.decoders.nested import merged, places_of, rejected, system_rows
-from stream.transform.decoders.rows import DUPLICATE_FIELD, EMPTY, INVALID_UTF8, UNKNOWN_FIELD
+from stream.transform.decoders.json_kernel import csv_reader
+from stream.transform.decoders.json_rows import DUPLICATE_FIELD, EMPTY, INVALID_UTF8, UNKNOWN_FIELD
+from stream.transform.decoders.nested import merged, rejected, repeated_indexes, system_rows
 from stream.transform.stage import Applied, BoundStage, Example, SchemaMismatch
-from stream.transform.texts import MISSING_FIELD, check_text_type, readers, typed
+from stream.transform.text_values import MISSING_FIELD, check_text_type, readers, typed
 from stream.transform.types import SYSTEM, SYSTEM_SCHEMA, Kind, RecordSchema
 
 SYNTAX: Final = "csv_syntax"
@@ -26,7 +26,7 @@ FIELDS: Final = "csv_fields"
 _LINE_END: Final = re.compile(r"\r\n|\n|\r")
 _LINE_END_BYTES: Final = re.compile(rb"[\r\n]")
 _HEADERS: Final = 8
-"""How many records are tried for a usable header; records of the batch that begin with the same line are read by it."""
+"""How many records are searched for a usable header line. The kernel reads all records of the batch that begin with that line."""
 
 
 class _BadRecordError(Exception):
@@ -133,7 +133,7 @@ class Csv(DecoderConfig):
                 good = good.filter(~refused)
             return Applied(good, pl.concat(parts).sort(ROW, maintain_order=True))
 
-        quick = native_separated(schema, self.null)
+        quick = csv_reader(schema, self.null)
         if quick is None:
             return ordinary
         marks, words = (ord(self.delimiter), ord(self.quote)), tuple(word.encode() for word in self.null)
@@ -144,7 +144,7 @@ class Csv(DecoderConfig):
             if header is None:
                 return ordinary(frame)
             columns, counts, marked = quick.read(records, *marks, *header, words)
-            read = Applied(system_rows(frame, places_of(counts)).hstack(columns))
+            read = Applied(system_rows(frame, repeated_indexes(counts)).hstack(columns))
             return read if marked is None else merged(read, ordinary(frame[np.flatnonzero(marked)]))
 
         return decode

@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import Field
 
 from stream.transform.decoders.envelope import BadEnvelopeError, Envelope, Payload, checked_micros
-from stream.transform.decoders.opening import Envelopes, Form, Member, Opened, Presence, first_bytes, kept, truth
+from stream.transform.decoders.envelope_kernel import Envelopes, Form, Member, Opened, Presence, as_mask, first_bytes, one_payload_each
 from stream.transform.stage import Example
 from stream.transform.types import TIMESTAMP
 
@@ -107,12 +107,12 @@ class Dms(Envelope):
         def opened(records: pl.Series) -> Opened:
             found, bad = envelopes.read(records)
             kind, payload = found["metadata.record-type"], found["data"]
-            rows = truth(kind == "data") & (first_bytes(payload) == ord("{"))
-            marked = ~rows & ~truth(kind == "control") | bad
+            rows = as_mask(kind == "data") & (first_bytes(payload) == ord("{"))
+            marked = ~rows & ~as_mask(kind == "control") | bad
             if wanted is not None:
                 schema, table = (found[f"metadata.{part}-name"] for part in ("schema", "table"))
-                marked |= rows & truth(schema.is_null() | table.is_null())
-                rows &= truth((schema == wanted[0]) & (table == wanted[1]))
+                marked |= rows & as_mask(schema.is_null() | table.is_null())
+                rows &= as_mask((schema == wanted[0]) & (table == wanted[1]))
             moment = found["metadata.commit-timestamp"]
             head = pl.DataFrame(
                 [
@@ -123,7 +123,7 @@ class Dms(Envelope):
                     (moment.zip_with(moment.is_not_null(), found["metadata.timestamp"])).alias("changed_at"),
                 ]
             )
-            return kept(head, payload, rows & ~marked, marked)
+            return one_payload_each(head, payload, rows & ~marked, marked)
 
         return opened
 

@@ -14,7 +14,7 @@ import polars as pl
 from pydantic import Field
 
 from stream.transform.decoders.envelope import BadEnvelopeError, Envelope, Payload, checked_micros
-from stream.transform.decoders.opening import Envelopes, Form, Member, Opened, Presence, kept, truth
+from stream.transform.decoders.envelope_kernel import Envelopes, Form, Member, Opened, Presence, as_mask, one_payload_each
 from stream.transform.stage import Example
 from stream.transform.types import TIMESTAMP
 from stream.transform.values import FIRST_US, LAST_US
@@ -102,15 +102,15 @@ class DynamodbStream(Envelope):
         def opened(records: pl.Series) -> Opened:
             found, bad = envelopes.read(records)
             name, precision = found["eventName"], found["dynamodb.ApproximateCreationDateTimePrecision"]
-            millis = truth(precision.is_null() | (precision == "MILLISECOND"))
+            millis = as_mask(precision.is_null() | (precision == "MILLISECOND"))
             moment, known = _micros(found["dynamodb.ApproximateCreationDateTime"], millis)
-            rows = truth(name.is_in(_NAMES)) & (millis | truth(precision == "MICROSECOND")) & known & ~bad
+            rows = as_mask(name.is_in(_NAMES)) & (millis | as_mask(precision == "MICROSECOND")) & known & ~bad
             head = [found["eventID"].fill_null(""), name, found["tableName"], moment]
             columns = [column.alias(alias) for column, alias in zip(head, self.head, strict=True)]
             item = found[f"dynamodb.{chosen}"]
-            holds = truth(item.bin.size() > len("{}"))
+            holds = as_mask(item.bin.size() > len("{}"))
             item = item if holds.all() else item.zip_with(pl.Series(holds), found["dynamodb.Keys"])
-            return kept(pl.DataFrame(columns), item, rows, ~rows)
+            return one_payload_each(pl.DataFrame(columns), item, rows, ~rows)
 
         return opened
 

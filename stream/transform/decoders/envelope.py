@@ -1,4 +1,4 @@
-"""What decoders of envelopes share: a JSON document around one or more payloads, with columns of its own."""
+"""The base of decoders for envelopes: JSON documents around one or more payloads, with columns of their own."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from stream.batch import DATA, ROW
 from stream.native import KERNEL
 from stream.transform.decode import DecoderConfig, Unknown
 from stream.transform.decoders.depth import too_deep
+from stream.transform.decoders.envelope_kernel import Opened
 from stream.transform.decoders.json import Json
+from stream.transform.decoders.json_rows import EMPTY, TOO_DEEP
 from stream.transform.decoders.nested import merged, read_payloads
-from stream.transform.decoders.opening import Opened
-from stream.transform.decoders.rows import EMPTY, TOO_DEEP
 from stream.transform.stage import Applied, BoundStage, SchemaMismatch
 from stream.transform.types import SYSTEM, TIMESTAMP, RecordSchema
 from stream.transform.values import FIRST_US, LAST_US
@@ -82,8 +82,8 @@ class Envelope(DecoderConfig):
         inner = {self.body: pl.String()} if schema is None else dict(Json(unknown=self.unknown).output(schema))
         for name, kind in inner.items():
             if name in columns:
-                message = f"column {name!r} is one that decoder {self.name} gives by itself: {', '.join(self.head)}"
-                raise SchemaMismatch((name,), message, "such a field of the payload cannot be read under its name; leave it out")
+                message = f"column {name!r} is one of those that the decoder {self.name} adds: {', '.join(self.head)}"
+                raise SchemaMismatch((name,), message, "a field of the payload with this name cannot be read; remove it from the schema")
             columns[name] = kind
         return pl.Schema(columns)
 

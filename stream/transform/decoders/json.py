@@ -14,9 +14,9 @@ from pydantic import Field, model_validator
 from stream.batch import DATA, ROW
 from stream.transform import values
 from stream.transform.decode import DecoderConfig, Unknown
-from stream.transform.decoders.columns import by_kernel
-from stream.transform.decoders.native import native_reader
-from stream.transform.decoders.rows import WRONG_TYPE, Reader
+from stream.transform.decoders.json_kernel import json_reader
+from stream.transform.decoders.json_rows import WRONG_TYPE, Reader
+from stream.transform.decoders.kernel_columns import by_kernel
 from stream.transform.stage import Applied, BoundStage, Example, SchemaMismatch
 from stream.transform.types import SYSTEM, Kind, RecordSchema
 
@@ -73,7 +73,7 @@ class Json(DecoderConfig):
         strict, capture = self.unknown is Unknown.REJECT, self.unknown is Unknown.CAPTURE
         reader, members = Reader(schema, strict=strict), _Members(schema, capture=capture)
         converter = _Converter(schema, capture=capture)
-        quick = native_reader(schema, strict=strict, rest=EXTRA if capture else None)
+        quick = json_reader(schema, strict=strict, rest=EXTRA if capture else None)
 
         def ordinary(frame: pl.DataFrame) -> Applied:
             accepted: list[pl.DataFrame] = []
@@ -153,9 +153,9 @@ class _Converter:
                 self._lost += [] if kind.fields or kind.item else [(name, len(reasons))]
                 reasons.append(f"{WRONG_TYPE}:{name}")
                 checks.append(values.unreadable(pl.col(name), kind))
-            if values.may_lack(kind):
+            if values.forbids_null(kind):
                 reasons.append(f"{MISSING_FIELD}:{name}")
-                checks.append(values.lacking(pl.col(name), kind))
+                checks.append(values.has_forbidden_null(pl.col(name), kind))
         self._reasons, self._checks = reasons, checks
 
     def convert(self, wire: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:

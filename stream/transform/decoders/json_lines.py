@@ -9,11 +9,11 @@ import polars as pl
 
 from stream.batch import DATA
 from stream.transform.decode import Unknown
-from stream.transform.decoders.columns import LinesReader
 from stream.transform.decoders.json import EXTRA, Json
-from stream.transform.decoders.native import native_lines
-from stream.transform.decoders.nested import merged, places_of, read_payloads, system_rows
-from stream.transform.decoders.rows import EMPTY
+from stream.transform.decoders.json_kernel import json_lines_reader
+from stream.transform.decoders.json_rows import EMPTY
+from stream.transform.decoders.kernel_columns import LinesReader
+from stream.transform.decoders.nested import merged, read_payloads, repeated_indexes, system_rows
 from stream.transform.stage import Applied, BoundStage, Example
 from stream.transform.types import RecordSchema
 
@@ -35,7 +35,7 @@ class JsonLines(Json):
         inner = super().bind(schema)
         assert schema is not None  # noqa: S101 - output() has refused None
         rest = EXTRA if self.unknown is Unknown.CAPTURE else None
-        quick = native_lines(schema, strict=self.unknown is Unknown.REJECT, rest=rest)
+        quick = json_lines_reader(schema, strict=self.unknown is Unknown.REJECT, rest=rest)
 
         def ordinary(frame: pl.DataFrame) -> Applied:
             parents: list[int] = []
@@ -57,7 +57,7 @@ def _by_kernel(quick: LinesReader, ordinary: BoundStage) -> BoundStage:
 
     def decode(frame: pl.DataFrame) -> Applied:
         columns, counts, marked = quick.read(frame[DATA])
-        read = Applied(system_rows(frame, places_of(counts)).hstack(columns))
+        read = Applied(system_rows(frame, repeated_indexes(counts)).hstack(columns))
         return read if marked is None else merged(read, ordinary(frame[np.flatnonzero(marked)]))
 
     return decode

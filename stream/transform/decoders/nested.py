@@ -1,7 +1,7 @@
-"""Records that hold several payloads, or one inside an envelope: opened here, then read by a decoder of payloads.
+"""Reads the payloads of records that contain several, or that wrap one in an envelope, with the decoder for payloads.
 
-While payloads are read, each has a row number of its own, so that which payload of a record counts as the first bad one does not depend
-on the inner decoder's windows. Afterwards each row gets the number of its record again.
+While payloads are read, each has a row number of its own, so that the first bad payload of a record is the same whatever windows the inner
+decoder reads. Afterwards each row gets the number of its record again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REJECTS: Final = pl.Schema({ROW: pl.UInt32(), "reason": pl.String()})
 
 
 def rejected(frame: pl.DataFrame, reasons: Mapping[int, str]) -> pl.DataFrame:
-    """Rejects of the records at the given places of ``frame``."""
+    """The rejects for ``reasons``, which are given by the index of the record in ``frame``."""
     return pl.DataFrame({ROW: frame[ROW][list(reasons)], "reason": list(reasons.values())}, schema=REJECTS)
 
 
@@ -34,8 +34,8 @@ def system_rows(frame: pl.DataFrame, parents: npt.NDArray[Any] | None) -> pl.Dat
     return pl.DataFrame([column.gather(places) for column in columns])
 
 
-def places_of(counts: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-    """Each index repeated as often as ``counts`` says; None if that is once each."""
+def repeated_indexes(counts: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    """Each index, repeated as often as ``counts`` says; None if each occurs once."""
     return None if (counts == 1).all() else np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
 
 

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from stream.batch import DATA
 from stream.transform.decode import DecoderConfig
-from stream.transform.decoders.columns import by_kernel
+from stream.transform.decoders.kernel_columns import by_kernel
 from stream.transform.decoders.nested import rejected
 from stream.transform.decoders.protobuf_plan import TIMESTAMP_NAME, is_map, protobuf_reader
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch
@@ -71,7 +71,7 @@ class Protobuf(DecoderConfig):
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.descriptor_set is None) == (self.descriptors is None):
-            msg = "protobuf needs one of descriptor_set and descriptors"
+            msg = "protobuf needs exactly one of `descriptor_set` and `descriptors`"
             raise ValueError(msg)
         return self
 
@@ -156,8 +156,10 @@ def _single_type(field: FieldDescriptor, above: tuple[str, ...]) -> pl.DataType:
     if kind.full_name == TIMESTAMP_NAME:
         return TIMESTAMP
     if kind.full_name in above or len(above) == MAX_DEPTH or not kind.fields:
-        why = "has no fields" if not kind.fields else "holds itself"
-        raise SchemaMismatch(("message",), f"message {kind.full_name!r} {why}, so field {field.name!r} is no column", "use another message")
+        why = "has no fields" if not kind.fields else "contains itself"
+        raise SchemaMismatch(
+            ("message",), f"message {kind.full_name!r} {why}, so field {field.name!r} cannot be a column", "use another message"
+        )
     return pl.Struct([pl.Field(inner.name, _type(inner, (*above, kind.full_name))) for inner in kind.fields])
 
 

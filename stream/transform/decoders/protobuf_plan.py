@@ -1,4 +1,4 @@
-"""Plans by which the compiled kernel reads Protocol Buffers, made from their descriptors."""
+"""Makes the plan by which the compiled kernel reads Protocol Buffers, from their descriptors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import polars as pl
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from stream import native
-from stream.transform.decoders.columns import Form, KernelReader, Unplanned, forms_of
+from stream.transform.decoders.kernel_columns import KernelReader, Layout, Unsupported, layouts_of
 
 TIMESTAMP_NAME: Final = "google.protobuf.Timestamp"
 
@@ -50,11 +50,11 @@ def protobuf_reader(schema: pl.Schema, message: Descriptor, kernel: Any = native
     if kernel is None:
         return None
     try:
-        forms = forms_of(schema)
+        layouts = layouts_of(schema)
         root = _Node(_MESSAGE, 0)
-        _fill(root, message, forms)
-        plan = kernel.protobuf_plan((forms, tuple(_flat(root))))
-    except (Unplanned, ValueError):
+        _fill(root, message, layouts)
+        plan = kernel.protobuf_plan((layouts, tuple(_flat(root))))
+    except (Unsupported, ValueError):
         return None
     return KernelReader(kernel.protobuf, plan, schema)
 
@@ -70,23 +70,23 @@ def _flat(root: _Node) -> list[tuple[Any, ...]]:
     return made
 
 
-def _fill(node: _Node, message: Descriptor, forms: tuple[Form, ...]) -> None:
+def _fill(node: _Node, message: Descriptor, layouts: tuple[Layout, ...]) -> None:
     """Give ``node`` the fields of ``message``, by number."""
     if message.GetOptions().message_set_wire_format:
-        raise Unplanned
+        raise Unsupported
     node.closed = message.is_extendable  # the kernel does not know what extensions hold
-    first = forms[node.column if not node.repeated else forms[node.column][3]][3]
+    first = layouts[node.column if not node.repeated else layouts[node.column][3]][3]
     slots: dict[str, int] = {}
     for at, (column, each) in enumerate(sorted(enumerate(message.fields), key=lambda pair: pair[1].number)):
-        made = _node(each, first + column, forms)
+        made = _node(each, first + column, layouts)
         oneof = each.containing_oneof
         made.slot = at if oneof is None else slots.setdefault(oneof.name, at)
         node.children.append(made)
 
 
-def _node(field: FieldDescriptor, column: int, forms: tuple[Form, ...]) -> _Node:
+def _node(field: FieldDescriptor, column: int, layouts: tuple[Layout, ...]) -> _Node:
     if field.type not in _KINDS:
-        raise Unplanned
+        raise Unsupported
     repeated = field.is_repeated
     node = _Node(_KINDS[field.type], column, field.number, repeated, field.has_presence and not repeated)
     if field.enum_type is not None:
@@ -95,9 +95,9 @@ def _node(field: FieldDescriptor, column: int, forms: tuple[Form, ...]) -> _Node
         node.data = tuple(sorted(names.items()))
     elif field.message_type is not None and field.message_type.full_name == TIMESTAMP_NAME:
         if [(each.number, each.type) for each in field.message_type.fields] != [(1, 3), (2, 5)]:
-            raise Unplanned
+            raise Unsupported
         node.kind = _STAMP
     elif field.message_type is not None:
         node.kind = _MAP if is_map(field) else _MESSAGE
-        _fill(node, field.message_type, forms)
+        _fill(node, field.message_type, layouts)
     return node

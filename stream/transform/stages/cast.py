@@ -10,7 +10,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 from pydantic import Field, field_validator, model_validator
 
-from stream.specimen import impossible
+from stream.dry_run import type_error
 from stream.transform import values
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import rejecting, require
@@ -123,7 +123,7 @@ def _converted(name: str, source: pl.DataType, target: Type) -> pl.Expr:
 def _possible(name: str, source: pl.DataType, target: Type) -> bool:
     """Whether any value of ``source`` can become one of ``target``."""
     made: list[pl.DataType] = []
-    problem = impossible(lambda row: made.extend(row.select(_converted(name, source, target)).dtypes), {name: source})
+    problem = type_error(lambda row: made.extend(row.select(_converted(name, source, target)).dtypes), {name: source})
     return not problem and made in ([], [target.polars])
 
 
@@ -152,7 +152,7 @@ def _of_text(text: pl.Expr, target: Type) -> pl.Expr:
     done = text.cast(target.polars, strict=False)
     if target.kind is Kind.DECIMAL:
         # Polars rounds to the scale.
-        return pl.when(values.behind_the_point(text) <= target.wire.scale).then(done)
+        return pl.when(values.decimal_places(text) <= target.wire.scale).then(done)
     if target.polars.is_float():
         # Words such as inf mean infinity; a number that is too large does not.
         return pl.when(done.is_infinite().not_() | text.str.contains("[0-9]").not_()).then(done)

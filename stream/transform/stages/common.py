@@ -7,13 +7,13 @@ from collections.abc import Iterable
 import polars as pl
 
 from stream.batch import ROW
-from stream.transform.places import without
+from stream.transform.row_numbers import without
 from stream.transform.stage import Applied, SchemaMismatch
 from stream.transform.types import RESERVED, SYSTEM, near, refuse_pattern
 
 
 def rejecting(frame: pl.DataFrame, reason: pl.Series) -> Applied:
-    """``frame`` with the rows rejected whose ``reason`` is not null."""
+    """``frame`` without the rows whose ``reason`` is not null, which are rejected."""
     rejected = reason.is_not_null().arg_true()
     if not len(rejected):
         return Applied(frame)
@@ -40,10 +40,10 @@ def require(name: str, schema: pl.Schema, path: tuple[str | int, ...]) -> pl.Dat
 
 
 def refuse_system(name: str, path: tuple[str | int, ...]) -> None:
-    """Refuse to write a column that belongs to the service.
+    """Refuse a column name that belongs to the service.
 
     Raises:
-        SchemaMismatch: ``name`` is one of them, or reads as a pattern.
+        SchemaMismatch: ``name`` belongs to the service, or is a pattern of several columns.
     """
     refuse_pattern(name, path)
     if name in RESERVED:
@@ -60,4 +60,4 @@ def refuse_clash(names: Iterable[str], schema: pl.Schema, path: tuple[str | int,
     for name in names:
         refuse_system(name, path)
         if name in schema:
-            raise SchemaMismatch(path, f"column {name!r} exists already", "give the new column another name, or drop the old one first")
+            raise SchemaMismatch(path, f"column {name!r} already exists", "give the new column another name, or drop the old one first")

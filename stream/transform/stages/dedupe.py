@@ -61,8 +61,8 @@ class Dedupe(StageConfig):
     def _no_state(cls, value: Any) -> Any:
         if value == "units":
             msg = (
-                "a stage remembers nothing from unit to unit, lest a repeated unit come out differently; "
-                "make units larger (flush), or deduplicate by key where the files are read"
+                "a stage remembers nothing from one unit to the next, because a unit that is rendered again must come out the same; "
+                "make units larger (`flush`), or deduplicate by key where the files are read"
             )
             raise ValueError(msg)
         return value
@@ -72,7 +72,7 @@ class Dedupe(StageConfig):
         for at, name in enumerate(self.by):
             found = schema[name] if name in schema else require(name, schema, ("by", at))
             if found.is_nested() or found.is_float():
-                message = f"column {name!r} is {found}, which is no key"
+                message = f"column {name!r} is {found}, which cannot be a key"
                 raise SchemaMismatch(("by", at), message, "allowed: text, whole numbers, decimals, booleans, dates, times, bytes")
         return schema
 

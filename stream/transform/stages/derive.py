@@ -64,7 +64,7 @@ class Derive(StageConfig):
             expression, result = compile_expression(text, pl.Schema(known), ("columns", name))
             if result == pl.Null():
                 message = f"`{text}` is always null and has no type"
-                raise SchemaMismatch(("columns", name), message, "say which null it is, as in `CAST(NULL AS BIGINT)`")
+                raise SchemaMismatch(("columns", name), message, "give it a type, as in `CAST(NULL AS BIGINT)`")
             found = pl.LazyFrame(schema=known).select(expression.alias(name)).collect_schema()[name]
             steps.append(_Step(name, expression, result, may_outgrow=found != result))
             known[name] = result
@@ -80,7 +80,7 @@ class Derive(StageConfig):
         def apply(frame: pl.DataFrame) -> Applied:
             try:
                 done = _computed(frame, quick)
-                if all(values.are_shown(done[name]) for name in moments):
+                if all(values.are_representable(done[name]) for name in moments):
                     return Applied(done)
             except InvalidOperationError:
                 if not marks:
@@ -102,7 +102,7 @@ class _Step:
 
     @property
     def is_moment(self) -> bool:
-        """Whether the column has dates or times, some of which not every reader of the files can show."""
+        """Whether the column has dates or times, which may be outside of the years 1 to 9999."""
         return self.result.base_type() in {pl.Date, pl.Datetime}
 
     @property
@@ -120,7 +120,7 @@ class _Step:
             return self.quick()
         column = self.expression.cast(self.result, strict=False)
         if self.is_moment:
-            column = pl.when(values.shown(column, self.result)).then(column)
+            column = pl.when(values.representable(column, self.result)).then(column)
         return [(self.expression.is_not_null() & column.is_null()).alias(_LOST + self.name), column.alias(self.name)]
 
 

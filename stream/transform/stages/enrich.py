@@ -121,7 +121,7 @@ def warehouse(url: str) -> Warehouse:
     found = _WAREHOUSE.fullmatch(url.partition("#")[0])
     if found is None or (found["kind"] == "workgroup" and found["user"]):
         forms = "redshift:workgroup/NAME/DATABASE or redshift:cluster/NAME/DATABASE?db_user=NAME"
-        msg = f"{url.partition('#')[0]!r} names no database; write {forms}"
+        msg = f"{url.partition('#')[0]!r} does not name a Redshift database; write {forms}"
         raise ValueError(msg)
     if found["kind"] == "workgroup":
         return Warehouse(found["database"], workgroup=found["name"])
@@ -137,7 +137,7 @@ def _check_postgresql(url: str) -> None:
         port_is_right = False
     if not port_is_right or not url.startswith(f"{POSTGRESQL}//") or not found.path.strip("/") or "#" in url:
         # The URL may hold a password, so it is not shown.
-        msg = f"this names no database of PostgreSQL; write {form}"
+        msg = f"this is not the URL of a PostgreSQL database (not shown, because it may contain a password); write {form}"
         raise ValueError(msg)
     if found.password is not None or "password" in parse_qs(found.query):
         msg = f"a pipeline file never contains a password; write {form} and `login: {{secrets_manager: name}}`"

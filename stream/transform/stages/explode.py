@@ -10,7 +10,7 @@ import polars as pl
 from pydantic import Field, field_validator, model_validator
 
 from stream.batch import ROW
-from stream.transform.places import one_each
+from stream.transform.row_numbers import has_one_row_per_record
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_clash, refuse_system, require
 
@@ -106,7 +106,7 @@ class Explode(StageConfig):
             if frame.select(sizes).filter(large).is_empty():
                 return True
             # If each record has one row, that row alone decides about it.
-            return one_each(frame[ROW]) and frame.select(largest).filter(large).is_empty()
+            return has_one_row_per_record(frame[ROW]) and frame.select(largest).filter(large).is_empty()
 
         def apply(frame: pl.DataFrame) -> Applied:
             # Two lists of a record multiply, so a few kilobytes could become billions of items; counted before any is made.

@@ -36,7 +36,7 @@ class Filter(StageConfig):
     def _condition(self, schema: pl.Schema) -> pl.Expr:
         condition, result = compile_expression(self.where, schema, ("where",))
         if result != pl.Boolean():
-            message = f"`{self.where}` gives {result}, a filter needs true or false"
+            message = f"`{self.where}` gives {result}, but a filter needs true or false"
             raise SchemaMismatch(("where",), message, "compare it with something, as in `x > 0` or `x IS NOT NULL`")
         return condition
 

@@ -76,7 +76,7 @@ class Lookup(StageConfig):
         return {**{name: frozenset({name}) for name in before}, **dict.fromkeys(self.take, frozenset(self.on))}
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:
-        """The columns before, then those taken."""
+        """The existing columns, followed by the ones taken from the table."""
         table = self._table(resources)
         for left, right in self.on.items():
             require(left, schema, ("on", left))
@@ -99,7 +99,7 @@ class Lookup(StageConfig):
         return table.schema[name]
 
     def _prepared(self, schema: pl.Schema, table: pl.DataFrame) -> pl.DataFrame:
-        """Key columns in the types of the rows, taken columns under their new names, and a mark of presence."""
+        """The table to join: key columns in the types of the rows, taken columns under their new names, and a column that marks a match."""
         keys = []
         for at, (left, right) in enumerate(self.on.items()):
             want, have = schema[left], table.schema[right]
@@ -154,6 +154,6 @@ def _as_key(column: pl.Series, want: pl.DataType) -> pl.Series:
     """
     key = column.cast(want)
     if want.is_temporal() and not key.cast(column.dtype).equals(column):
-        msg = "times would be cut"
+        msg = "times would be truncated"
         raise InvalidOperationError(msg)
     return key

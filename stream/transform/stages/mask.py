@@ -10,7 +10,7 @@ import polars as pl
 from pydantic import Field, field_validator, model_validator
 
 from stream.references import secret_reference
-from stream.transform import hiding
+from stream.transform import masking
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import require
 
@@ -77,10 +77,10 @@ class Mask(StageConfig):
     @model_validator(mode="after")
     def _needs(self) -> Self:
         if (self.method is Method.KEYED_HASH) != (self.key is not None):
-            msg = "mask needs a key for keyed_hash, and accepts none otherwise"
+            msg = "`method: keyed_hash` needs `key`, and no other method accepts it"
             raise ValueError(msg)
         if self.method in {Method.TRUNCATE, Method.KEEP_LAST} and not self.keep:
-            msg = f"{self.method} needs keep, the number of characters to keep (to keep none, use redact)"
+            msg = f"`method: {self.method}` needs `keep`, the number of characters to keep (to keep none, use `redact`)"
             raise ValueError(msg)
         if self.method is Method.KEEP_LAST and self.keep > _MOST_KEPT:
             msg = f"keep_last keeps at most {_MOST_KEPT} characters, got {self.keep}"
@@ -107,22 +107,22 @@ class Mask(StageConfig):
         return schema
 
     def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:  # noqa: ARG002
-        """A function that hides."""
-        hide = self._hiding(resources)
+        """A function that masks the columns."""
+        mask = self._masking(resources)
         columns = self.columns
 
         def apply(frame: pl.DataFrame) -> Applied:
-            return Applied(frame.with_columns(hide(frame[name]) for name in columns))
+            return Applied(frame.with_columns(mask(frame[name]) for name in columns))
 
         return apply
 
-    def _hiding(self, resources: Resources) -> Callable[[pl.Series], pl.Series]:
+    def _masking(self, resources: Resources) -> Callable[[pl.Series], pl.Series]:
         if self.method is Method.KEYED_HASH:
-            return hiding.keyed_hash(resources.secrets[self.key or ""], self.length)
+            return masking.keyed_hash(resources.secrets[self.key or ""], self.length)
         if self.method is Method.TRUNCATE:
             return lambda column: column.str.head(self.keep)
         if self.method is Method.KEEP_LAST:
-            return hiding.keep_last(self.keep)
+            return masking.keep_last(self.keep)
         return self._redact
 
     def _redact(self, column: pl.Series) -> pl.Series:

@@ -10,7 +10,7 @@ import polars as pl
 from pydantic import Field, field_validator, model_validator
 
 from stream.transform import grok, parsers, urls
-from stream.transform.addresses import ip
+from stream.transform.ip_addresses import ip
 from stream.transform.parsers import Parser
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_clash, rejecting, require
@@ -107,7 +107,7 @@ class Parse(StageConfig):
                 and getattr(self, option) != type(self).model_fields[option].default
                 and chosen[0] not in methods
             ):
-                msg = f"{option} has no meaning for {chosen[0]}, only for {' and '.join(sorted(methods))}"
+                msg = f"`{option}` has no meaning for `{chosen[0]}`, only for {' and '.join(sorted(methods))}"
                 raise ValueError(msg)
         return self
 

@@ -35,7 +35,7 @@ class Select(StageConfig):
     @model_validator(mode="after")
     def _one_of(self) -> Self:
         if (self.keep is None) == (self.drop is None):
-            msg = "select needs either keep or drop"
+            msg = "select needs exactly one of `keep` and `drop`"
             raise ValueError(msg)
         return self
 
@@ -45,7 +45,7 @@ class Select(StageConfig):
         for at, name in enumerate(named):
             require(name, schema, (option, at))
             if name in named[:at]:
-                raise SchemaMismatch((option, at), f"column {name!r} stands in the list twice", "remove one")
+                raise SchemaMismatch((option, at), f"column {name!r} is in the list twice", "remove one")
         chosen = named if option == "keep" else [name for name in user_columns(schema) if name not in named]
         return pl.Schema({name: schema[name] for name in (*SYSTEM, *chosen)})
 

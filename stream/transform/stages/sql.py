@@ -11,13 +11,13 @@ from polars.exceptions import PanicException, PolarsError
 from pydantic import Field, field_validator, model_validator
 
 from stream.batch import ROW
-from stream.specimen import impossible, words_of
+from stream.dry_run import polars_message, type_error
 from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE, cure
-from stream.transform.forms import misread_calls
 from stream.transform.origins import BATCH, MIXES, query_origins, without_comments
-from stream.transform.places import first_places, one_each
+from stream.transform.row_numbers import first_indexes, has_one_row_per_record
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_system
+from stream.transform.time_formats import misread_formats_in_sql
 from stream.transform.types import SYSTEM, near
 
 _ANGLE: Final = re.compile(r"\batan2d?(?=\s*\()|\"atan2d?\"(?=\s*\()", re.IGNORECASE)
@@ -98,7 +98,7 @@ class Sql(StageConfig):
         try:
             result = self._run(schema.to_frame(), self._given(resources)).schema
         except (PolarsError, PanicException) as error:
-            message = f"the query does not fit its columns: {words_of(error)}"
+            message = f"the query does not fit its columns: {polars_message(error)}"
             raise SchemaMismatch(("query",), message, f"`batch` has: {', '.join(schema)}") from error
         if self._guesses(schema, resources):
             message = "text is cast to a date or a time, and Polars guesses its format from the first value of the batch"
@@ -108,7 +108,7 @@ class Sql(StageConfig):
                 ("query",), f"the query does not fit its columns: {problem}", cure(problem) or f"`batch` has: {', '.join(schema)}"
             )
         if result.get(ROW) != schema[ROW]:
-            message = "the result has no `_row`, so its rows belong to no record"
+            message = "the result has no column `_row`, so nothing says to which record its rows belong"
             raise SchemaMismatch(("query",), message, "select `_row` as it is, or `*`; a group may take MIN(_row) AS _row")
         for name in result:
             if name not in SYSTEM:
@@ -139,11 +139,13 @@ class Sql(StageConfig):
     def _impossible(self, schema: pl.Schema, resources: Resources, declared: pl.Schema) -> str:
         """Why the query would fail on every row; empty if it would not."""
         found: list[pl.Schema] = []
-        problem = impossible(lambda row: found.append(self._run(row, self._given(resources)).schema), schema)
+        problem = type_error(lambda row: found.append(self._run(row, self._given(resources)).schema), schema)
         wrong = [
-            f"{name} for {kind}, and gives {found[0].get(name)}" for name, kind in declared.items() if found and found[0].get(name) != kind
+            (f"{name} as {kind}, but computes {found[0].get(name)}")
+            for name, kind in declared.items()
+            if found and found[0].get(name) != kind
         ]
-        return f"Polars takes {wrong[0]}" if wrong else problem
+        return f"Polars declares {wrong[0]}" if wrong else problem
 
     def _given(self, resources: Resources) -> dict[str, pl.DataFrame]:
         for name, url in self.tables.items():
@@ -173,7 +175,7 @@ class Sql(StageConfig):
         return all(result.get(name) == schema[name] for name in SYSTEM)
 
     def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:
-        """A function that queries, restores the order of the stream, and puts the lineage back."""
+        """A function that runs the query, restores the order of the stream, and adds the lineage columns."""
         tables = self._given(resources)
         names = list(self.output(schema, resources))
         user = [name for name in names if name not in SYSTEM]
@@ -182,7 +184,7 @@ class Sql(StageConfig):
 
         def apply(frame: pl.DataFrame) -> Applied:
             result = self._run(frame, tables, asked)
-            if not ordered and not one_each(frame[ROW]):
+            if not ordered and not has_one_row_per_record(frame[ROW]):
                 # A join promises no order among the rows of one record; their values do, so that a repeated unit is the same.
                 result = result.sort(ROW, *user, maintain_order=True)
             elif not result[ROW].is_sorted():
@@ -196,7 +198,7 @@ def _with_lineage(result: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
     """``result``, whose ``_row`` ascends, with the system columns of those rows of ``frame``; null where there is no such row."""
     if result[ROW].equals(frame[ROW]):
         return result.drop(ROW).hstack(frame.select(SYSTEM))
-    places = None if result[ROW].null_count() else first_places(frame[ROW], result[ROW])
+    places = None if result[ROW].null_count() else first_indexes(frame[ROW], result[ROW])
     if places is None:
         origin = frame.select(SYSTEM).unique(ROW, keep="first", maintain_order=True)
         return result.join(origin, on=ROW, how="left", maintain_order="left")
@@ -204,7 +206,7 @@ def _with_lineage(result: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _pieces(query: str) -> Iterator[str]:
-    """The query without comments, cut before and after each quoted text."""
+    """The query without comments, split before and after each quoted text."""
     return iter(_QUOTED.split(without_comments(query)))
 
 
@@ -222,12 +224,12 @@ def _problems(query: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
         yield "a query begins with SELECT or WITH", "write one SELECT over `batch`"
     if any(match.group() == ";" for match in _TOKEN.finditer(without_comments(query))):
         yield "a query is one statement, without ';'", "remove the semicolon"
-    yield from misread_calls(query)
+    yield from misread_formats_in_sql(query)
     allowed = FUNCTIONS | ACROSS_ROWS
     for word, called, at in words:
         name = word.lower()
         if name in IMPURE and (called or word not in schema):
-            yield f"character {at}: {name} gives a different answer each time", "use the column _arrival for the time a record arrived"
+            yield f"character {at}: {name} gives a different result each time", "use the column _arrival for the time a record arrived"
         elif name in _UNORDERED and word not in schema:
             yield (
                 f"character {at}: {name.upper()} picks rows by an order that is not fixed",

@@ -1,4 +1,4 @@
-"""Hold rows to a contract."""
+"""Check rows against rules."""
 
 from __future__ import annotations
 
@@ -98,23 +98,25 @@ class Validate(StageConfig):
                     schema.to_frame().select(broken.alias("broken"))
                 except PolarsError as error:
                     message = f"rule {rule} does not fit column {name!r} ({dtype}): {str(error).splitlines()[0]}"
-                    raise SchemaMismatch(("columns", name, rule), message, "see which rules go with which type") from error
+                    raise SchemaMismatch(
+                        ("columns", name, rule), message, "remove the rule, or cast the column to a type that it works with"
+                    ) from error
                 yield f"{INVALID}:{name}:{rule}", broken
         for name, text in self.where.items():
             condition, dtype = compile_expression(text, schema, ("where", name))
             if dtype != pl.Boolean():
-                message = f"`{text}` gives {dtype}, a condition is true or false"
+                message = f"`{text}` gives {dtype}, but a condition must be true or false"
                 raise SchemaMismatch(("where", name), message, "compare it with something, as in `x > 0`")
             yield f"{INVALID}:{name}", ~condition
 
     def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:  # noqa: ARG002
         """A function that evaluates all rules at once."""
         reasons, rules = zip(*self._checks(schema), strict=True)
-        # The row's number stands among them so that a rule which looks at no column has a value for each row, too.
+        # With the row's number among them, a rule that looks at no column has a value for each row, too.
         exprs = [pl.col(ROW), *(broken.alias(str(at)) for at, broken in enumerate(rules))]
 
         def breaks(frame: pl.DataFrame) -> list[tuple[str, pl.Series]]:
-            # Lazily, so that what rules share, such as the length of a text, is found once.
+            # Lazily, so that what several rules need, such as the length of a text, is computed once.
             done = frame.lazy().select(exprs).collect(engine="in-memory")
             return [(reason, done[str(at)]) for at, reason in enumerate(reasons) if done[str(at)].any()]
 
@@ -194,12 +196,14 @@ def _bound(value: float | str, dtype: pl.DataType, path: tuple[str | int, ...], 
             held = exact.cast(dtype)
             later = up and bool((held.cast(exact.dtype) < exact)[0])
             return pl.lit((held.to_physical() + int(later)).cast(dtype)).first()
-    message = f"{value!r} is no bound for a column of type {dtype}"
-    raise SchemaMismatch(path, message, "numbers for numbers, text for text, and text such as 2026-01-01T00:00:00Z for dates and times")
+    message = f"{value!r} cannot be a bound for a column of type {dtype}"
+    raise SchemaMismatch(
+        path, message, "allowed: a number for numbers, text for text, and text such as 2026-01-01T00:00:00Z for dates and times"
+    )
 
 
 def _is_finite(value: object) -> bool:
-    """Whether ``value`` can be written in the recorded definition, which has no form for infinity and NaN."""
+    """Whether ``value`` is not infinity or NaN, which a recorded definition cannot express."""
     return not isinstance(value, float) or math.isfinite(value)
 
 

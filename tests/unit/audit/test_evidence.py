@@ -71,7 +71,7 @@ def test_only_leftovers_of_the_own_chain_are_reported_beside_other_chains():
         await lake.put("somebody/elses", b"of the other chain, as far as this one knows")
         await ledger.put("events/junk", b"where nobody else writes")
         evidence = sealed.evidence()
-        evidence.beside = True
+        evidence.shares_places = True
         return await Verifier(evidence, Scope(source=False), StillClock()).run()
 
     report = asyncio.run(run())
@@ -93,7 +93,9 @@ def test_an_unreadable_lease_row_is_reported_and_not_taken_for_a_missing_one(row
         if row is not None:
             dynamo.items[SHARD] = row
         table = TableCheckpoints(table_on(dynamo, FakeClock()), "")
-        evidence = StoredEvidence(sealed.log, sealed.stores.areas(sealed.root.url, "events"), table, "events", tidied=True)
+        evidence = StoredEvidence(
+            sealed.log, sealed.stores.areas(sealed.root.url, "events"), table, "events", deletes_ended_checkpoints=True
+        )
         evidence.damage = table.damage
         report = await Verifier(evidence, Scope(source=False), StillClock()).run()
         return [finding.message for finding in report.findings if finding.shard == SHARD]

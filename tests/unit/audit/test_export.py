@@ -8,10 +8,10 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
 from stream import events
-from stream.audit.answers import Answer, is_page, rejected_items, requested_pause
 from stream.audit.export import ENCODED_AT_ONCE, Cursor, Exporter, LedgerMissing, Refused, Sender
+from stream.audit.export_options import Shape
+from stream.audit.otlp_responses import Answer, is_page, rejected_items, requested_pause
 from stream.audit.packing import Compression, Request, compressed
-from stream.audit.shape import Shape
 from stream.contracts import Checkpoint, Shard
 from stream.errors import Fatal, LeaseLost, Retryable
 from stream.worker import exporting

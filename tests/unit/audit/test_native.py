@@ -1,6 +1,6 @@
 """The audit with and without the compiled kernel: equal bytes and equal numbers for all records.
 
-Without a kernel, both runs would use the Python code; tests/unit/transform/decoders/test_native.py makes sure that there is one.
+Without a kernel, both runs would use the Python code; tests/unit/transform/decoders/test_json_kernel.py makes sure that there is one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.audit import columns, context, ids, packing, placed, wire
+from stream.audit import columns, context, ids, packing, wire
+from stream.audit import placement as placement_module
 from stream.audit import set_hash as hashes
 from stream.audit.packing import Block, Compression, Request, compressed
 from stream.batch import ROW
@@ -23,7 +24,7 @@ from stream.contracts import Transformed
 from stream.native import KERNEL, views
 from tests.unit.audit.test_ledger import ENDS, PLACEMENT, segment
 
-PARTS = (columns, context, ids, packing, placed, hashes, wire)
+PARTS = (columns, context, ids, packing, placement_module, hashes, wire)
 
 
 @contextmanager
@@ -179,7 +180,7 @@ placements = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2), st.integer
 def test_the_first_row_of_each_record_is_found_the_same(rows, rising, records, first):
     rows = sorted(rows, key=lambda row: row[0]) if rising else rows
     placement = pl.DataFrame(rows, schema=PLACEMENT, orient="row")
-    fast, slow = both(lambda: [column.to_list() for column in placed.destinations(records, 1, placement, first)])
+    fast, slow = both(lambda: [column.to_list() for column in placement_module.destinations(records, 1, placement, first)])
     assert fast == slow
     order = [row for row, _, _ in rows]
     considered = rows if order == sorted(order) else sorted(rows)
@@ -195,7 +196,7 @@ def test_rows_per_record_are_counted_the_same(counts, more, others):
 
     def rows():
         try:
-            return placed.rows_written(made, len(counts)).to_list()
+            return placement_module.rows_written(made, len(counts)).to_list()
         except ValueError as error:
             return str(error)
 

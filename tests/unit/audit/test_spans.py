@@ -13,11 +13,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from stream.audit import wire
 from stream.audit.context import DEFAULT_PATHS, extract
+from stream.audit.export_options import Shape, Signal, Tier, Trust
 from stream.audit.fates import COLUMNS, Fates, distinct_rows
 from stream.audit.ids import hex_ids
 from stream.audit.ledger import Segment, read_segment
 from stream.audit.packing import split
-from stream.audit.shape import Shape, Signal, Tier, Trust
 from stream.audit.spans import requests
 from tests.sealed import PIPELINE, Sealed, sequence, shard_id, three_units
 

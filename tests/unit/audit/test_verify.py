@@ -154,7 +154,7 @@ def test_checkpoints_of_a_run_without_leases_are_not_damage_beside_a_lease_table
         key = f"checkpoints/events/{shard_id(0)}.json"
         await table.put(key, (await sealed.stores.state.get(key)).body)
         evidence = sealed.evidence()
-        evidence._checkpoints, evidence.tidied = StoredCheckpoints(table), True
+        evidence._checkpoints, evidence.deletes_ended_checkpoints = StoredCheckpoints(table), True
         return await Verifier(evidence, Scope(source=False), sealed.clock).run()
 
     assert asyncio.run(run()).findings == ()
@@ -220,7 +220,7 @@ def test_a_repair_removes_superseded_files_and_nothing_else():
     assert sorted(after) == sorted([*listed, *foreign])
     assert [url.endswith(leftover) for url in report.removed] == [True]
     assert {finding.object.removeprefix("memory:lake/") for finding in report.findings} == set(foreign)
-    assert [finding.object for finding in report.findings if "does another pipeline write here?" in finding.message] == [
+    assert [finding.object for finding in report.findings if "whether another pipeline writes here" in finding.message] == [
         f"memory:lake/{foreign[-1]}"
     ]
 

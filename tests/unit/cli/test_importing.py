@@ -105,4 +105,4 @@ def test_an_activity_without_a_counterpart_is_reported(tmp_path):
     path.write_text(json.dumps({"objects": [{"id": "Shell", "type": "ShellCommandActivity", "command": "true"}]}))
     done = run(path)
     assert done.exit_code == 1
-    assert "no pipeline file for Shell: a command is not run" in done.stdout
+    assert "no pipeline file for Shell: stream does not run shell commands" in done.stdout

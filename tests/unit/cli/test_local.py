@@ -35,7 +35,7 @@ def test_it_prints_the_environment_and_runs_until_a_signal(number: signal.Signal
     assert lines["AWS_REGION"] == lines["AWS_DEFAULT_REGION"] == "us-east-1"
 
 
-def test_a_port_in_use_is_an_error_message_and_exit_code_1(tmp_path: Path) -> None:
+def test_a_port_in_use_is_an_error_message_and_exit_code_1() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = subprocess.run(_command("--port", str(taken.getsockname()[1])), cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 1

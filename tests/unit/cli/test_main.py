@@ -11,7 +11,7 @@ from stream.cli import doctor
 from stream.cli.loading import settings_of_libraries
 from stream.cli.main import VERBS, about, app
 from stream.pipeline import sample
-from stream.worker import examination
+from stream.worker import diagnosis
 
 
 def test_the_help_names_every_verb():
@@ -64,9 +64,9 @@ OF_STREAM = {
     "stream.cli.main",
     "stream.cli.options",
     "stream.errors",
-    "stream.heaps",
+    "stream.malloc",
     "stream.pipeline",
-    "stream.pipeline.jobs",
+    "stream.pipeline.role_names",
 }
 
 
@@ -129,7 +129,7 @@ def test_modules_loaded_without_libraries_are_loaded_again():
 
 
 def test_values_repeated_in_signatures_equal_those_in_the_modules():
-    assert doctor.PATIENCE == examination.PATIENCE
+    assert doctor.PATIENCE == diagnosis.PATIENCE
     shown = " ".join(CliRunner().invoke(app, ["preview", "--help"], env={"COLUMNS": "300"}).stdout.split())
     assert f"({', '.join(sample.LINES)})" in shown
 

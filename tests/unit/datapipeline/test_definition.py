@@ -5,7 +5,7 @@ import json
 import pytest
 
 from stream.datapipeline.definition import Ref, parse
-from stream.datapipeline.kinds import KINDS
+from stream.datapipeline.object_types import OBJECT_TYPES
 from stream.datapipeline.resolve import resolve
 from stream.errors import DefinitionError
 
@@ -20,7 +20,7 @@ def objects(*entries, **rest):
 
 def refusal(text, *more):
     with pytest.raises(DefinitionError) as found:
-        resolve(read(text, *more), "old.json", KINDS)
+        resolve(read(text, *more), "old.json", OBJECT_TYPES)
     return str(found.value)
 
 
@@ -29,21 +29,21 @@ def refusal(text, *more):
     [
         ("", "old.json:1:1: not JSON"),
         ('{"objects": [}', "old.json:1:14: not JSON"),
-        ("[]", "old.json: holds a list; allowed: one JSON object with the list `objects`"),
-        ("null", "old.json: holds nothing (null)"),
+        ("[]", "old.json: contains a list; allowed: one JSON object with the list `objects`"),
+        ("null", "old.json: contains nothing (null)"),
         ("{}", "old.json: `objects` is missing"),
         ('{"objects": []}', "old.json: `objects` is empty"),
         ('{"objects": 3}', "old.json: `objects` is a number"),
-        ('{"values": {"myX": "1"}}', "A file of values alone is given with --values"),
+        ('{"values": {"myX": "1"}}', "Pass a file that only has values with --values"),
         ('{"objects": [3]}', "old.json: objects[0]: is a number; write an object with id and type"),
         ('{"objects": [{"type": "CSV"}]}', "old.json: objects[0]: has no id"),
-        ('{"objects": [{"id": ""}]}', "old.json: objects[0]: has as id an empty text"),
+        ('{"objects": [{"id": ""}]}', "old.json: objects[0]: has as its id an empty text"),
         ('{"objects": [{"id": "a", "type": "CSV", "column": null}]}', "old.json: objects[0] (`a`), field `column`: is nothing (null)"),
         ('{"objects": [{"id": "a", "type": "CSV", "column": [["x"]]}]}', "field `column`: is a list"),
         ('{"objects": [{"id": "a", "type": "CSV", "parent": {"rev": "b"}}]}', 'allowed: a text, a number, {"ref": "ID"}, or a list'),
         ('{"objects": [{"id": "a\\ud800", "type": "CSV"}]}', "lone surrogate"),
-        ("[" * 100_000, "nested or long beyond any definition"),
-        ('{"objects": ' + "9" * 5000 + "}", "nested or long beyond any definition"),
+        ("[" * 100_000, "is nested too deeply, or contains a number with thousands of digits"),
+        ('{"objects": ' + "9" * 5000 + "}", "is nested too deeply, or contains a number with thousands of digits"),
         (b'{"objects": "\xff"}', "old.json: byte 14 is not UTF-8"),
     ],
 )
@@ -63,13 +63,15 @@ def test_an_unknown_type_is_refused_with_a_suggestion():
 
 def test_a_dangling_reference_is_refused():
     found = refusal(objects({"id": "Copy", "type": "CopyActivity", "input": {"ref": "Sorce"}}, {"id": "Source", "type": "S3DataNode"}))
-    assert "object `Copy`, field `input`: there is no object `Sorce`; did you mean `Source`?; add it, or mend the ref" in found
+    assert "object `Copy`, field `input`: there is no object `Sorce`; did you mean `Source`?; add it, or correct the ref" in found
 
 
 def test_circular_parents_are_refused():
     entries = [{"id": "a", "type": "CSV", "parent": {"ref": "b"}}, {"id": "b", "parent": {"ref": "c"}}, {"id": "c", "parent": {"ref": "a"}}]
-    assert "object `a`, field `parent`: is a circle: a -> b -> c -> a" in refusal(objects(*entries))
-    assert "is a circle: Default -> x -> Default" in refusal(objects({"id": "Default", "parent": {"ref": "x"}}, {"id": "x", "type": "CSV"}))
+    assert "object `a`, field `parent`: the parents form a circle: a -> b -> c -> a" in refusal(objects(*entries))
+    assert "the parents form a circle: Default -> x -> Default" in refusal(
+        objects({"id": "Default", "parent": {"ref": "x"}}, {"id": "x", "type": "CSV"})
+    )
 
 
 def test_every_fault_is_reported_at_once_up_to_a_limit():
@@ -80,7 +82,7 @@ def test_every_fault_is_reported_at_once_up_to_a_limit():
 
 def test_a_parameter_without_a_value_is_refused():
     text = objects({"id": "a", "type": "S3DataNode", "filePath": "#{myPlace}"}, parameters=[{"id": "myPlace"}])
-    assert "the parameter `myPlace` has no value; write one under `values`, or give the file that has it with --values" in refusal(text)
+    assert "the parameter `myPlace` has no value; write one under `values`, or pass the file that has it with --values" in refusal(text)
     assert read(text, ("values.json", b'{"values": {"myPlace": "s3://a-b/"}}')).parameters["myPlace"].values == ("s3://a-b/",)
     optional = objects({"id": "a", "type": "S3DataNode", "filePath": "#{myPlace}"}, parameters=[{"id": "myPlace", "optional": "true"}])
     assert read(optional).parameters["myPlace"].values == ()
@@ -100,12 +102,12 @@ def test_an_object_inherits_from_its_parents_and_the_default():
         {"id": "b", "type": "TSV", "parent": {"ref": "other"}},
         {"id": "other", "type": "TSV", "parent": {"ref": "Default"}, "role": 0.5},
     )
-    things = resolve(read(text), "old.json", KINDS).things
-    a = things["a"]
+    resolved = resolve(read(text), "old.json", OBJECT_TYPES).objects
+    a = resolved["a"]
     assert (a.type, a.slot("maximumRetries").text, a.slot("maximumRetries").owner) == ("CSV", "2", "base")
     assert (a.slot("role").text, a.slot("role").owner, a.slot("column").text) == ("r", "Default", "true")
     assert not a.has("name")
-    assert things["b"].slot("role").text == "0.5"
+    assert resolved["b"].slot("role").text == "0.5"
 
 
 def test_a_byte_order_mark_is_ignored():

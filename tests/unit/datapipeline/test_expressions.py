@@ -5,11 +5,11 @@ import json
 import pytest
 
 from stream.datapipeline.definition import parse
+from stream.datapipeline.evaluated_text import RunTimes, Text, Untranslatable, shown
 from stream.datapipeline.expressions import Scope, evaluated, texts_of
-from stream.datapipeline.kinds import KINDS
-from stream.datapipeline.moments import INTERVAL
+from stream.datapipeline.object_types import OBJECT_TYPES
 from stream.datapipeline.resolve import resolve
-from stream.datapipeline.texts import Needs, Text, Untranslatable, shown
+from stream.datapipeline.run_times import INTERVAL
 
 TEXT = json.dumps(
     {
@@ -34,8 +34,8 @@ TEXT = json.dumps(
         "values": {"myBucket": "lake", "mySeveral": ["x", "y"], "*myKey": "hidden", "myOdd": "a}b", "myNumber": 3},
     }
 ).encode()
-DEFINITION = resolve(parse(TEXT, "d"), "d", KINDS)
-IT = DEFINITION.things["it"]
+DEFINITION = resolve(parse(TEXT, "d"), "d", OBJECT_TYPES)
+IT = DEFINITION.objects["it"]
 
 
 def text(expression, node=None):
@@ -112,7 +112,7 @@ def test_known_expressions_are_evaluated(expression, result):
     ],
 )
 def test_a_time_of_the_run_becomes_an_environment_variable(expression, template):
-    needs = Needs()
+    needs = RunTimes()
     found = text(f"s3://b/#{{{expression}}}.csv").render(needs)
     assert list(shown(needs.times, INTERVAL).values()) == [template]
     (name,) = needs.times
@@ -120,21 +120,21 @@ def test_a_time_of_the_run_becomes_an_environment_variable(expression, template)
 
 
 def test_parts_of_one_time_become_one_variable():
-    needs = Needs()
+    needs = RunTimes()
     found = text("#{year(@scheduledStartTime)}/#{format(@scheduledStartTime, 'MM')}/50%/#{@scheduledEndTime}").render(needs)
     assert found == "${MONTH}/50%/${SECOND}"
     assert needs.times["MONTH"].pattern == "%Y/%m"
 
 
 def test_two_times_have_two_variables():
-    needs = Needs()
+    needs = RunTimes()
     text("#{format(@scheduledStartTime, 'HH')}-x-#{format(@scheduledEndTime, 'HH')}").render(needs)
     assert list(needs.times) == ["HOUR", "HOUR_2"]
 
 
 def test_parameters_become_defaults_of_references():
-    assert text("s3://#{myBucket}/${X}").render(Needs()) == "s3://${myBucket:-lake}/$${X}"
-    assert text("#{myOdd}").render(Needs()) == "a}b"
+    assert text("s3://#{myBucket}/${X}").render(RunTimes()) == "s3://${myBucket:-lake}/$${X}"
+    assert text("#{myOdd}").render(RunTimes()) == "a}b"
 
 
 def test_lists_are_expanded():
@@ -145,7 +145,7 @@ def test_lists_are_expanded():
 
 
 def test_an_action_refers_to_the_node_that_uses_it():
-    other = DEFINITION.things["other"]
+    other = DEFINITION.objects["other"]
     assert text("#{node.column}", other).plain == "a INT"
     with pytest.raises(Untranslatable, match="refers to the object that uses it"):
         text("#{node.column}")
@@ -154,16 +154,16 @@ def test_an_action_refers_to_the_node_that_uses_it():
 @pytest.mark.parametrize(
     ("expression", "why"),
     [
-        ("@pipelineId", "the service set while it ran"),
-        ("@actualStartTime", "the service set while it ran"),
+        ("@pipelineId", "AWS Data Pipeline set at run time"),
+        ("@actualStartTime", "AWS Data Pipeline set at run time"),
         ("nothing", "`it` does not have"),
         ("myLoop", "refers to itself"),
-        ("myGrowth0", "too many fields"),
-        ("1 / 0", "no result"),
-        ("9 ^ 9 ^ 9", "cannot be read"),
-        ("10 ^ 30", "no result"),
-        ("(0 - 8) ^ 0.5", "no result"),
-        ("'a' * 2", "no number"),
+        ("myGrowth0", "too many other fields"),
+        ("1 / 0", "without a result"),
+        ("9 ^ 9 ^ 9", "cannot be understood"),
+        ("10 ^ 30", "without a result"),
+        ("(0 - 8) ^ 0.5", "without a result"),
+        ("'a' * 2", "not a number"),
         ("*password", "the secret `password`"),
         ("*myKey", "the secret `myKey`"),
         ("myKey", "the secret `myKey`"),
@@ -172,17 +172,17 @@ def test_an_action_refers_to_the_node_that_uses_it():
         ("minusMinutes(myDate, 99999999)", "no counterpart"),
         ("inTimeZone(myDate, 'Asia/Tokyo')", "no counterpart"),
         ("format(myDate, 'SSS')", "no counterpart"),
-        ("format('x', 'YYYY')", "date that is none"),
-        ("day('x')", "date that is none"),
-        ("plusPeriod(myDate, '1 moon')", "period that is none"),
-        ("1 +", "cannot be read"),
-        ("((1)", "cannot be read"),
-        ("'x", "not closed"),
+        ("format('x', 'YYYY')", "a text that is not a date"),
+        ("day('x')", "a text that is not a date"),
+        ("plusPeriod(myDate, '1 moon')", "a text that is not a period"),
+        ("1 +", "cannot be understood"),
+        ("((1)", "cannot be understood"),
+        ("'x", "without its closing }"),
         ("myText.x", "no fields"),
         ("'a' + mySeveral", "list inside a text"),
-        ("(" * 300, "cannot be read"),
-        ("ä", "cannot be read"),
-        ("minute(@scheduledStartTime) / 2", "no number"),
+        ("(" * 300, "cannot be understood"),
+        ("ä", "cannot be understood"),
+        ("minute(@scheduledStartTime) / 2", "not a number"),
     ],
 )
 def test_an_expression_without_a_value_before_a_run_is_refused_with_a_reason(expression, why):
@@ -192,14 +192,14 @@ def test_an_expression_without_a_value_before_a_run_is_refused_with_a_reason(exp
 
 
 def test_an_unclosed_expression_is_refused():
-    with pytest.raises(Untranslatable, match="not closed"):
+    with pytest.raises(Untranslatable, match="without its closing }"):
         text("s3://x/#{myText")
     assert text("#{'}'}").plain == "}"
 
 
 def test_a_path_is_cut_at_its_last_slash():
     before, rest = text("s3://#{myBucket}/in/x-#{format(@scheduledStartTime, 'YYYY-MM-dd')}.csv").split()
-    assert (before.plain, before.render(Needs())) == ("s3://lake/in/", "s3://${myBucket:-lake}/in/")
-    assert rest.render(Needs()) == "x-${DAY}.csv"
+    assert (before.plain, before.render(RunTimes())) == ("s3://lake/in/", "s3://${myBucket:-lake}/in/")
+    assert rest.render(RunTimes()) == "x-${DAY}.csv"
     assert [each.plain for each in Text.of(["s3://a/b/c.csv"]).folder()] == ["s3://a/b/", "c.csv"]
     assert [each.plain for each in Text.of(["s3://a/b/"]).folder()] == ["s3://a/b/", ""]

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
-from stream.datapipeline.kinds import KINDS
+from stream.datapipeline.object_types import OBJECT_TYPES
 from stream.datapipeline.report import REPORT, document
 from stream.datapipeline.translate import Imported
 from stream.pipeline.lint import check_content
@@ -82,7 +82,7 @@ def test_no_secret_is_written(sample):
 def test_the_samples_contain_secrets_and_every_kind_of_object():
     text = "".join(each.read_text() for each in SAMPLES)
     assert text.count("canary") >= 12
-    assert {each.type for sample in SAMPLES for each in imported(sample).rows} >= set(KINDS)
+    assert {each.type for sample in SAMPLES for each in imported(sample).rows} >= set(OBJECT_TYPES)
 
 
 def test_the_json_report_agrees_with_the_page():
@@ -90,5 +90,5 @@ def test_the_json_report_agrees_with_the_page():
     found = json.loads(json.dumps(document(done)))
     assert sum(found["counts"].values()) == len(found["fields"]) == len(done.rows)
     assert [each["id"] for each in found["activities"] if each["pipeline"] is None] == ["Fetch", "Summarise"]
-    assert {"first": "Fetch", "then": "Tidy", "why": "`Raw`, which one writes and the other reads"} in found["chains"]
+    assert {"first": "Fetch", "then": "Tidy", "why": "`Raw`, which the first one writes and the second one reads"} in found["chains"]
     assert set(found["files"]) == {*done.files, "report.md"}

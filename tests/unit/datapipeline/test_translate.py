@@ -67,7 +67,7 @@ def test_a_minimal_copy_is_translated_completely():
         "schema": {"id": "int32?", "name": "string"},
     }
     assert pipeline(done)["state"] == "${STATE:-s3://shop-out/_stream/}"
-    assert done.count(Fate.OPEN) == 0
+    assert done.count(Fate.TO_DO) == 0
     assert values(done)["replicas"] == 0, "without a schedule, runs are started by hand"
 
 
@@ -75,47 +75,47 @@ def test_a_definition_without_activities_gives_no_files():
     done = imported({"Form": COPY["Form"]})
     assert not done.files
     assert "has no activity" in markdown(done)
-    assert fate(done, "Form", "column") == (Fate.UNNEEDED, "no pipeline that was written uses this object")
+    assert fate(done, "Form", "column") == (Fate.NOT_NEEDED, "no pipeline that was written uses this object")
 
 
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"In.dataFormat": None}, "has no dataFormat, so its bytes are copied"),
-        ({"Form.column": None}, "are named nowhere: give its dataFormat a `column` for each"),
+        ({"In.dataFormat": None}, "has no dataFormat, so its objects were copied unchanged"),
+        ({"Form.column": None}, "does not name the columns of `In`: list them under `column` of its dataFormat"),
         ({"In.directoryPath": None}, "`In` has neither filePath nor directoryPath"),
         ({"Out.directoryPath": None}, "`Out` has neither filePath nor directoryPath"),
-        ({"In.directoryPath": "https://shop/a"}, "`directoryPath` of `In` names no bucket of S3"),
-        ({"In.directoryPath": "s3://Shop_In/a"}, "names no bucket of S3"),
-        ({"In.directoryPath": "s3://#{@scheduledStartTime}/a"}, "names no bucket of S3"),
+        ({"In.directoryPath": "https://shop/a"}, "`directoryPath` of `In` names no S3 bucket"),
+        ({"In.directoryPath": "s3://Shop_In/a"}, "names no S3 bucket"),
+        ({"In.directoryPath": "s3://#{@scheduledStartTime}/a"}, "names no S3 bucket"),
         ({"In.directoryPath": "s3://shop#{format(@scheduledStartTime,'dd')}/a"}, "has a time in the name of its bucket"),
         ({"Out.directoryPath": "s3://shop#{format(@scheduledStartTime,'dd')}/a"}, "has a time in the name of its bucket"),
-        ({"In.directoryPath": "s3://shop-in/#{@pipelineId}/"}, "asks for `@pipelineId`, which the service set while it ran"),
+        ({"In.directoryPath": "s3://shop-in/#{@pipelineId}/"}, "refers to `@pipelineId`, which AWS Data Pipeline set at run time"),
         ({"In.compression": "lzo"}, "`compression` of `In` is 'lzo'"),
-        ({"Form.type": "Custom", "Form.columnSeparator": "||"}, "one ASCII character can separate values"),
-        ({"Form.type": "Custom", "Form.recordSeparator": ";"}, "lines end in \\n or \\r\\n"),
-        ({"Form.column": ["_sequence INT"]}, "`stream check` refuses it: "),
+        ({"Form.type": "Custom", "Form.columnSeparator": "||"}, "allowed: one ASCII character"),
+        ({"Form.type": "Custom", "Form.recordSeparator": ";"}, "allowed: \\n and \\r\\n"),
+        ({"Form.column": ["_sequence INT"]}, "`stream check` finds an error in its pipeline file: "),
         ({"Form.column": ["id INT", "id STRING", "name STRING"]}, "`column` of `Form` names id twice"),
         ({"In.directoryPath": "s3://shop-in//a/"}, "it has the segment ''"),
         ({"Out.directoryPath": "s3://shop-out/b//c/"}, "it has the segment ''"),
-        ({"In.dataFormat": {"ref": "Copy"}}, "`In` has as dataFormat `Copy`, CopyActivity: name a data format"),
-        ({"Copy.input": None}, "`Copy` has 0 of `input`"),
-        ({"Copy.output": [{"ref": "Out"}, {"ref": "In"}]}, "`Copy` has 2 of `output`"),
+        ({"In.dataFormat": {"ref": "Copy"}}, "the dataFormat of `In`, `Copy`, is CopyActivity, which stream does not read: use CSV"),
+        ({"Copy.input": None}, "`Copy` has 0 objects as `input`"),
+        ({"Copy.output": [{"ref": "Out"}, {"ref": "In"}]}, "`Copy` has 2 objects as `output`"),
         ({"Copy.output": {"ref": "Form"}}, "it writes to `Form`, a CSV"),
-        ({"In.directoryPath": "s3://shop-out/"}, "there is no place for its state outside s3://shop-out/"),
+        ({"In.directoryPath": "s3://shop-out/"}, "its state must be kept outside of what it reads, s3://shop-out/"),
     ],
 )
 def test_an_untranslatable_activity_is_refused_with_a_reason(changes, why):
     done = imported(COPY, changes)
     assert why in refusal(done)
     told, text = fate(done, "Copy", "id")
-    assert (told, text.startswith("no pipeline file: ")) == (Fate.OPEN, True)
+    assert (told, text.startswith("no pipeline file: ")) == (Fate.TO_DO, True)
 
 
 def test_the_state_is_placed_as_configured():
     done = imported(COPY, {"In.directoryPath": "s3://shop-out/"}, state="s3://shop-state/x/")
     assert pipeline(done)["state"] == "${STATE:-s3://shop-state/x/}"
-    assert "lie inside each other" in fate(done, "Copy", "output")[1]
+    assert "would read what it writes" in fate(done, "Copy", "output")[1]
     assert pipeline(imported(COPY, {"Copy.pipelineLogUri": "s3://logs/", "In.directoryPath": "s3://shop-out/"}))["state"].endswith(
         "s3://logs/_stream/}"
     )
@@ -126,7 +126,7 @@ def test_a_single_object_is_listed_by_a_manifest():
     assert pipeline(done)["source"]["s3"] == {"url": "s3://shop-in/a/", "format": "csv", "manifest": "file:./objects.txt"}
     assert done.files["copy/objects.txt"] == "x.csv\n"
     assert values(done)["pipeline"] == {"files": {"objects.txt": "x.csv\n"}}
-    assert "halts its shard" in fate(done, "In", "filePath")[1]
+    assert "a shard halts if one of its objects is overwritten" in fate(done, "In", "filePath")[1]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_objects_distinguished_only_by_names_in_their_keys_suspend_the_schedule(
     plan = {"Copy.schedule": {"ref": "Plan"}, "Plan.type": "Schedule", "Plan.period": "1 day"}
     done = imported(COPY, {**plan, "In.directoryPath": None, f"In.{field}": path}, values={"myShop": "north"})
     told, text = fate(done, "In", field)
-    assert (told is Fate.OPEN, f"also those without `{name}` in their keys" in text) == (bool(name), bool(name))
+    assert (told is Fate.TO_DO, f"without `{name}` in their keys" in text) == (bool(name), bool(name))
     assert ("replicas" in values(done)) == bool(name)
 
 
@@ -204,21 +204,21 @@ def test_output_paths_become_a_url_and_partitions(path, url, partition):
 def test_two_activities_that_write_to_one_place_are_reported(place, told):
     also = {"Other.type": "CopyActivity", "Other.input": {"ref": "In"}, "Other.output": {"ref": "Out2"}}
     done = imported(COPY, {**also, "Out2.type": "S3DataNode", "Out2.directoryPath": place})
-    assert (fate(done, "Other", "output")[0] is Fate.OPEN) == told
+    assert (fate(done, "Other", "output")[0] is Fate.TO_DO) == told
     assert ("`Copy` writes below s3://shop-out/b/, too" in fate(done, "Other", "output")[1]) == told
 
 
 def test_an_output_file_becomes_a_folder():
     done = imported(COPY, {"Out.directoryPath": None, "Out.filePath": "s3://shop-out/b/all.csv"})
     assert pipeline(done)["sinks"][0]["s3"]["url"] == "s3://shop-out/b/all/"
-    assert fate(done, "Out", "filePath")[0] is Fate.OPEN
+    assert fate(done, "Out", "filePath")[0] is Fate.TO_DO
 
 
 def test_output_columns_become_rename_and_cast():
     changes = {"Out.dataFormat": {"ref": "Other"}, "Other.type": "TSV", "Other.column": ["key BIGINT", "name STRING"]}
     assert pipeline(imported(COPY, changes))["stages"] == [{"rename": {"id": "key"}}, {"cast": {"key": "int64"}}]
     fewer = imported(COPY, {**changes, "Other.column": ["key BIGINT"]})
-    assert "has 1 columns and the source 2" in fate(fewer, "Other", "column")[1]
+    assert "has 1 columns, but the source has 2" in fate(fewer, "Other", "column")[1]
     alone = imported(COPY, {**changes, "Form.column": None})
     assert pipeline(alone)["source"]["schema"] == {"key": "int64?", "name": "string"}
 
@@ -246,15 +246,15 @@ def test_separated_values_are_written_as_the_old_pipeline_wrote_them(form, csv):
     sink = pipeline(done)["sinks"][0]["s3"]
     assert (sink["format"], sink["csv"], sink["lineage"], sink["compression"]) == ("csv", csv, False, "none")
     assert not any("dataFormat" in each for each in outcome.todo)
-    assert {fate(done, "Lines", name)[0] for name in form if name != "type"} <= {Fate.TAKEN}
+    assert {fate(done, "Lines", name)[0] for name in form if name != "type"} <= {Fate.TAKEN_OVER}
 
 
 @pytest.mark.parametrize(
     ("form", "why"),
     [
-        ({"type": "Custom", "columnSeparator": "::"}, "one ASCII character can separate values"),
-        ({"type": "TSV", "recordSeparator": "|"}, "lines end in"),
-        ({"type": "CSV", "escapeChar": '"'}, "one ASCII character that neither quotes nor separates"),
+        ({"type": "Custom", "columnSeparator": "::"}, "allowed: one ASCII character, but no quote"),
+        ({"type": "TSV", "recordSeparator": "|"}, "Change the files, and import again"),
+        ({"type": "CSV", "escapeChar": '"'}, "but not the quote or the separator"),
     ],
 )
 def test_separated_values_that_cannot_be_written_so_are_refused(form, why):
@@ -264,7 +264,7 @@ def test_separated_values_that_cannot_be_written_so_are_refused(form, why):
 def test_null_alone_in_a_line_gets_a_text():
     done = imported(COPY, {**OUT, "Lines.type": "CSV", "Form.column": ["name STRING"]})
     assert pipeline(done)["sinks"][0]["s3"]["csv"] == {"header": False, "null": "\\N"}
-    assert fate(done, "Out", "dataFormat")[0] is Fate.OPEN
+    assert fate(done, "Out", "dataFormat")[0] is Fate.TO_DO
 
 
 def test_what_one_pipeline_writes_as_separated_values_the_next_one_reads_so():
@@ -291,7 +291,7 @@ def test_insert_modes_become_append_with_a_view(mode, keys, view):
     done = imported(LOAD, {"Load.insertMode": mode, "Table.primaryKeys": keys, "Table.schemaName": "s"})
     made = pipeline(done, "load")["sinks"][0]["redshift"]
     assert (made["mode"], made["table"]) == ("append", "s.t")
-    assert (fate(done, "Load", "insertMode")[0] is Fate.OPEN) is (mode != "APPEND")
+    assert (fate(done, "Load", "insertMode")[0] is Fate.TO_DO) is (mode != "APPEND")
     assert bool(done.files.get("load/view.sql")) is bool(view)
     assert re.search(view, done.files.get("load/view.sql", ""))
 
@@ -299,15 +299,15 @@ def test_insert_modes_become_append_with_a_view(mode, keys, view):
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"Load.insertMode": "OVERWRITE_EXISTING"}, "merges by a key, and neither `primaryKeys` nor a createTableSql"),
-        ({"Load.insertMode": "MERGE"}, "`insertMode` of `Load` is 'MERGE'; known: APPEND"),
-        ({"Load.insertMode": "KEEP_EXISTING", "Table.primaryKeys": "a b"}, "have names that Redshift does not know without quotes"),
-        ({"Form.column": None}, "give it a dataFormat with `column`, or `Table` a createTableSql"),
+        ({"Load.insertMode": "OVERWRITE_EXISTING"}, "merges rows by a key, but neither `primaryKeys` nor createTableSql"),
+        ({"Load.insertMode": "MERGE"}, "`insertMode` of `Load` is 'MERGE'; allowed: APPEND"),
+        ({"Load.insertMode": "KEEP_EXISTING", "Table.primaryKeys": "a b"}, "has a name that Redshift only takes in quotes"),
+        ({"Form.column": None}, "give it a dataFormat with `column`, or give `Table` a createTableSql"),
         ({"Table.tableName": None}, "`Table` has no tableName"),
         ({"Table.database": None}, "`Table` has no a database of the type RedshiftDatabase"),
         ({"Base.clusterId": None}, "`Base` names no cluster"),
         ({"Base.databaseName": None}, "`Base` has no databaseName"),
-        ({"Base.clusterId": "a b"}, "`stream check` refuses it: "),
+        ({"Base.clusterId": "a b"}, "`stream check` finds an error in its pipeline file: "),
     ],
 )
 def test_tables_that_cannot_be_loaded_are_refused(changes, why):
@@ -362,7 +362,7 @@ def test_the_cluster_and_its_user_are_taken_over():
         "db_user": "u",
         "iam_role": "${COPY_ROLE:-default}",
     }
-    assert "IAM lends `db_user` a login" in fate(done, "Base", "*password")[1]
+    assert "`db_user` logs in with temporary credentials from IAM" in fate(done, "Base", "*password")[1]
     link = imported(
         LOAD,
         {
@@ -390,7 +390,7 @@ def test_the_cluster_and_its_user_are_taken_over():
 def test_a_simple_statement_over_staging_becomes_an_sql_stage(statement, stage):
     done = imported(LOAD, {"Load.transformSql": statement})
     assert pipeline(done, "load").get("stages") == ([{"sql": {"query": stage}}] if stage else None)
-    assert fate(done, "Load", "transformSql")[0] is Fate.OPEN
+    assert fate(done, "Load", "transformSql")[0] is Fate.TO_DO
 
 
 def test_an_untranslated_statement_suspends_the_schedule():
@@ -440,7 +440,7 @@ def test_preconditions_become_required_objects(condition, on, requires):
     done = imported(COPY, {f"{on}.precondition": {"ref": "Ready"}, **{f"Ready.{key}": value for key, value in condition.items()}})
     assert pipeline(done).get("requires") == requires
     told = fate(done, on, "precondition")[0]
-    assert told is (Fate.TAKEN if requires else Fate.UNNEEDED if condition["type"] == "S3PrefixNotEmpty" else Fate.OPEN)
+    assert told is (Fate.TAKEN_OVER if requires else Fate.NOT_NEEDED if condition["type"] == "S3PrefixNotEmpty" else Fate.TO_DO)
 
 
 PLAN = {"Copy.schedule": {"ref": "Plan"}, "Plan.type": "Schedule", "Plan.period": "1 hours"}
@@ -504,23 +504,23 @@ def test_definitions_from_one_template_have_separate_states():
 def test_parameters_stay_parameters():
     done = imported(COPY, {"In.directoryPath": "#{myPlace}/x"}, parameters=[{"id": "myPlace"}], values={"myPlace": "s3://shop-in/y"})
     assert pipeline(done)["source"]["s3"]["url"] == "${myPlace:-s3://shop-in/y}/x/"
-    assert fate(done, "myPlace", "value")[0] is Fate.TAKEN
+    assert fate(done, "myPlace", "value")[0] is Fate.TAKEN_OVER
 
 
 def test_a_secret_in_a_path_is_refused_and_never_shown():
     done = imported(COPY, {"In.directoryPath": "s3://shop-in/#{*myKey}"}, values={"*myKey": "canary"})
-    assert "holds the secret `myKey`" in refusal(done)
+    assert "contains the secret `myKey`" in refusal(done)
     assert "canary" not in markdown(done)
 
 
 @pytest.mark.parametrize("field", ["colour", "colum"])
 def test_an_unknown_field_is_reported(field):
     told, text = fate(imported(COPY, {f"Form.{field}": "x"}), "Form", field)
-    assert (told, text) == (Fate.OPEN, "`CSV` has no such field: leave it out, or mend its name and import again")
+    assert (told, text) == (Fate.TO_DO, "`CSV` has no such field: remove it, or correct its name and import again")
 
 
 def test_a_parameter_used_only_by_an_untranslated_activity_is_not_needed():
     shell = {"Shell.type": "ShellCommandActivity", "Shell.command": "#{myWord} #{myPlace}"}
     done = imported(COPY, {**shell, "In.directoryPath": "#{myPlace}"}, values={"myWord": "x", "myPlace": "s3://shop-in/y"})
-    assert fate(done, "myWord", "value") == (Fate.UNNEEDED, "nothing that was taken over asks for it")
-    assert fate(done, "myPlace", "value")[0] is Fate.TAKEN
+    assert fate(done, "myWord", "value") == (Fate.NOT_NEEDED, "nothing that was taken over refers to it")
+    assert fate(done, "myPlace", "value")[0] is Fate.TAKEN_OVER

@@ -84,7 +84,7 @@ def test_the_tables_beside_the_lease_table_may_have_any_name():
         used = {table for _, table, _ in fleet.dynamo.requests}
         assert used == {"app", "rules-CoordinatorState", "staff-WorkerMetricStats"}
 
-    play(lambda: LedFleet(beside=("rules-CoordinatorState", "staff-WorkerMetricStats")), test)
+    play(lambda: LedFleet(fleet_tables=("rules-CoordinatorState", "staff-WorkerMetricStats")), test)
 
 
 def test_a_follower_reports_and_takes_nothing_by_itself():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream.pipeline.cases import beside, read_cases, stand_ins
+from stream.pipeline.cases import cases_path, read_cases, stand_ins
 
 GOOD = """\
 env: {KEY: 5}
@@ -40,16 +40,16 @@ def test_records_can_be_written_in_each_form(tmp_path):
         ("cases: []", (1, 8), "bad_value", "at least 1"),
         ("cases: [{name: a, rows: any}]\ncaces: []", (2, 1), "unknown_key", "`caces`"),
         ("cases:\n  - {name: a, given: [x]}", (2, 5), "bad_value", "`given` and `expect`"),
-        ("cases:\n  - {name: a, rows: any, given: [x]}", (2, 5), "bad_value", "makes up its records"),
+        ("cases:\n  - {name: a, rows: any, given: [x]}", (2, 5), "bad_value", "uses random records"),
         ("cases:\n  - {name: a, rows: some}", (2, 21), "bad_value", "any"),
-        ("cases:\n  - {name: a, given: [{jsn: 1}], expect: {}}", (2, 23), "bad_value", "exactly one of json"),
-        ("cases:\n  - {name: a, given: [{json: 1, text: x}], expect: {}}", (2, 23), "bad_value", "exactly one of json"),
-        ("cases:\n  - {name: a, given: [{base64: 'a'}], expect: {}}", (2, 23), "bad_value", "no base64"),
+        ("cases:\n  - {name: a, given: [{jsn: 1}], expect: {}}", (2, 23), "bad_value", "exactly one of `json`"),
+        ("cases:\n  - {name: a, given: [{json: 1, text: x}], expect: {}}", (2, 23), "bad_value", "exactly one of `json`"),
+        ("cases:\n  - {name: a, given: [{base64: 'a'}], expect: {}}", (2, 23), "bad_value", "is not base64"),
         ("cases:\n  - {name: a, given: [{text: 5}], expect: {}}", (2, 23), "bad_value", "in quotes"),
         ("cases:\n  - {name: a, given: [{text: x, arrival: 2026-01-01T00:00:00}], expect: {}}", (2, 42), "bad_value", "no time zone"),
         ("cases:\n  - {name: a, given: [], expect: {rws: []}}", (2, 35), "unknown_key", "`rws`"),
         ("cases:\n  - {name: a, given: [], expect: {outcomes: {wrtten: 1}}}", (2, 45), "bad_value", "is not an outcome"),
-        ("cases:\n  - {name: a, given: [], expect: {golden: f, rows: []}}", (2, 34), "bad_value", "golden file holds"),
+        ("cases:\n  - {name: a, given: [], expect: {golden: f, rows: []}}", (2, 34), "bad_value", "the rows and rejects are in that file"),
         ("cases:\n  - {name: a, rows: any}\n  - {name: a, rows: any}", (2, 3), "bad_value", "the name 'a'"),
         ("cases: [", (1, 8), "bad_yaml", ""),
     ],
@@ -69,7 +69,7 @@ def test_a_misspelt_key_gets_a_suggestion(tmp_path):
 
 def test_a_missing_file_of_cases_is_reported(tmp_path):
     assert read_cases(tmp_path / "none.yaml", {}).findings[0].code == "unreadable"
-    assert beside(tmp_path / "flights.yaml").name == "flights.test.yaml"
+    assert cases_path(tmp_path / "flights.yaml").name == "flights.test.yaml"
 
 
 def test_tables_can_be_replaced_by_files(tmp_path):

@@ -176,7 +176,7 @@ def test_text_that_is_not_a_recorded_definition_is_refused():
         read_canonical("application: x")
 
 
-def test_no_secret_is_recorded(tmp_path, monkeypatch):
+def test_no_secret_is_recorded(tmp_path):
     text = WRITTEN.replace("  - filter", "  - mask: {columns: [carrier], method: keyed_hash, key: {env: MASK_KEY}}\n  - filter")
     result = check_content(text.encode(), "p.yaml", tmp_path, {"MASK_KEY": "hunter2"})
     assert result.findings == ()

@@ -34,7 +34,7 @@ def test_the_place_of_objects_does_not_change_the_digest():
         ({"s3": {"url": "s3://bucket/in/", "format": "csv"}}, "cannot be read with the decoder `json`"),
         ({"s3": {"url": "s3://bucket/in/", "column": "raw"}}, "`column` is only for Parquet"),
         ({"s3": {"url": "nowhere"}}, "not a place"),
-        ({"notify": {"sns": "alarms"}}, "is no topic"),
+        ({"notify": {"sns": "alarms"}}, "is not an SNS topic"),
         ({"rejects": {"redrive": {"attempts": 0}}}, "greater than or equal to 1"),
         ({"requires": ["nowhere"]}, "not a place"),
     ],

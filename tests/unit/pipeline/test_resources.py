@@ -81,7 +81,7 @@ def test_a_table_already_at_hand_needs_no_login(tmp_path):
     with pytest.raises(DefinitionError, match="the secret env:LOGIN is not set") as caught:
         asyncio.run(fetch_resources(made, tmp_path, {}, None))
     assert "postgresql" not in str(caught.value)
-    with pytest.raises(DefinitionError, match="lies in a database, which this command does not read"):
+    with pytest.raises(DefinitionError, match="is in a database, where this command does not look"):
         asyncio.run(fetch_resources(made, tmp_path, {"LOGIN": "a:b"}, None))
 
 

@@ -194,7 +194,7 @@ def test_an_irsa_role_accepts_one_audience_and_one_subject(changes, let_in):
 
 
 def test_an_issuer_without_https_is_refused():
-    with pytest.raises(DefinitionError, match="no https URL"):
+    with pytest.raises(DefinitionError, match="not an https URL"):
         trust(Role.WORKER, HERE, ServiceAccount("data", "s", issuer="http://x"))
 
 

@@ -124,14 +124,14 @@ def test_generated_records_end_once(tmp_path, decode, schema):
 
 
 def test_generated_records_are_valid_and_invalid_and_the_same_for_one_seed():
-    from stream.pipeline.anything import made_up
+    from stream.pipeline.random_records import random_records
     from stream.transform.decoders.json import Json
     from stream.transform.types import parse_schema
     from tests.frames import raw_frame
 
     schema = parse_schema(SCHEMA)
-    records = made_up(Json(), schema, 300, 1)
-    assert records == made_up(Json(), schema, 300, 1) != made_up(Json(), schema, 300, 2)
+    records = random_records(Json(), schema, 300, 1)
+    assert records == random_records(Json(), schema, 300, 1) != random_records(Json(), schema, 300, 2)
     applied = Json().bind(schema)(raw_frame(records))
     assert applied.frame.height > 200
     assert applied.rejects.height > 10

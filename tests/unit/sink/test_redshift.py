@@ -7,12 +7,12 @@ import pytest
 from pydantic import ValidationError
 
 from stream.batch import ARRIVAL, LINEAGE, ROW
-from stream.contracts import Choosy, Transformed
-from stream.sink.choosy import accepted
+from stream.contracts import RefusingSink, Transformed
 from stream.sink.layouts import Column
 from stream.sink.partition import SinkMismatch
 from stream.sink.redshift import RedshiftSink, RedshiftSinkConfig
 from stream.sink.redshift_types import LINE, layout_of, staged_column
+from stream.sink.refusals import accepted
 from tests.contract.warehouse import config
 from tests.frames import rows
 
@@ -214,7 +214,7 @@ def frame_of(**columns):
 def test_the_staged_file_has_the_columns_of_the_layout_in_order():
     frame = frame_of(n=[1, 2], word=["a", "b"])
     made = sink(frame, mode="upsert", keys=["n"])
-    assert isinstance(made, Choosy)
+    assert isinstance(made, RefusingSink)
     (file,) = made.encode(frame, "unit").files
     staged = pl.read_parquet(io.BytesIO(file.body))
     assert staged.columns == [column.name for column in made.layout.columns] == ["n", "word", LINE, *LINEAGE]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stream.aws.pages import RECORD_SCHEMA
 from stream.batch import ARRIVAL, DATA, PARTITION_KEY, SEQUENCE
 from stream.source.keys import counted, hash_key
-from stream.transform.hiding import keyed_hash
+from stream.transform.masking import keyed_hash
 from tests.unit.source.kpl import User, aggregate, user
 
 WHOLE = (0, 2**128 - 1)

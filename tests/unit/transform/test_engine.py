@@ -191,5 +191,5 @@ def test_rejects_are_checked_for_conservation_too(kept, rejected, says):
     with pytest.raises(Halted, match=says):
         advance(step, frame)
     wrong = Step("1:it", lambda frame: Applied(frame, rejects.select("_row")), frame.schema)
-    with pytest.raises(Halted, match="gave rejects with columns"):
+    with pytest.raises(Halted, match="returned rejects with the columns"):
         advance(wrong, frame)

@@ -62,9 +62,9 @@ def test_expressions_have_the_meaning_of_sql(text, kind, expected):
         ("sum(a)", "sum looks at more than one row", "one row"),
         ("row_number() OVER (ORDER BY a)", "more than one row", "one row"),
         ("(SELECT 1)", "SELECT looks at more than one row", ""),
-        ("random()", "a different answer each time", "_arrival"),
-        ("a > current_timestamp", "a different answer each time", "_arrival"),
-        ("now()", "a different answer each time", ""),
+        ("random()", "a different result each time", "_arrival"),
+        ("a > current_timestamp", "a different result each time", "_arrival"),
+        ("now()", "a different result each time", ""),
         ("a; a", "unexpected ';'", ""),
         ("a, s", "is not an expression", ""),
         ("a s", "'s' at the end would be a name", "an operator between"),
@@ -81,7 +81,7 @@ def test_expressions_have_the_meaning_of_sql(text, kind, expected):
         ("strptime(upper(s) , '%F %Z') > time_hour", "character 1: %Z skips the name of a zone", "use %z"),
         (" OR ".join(f"a = {n}" for n in range(300)), "too many nested operations", "IN (1, 2, 3)"),
         ("+".join(["a"] * 3000), "too many nested operations", ""),
-        ("sqrt(s)", "Polars takes its result for String, and gives Float64", "s String"),
+        ("sqrt(s)", "Polars declares its result as String, but computes Float64", "s String"),
     ],
 )
 def test_an_invalid_expression_is_refused_with_a_hint(text, says, hint):

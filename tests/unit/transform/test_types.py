@@ -39,7 +39,7 @@ def test_types_become_polars_types(text, expected):
         ("timestamp(m)", "character 11: unknown unit 'm'; known: s, ms, us", ""),
         ("decimal(2,3)", "character 9: decimal(2,3) needs", ""),
         ("decimal", "expected '(' after decimal", ""),
-        ("object{a: int8, a: int8}", "character 17: field 'a' stands here twice", ""),
+        ("object{a: int8, a: int8}", "character 17: the object has two fields 'a'", ""),
         ("list<json>", "json can only be the type of a whole column", ""),
         ("int64??", "unexpected '?'", ""),
         ("", "expected a type, found the end", ""),

@@ -13,9 +13,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from stream.audit.answers import rejected_items
 from stream.audit.export import Compression, Exporter
-from stream.audit.shape import Shape
+from stream.audit.export_options import Shape
+from stream.audit.otlp_responses import rejected_items
 from stream.clock import SystemClock
 from stream.errors import DefinitionError
 from stream.pipeline.audit import Otlp
@@ -108,7 +108,7 @@ def test_a_truncated_answer_counts_as_no_answer():
 def test_a_collector_that_speaks_only_http_2_is_reported():
     answer = asyncio.run(sent_to(b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x05\x00\x00\x40\x00"))
     assert answer.status == 0
-    assert answer.detail.startswith("ClientResponseError: what came is no HTTP/1.1: ")
+    assert answer.detail.startswith("ClientResponseError: the answer is not HTTP/1.1: ")
 
 
 def test_an_unreachable_collector_is_reported_with_the_reason():

@@ -6,7 +6,7 @@ import asyncio
 
 from stream.aws.kinesis import open_kinesis
 from stream.aws.session import AwsSession
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
 from stream.events import CallRepeated
 from stream.pipeline.model import Pipeline
 from stream.worker.leasing import leased_streams

@@ -7,7 +7,7 @@ import pytest
 
 from stream.commit.committer import Committer
 from stream.commit.places import Places
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
 from stream.commit.rewind import history, skip_link
 from stream.contracts import Shard
 from stream.errors import DefinitionError, Fatal, LeaseLost

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stream.budget import ByteBudget
-from stream.commit.repeat import Repeater
+from stream.commit.retry import Repeater
 from stream.contracts import Shard
 from stream.errors import Halted
 from stream.worker.definitions import Definitions

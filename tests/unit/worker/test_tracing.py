@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from stream.audit.criteria import Criterion
-from stream.audit.trace import Wanted
+from stream.audit.trace import RecordQuery
 from stream.commit.log import CommitLog
 from stream.errors import DefinitionError, Halted
 from stream.pipeline.sensitive import HIDDEN, Sensitive
@@ -23,7 +23,7 @@ def tracer(sealed):
 
 
 def find_text(sealed, text):
-    return [fate for _, fate in asyncio.run(tracer(sealed).find(Wanted.parse(text)))]
+    return [fate for _, fate in asyncio.run(tracer(sealed).find(RecordQuery.parse(text)))]
 
 
 @pytest.mark.parametrize("n", range(1, 121))
@@ -41,7 +41,7 @@ def test_every_record_is_found_with_its_outcome(sealed, n):
 
 
 def test_a_file_and_row_number_lead_back_to_the_record(sealed):
-    for _, fate in asyncio.run(tracer(sealed).find(Wanted(sequence(1, 31)))):
+    for _, fate in asyncio.run(tracer(sealed).find(RecordQuery(sequence(1, 31)))):
         (place,) = fate.places
         ((_, back),) = asyncio.run(tracer(sealed).find_row(place.url, place.row))
         assert back == fate
@@ -69,7 +69,7 @@ def test_a_sequence_number_that_was_never_read_is_not_found(sealed, number):
 @pytest.mark.parametrize("text", ["", "x", "1:2:3:4", "1" * 61, "-5", "4 5"])
 def test_text_that_names_no_record_is_refused(text):
     with pytest.raises(DefinitionError, match="names no record"):
-        Wanted.parse(text)
+        RecordQuery.parse(text)
 
 
 def test_a_record_is_found_where_it_was_written_after_the_sink_moves(sealed):
@@ -160,14 +160,14 @@ def test_tracing_in_a_log_of_a_hundred_thousand_units_reads_few_objects(sealed):
     ledger = Counting(areas["ledger"].store)
     areas["ledger"] = dataclasses.replace(areas["ledger"], store=ledger)
     log = CommitLog(store, "flights", sealed.clock, "trace")
-    ((_, fate),) = asyncio.run(Tracer(log, "events", areas).find(Wanted(sequence(0, 44), 0, shard_id(0))))
+    ((_, fate),) = asyncio.run(Tracer(log, "events", areas).find(RecordQuery(sequence(0, 44), 0, shard_id(0))))
     assert fate.sequence == str(sequence(0, 44))
     assert (store.read, ledger.read) == (1, 1)
     assert store.listed <= 20
 
 
 def steps(sealed, n, sensitive=None):
-    ((link, fate),) = asyncio.run(tracer(sealed).find(Wanted(sequence(0, n))))
+    ((link, fate),) = asyncio.run(tracer(sealed).find(RecordQuery(sequence(0, n))))
     return replay(sealed.recipe, sealed.pipeline.stages, sensitive, asyncio.run(read_unit(sealed.source, link)), link, fate)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from stream.transform.decode import Unknown
 from stream.transform.decoders.json import WINDOW_ROWS, Json
-from stream.transform.decoders.rows import Reader
+from stream.transform.decoders.json_rows import Reader
 from stream.transform.stage import SchemaMismatch
 from stream.transform.types import parse_schema
 from tests.frames import raw_frame, user

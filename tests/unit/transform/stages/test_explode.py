@@ -31,8 +31,8 @@ def test_empty_lists_can_be_kept_as_null():
     [
         ({"column": "n"}, "not a list"),
         ({"column": "x"}, "no column 'x'"),
-        ({"column": "l", "into": "n"}, "exists already"),
-        ({"column": "l", "index": "l"}, "exists already"),
+        ({"column": "l", "into": "n"}, "already exists"),
+        ({"column": "l", "index": "l"}, "already exists"),
         ({"column": "l", "index": "_row"}, "belongs to the service"),
         ({"column": "l", "into": "_data"}, "belongs to the service"),
     ],

@@ -118,13 +118,13 @@ def test_only_the_row_on_which_a_row_wise_query_fails_is_rejected():
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ("SELECT n FROM batch", "no `_row`"),
-        ("SELECT k, SUM(n) FROM batch GROUP BY k", "no `_row`"),
-        ("SELECT CAST(_row AS BIGINT) AS _row FROM batch", "no `_row`"),
+        ("SELECT n FROM batch", "no column `_row`"),
+        ("SELECT k, SUM(n) FROM batch GROUP BY k", "no column `_row`"),
+        ("SELECT CAST(_row AS BIGINT) AS _row FROM batch", "no column `_row`"),
         ("SELECT *, n AS _data FROM batch", "belongs to the service"),
         ("SELECT * FROM batch LIMIT 5", "LIMIT picks rows"),
-        ("SELECT *, NOW() AS t FROM batch", "a different answer"),
-        ("SELECT *, CURRENT_DATE AS t FROM batch", "a different answer"),
+        ("SELECT *, NOW() AS t FROM batch", "a different result"),
+        ("SELECT *, CURRENT_DATE AS t FROM batch", "a different result"),
         ("SELECT * FROM read_csv('x.csv')", "unknown function 'read_csv'"),
         ("SELECT * FROM read_csv/* */('x.csv')", "unknown function 'read_csv'"),
         ("SELECT * FROM \"read_csv\"('x.csv')", "unknown function 'read_csv'"),
@@ -150,7 +150,7 @@ def test_invalid_queries_are_refused_before_anything_is_read(query, says):
 
 def test_a_result_of_another_type_than_declared_is_refused():
     frame = rows({"o": [{"a": 1}]})
-    with pytest.raises(SchemaMismatch, match="Polars takes r for Int64, and gives Struct"):
+    with pytest.raises(SchemaMismatch, match="Polars declares r as Int64, but computes Struct"):
         sql("SELECT *, CAST(o AS BIGINT) AS r FROM batch").output(frame.schema, Resources())
 
 
