@@ -71,11 +71,9 @@ class Evidence(Protocol):
 
     async def separation(self, unit: Link, file: LedgerObject) -> Separation | None:
         """How a file of ``unit`` is written if its values are separated; None if that is unknown."""
-        ...
 
     def may_be_gone(self, unit: Link, file: LedgerObject) -> bool:
         """Whether a file of ``unit`` may have been deleted on purpose, because a table has its rows."""
-        ...
 
     async def of_another_stream(self, sink: str, key: str) -> bool:
         """Whether a file that no manifest of this stream lists belongs to another stream of the same application."""
