@@ -24,6 +24,11 @@ COPY requirements/kcl.txt requirements/
 RUN /opt/installer/bin/uv pip install --quiet --python /opt/stream/bin/python --compile-bytecode --only-binary :all: \
     --require-hashes -r requirements/kcl.txt
 
+FROM build AS build-lambda
+COPY requirements/lambda.txt requirements/
+RUN /opt/installer/bin/uv pip install --quiet --python /opt/stream/bin/python --compile-bytecode --only-binary :all: \
+    --require-hashes -r requirements/lambda.txt
+
 FROM ${BASE_IMAGE} AS base
 ENV PATH=/opt/stream/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 LABEL org.opencontainers.image.title="stream" \
@@ -41,6 +46,13 @@ USER 0:0
 RUN apt-get update && apt-get -o Acquire::Retries=3 install --yes --no-install-recommends openjdk-17-jre-headless && rm -rf /var/lib/apt/lists/*
 USER 10001:10001
 COPY --from=build-kcl /opt/stream /opt/stream
+
+# For a Lambda function, with the AWS runtime interface client: docker build --target lambda . Its pipeline file goes to /var/task.
+FROM base AS lambda
+COPY --from=build-lambda /opt/stream /opt/stream
+WORKDIR /var/task
+ENTRYPOINT ["/opt/stream/bin/python", "-m", "awslambdaric"]
+CMD ["stream.function.handler"]
 
 # The last stage is what a build without --target gives.
 FROM base AS run

@@ -116,6 +116,7 @@ lock: install ## Rewrite the locked requirements from pyproject.toml
 	$(COMPILE) --universal --python-version 3.11 --extra iceberg --extra postgresql --extra telemetry pyproject.toml -o requirements/run.txt
 	$(COMPILE) --universal --python-version 3.11 requirements/build.in -o requirements/build.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/run.txt requirements/kcl.in -o requirements/kcl.txt
+	$(COMPILE) --universal --python-version 3.11 -c requirements/dev.txt requirements/lambda.in -o requirements/lambda.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/dev.txt requirements/deploy.in -o requirements/deploy.txt
 	$(COMPILE) --python-version 3.13 requirements/localstack.in -o requirements/localstack.txt
 	$(COMPILE) --universal --python-version 3.11 requirements/airflow.in -o requirements/airflow.txt

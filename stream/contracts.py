@@ -311,6 +311,10 @@ class RangedStore(ObjectStore, Protocol):
         """Bytes ``[start, end)`` of ``key`` as it was listed with ``version``; None if it is gone or has another version now."""
         ...
 
+    async def look(self, key: str) -> ObjectInfo | None:
+        """What ``list`` would say of ``key`` now; None if there is no such object."""
+        ...
+
 
 # --- leases ---------------------------------------------------------------------------------------------------------------
 
@@ -331,7 +335,8 @@ class Checkpoint:
     ``unit_after`` is where the unit that ends there begins, so that the log can be entered without listing it. ``tip``: everything
     that had arrived by then is committed; on a quiet shard that is much later than the last record. ``record``: whether a record has the
     sequence number ``position``; at the end of a gap, none does. ``generation``: the generation of its chain. ``foreign``: set if another
-    application, such as a Java KCL that shares the lease table, has overwritten the checkpoint; None if only the log counts.
+    application, such as a Java KCL that shares the lease table, has overwritten the checkpoint; None if only the log counts. ``set_back``:
+    what somebody else has set the checkpoint to, if that is before ``position``; it counts for nothing.
     """
 
     position: int | None
@@ -341,6 +346,7 @@ class Checkpoint:
     record: bool = True
     generation: int = 0
     foreign: Reached | None = None
+    set_back: str = ""
 
 
 class Checkpoints(Protocol):

@@ -51,7 +51,14 @@ class Halted(StreamError):
 
 
 class Expired(Halted):
-    """The stream may no longer hold records after the shard's position; continuing means admitting a gap."""
+    """The source may no longer hold records after the shard's position; continuing means admitting a gap.
+
+    ``resume``: the position up to which they are lost, if the source knows it; None if only the next record shows it.
+    """
+
+    def __init__(self, message: str, *, resume: int | None = None) -> None:
+        super().__init__(message)
+        self.resume = resume
 
 
 class Fatal(StreamError):

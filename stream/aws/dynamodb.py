@@ -5,7 +5,7 @@ Each call is made only once. A hidden repeat of a conditional write would confli
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -13,10 +13,10 @@ import aiohttp
 import msgspec
 
 from stream.aws.errors import UNKNOWN, AwsFatal, AwsRetryable, Call, explain, translate, unreadable
-from stream.aws.kinesis import proxy_for
+from stream.aws.posting import Post, open_post
 from stream.aws.session import AwsSession
 from stream.aws.signing import Signer
-from stream.aws.wire import Answer, Patience, open_wire
+from stream.aws.wire import Patience
 from stream.contracts import Clock
 from stream.errors import StreamError
 
@@ -29,8 +29,6 @@ _PATIENCE: Final = Patience(connect=2.0, total=5.0)
 
 _NEEDED: Final[Mapping[str, str]] = {"Scan": "Items", "DescribeTable": "Table"}
 """Members that a response must have; without them it is not DynamoDB's, and would be taken for an empty table."""
-
-_Post = Callable[[Mapping[str, str], bytes], Awaitable[Answer]]
 
 Item = dict[str, dict[str, Any]]
 
@@ -53,7 +51,7 @@ class _Refusal(msgspec.Struct, rename={"type": "__type"}):
 class DynamoDb:
     """DynamoDB calls; rows as the wire has them, ``{name: {type: value}}``."""
 
-    def __init__(self, session: AwsSession, url: str, post: _Post, clock: Clock) -> None:
+    def __init__(self, session: AwsSession, url: str, post: Post, clock: Clock) -> None:
         self._session = session
         self._post = post
         self._clock = clock
@@ -97,18 +95,7 @@ class DynamoDb:
 async def open_dynamodb(session: AwsSession, clock: Clock) -> AsyncIterator[DynamoDb]:
     """A client whose connections are kept for reuse until the context ends."""
     url = session.endpoint("dynamodb").rstrip("/") + "/"
-    if (proxy := proxy_for(url)) is None:
-        async with open_wire(url, _PATIENCE, session.trust()) as wire:
-            yield DynamoDb(session, url, wire.post, clock)
-        return
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60, ssl=session.trust() or True)
-    timeout, jar = aiohttp.ClientTimeout(total=_PATIENCE.total, sock_connect=_PATIENCE.connect), aiohttp.DummyCookieJar()
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=jar) as http:
-
-        async def post(headers: Mapping[str, str], body: bytes) -> Answer:
-            async with http.post(url, data=body, headers=headers, allow_redirects=False, proxy=proxy) as response:
-                return Answer(response.status, await response.read(), {})
-
+    async with open_post(url, _PATIENCE, session) as post:
         yield DynamoDb(session, url, post, clock)
 
 

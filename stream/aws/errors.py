@@ -79,6 +79,8 @@ _KINDS: Final[dict[str, Kind]] = {
             "RequestThrottled",
             "SlowDown",
             "KMSThrottlingException",
+            "KmsThrottled",
+            "OverLimit",
         ),
         Kind.THROTTLED,
     ),
@@ -118,7 +120,7 @@ _KINDS: Final[dict[str, Kind]] = {
         ),
         Kind.CREDENTIALS,
     ),
-    **dict.fromkeys((NOT_FOUND, "NoSuchBucket", "NotFound"), Kind.NOT_FOUND),
+    **dict.fromkeys((NOT_FOUND, "NoSuchBucket", "NotFound", "QueueDoesNotExist"), Kind.NOT_FOUND),
     **dict.fromkeys(
         (
             "KMSAccessDeniedException",
@@ -126,6 +128,11 @@ _KINDS: Final[dict[str, Kind]] = {
             "KMSInvalidStateException",
             "KMSNotFoundException",
             "KMSOptInRequired",
+            "KmsAccessDenied",
+            "KmsDisabled",
+            "KmsInvalidState",
+            "KmsNotFound",
+            "KmsOptInRequired",
         ),
         Kind.ENCRYPTION,
     ),
@@ -152,7 +159,7 @@ def explain(call: Call, code: str, message: str, status: int = 0) -> AwsRetryabl
         Kind.DENIED: f"allow {call.action} on {call.resource} to the role in use",
         Kind.CREDENTIALS: "check the credentials in use, their region, and this machine's clock",
         Kind.NOT_FOUND: "check the name, the region and the endpoint, or create it",
-        Kind.ENCRYPTION: "enable the stream's KMS key and allow kms:Decrypt on it to the role in use",
+        Kind.ENCRYPTION: "enable the KMS key of the stream or queue and allow kms:Decrypt on it to the role in use",
         Kind.REFUSED: "the request itself is not acceptable; correct the configuration it was made from",
     }[kind]
     if code == UNKNOWN:

@@ -22,6 +22,7 @@ if libraries_wanted():
     from stream.cli.samples import chain_of, sample_of
     from stream.clock import SystemClock
     from stream.pipeline.compare import Difference, Shown, compare
+    from stream.pipeline.consequences import Consequence, consequences
     from stream.pipeline.model import Pipeline
     from stream.pipeline.sensitive import sensitive_columns
     from stream.transform.engine import CompiledChain
@@ -49,11 +50,13 @@ def diff(
 ) -> None:
     """Run two pipelines over the same records, by default live ones of OLD, and show what changes. Writes nothing.
 
-    Prints record data, but for columns that either file declares `sensitive`.
+    Also says what a rollout of NEW does to what is there already: the log, files, tables. Prints record data, but for columns that either
+    file declares `sensitive`.
 
-    Exit code 0: the same rows and rejects; 1: different ones; 2: they could not be compared.
+    Exit code 0: the same rows and rejects, and no record would be written again; 1: not so; 2: they could not be compared.
     """
     pipelines = checked(old), checked(new)
+    follows = consequences(*pipelines)
     try:
         chains = chain_of(pipelines[0], old), chain_of(pipelines[1], new)
         batch, source = sample_of(pipelines[0], records, sample, since, generate, old.parent)
@@ -63,10 +66,18 @@ def diff(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from error
     if json:
-        sys.stdout.write(as_json({"source": source, "same": found.same, **dataclasses.asdict(found)}))
+        told = {"source": source, "same": found.same, "consequences": [dataclasses.asdict(each) for each in follows]}
+        sys.stdout.write(as_json({**told, **dataclasses.asdict(found)}))
     else:
-        _show(found, source, key or [], Console(highlight=False, soft_wrap=True, markup=False, emoji=False))
-    raise typer.Exit(EXIT_SAME if found.same else EXIT_DIFFERENT)
+        console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+        _show_consequences(follows, console)
+        _show(found, source, key or [], console)
+    raise typer.Exit(EXIT_SAME if found.same and not any(each.doubles for each in follows) else EXIT_DIFFERENT)
+
+
+def _show_consequences(follows: list[Consequence], console: Console) -> None:
+    for each in follows:
+        console.print(f"{'! ' if each.doubles else ''}{each.what}: {each.follows}", style="bold red" if each.doubles else None)
 
 
 def _sensitive(pipeline: Pipeline, chain: CompiledChain) -> frozenset[str]:

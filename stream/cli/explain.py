@@ -24,6 +24,8 @@ if libraries_wanted():
     from stream.pipeline.lint import check as check_file
     from stream.pipeline.model import Pipeline
     from stream.pipeline.plan import Change, Plan, Step, local_resources, plan
+    from stream.pipeline.replay import Queue
+    from stream.pipeline.units import format_duration
     from stream.transform.stage import SchemaMismatch
 
 EXIT_DEFINITION = 2
@@ -122,6 +124,10 @@ def _show_plan(pipeline: Pipeline, laid_out: Plan, console: Console) -> None:
     kinesis, objects = pipeline.source.kinesis, pipeline.source.s3
     begins = f"from {kinesis.start.timestamp or kinesis.start.kind.value}" if objects is None else f"({objects.format}) below {objects.url}"
     console.print(f"{pipeline.application}: {', '.join(kinesis.names)} {begins}", style="bold")
+    if objects is not None and objects.watch is not None:
+        watch, every = objects.watch, format_duration(objects.watch.listed_every)
+        told = f"notifications of the queue {Queue.of(watch.queue).name}, " if watch.queue is not None else ""
+        console.print(f"    watched for new objects: {told}a listing every {every}; each claim goes to {objects.shards} shards")
     for step in laid_out.stops:
         _show_step(step, console)
     _heading(console, "Objects")

@@ -56,8 +56,8 @@ def iam(
 ) -> None:
     """Print a pipeline's least-privilege IAM policies, one per role, and who may assume each role.
 
-    The roles are bootstrap (creates the AWS resources), worker, redshift-copy (Redshift reads staged files), backfill, and reader (`stream
-    complete` and `stream shards`). Reads nothing over the network.
+    The roles are bootstrap (creates the AWS resources), worker, redshift-copy (Redshift reads staged files), backfill, reader (`stream
+    status`, `complete` and `shards`), and function (of AWS Lambda, named after the application). Reads nothing over the network.
 
     Exit code 0: printed, or the live policy is equivalent; 1: the live policy differs; 2: the pipeline file or an option is wrong.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -50,6 +51,9 @@ def ls(
         sys.stdout.write(msgspec.json.encode(views).decode() + "\n")
     else:
         table_console().print(table_of(views))
+        for view in views:
+            if view.set_back:
+                typer.echo(set_back_note(view, file), err=True)
 
 
 @app.command()
@@ -141,6 +145,15 @@ def table_of(views: list[LeaseView]) -> Table:
         rewound = f" (rewound {view.generation} times)" if view.generation else ""
         table.add_row(name, view.owner or "-", f"{place}{user_record}{rewound}", behind, view.renewed or "", rate)
     return table
+
+
+def set_back_note(view: LeaseView, file: Path) -> str:
+    """What to tell about a row that somebody has set back."""
+    told = f"{view.shard}: somebody set the row's checkpoint back to {view.checkpoint}. That changes nothing, because the commit log counts"
+    if view.position is None:
+        return f"{told}: the shard was read to its end. To process its records again, use `stream backfill`"
+    to = view.checkpoint if view.checkpoint.isdigit() else "start"
+    return f"{told}: {view.position} is committed. To process records again: stream leases rewind {file} {view.shard} {to}"
 
 
 def _print(facts: dict[str, object], text: str, json: bool) -> None:

@@ -26,7 +26,7 @@ def local(
     transition_ms: Annotated[int, typer.Option(help="Milliseconds for which streams stay CREATING or UPDATING.", min=0)] = 0,
     logs: Annotated[Path | None, typer.Option(help="Write the logs of the emulators to this directory.")] = None,
 ) -> None:
-    """Run Kinesis, S3, DynamoDB, Glue, SNS and STS on this machine, and print the environment variables that point to them.
+    """Run Kinesis, S3, DynamoDB, Glue, SNS, SQS and STS on this machine, and print the environment variables that point to them.
 
     Runs until Ctrl-C or SIGTERM; all data is then discarded.
     """

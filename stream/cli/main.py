@@ -31,6 +31,7 @@ VERBS: Final = {
     "explain": "explain:explain",
     "iam": "iam:iam",
     "doctor": "doctor:doctor",
+    "status": "status:status",
     "preview": "preview:preview",
     "diff": "diff:diff",
     "schema": "schema:schema",

@@ -51,8 +51,8 @@ def run(
 ) -> None:
     """Run a pipeline: read all shards, transform and commit until SIGTERM or Ctrl-C, then seal the units in progress and exit.
 
-    With `source.s3` or --once, the run ends by itself. Events are logged to standard error as JSON lines. Metrics and health probes are
-    served over HTTP at the pipeline's `metrics` address.
+    With --once, or with `source.s3` without `watch`, the run ends by itself. Events are logged to standard error as JSON lines. Metrics and
+    health probes are served over HTTP at the pipeline's `metrics` address.
 
     Exit code 0: everything was read, or a worker without an end was drained; 1: it could not continue, or was stopped before its end; 2:
     the pipeline file is wrong, and nothing was read.

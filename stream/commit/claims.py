@@ -6,7 +6,8 @@ faster, it starts over. So nothing is claimed twice, however many processes run.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -16,8 +17,12 @@ from stream.contracts import ObjectStore
 from stream.errors import Halted, Retryable
 
 _DIGITS: Final = 6
+_MORE_DIGITS: Final = 12
+"""Digits of numbers beyond six; such names begin with a letter, so that they sort after the others."""
 
 READ_AT_ONCE: Final = 16
+READ_TOGETHER: Final = 64
+"""Claims that are in memory at a time while all are read; one may name thousands of objects."""
 
 ClaimT = TypeVar("ClaimT", bound=msgspec.Struct)
 
@@ -36,21 +41,65 @@ class Claims(Generic[ClaimT]):
         Raises:
             Halted: a claim is missing or unreadable, so what it claimed could be read twice.
         """
-        keys = [info.key async for info in self._store.list(f"claims/{self._stream}/")]
+        return [claim async for _, claim in self.after(0)]
+
+    async def after(self, last: int) -> AsyncIterator[tuple[int, ClaimT]]:
+        """The claims whose number is greater than ``last``, with their numbers, ascending; a few hundred are in memory at a time.
+
+        Raises:
+            Halted: a claim is missing or unreadable, so what it claimed could be read twice.
+        """
+        names: list[str] = []
+        async for info in self._store.list(self._folder, self.key(last) if last else ""):
+            names.append(info.key)
+            if len(names) == READ_TOGETHER:
+                async for each in self._read(last, names):
+                    yield each
+                last, names = last + len(names), []
+        async for each in self._read(last, names):
+            yield each
+
+    async def _read(self, last: int, names: Sequence[str]) -> AsyncIterator[tuple[int, ClaimT]]:
+        """The claims under ``names``, which should be those that follow number ``last``."""
         claims: dict[int, ClaimT] = {}
 
         async def read(number: int, key: str) -> None:
-            stored = await self._store.get(key) if key == self._key(number) else None
-            if stored is None:
+            claim = await self.read(number) if key == self.key(number) else None
+            if claim is None:
                 msg = (
-                    f"the claim {self._key(number)} under {self._store.url} is missing, yet {key} is there: restore it. Nothing is "
+                    f"the claim {self.key(number)} under {self._store.url} is missing, yet {key} is there: restore it. Nothing is "
                     "read again until then, because what it claimed could be read twice."
                 )
                 raise Halted(msg)
-            claims[number] = self._decoded(stored.body, key)
+            claims[number] = claim
 
-        await run_concurrently([read(number, key) for number, key in enumerate(keys, 1)], READ_AT_ONCE)
-        return [claims[number] for number in sorted(claims)]
+        await run_concurrently([read(number, key) for number, key in enumerate(names, last + 1)], READ_AT_ONCE)
+        for number in sorted(claims):
+            yield number, claims[number]
+
+    async def read(self, number: int) -> ClaimT | None:
+        """The claim with that number; None if there is none yet.
+
+        Raises:
+            Halted: it is unreadable.
+        """
+        stored = await self._store.get(self.key(number))
+        return None if stored is None else self._decoded(stored.body, self.key(number))
+
+    async def create(self, number: int, claim: ClaimT) -> bool:
+        """Append ``claim`` as ``number``, which must follow the last one; False if another process has appended one with that number.
+
+        Raises:
+            Retryable: it is not known whether it was appended.
+        """
+        body = msgspec.json.encode(claim, order="sorted")
+        try:
+            return await self._store.create(self.key(number), body) is not None
+        except Retryable:
+            stored = await self._store.get(self.key(number))
+            if stored is None:
+                raise
+            return stored.body == body
 
     async def claim(self, choose: Callable[[list[ClaimT]], Awaitable[ClaimT | None]]) -> int | None:
         """Append the claim that ``choose`` makes from all earlier ones. Returns its number, or None if ``choose`` returned None.
@@ -62,17 +111,19 @@ class Claims(Generic[ClaimT]):
             chosen = await choose(claims)
             if chosen is None:
                 return None
-            body, number = msgspec.json.encode(chosen, order="sorted"), len(claims) + 1
-            try:
-                if await self._store.create(self._key(number), body) is not None:
-                    return number
-            except Retryable:
-                stored = await self._store.get(self._key(number))
-                if stored is not None and stored.body == body:
+            number = len(claims) + 1
+            with suppress(Retryable):
+                if await self.create(number, chosen):
                     return number
 
-    def _key(self, number: int) -> str:
-        return f"claims/{self._stream}/{number:0{_DIGITS}d}.json"
+    def key(self, number: int) -> str:
+        """Where the claim with that number is kept; keys sort like numbers."""
+        name = f"{number:0{_DIGITS}d}" if number < 10**_DIGITS else f"x{number:0{_MORE_DIGITS}d}"
+        return f"{self._folder}{name}.json"
+
+    @property
+    def _folder(self) -> str:
+        return f"claims/{self._stream}/"
 
     def _decoded(self, body: bytes, key: str) -> ClaimT:
         try:

@@ -131,7 +131,7 @@ class Committer:
         if entry is None:
             msg = "the protocol finished one of our own units without a manifest"
             raise protocol.InvalidTransition(msg)
-        await self.checkpoint(shard, entry.manifest)
+        await self.checkpoint(shard, checkpoint_of(entry.manifest))
         return entry
 
     async def complete(self, shard: Shard, after: int, render: Renderer) -> Entry | None:
@@ -172,12 +172,11 @@ class Committer:
                 "compare the stream with `stream audit verify` before anything else is read"
             )
             raise Halted(msg)
-        await self.checkpoint(shard, entry.manifest)
+        await self.checkpoint(shard, checkpoint_of(entry.manifest))
         return head_after(entry)
 
-    async def checkpoint(self, shard: Shard, manifest: Manifest) -> None:
-        """Advance the checkpoint to the end of ``manifest``; raises ``LeaseLost`` if the shard belongs to another worker now."""
-        hint = checkpoint_of(manifest)
+    async def checkpoint(self, shard: Shard, hint: Checkpoint) -> None:
+        """Store ``hint``; raises ``LeaseLost`` if the shard belongs to another worker now."""
         await self._repeat("checkpoint", shard, lambda: self._checkpoints.advance(shard, hint))
         self._emit(events.Checkpointed(shard.stream, shard.shard_id, hint.position))
 

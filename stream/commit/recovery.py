@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from typing import Final
 
 from stream import events
 from stream.commit.committer import Committer, Head, Renderer, head_after
 from stream.commit.log import CommitLog, Entry
 from stream.commit.lookup import last_starts
-from stream.commit.manifest import Kind, Manifest, digest
+from stream.commit.manifest import Kind, digest
 from stream.commit.retry import Repeater
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, Reached, Shard
 from stream.errors import Halted
+
+MANY_LINKS: Final = 100
+"""Links that are followed one by one, at some tens of milliseconds each, before the newest ones are looked for by listing. A checkpoint
+lags by more if it is kept elsewhere than that of whoever worked on the shard meanwhile: in a lease, while functions did."""
 
 
 async def entry_point(log: CommitLog, shard: Shard, checkpoint: Checkpoint | None, genesis: Entry) -> Head:
@@ -75,16 +81,19 @@ async def recover(
     checkpoint = await repeat("read checkpoint", shard, lambda: checkpoints.read(shard))
     head = await repeat("read manifest", shard, lambda: entry_point(log, shard, checkpoint, genesis))
     links_followed = 0
-    last: Manifest | None = None
     while head.open and (entry := await committer.complete(shard, head.position, render)) is not None:
         head = _follow(head, entry)
-        last = entry.manifest
         links_followed += 1
+        if links_followed == MANY_LINKS and head.open:
+            head = await repeat("list manifests", shard, partial(_near_the_end, log, shard, head))
     _refuse_unknown_progress(shard, checkpoint, head)
     foreign = _foreign_progress(head, checkpoint)
-    if last is not None and foreign is None:
+    set_back = "" if checkpoint is None else checkpoint.set_back
+    if set_back and head.target is None:
+        emit(events.CheckpointSetBack(shard.stream, shard.shard_id, set_back, None if head.ended else head.position))
+    if (links_followed or set_back) and foreign is None and head.checkpoint is not None:
         # Also at the end of a shard: without its checkpoint, no worker would start its children.
-        await committer.checkpoint(shard, last)
+        await committer.checkpoint(shard, head.checkpoint)
     emit(events.RecoveryFinished(shard.stream, shard.shard_id, head.position, links_followed, clock.monotonic() - begun))
     return replace(head, foreign=foreign)
 

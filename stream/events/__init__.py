@@ -4,6 +4,14 @@ No event carries record data, partition keys or secrets.
 """
 
 from stream.events.base import Event
+from stream.events.objects import (
+    ObjectRefused,
+    ObjectsClaimed,
+    ObjectsSkipped,
+    ObjectsWaiting,
+    QueueAnswered,
+    QueueFailed,
+)
 from stream.events.services import (
     ExportHalted,
     ExportLagged,
@@ -22,6 +30,7 @@ from stream.events.units import (
     BudgetWaited,
     CallRepeated,
     Checkpointed,
+    EventIncomplete,
     FileWritten,
     IntentAdopted,
     IntentAmended,
@@ -40,6 +49,7 @@ from stream.events.units import (
     UnitSealed,
 )
 from stream.events.workers import (
+    CheckpointSetBack,
     CredentialsRenewed,
     DrainStarted,
     FleetLed,
@@ -70,10 +80,12 @@ from stream.events.workers import (
 __all__ = [
     "BudgetWaited",
     "CallRepeated",
+    "CheckpointSetBack",
     "Checkpointed",
     "CredentialsRenewed",
     "DrainStarted",
     "Event",
+    "EventIncomplete",
     "ExportHalted",
     "ExportLagged",
     "ExportRefused",
@@ -100,9 +112,15 @@ __all__ = [
     "ManifestSealed",
     "MixedFleet",
     "NotificationFailed",
+    "ObjectRefused",
+    "ObjectsClaimed",
+    "ObjectsSkipped",
+    "ObjectsWaiting",
     "PageReceived",
     "PartOpened",
     "PollRepeated",
+    "QueueAnswered",
+    "QueueFailed",
     "RecordsExpired",
     "RecordsRejected",
     "RecoveryFinished",

@@ -26,6 +26,17 @@ class PartOpened(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class EventIncomplete(Event):
+    """A function was told about ``delivered`` records; the stream holds ``missing`` others between them, which were read too.
+
+    The event source mapping has filter criteria, or several batches of a shard at a time. Nothing is lost by it.
+    """
+
+    delivered: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
 class PollRepeated(Event):
     """A poll failed and is repeated after ``wait`` seconds; ``why``: throttled, expired_iterator, error."""
 

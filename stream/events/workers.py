@@ -46,7 +46,10 @@ class ShardHalted(Event):
 
 @dataclass(frozen=True, slots=True)
 class NotificationFailed(Event):
-    """The notification that the shard has halted could not be sent by ``channel`` (sns, webhook); only the log says it."""
+    """The notification that the shard has halted could not be sent by ``channel`` (sns, webhook, state); the log says it.
+
+    ``state``: the note for ``stream status`` could not be written or removed.
+    """
 
     channel: str
     detail: str
@@ -124,6 +127,14 @@ class LeaseCreated(Event):
     """A shard without a lease row got one that begins at ``checkpoint``."""
 
     checkpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSetBack(Event):
+    """Somebody set a lease row back to ``checkpoint``; the log counts, up to ``position``. To go back, use `stream leases rewind`."""
+
+    checkpoint: str
+    position: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,9 +73,7 @@ class Coordinator:
 
     def runnable(self, stream: str) -> set[str]:
         """Ids of the stream's shards that this worker may read now: leased by it, not ended, their parents ended."""
-        leases = self.leases(stream)
-        mine = (held.lease for held in self.holdings.held.values() if held.stream == stream)
-        return {lease.shard for lease in mine if not lease.ended and unblocked(lease, leases)}
+        return self.waiting(stream).keys() & self.held(stream)
 
     def finished_elsewhere(self, stream: str, shard_id: str) -> list[str]:
         """Ids of shards before this one that another application has read to the end, of which the commit log may not know yet."""
@@ -98,6 +96,11 @@ class Coordinator:
         owns = self.streams[stream].owns
         found = {seen.lease.shard: seen.lease for seen in self._seen.values() if owns(seen.lease.key)}
         return found | {held.lease.shard: held.lease for held in self.holdings.held.values() if held.stream == stream}
+
+    def waiting(self, stream: str) -> dict[str, str | None]:
+        """The holders of the stream's shards that may be read now: not ended, their parents ended."""
+        leases = self.leases(stream)
+        return {shard: lease.holder for shard, lease in leases.items() if not lease.ended and unblocked(lease, leases)}
 
     def count(self, event: events.Event) -> None:
         """An ``Emit`` that counts the traffic of each shard."""
@@ -171,12 +174,13 @@ class Coordinator:
 
     # --- the life of a coordinator ----------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Create missing rows and take free leases; after this, work can begin.
+    async def start(self, seen: Mapping[str, Seen] | None = None) -> None:
+        """Create missing rows and take free leases; after this, work can begin. ``seen``: the leases as observed before.
 
         Raises:
             Fatal: the table is missing, or belongs to a fleet that this worker must not join.
         """
+        self._seen = dict(seen or {})
         await self.follower.look()
         await self.look()
         if not self._seen:

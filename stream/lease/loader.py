@@ -14,6 +14,9 @@ import msgspec
 
 from stream.contracts import Clock, ObjectStore
 
+SKEW: Final = timedelta(minutes=10)
+"""Most by which the clocks of two workers differ: AWS refuses calls signed with a time that is off by more than five minutes."""
+
 SLACK: Final = timedelta(seconds=10)
 """Allowance for the calls of one look at the log."""
 
@@ -61,7 +64,7 @@ class LoaderLease:
         if stored is None:
             return Hold.NO if await self._store.create(self._key, body) is None else Hold.ANEW
         claim = _read(stored.body)
-        valid = claim is not None and claim.until > self._clock.now()
+        valid = claim is not None and self._valid(claim)
         own = claim is not None and claim.holder == self._worker
         if (valid and not own) or await self._store.replace(self._key, body, stored.etag) is None:
             return Hold.NO
@@ -78,7 +81,12 @@ class LoaderLease:
         """Who has the lease now; empty if nobody has."""
         stored = await self._store.get(self._key)
         claim = _read(stored.body) if stored is not None else None
-        return claim.holder if claim is not None and claim.until > self._clock.now() else ""
+        return claim.holder if claim is not None and self._valid(claim) else ""
+
+    def _valid(self, claim: Claim) -> bool:
+        """Whether the claim holds now. One from a clock that was far ahead would otherwise hold until that time has come."""
+        left = claim.until - self._clock.now()
+        return timedelta() < left <= self._life + SKEW
 
 
 def _read(body: bytes) -> Claim | None:

@@ -122,4 +122,5 @@ def checkpoint_in(lease: Lease) -> Checkpoint | None:
         record=progress.position is None or str(progress.position) == progress.kcl_checkpoint.text,
         generation=progress.generation,
         foreign=reached,
+        set_back=lease.checkpoint.text if lease.set_back else "",
     )

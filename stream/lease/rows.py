@@ -124,6 +124,15 @@ class Lease:
         return self.checkpoint_owner or self.owner
 
     @property
+    def set_back(self) -> bool:
+        """Whether somebody else has moved the checkpoint to before what this service has committed."""
+        progress = self.progress
+        if progress is None or progress.kcl_checkpoint == self.checkpoint:
+            return False
+        text = SHARD_END if progress.position is None else str(progress.position)
+        return self.checkpoint.rank < ExtendedSequenceNumber(text, progress.subsequence).rank
+
+    @property
     def foreign(self) -> ExtendedSequenceNumber | None:
         """The checkpoint, if another application wrote it and it says more than where to begin."""
         if self.progress is not None and self.progress.kcl_checkpoint == self.checkpoint:

@@ -1,4 +1,4 @@
-"""S3, DynamoDB, Glue, SNS and STS on this machine: the moto server in a process of its own, on loopback.
+"""S3, DynamoDB, Glue, SNS, SQS and STS on this machine: the moto server in a process of its own, on loopback.
 
 ``python -m stream.local.moto`` is that process. Its state is in memory and lost when it ends. Unlike AWS, it does not throttle, refuse
 wrong checksums, or return stale reads.
@@ -36,7 +36,7 @@ def main() -> None:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
-    parser = argparse.ArgumentParser(prog="python -m stream.local.moto", description="S3, DynamoDB, Glue, SNS and STS on this machine")
+    parser = argparse.ArgumentParser(prog="python -m stream.local.moto", description="S3, DynamoDB, Glue, SNS, SQS and STS on this machine")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--tied", action="store_true", help="end when standard input closes")
     arguments = parser.parse_args()

@@ -15,7 +15,7 @@ from stream.local.process import Helper, helper
 NEEDED: Final = ("boto3", "cbor2", "duckdb", "moto")
 """Packages of the extra ``local``: `stream run` works without them."""
 
-MOTO_SERVICES: Final = ("S3", "DYNAMODB", "GLUE", "SNS", "STS")
+MOTO_SERVICES: Final = ("S3", "DYNAMODB", "GLUE", "SNS", "SQS", "STS")
 
 
 class LocalAws:

@@ -59,6 +59,9 @@ SOURCE_POLL_SECONDS = _histogram("source_poll_seconds", _STREAM, SECONDS, "Durat
 SOURCE_POLL_WAIT = _counter("source_poll_wait_seconds", _STREAM, "Time waited before polls were repeated.", "seconds")
 SOURCE_SUBSCRIPTIONS = _counter("source_subscriptions_ended", (*_STREAM, "why"), "Subscriptions: renewed, silence, budget, in_use, broken.")
 SOURCE_FALLBACK = _gauge("source_fan_out_fallback", _SHARD, "1 while a shard with fan-out is polled, because subscribing was refused.")
+SOURCE_UNTOLD = _counter(
+    "source_untold_records", _STREAM, "Kinesis records that the events of a function left out; they were read from the stream."
+)
 BEHIND_LATEST = _gauge(
     "source_behind_latest_seconds", _SHARD, "How far reading is behind the tip of the shard; grows while there is no news.", "seconds"
 )
@@ -67,6 +70,25 @@ OPEN_SHARDS = _gauge("source_open_shards", _STREAM, "Open shards of the stream."
 BACKPRESSURE = _counter("backpressure_seconds", _STREAM, "Time readers waited for room in the memory budget.", "seconds")
 BUFFER_BYTES = _gauge("buffer_bytes", (), "Bytes of the memory budget in use.", "bytes")
 BUFFER_LIMIT_BYTES = _gauge("buffer_limit_bytes", (), "Size of the memory budget.", "bytes")
+
+OBJECTS_CLAIMED = _counter("objects_claimed", _STREAM, "Objects of a watched source that this worker claimed.")
+OBJECT_CLAIMS = _counter("object_claims", _STREAM, "Claims of objects that this worker appended.")
+OBJECTS_SKIPPED = _counter(
+    "objects_skipped",
+    (*_STREAM, "why"),
+    "Objects in notifications that need no claim: claimed, deleted, empty, other_event, other_place, test_event.",
+)
+OBJECTS_REFUSED = _counter(
+    "objects_refused", (*_STREAM, "why"), "Objects and messages left alone until a person looks at them: changed, key, unreadable."
+)
+OBJECTS_UNCLAIMED = _gauge("objects_unclaimed", _STREAM, "Objects that are known and not claimed yet.")
+OBJECTS_UNCLAIMED_SINCE = _gauge(
+    "objects_unclaimed_timestamp_seconds",
+    _STREAM,
+    "Since when a worker knows objects that are not claimed; 0: there are none.",
+    "seconds",
+)
+QUEUE_FAILING = _gauge("objects_queue_failing", _STREAM, "1 while the queue of notifications is missing or refuses calls.")
 
 UNITS_CUT = _counter("units_cut", (*_STREAM, "trigger"), "Units cut: rows, bytes, age, pressure, shard_end, drain.")
 UNIT_RECORDS = _histogram("unit_records", _STREAM, ROWS, "User records in one unit.")
@@ -135,6 +157,7 @@ LEASE_SCANS = _counter("lease_scans", (), "Scans of the whole lease table.")
 LEASE_SCAN_BYTES = _counter("lease_scan_bytes", (), "Bytes of lease rows scanned; 8 KiB are one read unit.", "bytes")
 LEASE_ROWS_UNREADABLE = _counter("lease_rows_unreadable", (), "Lease rows ignored because they are not as the KCL writes them.")
 LEASE_ROWS_VANISHED = _counter("lease_rows_vanished", _STREAM, "Rows of held leases that somebody deleted.")
+LEASE_ROWS_SET_BACK = _counter("lease_rows_set_back", _STREAM, "Checkpoints in lease rows that somebody set back, which changed nothing.")
 LEASE_ROWS = _counter("lease_rows_created", _STREAM, "Lease rows created for shards that had none.")
 LEASE_HOLES = _gauge(
     "lease_hash_range_holes", _STREAM, "Parts of the stream's hash range that no lease covers: nobody reads their records."

@@ -23,6 +23,10 @@ def _lease_vanished(r: Series, e: ev.LeaseVanished) -> None:
     r.add(m.LEASE_ROWS_VANISHED, 1, e.stream)
 
 
+def _checkpoint_set_back(r: Series, e: ev.CheckpointSetBack) -> None:
+    r.add(m.LEASE_ROWS_SET_BACK, 1, e.stream)
+
+
 def _lease_created(r: Series, e: ev.LeaseCreated) -> None:
     r.add(m.LEASE_ROWS, 1, e.stream)
 
@@ -60,6 +64,7 @@ LEASES: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
     ev.LeaseTaken: _lease_taken,
     ev.LeaseDropped: _lease_dropped,
     ev.LeaseVanished: _lease_vanished,
+    ev.CheckpointSetBack: _checkpoint_set_back,
     ev.LeaseCreated: _lease_created,
     ev.LeaseWritten: _lease_written,
     ev.LeasesScanned: _leases_scanned,

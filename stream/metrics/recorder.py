@@ -52,6 +52,32 @@ def _budget_waited(r: Series, e: ev.BudgetWaited) -> None:
     r.add(m.BACKPRESSURE, e.seconds, e.stream)
 
 
+def _objects_claimed(r: Series, e: ev.ObjectsClaimed) -> None:
+    r.add(m.OBJECTS_CLAIMED, e.objects, e.stream)
+    r.add(m.OBJECT_CLAIMS, 1, e.stream)
+
+
+def _objects_waiting(r: Series, e: ev.ObjectsWaiting) -> None:
+    r.set(m.OBJECTS_UNCLAIMED, e.objects, e.stream)
+    r.set(m.OBJECTS_UNCLAIMED_SINCE, e.since, e.stream)
+
+
+def _objects_skipped(r: Series, e: ev.ObjectsSkipped) -> None:
+    r.add(m.OBJECTS_SKIPPED, e.objects, e.stream, e.why)
+
+
+def _object_refused(r: Series, e: ev.ObjectRefused) -> None:
+    r.add(m.OBJECTS_REFUSED, 1, e.stream, e.why)
+
+
+def _queue_failed(r: Series, e: ev.QueueFailed) -> None:
+    r.set(m.QUEUE_FAILING, 1, e.stream)
+
+
+def _queue_answered(r: Series, e: ev.QueueAnswered) -> None:
+    r.set(m.QUEUE_FAILING, 0, e.stream)
+
+
 def _unit_cut(r: Series, e: ev.UnitCut) -> None:
     r.add(m.UNITS_CUT, 1, e.stream, e.trigger)
     r.observe(m.UNIT_RECORDS, e.records, e.stream)
@@ -201,6 +227,10 @@ def _shard_halted(r: Series, e: ev.ShardHalted) -> None:
     r.set_shard(m.SHARD_HALTED, 1, e)
 
 
+def _event_incomplete(r: Series, e: ev.EventIncomplete) -> None:
+    r.add(m.SOURCE_UNTOLD, e.missing, e.stream)
+
+
 def _part_opened(r: Series, e: ev.PartOpened) -> None:
     r.add(m.PARTS_OPENED, 1, e.stream)
 
@@ -231,6 +261,12 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
     ev.SubscriptionEnded: _subscription_ended,
     ev.RetrievalChanged: _retrieval_changed,
     ev.BudgetWaited: _budget_waited,
+    ev.ObjectsClaimed: _objects_claimed,
+    ev.ObjectsWaiting: _objects_waiting,
+    ev.ObjectsSkipped: _objects_skipped,
+    ev.ObjectRefused: _object_refused,
+    ev.QueueFailed: _queue_failed,
+    ev.QueueAnswered: _queue_answered,
     ev.UnitCut: _unit_cut,
     ev.StageApplied: _stage_applied,
     ev.RecordsRejected: _records_rejected,
@@ -261,6 +297,7 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
     ev.ShardReleased: _shard_released,
     ev.ShardHalted: _shard_halted,
     ev.PartOpened: _part_opened,
+    ev.EventIncomplete: _event_incomplete,
     ev.NotificationFailed: _notification_failed,
     ev.WorkerStarted: _worker_started,
     ev.DrainStarted: _drain_started,

@@ -1,4 +1,4 @@
-"""``/metrics``, ``/healthz`` and ``/readyz`` over HTTP; read-only, and on loopback by default."""
+"""``/metrics``, ``/healthz``, ``/readyz``, ``/status`` and a page for people over HTTP; read-only, and on loopback by default."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from stream.errors import Fatal
+from stream.metrics.board import Board, page
 
 STARTING: Final = "starting"
+
+POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+"""The page loads nothing and runs nothing, even if something in it were not escaped."""
 
 
 class Health:
@@ -55,8 +59,9 @@ class Health:
 class MetricsServer:
     """An async context manager that serves while it is open; ``port`` 0 picks a free port, see ``address``."""
 
-    def __init__(self, registry: CollectorRegistry, health: Health, host: str = "127.0.0.1", port: int = 9400) -> None:
+    def __init__(self, registry: CollectorRegistry, health: Health, board: Board, host: str = "127.0.0.1", port: int = 9400) -> None:
         self._registry = registry
+        self._board = board
         self._health = health
         self._host = host
         self._port = port
@@ -79,7 +84,13 @@ class MetricsServer:
         """
         app = web.Application()
         app.add_routes(
-            [web.get("/metrics", self._metrics), web.get("/healthz", self._alive), web.get("/readyz", self._ready)],
+            [
+                web.get("/metrics", self._metrics),
+                web.get("/healthz", self._alive),
+                web.get("/readyz", self._ready),
+                web.get("/status", self._status),
+                web.get("/", self._page),
+            ],
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
@@ -111,6 +122,16 @@ class MetricsServer:
 
     async def _ready(self, _: web.Request) -> web.Response:
         return _answer(ok=self._health.ready, body={"fault": self._health.fault, "obstacles": dict(self._health.obstacles)})
+
+    async def _status(self, _: web.Request) -> web.Response:
+        return web.Response(body=orjson.dumps(self._document()), content_type="application/json")
+
+    async def _page(self, _: web.Request) -> web.Response:
+        headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+        return web.Response(text=page(self._document()), content_type="text/html", headers=headers)
+
+    def _document(self) -> dict[str, object]:
+        return self._board.document(self._health.obstacles, self._health.fault)
 
 
 def _answer(*, ok: bool, body: dict[str, object]) -> web.Response:

@@ -12,6 +12,7 @@ from typing import Final
 
 from stream.pipeline.coordination import COORDINATOR_STATE, LEASE_INDEX, WORKER_STATS, kcl_applications
 from stream.pipeline.model import Pipeline, Retrieval
+from stream.pipeline.replay import Queue
 from stream.pipeline.resources import is_remote
 from stream.pipeline.secrets import SECRETS_MANAGER, references
 from stream.sink.iceberg import CatalogType, IcebergSinkConfig
@@ -19,6 +20,8 @@ from stream.sink.redshift import RedshiftSinkConfig
 from stream.transform.stages.enrich import REDSHIFT, SERVERS, Warehouse, warehouse
 
 READ_STREAM: Final = ("kinesis:DescribeStreamSummary", "kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards")
+MAP_STREAM: Final = ("kinesis:DescribeStream", *READ_STREAM)
+"""What Lambda needs, under the function's role, to read a stream for it (services-kinesis-create in Lambda's guide)."""
 REGISTER: Final = ("kinesis:RegisterStreamConsumer",)
 SUBSCRIBE: Final = ("kinesis:DescribeStreamConsumer", "kinesis:SubscribeToShard")
 OBJECTS: Final = ("s3:DeleteObject", "s3:GetObject", "s3:PutObject")
@@ -46,6 +49,8 @@ CATALOG: Final = ("glue:CreateTable", "glue:GetDatabase", "glue:GetTable", "glue
 GET_TABLE: Final = ("glue:GetTable",)
 EXECUTE_ONE: Final = ("redshift-data:ExecuteStatement",)
 FOLLOW: Final = ("redshift-data:DescribeStatement", "redshift-data:GetStatementResult")
+RECEIVE: Final = ("sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage")
+"""A worker receives and deletes; ``stream doctor`` looks at the queue's attributes."""
 LIST: Final = ("s3:ListBucket",)
 """With this permission S3 answers 404 for a missing object; without it, 403."""
 
@@ -114,8 +119,18 @@ def _source(pipeline: Pipeline, where: Account) -> Iterator[Access]:
             yield Access("kinesis", SUBSCRIBE, consumers, "subscribe to shards")
         return
     yield from _below(objects.url, where, "read the source's objects")
+    if objects.watch is not None and objects.watch.queue is not None:
+        yield Access("sqs", RECEIVE, (queue_arn(objects.watch.queue, where),), "follow the notifications of new objects")
     if objects.manifest is not None and is_remote(objects.manifest):
         yield from _one(objects.manifest, where, "read the source's manifest")
+
+
+def queue_arn(text: str, where: Account) -> str:
+    """The ARN of a queue that is given by its ARN or URL."""
+    queue = Queue.of(text)
+    # An emulator's URL may have no account in the place of one.
+    account = queue.account if queue.account.isdecimal() else where.number
+    return f"arn:{where.partition}:sqs:{queue.region or where.region}:{account}:{queue.name}"
 
 
 def _requirements(pipeline: Pipeline, where: Account) -> Iterator[Access]:

@@ -21,7 +21,7 @@ from stream.pipeline.model import Pipeline
 _DIGEST_HEX: Final = 32
 _PLACES: Final = {
     "kinesis": frozenset({"start", "region", "endpoint", "on_expired", "retrieval", "consumer"}),
-    "s3": frozenset({"url", "manifest", "time", "shards"}),
+    "s3": frozenset({"url", "manifest", "time", "shards", "watch"}),
 }
 """Options that say where, how and from when to read. They do not count, since a unit's range determines its records."""
 

@@ -164,7 +164,7 @@ class Source(Part):
     """
 
     kinesis: KinesisSource = Field(description="The stream or streams to read; this or `s3` is required.")
-    s3: ObjectsSource | None = Field(default=None, description="Objects to read instead of a stream, once: see docs/replay.md.")
+    s3: ObjectsSource | None = Field(default=None, description="Objects to read instead of a stream, each once: see docs/objects.md.")
     decode: Decoder = Field(default="json", validate_default=True, description="Decoder: a name, or {name: options}.")
     fields: Annotated[dict[str, Any] | None, WithJsonSchema({"x-is": "columns"})] = Field(
         default=None,

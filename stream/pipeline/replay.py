@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+import re
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Final, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from stream.pipeline.units import parse_duration
 from stream.pipeline.values import CollectorUrl, Count, Duration, Location, Region, SecretReference, StreamName, fail_at
@@ -12,11 +16,100 @@ from stream.source.object_formats import ObjectCodec, ObjectFormat
 
 DEFAULT_NAME: Final = "objects"
 
+LISTED_EVERY: Final = timedelta(minutes=1)
+LISTED_BESIDE_A_QUEUE: Final = timedelta(hours=1)
+"""A listing costs one request for a thousand objects. Beside a queue it only finds what notifications missed."""
+
+SHORTEST_EVERY: Final = timedelta(seconds=1)
+
+_REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-\d+")
+_QUEUE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,80}")
+
 
 class Part(BaseModel):
     """Base of all parts of a pipeline: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
+
+
+class OnDeleted(StrEnum):
+    """What happens when an object was deleted before all of it was read."""
+
+    GAP = "gap"
+    HALT = "halt"
+
+
+def _queue(value: str) -> str:
+    """A queue's ARN or URL.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-queue-message-identifiers.html
+    """
+    hint = "write its ARN, arn:aws:sqs:REGION:ACCOUNT:NAME, or its URL, https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"
+    if value.endswith(".fifo"):
+        fail_at((), "bad_value", f"{value!r} is a FIFO queue, to which S3 sends no notifications", "use a standard queue")
+    parts = value.split(":")
+    if value.startswith("arn:"):
+        if len(parts) != 6 or parts[2] != "sqs" or not all(parts[3:]) or _QUEUE_NAME.fullmatch(parts[5]) is None:
+            fail_at((), "bad_value", f"{value!r} is no ARN of a queue", hint)
+        return value
+    try:
+        url = urlsplit(value)
+        path = url.path.strip("/").split("/")
+        usable = url.scheme in {"http", "https"} and bool(url.hostname) and not (url.query or url.username)
+    except ValueError:
+        usable, path = False, []
+    if not usable or len(path) != 2 or _QUEUE_NAME.fullmatch(path[1]) is None:
+        fail_at((), "bad_value", f"{value!r} names no queue", hint)
+    return value
+
+
+class Queue(BaseModel):
+    """A queue of SQS by its parts; ``region`` and ``account`` are empty if the pipeline file does not say them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    account: str
+    region: str
+    url: str
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """From a valid ARN or URL; ``url`` is empty for an ARN."""
+        if text.startswith("arn:"):
+            parts = text.split(":")
+            return cls(name=parts[5], account=parts[4], region=parts[3], url="")
+        url = urlsplit(text)
+        account, name = url.path.strip("/").split("/")
+        region = next((part for part in (url.hostname or "").split(".") if _REGION.fullmatch(part)), "")
+        return cls(name=name, account=account, region=region, url=text)
+
+
+class Watch(Part):
+    """How a worker that stays up finds new objects."""
+
+    queue: Annotated[str, AfterValidator(_queue)] | None = Field(
+        default=None,
+        description="ARN or URL of the SQS queue that receives the bucket's notifications; by default, objects are only listed.",
+    )
+    every: Duration | None = Field(
+        default=None, description="Time between two listings of all objects; by default `1m`, and `1h` with a `queue`."
+    )
+    on_deleted: OnDeleted = Field(
+        default=OnDeleted.GAP,
+        description="An object deleted before all of it was read: gap (record it in the commit log, raise an alarm, continue) or halt.",
+    )
+
+    @model_validator(mode="after")
+    def _not_without_pause(self) -> Self:
+        if self.every is not None and self.every < SHORTEST_EVERY:
+            fail_at(("every",), "bad_value", "objects cannot be listed more than once a second", "write 1s or more")
+        return self
+
+    @property
+    def listed_every(self) -> timedelta:
+        """``every``, or what it is by default."""
+        return self.every or (LISTED_EVERY if self.queue is None else LISTED_BESIDE_A_QUEUE)
 
 
 class ObjectsSource(Part):
@@ -37,6 +130,23 @@ class ObjectsSource(Part):
         description="The time that `backfill --from --to` uses: modified, or a time in the key, such as %Y/%m/%d/%H.",
     )
     shards: Count = Field(default=4, description="Number of shards, read concurrently, into which the objects are divided.")
+    watch: Watch | None = Field(
+        default=None, description="Stay up and read objects as they arrive: see docs/objects.md. By default, the run ends."
+    )
+
+    @model_validator(mode="after")
+    def _watched_as_a_whole(self) -> Self:
+        if self.watch is not None and self.manifest is not None:
+            fail_at(("watch",), "bad_value", "a manifest lists objects once, and `watch` waits for new ones", "remove one of the two")
+        if self.watch is not None and self.watch.queue is not None and not self.url.startswith("s3://"):
+            fail_at(("watch", "queue"), "bad_value", f"a directory, {self.url}, sends no notifications", "remove `queue`: it is listed")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``watch`` out where there is none, so that recorded definitions without it never change."""
+        data: dict[str, Any] = handler(self)
+        return {key: value for key, value in data.items() if key != "watch" or value is not None}
 
     def misfit(self, decoder: str) -> tuple[str, str] | None:
         """Why this format cannot be read with ``decoder``, and what to do; None if it can."""

@@ -17,3 +17,4 @@ class Role(StrEnum):
     REDSHIFT_COPY = "redshift-copy"
     BACKFILL = "backfill"
     READER = "reader"
+    FUNCTION = "function"

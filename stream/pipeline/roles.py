@@ -19,10 +19,13 @@ from stream.pipeline.access import (
     KEEP_LOG,
     LEASES,
     LIST,
+    MAP_STREAM,
     OBJECTS,
     READ_STREAM,
+    REGISTER,
     SEE_FLEET,
     SHARE,
+    SUBSCRIBE,
     UNLOCK,
     Access,
     Account,
@@ -93,9 +96,13 @@ def accesses(pipeline: Pipeline, role: Role, account: Account) -> tuple[Access, 
         case Role.REDSHIFT_COPY:
             return tuple(_copy(pipeline, needs))
         case Role.BACKFILL:
-            return tuple(each for each in needs if each.service != "kinesis" and not _creates_table(each) and each.why != FLEET)
+            return tuple(
+                each for each in needs if each.service not in {"kinesis", "sqs"} and not _creates_table(each) and each.why != FLEET
+            )
         case Role.READER:
             return tuple(_reading(pipeline, needs))
+        case Role.FUNCTION:
+            return tuple(_invoked(pipeline, needs, account))
 
 
 def policy(needs: Iterable[Access], keys: Iterable[str] = (), region: str = "*", partition: str = "aws") -> Document:
@@ -124,7 +131,7 @@ def policy(needs: Iterable[Access], keys: Iterable[str] = (), region: str = "*",
 
 
 def trust(role: Role, account: Account, who: ServiceAccount) -> Document:
-    """The trust policy of ``role``: the pods of one service account, Redshift, or for ``bootstrap`` whoever the account itself authorizes.
+    """The trust policy of ``role``: the pods of one service account, Redshift, Lambda, or for ``bootstrap`` whoever the account authorizes.
 
     Raises:
         DefinitionError: the issuer is not an https URL.
@@ -132,6 +139,8 @@ def trust(role: Role, account: Account, who: ServiceAccount) -> Document:
     if role is Role.REDSHIFT_COPY:
         services = ["redshift.amazonaws.com", "redshift-serverless.amazonaws.com"]
         return _trusted({"Service": services}, ["sts:AssumeRole"], {"aws:SourceAccount": account.number})
+    if role is Role.FUNCTION:
+        return _trusted({"Service": "lambda.amazonaws.com"}, ["sts:AssumeRole"], {"aws:SourceAccount": account.number})
     if role is Role.BOOTSTRAP:
         return _trusted({"AWS": f"arn:{account.partition}:iam::{account.number}:root"}, ["sts:AssumeRole"], {})
     if who.issuer:
@@ -202,7 +211,7 @@ def _copy(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
 
 _READ_ACTIONS: Final = {
     OBJECTS: ("s3:GetObject",),
-    LEASES: ("dynamodb:GetItem",),
+    LEASES: ("dynamodb:GetItem", "dynamodb:Scan"),
     EXECUTE: EXECUTE_ONE,
     CATALOG: GET_TABLE,
     CATALOG[1:]: GET_TABLE,
@@ -211,7 +220,7 @@ _READ_ACTIONS: Final = {
 
 
 def _reading(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
-    """What ``stream complete`` and ``stream shards`` read: the stream, the log, the leases, and the tables' records of what is loaded."""
+    """What ``stream status``, ``complete`` and ``shards`` read: the stream, the log, the leases, and the tables' records of their loads."""
     if pipeline.source.s3 is not None:
         return
     tables = [sink for sink in pipeline.sinks if isinstance(sink, TableSinkConfig)]
@@ -222,6 +231,22 @@ def _reading(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
             yield replace(each, actions=_READ_ACTIONS.get(each.actions, each.actions), why="ask how the stream stands")
         elif each.why == UNLOCK and any(_names(resource, secrets) for resource in each.resources):
             yield each
+
+
+def _invoked(pipeline: Pipeline, needs: Iterable[Access], account: Account) -> Iterator[Access]:
+    """What a Lambda function needs, and what Lambda does for it under the same role: read the stream, and write its log.
+
+    A function has no leases, and the consumer of enhanced fan-out to which it may be mapped is registered by others.
+    """
+    if pipeline.source.s3 is not None:
+        return
+    for each in needs:
+        if each.service == "dynamodb" or each.actions == REGISTER:
+            continue
+        actions = {READ_STREAM: MAP_STREAM, SUBSCRIBE: SUBSCRIBE[1:]}.get(each.actions, each.actions)
+        yield replace(each, actions=actions)
+    group = f"arn:{account.partition}:logs:{account.region}:{account.number}:log-group:/aws/lambda/{pipeline.application}:*"
+    yield Access("logs", ("logs:CreateLogStream", "logs:PutLogEvents"), (group,), "write the function's log")
 
 
 def _names(resource: str, secrets: Iterable[str]) -> bool:

@@ -22,6 +22,9 @@ _DESCRIBE_SECONDS: Final = 600.0
 CLOCK_SLACK: Final = timedelta(minutes=1)
 """How far the clock of Kinesis may lag behind ours. Arrival times of later records are earlier than our clock by at most this."""
 
+MOST_AHEAD: Final = timedelta(minutes=5)
+"""How far our clock can be ahead of that of Kinesis, which refuses calls signed with a time further ahead."""
+
 T = TypeVar("T")
 
 _dice = secrets.SystemRandom().random
@@ -68,14 +71,14 @@ class StreamAccess:
     async def time(self) -> datetime:
         """The time by the clock of Kinesis, or an earlier one: all records from now on arrive then or later. Makes up to eight attempts.
 
-        If a response has no date, this is the time of our own clock less the allowed difference.
+        If a response has no date, this is the time of our own clock less the greatest possible difference.
 
         Raises:
             Fatal: stream missing, access denied.
             Retryable: the service kept failing.
         """
         before = self.clock.now()
-        return await self._a_few_times(lambda: self.client.time(self.stream)) or before - CLOCK_SLACK
+        return await self._a_few_times(lambda: self.client.time(self.stream)) or before - MOST_AHEAD
 
     async def _a_few_times(self, call: Callable[[], Awaitable[T]]) -> T:
         attempt = 0

@@ -78,8 +78,8 @@ class BoundedSource:
         self.stream = stream
         self.budget = budget
         self._parts = {part.shard_id: part for part in parts}
-        self._clock = clock
         self._emit = emit
+        self._pages = Pages(budget, clock, emit)
 
     async def shards(self) -> list[Shard]:
         """All parts, ordered by id."""
@@ -99,15 +99,37 @@ class BoundedSource:
         if until is None:
             self._emit(PartOpened(shard.stream, shard.shard_id, len(pieces)))
         while piece <= len(pieces) and (until is None or position < until):
-            async with aclosing(pieces[piece - 1].blocks(after_number)) as blocks:  # type: ignore[type-var]
-                while (until is None or position < until) and (page := await self._page(shard, piece, blocks, until)) is not None:
+            async with aclosing(self._pages.of(shard, piece, pieces[piece - 1], after_number, until)) as pages:  # type: ignore[type-var]
+                async for page in pages:
                     position = page.position
                     yield page
             piece, after_number = piece + 1, 0
         if until is None:
             yield Page(Batch.empty(), position, 0, 0, ended=True)
 
-    async def _page(self, shard: Shard, piece: int, blocks: AsyncIterator[Block], until: int | None) -> Page | None:
+
+class Pages:
+    """Reads pieces page by page; each page holds bytes of ``budget``."""
+
+    def __init__(self, budget: ByteBudget, clock: Clock, emit: Emit) -> None:
+        self.budget = budget
+        self._clock = clock
+        self._emit = emit
+
+    async def of(
+        self, shard: Shard, number: int, piece: Piece, after_number: int, until: int | None, since: datetime | None = None
+    ) -> AsyncIterator[Page]:
+        """Pages of ``piece``, the one with that number in ``shard``, after its record ``after_number``, and up to position ``until``.
+
+        ``since``: when the piece arrived, for the delay that pages show; without it, they show none.
+        """
+        position = -1
+        async with aclosing(piece.blocks(after_number)) as blocks:  # type: ignore[type-var]
+            while (until is None or position < until) and (page := await self._page(shard, number, blocks, until, since)) is not None:
+                position = page.position
+                yield page
+
+    async def _page(self, shard: Shard, piece: int, blocks: AsyncIterator[Block], until: int | None, since: datetime | None) -> Page | None:
         started = self._clock.monotonic()
         await self.budget.acquire(BLOCK_BYTES)
         if (waited := self._clock.monotonic() - started) > 0.001:
@@ -120,16 +142,19 @@ class BoundedSource:
             batch = _batch(piece, block)
             position = int(batch.frame[SEQUENCE][-1])
             if until is not None and position > until:
-                batch, position = _up_to(batch, until), until
+                batch, position = _up_to(batch, block.numbers <= until - piece * ROWS_PER_PIECE), until
             reservation.settle(max(batch.payload_bytes, int(batch.frame.estimated_size())))
             seconds = self._clock.monotonic() - started
-            self._emit(PageReceived(shard.stream, shard.shard_id, batch.rows, batch.rows, batch.payload_bytes, 0, seconds))
-            return Page(batch, position, 0, reservation.hand_on())
+            behind = 0 if since is None else max(0, int((self._clock.now() - since).total_seconds() * 1000))
+            self._emit(PageReceived(shard.stream, shard.shard_id, batch.rows, batch.rows, batch.payload_bytes, behind, seconds))
+            return Page(batch, position, behind, reservation.hand_on())
 
 
 def _batch(piece: int, block: Block) -> Batch:
+    # As text, since a shard that grows for years has more pieces than UInt64 has room for.
+    digits = block.numbers.cast(pl.String).str.zfill(len(str(ROWS_PER_PIECE)) - 1)
     frame = block.frame.select(
-        (block.numbers + piece * ROWS_PER_PIECE).cast(pl.String).alias(SEQUENCE),
+        (pl.lit(str(piece)) + digits).alias(SEQUENCE),
         pl.lit(0, pl.UInt32).alias(SUBSEQUENCE),
         *(pl.col(name) for name in block.frame.columns),
         pl.lit(int(Outcome.PENDING), pl.UInt8).alias(OUTCOME),
@@ -137,8 +162,7 @@ def _batch(piece: int, block: Block) -> Batch:
     return Batch.of(frame, block.first_read)
 
 
-def _up_to(batch: Batch, until: int) -> Batch:
-    keep = batch.frame[SEQUENCE].cast(pl.UInt64) <= until
+def _up_to(batch: Batch, keep: pl.Series) -> Batch:
     frame = batch.frame.filter(keep)
     first = None if batch.first_read is None else batch.first_read.filter(keep)
     return Batch.of(frame, first)

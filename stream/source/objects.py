@@ -19,6 +19,11 @@ from stream.errors import Halted, Retryable
 from stream.source.bounded import BLOCK_BYTES, Block, Part
 from stream.source.object_formats import Chunk, Layout, chunks
 
+
+class Gone(Halted):
+    """An object was deleted after it was chosen."""
+
+
 READ_AHEAD: Final = 4 * 2**20
 """Bytes of one ranged read: large enough that S3's response time hardly matters, small compared with a memory budget."""
 
@@ -69,6 +74,11 @@ class ObjectPiece:
     item: PinnedObject
     layout: Layout
 
+    @property
+    def modified(self) -> datetime:
+        """When the object was last modified."""
+        return datetime.fromisoformat(self.item.modified)
+
     async def blocks(self, after_number: int) -> AsyncIterator[Block]:
         """See ``bounded.Piece``."""
         if self.item.size == 0:
@@ -84,7 +94,7 @@ class ObjectPiece:
             {DATA: [body for _, body in chunk]},
             schema={DATA: pl.Binary()},
         ).select(
-            pl.lit(datetime.fromisoformat(self.item.modified)).dt.cast_time_unit("ms").alias(ARRIVAL),
+            pl.lit(self.modified).dt.cast_time_unit("ms").alias(ARRIVAL),
             pl.lit(self.item.key).alias(PARTITION_KEY),
             DATA,
         )
@@ -126,10 +136,14 @@ class _RangedFile(io.RawIOBase):
 
     async def _range(self, start: int, end: int) -> bytes:
         body = await self._store.read_range(self._item.key, start, end, self._item.version)
+        if body is None and await self._store.look(self._item.key) is None:
+            what = f"the object {self._item.key} under {self._store.url} ({self._item.size} bytes, modified {self._item.modified})"
+            msg = f"{what} was deleted after it was chosen. Put that version back, or start over in another --namespace."
+            raise Gone(msg)
         if body is None:
             msg = (
                 f"the object {self._item.key} under {self._store.url} is not the one that was listed ({self._item.size} bytes, modified "
-                f"{self._item.modified}): it was changed or removed since. Put that version back, or start over in another --namespace."
+                f"{self._item.modified}): it was changed since. Put that version back, or start over in another --namespace."
             )
             raise Halted(msg)
         if len(body) != end - start:

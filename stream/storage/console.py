@@ -86,6 +86,10 @@ class ConsoleStore:
         """None: what was printed is gone."""
         return None
 
+    async def look(self, key: str) -> ObjectInfo | None:  # noqa: ARG002 - the signature is the protocol's
+        """Nothing that was printed is kept."""
+        return None
+
     async def delete(self, key: str) -> None:  # noqa: ARG002
         """Nothing can be taken back."""
         return

@@ -95,6 +95,12 @@ class DirectoryStore:
         """See ``contracts.RangedStore``."""
         return await self._run(_read_range, self._path(key), start, end, version)
 
+    async def look(self, key: str) -> ObjectInfo | None:
+        """See ``contracts.RangedStore``."""
+        path = self._path(key)
+        info = await self._run(_info, path, key)
+        return None if info is None or await self._run(path.is_dir) else info
+
     async def delete(self, key: str) -> None:
         """See ``contracts.ObjectStore``."""
         await self._run(self._delete, self._path(key))
@@ -312,7 +318,7 @@ def _holds_files(directory: Path) -> bool:
 def _info(path: Path, key: str) -> ObjectInfo | None:
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC), _version(status))
 

@@ -188,6 +188,11 @@ class S3Store:
         except PreconditionError:
             return None
 
+    async def look(self, key: str) -> ObjectInfo | None:
+        """What ``list`` would say of ``key`` now; None if there is no such object."""
+        check_key(key, self._url)
+        return await self._call("s3:GetObject", key, self._look(key))
+
     async def delete(self, key: str) -> None:
         """Remove ``key``; fine if it is not there."""
         check_key(key, self._url)
@@ -211,6 +216,15 @@ class S3Store:
                 raise
             return None
         return bytes(await found.bytes_async())
+
+    async def _look(self, key: str) -> ObjectInfo | None:
+        try:
+            found = await obstore.head_async(self._store, key)
+        except FileNotFoundError as error:
+            if _names_missing_bucket(error):
+                raise
+            return None
+        return ObjectInfo(key, found["size"], found["last_modified"], str(found.get("e_tag") or ""))
 
     async def _delete(self, key: str) -> None:
         try:

@@ -33,6 +33,7 @@ from stream.metrics.logs import Level
 from stream.pipeline.access import needed
 from stream.pipeline.limits import READING_SHARE, unit_bytes
 from stream.pipeline.model import OnExpired, Pipeline
+from stream.pipeline.replay import OnDeleted
 from stream.pipeline.resources import Fetched, fetch_resources
 from stream.pipeline.secrets import SecretReader
 from stream.sink import rejects
@@ -114,7 +115,7 @@ class _Shared:
 
 def ends_by_itself(pipeline: Pipeline, reading: Reading) -> bool:
     """Whether the run ends by itself, because what it reads has an end."""
-    return reading != Reading() or pipeline.source.s3 is not None
+    return reading != Reading() or (pipeline.source.s3 is not None and pipeline.source.s3.watch is None)
 
 
 async def assemble(
@@ -183,11 +184,11 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
     log = CommitLog(shared.stores.state, pipeline.application, clock, shared.worker)
     start = await shared.repeat("pin start", Shard(opened.chain, ""), lambda: log.pin_start(opened.chain, opened.start))
     export = _export(opened.chain, shared, log)
-    leases = None if opened.finite else shared.leases
+    leases = None if opened.finite and not shared.options.reading.once else shared.leases
     checkpoints: Checkpoints = StoredCheckpoints(shared.stores.state) if leases is None else LeaseCheckpoints(leases)
     if export is not None and pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT:
         checkpoints = WaitingCheckpoints(checkpoints, export)
-    admit_gaps = pipeline.source.kinesis.on_expired is OnExpired.GAP and shared.options.reading.window.begin is None
+    admit_gaps = _admits_gaps(pipeline) and shared.options.reading.window.begin is None
     reread_source = await opened.make(shared.rereading)
     reads = "" if shared.options.reading.letters else record_options(pipeline)
     rereader = Rereader(reread_source, shared.definitions, shared.render, shared.repeat, emit, admit_gaps=admit_gaps, reads=reads)
@@ -214,22 +215,29 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
         refresher=shared.refresher,
         keeper=shared.keeper,
     )
-    return StreamParts(opened.chain, start, parts)
+    return StreamParts(opened.chain, start, parts, watcher=opened.watcher)
 
 
 async def _leases(
     pipeline: Pipeline, options: WorkerOptions, session: AwsSession, name: str, emit: Emit, stack: AsyncExitStack
 ) -> Coordinator | None:
-    """The leases, if workers share shards; None for a run that ends by itself, which belongs to one worker."""
-    native = pipeline.coordination.native
-    if native is None or ends_by_itself(pipeline, options.reading):
+    """The leases, if workers share shards; None for objects, backfills and redrives, which do not work on the stream's own chains."""
+    native, once = pipeline.coordination.native, options.reading == Reading(once=True)
+    if native is None or pipeline.source.s3 is not None or (ends_by_itself(pipeline, options.reading) and not once):
         return None
-    return await open_leases(pipeline, native, session, name, options.clock, emit, stack)
+    return await open_leases(pipeline, native, session, name, options.clock, emit, stack, alone=once)
 
 
 async def _sender(pipeline: Pipeline, options: WorkerOptions, managed: SecretReader, emit: Emit, stack: AsyncExitStack) -> Sender | None:
     otlp = pipeline.audit.otlp
     return None if otlp is None else await open_sender(otlp, options.env, options.base, options.clock, emit, stack, managed)
+
+
+def _admits_gaps(pipeline: Pipeline) -> bool:
+    objects = pipeline.source.s3
+    if objects is not None and objects.watch is not None:
+        return objects.watch.on_deleted is OnDeleted.GAP
+    return pipeline.source.kinesis.on_expired is OnExpired.GAP
 
 
 def _export(stream: str, shared: _Shared, log: CommitLog) -> ExportTask | None:

@@ -66,11 +66,15 @@ class Stream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The end of the sealed chain of one shard, as far as it was followed. ``last``: the link that ends there, if known."""
+    """The end of the sealed chain of one shard, as far as it was followed.
+
+    ``last``: the link that ends there, if known; ``begun``: the intent that follows it, if there is one.
+    """
 
     shard: Shard
     position: int = ORIGIN
     last: Manifest | None = None
+    begun: Manifest | None = None
 
     @property
     def ended(self) -> bool:
@@ -93,7 +97,8 @@ class Tail:
 class Completeness:
     """The question about one stream; remembers between looks where each chain ended, since chains only grow.
 
-    ``tables``: the sinks whose rows are loaded. ``without``: shards that an operator has excluded.
+    ``tables``: the sinks whose rows are loaded. ``without``: shards that an operator has excluded. ``tolerant``: a shard of which something
+    cannot be read is silent, and the others are looked at all the same.
     """
 
     stream: str
@@ -102,6 +107,7 @@ class Completeness:
     source: Stream
     tables: Sequence[LoaderParts] = ()
     without: Collection[str] = ()
+    tolerant: bool = False
     tails: dict[str, Tail] = field(default_factory=dict)
     logged: frozenset[str] | None = None
 
@@ -126,7 +132,14 @@ class Completeness:
         children: set[str] = set()
 
         async def one(name: str) -> None:
-            sealed, ahead = await self._shard(name, listed, start, asked_at, question)
+            try:
+                sealed, ahead = await self._shard(name, listed, start, asked_at, question)
+            except StreamError as error:
+                if not self.tolerant:
+                    raise
+                # What was known of it at an earlier look may have been taken back since.
+                self.tails.pop(name, None)
+                sealed, ahead = Sealed(name), Lookahead(Found.SILENT, why=str(error))
             children.update(sealed.children, ahead.children if ahead else ())
             standings[name] = stand(sealed, ahead, asked_at, question)
 
@@ -170,12 +183,14 @@ class Completeness:
 
     async def _tail(self, name: str) -> Tail:
         tail = self.tails.get(name) or await self._entry(Shard(self.stream, name))
+        entry = None
         while not tail.ended and (entry := await self.log.read(tail.shard, tail.position)) is not None and entry.manifest.sealed:
             link = entry.manifest
             if link.target is not None:
                 tail = await self._near_the_end(replace(tail.shard, generation=tail.shard.generation + 1), int(link.target))
             else:
                 tail = Tail(tail.shard, link.reach, link)
+        tail = replace(tail, begun=None if tail.ended or entry is None else entry.manifest)
         self.tails[name] = tail
         return tail
 
@@ -187,7 +202,8 @@ class Completeness:
         hinted = replace(shard, generation=hint.generation)
         entry = await self.log.read(hinted, hint.unit_after)
         if entry is not None and entry.manifest.sealed and _agrees(entry.manifest, hint):
-            return Tail(hinted, hint.unit_after)
+            link = entry.manifest
+            return Tail(hinted, hint.unit_after) if link.target is not None else Tail(hinted, link.reach, link)
         genesis = await self.log.genesis(hinted) if hint.generation else None
         if genesis is not None and int(genesis.manifest.after) == hint.unit_after:
             return Tail(hinted, hint.unit_after)

@@ -14,11 +14,12 @@ from stream.audit.objects import unit_of
 from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE
 from stream.budget import ByteBudget
 from stream.commit.claims import Claims
+from stream.commit.lookup import last_starts
 from stream.commit.manifest import decode
 from stream.commit.naming import manifest_key
 from stream.concurrency import run_concurrently
 from stream.contracts import Clock, Emit, ObjectStore
-from stream.errors import DefinitionError
+from stream.errors import DefinitionError, Halted
 from stream.pipeline.replay import RedriveBudget
 from stream.sink import rejects
 from stream.source.bounded import BoundedSource
@@ -75,19 +76,26 @@ class DeadLetters:
     async def table(self, *, contents: bool = True) -> pl.DataFrame:
         """Every dead letter in a sealed unit, with ``SCHEMA``, ordered by shard and position; those of redrives come last.
 
-        Without ``contents``, record data is null.
+        Units that a rewind has taken back have none: their records are processed again. Without ``contents``, record data is null.
         """
-        keys = [key for stream in (self.stream, chain_name(self.stream)) for key in await self._sealed_files(stream)]
+        sealed = [key for stream in (self.stream, chain_name(self.stream)) for key in await self._sealed_files(stream)]
+        gone = await self._taken_back(sealed)
+        keys = [key for key in sealed if key not in gone]
         empty = SCHEMA.to_frame().drop(STATE)
         frames: dict[str, pl.DataFrame] = {}
 
         async def one(key: str) -> None:
-            frame = await read_dead_letters(self.store, key, contents=contents)
+            try:
+                frame = await read_dead_letters(self.store, key, contents=contents)
+            except Halted:
+                if key in await self._taken_back([key]):
+                    return
+                raise
             lines = pl.int_range(frame.height, dtype=pl.UInt32, eager=True).alias(LINE)
             frames[key] = frame.with_columns(pl.lit(key).alias(FILE), lines).select(empty.columns)
 
         await run_concurrently((one(key) for key in keys), READ_AT_ONCE)
-        whole = pl.concat([empty, *(frames[key] for key in keys)])
+        whole = pl.concat([empty, *(frames[key] for key in keys if key in frames)])
         return with_state(whole, await self.claims.all(), self.budget, self.clock.now())
 
     async def redrive(self, where: str | None, limit: int | None, worker: str) -> tuple[int, int] | None:
@@ -103,6 +111,9 @@ class DeadLetters:
         async def choose(known: list[Redrive]) -> Redrive | None:
             now = self.clock.now()
             waiting = with_state(table.drop(STATE), known, self.budget, now).filter(pl.col(STATE) == WAITING)
+            # The table may be minutes old.
+            gone = await self._taken_back(waiting[FILE].unique().to_list())
+            waiting = waiting.filter(~pl.col(FILE).is_in(gone))
             chosen = waiting if limit is None else waiting.head(limit)
             if chosen.is_empty():
                 return None
@@ -119,6 +130,23 @@ class DeadLetters:
         if finished is not None:
             parts = parts[await finished.count([[part] for part in parts]) :]
         return BoundedSource(chain_name(self.stream), parts, budget=budget, clock=self.clock, emit=emit)
+
+    async def _taken_back(self, keys: Sequence[str]) -> set[str]:
+        """Those of the rejects files ``keys`` that a rewind removes, whether or not it has done so yet."""
+        # A chain that was rewound ends with the link that lists what is removed.
+        chains = {unit[0] for key in keys if (unit := unit_of(key, self.stream)) is not None}
+        found: set[str] = set()
+
+        async def look(chain: str) -> None:
+            for after in await last_starts(self.state, self.stream, chain, 1):
+                place = manifest_key(self.stream, chain, after)
+                stored = await self.state.get(place)
+                link = None if stored is None else decode(stored.body, place)
+                if link is not None and link.target is not None:
+                    found.update(file.key for file in link.superseded if file.sink == rejects.NAME)
+
+        await run_concurrently([look(chain) for chain in chains], READ_AT_ONCE)
+        return found
 
     async def _sealed_files(self, stream: str) -> list[str]:
         """Keys of rejects files that a sealed manifest lists."""

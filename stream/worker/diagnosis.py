@@ -77,6 +77,12 @@ async def examine(pipeline: Pipeline, environment: Environment) -> list[Finding]
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
     findings = [*_token(environment), _memory(pipeline, environment)]
     if needed(pipeline):
+        try:
+            session.trust()
+        except DefinitionError as error:
+            # Every call would fail in the same way.
+            remedy = "mount the file, or correct its path; without AWS_CA_BUNDLE the system's authorities are used. Nothing else was tried"
+            return [*findings, Finding("authorities", Verdict.FAILED, str(error), remedy)]
         credentials = await _credentials(session, environment)
         findings += credentials
         if all(each.verdict is not Verdict.FAILED for each in credentials):

@@ -31,8 +31,11 @@ class FinishedClaims:
         self._checkpoints = StoredCheckpoints(state)
 
     async def count(self, claims: Sequence[Sequence[Part]]) -> int:
-        """The number of finished claims at the beginning of ``claims``, the complete list, each with its shards."""
-        noted = await self._noted()
+        """The number of finished claims at the beginning of ``claims``, the complete list, each with its shards.
+
+        The shards of claims that are ``noted`` as finished do not count, nor does a claim without shards.
+        """
+        noted = await self._read_note()
         known = noted.get(self._kind, 0)
         done = min(known, len(claims))
         while done < len(claims):
@@ -59,7 +62,11 @@ class FinishedClaims:
         await run_concurrently([look(name) for name in shards], AT_ONCE)
         return ended
 
-    async def _noted(self) -> dict[str, int]:
+    async def noted(self) -> int:
+        """The number of finished claims as it was noted last, so too low rather than too high."""
+        return (await self._read_note()).get(self._kind, 0)
+
+    async def _read_note(self) -> dict[str, int]:
         stored = await self._state.get(self._key)
         try:
             return {} if stored is None else msgspec.json.decode(stored.body, type=dict[str, int])

@@ -29,13 +29,15 @@ def gap_instead_of(intent: Manifest) -> Manifest:
 async def record_gap(shard: Shard, head: Head, parts: Parts, render: Renderer, reason: Expired) -> Head:
     """Commit a gap from ``head`` to just before the oldest record that the shard still holds. Returns the head after the gap.
 
-    How many records were lost is unknown, since sequence numbers are not consecutive. A closed shard that holds no records ends here.
-    For an open one that holds none, this waits for the record that shows where the gap ends; if the worker drains meanwhile, it returns
-    ``head``.
+    If ``reason`` says where reading can continue, the gap ends there; otherwise the oldest record shows it. How many records were lost is
+    unknown, since sequence numbers are not consecutive. A closed shard that holds no records ends here. For an open one that holds none,
+    this waits for the record that shows where the gap ends; if the worker drains meanwhile, it returns ``head``.
 
     Raises:
         Halted: the oldest record is before ``head``, so nothing after it can have expired.
     """
+    if reason.resume is not None:
+        return await _commit(shard, head, parts, render, reason, reason.resume, "")
     page = await _oldest(shard, parts)
     if page is None:
         return head
@@ -50,6 +52,11 @@ async def record_gap(shard: Shard, head: Head, parts: Parts, render: Renderer, r
             "until then"
         )
         raise Halted(msg)
+    return await _commit(shard, head, parts, render, reason, oldest - 1, page.batch.frame[ARRIVAL][0].isoformat())
+
+
+async def _commit(shard: Shard, head: Head, parts: Parts, render: Renderer, reason: Expired, last: int, last_arrival: str) -> Head:
+    """Commit a gap from ``head`` to ``last``. Returns the head after the gap."""
     manifest = Manifest(
         kind=Kind.GAP,
         state=State.INTENT,
@@ -57,11 +64,11 @@ async def record_gap(shard: Shard, head: Head, parts: Parts, render: Renderer, r
         stream=shard.stream,
         shard=shard.chain,
         after=str(head.position),
-        last=str(oldest - 1),
+        last=str(last),
         outcomes={Outcome.EXPIRED_GAP.label: 0},
         previous=head.previous,
         trigger=EXPIRED,
-        last_arrival=page.batch.frame[ARRIVAL][0].isoformat(),
+        last_arrival=last_arrival,
         worker=parts.worker,
         created_at=parts.clock.now().isoformat(),
     )

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from stream.contracts import Clock
 from stream.errors import Retryable
 from stream.sink.iceberg import PartitionField, Transform
 from stream.sink.layouts import Layout
@@ -47,6 +48,9 @@ NEW_TABLE: Final = {
 METRICS: Final = "write.metadata.metrics."
 """Prefix of the properties that say which bounds of which columns are kept (Iceberg documentation, "Table properties")."""
 
+MOST_BEHIND: Final = 55.0
+"""Seconds by which a commit may be older than the one before it; Iceberg's Java library tolerates a minute (``TableMetadata``)."""
+
 FOOTERS_AT_ONCE: Final = 8
 """Files whose footers are read at a time; each takes a request or two, and a load has hundreds of files."""
 
@@ -61,13 +65,14 @@ logging.getLogger("pyiceberg").addHandler(logging.NullHandler())
 class IcebergWarehouse:
     """``worker.warehouse.Warehouse`` over a catalog."""
 
-    def __init__(self, table: CatalogTable, application: str, stream: str, accounts: LoadedPositions) -> None:
+    def __init__(self, table: CatalogTable, application: str, stream: str, accounts: LoadedPositions, clock: Clock) -> None:
         self._catalog = table
         self._config = table.config
         self._whose = {"kst.application": application, "kst.stream": stream}
         name = f"{LOADED}{application}/{stream}"
         self._property = name if len(name) <= MAX_NAME else f"{LOADED}{hashlib.sha256(name.encode()).hexdigest()}"
         self._accounts = accounts
+        self._clock = clock
 
     async def positions(self) -> dict[str, int]:
         """See ``Warehouse``; if there is no table, nothing is loaded."""
@@ -110,6 +115,7 @@ class IcebergWarehouse:
 
         wanted = schema_of(layout)
         table = self._catalog.found(catalog) or self._made(catalog, wanted)
+        self._check_clock(table)
         self._check_partitions(table)
         fields = {field.name: field for field in table.schema().fields}
         missing = [column.name for column in layout.columns if column.name not in fields]
@@ -146,6 +152,17 @@ class IcebergWarehouse:
             msg = f"{config.table} was created by somebody else in this moment"
             raise Retryable(msg) from error
 
+    def _check_clock(self, table: Table) -> None:
+        """PyIceberg dates a commit by this machine's clock, and any engine in Java refuses a table whose commits are not in order."""
+        behind = table.metadata.last_updated_ms / 1000 - self._clock.now().timestamp()
+        if behind > MOST_BEHIND:
+            msg = (
+                f"this machine's clock is {behind:.0f} s behind the last commit of {self._config.table}, or the clock of whoever made that "
+                "was ahead; engines such as Spark and Athena could no longer read the table. Set the clocks; loads go on once the time has "
+                "come"
+            )
+            raise LoadFailed(msg, Failure.SETUP)
+
     def _check_partitions(self, table: Table) -> None:
         """Each file has one value of each of the sink's fields, so the table may be partitioned only by these."""
         schema = table.schema()
@@ -159,6 +176,7 @@ class IcebergWarehouse:
 
     def _commit(self, table: Table, load: Load, account: str) -> None:
         """Add the files to ``table``, if it has not changed since the account was read."""
+        self._check_clock(table)
         with ThreadPoolExecutor(FOOTERS_AT_ONCE, "footers") as pool:
             files = list(pool.map(lambda file: self._file(table, as_iceberg(file.url), file.rows, file.size), load.files))
         properties = self._whose | {"kst.units": str(sum(link.links for link in load.links))}
@@ -179,7 +197,10 @@ class IcebergWarehouse:
             msg = f"{url} is missing"
             raise LoadFailed(msg, Failure.DATA) from error
         except (ValueError, TypeError) as error:
-            msg = f"{url} does not fit {self._config.table}: {error}"
+            # PyIceberg says so of a file with several values of a partition field (``partition_record_value``).
+            several = "partition" in str(error) and bool(table.spec().fields)
+            cure = f". {self._cure([field.name for field in table.spec().fields])}" if several else ""
+            msg = f"{url} does not fit {self._config.table}: {error}{cure}"
             raise LoadFailed(msg, Failure.DATA) from error
         if (found.record_count, found.file_size_in_bytes) != (rows, size):
             msg = f"{url} holds {found.record_count} rows in {found.file_size_in_bytes} bytes, the manifest says {rows} in {size}"
@@ -190,11 +211,15 @@ class IcebergWarehouse:
                 column = table.schema().find_column_name(field.source_id)
                 msg = (
                     f"{url} has rows with and without a value in {column}, by which {self._config.table} is partitioned, and a file must "
-                    f"be of one partition: it was written before `partition_by` named {column}. Take that partition out of the table until "
-                    "the file is loaded"
+                    f"be of one partition: it was written before `partition_by` named {column}. {self._cure([field.name])}"
                 )
                 raise LoadFailed(msg, Failure.DATA)
         return found
+
+    def _cure(self, fields: Sequence[str]) -> str:
+        table = self._config.table
+        drop = "; ".join(f"ALTER TABLE {table} DROP PARTITION FIELD {field}" for field in fields)
+        return f"To load it: {drop} (Spark's SQL), then `stream loads retry`, then add the partition again; the rows loaded meanwhile stay"
 
 
 def _described(table: Table, url: str) -> DataFile:

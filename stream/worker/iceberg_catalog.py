@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+AUTHORITIES: Final = "stream.authorities"
+"""The property with the path of the certificates (PEM) of those who vouch for S3 and the catalog. PyIceberg has none for files."""
+
 _DENIED: Final = ("AccessDenied", "Forbidden", "Unauthorized", "not authorized", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 
 Properties = Callable[[], Awaitable[Mapping[str, str]]]
@@ -138,7 +141,9 @@ def catalog_properties(config: IcebergSinkConfig, session: AwsSession, secret: S
 
     async def now() -> Mapping[str, str]:
         secrets = {name: await secret(reference) for name, reference in config.secrets.items()}
-        return (await ours() if aws else {}) | config.catalog | secrets
+        # A proxy that opens TLS does so for a catalog over REST, too.
+        trusted = {AUTHORITIES: file} if session.trust() is not None and (file := session.authorities()) is not None else {}
+        return (await ours() if aws else {}) | trusted | config.catalog | secrets
 
     async def ours() -> dict[str, str]:
         keys = await session.credentials()
@@ -148,8 +153,8 @@ def catalog_properties(config: IcebergSinkConfig, session: AwsSession, secret: S
             "client.region": session.region,
         }
         given["client.session-token"] = keys.token
-        if session.trust() is not None and (authorities := session.authorities()) is not None:
-            given |= {"py-io-impl": "stream.worker.iceberg_files.TrustingFiles", "stream.authorities": authorities}
+        if session.trust() is not None:
+            given |= {"py-io-impl": "stream.worker.iceberg_files.TrustingFiles"}
         return {name: value for name, value in given.items() if value}
 
     return now

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from pyarrow.fs import FileSystem, S3FileSystem
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
-AUTHORITIES: Final = "stream.authorities"
-"""The property with the path of the certificates (PEM) of those who vouch for S3. PyIceberg has none for it."""
+from stream.worker.iceberg_catalog import AUTHORITIES
 
 
 class TrustingFiles(PyArrowFileIO):

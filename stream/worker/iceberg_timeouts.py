@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import ssl
 from typing import Any, Final
 
 from pyiceberg.catalog import BOTOCORE_SESSION, Catalog
-from pyiceberg.catalog.rest import RestCatalog
+from pyiceberg.catalog.rest import SIGV4, RestCatalog
 from pyiceberg.typedef import Properties
-from pyiceberg.utils.properties import property_as_int
+from pyiceberg.utils.properties import property_as_bool, property_as_int
 from requests import Session
+from requests.adapters import HTTPAdapter
 
 from stream.aws.session import AwsSession
+from stream.worker.iceberg_catalog import AUTHORITIES
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 30.0
@@ -21,11 +24,36 @@ RETRIES: Final = 2
 """Attempts per call to Glue; the loader itself retries for as long as necessary."""
 
 
+class _Trusting(HTTPAdapter):
+    """Connections that take the word of ``authorities``, a path, beside that of the usual ones."""
+
+    def __init__(self, authorities: str) -> None:
+        self._authorities = authorities
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **(options | {"ssl_context": self._context()}))
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        return super().proxy_manager_for(proxy, **(options | {"ssl_context": self._context()}))
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        context.load_verify_locations(self._authorities)
+        return context
+
+
 class RestCatalogWithTimeouts(RestCatalog):
     """The same catalog; a call without a response raises after a time-out, and its outcome is then unknown."""
 
     def _create_session(self) -> Session:
         session = super()._create_session()
+        if (authorities := self.properties.get(AUTHORITIES)) is not None:
+            if property_as_bool(self.properties, SIGV4, False):
+                # It is AWS's, for whose services these authorities stand in place of the usual ones.
+                session.verify = authorities
+            else:
+                session.mount("https://", _Trusting(authorities))
         session.request = functools.partial(session.request, timeout=(CONNECT_SECONDS, READ_SECONDS))  # type: ignore[method-assign]
         return session
 

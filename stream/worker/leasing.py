@@ -13,12 +13,13 @@ from stream.aws.kinesis import KinesisClient, open_kinesis
 from stream.aws.session import AwsSession
 from stream.commit.retry import Repeater
 from stream.contracts import Clock, Emit, Shard
-from stream.errors import StreamError
+from stream.errors import Fatal, StreamError
+from stream.lease.alone import observe_alone
 from stream.lease.coordinator import Coordinator
 from stream.lease.decide import Seen
 from stream.lease.settings import UNLIMITED, Balance, LeasedStream, LeaseSettings
 from stream.lease.table import LeaseTable
-from stream.pipeline.coordination import NativeCoordination
+from stream.pipeline.coordination import LeaseBalance, NativeCoordination
 from stream.pipeline.model import KinesisSource, Pipeline
 
 MARK_BYTES: Final = 6
@@ -48,6 +49,18 @@ class Leases(Protocol):
 
     def from_its_beginning(self, stream: str, shard_id: str) -> bool:
         """Whether the shard must be read from its first record, although the stream is read from its tip."""
+        ...
+
+    def waiting(self, stream: str) -> dict[str, str | None]:
+        """Ids of shards that may be read now, whoever holds them, and their holders."""
+        ...
+
+    async def sync(self) -> None:
+        """Create the leases that are missing for the stream's shards, as they are listed now."""
+        ...
+
+    async def look(self) -> None:
+        """Look at the leases of all workers, and take those that are free."""
         ...
 
     async def release(self, stream: str, shard_id: str, *, avoid: bool = False) -> None:
@@ -113,14 +126,23 @@ async def open_leases(
     clock: Clock,
     emit: Emit,
     stack: AsyncExitStack,
+    *,
+    alone: bool = False,
 ) -> Coordinator:
     """A worker's coordinator, with its first leases taken; it releases what it still holds when ``stack`` closes.
 
+    ``alone``: the worker is to read all shards by itself, as a run that ends has to.
+
     Raises:
-        Fatal: the table is missing, is not a lease table, or belongs to a fleet that this worker must not join.
+        Fatal: the table is missing, is not a lease table, or belongs to a fleet that this worker must not join. With ``alone``: another
+            worker holds leases.
     """
+    if alone:
+        # A share of the leases is not enough.
+        options = options.model_copy(update={"max_leases": None, "balance": LeaseBalance.EVEN})
     coordinator = await coordinator_of(pipeline, options, kinesis, me, clock, emit, stack)
     await coordinator.table.open(create=options.create_table)
+    seen = await _observe_alone(coordinator, clock) if alone else None
 
     async def give_up() -> None:
         # Leases that cannot be released will expire; the reason why the worker ends matters more.
@@ -128,8 +150,19 @@ async def open_leases(
             await coordinator.leave()
 
     stack.push_async_callback(give_up)
-    await coordinator.start()
+    await coordinator.start(seen)
     return coordinator
+
+
+async def _observe_alone(coordinator: Coordinator, clock: Clock) -> dict[str, Seen]:
+    await coordinator.follower.look()
+    if coordinator.follower.following:
+        msg = (
+            f"the leader of a KCL 3.x fleet assigns the leases in the table {coordinator.table.name}, so a run that ends cannot have all "
+            "of them, and nothing was read; let workers without --once follow the leader, and ask `stream complete` whether all is read"
+        )
+        raise Fatal(msg)
+    return await observe_alone(coordinator.table, list(coordinator.streams.values()), coordinator.settings, clock)
 
 
 async def coordinator_of(

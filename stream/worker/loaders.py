@@ -49,7 +49,8 @@ async def open_loaders(
         if isinstance(config, IcebergSinkConfig):
             properties = catalog_properties(config, session, definitions.secret)
             accounts = LoadedPositions(log.store, config.name, stream)
-            warehouse: Warehouse = IcebergWarehouse(CatalogTable(config, store.url, properties), pipeline.application, stream, accounts)
+            table = CatalogTable(config, store.url, properties)
+            warehouse: Warehouse = IcebergWarehouse(table, pipeline.application, stream, accounts, clock)
         elif isinstance(config, RedshiftSinkConfig):
             database = Database(config.database, config.cluster, config.workgroup, config.db_user, config.secret_arn)
             client = await stack.enter_async_context(open_redshift_data(session, database))

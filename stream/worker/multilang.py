@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO, Final
 
 from stream import events
+from stream.aws.session import AwsSession
 from stream.contracts import Emit, Shard, Start, StartKind
 from stream.errors import DefinitionError, Fatal, Halted, LeaseLost, Retryable, unforeseen
 from stream.lease import multilang as ml
@@ -26,9 +27,11 @@ from stream.metrics.logs import JsonLog
 from stream.pipeline.model import Pipeline, Retrieval
 from stream.source.kinesis import KinesisSource
 from stream.worker.allocators import prepare_allocators
-from stream.worker.assemble import WorkerOptions, assemble
+from stream.worker.assemble import WorkerOptions, assemble, worker_id
+from stream.worker.auditing import Stores
 from stream.worker.daemon_source import DaemonSource
 from stream.worker.failure import reporting_failure
+from stream.worker.halts import HaltNotes
 from stream.worker.parts import ObservableEvent, StreamParts, to_all
 from stream.worker.shard import run_shard
 from stream.worker.supervisor import RESTART_SECONDS
@@ -241,12 +244,16 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
         async with AsyncExitStack() as stack:
             lines = asyncio.StreamReader(limit=LINE_BYTES)
             await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), pipe[0])
+            state = Stores.open(pipeline, options.base, AwsSession(region=pipeline.source.kinesis.region)).state
+            notes = HaltNotes(state, options.worker or worker_id(options.clock), options.clock, emit)
+            emit = to_all(emit, notes)
             (stream,) = await assemble(polled(pipeline), options, emit, ObservableEvent(), stack)
             export = stream.parts.export
             async with asyncio.TaskGroup() as group:
-                background = [group.create_task(part.run()) for part in (export, stream.parts.refresher) if part is not None]
+                background = [group.create_task(part.run()) for part in (export, stream.parts.refresher, notes) if part is not None]
                 latest = pipeline.source.kinesis.start.kind is StartKind.LATEST
                 await Child(Daemon(lines, pipe[1]), stream, progress, emit, options.drain_seconds, latest=latest).run()
+                await notes.finish()
                 for task in background:
                     task.cancel()
                 if export:

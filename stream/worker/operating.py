@@ -50,7 +50,10 @@ LOOKS_AT_ONCE: Final = 8
 
 
 class LeaseView(msgspec.Struct, frozen=True):
-    """One lease as ``stream leases ls`` shows it. ``behind_seconds``: how far its checkpoint is behind the shard's tip, if requested."""
+    """One lease as ``stream leases ls`` shows it. ``behind_seconds``: how far its checkpoint is behind the shard's tip, if requested.
+
+    ``set_back``: somebody else set ``checkpoint`` to before what is committed, which changes nothing.
+    """
 
     stream: str
     shard: str
@@ -63,6 +66,7 @@ class LeaseView(msgspec.Struct, frozen=True):
     renewed: str | None
     kilobytes_per_second: float | None
     parents: list[str]
+    set_back: bool = False
     behind_seconds: float | None = None
 
 
@@ -90,6 +94,7 @@ def view_of(stream: str, lease: Lease) -> LeaseView:
         renewed=lease.renewed,
         kilobytes_per_second=lease.throughput,
         parents=sorted(lease.parents),
+        set_back=lease.set_back,
     )
 
 
@@ -232,7 +237,11 @@ async def _operation(
         options = WorkerOptions(base, env, drain_seconds=0.0, threads=1, leases=coordinator, clock=clock)
         each = await assemble(pipeline, options, emit, ObservableEvent(), stack)
         one = next(one for one in each if one.stream == stream)
-        shard, head = await _recovered(one, await _known_shard(one, shard_id))
+        try:
+            shard, head = await _recovered(one, await _known_shard(one, shard_id))
+        except LeaseLost as error:
+            msg = f"{stream}/{shard_id}: somebody else has taken the lease meanwhile; nothing was changed, try again"
+            raise DefinitionError(msg) from error
         yield one.parts, shard, head
 
 

@@ -23,6 +23,7 @@ from stream.worker.leasing import Leases
 from stream.worker.loading import Loader
 from stream.worker.recipe import CutUnit, Recipe, Rendered
 from stream.worker.refreshing import CurrentRecipe, Refresher
+from stream.worker.watching import Watcher
 
 T = TypeVar("T")
 
@@ -74,12 +75,16 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class StreamParts:
-    """One stream of a worker: its name, its pinned start, and what the tasks of its shards work with."""
+    """One stream of a worker: its name, its pinned start, and what the tasks of its shards work with.
+
+    ``watcher`` claims the objects of a watched source.
+    """
 
     stream: str
     start: Start
     parts: Parts
     loaders: tuple[Loader, ...] = ()
+    watcher: Watcher | None = None
 
 
 _BY_SEVERITY: Final = (Fatal, Halted, LeaseLost, Superseded)

@@ -27,6 +27,7 @@ from stream.worker.daemon_probes import MADE_BY_DAEMON, daemon_probes
 from stream.worker.iceberg_catalog import CatalogTable, Secret, catalog_properties, secrets_of
 from stream.worker.places import is_there, kms_key, located, read_object
 from stream.worker.probe import LET, Probe
+from stream.worker.queue_probes import queue_probes
 from stream.worker.service_probes import consumer_probes, fitting_probe, lease_probes, notice_probes, warehouse_probes
 
 NOBODY: Final = '"00000000000000000000000000000000"'
@@ -74,6 +75,8 @@ def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str
         yield Probe("required", url, functools.partial(_required, session, url, base))
     if pipeline.source.s3 is None:
         yield from consumer_probes(pipeline.source.kinesis, pipeline.application, session)
+    else:
+        yield from queue_probes(pipeline.source.s3, session)
     if pipeline.coordination.native is not None:
         yield from lease_probes(pipeline.coordination.native, pipeline.application)
     yield from daemon_probes(pipeline)

@@ -12,14 +12,16 @@ from typing import Final, TypeAlias
 
 from stream.aws.kinesis import KinesisClient, open_kinesis
 from stream.aws.session import AwsSession
+from stream.aws.sqs import open_sqs
 from stream.budget import ByteBudget
 from stream.commit.lookup import streams_of
 from stream.commit.manifest import decode_start
 from stream.commit.naming import start_key
-from stream.contracts import Clock, Emit, LendingSource, ObjectStore, Start, StartKind
+from stream.contracts import Clock, Emit, LendingSource, ObjectStore, RangedStore, Start, StartKind
 from stream.errors import DefinitionError
 from stream.pipeline.model import KinesisSource as KinesisOptions
 from stream.pipeline.model import Pipeline, Retrieval
+from stream.pipeline.replay import ObjectsSource, Watch
 from stream.source.aggregated import OutOfRange
 from stream.source.kinesis import KinesisSource
 from stream.source.pace import FanOut, ReadSettings, tip_seconds
@@ -27,7 +29,9 @@ from stream.source.until import ReadUntil, refuse_future, refuse_lost
 from stream.storage.open import open_store
 from stream.worker.dead_letters import DeadLetters, chain_name
 from stream.worker.finished_claims import FinishedClaims
+from stream.worker.queue_probes import queue_place
 from stream.worker.slices import Slices, Window
+from stream.worker.watching import LONGEST_HOLD, Watcher, WatchSettings, place_of_notices
 
 BACKFILL: Final = "backfill"
 """Prefix of the name of a chain that covers a range of time of a stream."""
@@ -43,13 +47,15 @@ class Reading:
     """How a worker reads its pipeline's source.
 
     ``once``: only what is there when it starts. ``window``: only what arrived in that time range, beside the live pipeline. ``letters``:
-    the claimed dead letters instead of the source. ``disjoint``: nothing else writes the same records to the same sinks.
+    the claimed dead letters instead of the source. ``disjoint``: nothing else writes the same records to the same sinks. ``told_since``:
+    somebody else says which shards have records, the first of which arrived then; `latest` means that moment.
     """
 
     once: bool = False
     window: Window = field(default_factory=Window)
     letters: bool = False
     disjoint: bool = False
+    told_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +75,16 @@ class SourceContext:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A source that is ready to be read. ``chain``: its name in the log. ``finite``: it pauses or ends by itself."""
+    """A source that is ready to be read. ``chain``: its name in the log. ``finite``: it pauses or ends by itself.
+
+    ``watcher``: has to run for as long as a watched source is read.
+    """
 
     chain: str
     start: Start
     make: MakeSource
     finite: bool
+    watcher: Watcher | None = None
 
 
 async def open_reading(context: SourceContext, stack: AsyncExitStack) -> list[Opened]:
@@ -114,10 +124,39 @@ async def _objects(context: SourceContext) -> Opened:
         if f"{context.base_url(target).removesuffix('/')}/".startswith(f"{url.removesuffix('/')}/"):
             msg = f"{target} is under source.s3.url {config.url}, so what is written would be read. Give it another place."
             raise DefinitionError(msg)
-    slices = Slices(context.pipeline, config, open_store(url, context.session), context.state, context.worker, context.clock)
+    store = open_store(url, context.session)
+    slices = Slices(context.pipeline, config, store, context.state, context.worker, context.clock)
+    if config.watch is not None and context.reading.window == Window():
+        return await _watched(context, config, config.watch, slices, store)
     await slices.choose_new(context.reading.window, await _manifest(context, config.manifest))
-    make = functools.partial(slices.source, emit=context.emit, finished=_finished(config.name, context))
+    # What a live worker watches for is its own; a range of time beside it has shards of its own.
+    grown = context.reading.window == Window()
+    make = functools.partial(slices.source, emit=context.emit, finished=_finished(config.name, context), grown=grown)
     return Opened(config.name, Start(StartKind.TRIM_HORIZON), make, finite=True)
+
+
+async def _watched(context: SourceContext, config: ObjectsSource, watch: Watch, slices: Slices, store: RangedStore) -> Opened:
+    """The shards to which claims append, and what claims; with ``--once``, everything that is there has been claimed when this returns."""
+    once, log = context.reading.once, await slices.log(write_blocks=True)
+    settings = WatchSettings(
+        config.name,
+        place=place_of_notices(config.url),
+        every=watch.listed_every.total_seconds(),
+        hold=min(LONGEST_HOLD, context.pipeline.flush.age.total_seconds()),
+        shards=config.shards,
+        worker=context.worker,
+    )
+
+    opened = None if watch.queue is None else functools.partial(open_sqs, context.session, queue_place(watch.queue), context.clock)
+    watcher = Watcher(settings, log, store, opened, context.clock, context.emit)
+    if once:
+        await watcher.look()
+    else:
+        # A bucket that is missing or closed is reported before anything is read.
+        async for _ in store.list(""):
+            break
+    make = functools.partial(slices.source, emit=context.emit, finished=_finished(config.name, context), log=log, ends=once)
+    return Opened(config.name, Start(StartKind.TRIM_HORIZON), make, finite=once, watcher=None if once else watcher)
 
 
 async def _manifest(context: SourceContext, url: str | None) -> bytes | None:
@@ -145,7 +184,11 @@ async def _kinesis(options: KinesisOptions, client: KinesisClient, context: Sour
             await _refuse_duplicates(options, until, context)
         await _refuse_overlap(options.stream, chain, (_stamp(begin), _stamp(until)), context.state)
 
-    fan_out = FanOut(options.consumer or context.pipeline.application) if options.retrieval is Retrieval.FAN_OUT and until is None else None
+    if reading.told_since is not None and start.kind is StartKind.LATEST:
+        start = Start(StartKind.AT_TIMESTAMP, reading.told_since)
+
+    subscribes = options.retrieval is Retrieval.FAN_OUT and until is None and reading.told_since is None
+    fan_out = FanOut(options.consumer or context.pipeline.application) if subscribes else None
     seconds = tip_seconds(context.pipeline.flush.age.total_seconds())
     settings = ReadSettings(idle_first=seconds, kpl_out_of_range=OutOfRange(options.kpl_out_of_range.value), fan_out=fan_out)
 

@@ -73,6 +73,11 @@ class Refresher:
             await self._clock.sleep(max(0.0, min(self._due.values()) - self._clock.monotonic()))
             await self.refresh()
 
+    async def refresh_if_due(self) -> None:
+        """Refresh the tables that are due; at once if there are none."""
+        if any(at <= self._clock.monotonic() for at in self._due.values()):
+            await self.refresh()
+
     async def refresh(self) -> None:
         """Read what is due and put it into use; if that fails, everything stays as it is until the next attempt."""
         now = self._clock.monotonic()

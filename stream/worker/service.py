@@ -6,7 +6,7 @@ import asyncio
 import functools
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Final
@@ -22,6 +22,7 @@ from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.contracts import Emit
 from stream.errors import Fatal
+from stream.metrics.board import Board
 from stream.metrics.catalog import LOOP_LAG, TELEMETRY_SPANS
 from stream.metrics.logs import JsonLog
 from stream.metrics.process import register_process, watch_loop
@@ -32,12 +33,14 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader
 from stream.worker.allocators import freeze_garbage_collector, prepare_allocators, trim_periodically
 from stream.worker.assemble import WorkerOptions, assemble, ends_by_itself, worker_id
+from stream.worker.auditing import Stores
 from stream.worker.failure import reporting_failure
+from stream.worker.halts import HaltNotes
 from stream.worker.lineage import Reporter, open_reporter
 from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
 from stream.worker.parts import ObservableEvent, StreamParts, to_all, unless_set
-from stream.worker.several import Obstacles, Streams
+from stream.worker.several import Obstacles, Streams, halted_error
 from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -56,21 +59,21 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     recorder, name = Recorder(registry, options.clock), worker_id(options.clock)
     log = JsonLog(_to_stderr, options.clock, options.log_level)
     narrator = Narrator(Operations(pipeline.application, name, options.clock), log)
-    totals = RunTotals()
+    totals, board = RunTotals(), Board(pipeline.application, options.clock)
     stalls = StallWatch(options.clock)
     obstacles = Obstacles(strict=pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT)
-    emit = to_all(recorder, narrator, totals, stalls, obstacles, _HealthListener(health), *options.listeners)
+    emit = to_all(recorder, narrator, totals, stalls, obstacles, board, _HealthListener(health), *options.listeners)
     register_process(registry)
     draining = ObservableEvent()
     _drain_on_signals(draining)
     with reporting_failure(", ".join(pipeline.source.kinesis.names), log, emit):
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
+            await stack.enter_async_context(MetricsServer(registry, health, board, pipeline.metrics.host, pipeline.metrics.port))
             opening = _open(pipeline, replace(options, worker=name), narrator, recorder, totals, emit, draining, stack)
             if (opened := await unless_set(draining, opening)) is None:
                 _drained_before_start(pipeline, options, emit)
                 return
-            parts_by_stream, notifier, reporter, emit = opened
+            parts_by_stream, notifier, notes, reporter, emit = opened
             # The streams of a worker share these.
             shared = parts_by_stream[0].parts
             recorder.watch_buffer(lambda: shared.budget.held, shared.budget.limit)
@@ -84,13 +87,15 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 background.append(group.create_task(trim_periodically(options.clock)))
                 exports = [one.parts.export for one in parts_by_stream]
                 loaders = [loader for one in parts_by_stream for loader in one.loaders]
-                services = (*exports, *loaders, reporter, notifier, shared.leases, shared.refresher, shared.keeper)
+                watchers = [one.watcher for one in parts_by_stream]
+                services = (*exports, *loaders, *watchers, reporter, notifier, notes, shared.leases, shared.refresher, shared.keeper)
                 background += [group.create_task(service.run()) for service in services if service is not None]
                 await streams.run(options.drain_seconds)
                 if shared.leases is not None:
                     await shared.leases.leave()
                 if notifier:
                     await notifier.finish()
+                await notes.finish()
                 for task in background:
                     task.cancel()
                 await asyncio.wait(background)
@@ -110,7 +115,7 @@ async def _export_and_load_rest(parts_by_stream: Sequence[StreamParts], streams:
 
 def _refuse_unfinished(streams: Streams, unloaded: Sequence[str]) -> None:
     if streams.halted:
-        raise _halted_error(streams.halted)
+        raise halted_error(streams.halted)
     if streams.interrupted:
         raise _interrupted_error(streams.interrupted)
     if unloaded:
@@ -127,15 +132,17 @@ async def _open(
     emit: Emit,
     draining: ObservableEvent,
     stack: AsyncExitStack,
-) -> tuple[list[StreamParts], Notifier | None, Reporter | None, Emit]:
-    """What a worker needs before it reads: the parts of its streams, the notifier of halts, the reporter of runs, and the ``Emit``."""
-    managed = functools.partial(read_secret, AwsSession(region=pipeline.source.kinesis.region))
+) -> tuple[list[StreamParts], Notifier | None, HaltNotes, Reporter | None, Emit]:
+    """What a worker needs before it reads: the parts of its streams, what tells of halts, the reporter of runs, and the ``Emit``."""
+    session = AwsSession(region=pipeline.source.kinesis.region)
+    managed = functools.partial(read_secret, session)
     narrator.sender = await _span_queue(pipeline, options, managed, emit, recorder, stack)
     notifier = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
-    emit = to_all(emit, notifier) if notifier else emit
+    notes = HaltNotes(Stores.open(pipeline, options.base, session).state, options.worker, options.clock, emit)
+    emit = to_all(emit, notifier, notes) if notifier else to_all(emit, notes)
     parts_by_stream = await assemble(pipeline, options, emit, draining, stack)
     reporter = await open_reporter(pipeline, parts_by_stream[0].parts, totals, options.env, options.base, managed, stack)
-    return parts_by_stream, notifier, reporter, emit
+    return parts_by_stream, notifier, notes, reporter, emit
 
 
 def _drained_before_start(pipeline: Pipeline, options: WorkerOptions, emit: Emit) -> None:
@@ -143,11 +150,6 @@ def _drained_before_start(pipeline: Pipeline, options: WorkerOptions, emit: Emit
     emit(events.DrainStarted(", ".join(pipeline.source.kinesis.names), "", options.drain_seconds))
     if ends_by_itself(pipeline, options.reading):
         raise _interrupted_error(pipeline.source.kinesis.names)
-
-
-def _halted_error(halted: Mapping[str, str]) -> Fatal:
-    reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(halted.items()))
-    return Fatal(f"{len(halted)} shard(s) or stream(s) are halted:\n{reasons}")
 
 
 def _interrupted_error(streams: Sequence[str]) -> Fatal:
@@ -188,6 +190,10 @@ class _HealthListener:
                 self._health.block(f"export {stream}/{shard}", reason)
             case events.ExportResumed(stream, shard):
                 self._health.clear(f"export {stream}/{shard}")
+            case events.QueueFailed(stream, _, detail):
+                self._health.block(f"queue of {stream}", detail)
+            case events.QueueAnswered(stream, _):
+                self._health.clear(f"queue of {stream}")
             case events.DrainStarted():
                 self._health.block("worker", "draining")
             case _:

@@ -113,3 +113,9 @@ class Streams:
             if len(self._refused) == len(self._supervisors):
                 raise
             self._emit(events.ShardHalted(supervisor.stream, ALL, str(error)))
+
+
+def halted_error(halted: Mapping[str, str]) -> Fatal:
+    """The error that says why these shards and streams are halted."""
+    reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(halted.items()))
+    return Fatal(f"{len(halted)} shard(s) or stream(s) are halted:\n{reasons}")

@@ -33,8 +33,8 @@ NUDGE_SECONDS = 0.25
 TIP_INTERVAL = timedelta(hours=1)
 """How often the log notes that a quiet shard has been read to its tip."""
 
-CLOCK_SKEW = timedelta(minutes=1)
-"""How far the clock of Kinesis may lag behind this machine's."""
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far the clock of Kinesis may lag behind this machine's: calls signed with a time further ahead are refused."""
 
 
 async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -12,41 +12,21 @@ import msgspec
 
 from stream.budget import ByteBudget
 from stream.commit.claims import Claims
-from stream.contracts import Clock, Emit, ObjectInfo, ObjectStore, RangedStore
+from stream.contracts import Clock, Emit, ObjectInfo, ObjectStore, Page, RangedStore, Shard, Start
 from stream.errors import DefinitionError, Halted
 from stream.pipeline.model import Pipeline
 from stream.pipeline.replay import ObjectsSource
 from stream.source.bounded import BoundedSource
+from stream.source.growing import GrowingSource, is_growing
 from stream.source.object_formats import Layout, ObjectFormat
 from stream.source.objects import PinnedObject, parts_of, split
 from stream.transform.decoders.csv import Csv
+from stream.worker.claimlog import ClaimLog, Pieces
 from stream.worker.finished_claims import FinishedClaims
+from stream.worker.slice import Slice
 
 MODIFIED: Final = "modified"
 _FIELDS: Final = {"%Y": r"(?P<Y>\d{4})", "%m": r"(?P<m>\d{2})", "%d": r"(?P<d>\d{2})", "%H": r"(?P<H>\d{2})", "%M": r"(?P<M>\d{2})"}
-
-
-class Slice(msgspec.Struct, frozen=True):
-    """Objects that are read together; ``bounds`` divides them into shards. ``worker`` and ``claimed_at`` tell claims apart.
-
-    ``url``: what their keys are relative to; empty in claims of builds that did not note it.
-    """
-
-    objects: tuple[PinnedObject, ...]
-    bounds: tuple[tuple[int, int], ...]
-    worker: str
-    claimed_at: str
-    url: str = ""
-
-    def under(self, where: str) -> Iterator[tuple[str, PinnedObject]]:
-        """Its objects by their keys under ``where``: their own URL, a parent or child of it, or a URL to which they moved."""
-        here, own = (f"{url.removesuffix('/')}/" for url in (where, self.url or where))
-        moved = not here.startswith(own) and not own.startswith(here)
-        for item in self.objects:
-            if moved:
-                yield item.key, item
-            elif f"{own}{item.key}".startswith(here):
-                yield f"{own}{item.key}".removeprefix(here), item
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +153,9 @@ class Slices:
             if not objects:
                 return None
             bounds, now = tuple(split(objects, self.config.shards)), self.clock.now().isoformat()
-            return Slice(tuple(objects), bounds, self.worker, now, self.store.url)
+            # Each later claim says how far shards that grow have grown, so that a position in them is found by bisection.
+            grown = tuple((end, end) for _, end in known[-1].appended) if known else ()
+            return Slice(tuple(objects), self.worker, now, bounds, self.store.url, grown)
 
         return await self.claims.claim(choose)
 
@@ -183,14 +165,71 @@ class Slices:
         parts = parts_of(0, objects, split(objects, self.config.shards), self.store, layout_of(self.pipeline, self.config))
         return BoundedSource(self.config.name, parts, budget=budget, clock=self.clock, emit=emit)
 
-    async def source(self, budget: ByteBudget, emit: Emit, finished: FinishedClaims | None = None) -> BoundedSource:
-        """A source of every slice chosen so far, except those that are ``finished``."""
-        layout = layout_of(self.pipeline, self.config)
-        claims = enumerate(await self.claims.all(), 1)
-        slices = [parts_of(number, each.objects, each.bounds, self.store, layout) for number, each in claims]
-        begin = await finished.count(slices) if finished is not None else 0
-        parts = [part for each in slices[begin:] for part in each]
-        return BoundedSource(self.config.name, parts, budget=budget, clock=self.clock, emit=emit)
+    async def log(self, *, write_blocks: bool) -> ClaimLog:
+        """The claims made so far, ready to be followed."""
+        log = ClaimLog(self.state, self.config.name, self.store.url)
+        await log.open(write_blocks=write_blocks)
+        return log
+
+    async def source(
+        self,
+        budget: ByteBudget,
+        emit: Emit,
+        finished: FinishedClaims | None = None,
+        log: ClaimLog | None = None,
+        *,
+        ends: bool = True,
+        grown: bool = True,
+    ) -> ClaimedSource:
+        """A source of every object chosen so far, except for claims with shards of their own that are ``finished``.
+
+        Shards that grow pause at what is claimed, or with ``ends`` False wait for more; with ``grown`` False they are left to the worker
+        that watches. ``log``: the claims, if they are open already.
+        Without ``finished``, it is for checking, and what has been deleted is left out and reported at the end.
+        """
+        log, layout = log or await self.log(write_blocks=False), layout_of(self.pipeline, self.config)
+        known = await finished.noted() if finished is not None else 0
+        numbers = [number for number in log.bounded if number > known]
+        read = await log.slices(numbers)
+        parts_by_claim = {
+            number: parts_of(number, each.objects, each.bounds, self.store, layout) for number, each in zip(numbers, read, strict=True)
+        }
+        done = await finished.count([parts_by_claim.get(number, []) for number in range(1, log.last + 1)]) if finished is not None else 0
+        parts = [part for number, each in parts_by_claim.items() if number > done for part in each]
+        bounded = BoundedSource(self.config.name, parts, budget=budget, clock=self.clock, emit=emit)
+        pieces = Pieces(log, self.store, layout, 0 if self.config.watch is None else self.config.shards)
+        growing = GrowingSource(
+            self.config.name,
+            pieces,
+            budget=budget,
+            clock=self.clock,
+            emit=emit,
+            once=ends,
+            past_deleted=finished is None,
+        )
+        return ClaimedSource(bounded, growing, grown=grown)
+
+
+class ClaimedSource:
+    """``contracts.Source`` over the shards of claims that have their own, and those to which claims append."""
+
+    def __init__(self, bounded: BoundedSource, growing: GrowingSource, *, grown: bool = True) -> None:
+        self._grown = grown
+        self.stream = bounded.stream
+        self.budget = bounded.budget
+        self._bounded = bounded
+        self._growing = growing
+
+    async def shards(self) -> list[Shard]:
+        """All shards, ordered by id."""
+        return [*await self._bounded.shards(), *(await self._growing.shards() if self._grown else ())]
+
+    def read(
+        self, shard: Shard, after: int, start: Start, until: int | None = None, complete_until: datetime | None = None
+    ) -> AsyncIterator[Page]:
+        """Pages of ``shard``, as ``contracts.Source.read`` promises."""
+        source = self._growing if is_growing(shard.shard_id) else self._bounded
+        return source.read(shard, after, start, until, complete_until)
 
 
 class _CopyEntry(msgspec.Struct):

@@ -50,7 +50,7 @@ class Supervisor:
     async def run(self) -> None:
         """Run until the worker drains, or every unfinished shard is halted.
 
-        With leases, only until it drains; with ``parts.once``, until each shard has paused or ended.
+        With leases, only until it drains; with ``parts.once``, until each shard has paused, ended or halted.
 
         Raises:
             Fatal: the process cannot continue. Running shards are cancelled, which loses nothing.
@@ -70,7 +70,7 @@ class Supervisor:
                         self.started.add(shard.shard_id)
                         self.active.add(shard.shard_id)
                         self.tasks[shard.shard_id] = group.create_task(self._work(shard))
-                    if (self.halted or self.parts.once) and not self.active and leases is None:
+                    if not self.active and await self._nothing_left():
                         self.finished = True
                         return
                     await self._wait()
@@ -79,6 +79,25 @@ class Supervisor:
                     await asyncio.gather(*(leases.release(self.stream, idle) for idle in leases.held(self.stream) - self.active))
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from group_error
+
+    async def _nothing_left(self) -> bool:
+        """Whether no shard is left to start, while none is being worked on. With leases, only a run that ends has an end."""
+        leases = self.parts.leases
+        if leases is None:
+            return bool(self.halted) or self.parts.once
+        if not self.parts.once:
+            return False
+        # A child's lease may have been created a moment ago.
+        await leases.sync()
+        await leases.look()
+        waiting, held = leases.waiting(self.stream), leases.held(self.stream)
+        left = waiting.keys() - self.started
+        for shard_id in left - held:
+            if (holder := waiting[shard_id]) is not None:
+                self.started.add(shard_id)
+                msg = f"{self.stream}/{shard_id}: {holder} has taken the lease, and a run that ends has to read every shard; run it again"
+                self._halt(Shard(self.stream, shard_id), msg)
+        return not left
 
     async def _startable_or_draining(self) -> list[Shard]:
         """Shards to start now; none once the worker drains, which a service that does not answer must not delay."""
@@ -95,7 +114,8 @@ class Supervisor:
         """Shards to start now."""
         if self.parts.leases is None:
             return ready(await self._listed(), self.ended, self.started)
-        wanted = self.parts.leases.runnable(self.stream) - self.started
+        # A shard that has ended is runnable again if somebody has set its row back: that holds up its children, so the row is restored.
+        wanted = self.parts.leases.runnable(self.stream) - (self.started - self.ended) - self.active
         now = self.parts.clock.monotonic()
         if not wanted and now - self.listed_at < LISTING_SECONDS:
             return []
@@ -115,7 +135,7 @@ class Supervisor:
         for shard_id in self.active - held - self.lost:
             self.lost.add(shard_id)
             self.tasks[shard_id].cancel()
-        for shard_id in self.halted.keys() - held - self.active - self.avoided:
+        for shard_id in self.halted.keys() - held - self.active - self.avoided if not self.parts.once else ():
             del self.halted[shard_id]
             self._forget(Shard(self.stream, shard_id))
 
@@ -194,6 +214,9 @@ class Supervisor:
             return
         if self.parts.draining.is_set():
             await self.parts.leases.stop_taking()
+        elif self.parts.once and not ended:
+            # Nobody else has to read it before this run is over.
+            return
         await (self.parts.leases.done if ended else self.parts.leases.release)(self.stream, shard.shard_id)
         if not ended:
             # Its lease may come back.

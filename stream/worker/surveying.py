@@ -30,6 +30,7 @@ from stream.contracts import Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError
 from stream.lease.rows import RowProblem
 from stream.lease.shards import HASH_KEYS, children_of
+from stream.metrics import thresholds
 from stream.pipeline.model import Pipeline
 from stream.source.excerpt import Excerpt, Excerpts
 from stream.source.keys import Sample, counted
@@ -48,11 +49,8 @@ UNITS_AT_ONCE: Final = 8
 MOST_UNITS: Final = PAGE - 1
 """Most units of one shard that are counted, however long the window."""
 
-LATE: Final = timedelta(minutes=5)
+LATE: Final = timedelta(seconds=thresholds.BEHIND_SECONDS)
 """A shard is late if its oldest unsealed record is older than this and ``flush.age`` together, as for the alert StreamBehind."""
-
-RETENTION_USED: Final = 0.25
-"""Used share of the retention that is worth a warning, as for the alert StreamRetentionQuarterUsed."""
 
 LEAST_COVERED: Final = 1.0
 """Seconds that an excerpt must cover for a rate to be computed from it."""
@@ -293,7 +291,7 @@ def judged(row: Row, asked_at: datetime, retention: timedelta, late: timedelta) 
         marks.append("peaks")
     if unread is not None and asked_at - unread > late:
         marks.append("late")
-    if unread is not None and asked_at - unread > retention * RETENTION_USED:
+    if unread is not None and asked_at - unread > retention * thresholds.RETENTION_SHARE:
         marks.append("expiring")
     if standing is not None and standing.state in {State.EXPIRED, State.GONE, State.SILENT}:
         marks.append(standing.state.value)

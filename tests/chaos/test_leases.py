@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from collections.abc import Callable, Iterator
@@ -11,7 +12,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from stream import events
+from stream.batch import ORIGIN
 from stream.cli.main import app
+from stream.errors import DefinitionError
+from stream.pipeline.lint import check
+from stream.worker.operating import rewind
 from tests.chaos.conftest import client
 from tests.chaos.truth import read_stream
 from tests.chaos.workers import Worker
@@ -198,3 +204,89 @@ def _records_of_our_own(world: World) -> int:
     """How many records the log has that no other application processed."""
     units = [each for each in world.manifests() if each["kind"] == "unit" and each["state"] == "sealed"]
     return sum(each["records"] - each["outcomes"].get("foreign", 0) for each in units)
+
+
+def _set_back(fleet: Fleet, shard: str, checkpoint: str) -> None:
+    """What people do in the KCL's table to process again."""
+    fleet.dynamo.update_item(
+        TableName=fleet.table,
+        Key={"leaseKey": {"S": shard}},
+        UpdateExpression="SET checkpoint = :c",
+        ExpressionAttributeValues={":c": {"S": checkpoint}},
+    )
+
+
+def test_a_checkpoint_that_was_set_back_by_hand_changes_nothing_and_is_told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = fleet.world
+    world.produce(200)
+    worker = fleet.join()
+    worker.until(world.committed)
+    first, second = sorted(fleet.owners())[:2]
+    _set_back(fleet, first, "TRIM_HORIZON")
+    worker.until(lambda: f'"event":"checkpoint_set_back","stream":"{world.stream}","shard":"{first}"' in worker.said())
+    assert worker.drain() == 0
+    iterator = world.client.get_shard_iterator(StreamName=world.stream, ShardId=second, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
+    oldest = world.client.get_records(ShardIterator=iterator)["Records"][0]["SequenceNumber"]
+    _set_back(fleet, second, oldest)
+    listed = command(monkeypatch, fleet, "leases", "ls", str(fleet.path))
+    assert f"stream leases rewind {fleet.path} {first} start" in listed
+    assert f"stream leases rewind {fleet.path} {second} {oldest}" in listed
+    worker = fleet.join()
+    worker.until(lambda: f'"event":"checkpoint_set_back","stream":"{world.stream}","shard":"{second}"' in worker.said())
+    world.produce(100)
+    worker.until(world.committed)
+    assert worker.drain() == 0
+    assert "stream leases rewind" not in command(monkeypatch, fleet, "leases", "ls", str(fleet.path))
+    world.exact()
+    command(monkeypatch, fleet, "audit", "verify", str(fleet.path))
+
+
+def test_a_parent_whose_row_was_set_back_does_not_hold_up_its_children(fleet: Fleet) -> None:
+    world = fleet.world
+    world.produce(200)
+    world.split()
+    world.produce(200)
+    worker = fleet.join()
+    worker.until(world.committed)
+    parent = next(shard["ShardId"] for shard in world.shards() if "EndingSequenceNumber" in shard["SequenceNumberRange"])
+    _set_back(fleet, parent, "TRIM_HORIZON")
+    # The worker that read it to its end restores the row, and so does any other.
+    worker.until(lambda: parent not in fleet.owners())
+    assert worker.drain() == 0
+    _set_back(fleet, parent, "TRIM_HORIZON")
+    world.produce(100)
+    worker = fleet.join()
+    worker.until(world.committed)
+    worker.until(lambda: parent not in fleet.owners())
+    assert worker.drain() == 0
+    world.exact()
+
+
+def test_an_operator_whose_lease_another_operator_takes_is_told_that_nothing_was_changed(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = fleet.world
+    world.produce(200)
+    worker = fleet.join()
+    worker.until(world.committed)
+    assert worker.drain() == 0
+    shard = sorted(fleet.owners())[0]
+    _set_back(fleet, shard, "TRIM_HORIZON")
+    links = len(world.manifests())
+
+    def take_away(event: events.Event) -> None:
+        if isinstance(event, events.LeaseWritten) and event.operation == "take":
+            fleet.dynamo.update_item(
+                TableName=fleet.table,
+                Key={"leaseKey": {"S": shard}},
+                UpdateExpression="SET leaseOwner = :o ADD leaseCounter :one",
+                ExpressionAttributeValues={":o": {"S": "operator/2"}, ":one": {"N": "1"}},
+            )
+
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    pipeline = check(fleet.path, {}).pipeline
+    assert pipeline is not None
+    with pytest.raises(DefinitionError, match="somebody else has taken the lease meanwhile; nothing was changed, try again"):
+        asyncio.run(rewind(pipeline, world.stream, shard, ORIGIN, "", world.folder, {}, take_away))
+    assert len(world.manifests()) == links

@@ -22,8 +22,10 @@ from stream.pipeline.grants import allows
 from stream.pipeline.lint import check
 from stream.pipeline.roles import Document, Role, accesses, policy
 from tests.chaos.conftest import client
-from tests.chaos.world import World
+from tests.chaos.world import LARGE, World
+from tests.invocations import event_of, held
 from tests.recording import ACCOUNT, REGION, Asked, Naming, Recorder, judge, recording
+from tests.runtime_api import RuntimeApi, Sandbox
 
 LOOKUP = '  - lookup: {{table: "s3://{bucket}/reference/kinds.parquet", on: kind, take: {{named: name}}, missing: "null"}}'
 MASK = "  - mask: {columns: [note], method: keyed_hash, key: {env: MASK_KEY}}"
@@ -194,8 +196,35 @@ def test_complete_and_shards_need_exactly_the_policy_of_the_reader_role(
         assert ran.exit_code == 0, ran.output
         ran = CliRunner().invoke(app, ["shards", str(path), "--keys", "--pages", "1", "--json"])
         assert ran.exit_code == 0, ran.output
+        told = CliRunner().invoke(app, ["status", str(path), "--json"])
+        assert told.exit_code == 1, told.output
     assert [shard["owner"] for shard in json.loads(ran.stdout)["streams"][0]["shards"]] == ["somebody", None]
+    assert json.loads(told.stdout)["streams"][0]["unread"] == []
     judge(granted(path, Role.READER), recorders.seen)
+
+
+def test_a_function_with_a_killed_one_before_it_needs_what_the_role_function_may(make_world: MakeWorld) -> None:
+    world = make_world(1, s3=True)
+    shard = "shardId-000000000000"
+    path = world.pipeline()
+    path.write_text(path.read_text() + "coordination: native\n")
+    with recorded(world) as recorders, RuntimeApi() as api:
+        world.produce(40)
+        event = event_of(world.stream, shard, held(world.client, world.stream, shard))
+        debug = {**world.environment, "STREAM_LOG_LEVEL": "debug"}
+        with Sandbox(api, world.folder, debug, world.folder / "killed.log") as sandbox:
+            sandbox.begin(event)
+            sandbox.until(lambda said: '"event":"intent_created"' in said)
+        while not api.answers.empty():
+            api.answers.get()
+        changed = world.pipeline(keep=LARGE.mark)
+        changed.write_text(changed.read_text() + "coordination: native\n")
+        with Sandbox(api, world.folder, world.environment, world.folder / "next.log") as sandbox:
+            assert sandbox.invoke(event).ok
+            assert sandbox.invoke({"detail-type": "Scheduled Event", "source": "aws.events"}).body == {"left": []}
+    # Lambda itself reads the stream and writes the log; files are taken back by whoever cannot make those of an intent again.
+    by_lambda = ["kinesis:DescribeStream", "logs:CreateLogStream", "logs:PutLogEvents", "s3:DeleteObject"]
+    judge(granted(path, Role.FUNCTION), recorders.seen, in_vain=by_lambda)
 
 
 def test_creating_a_missing_lease_table_needs_the_bootstrap_role(make_world: MakeWorld) -> None:

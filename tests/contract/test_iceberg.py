@@ -31,6 +31,7 @@ from stream.worker.warehouse import LoadFailed
 from tests.contract import warehouse as contract
 from tests.contract.warehouse import Bench, failure, load_of
 from tests.frames import rows
+from tests.integration.stage import ShiftedClock
 
 SHARED = [each for each in contract.BEHAVIOURS if each is not contract.knows_what_was_loaded_by_when]
 
@@ -45,6 +46,7 @@ class Place:
         self.options = options
         self.state = MemoryStore(url="memory:state")
         self.opened = []
+        self.clock = ShiftedClock()
 
     def config(self, **options):
         given = {"location": self.url, "table": "lake.events", "catalog": self.catalog, **self.options, **options}
@@ -59,7 +61,7 @@ class Place:
             return self.catalog
 
         table = CatalogTable(config or self.config(), self.url, properties)
-        return IcebergWarehouse(table, "flights", stream, LoadedPositions(self.state, sink, stream))
+        return IcebergWarehouse(table, "flights", stream, LoadedPositions(self.state, sink, stream), self.clock)
 
     def read(self):
         catalog = load_catalog("default", **self.catalog)
@@ -370,9 +372,32 @@ def test_files_staged_before_the_table_was_partitioned_need_a_single_partition(p
     if refused:
         assert asyncio.run(failure(after, load_of(waiting))) is Failure.DATA
         assert place.frame().height == 1
+        # What the message says to do.
+        with pytest.raises(LoadFailed, match=r"ALTER TABLE lake\.events DROP PARTITION FIELD origin"):
+            asyncio.run(after.warehouse.load(load_of(waiting)))
+        with place.read().update_spec() as update:
+            update.remove_field("origin")
+        load(after, waiting)
+        with place.read().update_spec() as update:
+            update.add_identity("origin")
+        load(after, link_of(after, rows({"origin": ["z"]}), 20, 30))
+        assert sorted(place.frame()["origin"].to_list(), key=str) == sorted(["x", *values, "z"], key=str)
     else:
         load(after, waiting)
         assert place.frame()["origin"].to_list().count(values[0]) == 2
+
+
+def test_nothing_is_committed_with_a_time_before_the_last_commit(place):
+    """Java's ``TableMetadata`` refuses to read a table whose log of snapshots goes back by more than a minute."""
+    bench = place.bench()
+    load(bench, link_of(bench, rows({"n": [1]})))
+    place.clock.ahead = timedelta(minutes=-4)
+    with pytest.raises(LoadFailed, match=r"this machine's clock is 2[34]\d s behind the last commit of lake.events") as caught:
+        load(bench, link_of(bench, rows({"n": [2]}), 10, 20))
+    assert caught.value.failure is Failure.SETUP
+    place.clock.ahead = timedelta(seconds=-30)
+    load(bench, link_of(bench, rows({"n": [2]}), 10, 20))
+    assert place.frame().height == 2
 
 
 def test_a_denied_call_needs_a_person_and_a_lost_connection_is_retryable(place, monkeypatch):
@@ -432,7 +457,11 @@ def test_long_names_fit_into_table_properties(place):
 
     warehouses = [
         IcebergWarehouse(
-            CatalogTable(place.config(), place.url, properties), "a" * 128, stream * 128, LoadedPositions(place.state, "lake", stream)
+            CatalogTable(place.config(), place.url, properties),
+            "a" * 128,
+            stream * 128,
+            LoadedPositions(place.state, "lake", stream),
+            place.clock,
         )
         for stream in "bc"
     ]

@@ -10,6 +10,7 @@ import pytest
 from pyiceberg.catalog import load_catalog
 
 from stream.aws.session import AwsSession
+from stream.clock import SystemClock
 from stream.local.start import LocalAws
 from stream.pipeline.access import needed
 from stream.pipeline.lint import check_content
@@ -68,7 +69,9 @@ def bench_of(table, database="lake"):
         return catalog.load_table(config.table).scan().to_arrow().num_rows if catalog.table_exists(config.table) else 0
 
     table = CatalogTable(config, config.url, properties)
-    warehouse = IcebergWarehouse(table, "flights", "events", LoadedPositions(MemoryStore(url="memory:state"), "lake", "events"))
+    warehouse = IcebergWarehouse(
+        table, "flights", "events", LoadedPositions(MemoryStore(url="memory:state"), "lake", "events"), SystemClock()
+    )
     return Bench(warehouse, config, open_store(config.url, session), count)
 
 

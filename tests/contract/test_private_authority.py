@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,7 +32,7 @@ from stream.errors import DefinitionError, StreamError
 from stream.local.kinesis.server import running
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.storage.open import open_store
-from stream.worker.iceberg_catalog import catalog_properties
+from stream.worker.iceberg_catalog import CatalogTable, catalog_properties
 
 
 def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
@@ -217,3 +220,54 @@ def test_without_a_bundle_the_authorities_of_the_system_are_trusted(aws_env, mon
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     session = AwsSession(region="us-east-1")
     assert (session.authorities(), session.trust()) == (None, None)
+
+
+class EmptyCatalog(BaseHTTPRequestHandler):
+    """A REST catalog without tables."""
+
+    def do_GET(self) -> None:
+        there = self.path.endswith("/v1/config")
+        said = {"defaults": {}, "overrides": {}} if there else {"error": {"message": "none", "type": "NoSuchTableException", "code": 404}}
+        body = json.dumps(said).encode()
+        self.send_response(200 if there else 404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def asked_of_a_rest_catalog(context: ssl.SSLContext, folder: Path) -> str:
+    """What a REST catalog behind TLS says of a table that it does not have, with the properties that a loader gives PyIceberg."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), EmptyCatalog)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+
+    async def body() -> str:
+        catalog = {"type": "rest", "uri": f"https://127.0.0.1:{server.server_port}"}
+        config = IcebergSinkConfig.model_validate({"location": f"file:{folder}/t/", "table": "d.t", "catalog": catalog})
+        table = CatalogTable(config, config.url, catalog_properties(config, AwsSession(region="us-east-1"), None))
+        try:
+            return "nothing" if await table.ask(table.found) is None else "something"
+        finally:
+            if table._known is not None:
+                await table.ask(lambda catalog: catalog.close())
+
+    try:
+        return asyncio.run(asyncio.wait_for(body(), 60))
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
+
+
+def test_a_rest_catalog_is_reached_with_the_bundle_too(aws_env, tmp_path, monkeypatch):
+    bundle, context = authority(tmp_path)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+    assert asked_of_a_rest_catalog(context, tmp_path) == "nothing"
+    monkeypatch.delenv("AWS_CA_BUNDLE")
+    with pytest.raises(StreamError, match="certificate verify failed"):
+        asked_of_a_rest_catalog(context, tmp_path)

@@ -108,6 +108,17 @@ def test_permissions_are_not_the_remedy_for_what_is_missing_or_does_not_answer(a
     assert found(nowhere)["place", "failed"]["remedy"] == "create it, or correct the URL"
 
 
+@pytest.mark.usefixtures("clean")
+def test_authorities_that_cannot_be_used_are_one_finding_with_a_remedy_of_their_own(aws, tmp_path):
+    (tmp_path / "bundle.pem").write_text("no certificate")
+    result = run(pipeline(tmp_path), {**aws, "AWS_CA_BUNDLE": str(tmp_path / "bundle.pem")}, "--json")
+    assert result.exit_code == 1
+    failed = [each for each in json.loads(result.stdout)["findings"] if each["verdict"] == "failed"]
+    assert [each["check"] for each in failed] == ["authorities"]
+    assert "bundle.pem, which cannot be used" in failed[0]["what"]
+    assert failed[0]["remedy"].startswith("mount the file, or correct its path")
+
+
 @pytest.mark.parametrize(
     ("changes", "check_name", "says"),
     [

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from stream import events
 from stream.cli.main import app
+from stream.contracts import ObjectInfo
 from stream.errors import DefinitionError
+from stream.pipeline.lint import check
+from stream.storage.directory import DirectoryStore
+from stream.worker.dead_letters import DeadLetters
 from stream.worker.reading import Reading
 from stream.worker.slices import Window
 from tests.integration.stage import Stage, sealed
@@ -103,3 +110,47 @@ def test_a_unit_begun_before_the_state_moved_is_finished_at_the_new_place(stage:
     proof = CliRunner().invoke(app, ["audit", "verify", str(file)])
     assert proof.exit_code == 0, proof.output
     assert not (stage.folder / "state").exists()
+
+
+class Meanwhile(DirectoryStore):
+    """A state in which ``act`` happens once, before somebody first looks at what is claimed."""
+
+    def __init__(self, folder: Path, act: Callable[[], None]) -> None:
+        super().__init__(folder, fsync=False, url=f"file:{folder}")
+        self._act = act
+
+    async def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:
+        if prefix.startswith("claims/"):
+            act, self._act = self._act, lambda: None
+            await asyncio.to_thread(act)
+        async for info in super().list(prefix, after):
+            yield info
+
+
+def test_letters_of_units_that_are_taken_back_meanwhile_are_not_redriven(stage: Stage) -> None:
+    """The units are processed again, and so are their letters; a claim on them could never be carried out, and would hold up all others."""
+    stage.put([1, "two"])
+    stage.work(sealed(2))
+    file = stage.folder / "pipeline.yaml"
+    state = stage.folder / "state" / "app"
+    pipeline = check(file, {}).pipeline
+    assert pipeline is not None
+
+    def rewind() -> None:
+        done = CliRunner().invoke(app, ["leases", "rewind", str(file), stage.shard, "start", "--yes"])
+        assert done.exit_code == 0, done.output
+
+    letters = DeadLetters("numbers", Meanwhile(state, rewind), DirectoryStore(state / "rejects"), pipeline.rejects.redrive, stage.clock)
+    kept = {path: path.read_bytes() for path in (state / "rejects").rglob("*.parquet")}
+    assert len(kept) == 1
+    assert asyncio.run(letters.redrive(None, None, "w")) is None
+    assert not list((state / "rejects").rglob("*.parquet"))
+
+    # The file may still be there, if the rewind was interrupted before it had removed everything.
+    for path, body in kept.items():
+        path.write_bytes(body)
+    assert asyncio.run(letters.table()).is_empty()
+    stage.work(sealed(2))
+    redriven = CliRunner().invoke(app, ["dlq", "redrive", str(file), "--dry-run"])
+    assert redriven.exit_code == 0, redriven.output
+    assert "1" in redriven.output

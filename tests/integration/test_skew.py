@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import json
+from datetime import datetime, timedelta
 
 from stream import events
 from stream.commit.manifest import Kind
-from tests.integration.stage import ShiftedClock, Stage
+from tests.integration.stage import ShiftedClock, Stage, sealed
 
 
 def test_a_start_ahead_of_the_services_clock_is_waited_for(stage: Stage) -> None:
@@ -26,3 +27,24 @@ def test_a_start_ahead_of_the_services_clock_is_waited_for(stage: Stage) -> None
 
     assert any(isinstance(event, events.PollRepeated) for event in heard)
     assert [(manifest.kind, manifest.records) for manifest in stage.manifests()] == [(Kind.UNIT, 5)]
+
+
+def test_what_is_noted_of_a_quiet_shard_is_never_ahead_of_the_services_clock(stage: Stage) -> None:
+    """What arrived after the noted time may expire unread, and the log would not say so."""
+    ahead = ShiftedClock()
+    stage.put(range(3))
+    stage.work(sealed(3), clock=ahead)
+    stage.clock.ahead = timedelta(hours=2)
+    # AWS refuses what is signed with a clock that is further ahead.
+    ahead.ahead = stage.clock.ahead + timedelta(minutes=4, seconds=59)
+    polls = 0
+
+    def quiet(event: events.Event) -> bool:
+        nonlocal polls
+        polls += isinstance(event, events.PageReceived)
+        return polls == 3
+
+    stage.work(quiet, clock=ahead)
+
+    (checkpoint,) = (json.loads(file.read_text()) for file in stage.folder.rglob("checkpoints/numbers/*.json"))
+    assert timedelta() < stage.clock.now() - datetime.fromisoformat(checkpoint["tip"]) < timedelta(minutes=1)

@@ -14,7 +14,7 @@ import msgspec
 
 from stream.batch import ORIGIN, SeqRange
 from stream.commit import protocol
-from stream.commit.committer import Committer, Head, RenderedUnit, head_after
+from stream.commit.committer import Committer, Head, RenderedUnit, checkpoint_of, head_after
 from stream.commit.foreign import admit_foreign
 from stream.commit.log import CommitLog
 from stream.commit.manifest import FileEntry, Kind, Manifest, State, decode, digest
@@ -236,7 +236,7 @@ async def worker(world: World, name: str, shard_id: str, version: Version) -> No
                 frame = blank(shard.chain, SeqRange(head.position, last), head.previous, head.foreign_subsequence)
                 unit = render(records, frame, version, world.sink(version.definition), split=world.mutant == "cut_inside_aggregate")
                 if world.mutant == "checkpoint_before_write":
-                    await tools.committer.checkpoint(shard, unit.manifest)
+                    await tools.committer.checkpoint(shard, checkpoint_of(unit.manifest))
                 head = head_after(await tools.committer.commit(shard, unit, tools.render_again))
         if head.ended:
             return

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from stream.metrics import catalog as m
+from stream.metrics import thresholds as limit
 
 BY_STREAM = "namespace, stream"
 BY_SHARD = "namespace, stream, shard"
@@ -66,7 +67,7 @@ ALERTS = (
     ),
     Alert(
         "StreamRetentionQuarterUsed",
-        f"{BEHIND} / {RETENTION} > 0.25",
+        f"{BEHIND} / {RETENTION} > {limit.RETENTION_SHARE:g}",
         "5m",
         "critical",
         "Reading is behind by a quarter of the retention",
@@ -74,7 +75,7 @@ ALERTS = (
     ),
     Alert(
         "StreamBehind",
-        f"{BEHIND} > 300",
+        f"{BEHIND} > {limit.BEHIND_SECONDS:g}",
         "15m",
         "warning",
         "Reading is behind",
@@ -82,7 +83,8 @@ ALERTS = (
     ),
     Alert(
         "StreamNotSealing",
-        f"time() - max by ({BY_SHARD}) ({m.SEALED_TIMESTAMP.name}) > 900 and max by ({BY_SHARD}) ({m.BEHIND_LATEST.name}) > 60"
+        f"time() - max by ({BY_SHARD}) ({m.SEALED_TIMESTAMP.name}) > {limit.UNSEALED_SECONDS:g}"
+        f" and max by ({BY_SHARD}) ({m.BEHIND_LATEST.name}) > 60"
         f" unless max by ({BY_SHARD}) ({m.SHARD_HALTED.name}) > 0",
         "5m",
         "critical",
@@ -91,11 +93,36 @@ ALERTS = (
     ),
     Alert(
         "StreamDeadLetters",
-        f"sum by ({BY_STREAM}) ({rate(m.RECORDS, outcome='dead_lettered')}) / sum by ({BY_STREAM}) ({rate(m.RECORDS)}) > 0.01",
+        f"sum by ({BY_STREAM}) ({rate(m.RECORDS, outcome='dead_lettered')}) / sum by ({BY_STREAM}) ({rate(m.RECORDS)})"
+        f" > {limit.DEAD_LETTER_SHARE:g}",
         "10m",
         "warning",
         "More than one record in a hundred is a dead letter",
         "{{ $value | humanizePercentage }} of the records of {{ $labels.stream }} go to the dead letters.",
+    ),
+    Alert(
+        "StreamObjectsUnclaimed",
+        f"time() - (min by ({BY_STREAM}) ({m.OBJECTS_UNCLAIMED_SINCE.name} > 0)) > 300",
+        "10m",
+        "warning",
+        "Objects arrive and are not claimed",
+        "The oldest object of {{ $labels.stream }} that is known and unclaimed has waited {{ $value | humanizeDuration }}.",
+    ),
+    Alert(
+        "StreamObjectsRefused",
+        grew(m.OBJECTS_REFUSED, f"{BY_STREAM}, why"),
+        "0m",
+        "warning",
+        "An object is left alone until a person looks at it",
+        "{{ $value | humanize }} objects or messages of {{ $labels.stream }} were refused as `{{ $labels.why }}`; the log says which.",
+    ),
+    Alert(
+        "StreamQueueFailing",
+        f"max by ({BY_STREAM}) ({m.QUEUE_FAILING.name}) > 0",
+        "5m",
+        "critical",
+        "The queue of notifications cannot be used",
+        "Objects of {{ $labels.stream }} are only found by listing.",
     ),
     Alert(
         "StreamThrottled",
@@ -115,7 +142,7 @@ ALERTS = (
     ),
     Alert(
         "StreamCommitsSlow",
-        f"histogram_quantile(0.99, sum by ({BY_STREAM}, le) (rate({m.UNIT_SECONDS.name}_bucket[5m]))) > 30",
+        f"histogram_quantile(0.99, sum by ({BY_STREAM}, le) (rate({m.UNIT_SECONDS.name}_bucket[5m]))) > {limit.COMMIT_SECONDS:g}",
         "15m",
         "warning",
         "Commits are slow",
@@ -131,7 +158,7 @@ ALERTS = (
     ),
     Alert(
         "StreamAuditLag",
-        f"max by ({BY_STREAM}) ({m.AUDIT_EXPORT_LAG.name}) > 900",
+        f"max by ({BY_STREAM}) ({m.AUDIT_EXPORT_LAG.name}) > {limit.EXPORT_LAG_SECONDS:g}",
         "10m",
         "warning",
         "Spans are late",
@@ -155,7 +182,7 @@ ALERTS = (
     ),
     Alert(
         "StreamLoadLag",
-        f"max by ({BY_STREAM}, sink) ({m.LOAD_LAG.name}) > 1800",
+        f"max by ({BY_STREAM}, sink) ({m.LOAD_LAG.name}) > {limit.LOAD_LAG_SECONDS:g}",
         "10m",
         "warning",
         "Loads into the warehouse are late",

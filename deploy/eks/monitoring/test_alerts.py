@@ -40,6 +40,18 @@ CASES = {
         [SOME, (f'kst_records_total{{{WHERE}, outcome="dead_lettered"}}', "0+120x240")],
         [SOME, (f'kst_records_total{{{WHERE}, outcome="dead_lettered"}}', "0+30x240")],
     ),
+    "StreamObjectsUnclaimed": (
+        [(f"kst_objects_unclaimed_timestamp_seconds{{{WHERE}}}", "1x240")],
+        [(f"kst_objects_unclaimed_timestamp_seconds{{{WHERE}}}", "0x240")],
+    ),
+    "StreamObjectsRefused": (
+        [(f'kst_objects_refused_total{{{WHERE}, why="changed"}}', "0x200 1x40")],
+        [(f'kst_objects_refused_total{{{WHERE}, why="changed"}}', "0x100 1x140")],
+    ),
+    "StreamQueueFailing": (
+        [(f"kst_objects_queue_failing{{{WHERE}}}", "1x240")],
+        [(f"kst_objects_queue_failing{{{WHERE}}}", "0x240")],
+    ),
     "StreamThrottled": (
         [
             (f'kst_source_polls_total{{{WHERE}, result="ok"}}', "0+60x240"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from enum import StrEnum
@@ -22,6 +23,9 @@ from stream.transform.stages.common import refuse_clash, rejecting, require
 from stream.transform.values import timestamps
 
 INVALID: Final = "invalid"
+
+_BELOW_MICROSECONDS: Final = re.compile(r"\.\d{6}(\d+)")
+"""The digits of a moment that columns of microseconds cannot hold."""
 
 
 class To(StrEnum):
@@ -194,8 +198,12 @@ def _bound(value: float | str, dtype: pl.DataType, path: tuple[str | int, ...], 
             aware = isinstance(dtype, pl.Datetime) and dtype.time_zone is not None
             exact = moment if aware else moment.dt.replace_time_zone(None)
             held = exact.cast(dtype)
-            later = up and bool((held.cast(exact.dtype) < exact)[0])
-            return pl.lit((held.to_physical() + int(later)).cast(dtype)).first()
+            finer = finer_digits.group(1) if (finer_digits := _BELOW_MICROSECONDS.search(value)) else ""
+            nanoseconds = 0
+            if isinstance(dtype, pl.Datetime) and dtype.time_unit == "ns":
+                nanoseconds, finer = int(finer[:3].ljust(3, "0")), finer[3:]
+            later = up and (bool((held.cast(exact.dtype) < exact)[0]) or bool(finer.strip("0")))
+            return pl.lit((held.to_physical() + nanoseconds + int(later)).cast(dtype)).first()
     message = f"{value!r} cannot be a bound for a column of type {dtype}"
     raise SchemaMismatch(
         path, message, "allowed: a number for numbers, text for text, and text such as 2026-01-01T00:00:00Z for dates and times"

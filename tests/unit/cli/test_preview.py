@@ -100,6 +100,15 @@ def test_equal_pipelines_have_no_difference(run):
     assert "no difference: the same 1 rows, the same outcomes and reasons" in result.stdout
 
 
+def test_a_file_whose_rollout_would_write_everything_again_is_no_match_whatever_the_rows(run, tmp_path):
+    (tmp_path / "renamed.yaml").write_text(PIPELINE.replace("application: ", "application: another-", 1))
+    result = run("diff", "p.yaml", "renamed.yaml", "--sample", "s.ndjson")
+    assert result.exit_code == 1, result.stderr
+    assert result.stdout.startswith("! application: ")
+    assert "where records would be twice" in result.stdout
+    assert "no difference: the same 1 rows" in result.stdout
+
+
 def test_a_difference_is_available_as_json(run):
     result = run("diff", "p.yaml", "new.yaml", "--sample", "s.ndjson", "--json")
     assert result.exit_code == 1

@@ -151,6 +151,21 @@ def test_without_a_checkpoint_a_long_chain_is_entered_near_its_end():
     run(test)
 
 
+@pytest.mark.parametrize("links", [99, 100, 101, 102, 103, 1200])
+def test_from_a_checkpoint_that_lags_far_behind_recovery_goes_to_the_end_of_the_chain_in_a_few_steps(links):
+    async def test():
+        b = Setting()
+        head = await b.chain(*range(10, 10 * links + 30, 10))
+        left = unit(file("left"), after=head.position, last=head.position + 10, previous=head.previous)
+        await b.log.create(SHARD, left.manifest)
+        await b.checkpoints.advance(SHARD, Checkpoint(20, 0, 10))
+        assert (await b.recover(rendering(left))).position == head.position + 10
+        assert b.told[-1].units_followed <= 102
+        assert await b.checkpoints.read(SHARD) == Checkpoint(head.position + 10, 0, head.position)
+
+    run(test)
+
+
 @pytest.mark.parametrize("lost", [0, 10, 20])
 def test_a_missing_manifest_halts_the_shard_even_without_a_checkpoint(lost):
     async def test():

@@ -559,3 +559,23 @@ def test_shards_finished_by_others_before_a_shard_stay_in_the_table_until_they_a
         return found, sorted(fleet.rows())
 
     assert asyncio.run(run()) == ((["0", "1"], [], ["0", "1", "2"]), ["1", "2"])
+
+
+def test_a_slow_table_costs_no_lease_however_many_there_are():
+    """Each write takes 2 s, so that 300 leases need 180 renewals at a time."""
+
+    async def test(fleet):
+        await fleet.join("a")
+        real = fleet.dynamo.call
+
+        async def slow(operation, table, request):
+            if operation == "UpdateItem":
+                await fleet.clock.sleep(2.0)
+            return await real(operation, table, request)
+
+        fleet.workers["a"].table.client = type("Slow", (), {"call": staticmethod(slow)})()
+        await fleet.clock.advance(40)
+        assert len(fleet.holders()["a"]) == 300
+        assert not [event for event in fleet.told["a"] if isinstance(event, events.LeaseDropped)]
+
+    play(lambda: Fleet(shards(300)), test)

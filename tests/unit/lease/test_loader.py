@@ -48,3 +48,21 @@ def test_an_unreadable_lease_is_taken_over():
         return await one.take(), await one.take()
 
     assert asyncio.run(run()) == (Hold.ANEW, Hold.KEPT)
+
+
+def test_a_claim_from_a_clock_that_was_far_ahead_holds_nobody_up():
+    async def run():
+        clock, wrong = StillClock(), StillClock()
+        wrong.time += timedelta(days=1)
+        store, _, two = fleet(clock)
+        stepped = LoaderLease(store, "lease.json", "one", wrong, LIFE)
+        await stepped.take()
+        assert await two.holder() == ""
+        held = [await two.take()]
+        # A clock that is ahead by what AWS just tolerates is no reason to take the lease from its holder.
+        wrong.time = clock.time + timedelta(minutes=5)
+        await two.give_up()
+        held += [await stepped.take(), await two.take()]
+        return held
+
+    assert asyncio.run(run()) == [Hold.ANEW, Hold.ANEW, Hold.NO]

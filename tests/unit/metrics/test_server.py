@@ -1,4 +1,6 @@
 import asyncio
+import json
+import re
 import socket
 
 import aiohttp
@@ -7,15 +9,16 @@ from prometheus_client import CollectorRegistry
 
 from stream import events as ev
 from stream.errors import Fatal
+from stream.metrics.board import Board
 from stream.metrics.recorder import Recorder
 from stream.metrics.server import Health, MetricsServer
 from tests.unit.metrics.every_event import FixedClock
 
 
-def ask(paths, *, health=None, registry=None, headers=None):
+def ask(paths, *, health=None, registry=None, headers=None, board=None):
     async def run():
         async with (
-            MetricsServer(registry or CollectorRegistry(), health or Health(), port=0) as server,
+            MetricsServer(registry or CollectorRegistry(), health or Health(), board or Board("app", FixedClock()), port=0) as server,
             aiohttp.ClientSession(headers=headers) as session,
         ):
             host, port = server.address
@@ -93,12 +96,15 @@ def test_a_fault_ends_liveness_and_readiness():
 
 def test_other_paths_and_methods_are_refused():
     async def run():
-        async with MetricsServer(CollectorRegistry(), Health(), port=0) as server, aiohttp.ClientSession() as session:
+        async with (
+            MetricsServer(CollectorRegistry(), Health(), Board("app", FixedClock()), port=0) as server,
+            aiohttp.ClientSession() as session,
+        ):
             host, port = server.address
             assert host == "127.0.0.1"
-            async with session.get(f"http://{host}:{port}/") as answer:
+            async with session.get(f"http://{host}:{port}/else") as answer:
                 first = answer.status
-            async with session.post(f"http://{host}:{port}/healthz") as answer:
+            async with session.post(f"http://{host}:{port}/") as answer:
                 return first, answer.status
 
     assert asyncio.run(run()) == (404, 405)
@@ -106,7 +112,7 @@ def test_other_paths_and_methods_are_refused():
 
 def test_a_port_in_use_is_fatal_and_the_error_says_what_to_change():
     async def run(port):
-        async with MetricsServer(CollectorRegistry(), Health(), port=port):
+        async with MetricsServer(CollectorRegistry(), Health(), Board("app", FixedClock()), port=port):
             raise AssertionError("it must not open")
 
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(Fatal, match=r"metrics\.port"):
@@ -115,11 +121,44 @@ def test_a_port_in_use_is_fatal_and_the_error_says_what_to_change():
 
 def test_after_closing_the_port_is_free():
     async def run():
-        async with MetricsServer(CollectorRegistry(), Health(), port=0) as server:
+        async with MetricsServer(CollectorRegistry(), Health(), Board("app", FixedClock()), port=0) as server:
             port = server.address[1]
         with pytest.raises(RuntimeError, match="not open"):
             _ = server.address
-        async with MetricsServer(CollectorRegistry(), Health(), port=port) as again:
+        async with MetricsServer(CollectorRegistry(), Health(), Board("app", FixedClock()), port=port) as again:
             assert again.address[1] == port
 
     asyncio.run(run())
+
+
+def test_what_the_worker_does_is_served_as_a_document_and_as_a_page_that_loads_nothing():
+    board, health = Board("app", FixedClock()), Health()
+    health.clear("worker")
+    for event in (ev.WorkerStarted("events", "", "host/1-2", "1.0"), ev.ShardStarted("events", "shardId-1", 0)):
+        board(event)
+    board(ev.ShardHalted("events", "shardId-1", "events/shardId-1: <script>alert(1)</script>"))
+    health.block("shard events/shardId-1", "<b>bad</b><script>alert(1)</script>")
+    (status, kind, text), (page_status, page_kind, page) = ask(["/status", "/"], health=health, board=board)
+    assert (status, kind) == (200, "application/json")
+    document = json.loads(text)
+    assert (document["worker"], document["shards"][0]["state"]) == ("host/1-2", "halted")
+    assert document["obstacles"] == {"shard events/shardId-1": "<b>bad</b><script>alert(1)</script>"}
+    assert (page_status, page_kind) == (200, "text/html; charset=utf-8")
+    assert "needs attention" in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert re.findall(r"<script|<b>bad|https?://|src=|@import|url\(", page) == []
+
+
+def test_the_page_may_run_nothing():
+    async def run():
+        async with (
+            MetricsServer(CollectorRegistry(), Health(), Board("app", FixedClock()), port=0) as server,
+            aiohttp.ClientSession() as session,
+        ):
+            host, port = server.address
+            async with session.get(f"http://{host}:{port}/") as answer:
+                return answer.headers["Content-Security-Policy"]
+
+    policy = asyncio.run(run())
+    assert "default-src 'none'" in policy
+    assert "script-src" not in policy

@@ -161,3 +161,15 @@ def test_the_kcl_daemon_needs_its_tables_for_each_application():
     west = table.replace("eu-west-1", "us-west-2")
     assert {f"{west}-a", f"{west}-b-CoordinatorState"} < several
     assert west not in several
+
+
+@pytest.mark.parametrize(
+    "queue",
+    ["arn:aws:sqs:eu-west-1:111122223333:landing", "https://sqs.eu-west-1.amazonaws.com/111122223333/landing", "http://local:1/x/landing"],
+)
+def test_a_queue_that_is_followed_is_received_from_and_deleted_from_and_nothing_else(queue):
+    data = least()
+    data["source"] = {"s3": {"url": "s3://landing/x/", "watch": {"queue": queue}}, "schema": data["source"]["schema"]}
+    (found,) = (each for each in needed(Pipeline.model_validate(data), HERE) if each.service == "sqs")
+    assert found.actions == ("sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage")
+    assert found.resources == ("arn:aws:sqs:eu-west-1:111122223333:landing",)

@@ -130,7 +130,41 @@ def test_the_reader_reads_tables_and_only_the_secrets_of_their_catalogs():
 
 def test_a_pipeline_over_objects_has_no_reader_permissions():
     source = {"s3": {"url": "s3://archive/in/"}, "schema": {"carrier": "string"}}
-    assert accesses(Pipeline.model_validate(least() | {"source": source, "stages": []}), Role.READER, HERE) == ()
+    pipeline = Pipeline.model_validate(least() | {"source": source, "stages": []})
+    assert [accesses(pipeline, role, HERE) for role in (Role.READER, Role.FUNCTION)] == [(), ()]
+
+
+def test_a_function_does_what_a_worker_does_without_leases_and_lets_lambda_read_for_it():
+    source = {**least()["source"], "kinesis": {**least()["source"]["kinesis"], "retrieval": "fan_out", "consumer": "mine"}}
+    made = document(Role.FUNCTION, coordination="native", source=source)
+    actions = {action for each in made["Statement"] for action in each["Action"]}
+    assert actions == {
+        "kinesis:DescribeStream",
+        "kinesis:DescribeStreamSummary",
+        "kinesis:GetRecords",
+        "kinesis:GetShardIterator",
+        "kinesis:ListShards",
+        "kinesis:SubscribeToShard",
+        "s3:DeleteObject",
+        "s3:GetObject",
+        "s3:PutObject",
+        "s3:ListBucket",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+    }
+    group = "arn:aws:logs:eu-west-1:111122223333:log-group:/aws/lambda/"
+    assert allows(made, "logs:PutLogEvents", f"{group}flights:log-stream:x")
+    assert not allows(made, "logs:PutLogEvents", f"{group}other:log-stream:x")
+    stream = "arn:aws:kinesis:eu-west-1:111122223333:stream/flights"
+    assert allows(made, "kinesis:SubscribeToShard", f"{stream}/consumer/mine:1")
+    assert not allows(made, "kinesis:SubscribeToShard", f"{stream}/consumer/other:1")
+
+
+def test_a_function_is_assumed_by_lambda_for_this_account_alone():
+    (statement,) = trust(Role.FUNCTION, HERE, POD)["Statement"]
+    assert statement["Principal"] == {"Service": "lambda.amazonaws.com"}
+    assert statement["Action"] == ["sts:AssumeRole"]
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "111122223333"}}
 
 
 def test_redshift_reads_only_the_staged_files():

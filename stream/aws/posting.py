@@ -1,0 +1,34 @@
+"""POST requests to one endpoint, directly or through the proxy of the environment, over connections that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+import aiohttp
+
+from stream.aws.kinesis import proxy_for
+from stream.aws.session import AwsSession
+from stream.aws.wire import Answer, Patience, open_wire
+
+Post: TypeAlias = Callable[[Mapping[str, str], bytes], Awaitable[Answer]]
+"""Sends headers and body; raises ``OSError``, ``TimeoutError`` or ``aiohttp.ClientError`` if there was no response."""
+
+
+@asynccontextmanager
+async def open_post(url: str, patience: Patience, session: AwsSession) -> AsyncIterator[Post]:
+    """Requests to ``url``; connections live as long as the context."""
+    if (proxy := proxy_for(url)) is None:
+        async with open_wire(url, patience, session.trust()) as wire:
+            yield wire.post
+        return
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60, ssl=session.trust() or True)
+    timeout, jar = aiohttp.ClientTimeout(total=patience.total, sock_connect=patience.connect), aiohttp.DummyCookieJar()
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=jar) as http:
+
+        async def post(headers: Mapping[str, str], body: bytes) -> Answer:
+            async with http.post(url, data=body, headers=headers, allow_redirects=False, proxy=proxy) as response:
+                return Answer(response.status, await response.read(), {})
+
+        yield post

@@ -1,0 +1,335 @@
+"""``stream status``: whether a pipeline is all right, and if not, what is wrong, since when, and what to type next."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import AsJson, File, Stream
+
+if libraries_wanted():
+    from rich.console import Group, RenderableType
+    from rich.live import Live
+    from rich.padding import Padding
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
+    from stream.cli.output import as_json, table_console
+    from stream.clock import SystemClock
+    from stream.pipeline.model import Pipeline
+    from stream.worker.condition import judge, verdict
+    from stream.worker.finding import Finding, Harm, clock, count, length
+    from stream.worker.inspecting import Inspector, open_inspectors
+    from stream.worker.snapshot import ShardLook, Snapshot
+
+    Judged = tuple[Snapshot, list[Finding]]
+
+    EXIT: Final = {Harm.HEALTHY: 0, Harm.UNKNOWN: EXIT_UNKNOWN}
+
+EXIT_ACT: Final = 1
+SHARDS: Final = 10
+RUNBOOK: Final = "docs/runbook.md"
+LEAST_PAUSE: Final = 5.0
+"""Seconds: the calls of a look share the limits of the shards with whatever else reads them."""
+
+
+def status(
+    file: File,
+    worst: Annotated[int, typer.Option("--shards", min=0, help="Show so many shards and workers, the worst first.")] = SHARDS,
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            "--watch", metavar="SECONDS", min=LEAST_PAUSE, help="Look again after so many seconds, until Ctrl-C.", show_default=False
+        ),
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", help="Leave this shard out, for example because it is gone; may be repeated.")
+    ] = None,
+    stream: Stream = None,
+    json: AsJson = False,
+) -> None:
+    """Tell whether the pipeline is all right, and if not, what is wrong, since when, and what to do next.
+
+    Asks no worker: reads the commit log, the stream, the leases, and the tables' own records of what is loaded. Changes nothing. If a part
+    cannot be read, that is said, and the rest is shown all the same.
+
+    For each shard, a look makes two to four reads of small objects, up to two more for the export of spans, and two calls to Kinesis if
+    the shard is quiet or late. Up to 1,000 more reads are for dead letters. With 1,000 shards that is at most about 8,000 calls.
+
+    Exit code 0: healthy; 1: something needs a person; 2: a part could not be read, or the command is wrong. With --watch, Ctrl-C ends it
+    with the code of the last look.
+    """
+    if json and watch is not None:
+        msg = "--json prints one document; call it again instead of using --watch"
+        raise typer.BadParameter(msg)
+    seen: list[tuple[Harm, RenderableType]] = []
+
+    async def run(pipeline: Pipeline) -> tuple[Pipeline, list[Judged]]:
+        async with AsyncExitStack() as stack:
+            inspectors = await open_inspectors(chosen(pipeline, stream), file.parent, os.environ, without or (), SystemClock(), stack)
+            show = _screen(stack) if watch is not None else None
+            while True:
+                judged = await _look(inspectors)
+                if watch is None or show is None:
+                    return pipeline, judged
+                seen[:] = [(_overall(judged), shown(pipeline, file, judged, worst))]
+                show(seen[0][1])
+                await SystemClock().sleep(watch)
+
+    try:
+        pipeline, judged = carry_out(file, run)
+    except KeyboardInterrupt:
+        if not seen:
+            raise
+        if table_console().is_terminal:  # the screen is gone
+            table_console().print(seen[0][1])
+        raise typer.Exit(EXIT.get(seen[0][0], EXIT_ACT)) from None
+    if json:
+        sys.stdout.write(as_json(document(pipeline, file, judged)))
+    else:
+        table_console().print(shown(pipeline, file, judged, worst))
+    raise typer.Exit(EXIT.get(_overall(judged), EXIT_ACT))
+
+
+def _screen(stack: AsyncExitStack) -> Callable[[RenderableType], None]:
+    """Shows one answer after the other in the same place of a terminal, or below each other where there is none."""
+    console = table_console()
+    if not console.is_terminal:
+        return console.print
+    live = stack.enter_context(Live(console=console, screen=True, auto_refresh=False))
+    return lambda answer: live.update(answer, refresh=True)
+
+
+async def _look(inspectors: Sequence[Inspector]) -> list[Judged]:
+    found = []
+    for each in inspectors:
+        snapshot = await each.look()
+        found.append((snapshot, judge(snapshot)))
+    return found
+
+
+def _overall(judged: Sequence[Judged]) -> Harm:
+    return verdict([finding for _, findings in judged for finding in findings])
+
+
+def commands_of(finding: Finding, snapshot: Snapshot, pipeline: Pipeline, file: Path) -> list[str]:
+    """The commands of ``finding`` as they are typed."""
+    words = {"FILE": [str(file)], "NOW": [snapshot.asked_at.isoformat(timespec="seconds")]}
+    words["STREAM"] = ["--stream", snapshot.stream] if len(pipeline.source.kinesis.names) > 1 else []
+    return [shlex.join(word for each in command.split() for word in words.get(each, [each])) for command in finding.commands]
+
+
+# --- for programs -----------------------------------------------------------------------------------------------------------------
+
+
+def document(pipeline: Pipeline, file: Path, judged: Sequence[Judged]) -> dict[str, Any]:
+    """The document that --json prints, as described in docs/status.md."""
+    return {
+        "application": pipeline.application,
+        "verdict": _name(_overall(judged)),
+        "healthy": _overall(judged) is Harm.HEALTHY,
+        "streams": [_stream(pipeline, file, *each) for each in judged],
+    }
+
+
+def _name(harm: Harm) -> str:
+    return harm.words.replace(" ", "_")
+
+
+def _stream(pipeline: Pipeline, file: Path, look: Snapshot, findings: Sequence[Finding]) -> dict[str, Any]:
+    dead, exported = look.dead_letters, look.exported
+    return {
+        "stream": look.stream,
+        "asked_at": _time(look.asked_at),
+        "verdict": _name(verdict(findings)),
+        "complete_up_to": _time(look.reach),
+        "retention_seconds": None if look.retention is None else look.retention.total_seconds(),
+        "findings": [_finding(pipeline, file, look, each) for each in findings],
+        "workers": [
+            {
+                "worker": each.name,
+                "shards": each.shards,
+                "renewed": _time(each.renewed),
+                "sealed": _time(each.sealed),
+                "living": each.living,
+            }
+            for each in look.workers
+        ],
+        "shards": [_shard(look, each) for each in look.worst],
+        "finished_shards": look.finished,
+        "tables": [
+            {
+                "sink": each.sink,
+                "shards_waiting": each.waiting,
+                "waiting_since": _time(each.since),
+                "parked": [{"shard": one.shard, "reason": one.reason, "since": _time(one.since)} for one in each.parked],
+            }
+            for each in look.tables
+        ],
+        "dead_letters": None
+        if dead is None
+        else {
+            "since": _time(dead.since),
+            "units": dead.units,
+            "records": dead.records,
+            "dead": dead.dead,
+            "files_opened": dead.files,
+            "files": dead.of,
+            "causes": [{"stage": stage, "reason": reason, "records": records} for stage, reason, records in dead.causes],
+        },
+        "export": None if exported is None else {"shards_waiting": exported.waiting, "waiting_since": _time(exported.since)},
+        "unread": [{"part": each.part, "why": each.why} for each in look.unread],
+    }
+
+
+def _finding(pipeline: Pipeline, file: Path, look: Snapshot, finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code,
+        "harm": _name(finding.harm),
+        "what": finding.what,
+        "shards": list(finding.shards),
+        "since": _time(finding.since),
+        "figure": finding.figure,
+        "limit": finding.limit,
+        "details": list(finding.details),
+        "commands": commands_of(finding, look, pipeline, file),
+        "section": f"{RUNBOOK}#{finding.section}",
+    }
+
+
+def _shard(look: Snapshot, shard: ShardLook) -> dict[str, Any]:
+    halt = shard.halt
+    return {
+        "shard": shard.name,
+        "open": shard.open,
+        "state": shard.state.value,
+        "why": shard.why,
+        "lag_seconds": look.lag(shard),
+        "oldest_unsealed": _time(shard.unread),
+        "expires_in_seconds": look.left(shard),
+        "sealed_position": str(shard.position),
+        "sealed": _time(shard.sealed_at),
+        "sealed_by": shard.sealed_by or None,
+        "begun": _time(shard.begun),
+        "begun_by": shard.begun_by or None,
+        "owner": shard.owner,
+        "renewed": _time(shard.renewed),
+        "halted": None if halt is None else {"reason": halt.reason, "worker": halt.worker, "since": _time(halt.since)},
+    }
+
+
+def _time(moment: Any) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+# --- for people -------------------------------------------------------------------------------------------------------------------
+
+
+def shown(pipeline: Pipeline, file: Path, judged: Sequence[Judged], worst: int) -> RenderableType:
+    """The answer on one screen: the verdict, the findings, what they are taken from."""
+    parts: list[RenderableType] = []
+    for look, findings in judged:
+        harm = verdict(findings)
+        colour = {Harm.HEALTHY: "bold green", Harm.UNKNOWN: "bold yellow", Harm.DEGRADED: "bold yellow"}.get(harm, "bold red")
+        parts.append(Text(f"{harm.words}: ", style=colour) + Text(f"{pipeline.application} on {look.stream}, {clock(look.asked_at)}"))
+        if look.reach is not None:
+            parts.append(Text(f"Everything that arrived before {clock(look.reach)} is sealed."))
+        for number, finding in enumerate(findings, 1):
+            parts += _paragraph(number, finding, look, commands_of(finding, look, pipeline, file))
+        parts += [Text(""), *_tables(look, worst), *_notes(look)]
+    return Group(*parts)
+
+
+def _paragraph(number: int, finding: Finding, look: Snapshot, commands: Sequence[str]) -> Iterator[RenderableType]:
+    since = f", since {clock(finding.since)} ({length(look.since(finding.since))})" if finding.since is not None else ""
+    yield Text("")
+    yield Text(f"{number}. {finding.what}{since}", style="bold")
+    if finding.figure is not None and finding.limit is not None:
+        share = finding.limit < 1
+        figures = (f"{finding.figure:.1%}", f"{finding.limit:.0%}") if share else (length(finding.figure), length(finding.limit))
+        yield Text(f"   {figures[0]}; the limit is {figures[1]}")
+    for line in finding.details:
+        yield Padding(Text(line), (0, 0, 0, 3), expand=False)
+    for command in commands:
+        yield Text(f"   $ {command}")
+    yield Text(f"   {RUNBOOK}#{finding.section}")
+
+
+def _tables(look: Snapshot, worst: int) -> Iterator[RenderableType]:
+    if look.workers:
+        leased = look.failover is not None
+        table = Table("worker", "leases" if leased else "last sealed in", *(("last renewal",) if leased else ()), "last seal")
+        for row in look.workers[: max(worst, 1)]:
+            renewed = (_ago(look, row.renewed) + ("" if row.living is not False else ", silent"),) if leased else ()
+            table.add_row(Text(row.name), f"{row.shards:,}", *renewed, _ago(look, row.sealed))
+        yield table
+        if len(look.workers) > max(worst, 1):
+            yield Text(f"and {len(look.workers) - max(worst, 1):,} more workers; --shards N shows more")
+    if look.shards and worst:
+        yield _shard_table(look, worst)
+    if look.tables:
+        table = Table("table", "shards with rows to load", "oldest", "parked")
+        for each in look.tables:
+            table.add_row(Text(each.sink), f"{each.waiting:,}", _ago(look, each.since), f"{len(each.parked):,}")
+        yield table
+    if look.dead_letters is not None and look.dead_letters.dead:
+        table = Table("dead letters", "stage", "reason")
+        for stage, reason, records in look.dead_letters.causes[:SHARDS]:
+            table.add_row(f"{records:,}", Text(stage), Text(reason))
+        yield table
+
+
+def _shard_table(look: Snapshot, worst: int) -> Table:
+    leased = look.failover is not None
+    names = ("shard", *(("owner",) if leased else ()), "lag", "last seal", "begun", "expires in", "note")
+    rows = []
+    for each in look.worst[:worst]:
+        owner = (Text(each.owner or "-"),) if leased else ()
+        left = look.left(each)
+        expires = "" if left is None else length(left)
+        lag = look.lag(each)
+        cells = ("?" if lag is None else length(lag), _ago(look, each.sealed_at), _ago(look, each.begun), expires, Text(_note(look, each)))
+        rows.append((f"{each.name}{'' if each.open else ' (closed)'}", *owner, *cells))
+    shown_at = [at for at in range(len(names)) if any(str(cells[at]) for cells in rows)]
+    table = Table(*(Column(names[at], overflow="fold") for at in shown_at))
+    for cells in rows:
+        table.add_row(*(cells[at] for at in shown_at))
+    return table
+
+
+def _note(look: Snapshot, shard: ShardLook) -> str:
+    if shard.halt is not None:
+        return "halted"
+    if look.read_by_nobody(shard):
+        return "no worker"
+    if shard.blocked:
+        return "waits for its parent"
+    return "" if look.is_fine(shard) and shard.state.value in {"complete", "early"} else shard.state.value
+
+
+def _notes(look: Snapshot) -> Iterator[RenderableType]:
+    fine, dead, exported = sum(look.is_fine(each) for each in look.shards), look.dead_letters, look.exported
+    if look.shards:
+        ended = f"; {count(look.finished, 'more is', 'more are')} read to the end" if look.finished else ""
+        yield Text(f"{fine:,} of {count(len(look.shards), 'shard is', 'shards are')} fine{ended}.")
+    if dead is not None and dead.units:
+        units = count(dead.units, "unit", "units")
+        yield Text(f"In {units} sealed since {clock(dead.since)}: {dead.records:,} records, {dead.dead:,} of them dead letters.")
+        if dead.files < dead.of:
+            yield Text(f"Their causes are from the newest {dead.files:,} of {dead.of:,} files; `stream dlq top` counts all.")
+    if exported is not None and exported.waiting:
+        oldest = _ago(look, exported.since)
+        yield Text(f"Units of {count(exported.waiting, 'shard', 'shards')} wait for the export of their spans, the oldest for {oldest}.")
+
+
+def _ago(look: Snapshot, moment: Any) -> str:
+    return "" if moment is None else length(look.since(moment))

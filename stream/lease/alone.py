@@ -1,0 +1,40 @@
+"""A run that ends must hold all leases: makes sure beforehand that no other worker holds any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stream.contracts import Clock
+from stream.errors import Fatal
+from stream.lease.decide import Seen, is_available, observe
+from stream.lease.settings import LeasedStream, LeaseSettings
+from stream.lease.table import LeaseTable
+
+
+async def observe_alone(table: LeaseTable, streams: Sequence[LeasedStream], settings: LeaseSettings, clock: Clock) -> dict[str, Seen]:
+    """The leases of ``streams``, once nobody holds one of a shard that has not ended: a coordinator that begins with them may take all.
+
+    Takes no time if no lease has an owner. Otherwise the owner may be dead, which shows after the failover time.
+
+    Raises:
+        Fatal: another worker renews a lease.
+    """
+    seen: dict[str, Seen] = {}
+    begun: float | None = None
+    while True:
+        scanned = await table.scan()
+        now = clock.monotonic()
+        begun = now if begun is None else begun
+        seen = observe(seen, [lease for lease in scanned.leases if any(each.owns(lease.key) for each in streams)], now)
+        held = [row for row in seen.values() if row.lease.holder is not None and not row.lease.ended]
+        if live := [row.lease for row in held if row.changed > begun]:
+            first = min(live, key=lambda lease: lease.key)
+            msg = (
+                f"workers hold leases in the table {table.name}: {first.holder} reads {first.key}, for example. A run that ends reads "
+                "every shard by itself, so nothing was read. The workers read what is there; `stream complete FILE --until MOMENT --wait "
+                "SECONDS` waits until they have. Or stop them, then run this again"
+            )
+            raise Fatal(msg)
+        if all(is_available(row, now, settings.failover) for row in held):
+            return seen
+        await clock.sleep(settings.look)

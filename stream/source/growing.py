@@ -1,0 +1,132 @@
+"""Objects that arrive for as long as a worker is up: a fixed number of shards, to each of which claims append objects.
+
+Records are numbered as in ``bounded``: the p-th object that was ever appended to a shard is its piece ``p``. A shard never ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from typing import Final, Protocol
+
+from stream.batch import Batch
+from stream.budget import ByteBudget
+from stream.contracts import Clock, Emit, Page, Shard, Start
+from stream.errors import Expired, Halted
+from stream.events import PageReceived
+from stream.source.bounded import Pages, place_of, sequence_of
+from stream.source.objects import Gone, ObjectPiece
+
+IDLE_SECONDS: Final = 1.0
+"""Seconds between two pages of a shard in which there is nothing to read."""
+
+_PREFIX: Final = "watch-"
+_SHOWN: Final = 3
+
+
+def growing_shard(number: int) -> str:
+    """The id of the shard with that number, from 1."""
+    return f"{_PREFIX}{number:04d}"
+
+
+def is_growing(shard_id: str) -> bool:
+    """Whether a shard of that id is one of those to which claims append."""
+    return shard_id.startswith(_PREFIX)
+
+
+class Appended(Protocol):
+    """What has been appended so far."""
+
+    def shards(self) -> int:
+        """The number of shards; never falls."""
+        ...
+
+    async def pieces(self, shard: int, piece: int) -> Sequence[ObjectPiece]:
+        """Pieces of ``shard`` (from 1), beginning with number ``piece`` (from 1); empty if that one has not been appended yet."""
+        ...
+
+    async def wait(self, seconds: float) -> None:
+        """Return once something is appended, or after ``seconds``."""
+        ...
+
+
+class GrowingSource:
+    """``contracts.Source`` over shards that grow.
+
+    ``once``: a shard pauses where nothing more has been appended; otherwise reading waits there. ``past_deleted``: what is gone is left out
+    when a range is read again, and named in an error at its end; this is for checking, not for committing.
+    """
+
+    def __init__(
+        self, stream: str, appended: Appended, *, budget: ByteBudget, clock: Clock, emit: Emit, once: bool, past_deleted: bool = False
+    ) -> None:
+        self.stream = stream
+        self.budget = budget
+        self._appended = appended
+        self._clock = clock
+        self._emit = emit
+        self._once = once
+        self._past_deleted = past_deleted
+        self._pages = Pages(budget, clock, emit)
+
+    async def shards(self) -> list[Shard]:
+        """All shards, ordered by id; they are open for ever."""
+        return [Shard(self.stream, growing_shard(number)) for number in range(1, self._appended.shards() + 1)]
+
+    async def read(
+        self,
+        shard: Shard,
+        after: int,
+        start: Start,  # noqa: ARG002 - each shard begins at its first object
+        until: int | None = None,
+        complete_until: datetime | None = None,  # noqa: ARG002 - whether an object is gone shows when it is read
+    ) -> AsyncIterator[Page]:
+        """Pages of ``shard``, as ``contracts.Source.read`` promises.
+
+        Raises:
+            Expired: an object was deleted before all of it was read; ``resume`` is the position after it.
+            Halted: an object has changed since it was chosen, or cannot be read; or one is gone of a range that is read again.
+        """
+        number, position = int(shard.shard_id.removeprefix(_PREFIX)), after
+        piece, after_number = max(1, place_of(after)[0]), place_of(after)[1]
+        deleted: list[str] = []
+        while until is None or position < until:
+            some = await self._appended.pieces(number, piece)
+            for each in some:
+                async with aclosing(self._of(shard, piece, each, after_number, until, deleted)) as pages:  # type: ignore[type-var]
+                    async for page in pages:
+                        position = page.position
+                        yield page
+                piece, after_number = piece + 1, 0
+                if until is not None and position >= until:
+                    break
+            if some:
+                continue
+            if until is not None:
+                break
+            self._emit(PageReceived(shard.stream, shard.shard_id, 0, 0, 0, 0, 0.0))
+            yield Page(Batch.empty(), position, 0, 0, paused=self._once)
+            if self._once:
+                return
+            await self._appended.wait(IDLE_SECONDS)
+        if deleted:
+            more = f" and {len(deleted) - _SHOWN:,} more" if len(deleted) > _SHOWN else ""
+            msg = f"{len(deleted):,} object(s) have been deleted since they were read: {', '.join(deleted[:_SHOWN])}{more}"
+            raise Halted(msg)
+
+    async def _of(
+        self, shard: Shard, piece: int, each: ObjectPiece, after_number: int, until: int | None, deleted: list[str]
+    ) -> AsyncIterator[Page]:
+        """Pages of one object; of one that is gone, its key goes into ``deleted``, if what is deleted is to be left out."""
+        try:
+            async with aclosing(self._pages.of(shard, piece, each, after_number, until, each.modified)) as pages:  # type: ignore[type-var]
+                async for page in pages:
+                    yield page
+        except Gone as error:
+            if until is None:
+                msg = f"{shard.stream}/{shard.shard_id}: object {piece} of the shard was deleted before all of it was read: {error}"
+                raise Expired(msg, resume=sequence_of(piece + 1, 0)) from error
+            if not self._past_deleted:
+                raise
+            deleted.append(each.item.key)

@@ -1,0 +1,61 @@
+"""Reads shards up to given records, for a caller that was told about these records and wants no more."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from stream.batch import SEQUENCE, Batch
+from stream.contracts import Emit, LendingSource, Page, Shard, Start
+from stream.events import EventIncomplete
+
+UNKNOWN_MS: Final = 1
+"""How far behind the tip a page is that was not read: it is not known to be at the tip."""
+
+
+class ReadUpTo:
+    """``contracts.Source`` over another one. ``told``: by shard, sequence numbers of records, ascending, that the caller was told about.
+
+    Such a shard pauses at the end of the first page that reaches the last of its records; other shards go on. A record that does not come
+    is waited for: a reply without it says nothing, because another copy of the shard may have answered. If the stream holds records
+    between those that the caller was told about, ``EventIncomplete`` is emitted.
+    """
+
+    def __init__(self, inner: LendingSource, told: Mapping[str, Sequence[int]], emit: Emit) -> None:
+        self.budget = inner.budget
+        self._inner = inner
+        self._told = told
+        self._emit = emit
+
+    async def shards(self) -> list[Shard]:
+        """See ``contracts.Source``."""
+        return await self._inner.shards()
+
+    async def read(
+        self, shard: Shard, after: int, start: Start, until: int | None = None, complete_until: datetime | None = None
+    ) -> AsyncIterator[Page]:
+        """See ``contracts.Source``; the page that reaches the last record is ``paused``, unless ``until`` is given."""
+        told = self._told.get(shard.shard_id) if until is None else None
+        if told is not None and after >= told[-1]:
+            yield Page(Batch.empty(), after, UNKNOWN_MS, 0, paused=True)
+            return
+        untold = 0
+        async with aclosing(self._inner.read(shard, after, start, until, complete_until)) as pages:  # type: ignore[type-var]
+            async for page in pages:
+                untold += 0 if told is None else _untold(page, told)
+                if told is None or page.position < told[-1]:
+                    yield page
+                    continue
+                if untold:
+                    self._emit(EventIncomplete(shard.stream, shard.shard_id, len(told), untold))
+                yield replace(page, paused=True)
+                return
+
+
+def _untold(page: Page, told: Sequence[int]) -> int:
+    """How many Kinesis records of ``page`` lie between the first and the last of ``told`` and are not among them."""
+    read = {int(text) for text in page.batch.frame[SEQUENCE].unique()} if page.batch.rows else set()
+    return sum(told[0] < number < told[-1] for number in read.difference(told))

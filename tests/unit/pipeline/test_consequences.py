@@ -1,0 +1,77 @@
+"""What a rollout of a changed file does to what is there already."""
+
+import pytest
+
+from stream.pipeline.consequences import consequences
+from stream.pipeline.model import Pipeline
+
+S3 = {"s3": {"url": "s3://lake/flights/"}}
+TABLE = {
+    "redshift": {
+        "staging": "s3://lake/staged/",
+        "table": "events",
+        "workgroup": "analytics",
+        "database": "dev",
+        "iam_role": "default",
+        "name": "rs",
+    }
+}
+
+
+def pipeline(sinks=(S3,), **changes):
+    given = {
+        "application": "flights",
+        "source": {"kinesis": {"stream": "flights"}, "schema": {"carrier": "string", "n": "int64"}},
+        "sinks": list(sinks),
+        "state": "s3://lake/_stream/",
+        "coordination": "native",
+    }
+    return Pipeline.model_validate(given | changes)
+
+
+def told(new, old=None):
+    return {each.what: each for each in consequences(old or pipeline(), new)}
+
+
+def test_a_change_of_stages_or_flush_alone_has_none():
+    assert told(pipeline(stages=[{"filter": "n > 1"}], flush={"age": "5s"})) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"application": "trips"}, "application: flights -> trips"),
+        ({"state": "s3://lake/other/"}, "state: s3://lake/_stream/ -> s3://lake/other/"),
+    ],
+)
+def test_a_log_of_its_own_would_write_everything_again(changes, what):
+    found = told(pipeline(**changes))
+    assert list(found) == [what]
+    assert found[what].doubles
+    assert "everything from `start: trim_horizon` on is processed again" in found[what].follows
+    assert "s3://lake/flights/), where records would be twice" in found[what].follows
+    elsewhere = told(pipeline(sinks=({"s3": {"url": "s3://sea/"}},), **changes))
+    assert not elsewhere[what].doubles
+    assert "sink s3: s3://lake/flights/ -> s3://sea/" in elsewhere
+
+
+def test_a_sink_that_is_renamed_stays_and_others_are_told_as_removed_and_added():
+    assert told(pipeline(sinks=({"s3": {"url": "s3://lake/flights/", "name": "clean"}},)))["sink s3 -> clean"].follows.startswith("nothing")
+    found = told(pipeline(sinks=({"s3": {"url": "s3://sea/", "name": "sea"}},)), pipeline(sinks=(S3, TABLE)))
+    assert set(found) == {"sink s3 is removed", "sink rs is removed", "sink sea is added"}
+    assert found["sink rs is removed"].follows.endswith("rows that wait for its table are not loaded any more")
+
+
+def test_another_table_and_another_mode_hold_for_what_comes():
+    found = told(pipeline(sinks=({"redshift": TABLE["redshift"] | {"table": "trips"}},)), pipeline(sinks=(TABLE,)))
+    assert list(found) == ["sink rs: events -> trips"]
+    upsert = {"redshift": TABLE["redshift"] | {"mode": "upsert", "keys": ["carrier"]}}
+    assert set(told(pipeline(sinks=(upsert,)), pipeline(sinks=(TABLE,)))) == {"sink rs.mode: append -> upsert", "sink rs.keys:  -> carrier"}
+
+
+def test_streams_that_come_and_go_and_a_start_that_changes_nothing():
+    other = {"kinesis": {"streams": ["flights", "trains"]}, "schema": {"carrier": "string", "n": "int64"}}
+    assert list(told(pipeline(source=other))) == ["stream trains is added"]
+    assert list(told(pipeline(), pipeline(source=other))) == ["stream trains is removed"]
+    start = {"kinesis": {"stream": "flights", "start": "latest"}, "schema": {"carrier": "string", "n": "int64"}}
+    assert told(pipeline(source=start))["start: trim_horizon -> latest"].follows.startswith("nothing for streams that were read before")
