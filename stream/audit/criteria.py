@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import re
 from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
-import pyarrow as pa
 
 from stream.audit.ledger import Segment
+from stream.audit.outputs import DAMAGE, DEFAULT, DamagedFileError, Separation, damage, rows_of
 from stream.errors import DefinitionError
 
 LEDGER_COLUMNS: Final = ("trace_id", "parent_id", "outcome", "stage", "reason")
@@ -18,7 +17,6 @@ LEDGER_COLUMNS: Final = ("trace_id", "parent_id", "outcome", "stage", "reason")
 
 _AT: Final = "_found_at"
 _CRITERION: Final = re.compile(r"([^=]+)=(.*)", re.DOTALL)
-_COMPRESSIONS: Final = {".gz": "gzip", ".zst": "zstd"}
 _BOOLEANS: Final = {"true": True, "false": False}
 
 
@@ -53,13 +51,23 @@ def in_segment(segment: Segment, criterion: Criterion) -> pl.DataFrame:
     return segment.frame.with_row_index("at").filter(pl.col(criterion.column).cast(pl.String) == criterion.value)
 
 
-def in_file(key: str, body: bytes, criterion: Criterion) -> list[int] | None:
+def in_file(key: str, body: bytes, criterion: Criterion, separation: Separation = DEFAULT) -> list[int] | None:
     """The rows, counted from 0, of the data file ``key`` that match ``criterion``; None if it has no such column.
 
-    Other columns are not decoded, nor row groups whose statistics exclude the value. A value that the column's type cannot represent
-    matches no row.
+    Other columns are not decoded if the format allows it, nor row groups whose statistics exclude the value. A value that the column's type
+    cannot represent matches no row. The columns of separated values are text, which ``separation`` says how to read.
+
+    Raises:
+        DamagedFileError: the file is damaged.
     """
-    rows = pl.scan_parquet(io.BytesIO(body)) if key.endswith(".parquet") else _lines(key, body)
+    try:
+        return _rows_with(rows_of(key, body, separation), criterion)
+    except DAMAGE as error:
+        msg = f"the file {key} cannot be read: {damage(error)}; `stream audit verify` says what else is wrong"
+        raise DamagedFileError(msg) from error
+
+
+def _rows_with(rows: pl.LazyFrame, criterion: Criterion) -> list[int] | None:
     dtype = rows.collect_schema().get(criterion.column)
     if dtype is None:
         return None
@@ -68,12 +76,6 @@ def in_file(key: str, body: bytes, criterion: Criterion) -> list[int] | None:
         return []
     found = rows.with_row_index(_AT).filter(pl.col(criterion.column) == pl.lit(value, dtype)).select(_AT).collect()
     return found[_AT].to_list()
-
-
-def _lines(key: str, body: bytes) -> pl.LazyFrame:
-    compression = _COMPRESSIONS.get(key[key.rfind(".") :])
-    plain = pa.input_stream(pa.BufferReader(body), compression=compression).read() if compression else body
-    return pl.read_ndjson(io.BytesIO(plain), infer_schema_length=None).lazy()
 
 
 def _converted(dtype: pl.DataType, text: str) -> object:

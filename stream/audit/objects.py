@@ -7,14 +7,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stream.audit.chain import Link
 from stream.audit.ledger import LedgerObject, Segment
+from stream.audit.outputs import DAMAGE, Separation, damage, rows_of
 from stream.audit.report import Check, Finding, Verdict
 from stream.batch import SEQUENCE, SUBSEQUENCE
 from stream.contracts import CONSOLE, ObjectStore
@@ -221,22 +220,26 @@ def check_file(link: Link, file: LedgerObject, url: str, body: bytes | None) -> 
     return []
 
 
-def check_rows(link: Link, segment: Segment, number: int, url: str, body: bytes) -> list[Finding]:
-    """Check that ``body``, the Parquet file that is the ledger's object ``number``, has the records that the ledger says, row by row.
+def check_rows(link: Link, segment: Segment, file: LedgerObject, url: str, body: bytes, separation: Separation) -> list[Finding]:
+    """Check that ``body``, the content of ``file``, has the records that the ledger says, row by row; nothing if the ledger lacks it.
 
-    Of a file without lineage columns, only the number of rows is checked.
+    Of a file without lineage columns, only the number of rows is checked. ``separation``: how it is written if its values are separated.
     """
+    number = next((n for n, item in enumerate(segment.header.objects) if (item.sink, item.key) == (file.sink, file.key)), None)
+    if number is None:
+        return []
     item = segment.header.objects[number]
 
     def failure(why: str) -> list[Finding]:
         return [Finding(link.shard, Check.OBJECTS, Verdict.FAILED, why, *link.bounds, object=url)]
 
     try:
-        file = pq.ParquetFile(pa.BufferReader(body))
-        rows = file.metadata.num_rows
-        lineage = _lineage(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        return failure(f"the file is not readable Parquet: {error}")
+        found = rows_of(item.key, body, separation)
+        with_lineage = {SEQUENCE, SUBSEQUENCE} <= set(found.collect_schema())
+        lineage = found.select(SEQUENCE, pl.col(SUBSEQUENCE).cast(pl.UInt32)).collect() if with_lineage else None
+        rows = lineage.height if lineage is not None else int(found.select(pl.len()).collect().item())
+    except DAMAGE as error:
+        return failure(f"the file cannot be read: {damage(error)}")
     if rows != item.rows:
         return failure(f"the file has {rows} rows, but the ledger says {item.rows}")
     if lineage is None:
@@ -257,15 +260,8 @@ def _misplaced(lineage: pl.DataFrame, segment: Segment, number: int) -> str:
     if int(expected["row"].max()) >= lineage.height:  # type: ignore[arg-type]
         return "the ledger names rows beyond the end of the file"
     actual = lineage[expected["row"].cast(pl.UInt32)]
-    wrong = expected.filter((actual[SEQUENCE] != expected["seq"]) | (actual[SUBSEQUENCE].cast(pl.UInt32) != expected["sub"]))
+    wrong = expected.filter((actual[SEQUENCE] != expected["seq"]) | (actual[SUBSEQUENCE] != expected["sub"]))
     if wrong.is_empty():
         return ""
     first = wrong.row(0, named=True)
     return f"{wrong.height} rows belong to other records than the ledger says; the first is row {first['row']} (record {first['seq']})"
-
-
-def _lineage(file: Any) -> pl.DataFrame | None:
-    if not {SEQUENCE, SUBSEQUENCE} <= set(file.schema_arrow.names):
-        return None
-    frame = pl.from_arrow(file.read(columns=[SEQUENCE, SUBSEQUENCE]))
-    return frame if isinstance(frame, pl.DataFrame) else None

@@ -17,6 +17,7 @@ from stream.audit.chain import Followed, Link, LinkKind, ShardLog, StoredCheckpo
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment, SegmentError, read_segment
 from stream.audit.objects import Area
+from stream.audit.outputs import Separation
 from stream.audit.report import Check, Finding, Report, ShardSummary, Verdict, verdict
 from stream.audit.set_hash import SetHash
 from stream.audit.source import Reread, check_source
@@ -68,9 +69,11 @@ class Evidence(Protocol):
         """The bytes of a file of ``unit`` (None if it does not exist) and its URL; None if the sink's location is unknown."""
         ...
 
+    async def separation(self, unit: Link, file: LedgerObject) -> Separation | None:
+        """How a file of ``unit`` is written if its values are separated; None if that is unknown."""
+
     def may_be_gone(self, unit: Link, file: LedgerObject) -> bool:
         """Whether a file of ``unit`` may have been deleted on purpose, because a table has its rows."""
-        ...
 
     async def of_another_stream(self, sink: str, key: str) -> bool:
         """Whether a file that no manifest of this stream lists belongs to another stream of the same application."""
@@ -265,14 +268,11 @@ class Verifier:
 
     async def _unit(self, unit: Link) -> None:
         segment = await self._segment(unit)
-        for file in objects.kept_files(unit):
-            if file.sink == LEDGER:
-                continue
+        for file in (each for each in objects.kept_files(unit) if each.sink != LEDGER):
             body, url = await self._body(unit, file)
-            if body is not None and segment is not None and file.key.endswith(".parquet"):
-                number = next((n for n, item in enumerate(segment.header.objects) if (item.sink, item.key) == (file.sink, file.key)), None)
-                if number is not None:
-                    self._state.findings += objects.check_rows(unit, segment, number, url, body)
+            separation = await self._evidence.separation(unit, file)
+            if body is not None and segment is not None and separation is not None:
+                self._state.findings += objects.check_rows(unit, segment, file, url, body, separation)
 
     async def _segment(self, unit: Link) -> Segment | None:
         ledger = unit.ledger

@@ -319,7 +319,7 @@ OBJECT_TYPES: Final[Mapping[str, ObjectType]] = {
         },
     ),
     # data formats
-    "CSV": ObjectType("data format", "`decode: csv` and `schema`", ("column", "escapeChar")),
+    "CSV": ObjectType("data format", "`decode: csv` and `schema`, or `format: csv` of a sink", ("column", "escapeChar")),
     "TSV": ObjectType(
         "data format", '`decode: {csv: {delimiter: "\\t"}}` and `schema`', ("column", "columnSeparator", "recordSeparator", "escapeChar")
     ),

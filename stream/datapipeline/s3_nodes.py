@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from stream.datapipeline.draft import OBJECTS, Draft, Refused, s3_text, schema_of
@@ -11,6 +11,7 @@ from stream.datapipeline.evaluated_text import ParameterValue, RunTime, Text, un
 from stream.datapipeline.formats import COPY_DEFAULT, CSV, NO_QUOTE, Column, ReadFormat, columns_of, copy_options, with_named_groups
 from stream.datapipeline.object_types import OBJECT_TYPES
 from stream.datapipeline.resolve import ResolvedObject, Slot
+from stream.datapipeline.separated_values import line_end, separator, sink_options
 
 KEY_TIMES: Final = ("%Y", "%m", "%d", "%H", "%M")
 """The directives that `source.s3.time` can read in a key."""
@@ -19,25 +20,34 @@ _PARTITIONS: Final = {
     "YEAR": "%Y", "MONTH": "%Y-%m", "DAY": "%Y-%m-%d", "HOUR": "%Y-%m-%d-%H", "MINUTE": "%Y-%m-%d-%H-%M", "SECOND": "%Y-%m-%d-%H-%M",
 }  # fmt: skip
 
-_PARQUET: Final = ReadFormat("parquet", "json")
 _LINES: Final = CSV.option("delimiter", "\x01").option("quote", NO_QUOTE)
 """Reads whole lines: as separated values whose separator no text contains."""
 
 
-def read_from(draft: Draft, node: ResolvedObject, copy: list[str] | None, made: tuple[Column, ...] | None) -> ReadFormat:
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a pipeline writes to a node: the `format` of its sink, and the columns."""
+
+    format: str
+    columns: tuple[Column, ...]
+
+
+def read_from(draft: Draft, node: ResolvedObject, copy: list[str] | None, made: Written | None) -> ReadFormat:
     """Make ``node`` the source of the draft. Returns how it is read.
 
-    ``copy``: the options of COPY, if COPY reads the node. ``made``: the columns of the Parquet files that another pipeline writes there.
+    ``copy``: the options of COPY, if COPY reads the node. ``made``: what another pipeline writes there.
 
     Raises:
         Refused: ``node`` cannot be a source.
     """
     if node.type != "S3DataNode":
         raise Refused(_other_source(node))
-    reading = _PARQUET if made is not None else _reading(draft, node, copy)
-    if made is not None:
+    if made is not None and made.format == "parquet":
         draft.not_needed(node.slot("dataFormat"), "the pipeline that writes these objects writes Parquet, so this one reads Parquet")
-        reading = ReadFormat("parquet", "json", made)
+        reading = ReadFormat("parquet", "json", made.columns)
+    else:
+        reading = _reading(draft, node, copy)
+        reading = replace(reading, columns=reading.columns or (made.columns if made is not None else ()))
     place = _place(draft, node)
     packed = draft.fixed_text(node, "compression").lower() or reading.compression
     if node.has("compression"):
@@ -49,7 +59,7 @@ def read_from(draft: Draft, node: ResolvedObject, copy: list[str] | None, made: 
         )
         raise Refused(msg)
     s3: dict[str, Any] = {"url": place.pop("url"), "format": reading.format, **place}
-    if packed and made is None:
+    if packed and reading.format != "parquet":
         s3["compression"] = packed
     draft.source = {"s3": s3, "decode": reading.decode}
     return reading
@@ -201,9 +211,9 @@ def _reading(draft: Draft, node: ResolvedObject, copy: list[str] | None) -> Read
         case "CSV":
             reading = CSV
         case "TSV":
-            reading = CSV.option("delimiter", _separator(draft, form, "\t"))
+            reading = CSV.option("delimiter", separator(draft, form, "source.decode.csv.delimiter"))
         case "Custom":
-            reading = CSV.option("delimiter", _separator(draft, form, ","))
+            reading = CSV.option("delimiter", separator(draft, form, "source.decode.csv.delimiter"))
         case "RegEx":
             return _lines(draft, form, columns)
         case _:
@@ -222,27 +232,10 @@ def _reading(draft: Draft, node: ResolvedObject, copy: list[str] | None) -> Read
     return ReadFormat("csv", reading.decode, columns)
 
 
-def _separator(draft: Draft, form: ResolvedObject, default: str) -> str:
-    text = draft.text(form, "columnSeparator")
-    found = (text.plain if text is not None else default).replace("\\t", "\t")
-    if len(found) != 1 or not found.isascii() or found in '\r\n\0"':
-        msg = (
-            f"`columnSeparator` of `{form.id}` is {found!r}; allowed: one ASCII character, but no quote, line break or NUL. Change the "
-            "files, and import again"
-        )
-        raise Refused(msg)
-    draft.taken_over(form.slot("columnSeparator"), "source.decode.csv.delimiter")
-    return found
-
-
 def _ends(draft: Draft, form: ResolvedObject) -> None:
     """Check the separator of lines, and the escape character."""
-    ends = form.slot("recordSeparator")
-    text = draft.text(form, "recordSeparator")
-    if text is not None and text.plain.replace("\\n", "\n").replace("\\r", "\r") not in {"\n", "\r\n"}:
-        msg = f"`recordSeparator` of `{form.id}` is {text.plain!r}; allowed: \\n and \\r\\n. Change the files, and import again"
-        raise Refused(msg)
-    draft.not_needed(ends, "lines may end with \\n or \\r\\n")
+    line_end(form, draft.text(form, "recordSeparator"))
+    draft.not_needed(form.slot("recordSeparator"), "lines may end with \\n or \\r\\n")
     draft.suspended = draft.suspended or form.has("escapeChar")
     draft.to_do(
         form.slot("escapeChar"),
@@ -266,7 +259,7 @@ def _lines(draft: Draft, form: ResolvedObject, columns: tuple[Column, ...]) -> R
 
 
 def write_to(draft: Draft, node: ResolvedObject) -> None:
-    """Make ``node`` the sink of the draft, with Parquet files.
+    """Make ``node`` the sink of the draft, in the format that its dataFormat names, otherwise with Parquet files.
 
     Raises:
         Refused: ``node`` cannot be a sink.
@@ -278,7 +271,8 @@ def write_to(draft: Draft, node: ResolvedObject) -> None:
         msg = f"`{node.id}` has neither filePath nor directoryPath; add one of them, and import again"
         raise Refused(msg)
     options: dict[str, Any] = {"url": _written(draft, text, slot, single=path is not None)}
-    options["format"] = "parquet"
+    form = draft.definition.one(node.slot("dataFormat"))
+    options |= {"format": "parquet"} if form is None else sink_options(draft, node, form)
     times = [each for each in text.pieces if isinstance(each, RunTime)]
     if times:
         unit = min((unit_of(each.pattern) for each in times), key=list(reversed(_PARTITIONS)).index)
@@ -289,21 +283,16 @@ def write_to(draft: Draft, node: ResolvedObject) -> None:
             f"folders are named `{unit.lower()}=...` after the time when the object that a row came from was last modified (`_arrival`), "
             "not after the time of the run: change the programs that read them",
         )
-    packed = draft.fixed_text_or_empty(node, "compression").lower()
+    packed = draft.fixed_text_or_empty(node, "compression").lower() or ("none" if options["format"] == "csv" else "")
     if packed in {"gzip", "none"}:
         options["compression"] = packed
         draft.taken_over(node.slot("compression"), "sinks: s3.compression")
     elif packed:
+        used = "zstd" if options["format"] == "parquet" else "gzip"
         draft.to_do(
-            node.slot("compression"), "Parquet files are compressed with zstd; `sinks: s3.compression` can also be gzip, snappy or none"
+            node.slot("compression"), f"files are compressed with {used}; docs/files.md says what else `sinks: s3.compression` can be"
         )
     draft.sink = {"s3": options}
-    form = draft.definition.one(node.slot("dataFormat"))
-    if form is not None:
-        draft.to_do(
-            node.slot("dataFormat"),
-            "files are written as Parquet, or with `format: ndjson` as NDJSON, not as separated values: change the programs that read them",
-        )
 
 
 def _written(draft: Draft, text: Text, slot: Slot, *, single: bool) -> str:

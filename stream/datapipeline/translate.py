@@ -12,12 +12,12 @@ from stream.datapipeline.definition import parse
 from stream.datapipeline.draft import PIPELINE, VALUES, Draft, Refused, bucket_of
 from stream.datapipeline.evaluated_text import Untranslatable, shown
 from stream.datapipeline.fields import FieldNotes, FieldRow
-from stream.datapipeline.formats import Column, ReadFormat, columns_of
+from stream.datapipeline.formats import ReadFormat, columns_of
 from stream.datapipeline.object_types import ACTIVITIES, OBJECT_TYPES
 from stream.datapipeline.preconditions import add_notification, add_requirements
 from stream.datapipeline.redshift import load_into
 from stream.datapipeline.resolve import Definition, ResolvedObject, Slot, resolve
-from stream.datapipeline.s3_nodes import add_schema, match_columns, read_from, write_to
+from stream.datapipeline.s3_nodes import Written, add_schema, match_columns, read_from, write_to
 from stream.datapipeline.sql_tables import suggest_enrich_stages
 from stream.datapipeline.verdicts import Fate
 from stream.datapipeline.yaml_files import pipeline_text, values_text
@@ -131,8 +131,8 @@ class _Translation:
     check: Check
     files: dict[str, str] = field(default_factory=dict)
     outcomes: dict[str, ActivityOutcome] = field(default_factory=dict)
-    written: dict[str, tuple[Column, ...]] = field(default_factory=dict)
-    """The columns of the Parquet files that pipelines write, by node."""
+    written: dict[str, Written] = field(default_factory=dict)
+    """What pipelines write, by node."""
     places: dict[str, str] = field(default_factory=dict)
     """The activity whose pipeline writes to each URL."""
     used: set[tuple[str, str]] = field(default_factory=set)
@@ -160,7 +160,7 @@ class _Translation:
         self.files |= {f"{draft.name}/{file}": text for file, text in texts.items()}
         for node in self.definition.of(activity.slot("output")):
             if "s3" in draft.sink:
-                self.written[node.id] = draft.columns
+                self.written[node.id] = Written(draft.sink["s3"]["format"], draft.columns)
                 self.places.setdefault(_with_defaults(draft.sink["s3"]["url"]), activity.id)
         window = draft.interval if draft.run_times.times and "time" in draft.source["s3"] else None
         self.outcomes[activity.id] = ActivityOutcome(

@@ -2,21 +2,21 @@
 
 Partitions are projected (Athena User Guide, "Partition projection"): Athena computes their folders from the query, so no partition has to
 be registered, and files can be queried as soon as they are sealed. Folders outside the projection are not read; the notes say which these
-may be. Athena matches the columns of Parquet files by name, ignoring case.
+may be. Athena matches the columns of Parquet files by name, ignoring case, and those of separated values by their position.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
 import polars as pl
-from polars.datatypes import DataTypeClass
 
 from stream.batch import ARRIVAL, SUBSEQUENCE
+from stream.sink.athena_formats import PLAIN, TEXT, Storage, avro_type, storage
 from stream.sink.encode import Format
 from stream.sink.objects import ObjectsSinkConfig
 from stream.sink.partition import Entry, SinkMismatch, encode_value
@@ -26,38 +26,6 @@ _TABLE: Final = re.compile(r"([a-z0-9_]{1,255})\.([a-z0-9_]{1,255})")
 _PROPERTY: Final = re.compile(r"[^'\\;\n]+")
 _STRFTIME: Final = re.compile(r"""\s*strftime\(\s*("?)([A-Za-z_][A-Za-z0-9_]*)\1\s*,\s*'((?:[^'])*)'\s*\)\s*""", re.IGNORECASE)
 _PART: Final = re.compile(r"""\s*(year|month|day|hour|minute)\(\s*("?)([A-Za-z_][A-Za-z0-9_]*)\2\s*\)\s*""", re.IGNORECASE)
-
-_PLAIN: Final[dict[DataTypeClass, str]] = {
-    pl.Boolean: "boolean",
-    pl.Int8: "tinyint",
-    pl.Int16: "smallint",
-    pl.Int32: "int",
-    pl.Int64: "bigint",
-    pl.UInt8: "smallint",
-    pl.UInt16: "int",
-    pl.UInt32: "bigint",
-    pl.Float32: "float",
-    pl.Float64: "double",
-    pl.String: "string",
-    pl.Categorical: "string",
-    pl.Enum: "string",
-}
-_IN_PARQUET: Final[dict[DataTypeClass, str]] = {
-    pl.UInt64: "bigint",
-    pl.Int128: "string",
-    pl.UInt128: "string",
-    pl.Binary: "binary",
-    pl.Date: "date",
-    pl.Datetime: "timestamp",
-    pl.Duration: "bigint",
-}
-"""In the files, 128-bit integers are text, and durations are integers in their time unit."""
-_IN_JSON: Final[dict[DataTypeClass, str]] = {
-    pl.UInt64: "decimal(20,0)",
-    pl.Int128: "decimal(38,0)",
-    **dict.fromkeys((pl.Binary, pl.Date, pl.Datetime, pl.Duration, pl.Time, pl.Decimal, pl.Null), "string"),
-}
-"""JSON has no such types; the files contain text."""
 
 _TOKENS: Final = {"Y": "yyyy", "m": "MM", "d": "dd", "H": "HH", "M": "mm", "S": "ss"}
 _UNITS: Final = {"Y": "YEARS", "Ym": "MONTHS", "Ymd": "DAYS", "YmdH": "HOURS", "YmdHM": "MINUTES", "YmdHMS": "SECONDS"}
@@ -104,28 +72,35 @@ def external_table(config: ObjectsSinkConfig, schema: pl.Schema, table: str, sin
         )
         raise SinkMismatch(("url",), message)
     partitions = [_partition(entry) for entry in config.partition_by]
-    columns, notes = _columns(config, schema, [name for name, _ in partitions])
+    folders = [name for name, _ in partitions]
+    stored = storage(config, schema, [name for name in config.columns(schema) if name.lower() not in {each.lower() for each in folders}])
+    columns, notes = _columns(config, schema, folders, stored)
+    notes += stored.notes
     projected = [(name.lower(), _projection(expression, schema, since)) for name, expression in partitions]
     lines = [f"CREATE EXTERNAL TABLE IF NOT EXISTS `{named[1]}`.`{named[2]}` (", ",\n".join(f"  {each}" for each in columns), ")"]
     if projected:
         lines += ["PARTITIONED BY (", ",\n".join(f"  `{name}` {each.type}" for name, each in projected), ")"]
     root = config.url.removesuffix("/") + "/"
-    lines += [*_format(config.format), f"LOCATION '{root}'"]
+    lines += [*stored.lines, f"LOCATION '{root}'"]
+    properties = dict(stored.properties)
     if projected:
-        folders = "".join(f"{encode_value(name)}=${{{name.lower()}}}/" for name, _ in partitions)
-        properties = {"projection.enabled": "true"}
+        template = "".join(f"{encode_value(name)}=${{{name.lower()}}}/" for name, _ in partitions)
+        properties |= {"projection.enabled": "true"}
         for name, each in projected:
             properties |= {f"projection.{name}.{key}": value for key, value in each.properties.items()}
-        properties["storage.location.template"] = f"{root}{folders}"
-        lines += ["TBLPROPERTIES (", ",\n".join(f"  '{key}' = {_text(value)}" for key, value in properties.items()), ")"]
+        properties["storage.location.template"] = f"{root}{template}"
         notes += [f"partition `{name}`: {each.note}" for name, each in projected if each.note]
         notes.append("rows of a unit beyond `max_partitions`, or with too long paths, are under __overflow__, which is not projected")
+    if properties:
+        lines += ["TBLPROPERTIES (", ",\n".join(f"  '{key}' = {_text(value)}" for key, value in properties.items()), ")"]
     return Statement("\n".join(lines), tuple(notes))
 
 
-def _columns(config: ObjectsSinkConfig, schema: pl.Schema, partitions: list[str]) -> tuple[list[str], list[str]]:
-    """Definitions of the columns that are read from the files, not from folder names, and notes about them."""
-    types = _IN_PARQUET if config.format is Format.PARQUET else _IN_JSON
+def _columns(config: ObjectsSinkConfig, schema: pl.Schema, partitions: list[str], stored: Storage) -> tuple[list[str], list[str]]:
+    """Definitions of the columns that are read from the files, not from folder names, and notes about them.
+
+    Where columns go by their position, one that is read from a folder's name stands in the files under another name.
+    """
     names_seen: dict[str, str] = {}
     for name in partitions:
         _check_name(name, names_seen)
@@ -138,14 +113,17 @@ def _columns(config: ObjectsSinkConfig, schema: pl.Schema, partitions: list[str]
                 message = f"the column '{name}' and the partition '{names_seen[lower]}' are one column to Athena, which ignores case"
                 raise SinkMismatch((), message, "rename one of them")
             notes.append(f"column `{lower}` is read from the folder's name, as text, and not from the files")
+            if stored.by_position:
+                _check_name(f"{lower}_in_file", names_seen)
+                columns.append(f"`{lower}_in_file` {_type(name, schema[name], stored)}")
             continue
         _check_name(name, names_seen)
         if name != lower:
             notes.append(f"column '{name}' is called `{lower}`: Athena ignores case")
-        kind = _type(name, schema[name], types)
+        kind = _type(name, schema[name], stored)
         if schema[name].base_type() == pl.UInt64 and kind == "bigint":
             notes.append(f"column `{lower}` has unsigned integers: those from 2**63 on are read as negative numbers")
-        if kind == "string" and schema[name].is_temporal():
+        if kind == TEXT and schema[name].is_temporal() and config.format is Format.NDJSON:
             notes.append(f"column `{lower}` is text, since JSON has no times: convert it with from_iso8601_timestamp({lower}), or a cast")
         comment = " COMMENT 'place inside of a KPL aggregate'" if name == SUBSEQUENCE else ""
         columns.append(f"`{lower}` {kind}{comment}")
@@ -169,32 +147,28 @@ def _check_name(name: str, names_seen: dict[str, str]) -> None:
         raise SinkMismatch((), message, "rename one of them in a stage")
 
 
-def _type(name: str, dtype: pl.DataType, types: Mapping[DataTypeClass, str]) -> str:
+def _type(name: str, dtype: pl.DataType, stored: Storage) -> str:
+    if stored.types is None:
+        return TEXT
     if isinstance(dtype, pl.Struct):
         fields: dict[str, str] = {}
         for field in dtype.fields:
             _check_name(field.name, fields)
-        inside = ",".join(f"{field.name.lower()}:{_type(name, _instance(field.dtype), types)}" for field in dtype.fields)
+        inside = ",".join(f"{field.name.lower()}:{_type(name, _instance(field.dtype), stored)}" for field in dtype.fields)
         if not inside:
             raise SinkMismatch((), f"column '{name}' holds an object without fields", "leave it out with `select`")
         return f"struct<{inside}>"
     if isinstance(dtype, pl.List | pl.Array):
-        return f"array<{_type(name, _instance(dtype.inner), types)}>"
-    if isinstance(dtype, pl.Decimal) and pl.Decimal not in types:
+        return f"array<{_type(name, _instance(dtype.inner), stored)}>"
+    if isinstance(dtype, pl.Decimal) and pl.Decimal not in stored.types:
         return f"decimal({dtype.precision},{dtype.scale})"
-    found = _PLAIN.get(dtype.base_type()) or types.get(dtype.base_type())
+    if isinstance(dtype, pl.Datetime) and stored.types[pl.Datetime] == "bigint":
+        return avro_type(dtype)
+    found = stored.types.get(dtype.base_type()) or PLAIN.get(dtype.base_type())
     if found is None:
         message = f"column '{name}' has or holds the type {dtype}, which external tables of Athena do not have"
         raise SinkMismatch((), message, "cast it to text in a stage, or leave it out with `select`")
     return found
-
-
-def _format(file_format: Format) -> Iterator[str]:
-    if file_format is Format.PARQUET:
-        yield "STORED AS PARQUET"
-    else:
-        yield "ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'"
-        yield "STORED AS TEXTFILE"
 
 
 def _partition(entry: Entry) -> tuple[str, str]:

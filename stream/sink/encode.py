@@ -14,6 +14,10 @@ import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stream.sink.arrow import arrow
+from stream.sink.avro import avro
+from stream.sink.csv import SeparatedValues, separated
+
 ROW_GROUP_ROWS: Final = 250_000
 """Rows per Parquet row group: some 10 MB of typical events, which query engines read as one task."""
 
@@ -33,34 +37,52 @@ class Format(StrEnum):
 
     PARQUET = "parquet"
     NDJSON = "ndjson"
+    CSV = "csv"
+    AVRO = "avro"
+    ARROW = "arrow"
 
 
 class Compression(StrEnum):
-    """Codecs; ``snappy`` exists only inside Parquet."""
+    """Codecs; which of them a format takes: ``COMPRESSIONS``."""
 
     ZSTD = "zstd"
     GZIP = "gzip"
     SNAPPY = "snappy"
+    DEFLATE = "deflate"
+    LZ4 = "lz4"
     NONE = "none"
 
 
-DEFAULT_LEVELS: Final = {Compression.ZSTD: 1, Compression.GZIP: 5}
-LEVELS: Final = {Compression.ZSTD: range(1, 23), Compression.GZIP: range(1, 10)}
+_AROUND_FILES: Final = (Compression.GZIP, Compression.ZSTD, Compression.NONE)
+COMPRESSIONS: Final = {
+    Format.PARQUET: (Compression.ZSTD, Compression.GZIP, Compression.SNAPPY, Compression.NONE),
+    Format.NDJSON: _AROUND_FILES,
+    Format.CSV: _AROUND_FILES,
+    Format.AVRO: (Compression.DEFLATE, Compression.ZSTD, Compression.SNAPPY, Compression.NONE),
+    Format.ARROW: (Compression.ZSTD, Compression.LZ4, Compression.NONE),
+}
+"""The codecs of each format, its default first."""
+DEFAULT_LEVELS: Final = {Compression.ZSTD: 1, Compression.GZIP: 5, Compression.DEFLATE: 5}
+LEVELS: Final = {Compression.ZSTD: range(1, 23), Compression.GZIP: range(1, 10), Compression.DEFLATE: range(1, 10)}
+_AVRO_CODECS: Final = {Compression.ZSTD: "zstandard", Compression.NONE: "null"}
+"""Codecs that Avro calls by another name."""
+_CSV: Final = SeparatedValues()
 _SUFFIX: Final = {Compression.ZSTD: ".zst", Compression.GZIP: ".gz", Compression.NONE: ""}
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """A file format with its options; ``level`` None means the codec's default here."""
+    """A file format with its options; ``level`` None means the codec's default here. ``csv`` counts for that format only."""
 
     format: Format = Format.PARQUET
     compression: Compression = Compression.ZSTD
     level: int | None = None
+    csv: SeparatedValues = _CSV
 
     @property
     def extension(self) -> str:
         """The file name extension, including its dot."""
-        return ".parquet" if self.format is Format.PARQUET else ".ndjson" + _SUFFIX[self.compression]
+        return f".{self.format}" + (_SUFFIX[self.compression] if self.format in {Format.NDJSON, Format.CSV} else "")
 
     def encode(self, frame: pl.DataFrame) -> bytes:
         """One complete file with the rows of ``frame``, in order.
@@ -70,7 +92,12 @@ class Encoder:
         level = self.level if self.level is not None else DEFAULT_LEVELS.get(self.compression)
         if self.format is Format.PARQUET:
             return parquet(frame, self.compression, level)
-        return _compress(_ndjson(frame), self.compression, level)
+        if self.format is Format.AVRO:
+            return avro(frame, _AVRO_CODECS.get(self.compression, self.compression.value), level)
+        if self.format is Format.ARROW:
+            return arrow(frame, None if self.compression is Compression.NONE else self.compression.value, level)
+        text = separated(frame, self.csv) if self.format is Format.CSV else _ndjson(frame)
+        return _compress(text, self.compression, level)
 
     def encode_split(self, frame: pl.DataFrame, target: int) -> Iterator[tuple[int, bytes]]:
         """Files of about ``target`` encoded bytes that together contain ``frame``, as (rows, bytes), in row order.

@@ -1,4 +1,4 @@
-"""Turns rows into content-named objects: Parquet or NDJSON under a prefix, partitioned row by row."""
+"""Turns rows into content-named objects under a prefix, partitioned row by row."""
 
 from __future__ import annotations
 
@@ -6,16 +6,28 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 import numpy as np
 import polars as pl
 from polars.datatypes import DataTypeClass
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from stream.batch import LINEAGE, ROW
 from stream.contracts import Encoded, OutputFile
-from stream.sink.encode import DEFAULT_LEVELS, LEVELS, Compression, Encoder, Format
+from stream.sink import avro
+from stream.sink.csv import SeparatedValues
+from stream.sink.encode import COMPRESSIONS, DEFAULT_LEVELS, LEVELS, Compression, Encoder, Format
 from stream.sink.partition import Entry, Partitioning, SinkMismatch
 from stream.storage.keys import problem_of_place
 
@@ -26,6 +38,11 @@ _UNITS: Final = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10*
 _SIZE: Final = re.compile(r"(\d+)\s*([A-Za-z]*)")
 _SAFE_KEY: Final = re.compile(r"[A-Za-z0-9._%=/-]+")
 PLACEMENT: Final = pl.Schema({ROW: pl.UInt32(), "file": pl.UInt16(), "line": pl.UInt32()})
+_NOT_INSIDE: Final[dict[Format, frozenset[Any]]] = {
+    Format.PARQUET: frozenset({pl.Int128, pl.UInt128, pl.Categorical, pl.Enum}),
+    Format.NDJSON: frozenset({pl.Binary}),
+}
+"""Types that a format can hold as a column, but not inside lists and objects."""
 NOTHING_PLACED: Final = PLACEMENT.to_frame()
 
 
@@ -84,15 +101,19 @@ class ObjectsSinkConfig(SinkConfig):
     ``partition_by`` takes column names and named SQL expressions: ``[origin, {day: "strftime(_arrival, '%Y-%m-%d')"}]``.
     ``file_bytes`` limits the encoded size of one file; ``lineage`` adds the columns that say where each row came from. In NDJSON, decimals
     are text, bytes are base64, and times look like `2026-01-01T00:00:00+00:00`; NaN and infinities, which JSON cannot express, are null.
+    What each format does with each type: `docs/files.md`.
     """
 
     kind: ClassVar[str] = "s3"
 
     url: str = Field(description="Where the files go: s3://bucket/prefix/ or file:directory.")
     name: str = Field(default="s3", pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="Name in manifests and metrics.")
-    format: Format = Field(default=Format.PARQUET, description="parquet or ndjson.")
-    compression: Compression | None = Field(default=None, description="By default, zstd for Parquet and gzip for NDJSON.")
-    compression_level: int | None = Field(default=None, description="zstd 1 to 22 (default 1), gzip 1 to 9 (default 5).")
+    format: Format = Field(default=Format.PARQUET, description="parquet, ndjson, csv (any separated values), avro or arrow (an IPC file).")
+    compression: Compression | None = Field(
+        default=None, description="By default, zstd for Parquet and Arrow, gzip for NDJSON and CSV, deflate for Avro."
+    )
+    compression_level: int | None = Field(default=None, description="zstd 1 to 22 (default 1), gzip and deflate 1 to 9 (default 5).")
+    csv: SeparatedValues | None = Field(default=None, description="How separated values are written, for `format: csv`.")
     partition_by: Annotated[tuple[Entry, ...], BeforeValidator(_entries)] = Field(
         default=(), max_length=8, description="Columns, or names with SQL expressions, that make up the path."
     )
@@ -126,9 +147,12 @@ class ObjectsSinkConfig(SinkConfig):
 
     @model_validator(mode="after")
     def _valid_level(self) -> Self:
-        codec = self.codec
-        if self.format is Format.NDJSON and codec is Compression.SNAPPY:
-            msg = "snappy exists only inside Parquet; NDJSON takes gzip, zstd or none"
+        codec, codecs = self.codec, COMPRESSIONS[self.format]
+        if codec not in codecs:
+            msg = f"compression {codec} does not exist for {self.format}, which takes {', '.join(codecs)}"
+            raise ValueError(msg)
+        if self.csv is not None and self.format is not Format.CSV:
+            msg = f"csv has the options of `format: csv`, but the format is {self.format}; remove one of the two"
             raise ValueError(msg)
         levels = LEVELS.get(codec)
         if self.compression_level is not None and (levels is None or self.compression_level not in levels):
@@ -140,7 +164,19 @@ class ObjectsSinkConfig(SinkConfig):
     @property
     def codec(self) -> Compression:
         """The compression in force."""
-        return self.compression or (Compression.ZSTD if self.format is Format.PARQUET else Compression.GZIP)
+        return self.compression or COMPRESSIONS[self.format][0]
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns rows into files."""
+        level = self.compression_level or DEFAULT_LEVELS.get(self.codec)
+        return Encoder(self.format, self.codec, level, self.csv or SeparatedValues())
+
+    @model_serializer(mode="wrap")
+    def _without_csv(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out ``csv`` if it is not given, so that recorded definitions, and their digests, are those of a build without it."""
+        data: dict[str, Any] = handler(self)
+        return {key: value for key, value in data.items() if key != "csv" or value is not None}
 
     def check(self, schema: pl.Schema) -> None:
         """Make sure that rows of ``schema`` (lineage and ``_row`` included) can be written.
@@ -157,6 +193,9 @@ class ObjectsSinkConfig(SinkConfig):
             raise SinkMismatch((), "no column is left to write", "keep a column, or switch lineage on")
         for name in columns:
             self._check_column(name, schema[name])
+        if self.format is Format.CSV and len(columns) == 1 and not self.encoder.csv.null_text:
+            message = f"column '{columns[0]}' is the only one, so a line for null would be blank, and readers skip blank lines"
+            raise SinkMismatch(("csv", "null"), message, "give `csv.null` a text such as \\N, or switch lineage on")
 
     def columns(self, schema: pl.Schema) -> list[str]:
         """The columns of the files: those of ``schema`` in order, then lineage; never ``_row``."""
@@ -167,7 +206,7 @@ class ObjectsSinkConfig(SinkConfig):
         """See ``SinkConfig``."""
         names = [entry if isinstance(entry, str) else next(iter(entry)) for entry in self.partition_by]
         folders = "".join(f"{name}=<{name}>/" for name in names)
-        return f"{folders}{unit}.<part>.<digest>{Encoder(self.format, self.codec).extension}"
+        return f"{folders}{unit}.<part>.<digest>{self.encoder.extension}"
 
     def key_columns(self) -> frozenset[str]:
         """The columns that the partitions are computed from."""
@@ -182,10 +221,14 @@ class ObjectsSinkConfig(SinkConfig):
         inner = _leaves(dtype)
         if pl.Object in inner:
             raise SinkMismatch((), f"column '{name}' holds Python objects", "give it a type in a stage")
-        if self.format is Format.PARQUET and has_empty_object(dtype):
+        if self.format is Format.CSV and dtype.is_nested():
+            hint = "take its fields out with `flatten`, make rows of a list with `explode`, or leave it out with `select`"
+            raise SinkMismatch((), f"column '{name}' of type {dtype} has no representation in {self.format}", hint)
+        if self.format is Format.AVRO and (problem := avro.misfit(name, dtype)):
+            raise SinkMismatch((), f"column '{name}': {problem[0]}", problem[1])
+        if self.format in {Format.PARQUET, Format.AVRO, Format.ARROW} and has_empty_object(dtype):
             raise SinkMismatch((), f"column '{name}' of type {dtype} holds an object without fields", "leave it out with `select`")
-        wide = {pl.Int128, pl.UInt128, pl.Categorical, pl.Enum} if self.format is Format.PARQUET else {pl.Binary}
-        if dtype.is_nested() and inner & wide:
+        if dtype.is_nested() and inner & _NOT_INSIDE.get(self.format, frozenset()):
             message = f"column '{name}' of type {dtype} has no representation in {self.format}"
             raise SinkMismatch((), message, "cast the inner values to text in a stage")
 
@@ -212,7 +255,7 @@ class ObjectsSink:
         self.config = config
         self._checked: pl.Schema | None = None
         self._partitions = Partitioning(config.partition_by, config.max_partitions)
-        self._encoder = Encoder(config.format, config.codec, config.compression_level or DEFAULT_LEVELS.get(config.codec))
+        self._encoder = config.encoder
 
     @property
     def name(self) -> str:

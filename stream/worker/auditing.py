@@ -13,6 +13,7 @@ from stream.audit import ledger
 from stream.audit.chain import Link, LinkKind, ShardLog, StageRun, StoredCheckpoint
 from stream.audit.ledger import LedgerObject
 from stream.audit.objects import Area, former_place, stream_of, unit_of, url_in
+from stream.audit.outputs import Separation
 from stream.audit.source import Reread
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
@@ -30,6 +31,7 @@ from stream.sink.redshift import COPY_MANIFESTS
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.places import kms_key, located
+from stream.worker.separations import Separations
 
 READ_AT_ONCE: Final = 16
 """Manifests fetched at a time."""
@@ -203,6 +205,7 @@ class StoredEvidence:
         self._listed: dict[str, Shard] = {}
         self._streams: list[str] | None = None
         self._elsewhere = _Elsewhere(log.store)
+        self._separations = Separations(log.store)
         self._start = Start(StartKind.TRIM_HORIZON)
 
     async def shards(self) -> list[str]:
@@ -306,6 +309,10 @@ class StoredEvidence:
             return None
         stored = await area.store.get(file.key)
         return stored.body if stored else None, url_in(unit, file.sink, file.key, self.areas) if stored is None else area.url_of(file.key)
+
+    async def separation(self, unit: Link, file: LedgerObject) -> Separation | None:
+        """See ``audit.verify.Evidence``."""
+        return await self._separations.of(unit, file.sink, file.key)
 
     def may_be_gone(self, unit: Link, file: LedgerObject) -> bool:
         """See ``audit.verify.Evidence``."""

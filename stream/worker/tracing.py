@@ -32,6 +32,7 @@ from stream.transform.engine import SOURCE, CompiledChain
 from stream.transform.stage import StageConfig
 from stream.worker.auditing import link_of
 from stream.worker.recipe import Recipe
+from stream.worker.separations import Separations
 
 SEARCHED_AT_ONCE: Final = 8
 """Units whose files are fetched at a time in a search."""
@@ -63,6 +64,7 @@ class Tracer:
         self._checkpoints = StoredCheckpoints(log.store)
         self._stream = stream
         self._areas = areas
+        self._separations = Separations(log.store)
 
     async def find(self, wanted: RecordQuery) -> list[tuple[Link, Fate]]:
         """What became of the records that ``wanted`` names; empty if no sealed unit holds one.
@@ -137,7 +139,8 @@ class Tracer:
             if file.sink in {LEDGER, REJECTS} or file.sink not in self._areas:
                 continue
             stored = await self._areas[file.sink].store.get(file.key)
-            rows = None if stored is None else await asyncio.to_thread(in_file, file.key, stored.body, criterion)
+            form = await self._separations.of(link, file.sink, file.key)
+            rows = None if stored is None or form is None else await asyncio.to_thread(in_file, file.key, stored.body, criterion, form)
             searched.files += 1
             searched.files_with_column += rows is not None
             if rows:

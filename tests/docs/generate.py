@@ -35,7 +35,7 @@ from stream.pipeline.lint import check
 from stream.pipeline.model import Pipeline
 from stream.pipeline.replay import Part
 from stream.pipeline.schema import json_schema
-from tests.docs import reference, scale, transcripts
+from tests.docs import filetypes, reference, scale, transcripts
 from tests.docs.reference import overview
 from tests.docs.tables import default_text, table
 from tests.unit.audit.tampering import CASES, report_on
@@ -183,6 +183,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "stages": stages,
     "decoders": decoders,
     "options": options,
+    "filetypes": filetypes.file_types,
     "largefleet": scale.large_fleet,
     "smallfleet": scale.small_fleet,
     "sinks": sinks,

@@ -17,6 +17,7 @@ from stream.pipeline.components import DECODERS, SINKS, STAGES, make_sink
 from stream.pipeline.schema import json_schema
 from stream.pipeline.trial import plain
 from stream.sink.console import ConsoleSinkConfig
+from stream.sink.csv import SeparatedValues
 from stream.sink.iceberg import IcebergSink, IcebergSinkConfig
 from stream.sink.objects import ObjectsSink, ObjectsSinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
@@ -90,13 +91,16 @@ def page(kind: str, name: str, model: type[BaseModel]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _options(model: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
+def _options(model: type[BaseModel], within: str = "") -> Iterator[tuple[str, str, str, str]]:
     found = next(
         body for name, body in SCHEMA["definitions"].items() if name.rpartition("__")[2] == model.__name__ and "properties" in body
     )
     for name, field in model.model_fields.items():
         option = field.alias or name
-        yield f"`{option}`", " or ".join(dict.fromkeys(_takes(found["properties"][option]))), default_text(field), field.description or ""
+        takes = " or ".join(dict.fromkeys(_takes(found["properties"][option])))
+        yield f"`{within}{option}`", takes, default_text(field), field.description or ""
+        if field.annotation == SeparatedValues | None:
+            yield from _options(SeparatedValues, f"{within}{option}.")
 
 
 def _takes(value: Mapping[str, Any]) -> Iterator[str]:

@@ -223,6 +223,59 @@ def test_output_columns_become_rename_and_cast():
     assert pipeline(alone)["source"]["schema"] == {"key": "int64?", "name": "string"}
 
 
+OUT = {"Out.dataFormat": {"ref": "Lines"}}
+
+
+@pytest.mark.parametrize(
+    ("form", "csv"),
+    [
+        ({"type": "CSV"}, {"header": False}),
+        ({"type": "CSV", "escapeChar": "\\"}, {"header": False, "escape": "\\"}),
+        ({"type": "TSV"}, {"header": False, "delimiter": "\t"}),
+        ({"type": "TSV", "recordSeparator": "\\r\\n"}, {"header": False, "delimiter": "\t", "line_end": "crlf"}),
+        ({"type": "Custom", "columnSeparator": ";", "recordSeparator": "\n"}, {"header": False, "delimiter": ";"}),
+        (
+            {"type": "Custom", "columnSeparator": "|", "escapeChar": "\\"},
+            {"header": False, "delimiter": "|", "escape": "\\", "quote": None},
+        ),
+    ],
+)
+def test_separated_values_are_written_as_the_old_pipeline_wrote_them(form, csv):
+    done = imported(COPY, {**OUT, **{f"Lines.{name}": value for name, value in form.items()}})
+    (outcome,) = done.outcomes
+    sink = pipeline(done)["sinks"][0]["s3"]
+    assert (sink["format"], sink["csv"], sink["lineage"], sink["compression"]) == ("csv", csv, False, "none")
+    assert not any("dataFormat" in each for each in outcome.todo)
+    assert {fate(done, "Lines", name)[0] for name in form if name != "type"} <= {Fate.TAKEN_OVER}
+
+
+@pytest.mark.parametrize(
+    ("form", "why"),
+    [
+        ({"type": "Custom", "columnSeparator": "::"}, "allowed: one ASCII character, but no quote"),
+        ({"type": "TSV", "recordSeparator": "|"}, "Change the files, and import again"),
+        ({"type": "CSV", "escapeChar": '"'}, "but not the quote or the separator"),
+    ],
+)
+def test_separated_values_that_cannot_be_written_so_are_refused(form, why):
+    assert why in refusal(imported(COPY, {**OUT, **{f"Lines.{name}": value for name, value in form.items()}}))
+
+
+def test_null_alone_in_a_line_gets_a_text():
+    done = imported(COPY, {**OUT, "Lines.type": "CSV", "Form.column": ["name STRING"]})
+    assert pipeline(done)["sinks"][0]["s3"]["csv"] == {"header": False, "null": "\\N"}
+    assert fate(done, "Out", "dataFormat")[0] is Fate.TO_DO
+
+
+def test_what_one_pipeline_writes_as_separated_values_the_next_one_reads_so():
+    chain = {"Next.type": "CopyActivity", "Next.input": {"ref": "Out"}, "Next.output": {"ref": "Last"}, "Last.type": "S3DataNode"}
+    done = imported(COPY, {**OUT, "Lines.type": "TSV", **chain, "Last.directoryPath": "s3://shop-out/last/"})
+    first, then = pipeline(done)["sinks"][0]["s3"], pipeline(done, "next")["source"]
+    assert first["csv"] == {"header": False, "delimiter": "\t"}
+    assert (then["s3"]["format"], then["decode"]) == ("csv", {"csv": {"delimiter": "\t"}})
+    assert list(then["schema"]) == ["id", "name"]
+
+
 @pytest.mark.parametrize(
     ("mode", "keys", "view"),
     [

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import io
+import json
+import re
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
 import duckdb
+import fastavro
 import polars as pl
 import pytest
 import sqlglot
@@ -11,6 +15,7 @@ from sqlglot import exp
 
 from stream.batch import ROW
 from stream.sink.athena import external_table
+from stream.sink.athena_formats import character
 from stream.sink.objects import ObjectsSink, ObjectsSinkConfig
 from stream.sink.partition import SinkMismatch
 from stream.transform.types import SYSTEM_SCHEMA
@@ -241,3 +246,105 @@ def test_a_time_of_day_in_json_is_text():
     schema = pl.Schema({**SYSTEM_SCHEMA, "clock": pl.Time()})
     assert pl.Series([time(1, 2)]).dtype == pl.Time
     assert columns_of(table({"format": "ndjson"}, schema).text)[0]["clock"] == "STRING"
+
+
+def stated_in(statement, pattern):
+    found = re.search(pattern, statement.text, re.DOTALL)
+    assert found, statement.text
+    return found[1]
+
+
+FLAT = FRAME.drop("nested", "list", "bytes")
+
+
+def test_quoted_values_are_columns_of_text_in_the_order_of_the_files(tmp_path):
+    statement = table({"format": "csv", "csv": {"escape": "\\"}, "partition_by": ["text"]}, FLAT.schema)
+    definitions, folders, properties, _ = columns_of(statement.text)
+    (made, *_) = ObjectsSink(config(format="csv", compression="none", csv={"escape": "\\"})).encode(FLAT, "u").files
+    header = made.body.decode().splitlines()[0].split(",")
+    assert list(definitions) == ["text_in_file" if name == "text" else name for name in header]
+    assert set(definitions.values()) == {"STRING"}
+    assert folders == {"text": "STRING"}
+    assert properties["skip.header.line.count"] == "1"
+    assert stated_in(statement, r"WITH SERDEPROPERTIES \((.*?)\)\n") == "'separatorChar' = ',', 'quoteChar' = '\"', 'escapeChar' = '\\\\'"
+    assert "OpenCSVSerde" in statement.text
+    assert any("every column is text, and null is empty text" in note for note in statement.notes)
+    assert not any("backslash" in note for note in statement.notes)
+
+
+def test_a_backslash_that_athena_would_drop_is_told():
+    notes = table({"format": "csv"}, FLAT.schema).notes
+    assert any("give the sink `csv: {escape: '\\'}`" in note for note in notes)
+    assert any("a line break inside a text ends the row" in note for note in notes)
+
+
+def test_escaped_values_have_types_that_their_texts_fit(tmp_path):
+    options = {"format": "csv", "csv": {"quote": None, "escape": "\\", "delimiter": "\t", "times": "sql", "header": False}}
+    statement = table(options, FLAT.schema)
+    definitions, _, properties, _ = columns_of(statement.text)
+    assert "skip.header.line.count" not in properties
+    assert "FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\'" in statement.text
+    assert "LINES TERMINATED BY '\\n' NULL DEFINED AS '\\\\N'" in statement.text
+    assert (definitions["at"], definitions["price"], definitions["day_of"], definitions["took"]) == (
+        "TIMESTAMP",
+        "DECIMAL(38, 2)",
+        "DATE",
+        "STRING",
+    )
+    file = tmp_path / "a.csv"
+    (made,) = ObjectsSink(config(compression="none", **options)).encode(FLAT, "u").files
+    file.write_bytes(made.body)
+    with duckdb.connect() as connection:
+        stated = ", ".join(f"'{name}': '{duck(kind)}'" for name, kind in definitions.items())
+        read = f"read_csv('{file}', delim = '\t', header = false, auto_detect = false, nullstr = '\\N', columns = {{{stated}}})"
+        first, second = connection.sql(f"SELECT * FROM {read}").fetchall()  # noqa: S608 - a file of this test
+    values = dict(zip(definitions, first, strict=True))
+    assert None not in first
+    assert (values["ubig"], values["huge"], values["price"]) == (2**63 - 1, 2**100, Decimal("12345678901234567890.12"))
+    assert (values["at"], values["day_of"]) == (NOON.replace(tzinfo=None), date(1969, 12, 31))
+    assert second[: len(COLUMNS) - 3] == (None,) * (len(COLUMNS) - 3)
+
+
+def test_avro_is_read_by_a_schema_without_the_times_that_hive_does_not_know():
+    statement = table({"format": "avro", "partition_by": ["plain"]})
+    definitions, *_ = columns_of(statement.text)
+    assert {
+        name: definitions[name] for name in ("tiny", "utiny", "ubig", "bytes", "at", "local", "_arrival", "took", "huge", "nested")
+    } == {
+        "tiny": "INT",
+        "utiny": "INT",
+        "ubig": "DECIMAL(20, 0)",
+        "bytes": "BINARY",
+        "at": "BIGINT",
+        "local": "BIGINT",
+        "_arrival": "TIMESTAMP",
+        "took": "BIGINT",
+        "huge": "STRING",
+        "nested": "STRUCT<a: BIGINT, deep: ARRAY<STRUCT<x: STRING>>>",
+    }
+    assert "plain" not in definitions
+    assert "column `at` is a number, since Hive does not know this type of Avro: convert it with from_unixtime(at / 1e6)" in statement.notes
+    schema = json.loads(stated_in(statement, r"'avro.schema.literal' = '(.*?)'\)"))
+    (made,) = ObjectsSink(config(format="avro", compression="none")).encode(FRAME, "u").files
+    first, _ = fastavro.reader(io.BytesIO(made.body), fastavro.parse_schema(schema))
+    assert [name.lower() for name in first] == list(definitions)
+    stated = {field["name"]: field["type"] for field in schema["fields"]}
+    assert (stated["at"], stated["local"]) == (["null", "long"], ["null", "long"])
+    assert stated["_arrival"] == ["null", {"type": "long", "logicalType": "timestamp-millis"}]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"format": "arrow"}, "writes arrow, which Athena does not read"),
+        ({"format": "csv", "csv": {"bom": True, "header": False}}, "byte order mark"),
+    ],
+)
+def test_files_that_athena_cannot_read_are_refused(options, says):
+    with pytest.raises(SinkMismatch, match=says):
+        table(options, FLAT.schema)
+
+
+@pytest.mark.parametrize(("text", "literal"), [("|", "'|'"), ("\t", "'\\t'"), ("\\", "'\\\\'"), ("'", '"\'"'), ("\x01", "'\\001'")])
+def test_characters_as_hive_writes_them(text, literal):
+    assert character(text) == literal

@@ -1,5 +1,4 @@
 import gzip
-import io
 import json
 
 import polars as pl
@@ -9,8 +8,10 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from pydantic import ValidationError
 
+from stream.audit.outputs import rows_of
 from stream.batch import LINEAGE, ROW, SEQUENCE
 from stream.contracts import Sink
+from stream.sink.encode import COMPRESSIONS, Format
 from stream.sink.objects import ObjectsSink, ObjectsSinkConfig, checked_key
 from stream.sink.partition import SinkMismatch
 from tests.unit.sink.frames import rows, sequence
@@ -23,9 +24,7 @@ def sink(**options):
 
 
 def read(file):
-    if file.key.endswith(".parquet"):
-        return pl.read_parquet(file.body)
-    return pl.read_ndjson(io.BytesIO(gzip.decompress(file.body)))
+    return rows_of(file.key, file.body).collect()
 
 
 def test_the_sink_satisfies_the_protocol():
@@ -79,7 +78,7 @@ KEYS = st.none() | st.sampled_from(["a", "b", "", "../x", "c/d"])
 
 @given(
     st.lists(st.tuples(KEYS, st.integers(1, 3)), max_size=60),
-    st.sampled_from(["parquet", "ndjson"]),
+    st.sampled_from(list(Format)),
     st.sampled_from([("k",), (), ({"x": "LOWER(k)"},)]),
     st.integers(1, 4),
 )
@@ -89,7 +88,7 @@ def test_every_row_is_where_the_placement_says_and_none_is_lost_duplicated_or_re
     keys = [records[number][0] for number in numbers]
     frame = rows(pl.DataFrame({"k": keys, "at": range(len(keys))}, schema={"k": pl.String, "at": pl.Int64}), numbers)
     encoded = sink(format=form, partition_by=partition_by, max_partitions=limit).encode(frame, UNIT)
-    files = [read(file) for file in encoded.files]
+    files = [read(file).with_columns(pl.col("at").cast(pl.Int64)) for file in encoded.files]
     assert [file.rows for file in encoded.files] == [body.height for body in files]
     assert sorted(at for body in files for at in body["at"]) == list(range(len(keys)))
     assert all(body["at"].is_sorted() for body in files)
@@ -137,7 +136,12 @@ def test_ndjson_lines_are_plain_objects():
         ({"url": "s3://"}, "not a place for files"),
         ({"url": "s3://lake/" + "x" * 200}, "at most 200"),
         ({"format": "orc"}, "parquet"),
-        ({"format": "ndjson", "compression": "snappy"}, "only inside Parquet"),
+        ({"format": "ndjson", "compression": "snappy"}, "ndjson, which takes gzip, zstd, none"),
+        ({"format": "csv", "compression": "deflate"}, "csv, which takes gzip, zstd, none"),
+        ({"format": "avro", "compression": "gzip"}, "avro, which takes deflate, zstd, snappy, none"),
+        ({"format": "arrow", "compression_level": 23}, "1 to 22"),
+        ({"csv": {}}, "but the format is parquet"),
+        ({"format": "csv", "csv": {"quoting": "sometimes"}}, "always"),
         ({"compression_level": 23}, "1 to 22"),
         ({"compression": "none", "compression_level": 1}, "no level"),
         ({"partition_by": {"d": "MAX(x)"}}, "more than one row"),
@@ -167,11 +171,45 @@ def test_a_failed_check_names_the_option_at_fault():
 
 @pytest.mark.parametrize(
     ("form", "dtype"),
-    [("ndjson", pl.List(pl.Binary)), ("parquet", pl.Struct({"a": pl.Int128})), ("parquet", pl.Object())],
+    [
+        ("ndjson", pl.List(pl.Binary)),
+        ("parquet", pl.Struct({"a": pl.Int128})),
+        ("parquet", pl.Object()),
+        ("csv", pl.List(pl.Int8)),
+        ("csv", pl.Struct({"a": pl.Int8})),
+        ("csv", pl.Array(pl.Int8, 2)),
+        ("avro", pl.Struct({"a b": pl.Int8})),
+        ("avro", pl.Struct([])),
+        ("arrow", pl.List(pl.Struct([]))),
+    ],
 )
 def test_columns_without_a_representation_are_refused_before_any_row_is_read(form, dtype):
-    with pytest.raises(SinkMismatch, match="column 'x'"):
-        ObjectsSinkConfig(url="s3://lake/", format=form).check(pl.Schema({"x": dtype}))
+    with pytest.raises(SinkMismatch, match="column 'x'") as caught:
+        ObjectsSinkConfig(url="s3://lake/", format=form).check(pl.Schema({"x": dtype, "y": pl.Int8()}))
+    assert caught.value.hint
+
+
+def test_a_single_column_of_separated_values_needs_a_text_for_null():
+    schema = pl.Schema({"x": pl.String()})
+    options = {"url": "s3://lake/", "format": "csv", "lineage": False}
+    with pytest.raises(SinkMismatch, match="readers skip blank lines") as caught:
+        ObjectsSinkConfig(**options).check(schema)
+    assert caught.value.path == ("csv", "null")
+    ObjectsSinkConfig(**options, csv={"null": "\\N"}).check(schema)
+
+
+def test_the_ending_of_a_file_says_what_it_is():
+    frame = rows(pl.DataFrame({"k": ["a"]}))
+    endings = {(form, codec): sink(format=form, compression=codec).encode(frame, UNIT).files[0].key.split(".", 3)[3]
+               for form, codecs in COMPRESSIONS.items() for codec in codecs}  # fmt: skip
+    assert {ending for (form, _), ending in endings.items() if form not in {"csv", "ndjson"}} == {"parquet", "avro", "arrow"}
+    assert [endings["csv", codec] for codec in ("gzip", "zstd", "none")] == ["csv.gz", "csv.zst", "csv"]
+
+
+def test_options_of_separated_values_are_recorded_only_where_they_are_given():
+    assert "csv" not in json.loads(sink().config.model_dump_json())
+    config = ObjectsSinkConfig(url="s3://lake/", format="csv", csv={"delimiter": "\t", "header": False})
+    assert ObjectsSinkConfig(**json.loads(config.model_dump_json())) == config
 
 
 def test_a_frame_without_columns_to_write_is_refused():

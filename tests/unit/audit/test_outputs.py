@@ -1,0 +1,114 @@
+"""Every format that a sink writes is read back, by its key and, for separated values, by how the sink writes them."""
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.audit.criteria import Criterion, in_file
+from stream.audit.outputs import rows_of
+from stream.batch import LINEAGE
+from stream.errors import StreamError
+from stream.sink.encode import COMPRESSIONS, Format
+from stream.sink.objects import ObjectsSink, ObjectsSinkConfig
+from stream.worker.separations import separation
+from tests.unit.sink.frames import rows
+
+FRAME = rows(
+    pl.DataFrame(
+        {
+            "n": [1, None, 3],
+            "name": ["a,b", "", None],
+            "at": pl.Series([datetime(2026, 1, 1, tzinfo=UTC), None, datetime(1969, 1, 1, tzinfo=UTC)], dtype=pl.Datetime("us", "UTC")),
+            "price": pl.Series([Decimal("1.50"), None, Decimal("-2.25")], dtype=pl.Decimal(10, 2)),
+        }
+    )
+)
+WRITTEN = {
+    "rfc": {},
+    "tabs": {"delimiter": "\t", "header": False},
+    "crlf": {"line_end": "crlf", "quoting": "always", "bom": True},
+    "escaped": {"quote": None, "escape": "\\", "delimiter": "|"},
+    "both": {"escape": "\\", "null": "\\N", "header": False},
+    "word": {"null": "NULL", "quote": "'", "line_end": "crlf"},
+}
+
+
+def written(frame, **options):
+    config = ObjectsSinkConfig.model_validate({"url": "memory:", **options})
+    (file,) = ObjectsSink(config).encode(frame, "u").files
+    return file, separation(config)
+
+
+@pytest.mark.parametrize(("form", "codec"), [(form, codec) for form, codecs in COMPRESSIONS.items() for codec in codecs])
+def test_each_format_and_codec_is_read_by_its_key(form, codec):
+    file, how = written(FRAME, format=form, compression=codec)
+    read = rows_of(file.key, file.body, how).collect()
+    assert read.columns == [*FRAME.columns[:4], *LINEAGE]
+    assert read["name"].to_list() == FRAME["name"].to_list()
+    assert read["_sequence"].to_list() == FRAME["_sequence"].to_list()
+    if form in {Format.PARQUET, Format.AVRO, Format.ARROW}:
+        assert read["at"].to_list() == FRAME["at"].to_list()
+        assert read["price"].to_list() == FRAME["price"].to_list()
+
+
+TEXTS = st.text(st.sampled_from("ab,\t|'\"\\\r\n N\ufeff\0é😀") | st.characters(exclude_categories=["Cs"]), max_size=6)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+@given(st.lists(st.tuples(st.none() | TEXTS, st.none() | TEXTS | st.sampled_from(["", "\\N", "NULL", "\\."])), min_size=1, max_size=8))
+@settings(max_examples=150, deadline=None)
+def test_separated_values_are_read_as_they_were_however_they_are_written(name, values):
+    frame = rows(pl.DataFrame(values, schema={"first": pl.String, "other": pl.String}, orient="row"))
+    file, how = written(frame, format="csv", csv=WRITTEN[name])
+    read = rows_of(file.key, file.body, how).collect()
+    assert read.rows() == frame.select(pl.col(frame.columns[:2]), *(pl.col(each).cast(pl.String) for each in LINEAGE[:3]),
+                                       pl.col("_arrival").dt.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z")).rows()  # fmt: skip
+
+
+def test_without_a_header_columns_are_numbered_and_those_of_lineage_have_their_names():
+    file, how = written(FRAME, format="csv", csv={"header": False})
+    assert rows_of(file.key, file.body, how).collect_schema().names() == ["column_1", "column_2", "column_3", "column_4", *LINEAGE]
+    file, how = written(FRAME, format="csv", csv={"header": False}, lineage=False)
+    assert rows_of(file.key, file.body, how).collect_schema().names()[-1] == "column_4"
+
+
+@pytest.mark.parametrize(
+    ("form", "found"),
+    [
+        ("avro", {"n=3": [2], "at=2026-01-01T00:00:00Z": [0], "price=-2.25": [2], "name=a,b": [0], "other=1": None}),
+        ("arrow", {"n=3": [2], "at=2026-01-01T00:00:00Z": [0], "price=-2.25": [2], "name=": [1], "other=1": None}),
+        ("csv", {"n=3": [2], "at=2026-01-01T00:00:00.000000+00:00": [0], "price=-2.25": [2], "name=": [1], "other=1": None}),
+    ],
+)
+def test_values_are_found_in_every_format(form, found):
+    file, how = written(FRAME, format=form)
+    assert {text: in_file(file.key, file.body, Criterion.parse(text), how) for text in found} == found
+
+
+@pytest.mark.parametrize("form", list(Format))
+def test_a_damaged_file_is_told(form):
+    file, how = written(FRAME, format=form)
+    for body in (file.body[: len(file.body) // 2], b"", b"no such file"):
+        with pytest.raises(StreamError, match="cannot be read"):
+            in_file(file.key, body, Criterion.parse("n=1"), how)
+
+
+FILES = {(form, codec): written(FRAME, format=form, compression=codec) for form, codecs in COMPRESSIONS.items() for codec in codecs}
+FILES |= {(Format.CSV, name): written(FRAME, format="csv", compression="none", csv=csv) for name, csv in WRITTEN.items()}
+
+
+@pytest.mark.parametrize("which", FILES, ids="-".join)
+@given(st.integers(0, 10_000), st.integers(0, 255), st.integers(0, 10_000))
+@settings(max_examples=60, deadline=None)
+def test_any_damage_is_told_or_harmless(which, at, byte, end):
+    file, how = FILES[which]
+    body = bytearray(file.body)
+    body[at % len(body)] = byte
+    for damaged in (bytes(body), file.body[: end % len(body)]):
+        with suppress(StreamError):
+            in_file(file.key, damaged, Criterion.parse("n=3"), how)
