@@ -162,7 +162,8 @@ def unlisted(children: Iterable[str], known: Collection[str]) -> list[Standing]:
 class Loaded:
     """A table compared with the log: ``units`` and ``rows`` from before the moment that are sealed, but not loaded.
 
-    ``oldest``: when their first record arrived. ``parked``: shard and reason of loads that need an operator.
+    ``oldest``: when their first record arrived. ``parked``: shard and reason of loads that need an operator. ``paused``: why an operator
+    has paused the loads. ``why``: why it is not known what is loaded.
     """
 
     sink: str
@@ -171,6 +172,7 @@ class Loaded:
     oldest: datetime | None = None
     parked: tuple[tuple[str, str], ...] = ()
     why: str = ""
+    paused: str = ""
 
     @property
     def done(self) -> bool:

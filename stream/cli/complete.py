@@ -121,6 +121,7 @@ def _table(table: Loaded) -> dict[str, Any]:
         "rows_waiting": table.rows,
         "oldest_arrival": _moment(table.oldest),
         "parked": dict(table.parked),
+        "paused": table.paused,
         "why": table.why,
     }
 
@@ -140,6 +141,8 @@ def show(application: str, question: Question, answers: Sequence[Answer]) -> Non
         console.print(table)
         for sink in each.tables or ():
             console.print(f"sink {sink.sink}: {_loading(sink)}", markup=False)
+            if sink.paused:
+                console.print(f"  {sink.paused}", markup=False)
             for shard_id, reason in sink.parked:
                 console.print(f"  {shard_id}: {reason}", markup=False)
         if each.why:

@@ -46,7 +46,7 @@ def ls(
 
     Exit code 0: listed; 2: the table or the stream could not be read.
     """
-    views = carry_out(file, lambda pipeline: list_leases(pipeline, lag=lag, emit=Notices()))
+    views = carry_out(file, lambda pipeline: list_leases(pipeline, lag=lag, base=file.parent, emit=Notices()))
     if json:
         sys.stdout.write(msgspec.json.encode(views).decode() + "\n")
     else:
@@ -54,6 +54,8 @@ def ls(
         for view in views:
             if view.set_back:
                 typer.echo(set_back_note(view, file), err=True)
+        for why in dict.fromkeys(view.paused for view in views if view.paused):
+            typer.echo(why)
 
 
 @app.command()
@@ -135,7 +137,7 @@ app.command("import")(import_positions)
 def table_of(views: list[LeaseView]) -> Table:
     """The leases as a table."""
     several = len({view.stream for view in views}) > 1
-    table = Table(*(Column(name, overflow="fold") for name in ("shard", "owner", "checkpoint", "behind", "last renewal", "KB/s")))
+    table = Table(*(Column(name, overflow="fold") for name in ("shard", "owner", "checkpoint", "behind", "last renewal", "KB/s", "")))
     for view in views:
         behind = "" if view.behind_seconds is None else f"{view.behind_seconds:,.0f} s"
         rate = "" if view.kilobytes_per_second is None else f"{view.kilobytes_per_second:,.1f}"
@@ -143,7 +145,9 @@ def table_of(views: list[LeaseView]) -> Table:
         name = f"{view.stream}/{view.shard}" if several else view.shard
         user_record = f":{view.subsequence}" if view.subsequence not in {0, WHOLE_RECORD} else ""
         rewound = f" (rewound {view.generation} times)" if view.generation else ""
-        table.add_row(name, view.owner or "-", f"{place}{user_record}{rewound}", behind, view.renewed or "", rate)
+        table.add_row(
+            name, view.owner or "-", f"{place}{user_record}{rewound}", behind, view.renewed or "", rate, "paused" if view.paused else ""
+        )
     return table
 
 

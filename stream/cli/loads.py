@@ -6,6 +6,8 @@ import json as json_text
 import os
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,12 +25,13 @@ if libraries_wanted():
     from stream.cli.output import table_console
     from stream.clock import SystemClock
     from stream.commit.log import CommitLog
+    from stream.lease.pauses import PauseRecord
     from stream.pipeline.model import Pipeline
     from stream.worker.auditing import Stores
     from stream.worker.definitions import Definitions
     from stream.worker.evidence import chains_of
     from stream.worker.loaders import open_loaders
-    from stream.worker.loading import Loader, Standing, standing
+    from stream.worker.loading import Loader, LoaderParts, Standing, standing
 
 app = typer.Typer(
     name="loads",
@@ -51,21 +54,29 @@ def ls(file: File, sink: SinkName = None, json: AsJson = False) -> None:
     Exit code 0: no shard is parked; 1: at least one is; 2: it could not be determined.
     """
 
-    async def run(pipeline: Pipeline) -> list[tuple[str, str, str, list[Standing]]]:
+    async def run(pipeline: Pipeline) -> list[tuple[LoaderParts, str, list[Standing]]]:
         async with AsyncExitStack() as stack:
             loaders = [each.parts for each in await _open(pipeline, file.parent, sink, stack)]
-            return [(each.config.name, each.stream, await each.lease.holder(), await standing(each)) for each in loaders]
+            return [(each, await each.lease.holder(), await standing(each)) for each in loaders]
 
     found = carry_out(file, run)
     if json:
         document = [
-            {"sink": name, "stream": stream, "loader": holder, "shards": [_plain(row) for row in rows]}
-            for name, stream, holder, rows in found
+            {
+                "sink": each.config.name,
+                "stream": each.stream,
+                "loader": holder,
+                "paused": "" if (pause := each.pause()) is None else str(pause),
+                "shards": [_plain(row) for row in rows],
+            }
+            for each, holder, rows in found
         ]
         sys.stdout.write(json_text.dumps(document, indent=2) + "\n")
     else:
-        for name, stream, holder, rows in found:
-            _show(f"{name}, {stream}", holder, rows)
+        for each, holder, rows in found:
+            _show(f"{each.config.name}, {each.stream}", holder, rows)
+            if (pause := each.pause()) is not None:
+                typer.echo(str(pause))
     raise typer.Exit(EXIT_WAITING if any(row.parked for *_, rows in found for row in rows) else 0)
 
 
@@ -105,9 +116,13 @@ async def _open(pipeline: Pipeline, base: Path, sink: str | None, stack: AsyncEx
     definitions = Definitions(stores.state, base, os.environ, clock)
     identity = ("loads", clock, lambda _: None)
     chosen: list[Loader] = []
-    for chain in [chain for one in pipeline.each() for chain in await chains_of(one, base)]:
-        loaders = await open_loaders(pipeline, chain, session, log, stores.targets, definitions, identity, stack)
-        chosen += [loader for loader in loaders if sink in {None, loader.parts.config.name}]
+    pauses = await PauseRecord(stores.state).in_force(clock.now())
+    for stream, chain in [(one.source.kinesis.stream, chain) for one in pipeline.each() for chain in await chains_of(one, base)]:
+        for loader in await open_loaders(pipeline, chain, session, log, stores.targets, definitions, identity, stack):
+            name = loader.parts.config.name
+            loader.parts = replace(loader.parts, pause=partial(pauses.loads, stream, name))
+            if sink in {None, name}:
+                chosen.append(loader)
     if not chosen:
         msg = "the pipeline loads no table" if sink is None else f"the pipeline has no sink named {sink!r} that loads a table"
         raise DefinitionError(msg)

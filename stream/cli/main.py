@@ -42,6 +42,8 @@ VERBS: Final = {
     "ddl": "ddl:ddl",
     "kcl": "kcl:app",
     "leases": "leases:app",
+    "pause": "pausing:pause",
+    "resume": "pausing:resume",
     "dlq": "dlq:app",
     "backfill": "backfill:backfill",
     "loads": "loads:app",

@@ -99,6 +99,23 @@ class LoadParked(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LoadsPaused(Event):
+    """An operator has paused the loads into ``sink``; units wait. ``until``: empty if the pause has no end. ``shard`` is empty."""
+
+    sink: str
+    by: str
+    note: str
+    until: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadsResumed(Event):
+    """Loads into ``sink`` are no longer paused; ``shard`` is empty."""
+
+    sink: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReferenceRefreshed(Event):
     """Reference tables were read again; ``changed`` take effect with the next unit. ``age``: seconds since all were known to be current.
 

@@ -23,9 +23,27 @@ class ShardEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class ShardReleased(Event):
-    """This worker stops working on the shard at a safe point; ``why``: drain, caught_up, handed_over, lease_lost."""
+    """This worker stops working on the shard at a safe point; ``why``: drain, caught_up, handed_over, paused, lease_lost."""
 
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPaused(Event):
+    """An operator has paused the shard, so that it is not read; its lease stays with this worker. ``until``: empty if it has no end.
+
+    ``behind``: seconds since the arrival of the last record that is known to be committed.
+    """
+
+    by: str
+    note: str
+    until: str
+    behind: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResumed(Event):
+    """The shard is no longer paused; this worker goes on reading it where it stopped."""
 
 
 @dataclass(frozen=True, slots=True)

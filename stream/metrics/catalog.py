@@ -137,6 +137,7 @@ LOAD_SECONDS = _histogram("load_seconds", (*_STREAM, "sink"), (*SECONDS, 30.0, 6
 LOAD_AGE = _histogram("load_age_seconds", (*_STREAM, "sink"), AGES, "Time from the seal of a load's first unit to the end of the load.")
 LOAD_WAITING = _gauge("load_units_waiting", (*_STREAM, "sink"), "Sealed units with rows that wait for the loader.")
 LOAD_LAG = _gauge("load_lag_seconds", (*_STREAM, "sink"), "How long the oldest unit has been waiting for the loader.", "seconds")
+LOADS_PAUSED = _gauge("loads_paused", (*_STREAM, "sink"), "1 while an operator has paused the loads into the sink's table.")
 LOAD_PARKED = _gauge("load_parked_shards", (*_STREAM, "sink"), "Shards whose units are not loaded until a person acts.")
 REFERENCE_REFRESHES = _counter("reference_refreshes", ("result",), "How often reference tables were read again: changed, same, failed.")
 REFERENCE_FAILING = _gauge("reference_tables_failing", (), "Reference tables whose last reading failed.")
@@ -146,7 +147,7 @@ CHECKPOINTS = _counter("checkpoints", _STREAM, "Checkpoints stored.")
 RECOVERIES = _counter("recoveries", _STREAM, "How often the commit log was followed to its end.")
 RECOVERY_UNITS = _counter("recovery_units", _STREAM, "Committed units found after a checkpoint.")
 RECOVERY_SECONDS = _histogram("recovery_seconds", _STREAM, (*SECONDS, 30.0, 60.0, 300.0), "Duration of a recovery.")
-LEASES_HELD = _gauge("leases_held", _STREAM, "Shards that this worker is reading.")
+LEASES_HELD = _gauge("leases_held", _STREAM, "Shards that this worker is reading, or keeps while they are paused.")
 LEASES_TAKEN = _counter("leases_taken", (*_STREAM, "why"), "Leases taken: free, expired, stolen, own, assigned.")
 LEASES_DROPPED = _counter("leases_dropped", (*_STREAM, "why"), "Leases given up: released, handed_over, lost, expired, vanished.")
 LEASES_WANTED = _counter("leases_wanted", _STREAM, "Leases that the leader of a KCL 3.x fleet wanted another worker to have.")
@@ -168,13 +169,15 @@ FOREIGN_RANGES = _counter("foreign_ranges", _STREAM, "Ranges that another applic
 REWINDS = _counter("rewinds", _STREAM, "Rewound shards started again.")
 SHARDS_STARTED = _counter("shards_started", _STREAM, "Shards taken up.")
 SHARDS_ENDED = _counter("shards_ended", _STREAM, "Shards read to their end.")
-SHARDS_RELEASED = _counter("shards_released", (*_STREAM, "why"), "Shards given up: drain, caught_up, handed_over, lease_lost.")
+SHARDS_RELEASED = _counter("shards_released", (*_STREAM, "why"), "Shards given up: drain, caught_up, handed_over, paused, lease_lost.")
+SHARDS_RESUMED = _counter("shards_resumed", _STREAM, "Paused shards that an operator, or the end of the pause, let this worker read again.")
 PARTS_OPENED = _counter("source_parts_opened", _STREAM, "Shards of sources that end (objects, dead letters) that were started.")
 NOTIFICATIONS_FAILED = _counter(
     "notifications_failed", (*_STREAM, "call"), "Notifications of a halted shard that could not be sent, by channel."
 )
 GAPS = _counter("expired_gaps", _STREAM, "How often records expired in the stream before they were read; the log has a gap for each.")
 SHARD_HALTED = _gauge("shard_halted", _SHARD, "1 while the shard stands still until a person acts.")
+SHARD_PAUSED = _gauge("shard_paused", _SHARD, "1 while an operator has paused the shard, so that it is not read.")
 SHARD_STALLED = _gauge("shard_stalled", _SHARD, "1 while nothing moves in the shard and nothing explains it; /healthz then says not alive.")
 
 CREDENTIALS_EXPIRE = _gauge(

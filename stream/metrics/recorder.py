@@ -15,7 +15,8 @@ from stream.metrics.vitals import VITALS, begin_counts
 class Recorder(Series):
     """An ``Emit`` that counts events.
 
-    Callable from any thread. Series of a shard exist from its ``ShardStarted`` to its ``ShardReleased`` or ``ShardEnded``.
+    Callable from any thread. Series of a shard exist from its ``ShardStarted`` or ``ShardPaused`` to its ``ShardEnded``, or its
+    ``ShardReleased`` for another reason than a pause: while it is paused, its records grow older.
     """
 
     def __call__(self, event: ev.Event) -> None:
@@ -186,6 +187,14 @@ def _loads_waiting(r: Series, e: ev.LoadsWaiting) -> None:
     r.set(m.LOAD_PARKED, e.parked, e.stream, e.sink)
 
 
+def _loads_paused(r: Series, e: ev.LoadsPaused) -> None:
+    r.set(m.LOADS_PAUSED, 1, e.stream, e.sink)
+
+
+def _loads_resumed(r: Series, e: ev.LoadsResumed) -> None:
+    r.set(m.LOADS_PAUSED, 0, e.stream, e.sink)
+
+
 def _load_refused(r: Series, e: ev.LoadRefused) -> None:
     r.add(m.LOADS, 1, e.stream, e.sink, e.kind)
 
@@ -219,7 +228,18 @@ def _shard_ended(r: Series, e: ev.ShardEnded) -> None:
 
 def _shard_released(r: Series, e: ev.ShardReleased) -> None:
     r.add(m.SHARDS_RELEASED, 1, e.stream, e.why)
-    r.let_go(e)
+    if e.why != "paused":
+        r.let_go(e)
+
+
+def _shard_paused(r: Series, e: ev.ShardPaused) -> None:
+    r.hold(e, e.behind)
+    r.set_shard(m.SHARD_PAUSED, 1, e)
+
+
+def _shard_resumed(r: Series, e: ev.ShardResumed) -> None:
+    r.add(m.SHARDS_RESUMED, 1, e.stream)
+    r.set_shard(m.SHARD_PAUSED, 0, e)
 
 
 def _shard_halted(r: Series, e: ev.ShardHalted) -> None:
@@ -288,6 +308,8 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
     ev.TelemetryFailed: _telemetry_failed,
     ev.UnitsLoaded: _units_loaded,
     ev.LoadsWaiting: _loads_waiting,
+    ev.LoadsPaused: _loads_paused,
+    ev.LoadsResumed: _loads_resumed,
     ev.LoadRefused: _load_refused,
     ev.LoadParked: _load_parked,
     ev.ReferenceRefreshed: _reference_refreshed,
@@ -295,6 +317,8 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
     ev.ShardStarted: _shard_started,
     ev.ShardEnded: _shard_ended,
     ev.ShardReleased: _shard_released,
+    ev.ShardPaused: _shard_paused,
+    ev.ShardResumed: _shard_resumed,
     ev.ShardHalted: _shard_halted,
     ev.PartOpened: _part_opened,
     ev.EventIncomplete: _event_incomplete,

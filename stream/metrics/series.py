@@ -63,17 +63,18 @@ class Series:
             if (event.stream, event.shard) in self._held:
                 self.set(metric, value, event.stream, event.shard)
 
-    def hold(self, event: ev.Event) -> None:
-        """Note that the event's shard is being read from now on."""
+    def hold(self, event: ev.Event, behind: float = 0.0) -> None:
+        """Note that the event's shard is this worker's from now on. ``behind``: how far behind its tip, unless that is known already."""
         where = event.stream, event.shard
         with self._lock:
             if where not in self._tips and event.shard:
                 # Until the first page, the distance to the tip is unknown, but it grows.
-                self._look_at_tip(where, 0.0)
+                self._look_at_tip(where, behind)
                 self.set(m.SEALED_TIMESTAMP, self.now(), *where)
             self._held.add(where)
             self._show_held(event.stream)
             self.set(m.SHARD_HALTED, 0, *where)
+            self.set(m.SHARD_PAUSED, 0, *where)
             self.set(m.SHARD_STALLED, 0, *where)
 
     def let_go(self, event: ev.Event) -> None:

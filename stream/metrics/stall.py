@@ -19,7 +19,7 @@ STALL_SECONDS: Final = 600.0
 LOOK_SECONDS: Final = 15.0
 
 _EXCUSES: Final = (ev.CallRepeated, ev.PollRepeated, ev.BudgetWaited)
-_ASIDE: Final = ("report lineage", "notify ", "receive notifications", "delete notifications")
+_ASIDE: Final = ("report lineage", "notify ", "receive notifications", "delete notifications", "look for pauses")
 """Prefixes of the names of calls that no shard waits for; they may fail for weeks."""
 _ENDS: Final = (ev.ShardEnded, ev.ShardReleased, ev.ShardHalted)
 

@@ -18,3 +18,4 @@ class Role(StrEnum):
     BACKFILL = "backfill"
     READER = "reader"
     FUNCTION = "function"
+    OPERATOR = "operator"

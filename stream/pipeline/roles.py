@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from stream.errors import DefinitionError
+from stream.lease.pauses import FOLDER
 from stream.pipeline.access import (
     CATALOG,
     CREATE_TABLE,
@@ -88,21 +89,23 @@ _CREATE_ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 def accesses(pipeline: Pipeline, role: Role, account: Account) -> tuple[Access, ...]:
     """What ``role`` must be allowed to do; empty if the pipeline has no use for the role."""
     needs = needed(pipeline, account)
+    found: Iterable[Access]
     match role:
         case Role.WORKER:
-            return tuple(each for each in needs if not _creates_table(each))
+            found = (each for each in needs if not _creates_table(each))
         case Role.BOOTSTRAP:
-            return tuple(_creation(needs))
+            found = _creation(needs)
         case Role.REDSHIFT_COPY:
-            return tuple(_copy(pipeline, needs))
+            found = _copy(pipeline, needs)
         case Role.BACKFILL:
-            return tuple(
-                each for each in needs if each.service not in {"kinesis", "sqs"} and not _creates_table(each) and each.why != FLEET
-            )
+            found = (each for each in needs if each.service not in {"kinesis", "sqs"} and not _creates_table(each) and each.why != FLEET)
         case Role.READER:
-            return tuple(_reading(pipeline, needs))
+            found = _reading(pipeline, needs)
         case Role.FUNCTION:
-            return tuple(_invoked(pipeline, needs, account))
+            found = _invoked(pipeline, needs, account)
+        case Role.OPERATOR:
+            found = _operating(needs)
+    return tuple(found)
 
 
 def policy(needs: Iterable[Access], keys: Iterable[str] = (), region: str = "*", partition: str = "aws") -> Document:
@@ -247,6 +250,17 @@ def _invoked(pipeline: Pipeline, needs: Iterable[Access], account: Account) -> I
         yield replace(each, actions=actions)
     group = f"arn:{account.partition}:logs:{account.region}:{account.number}:log-group:/aws/lambda/{pipeline.application}:*"
     yield Access("logs", ("logs:CreateLogStream", "logs:PutLogEvents"), (group,), "write the function's log")
+
+
+def _operating(needs: Iterable[Access]) -> Iterator[Access]:
+    """What ``stream pause`` and ``stream resume`` need: to read the log and the stream, for figures, and to write the pauses."""
+    for each in needs:
+        if each.actions == READ_STREAM or each.why in {KEEP_LOG, SHARE}:
+            actions = ("dynamodb:GetItem",) if each.actions == LEASES else _READ_ACTIONS.get(each.actions, each.actions)
+            yield replace(each, actions=actions, why="ask how the stream stands")
+        if each.why == KEEP_LOG and each.actions == OBJECTS:
+            pauses = tuple(f"{resource.removesuffix('*')}{FOLDER}*" for resource in each.resources)
+            yield Access("s3", ("s3:PutObject",), pauses, "pause and resume")
 
 
 def _names(resource: str, secrets: Iterable[str]) -> bool:

@@ -29,6 +29,7 @@ from stream.errors import Fatal
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.coordinator import Coordinator
 from stream.lease.native import LeaseCheckpoints
+from stream.lease.pauses import PauseRecord
 from stream.metrics.logs import Level
 from stream.pipeline.access import needed
 from stream.pipeline.limits import READING_SHARE, unit_bytes
@@ -45,6 +46,7 @@ from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, op
 from stream.worker.leasing import open_leases
 from stream.worker.loaders import open_loaders
 from stream.worker.parts import ObservableEvent, Parts, StreamParts, to_all
+from stream.worker.pausing import CALL, PauseWatch
 from stream.worker.places import former_place, is_there, kms_key, located, read_object
 from stream.worker.reading import Opened, Reading, SourceContext, open_reading
 from stream.worker.recent_segments import RECENT_SHARE, RecentSegments
@@ -111,6 +113,7 @@ class _Shared:
     emit: Emit
     draining: ObservableEvent
     leases: Coordinator | None
+    pauses: PauseWatch
 
 
 def ends_by_itself(pipeline: Pipeline, reading: Reading) -> bool:
@@ -137,6 +140,8 @@ async def assemble(
     await require(pipeline.requires, options.base, session)
     for store in (*targets.values(), state):
         await repeat("look at", no_shard, functools.partial(_probe, store))
+    pauses = PauseWatch(PauseRecord(state), clock, emit)
+    await repeat(CALL, no_shard, pauses.start)
     name = options.worker or worker_id(clock)
     leases = options.leases or await _leases(pipeline, options, session, name, emit, stack)
     source_emit = emit if leases is None else to_all(emit, leases.count)
@@ -167,15 +172,21 @@ async def assemble(
         emit=emit,
         draining=draining,
         leases=leases,
+        pauses=pauses,
     )
     base_url = functools.partial(located, base=options.base)
     context = SourceContext(pipeline, options.reading, session, state, targets[rejects.NAME], base_url, name, clock, source_emit)
     sources = await repeat("open source", no_shard, lambda: open_reading(context, stack))
-    parts_by_stream, identity = [await _stream_parts(source, shared) for source in sources], (name, clock, emit)
-    return [
-        replace(one, loaders=await open_loaders(pipeline, one.stream, session, one.parts.log, targets, definitions, identity, stack))
-        for one in parts_by_stream
-    ]
+    return [await _with_loaders(source, await _stream_parts(source, shared), shared, session, stack) for source in sources]
+
+
+async def _with_loaders(opened: Opened, one: StreamParts, shared: _Shared, session: AwsSession, stack: AsyncExitStack) -> StreamParts:
+    """``one`` with its loaders, which obey the pauses of the stream that the records come from, in whatever way they were read."""
+    identity, targets = (shared.worker, shared.options.clock, shared.emit), shared.stores.targets
+    loaders = await open_loaders(shared.pipeline, one.stream, session, one.parts.log, targets, shared.definitions, identity, stack)
+    for loader in loaders:
+        loader.parts = replace(loader.parts, pause=functools.partial(shared.pauses.loads, opened.stream, loader.parts.config.name))
+    return replace(one, loaders=loaders)
 
 
 async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
@@ -211,6 +222,7 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
         repeat=shared.repeat,
         export=export,
         leases=leases,
+        pauses=shared.pauses,
         once=opened.finite,
         refresher=shared.refresher,
         keeper=shared.keeper,

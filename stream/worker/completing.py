@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-from stream.audit.completeness import Answer, Found, Loaded, Lookahead, Question, Sealed, Standing, answer, settled, stand, unlisted
+from stream.audit.completeness import DONE, Answer, Found, Loaded, Lookahead, Question, Sealed, Standing, answer, settled, stand, unlisted
 from stream.aws.kinesis import open_kinesis
 from stream.aws.secrets import read_secret
 from stream.batch import ORIGIN
@@ -24,6 +24,8 @@ from stream.commit.naming import start_key
 from stream.concurrency import run_concurrently
 from stream.contracts import Checkpoint, Checkpoints, Clock, Shard, Start, shard_of_chain
 from stream.errors import DefinitionError, Halted, Retryable, StreamError
+from stream.lease.paused import Pause
+from stream.lease.pauses import PauseRecord
 from stream.lease.shards import recreated
 from stream.pipeline.model import Pipeline
 from stream.worker.auditing import Stores
@@ -130,6 +132,7 @@ class Completeness:
             self.logged = frozenset([shard_of_chain(chain)[0] async for chain in shards_of(self.log.store, self.stream)])
         standings: dict[str, Standing] = {}
         children: set[str] = set()
+        pauses = await PauseRecord(self.log.store).in_force(asked_at)
 
         async def one(name: str) -> None:
             try:
@@ -141,7 +144,7 @@ class Completeness:
                 self.tails.pop(name, None)
                 sealed, ahead = Sealed(name), Lookahead(Found.SILENT, why=str(error))
             children.update(sealed.children, ahead.children if ahead else ())
-            standings[name] = stand(sealed, ahead, asked_at, question)
+            standings[name] = explained(stand(sealed, ahead, asked_at, question), pauses.reading(self.stream, name))
 
         names = listed.keys() | self.logged
         await run_concurrently([one(name) for name in sorted(names.difference(self.without))], AT_ONCE)
@@ -152,7 +155,11 @@ class Completeness:
         found = answer(self.stream, rows, None, asked_at, question)
         if not tables and not found.sealed:
             return found
-        return answer(self.stream, rows, [await loaded(each, self.log, question) for each in self.tables], asked_at, question)
+        tables_now = [await loaded(each, self.log, question) for each in self.tables]
+        for at, table in enumerate(tables_now):
+            if not table.done and (pause := pauses.loads(self.stream, table.sink)) is not None:
+                tables_now[at] = replace(table, paused=str(pause))
+        return answer(self.stream, rows, tables_now, asked_at, question)
 
     async def _start(self, question: Question) -> Start | None:
         key = start_key(self.stream)
@@ -221,6 +228,13 @@ class Completeness:
         if hint is None or hint.tip is None or (hint.generation, hint.position) != (tail.shard.generation, tail.position):
             return sealed.arrived
         return hint.tip if sealed.arrived is None else max(hint.tip, sealed.arrived)
+
+
+def explained(standing: Standing, pause: Pause | None) -> Standing:
+    """``standing`` with the pause of its shard as a reason why it is not complete."""
+    if pause is None or standing.state in DONE:
+        return standing
+    return replace(standing, why="; ".join(filter(None, (standing.why, str(pause)))))
 
 
 def _agrees(link: Manifest, hint: Checkpoint) -> bool:

@@ -18,8 +18,10 @@ from stream.aws.session import AwsSession
 from stream.clock import SystemClock
 from stream.contracts import Clock
 from stream.errors import DefinitionError, Retryable, StreamError
+from stream.lease.pauses import PauseRecord, PausesUnreadable
 from stream.pipeline.access import needed
 from stream.pipeline.model import Pipeline
+from stream.worker.auditing import Stores
 from stream.worker.probe import LET, Noted, Probe
 from stream.worker.probes import probes, untried
 
@@ -89,6 +91,7 @@ async def examine(pipeline: Pipeline, environment: Environment) -> list[Finding]
             findings += await _identity(session, environment)
     for probe in probes(pipeline, session, environment.base, environment.env):
         findings.append(await _tried(probe, environment.patience))
+    findings += await _pauses(pipeline, session, environment)
     findings += [await _collector(pipeline, environment)] if pipeline.audit.otlp else []
     findings += [
         Finding("permission", Verdict.NOTE, f"{action} was not tried: {why}", "compare with `stream iam --diff`")
@@ -207,6 +210,19 @@ def _remedy(probe: Probe, error: BaseException) -> str:
     if isinstance(error, AwsFatal) and error.remedy and classify(error.code) is not Kind.DENIED:
         return error.remedy
     return LET
+
+
+async def _pauses(pipeline: Pipeline, session: AwsSession, environment: Environment) -> list[Finding]:
+    """What is paused on purpose, which a worker would obey. That the state cannot be read at all is found by another check."""
+    try:
+        async with asyncio.timeout(environment.patience):
+            record = PauseRecord(Stores.open(pipeline, environment.base, session).state)
+            pauses = await record.in_force(environment.clock.now())
+    except PausesUnreadable as error:
+        return [Finding("paused", Verdict.FAILED, str(error), "a worker does not start before that")]
+    except (StreamError, TimeoutError):
+        return []
+    return [Finding("paused", Verdict.NOTE, str(each), "`stream resume` ends it") for each in pauses.all]
 
 
 async def _collector(pipeline: Pipeline, environment: Environment) -> Finding:

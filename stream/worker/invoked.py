@@ -27,7 +27,7 @@ from stream.worker.allowance import Allowance, allowance
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
-from stream.worker.parts import ObservableEvent, StreamParts, most_severe, to_all
+from stream.worker.parts import ObservableEvent, Stop, StreamParts, most_severe, to_all
 from stream.worker.reading import Reading
 from stream.worker.several import Obstacles, Streams, halted_error
 from stream.worker.shard import run_shard
@@ -244,7 +244,7 @@ class Function:
         A mapping delivers the records of a parent before those of its children, but does not say that it has ended.
         """
         for parent in await self._unended(shard, stream):
-            if await run_shard(parent, stream.start, stream.parts) is None:
+            if isinstance(await run_shard(parent, stream.start, stream.parts), Stop):
                 return False
             self._shards[stream.stream].ended.add(parent.shard_id)
         return True

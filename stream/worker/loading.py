@@ -7,7 +7,7 @@ after anything whose outcome is unknown (a lost reply, a crash, another loader) 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -17,6 +17,7 @@ from stream import events
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import Fatal, Halted, Retryable, unforeseen
 from stream.lease.loader import Hold, LoaderLease, life_for
+from stream.lease.paused import Pause
 from stream.sink.layouts import Layout
 from stream.sink.loads import Failure, Link, Load, choose, is_quiet, remaining
 from stream.sink.redshift import COPY_MANIFESTS
@@ -52,7 +53,7 @@ _TRANSIENT: Final = {Failure.TRANSIENT, Failure.RACE}
 
 @dataclass(frozen=True, slots=True)
 class LoaderParts:
-    """The collaborators of one loader. ``staging``: the store at the sink's URL."""
+    """The collaborators of one loader. ``staging``: the store at the sink's URL. ``pause`` returns why an operator has paused the loads."""
 
     config: TableSinkConfig
     stream: str
@@ -63,6 +64,7 @@ class LoaderParts:
     lease: LoaderLease
     clock: Clock
     emit: Emit
+    pause: Callable[[], Pause | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Loader:
     cleaned_at: float | None = None
     needs_clean_up: bool = True
     reported: Waiting | None = None
+    paused: Pause | None = None
 
     async def run(self) -> None:
         """Load until cancelled. Errors are reported and retried with the next ``step``; they never end the worker."""
@@ -142,6 +145,8 @@ class Loader:
         deadline = clock.monotonic() + life_for(self.parts.config.every).total_seconds()
         self._forget()
         while True:
+            if (pause := self.parts.pause()) is not None:
+                return str(pause)
             try:
                 await self.step()
                 await self._look()
@@ -164,7 +169,7 @@ class Loader:
         return f"another worker is loading the table {config.table} and has not finished", True
 
     async def step(self) -> None:
-        """Load all that is sealed now, if this worker is the loader and the time of day allows it.
+        """Load all that is sealed now, if this worker is the loader, no operator has paused it, and the time of day allows it.
 
         Raises:
             LoadFailed: a load failed for a reason that concerns all units; nothing of it is in the table.
@@ -173,7 +178,7 @@ class Loader:
             Fatal: a permission or a place is missing.
         """
         parts = self.parts
-        if is_quiet(parts.config.quiet, parts.clock.now()):
+        if self._is_paused() or is_quiet(parts.config.quiet, parts.clock.now()):
             return
         if not await self._is_loader():
             return
@@ -181,11 +186,24 @@ class Loader:
         self._report_waiting()
         while (load := choose(self._loadable(), parts.config.units)) is not None:
             await self._load(load)
-            if not await self._is_loader():
+            if self._is_paused() or not await self._is_loader():
                 return
             await self._look()
             self._report_waiting()
         await self._clean_up()
+
+    def _is_paused(self) -> bool:
+        """Whether an operator has paused these loads. Says so when that changes, and how long units have been waiting."""
+        parts, pause = self.parts, self.parts.pause()
+        if pause is not None and pause != self.paused:
+            until = pause.until.isoformat() if pause.until is not None else ""
+            parts.emit(events.LoadsPaused(parts.stream, "", parts.config.name, pause.by, pause.note, until))
+        elif pause is None and self.paused is not None:
+            parts.emit(events.LoadsResumed(parts.stream, "", parts.config.name))
+        self.paused = pause
+        if pause is not None and self.reported is not None:
+            self._report_worst_case()
+        return pause is not None
 
     async def _is_loader(self) -> bool:
         hold = await self.parts.lease.take()

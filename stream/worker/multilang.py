@@ -32,7 +32,7 @@ from stream.worker.auditing import Stores
 from stream.worker.daemon_source import DaemonSource
 from stream.worker.failure import reporting_failure
 from stream.worker.halts import HaltNotes
-from stream.worker.parts import ObservableEvent, StreamParts, to_all
+from stream.worker.parts import ObservableEvent, Stop, StreamParts, to_all
 from stream.worker.shard import run_shard
 from stream.worker.supervisor import RESTART_SECONDS
 
@@ -115,7 +115,8 @@ class Child:
             msg = "the daemon's shards are those of a Kinesis stream"
             raise Fatal(msg)
         self._source = DaemonSource(stream.parts.source, stream.parts.budget, emit)
-        self._parts = replace(stream.parts, source=self._source)
+        # A pause would leave the daemon's messages unanswered, and with them its lease: `stream pause` refuses such a pipeline.
+        self._parts = replace(stream.parts, source=self._source, pauses=None)
         self._stream = stream.stream
         self._progress = progress
         self._emit = emit
@@ -215,7 +216,7 @@ class Child:
         try:
             listed = {shard.shard_id: shard for shard in await self._parts.source.shards()}
             shard = listed.get(shard_id, Shard(self._stream, shard_id))
-            self._ended = await run_shard(shard, self._start, self._parts) is not None
+            self._ended = not isinstance(await run_shard(shard, self._start, self._parts), Stop)
         except Retryable as error:
             self._emit(events.CallRepeated(*where, "run shard", str(error), RESTART_SECONDS))
             return False

@@ -31,6 +31,7 @@ from stream.concurrency import run_concurrently
 from stream.contracts import Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Fatal, LeaseLost
 from stream.lease.coordinator import Coordinator
+from stream.lease.pauses import PauseRecord
 from stream.lease.rows import Lease, RowProblem
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
@@ -39,6 +40,7 @@ from stream.source.kinesis import KinesisSource
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.auditing import Stores
 from stream.worker.dead_letters import Redrive, chain_name
+from stream.worker.evidence import session_of
 from stream.worker.generations import open_newest, open_next
 from stream.worker.leasing import coordinator_of
 from stream.worker.parts import ObservableEvent, Parts, StreamParts, to_nobody
@@ -53,6 +55,7 @@ class LeaseView(msgspec.Struct, frozen=True):
     """One lease as ``stream leases ls`` shows it. ``behind_seconds``: how far its checkpoint is behind the shard's tip, if requested.
 
     ``set_back``: somebody else set ``checkpoint`` to before what is committed, which changes nothing.
+    ``paused``: why an operator has paused the shard.
     """
 
     stream: str
@@ -68,6 +71,7 @@ class LeaseView(msgspec.Struct, frozen=True):
     parents: list[str]
     set_back: bool = False
     behind_seconds: float | None = None
+    paused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +102,28 @@ def view_of(stream: str, lease: Lease) -> LeaseView:
     )
 
 
-async def list_leases(pipeline: Pipeline, *, lag: bool, clock: Clock | None = None, emit: Emit = to_nobody) -> list[LeaseView]:
+async def list_leases(
+    pipeline: Pipeline, *, lag: bool, base: Path = Path(), clock: Clock | None = None, emit: Emit = to_nobody
+) -> list[LeaseView]:
     """All leases of the pipeline's streams, by stream and shard; with ``lag``, also how far each checkpoint is behind its shard's tip.
 
     Raises:
         DefinitionError: the pipeline has no leases.
     """
-    async with _coordinator(pipeline, clock or SystemClock(), emit) as (coordinator, session):
+    clock = clock or SystemClock()
+    async with _coordinator(pipeline, clock, emit) as (coordinator, session):
+        pauses = await PauseRecord(Stores.open(pipeline, base, session_of(pipeline)).state).in_force(clock.now())
         scanned = await coordinator.table.scan()
         found = [
             view_of(leased.stream, lease) for leased in coordinator.streams.values() for lease in scanned.leases if leased.owns(lease.key)
         ]
         behind = await _behind(found, session) if lag else {}
-        shown = [msgspec.structs.replace(view, behind_seconds=behind.get((view.stream, view.shard))) for view in found]
-        return sorted(shown, key=lambda view: (view.stream, view.shard))
+        shown = []
+        for view in sorted(found, key=lambda view: (view.stream, view.shard)):
+            pause = pauses.reading(view.stream, view.shard)
+            why = None if pause is None else str(pause)
+            shown.append(msgspec.structs.replace(view, behind_seconds=behind.get((view.stream, view.shard)), paused=why))
+        return shown
 
 
 async def release_lease(pipeline: Pipeline, stream: str, shard_id: str, emit: Emit = to_nobody) -> str | None:

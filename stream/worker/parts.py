@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final, TypeVar
 
 from stream.budget import ByteBudget
@@ -16,11 +17,13 @@ from stream.commit.retry import Repeater
 from stream.contracts import Checkpoints, Clock, Emit, Shard, Source, Start
 from stream.errors import Fatal, Halted, LeaseLost, Superseded
 from stream.events import Event
+from stream.lease.paused import Pause
 from stream.worker.breaker import Breaker
 from stream.worker.credentials import CredentialKeeper
 from stream.worker.exporting import ExportTask
 from stream.worker.leasing import Leases
 from stream.worker.loading import Loader
+from stream.worker.pausing import PauseWatch
 from stream.worker.recipe import CutUnit, Recipe, Rendered
 from stream.worker.refreshing import CurrentRecipe, Refresher
 from stream.worker.watching import Watcher
@@ -28,13 +31,27 @@ from stream.worker.watching import Watcher
 T = TypeVar("T")
 
 
+class Stop(StrEnum):
+    """Why work on a shard that has not ended stopped at a safe point.
+
+    ``CAUGHT_UP``: the source was asked for no more than this. ``DRAIN``: the worker ends. ``HANDED_OVER``: another worker is to have the
+    shard. ``PAUSED``: an operator has paused it; its lease stays here.
+    """
+
+    CAUGHT_UP = "caught_up"
+    DRAIN = "drain"
+    HANDED_OVER = "handed_over"
+    PAUSED = "paused"
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The collaborators of every shard task of one worker.
 
     ``render`` runs ``recipe.render`` off the event loop. ``render_again`` re-reads an intent's range and renders it with the definition
-    that the intent names. ``leases`` says which shards are this worker's; None if all are. ``admit_gaps``: records that expired unread
-    become a recorded gap; otherwise their shard halts. ``once``: the run is over when the source pauses or ends.
+    that the intent names. ``leases`` says which shards are this worker's; None if all are. ``pauses`` says what operators have paused; None
+    if that does not count here. ``admit_gaps``: records that expired unread become a recorded gap; otherwise their shard halts.
+    ``once``: the run is over when the source pauses or ends.
     """
 
     worker: str
@@ -55,6 +72,7 @@ class Parts:
     repeat: Repeater
     export: ExportTask | None = None
     leases: Leases | None = None
+    pauses: PauseWatch | None = None
     once: bool = False
     refresher: Refresher | None = None
     keeper: CredentialKeeper | None = None
@@ -64,13 +82,23 @@ class Parts:
         """The recipe in use now."""
         return self.current.now
 
-    def stops(self, shard: Shard) -> bool:
-        """Whether work on the shard must stop at the next safe point: the worker drains, or another worker is to take the shard over."""
-        return self.draining.is_set() or self.hands_over(shard)
+    @property
+    def stop_listeners(self) -> list[list[Callable[[], None]]]:
+        """The lists whose members are called whenever ``stops`` may have changed."""
+        sources = (self.draining, self.leases, self.pauses)
+        return [source.listeners for source in sources if source is not None]
 
-    def hands_over(self, shard: Shard) -> bool:
-        """Whether another worker is to take the shard over."""
-        return self.leases is not None and self.leases.wanted_elsewhere(shard.stream, shard.shard_id)
+    def stops(self, shard: Shard) -> Stop | None:
+        """Why work on the shard must stop at the next safe point; None if it need not."""
+        if self.draining.is_set():
+            return Stop.DRAIN
+        if self.leases is not None and self.leases.wanted_elsewhere(shard.stream, shard.shard_id):
+            return Stop.HANDED_OVER
+        return Stop.PAUSED if self.pause_of(shard) is not None else None
+
+    def pause_of(self, shard: Shard) -> Pause | None:
+        """Why the shard is paused; None if it is not."""
+        return None if self.pauses is None else self.pauses.now.reading(shard.stream, shard.shard_id)
 
 
 @dataclass(frozen=True, slots=True)

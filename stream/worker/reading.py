@@ -75,12 +75,14 @@ class SourceContext:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A source that is ready to be read. ``chain``: its name in the log. ``finite``: it pauses or ends by itself.
+    """A source that is ready to be read. ``finite``: it pauses or ends by itself.
 
-    ``watcher``: has to run for as long as a watched source is read.
+    ``chain``: its name in the log. ``stream``: the name of the stream, or of the objects, that its records come from. ``watcher``: has to
+    run for as long as a watched source is read.
     """
 
     chain: str
+    stream: str
     start: Start
     make: MakeSource
     finite: bool
@@ -107,7 +109,7 @@ async def open_reading(context: SourceContext, stack: AsyncExitStack) -> list[Op
 def _letters(options: KinesisOptions, context: SourceContext) -> Opened:
     letters = DeadLetters(options.stream, context.state, context.rejects, context.pipeline.rejects.redrive, context.clock)
     make = functools.partial(letters.source, emit=context.emit, finished=_finished(chain_name(options.stream), context))
-    return Opened(chain_name(options.stream), Start(StartKind.TRIM_HORIZON), make, finite=True)
+    return Opened(chain_name(options.stream), options.stream, Start(StartKind.TRIM_HORIZON), make, finite=True)
 
 
 def _finished(chain: str, context: SourceContext) -> FinishedClaims:
@@ -132,7 +134,7 @@ async def _objects(context: SourceContext) -> Opened:
     # What a live worker watches for is its own; a range of time beside it has shards of its own.
     grown = context.reading.window == Window()
     make = functools.partial(slices.source, emit=context.emit, finished=_finished(config.name, context), grown=grown)
-    return Opened(config.name, Start(StartKind.TRIM_HORIZON), make, finite=True)
+    return Opened(config.name, config.name, Start(StartKind.TRIM_HORIZON), make, finite=True)
 
 
 async def _watched(context: SourceContext, config: ObjectsSource, watch: Watch, slices: Slices, store: RangedStore) -> Opened:
@@ -156,7 +158,7 @@ async def _watched(context: SourceContext, config: ObjectsSource, watch: Watch, 
         async for _ in store.list(""):
             break
     make = functools.partial(slices.source, emit=context.emit, finished=_finished(config.name, context), log=log, ends=once)
-    return Opened(config.name, Start(StartKind.TRIM_HORIZON), make, finite=once, watcher=None if once else watcher)
+    return Opened(config.name, config.name, Start(StartKind.TRIM_HORIZON), make, finite=once, watcher=None if once else watcher)
 
 
 async def _manifest(context: SourceContext, url: str | None) -> bytes | None:
@@ -198,7 +200,7 @@ async def _kinesis(options: KinesisOptions, client: KinesisClient, context: Sour
             return source
         return ReadUntil(source, until, context.clock, end=begin is not None, name=chain)
 
-    return Opened(chain, start, make, finite=until is not None)
+    return Opened(chain, options.stream, start, make, finite=until is not None)
 
 
 def _stamp(moment: datetime) -> str:

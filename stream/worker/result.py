@@ -16,7 +16,7 @@ from stream.contracts import Clock
 
 
 class ShardResult(msgspec.Struct):
-    """How far one shard has got; ``position`` is the last committed sequence number, as text. ``state``: open, ended, halted."""
+    """How far one shard has got; ``position`` is the last committed sequence number, as text. ``state``: open, ended, paused, halted."""
 
     stream: str
     shard: str
@@ -74,6 +74,12 @@ class ResultListener:
                     self._shard(event).position = str(event.position)
                 case events.ShardEnded():
                     self._shard(event).state = "ended"
+                case events.ShardPaused():
+                    shard = self._shard(event)
+                    shard.state, shard.reason = "paused", event.note
+                case events.ShardResumed():
+                    shard = self._shard(event)
+                    shard.state, shard.reason = "open", ""
                 case events.ShardHalted():
                     shard = self._shard(event)
                     shard.state, shard.reason = "halted", event.reason

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Final
@@ -22,6 +22,7 @@ from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.contracts import Emit
 from stream.errors import Fatal
+from stream.lease.paused import Pause
 from stream.metrics.board import Board
 from stream.metrics.catalog import LOOP_LAG, TELEMETRY_SPANS
 from stream.metrics.logs import JsonLog
@@ -88,7 +89,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 exports = [one.parts.export for one in parts_by_stream]
                 loaders = [loader for one in parts_by_stream for loader in one.loaders]
                 watchers = [one.watcher for one in parts_by_stream]
-                services = (*exports, *loaders, *watchers, reporter, notifier, notes, shared.leases, shared.refresher, shared.keeper)
+                shared_services = (shared.leases, shared.pauses, shared.refresher, shared.keeper)
+                services = (*exports, *loaders, *watchers, reporter, notifier, notes, *shared_services)
                 background += [group.create_task(service.run()) for service in services if service is not None]
                 await streams.run(options.drain_seconds)
                 if shared.leases is not None:
@@ -105,7 +107,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
 
 async def _export_and_load_rest(parts_by_stream: Sequence[StreamParts], streams: Streams, draining: asyncio.Event) -> list[str]:
     """Export the remaining spans and load the remaining rows, all of them if the run is complete. Returns why rows are not loaded."""
-    complete = parts_by_stream[0].parts.once and not streams.halted and not streams.interrupted
+    complete = parts_by_stream[0].parts.once and not streams.halted and not streams.interrupted and not streams.paused
     exports = [one.parts.export for one in parts_by_stream if one.parts.export]
     loaders = [loader for one in parts_by_stream for loader in one.loaders]
     unloaded = await complete_all(loaders if complete else [], draining)
@@ -118,6 +120,8 @@ def _refuse_unfinished(streams: Streams, unloaded: Sequence[str]) -> None:
         raise halted_error(streams.halted)
     if streams.interrupted:
         raise _interrupted_error(streams.interrupted)
+    if streams.paused:
+        raise _paused_error(streams.paused)
     if unloaded:
         msg = f"rows that this run sealed are not loaded ({'; '.join(unloaded)}); nothing is lost, run it again to continue"
         raise Fatal(msg)
@@ -150,6 +154,13 @@ def _drained_before_start(pipeline: Pipeline, options: WorkerOptions, emit: Emit
     emit(events.DrainStarted(", ".join(pipeline.source.kinesis.names), "", options.drain_seconds))
     if ends_by_itself(pipeline, options.reading):
         raise _interrupted_error(pipeline.source.kinesis.names)
+
+
+def _paused_error(paused: Mapping[str, Pause]) -> Fatal:
+    """The error of a run that ends by itself and must not read everything: exit code 0 would mean that it has."""
+    reasons = "\n".join(f"  {where}: {pause}" for where, pause in sorted(paused.items()))
+    msg = f"{len(paused)} shard(s) are paused, so this run has not read everything; run it again after `stream resume`:\n{reasons}"
+    return Fatal(msg)
 
 
 def _interrupted_error(streams: Sequence[str]) -> Fatal:

@@ -9,6 +9,7 @@ from typing import Final
 from stream import events
 from stream.contracts import Emit
 from stream.errors import Fatal
+from stream.lease.paused import Pause
 from stream.worker.parts import StreamParts
 from stream.worker.supervisor import Supervisor
 
@@ -67,6 +68,12 @@ class Streams:
         """Why shards and streams are halted, by ``<stream>/<shard>`` or, for a whole stream, its name."""
         shards = {f"{each.stream}/{shard}": why for each in self._supervisors for shard, why in each.halted.items()}
         return shards | {stream: str(error) for stream, error in self._refused.items()}
+
+    @property
+    def paused(self) -> Mapping[str, Pause]:
+        """Shards that a run which ends by itself has not read to their end because they are paused, by ``<stream>/<shard>``."""
+        each = [one for one in self._supervisors if one.parts.once]
+        return {f"{one.stream}/{shard}": pause for one in each for shard, pause in one.paused.shown.items()}
 
     @property
     def interrupted(self) -> list[str]:

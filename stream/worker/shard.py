@@ -24,7 +24,7 @@ from stream.pipeline.limits import SMALL_UNIT_SHARE
 from stream.worker.breaker import ShardBreaker
 from stream.worker.gap import record_gap
 from stream.worker.generations import admit_foreign_progress, open_newest, open_next, refuse_recreated
-from stream.worker.parts import HeldBytes, Parts, most_severe
+from stream.worker.parts import HeldBytes, Parts, Stop, most_severe
 from stream.worker.recipe import CutUnit, Rendered, with_previous
 
 NUDGE_SECONDS = 0.25
@@ -37,8 +37,8 @@ CLOCK_SKEW = timedelta(minutes=5)
 """How far the clock of Kinesis may lag behind this machine's: calls signed with a time further ahead are refused."""
 
 
-async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...] | None:
-    """Work on ``shard`` until it ends (returns its children) or this worker has to stop (returns None); everything read by then is sealed.
+async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...] | Stop:
+    """Work on ``shard`` until it ends (returns its children) or work has to stop (returns why); everything read by then is sealed.
 
     Raises:
         Halted: the shard must not continue by itself.
@@ -60,7 +60,7 @@ async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...]
             await refuse_recreated(shard, head, parts)
         gap, lost = lost, None
         try:
-            head = await _continue(shard, start, parts, head, gap, render_again)
+            head, stop = await _continue(shard, start, parts, head, gap, render_again)
         except Superseded:
             continue
         except Expired as error:
@@ -71,25 +71,27 @@ async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...]
         if head.target is not None:
             continue
         if not head.ended:
-            why = "drain" if parts.draining.is_set() else "handed_over" if parts.hands_over(shard) else "caught_up"
-            parts.emit(events.ShardReleased(shard.stream, shard.shard_id, why))
-            return None
+            parts.emit(events.ShardReleased(shard.stream, shard.shard_id, stop))
+            return stop
         parts.emit(events.ShardEnded(shard.stream, shard.shard_id, head.children))
         return head.children
 
 
-async def _continue(shard: Shard, start: Start, parts: Parts, head: Head, gap: Expired | None, render: Renderer) -> Head:
-    """Continue from a recovered head. Returns the head at the shard's end, or where work had to stop. ``gap``: loss to record first.
+async def _continue(shard: Shard, start: Start, parts: Parts, head: Head, gap: Expired | None, render: Renderer) -> tuple[Head, Stop]:
+    """Continue from a recovered head. Returns the head at the shard's end, or where work had to stop, and why it stopped.
 
-    If work has to stop before a record shows where the gap ends, the head stays where it is.
+    ``gap``: loss to record first. If work has to stop before a record shows where the gap ends, the head stays where it is.
     """
     head = await admit_foreign_progress(shard, head, parts, render)
     parts.emit(events.ShardStarted(shard.stream, shard.shard_id, head.position))
     if gap is not None and head.open:
         recovered, head = head, await record_gap(shard, head, parts, render, gap)
         if head is recovered:
-            return head
-    return await _ShardRun(shard, start, parts, head).run() if head.open else head
+            return head, parts.stops(shard) or Stop.CAUGHT_UP
+    if not head.open:
+        return head, Stop.CAUGHT_UP
+    run = _ShardRun(shard, start, parts, head)
+    return await run.run(), run.stop
 
 
 class _ShardRun:
@@ -100,6 +102,7 @@ class _ShardRun:
         self.start = start
         self.parts = parts
         self.head = head
+        self.stop = Stop.CAUGHT_UP
         self.held = HeldBytes(parts.budget)
         self.breaker = ShardBreaker(parts.breaker)
         self.pages: asyncio.Queue[Page | None] = asyncio.Queue(maxsize=1)
@@ -108,12 +111,12 @@ class _ShardRun:
         self.rendered: asyncio.Queue[tuple[Rendered, int] | Page | None] = asyncio.Queue(maxsize=1)
 
     async def run(self) -> Head:
-        """Work on the shard. Returns the head at its end, or where work had to stop.
+        """Work on the shard. Returns the head at its end, or where work had to stop; ``stop`` then says why.
 
         Raises:
             Expired: the next records have expired in the stream; everything read before them is sealed.
         """
-        listener_lists = [self.parts.draining.listeners, *([self.parts.leases.listeners] if self.parts.leases else ())]
+        listener_lists = self.parts.stop_listeners
         for listeners in listener_lists:
             listeners.append(self.nudge)
         self.nudge()
@@ -171,9 +174,10 @@ class _ShardRun:
                     batches.append(page.batch)
                     since = open_unit.since if open_unit else self.parts.clock.monotonic()
                     open_unit = cut.OpenUnit(sum(batch.rows for batch in batches), sum(batch.payload_bytes for batch in batches), since)
+            stop = self.parts.stops(self.shard)
             circumstances = cut.Circumstances(
                 ended=page is not None and page.ended,
-                draining=self.parts.stops(self.shard) or self.lost is not None or (page is not None and page.paused),
+                draining=stop is not None or self.lost is not None or (page is not None and page.paused),
                 pressure=self._pressed(held, page),
             )
             why = cut.trigger(open_unit, self.parts.limits, self.parts.clock.monotonic(), circumstances)
@@ -192,6 +196,7 @@ class _ShardRun:
                 await self.rendered.put(page)
                 return
             if circumstances.draining:
+                self.stop = stop or Stop.CAUGHT_UP
                 fetching.cancel()
                 await self.rendered.put(None)
                 return

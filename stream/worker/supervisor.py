@@ -11,7 +11,8 @@ from stream import events
 from stream.contracts import Shard, Start
 from stream.errors import Fatal, Halted, LeaseLost, Retryable, unforeseen
 from stream.lease.shards import ready
-from stream.worker.parts import Parts
+from stream.worker.parts import Parts, Stop
+from stream.worker.pausing import PausedShards
 from stream.worker.shard import run_shard
 
 SYNC_SECONDS: Final = 30.0
@@ -29,8 +30,9 @@ RESTART_SECONDS: Final = 5.0
 class Supervisor:
     """Runs one task per shard of one stream.
 
-    ``halted`` maps halted shards to the reason; shards in ``avoided`` are never started again. ``finished``: every shard has ended, paused
-    or halted; never true after a drain, which stops before that is known.
+    ``halted`` maps halted shards to the reason; shards in ``avoided`` are never started again. ``paused``: those that operators have
+    paused. ``finished``: every shard has ended, caught up, halted or been paused; never true after a drain, which stops before that is
+    known.
     """
 
     stream: str
@@ -46,18 +48,22 @@ class Supervisor:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     finished: bool = False
     listed_at: float = float("-inf")
+    paused: PausedShards = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.paused = PausedShards(self.stream, self.parts)
 
     async def run(self) -> None:
         """Run until the worker drains, or every unfinished shard is halted.
 
-        With leases, only until it drains; with ``parts.once``, until each shard has paused, ended or halted.
+        With leases, only until it drains; with ``parts.once``, until each shard has caught up, ended, halted or been paused.
 
         Raises:
             Fatal: the process cannot continue. Running shards are cancelled, which loses nothing.
         """
         leases = self.parts.leases
-        if leases is not None:
-            leases.listeners.append(self.changed.set)
+        for listeners in self.parts.stop_listeners:
+            listeners.append(self.changed.set)
         try:
             async with asyncio.TaskGroup() as group:
                 while not self.parts.draining.is_set():
@@ -84,14 +90,14 @@ class Supervisor:
         """Whether no shard is left to start, while none is being worked on. With leases, only a run that ends has an end."""
         leases = self.parts.leases
         if leases is None:
-            return bool(self.halted) or self.parts.once
+            return self.parts.once or bool(self.halted and not self.paused.shown)
         if not self.parts.once:
             return False
         # A child's lease may have been created a moment ago.
         await leases.sync()
         await leases.look()
         waiting, held = leases.waiting(self.stream), leases.held(self.stream)
-        left = waiting.keys() - self.started
+        left = waiting.keys() - self.started - self.paused.shown.keys()
         for shard_id in left - held:
             if (holder := waiting[shard_id]) is not None:
                 self.started.add(shard_id)
@@ -113,9 +119,10 @@ class Supervisor:
     async def _startable(self) -> list[Shard]:
         """Shards to start now."""
         if self.parts.leases is None:
-            return ready(await self._listed(), self.ended, self.started)
+            return await self._ready()
         # A shard that has ended is runnable again if somebody has set its row back: that holds up its children, so the row is restored.
         wanted = self.parts.leases.runnable(self.stream) - (self.started - self.ended) - self.active
+        wanted -= await self.paused.hold_back(wanted)
         now = self.parts.clock.monotonic()
         if not wanted and now - self.listed_at < LISTING_SECONDS:
             return []
@@ -123,6 +130,13 @@ class Supervisor:
         listed = {shard.shard_id: shard for shard in await self._listed()}
         # A leased shard that Kinesis no longer lists is started too: its end, and what was lost, belong in the log.
         return [listed.get(shard_id, Shard(self.stream, shard_id)) for shard_id in sorted(wanted)] if listed else []
+
+    async def _ready(self) -> list[Shard]:
+        if not (listed := await self._listed()):
+            return []
+        found = ready(listed, self.ended, self.started)
+        held_back = await self.paused.hold_back([shard.shard_id for shard in found])
+        return [shard for shard in found if shard.shard_id not in held_back]
 
     def _stop_lost(self) -> None:
         """Stop working on shards whose lease another worker has now. This is safe at any point, thanks to the commit log.
@@ -138,6 +152,7 @@ class Supervisor:
         for shard_id in self.halted.keys() - held - self.active - self.avoided if not self.parts.once else ():
             del self.halted[shard_id]
             self._forget(Shard(self.stream, shard_id))
+        self.paused.drop_lost(held)
 
     async def _hand_over_idle(self) -> None:
         """Release shards that another worker is to take over and that no task here works on; the others stop by themselves."""
@@ -181,8 +196,12 @@ class Supervisor:
         """Work on the shard once, and act on its end or its error. May be cancelled at any await."""
         try:
             await self._record_parents_ended(shard)
-            ended = await run_shard(shard, self.start, self.parts) is not None
-            await self._give_lease_back(shard, ended=ended)
+            result = await run_shard(shard, self.start, self.parts)
+            if result is Stop.PAUSED:
+                # Its lease stays here, so that no worker of another kind reads it, and it goes on here when it is resumed.
+                self.started.discard(shard.shard_id)
+            else:
+                await self._give_lease_back(shard, ended=not isinstance(result, Stop))
         except Fatal:
             raise
         except Halted as error:

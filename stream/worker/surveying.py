@@ -28,6 +28,8 @@ from stream.commit.retry import Repeater
 from stream.concurrency import run_concurrently
 from stream.contracts import Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError
+from stream.lease.paused import NONE, Pauses
+from stream.lease.pauses import PauseRecord
 from stream.lease.rows import RowProblem
 from stream.lease.shards import HASH_KEYS, children_of
 from stream.metrics import thresholds
@@ -159,6 +161,7 @@ class Surveyor:
     emit: Emit
     late: timedelta
     owner: Callable[[str], Awaitable[str | None]] | None = None
+    pauses: Pauses = NONE
 
     async def look(self, wanted: SurveyRequest) -> Survey:
         """The state of the shards now.
@@ -201,7 +204,9 @@ class Surveyor:
         if keys is not None and not measured.sampled:
             measured = weighed(measured, keys.sample)
         known = replace(row, measured=measured, keys=keys, owner=owner, sealed_by=sealed_by)
-        return judged(known, asked_at, summary.retention, self.late)
+        found = judged(known, asked_at, summary.retention, self.late)
+        paused = self.pauses.reading(self.stream, row.name) is not None
+        return replace(found, marks=("paused", *found.marks)) if paused else found
 
     async def _keys(self, row: Row, asked_at: datetime, wanted: SurveyRequest) -> Keys:
         excerpts = Excerpts(self.client, self.stream, wanted.pages, self.clock)
@@ -361,7 +366,8 @@ async def survey(streams: Sequence[Pipeline], base: Path, wanted: SurveyRequest,
             checkpoints = await open_checkpoints(one, stream, stores.state, session, clock, stack, emit)
             completeness = Completeness(stream, log, checkpoints, StreamLookahead(client, stream, clock))
             late, owner = one.flush.age + LATE, await _owners(one, clock, emit, stack)
-            surveyor = Surveyor(stream, client, completeness, stores.targets[ledger.NAME], clock, emit, late, owner)
+            pauses = await PauseRecord(stores.state).in_force(clock.now())
+            surveyor = Surveyor(stream, client, completeness, stores.targets[ledger.NAME], clock, emit, late, owner, pauses)
             found.append(await surveyor.look(wanted))
         return found
 

@@ -227,6 +227,25 @@ def test_a_function_with_a_killed_one_before_it_needs_what_the_role_function_may
     judge(granted(path, Role.FUNCTION), recorders.seen, in_vain=by_lambda)
 
 
+def test_who_pauses_and_resumes_needs_what_the_role_operator_may(full: tuple[World, Path, Naming], monkeypatch: pytest.MonkeyPatch) -> None:
+    world, path, naming = full
+    with recorded(world, naming) as recorders:
+        world.produce(60)
+        world.finish(path)
+        recorders.forget()
+        for name, value in world.environment.items():
+            monkeypatch.setenv(name, value)
+        shard = world.shards()[0]["ShardId"]
+        for command in (["pause", "FILE", "--note", "new disks"], ["pause", "FILE", shard, "--note", "hot", "--until", "1h"]):
+            ran = CliRunner().invoke(app, [str(path) if word == "FILE" else word for word in command])
+            assert ran.exit_code == 0, ran.output
+            assert "is not known" not in ran.output
+        for command in (["resume", "FILE"], ["pause", "FILE", "--list"], ["resume", "FILE", "--all"]):
+            ran = CliRunner().invoke(app, [str(path) if word == "FILE" else word for word in command])
+            assert ran.exit_code == 0, ran.output
+    judge(granted(path, Role.OPERATOR), recorders.seen)
+
+
 def test_creating_a_missing_lease_table_needs_the_bootstrap_role(make_world: MakeWorld) -> None:
     world = make_world(1, s3=True)
     path = world.pipeline()

@@ -9,6 +9,7 @@ from stream.lease.settings import READ_UNITS, LeaseSettings
 from stream.pipeline.cost import DAY, MONTH_DAYS, Outcome, Prices, Rate, estimate, lease_writes
 from stream.pipeline.model import Pipeline
 from stream.source.pace import ReadSettings, tip_seconds
+from stream.worker.pausing import LOOK_SECONDS as PAUSE_LOOK_SECONDS
 from tests.docs.tables import table
 
 SHARDS, WORKERS = 10_000, 1_000
@@ -21,6 +22,8 @@ EMPTY_CALL_SECONDS = 0.00013
 """CPU time of a call that returns nothing: docs/performance.md."""
 LOAD_UNITS = 200
 """The most units in one load into Redshift, by default."""
+GET_PER_MILLION = 0.4
+"""US dollars for a million GET requests to S3 in us-east-1."""
 READ_PER_MILLION = 0.125
 """US dollars for a million read units of DynamoDB on demand in us-east-1."""
 
@@ -112,6 +115,12 @@ def large_fleet() -> str:
         ("units", f"{quick.units:,.0f} a second", f"one per shard every {quick.unit_seconds:.0f} s", ""),
         ("S3 requests", f"{quick.puts:,.0f} PUT a second", "a prefix allows 3,500; each shard has its own", _usd(requests)),
         ("S3 storage, after a month", f"{kept / 1e15:.2f} PB", f"{OUTPUT_RATIO:.0%} of the input", _usd(storage)),
+        (
+            "looks for pauses",
+            f"{WORKERS / PAUSE_LOOK_SECONDS:,.0f} GET a second",
+            f"one per worker every {PAUSE_LOOK_SECONDS:.0f} s",
+            _usd(WORKERS / PAUSE_LOOK_SECONDS * DAY * MONTH_DAYS * GET_PER_MILLION / 1e6),
+        ),
         ("loads into Redshift", f"{quick.loads_a_minute:,.0f} a minute", f"{LOAD_UNITS} units each, one loader", ""),
         (
             "spans, if exported",

@@ -20,7 +20,7 @@ from stream.commit.manifest import Manifest, State, decode, encode
 from stream.contracts import Clock, Shard
 from stream.pipeline.lint import check
 from stream.worker.assemble import WorkerOptions, assemble
-from stream.worker.parts import ObservableEvent
+from stream.worker.parts import ObservableEvent, Stop
 from stream.worker.reading import Reading
 from stream.worker.service import run_worker
 from stream.worker.shard import run_shard
@@ -89,10 +89,10 @@ class Stage:
         asyncio.run(run_worker(result.pipeline, options))
         return heard
 
-    def run_one(self, shard: Shard) -> tuple[str, ...] | None:
+    def run_one(self, shard: Shard) -> tuple[str, ...] | Stop:
         """Work on one shard, as a worker with its lease does, whether or not the stream lists the shard."""
 
-        async def run() -> tuple[str, ...] | None:
+        async def run() -> tuple[str, ...] | Stop:
             async with AsyncExitStack() as stack:
                 options = WorkerOptions(self.folder, os.environ, 20.0, 1, (), self.clock)
                 file = self.folder / "pipeline.yaml"

@@ -399,10 +399,11 @@ def test_the_queries_choose_the_pods_of_this_release_only():
     assert not re.fullmatch(found[1], "flights-stream-two-5d4f8c7b9-x2x4z")
 
 
-def test_a_halted_shard_asks_for_no_pods():
+def test_a_halted_or_paused_shard_asks_for_no_pods():
     series = r'\{namespace="prod",pod=~"[^"]*"\}'
-    halted = rf"kst_source_behind_latest_seconds{series} unless on \(pod, stream, shard\) kst_shard_halted{series} == 1"
-    assert re.search(rf"max\(\({halted}\) or vector\(0\)\)", queries(SCALED)["lag"])
+    still = rf"\(kst_shard_halted{series} == 1 or kst_shard_paused{series} == 1\)"
+    moving = rf"kst_source_behind_latest_seconds{series} unless on \(pod, stream, shard\) {still}"
+    assert re.search(rf"max\(\({moving}\) or vector\(0\)\)", queries(SCALED)["lag"])
 
 
 def test_rules_and_dashboards_lie_there_as_they_are_written(tmp_path):

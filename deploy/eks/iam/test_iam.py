@@ -97,7 +97,7 @@ def requests_of(needs):
 
 
 @EVERY
-@pytest.mark.parametrize("role", [Role.WORKER, Role.BACKFILL, Role.BOOTSTRAP, Role.READER, Role.FUNCTION])
+@pytest.mark.parametrize("role", [Role.WORKER, Role.BACKFILL, Role.BOOTSTRAP, Role.READER, Role.FUNCTION, Role.OPERATOR])
 def test_everything_that_is_needed_is_allowed(role, pipeline):
     needs = accesses(pipeline, role, HERE)
     asked = requests_of(needs)
@@ -107,7 +107,7 @@ def test_everything_that_is_needed_is_allowed(role, pipeline):
 
 
 @EVERY
-@pytest.mark.parametrize("role", [Role.WORKER, Role.BACKFILL, Role.BOOTSTRAP, Role.READER, Role.FUNCTION])
+@pytest.mark.parametrize("role", [Role.WORKER, Role.BACKFILL, Role.BOOTSTRAP, Role.READER, Role.FUNCTION, Role.OPERATOR])
 def test_every_other_action_of_the_services_is_denied(role, pipeline):
     needs = accesses(pipeline, role, HERE)
     document = policy(needs, [KEY], HERE.region)

@@ -36,6 +36,10 @@ def grew(metric, by, window="1h"):
     return f"sum by ({by}) (increase({name}[{window}])) > 0 or sum by ({by}) ({name} unless {name} offset {window}) > 0"
 
 
+# What is paused on purpose is not late; that its records grow old is told by StreamRetentionQuarterUsed all the same.
+PAUSED = f"max by ({BY_SHARD}) ({m.SHARD_PAUSED.name}) > 0"
+BEHIND_UNPAUSED = f"max by ({BY_STREAM}) (max by ({BY_SHARD}) ({m.BEHIND_LATEST.name}) unless {PAUSED})"
+
 BEHIND, RETENTION = f"max by ({BY_STREAM}) ({m.BEHIND_LATEST.name})", f"max by ({BY_STREAM}) ({m.RETENTION.name})"
 
 FULL = f"{m.BUFFER_BYTES.name} / {m.BUFFER_LIMIT_BYTES.name}"
@@ -75,7 +79,7 @@ ALERTS = (
     ),
     Alert(
         "StreamBehind",
-        f"{BEHIND} > {limit.BEHIND_SECONDS:g}",
+        f"{BEHIND_UNPAUSED} > {limit.BEHIND_SECONDS:g}",
         "15m",
         "warning",
         "Reading is behind",
@@ -85,7 +89,7 @@ ALERTS = (
         "StreamNotSealing",
         f"time() - max by ({BY_SHARD}) ({m.SEALED_TIMESTAMP.name}) > {limit.UNSEALED_SECONDS:g}"
         f" and max by ({BY_SHARD}) ({m.BEHIND_LATEST.name}) > 60"
-        f" unless max by ({BY_SHARD}) ({m.SHARD_HALTED.name}) > 0",
+        f" unless max by ({BY_SHARD}) ({m.SHARD_HALTED.name}) > 0 unless {PAUSED}",
         "5m",
         "critical",
         "Records arrive and nothing is committed",
@@ -182,7 +186,8 @@ ALERTS = (
     ),
     Alert(
         "StreamLoadLag",
-        f"max by ({BY_STREAM}, sink) ({m.LOAD_LAG.name}) > {limit.LOAD_LAG_SECONDS:g}",
+        f"max by ({BY_STREAM}, sink) ({m.LOAD_LAG.name}) > {limit.LOAD_LAG_SECONDS:g}"
+        f" unless max by ({BY_STREAM}, sink) ({m.LOADS_PAUSED.name}) > 0",
         "10m",
         "warning",
         "Loads into the warehouse are late",
@@ -197,6 +202,14 @@ ALERTS = (
         "{{ $value }} shards of {{ $labels.stream }} are parked by the loader of {{ $labels.sink }}.",
     ),
     Alert(
+        "StreamPaused",
+        f"max by ({BY_STREAM}) ({m.SHARD_PAUSED.name}) > 0 or max by ({BY_STREAM}) ({m.LOADS_PAUSED.name}) > 0",
+        "3h",
+        "warning",
+        "Something has been paused for three hours",
+        "Reading of {{ $labels.stream }}, or its loads, are paused by an operator, and perhaps forgotten.",
+    ),
+    Alert(
         "StreamReferenceStale",
         f"max by (namespace) ({m.REFERENCE_FAILING.name}) > 0",
         "30m",
@@ -207,7 +220,7 @@ ALERTS = (
     Alert(
         "StreamShardUnread",
         f"min by ({BY_STREAM}) ({m.OPEN_SHARDS.name}) > sum by ({BY_STREAM}) ({m.LEASES_HELD.name})"
-        f" unless max by ({BY_STREAM}) ({m.BEHIND_LATEST.name}) > 120"
+        f" unless max by ({BY_STREAM}) ({m.BEHIND_LATEST.name}) > 120 unless max by ({BY_STREAM}) ({m.SHARD_PAUSED.name}) > 0"
         f" unless on (namespace) max by (namespace) ({m.FOREIGN_OWNERS.name}) > 0",
         "15m",
         "critical",

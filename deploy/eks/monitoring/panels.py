@@ -61,6 +61,7 @@ ROWS = (
                 "stat",
             ),
             Panel("Halted shards", "none", (("halted", f"sum({of(m.SHARD_HALTED)})"),), "Each needs an operator.", "stat"),
+            Panel("Paused shards", "none", (("paused", f"sum({of(m.SHARD_PAUSED)})"),), "On purpose, by `stream pause`.", "stat"),
             Panel(
                 "Gaps in a day",
                 "none",

@@ -9,6 +9,7 @@ from deploy.eks.monitoring.alerts import ALERTS, rules
 
 WHERE = 'namespace="data", stream="flights"'
 SHARD = f'{WHERE}, shard="shardId-000000000000"'
+OTHER = f'{WHERE}, shard="shardId-000000000001"'
 POD = 'namespace="data", pod="flights-0", instance="10.0.0.1:9464"'
 POD_LABEL = 'pod="flights-0"'
 DAY = 86400
@@ -101,6 +102,10 @@ CASES = {
         [(f'kst_load_parked_shards{{{WHERE}, sink="redshift"}}', "1x240")],
         [(f'kst_load_parked_shards{{{WHERE}, sink="redshift"}}', "0x240")],
     ),
+    "StreamPaused": (
+        [(f"kst_shard_paused{{{SHARD}}}", "1x240")],
+        [(f"kst_shard_paused{{{SHARD}}}", "0x80 1x160")],
+    ),
     "StreamReferenceStale": (
         [('kst_reference_tables_failing{namespace="data"}', "0x200 1x40")],
         [('kst_reference_tables_failing{namespace="data"}', "1x200 0x40")],
@@ -156,6 +161,19 @@ ALSO_FIRES = {
     "StreamRecordsExpired": [[(f"kst_expired_gaps_total{{{WHERE}}}", "_x200 1x40")]],
     # No lease is left, such as while the lease table does not answer, and so no shard that could be behind.
     "StreamShardUnread": [[(f"kst_source_open_shards{{{WHERE}}}", "4x240"), (f"kst_leases_held{{{WHERE}}}", "4x200 0x40")]],
+    "StreamPaused": [[(f'kst_loads_paused{{{WHERE}, sink="redshift"}}', "1x240")]],
+    # Records grow old while a shard is paused, too.
+    "StreamRetentionQuarterUsed": [
+        [RETENTION, (f"kst_source_behind_latest_seconds{{{SHARD}}}", "22000x240"), (f"kst_shard_paused{{{SHARD}}}", "1x240")]
+    ],
+    "StreamBehind": [
+        [
+            (f"kst_source_behind_latest_seconds{{{OTHER}}}", "301x240"),
+            (f"kst_source_behind_latest_seconds{{{SHARD}}}", "9999x240"),
+            (f"kst_shard_paused{{{SHARD}}}", "1x240"),
+            (f"kst_shard_paused{{{OTHER}}}", "0x240"),
+        ]
+    ],
     # Nothing was sealed since the shard was taken up.
     "StreamNotSealing": [
         [
@@ -178,8 +196,18 @@ ALSO_SILENT = {
             (f"kst_source_behind_latest_seconds{{{SHARD}}}", "61x240"),
             (f"kst_shard_halted{{{SHARD}}}", "1x240"),  # that is another alert
         ],
+        [
+            (f"kst_shard_sealed_timestamp_seconds{{{SHARD}}}", "0x240"),
+            (f"kst_source_behind_latest_seconds{{{SHARD}}}", "9999x240"),
+            (f"kst_shard_paused{{{SHARD}}}", "1x240"),
+        ],
+    ],
+    "StreamBehind": [[(f"kst_source_behind_latest_seconds{{{SHARD}}}", "9999x240"), (f"kst_shard_paused{{{SHARD}}}", "1x240")]],
+    "StreamLoadLag": [
+        [(f'kst_load_lag_seconds{{{WHERE}, sink="redshift"}}', "1801x240"), (f'kst_loads_paused{{{WHERE}, sink="redshift"}}', "1x240")]
     ],
     "StreamShardUnread": [
+        [*UNREAD, (f"kst_source_behind_latest_seconds{{{SHARD}}}", "0x240"), (f"kst_shard_paused{{{SHARD}}}", "1x240")],
         [*UNREAD, (f"kst_source_behind_latest_seconds{{{SHARD}}}", "0x240"), ('kst_lease_foreign_owners{namespace="data"}', "2x240")],
         [
             *UNREAD,

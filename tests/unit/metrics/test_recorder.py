@@ -77,6 +77,49 @@ def test_a_sealed_unit_counts_its_records_by_outcome(registry, recorder):
     assert registry.get_sample_value("kst_shard_sealed_timestamp_seconds", WHERE) == 1000
 
 
+PAUSED = ev.ShardPaused("events", "shardId-1", "ann@a", "new disks", "", 5000.0)
+
+
+def test_while_a_shard_is_paused_its_lag_goes_on_growing_from_where_it_was(registry):
+    clock = FixedClock()
+    recorder = Recorder(registry, clock)
+    recorder(ev.ShardStarted("events", "shardId-1", 0))
+    recorder(ev.PageReceived("events", "shardId-1", 10, 25, 4096, 1500, 0.02))
+    recorder(ev.ShardReleased("events", "shardId-1", "paused"))
+    recorder(PAUSED)
+    clock.seconds += 3600
+    assert registry.get_sample_value("kst_shard_paused", WHERE) == 1
+    assert registry.get_sample_value("kst_leases_held", STREAM) == 1
+    assert registry.get_sample_value("kst_source_behind_latest_seconds", WHERE) == 1.5 + 3600 - 60
+    recorder(ev.ShardResumed("events", "shardId-1"))
+    assert registry.get_sample_value("kst_shard_paused", WHERE) == 0
+    assert registry.get_sample_value("kst_source_behind_latest_seconds", WHERE) > 3500
+    recorder(ev.ShardStarted("events", "shardId-1", 0))
+    recorder(ev.PageReceived("events", "shardId-1", 10, 25, 4096, 0, 0.02))
+    assert registry.get_sample_value("kst_source_behind_latest_seconds", WHERE) == 0
+
+
+def test_a_worker_that_finds_a_shard_paused_takes_its_lag_from_the_log(registry):
+    clock = FixedClock()
+    recorder = Recorder(registry, clock)
+    recorder(PAUSED)
+    clock.seconds += 360
+    assert registry.get_sample_value("kst_source_behind_latest_seconds", WHERE) == 5000 + 360 - 60
+    recorder(PAUSED)  # told again, because its end was moved
+    assert registry.get_sample_value("kst_source_behind_latest_seconds", WHERE) == 5000 + 360 - 60
+    recorder(ev.ShardReleased("events", "shardId-1", "lease_lost"))
+    assert registry.get_sample_value("kst_shard_paused", WHERE) is None
+    assert registry.get_sample_value("kst_leases_held", STREAM) == 0
+
+
+def test_paused_loads_are_shown_by_table(registry, recorder):
+    where = STREAM | {"sink": "redshift"}
+    recorder(ev.LoadsPaused("events", "", "redshift", "ann@a", "resize", ""))
+    assert registry.get_sample_value("kst_loads_paused", where) == 1
+    recorder(ev.LoadsResumed("events", "", "redshift"))
+    assert registry.get_sample_value("kst_loads_paused", where) == 0
+
+
 @pytest.mark.parametrize("end", [ev.ShardReleased("events", "shardId-1", "drain"), ev.ShardEnded("events", "shardId-1", ())])
 def test_no_series_of_a_shard_outlives_it(end, registry, recorder):
     """One round per kind of event, then the end, then stragglers that were under way."""

@@ -108,9 +108,27 @@ def test_the_reader_reads_and_changes_nothing():
         "s3:GetObject",
         "s3:ListBucket",
         "dynamodb:GetItem",
+        "dynamodb:Scan",
     }
     assert not allows(made, "s3:GetObject", "arn:aws:s3:::lake/flights/a")
     assert not allows(made, "dynamodb:GetItem", "arn:aws:dynamodb:eu-west-1:111122223333:table/flights-WorkerMetricStats")
+
+
+def test_an_operator_pauses_and_resumes_and_changes_nothing_else():
+    made = document(Role.OPERATOR, coordination="native")
+    actions = {action for each in made["Statement"] for action in each["Action"]}
+    assert {action for action in actions if not allows(document(Role.READER, coordination="native"), action, "*")} >= {"s3:PutObject"}
+    state = "arn:aws:s3:::lake/_stream/flights/{}"
+    assert allows(made, "s3:PutObject", state.format("pauses/newest.json"))
+    assert not allows(made, "s3:PutObject", state.format("commits/flights/shardId-000000000000/genesis.json"))
+    assert not actions & {"s3:DeleteObject", "dynamodb:Scan", "dynamodb:UpdateItem", "dynamodb:PutItem"}
+
+
+def test_an_operator_of_a_pipeline_that_reads_objects_needs_its_state_alone():
+    source = {"s3": {"url": "s3://lake/in/"}, "schema": {"carrier": "string"}}
+    made = document(Role.OPERATOR, source=source, stages=[])
+    assert {action for each in made["Statement"] for action in each["Action"]} == {"s3:GetObject", "s3:ListBucket", "s3:PutObject"}
+    assert not allows(made, "s3:GetObject", "arn:aws:s3:::lake/in/a")
 
 
 def test_the_reader_reads_tables_and_only_the_secrets_of_their_catalogs():

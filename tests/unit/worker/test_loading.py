@@ -14,6 +14,7 @@ from stream import events
 from stream.audit.completeness import Question
 from stream.errors import Halted, Retryable
 from stream.lease.loader import Hold, LoaderLease, life_for
+from stream.lease.paused import Pause, What
 from stream.sink.loads import Failure
 from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
@@ -331,6 +332,54 @@ def test_nothing_is_loaded_in_a_quiet_window():
         assert await loader.attempt()
         assert rig.warehouse.loads == []
         rig.sealed.clock.time += timedelta(minutes=31)
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+def test_no_load_while_an_operator_has_paused_them_and_how_long_units_wait_is_still_told():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+        loader = rig.loader()
+        assert await loader.attempt()
+        await rig.sealed.unit(0, 11, 10)
+        await loader.parts.lease.give_up()
+        pauses, pause = [], Pause(what=What.LOADS, stream="events", by="ann@a", note="resize", since=rig.sealed.clock.now())
+        loader.parts = replace(loader.parts, pause=lambda: pauses[0] if pauses else None)
+        pauses.append(pause)
+        before = len(rig.warehouse.loads)
+        for _ in range(3):
+            rig.sealed.clock.time += timedelta(minutes=10)
+            assert await loader.attempt()
+        assert len(rig.warehouse.loads) == before
+        assert rig.told(events.LoadsPaused) == [events.LoadsPaused("events", "", loader.parts.config.name, "ann@a", "resize", "")]
+        ages = [event.age for event in rig.told(events.LoadsWaiting)][-3:]
+        assert [round(age - ages[0]) for age in ages] == [0, 600, 1200]
+        assert ages[0] > 600
+        assert await loader.parts.lease.holder() == "", "the lease is not kept by a loader that does not load"
+        assert await loader.complete() == str(pause)
+        assert rig.told(events.LoadsResumed) == []
+        pauses.clear()
+        assert await loader.attempt()
+        assert len(rig.told(events.LoadsResumed)) == 1
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+def test_a_pause_stops_a_loader_between_two_loads():
+    async def run():
+        rig = await Rig.open(options="      units: 1")
+        for unit in range(3):
+            await rig.sealed.unit(0, 1 + 10 * unit, 10)
+        loader = rig.loader()
+        pause = Pause(what=What.LOADS, stream="events", by="ann@a", note="resize", since=rig.sealed.clock.now())
+        loader.parts = replace(loader.parts, pause=lambda: pause if rig.warehouse.loads else None)
+        assert await loader.attempt()
+        assert len(rig.warehouse.loads) == 1
+        loader.parts = replace(loader.parts, pause=lambda: None)
         assert await loader.attempt()
         rig.assert_exactly_once()
 

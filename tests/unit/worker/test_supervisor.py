@@ -10,15 +10,25 @@ import pytest
 from stream import events
 from stream.contracts import Shard, Start, StartKind
 from stream.errors import Fatal, Halted, LeaseLost, Retryable
+from stream.lease.paused import Pause, What
 from stream.worker import supervisor
+from stream.worker.parts import Stop
 from stream.worker.supervisor import Supervisor
+from tests.sealed import NOON
 from tests.unit.lease.tables import settle
 
 PARENT, LEFT, RIGHT = Shard("s", "0"), Shard("s", "1", ("0",)), Shard("s", "2", ("0",))
 MERGED = Shard("s", "3", ("1", "2"))
 
 
+PAUSE = Pause(what=What.READING, stream="s", by="ann@a", note="new disks", since=NOON)
+PAUSED = {each: events.ShardPaused("s", each, "ann@a", "new disks", "", 0.0) for each in "0129"}
+
+
 class Clock:
+    def now(self):
+        return NOON
+
     def __init__(self):
         self.slept = []
         self.seconds = 0.0
@@ -42,6 +52,8 @@ class Stream:
     order: list = field(default_factory=list)
     leases: None = None
     once: bool = False
+    paused: dict = field(default_factory=dict)
+    listeners: list = field(default_factory=list)
 
     @property
     def source(self):
@@ -50,6 +62,28 @@ class Stream:
     @property
     def emit(self):
         return self.told.append
+
+    @property
+    def stop_listeners(self):
+        return [self.listeners, *([self.leases.listeners] if self.leases else ())]
+
+    def pause_of(self, shard):
+        return self.paused.get(shard.shard_id)
+
+    def pause(self, *shard_ids):
+        self.paused |= dict.fromkeys(shard_ids, PAUSE)
+
+    def tell(self):
+        for listeners in self.stop_listeners:
+            for listener in tuple(listeners):
+                listener()
+
+    @property
+    def checkpoints(self):
+        return self
+
+    async def read(self, shard):
+        return None
 
     async def shards(self):
         return self.listed
@@ -61,12 +95,15 @@ class Stream:
             raise fate
         if fate == "hand over":
             self.leases.wanted.add(shard.shard_id)
-            return None
+            return Stop.HANDED_OVER
         if fate == "drain":
             self.draining.set()
-            return None
+            return Stop.DRAIN
         if fate == "work":
             await asyncio.Event().wait()
+        if fate == "pause":
+            self.pause(shard.shard_id)
+            return Stop.PAUSED
         return fate
 
 
@@ -363,3 +400,188 @@ def test_a_halted_shard_whose_lease_moved_is_reported_only_while_it_may_come_bac
     assert still == (set() if again else {"0"})
     assert stream.order == (["0", "0"] if again else ["0"])
     assert (events.ShardReleased("s", "0", "lease_lost") in stream.told) is again
+
+
+def paused(stream, monkeypatch, test):
+    """Run ``test`` beside a supervisor of ``stream``, and then drain it."""
+
+    async def run():
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        running = asyncio.ensure_future(watched.run())
+        await settle()
+        await test(watched)
+        stream.draining.set()
+        watched.changed.set()
+        await running
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
+@pytest.mark.parametrize("leased", [False, True])
+def test_a_paused_shard_is_not_started_and_its_lease_stays_until_it_is_resumed(monkeypatch, leased):
+    stream = Stream({"0": ["drain"], "9": ["work"]}, [PARENT, Shard("s", "9")])
+    stream.leases = Leases(stream.draining, ["0", "9"]) if leased else None
+    stream.pause("0")
+
+    async def test(watched):
+        assert stream.order == ["9"]
+        assert stream.told == [PAUSED["0"]]
+        stream.tell()
+        await settle()
+        assert stream.told == [PAUSED["0"]], "told again although nothing has changed"
+        assert not leased or stream.leases.did == []
+        stream.paused.clear()
+        stream.tell()
+        await settle()
+        assert stream.order == ["9", "0"]
+        assert stream.told == [PAUSED["0"], events.ShardResumed("s", "0")]
+        watched.tasks["9"].cancel()
+
+    paused(stream, monkeypatch, test)
+
+
+@pytest.mark.parametrize("leased", [False, True])
+def test_a_shard_that_stopped_for_a_pause_keeps_its_lease_and_is_started_again_when_it_is_resumed(monkeypatch, leased):
+    stream = Stream({"0": ["pause", "drain"]}, [PARENT])
+    stream.leases = Leases(stream.draining, ["0"]) if leased else None
+
+    async def test(_watched):
+        assert (stream.order, stream.told) == (["0"], [PAUSED["0"]])
+        assert not leased or stream.leases.did == []
+        stream.paused.clear()
+        stream.tell()
+        await settle()
+        assert stream.order == ["0", "0"]
+
+    paused(stream, monkeypatch, test)
+
+
+def test_a_pause_that_is_over_when_the_shard_has_stopped_for_it_starts_the_shard_again(monkeypatch):
+    class Hasty(Stream):
+        def pause(self, *shard_ids):
+            pass
+
+    stream, _ = Hasty({"0": ["pause", "drain"]}, [PARENT]), None
+
+    async def test(_watched):
+        assert stream.order == ["0", "0"]
+
+    paused(stream, monkeypatch, test)
+
+
+def test_the_children_of_a_paused_shard_wait(monkeypatch):
+    stream = Stream({"0": [("1", "2")], "1": ["drain"]}, [PARENT, LEFT, RIGHT])
+    stream.pause("0", "2")
+
+    async def test(_watched):
+        assert stream.order == []
+        assert stream.told == [PAUSED["0"]]
+        del stream.paused["0"]
+        stream.tell()
+        await settle()
+        assert stream.order == ["0", "1"]
+
+    paused(stream, monkeypatch, test)
+
+
+def test_a_paused_shard_whose_lease_is_lost_is_no_longer_shown_here(monkeypatch):
+    stream = Stream({}, [PARENT])
+    stream.leases = Leases(stream.draining, ["0"])
+    stream.pause("0")
+
+    async def test(_watched):
+        stream.leases.mine.clear()
+        stream.tell()
+        await settle()
+        assert stream.told == [PAUSED["0"], events.ShardReleased("s", "0", "lease_lost")]
+        assert stream.order == []
+
+    paused(stream, monkeypatch, test)
+
+
+def test_a_paused_shard_is_handed_over_when_a_leader_wants_another_worker_to_have_it(monkeypatch):
+    stream = Stream({}, [PARENT])
+    stream.leases = Leases(stream.draining, ["0"])
+    stream.pause("0")
+
+    async def test(_watched):
+        stream.leases.wanted.add("0")
+        stream.tell()
+        await settle()
+        assert stream.leases.did == [("release", "0")]
+
+    paused(stream, monkeypatch, test)
+
+
+def test_a_drain_releases_the_leases_of_paused_shards(monkeypatch):
+    stream = Stream({}, [PARENT])
+    stream.leases = Leases(stream.draining, ["0"])
+    stream.pause("0")
+
+    async def test(_watched):
+        assert stream.leases.did == []
+
+    paused(stream, monkeypatch, test)
+    assert ("release", "0") in stream.leases.did
+
+
+def test_while_shards_cannot_be_listed_nobody_is_told_that_they_are_resumed(monkeypatch):
+    class Failing(Stream):
+        async def shards(self):
+            if self.told:
+                raise Retryable("no answer")
+            return self.listed
+
+    stream = Failing({}, [PARENT])
+    stream.pause("0")
+
+    async def test(_watched):
+        stream.tell()
+        await settle()
+        assert not [event for event in stream.told if isinstance(event, events.ShardResumed)]
+
+    paused(stream, monkeypatch, test)
+
+
+def test_a_run_that_ends_leaves_paused_shards_and_says_which(monkeypatch):
+    async def run():
+        stream = Stream({"9": [("10",)]}, [PARENT, Shard("s", "9")], once=True)
+        stream.pause("0")
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        await watched.run()
+        return stream, watched
+
+    stream, watched = asyncio.run(asyncio.wait_for(run(), 10))
+    assert stream.order == ["9"]
+    assert watched.finished
+    assert watched.paused.shown == {"0": PAUSE}
+
+
+def test_a_run_that_ends_and_is_paused_meanwhile_says_what_it_has_not_read(monkeypatch):
+    async def run():
+        stream = Stream({"0": ["pause"]}, [PARENT], once=True)
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        await watched.run()
+        return stream, watched
+
+    stream, watched = asyncio.run(asyncio.wait_for(run(), 10))
+    assert stream.order == ["0"]
+    assert watched.paused.shown == {"0": PAUSE}
+
+
+def test_a_halted_shard_does_not_end_the_process_while_another_is_only_paused(monkeypatch):
+    stream = Stream({"9": [Halted("look here")], "0": ["drain"]}, [PARENT, Shard("s", "9")])
+    stream.pause("0")
+
+    async def test(watched):
+        assert watched.halted
+        assert not watched.finished
+        stream.paused.clear()
+        stream.tell()
+        await settle()
+        assert stream.order == ["9", "0"]
+
+    paused(stream, monkeypatch, test)
