@@ -172,6 +172,7 @@ def _stream(pipeline: Pipeline, file: Path, look: Snapshot, findings: Sequence[F
                 "shards_waiting": each.waiting,
                 "waiting_since": _time(each.since),
                 "parked": [{"shard": one.shard, "reason": one.reason, "since": _time(one.since)} for one in each.parked],
+                "paused": each.paused,
             }
             for each in look.tables
         ],
@@ -224,6 +225,7 @@ def _shard(look: Snapshot, shard: ShardLook) -> dict[str, Any]:
         "owner": shard.owner,
         "renewed": _time(shard.renewed),
         "halted": None if halt is None else {"reason": halt.reason, "worker": halt.worker, "since": _time(halt.since)},
+        "paused": shard.paused,
     }
 
 
@@ -309,6 +311,8 @@ def _shard_table(look: Snapshot, worst: int) -> Table:
 def _note(look: Snapshot, shard: ShardLook) -> str:
     if shard.halt is not None:
         return "halted"
+    if shard.paused is not None:
+        return "paused"
     if look.read_by_nobody(shard):
         return "no worker"
     if shard.blocked:

@@ -139,6 +139,25 @@ def _lost(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
         )
 
 
+def _paused(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
+    """Nothing that is paused on purpose needs a person; that unread records expire is still said."""
+    shards = {each.name: each.paused for each in look.shards if each.paused is not None}
+    explained.update(shards)
+    tables = {each.sink: each.paused for each in look.tables if each.paused is not None}
+    for what, paused in (("reading of {} is paused", shards), ("loads into {} are paused", tables)):
+        if paused:
+            objects = count(len(paused), "shard", "shards") if paused is shards else ", ".join(paused)
+            yield Finding(
+                "paused",
+                Harm.HEALTHY,
+                what.format(objects),
+                "streampaused",
+                tuple(paused) if paused is shards else (),
+                details=tuple(dict.fromkeys(paused.values()))[:DETAILS],
+                commands=("stream pause FILE --list", "stream resume FILE STREAM"),
+            )
+
+
 def _not_sealing(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
     limit = thresholds.UNSEALED_SECONDS
 
@@ -183,7 +202,7 @@ def _behind(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
 
 def _unfinished(look: Snapshot, _: set[str]) -> Iterator[Finding]:
     limit = thresholds.COMMIT_SECONDS
-    begun = [each for each in look.shards if each.begun is not None and (look.since(each.begun) or 0.0) > limit]
+    begun = [each for each in look.shards if each.begun is not None and not each.paused and (look.since(each.begun) or 0.0) > limit]
     begun.sort(key=lambda each: each.begun or look.asked_at)
     if begun:
         yield Finding(
@@ -216,7 +235,7 @@ def _tables(look: Snapshot, _: set[str]) -> Iterator[Finding]:
                 commands=(ls, f"stream loads retry FILE --sink {table.sink}"),
             )
         waited = look.since(table.since)
-        if waited is not None and waited > thresholds.LOAD_LAG_SECONDS:
+        if waited is not None and waited > thresholds.LOAD_LAG_SECONDS and table.paused is None:
             yield Finding(
                 "load_lag",
                 Harm.BEHIND,
@@ -299,6 +318,7 @@ _RULES: Final[tuple[Callable[[Snapshot, set[str]], Iterator[Finding]], ...]] = (
     _halted,
     _lost,
     _expiring,
+    _paused,
     _read_by_nobody,
     _not_sealing,
     _behind,

@@ -29,6 +29,8 @@ from stream.contracts import Checkpoint, Checkpoints, Clock, Shard, Start, shard
 from stream.errors import DefinitionError, LeaseLost, StreamError
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.native import checkpoint_in
+from stream.lease.paused import NONE, Pause
+from stream.lease.pauses import PauseRecord
 from stream.lease.rows import Lease
 from stream.lease.shards import holes
 from stream.pipeline.model import Pipeline
@@ -163,6 +165,7 @@ class Inspector:
         answer = await self._part(LOG, self._answer(), max(len(self.source.listed), len(self.scanned.leases)))
         halts = await self._part("notes of halts", read_halts(log.store, self._stream)) or {}
         asked_at, native = answer.asked_at if answer else self.clock.now(), self.pipeline.coordination.native
+        pauses = await self._part("pauses", PauseRecord(log.store).in_force(asked_at)) or NONE
         otlp = self.pipeline.audit.otlp is not None
         return Snapshot(
             stream=self._stream,
@@ -171,9 +174,15 @@ class Inspector:
             retention=None if summary is None else summary.retention,
             failover=None if native is None else native.failover.total_seconds(),
             reach=answer.reach if answer else None,
-            shards=tuple(self._shards(answer, halts)),
+            shards=tuple(replace(each, paused=_words(pauses.reading(self._stream, each.name))) for each in self._shards(answer, halts)),
             finished=0 if answer is None else sum(each.state is State.ENDED for each in answer.shards),
-            tables=tuple([look for table in self.tables if (look := await self._table(table)) is not None]),
+            tables=tuple(
+                [
+                    replace(look, paused=_words(pauses.loads(self._stream, look.sink)))
+                    for table in self.tables
+                    if (look := await self._table(table)) is not None
+                ]
+            ),
             dead_letters=await self._part("dead letters", self.recent.look(self._tails, asked_at), len(self._tails)),
             exported=await self._part("export of spans", exported_look(log, self._stream, self._tails), len(self._tails)) if otlp else None,
             holes=len(holes(leases)) if leases else 0,
@@ -260,6 +269,10 @@ class Inspector:
         # A Java worker leaves our attributes as they were.
         ours = lease.owner is None or lease.owner == lease.signed
         return replace(look, leased=True, owner=lease.owner, renewed=_moment(lease.renewed) if ours and lease.renewed else None)
+
+
+def _words(pause: Pause | None) -> str | None:
+    return None if pause is None else str(pause)
 
 
 def _moment(text: str) -> datetime | None:

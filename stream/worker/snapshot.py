@@ -57,7 +57,8 @@ class ShardLook:
     ``state`` and ``why``: see ``audit.completeness.Standing``. ``unread``: arrival of the oldest unsealed record, if one is known to wait;
     ``reach``: everything that arrived before is sealed. ``last``: the kind of the last link, sealed ``sealed_at`` by ``sealed_by``.
     ``begun``: when the unit was begun that is not sealed, by ``begun_by``. ``blocked``: a parent is not read to its end yet. ``leased``:
-    the shard has a lease; ``owner`` and ``renewed`` are the lease's, and ``renewed`` is None if none of our workers renews it.
+    the shard has a lease; ``owner`` and ``renewed`` are the lease's, and ``renewed`` is None if none of our workers renews it. ``paused``:
+    the pause in words, if an operator has paused the reading of the shard.
     """
 
     name: str
@@ -77,6 +78,7 @@ class ShardLook:
     owner: str | None = None
     renewed: datetime | None = None
     halt: Halt | None = None
+    paused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +92,16 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class TableLook:
-    """How far a table is loaded. ``waiting``: shards with sealed rows that are not loaded, the oldest sealed at ``since``."""
+    """How far a table is loaded. ``waiting``: shards with sealed rows that are not loaded, the oldest sealed at ``since``.
+
+    ``paused``: the pause in words, if an operator has paused the loads.
+    """
 
     sink: str
     waiting: int = 0
     since: datetime | None = None
     parked: tuple[Parked, ...] = ()
+    paused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +183,7 @@ class Snapshot:
 
     def read_by_nobody(self, shard: ShardLook) -> bool:
         """Whether no living worker has the lease of ``shard``."""
-        if self.failover is None or not shard.open or shard.blocked or any(each.part == LEASES for each in self.unread):
+        if self.failover is None or not shard.open or shard.blocked or shard.paused or any(each.part == LEASES for each in self.unread):
             return False
         silent = shard.renewed is not None and (self.since(shard.renewed) or 0.0) > self.silent_after
         return not shard.leased or silent or (shard.owner is None and shard.renewed is None)
@@ -196,6 +202,8 @@ class Snapshot:
             return 2 * _HALTED_SECONDS
         if self.read_by_nobody(shard) or shard.state is State.SILENT:
             return _HALTED_SECONDS
+        if shard.paused is not None:
+            return _PAUSED_SECONDS
         late = (self.since(shard.unread) or 0.0) - self.flush_age.total_seconds() - FRESH.total_seconds()
         slow = (self.since(shard.begun) or 0.0) - thresholds.COMMIT_SECONDS
         return max(late, slow)
@@ -219,6 +227,9 @@ class Snapshot:
 
 _HALTED_SECONDS: Final = 10.0**12
 """More than any record waits."""
+
+_PAUSED_SECONDS: Final = 1.0
+"""A paused shard is shown, after those that are late."""
 
 _LOST: Final = frozenset({State.EXPIRED, State.GONE})
 

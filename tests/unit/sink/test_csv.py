@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stream.sink.csv import SeparatedValues, separated
-from stream.source.texts import Layout, ObjectCodec, ObjectFormat, chunks
+from stream.source.object_formats import Layout, ObjectCodec, ObjectFormat, chunks
 from stream.transform.decoders.csv import Csv as CsvDecoder
 from stream.transform.types import SYSTEM, parse_schema
 from tests.frames import raw_frame

@@ -231,3 +231,26 @@ def test_a_length_is_never_longer_than_the_time_and_a_second(seconds: float) -> 
     text = length(seconds)
     total = sum(int(number) * {"d": 86400, "h": 3600, "m": 60, "s": 1}[unit] for number, unit in re.findall(r"(\d+)([dhms])", text))
     assert seconds - 61 <= total <= seconds + 1
+
+
+PAUSED = "reading of numbers is paused, by ann since 2026-01-01T00:00:00+00:00: new disks"
+
+
+def test_what_is_paused_on_purpose_is_shown_and_not_wrong() -> None:
+    late = waiting(4 * BEHIND, paused=PAUSED, begun=ago(4 * BEHIND), renewed=ago(4 * BEHIND), sealed_at=ago(4 * BEHIND))
+    table = TableLook("orders", 3, ago(2 * thresholds.LOAD_LAG_SECONDS), paused="loads of numbers into orders are paused")
+    found = judge(look(late, shard(1), tables=(table,)))
+    assert [(each.code, each.harm, each.shards) for each in found] == [
+        ("paused", Harm.HEALTHY, (late.name,)),
+        ("paused", Harm.HEALTHY, ()),
+    ]
+    assert found[0].details == (PAUSED,)
+    assert verdict(found) is Harm.HEALTHY
+    assert not look(late).is_fine(late)
+
+
+def test_a_pause_hides_neither_a_halt_nor_that_records_expire() -> None:
+    halted = waiting(EXPIRING + 1, paused=PAUSED, halt=Halt("broken", "w1", ago(60)))
+    assert codes(look(halted)) == ["expiring", "shard_halted", "paused"]
+    parked = TableLook("orders", 1, ago(60), (Parked("shardId-000000000000", "a column is missing", ago(60)),), paused="paused")
+    assert codes(look(tables=(parked,))) == ["load_parked", "paused"]

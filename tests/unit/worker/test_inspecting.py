@@ -19,6 +19,8 @@ from stream.commit.manifest import State as LinkState
 from stream.contracts import Checkpoint, ObjectInfo, Shard, Start, StartKind, Stored
 from stream.errors import Fatal, Retryable
 from stream.lease.checkpoints import StoredCheckpoints
+from stream.lease.paused import Pause, What, paused
+from stream.lease.pauses import PauseRecord
 from stream.lease.rows import ExtendedSequenceNumber, Lease, Progress
 from stream.pipeline.lint import check_content
 from stream.pipeline.model import Pipeline
@@ -31,6 +33,7 @@ from stream.worker.snapshot import Halt, Snapshot
 from tests.simulation.completing import LeapingClock
 
 STREAM = "numbers"
+DAY = timedelta(days=1)
 SHARDS = 1_000
 PIPELINE = """
 application: app
@@ -173,12 +176,12 @@ def test_what_a_look_at_a_thousand_shards_costs(native: bool, age: timedelta, re
     snapshot = world.look()
     assert judge(snapshot) == []
     assert len(snapshot.shards) == SHARDS
-    assert world.store.calls["get"] <= reads * SHARDS + 3
+    assert world.store.calls["get"] <= reads * SHARDS + 4
     assert world.store.calls["list"] <= 3
     assert world.tips.looks == looks * SHARDS
     # A second look of the same process reads what is new.
     assert judge(world.look()) == []
-    assert world.store.calls["get"] <= (1 + (not native and looks)) * SHARDS + 3
+    assert world.store.calls["get"] <= (1 + (not native and looks)) * SHARDS + 4
 
 
 def test_one_of_a_thousand_is_found() -> None:
@@ -253,3 +256,19 @@ def test_a_note_counts_until_the_log_has_passed_it() -> None:
         note = msgspec.json.encode(Halt("bad", "w1", world.clock.now(), position))
         asyncio.run(world.store.put(f"halts/{STREAM}/{name}.json", note))
         assert [each.code for each in judge(world.look())] == code
+
+
+def test_a_recorded_pause_is_seen_and_ends_by_itself() -> None:
+    world = World(3, timedelta(minutes=30), native=True)
+    world.tips.late = dict.fromkeys(world.tips.shard_ids, timedelta(minutes=20))
+    now = world.clock.now()
+    one = Pause(what=What.READING, stream=STREAM, part="shardId-000000000001", by="ann", note="new disks", since=now, until=now + DAY)
+    asyncio.run(PauseRecord(world.store).change(lambda newest: paused(newest, [one], "ann", one.note, now)))
+    snapshot = world.look()
+    assert [each.paused for each in snapshot.shards] == [None, str(one), None]
+    assert [(each.code, each.shards) for each in judge(snapshot)] == [
+        ("not_sealing", ("shardId-000000000000", "shardId-000000000002")),
+        ("paused", ("shardId-000000000001",)),
+    ]
+    world.clock.time += DAY
+    assert [each.paused for each in world.look().shards] == [None] * 3
