@@ -59,8 +59,8 @@ SOURCE_POLL_SECONDS = _histogram("source_poll_seconds", _STREAM, SECONDS, "Durat
 SOURCE_POLL_WAIT = _counter("source_poll_wait_seconds", _STREAM, "Time waited before polls were repeated.", "seconds")
 SOURCE_SUBSCRIPTIONS = _counter("source_subscriptions_ended", (*_STREAM, "why"), "Subscriptions: renewed, silence, budget, in_use, broken.")
 SOURCE_FALLBACK = _gauge("source_fan_out_fallback", _SHARD, "1 while a shard with fan-out is polled, because subscribing was refused.")
-SOURCE_UNTOLD = _counter(
-    "source_untold_records", _STREAM, "Kinesis records that the events of a function left out; they were read from the stream."
+SOURCE_OMITTED = _counter(
+    "source_omitted_records", _STREAM, "Kinesis records that the events of a function left out; they were read from the stream."
 )
 BEHIND_LATEST = _gauge(
     "source_behind_latest_seconds", _SHARD, "How far reading is behind the tip of the shard; grows while there is no news.", "seconds"

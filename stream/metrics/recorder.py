@@ -248,7 +248,7 @@ def _shard_halted(r: Series, e: ev.ShardHalted) -> None:
 
 
 def _event_incomplete(r: Series, e: ev.EventIncomplete) -> None:
-    r.add(m.SOURCE_UNTOLD, e.missing, e.stream)
+    r.add(m.SOURCE_OMITTED, e.missing, e.stream)
 
 
 def _part_opened(r: Series, e: ev.PartOpened) -> None:

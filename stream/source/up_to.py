@@ -42,20 +42,20 @@ class ReadUpTo:
         if told is not None and after >= told[-1]:
             yield Page(Batch.empty(), after, UNKNOWN_MS, 0, paused=True)
             return
-        untold = 0
+        omitted = 0
         async with aclosing(self._inner.read(shard, after, start, until, complete_until)) as pages:  # type: ignore[type-var]
             async for page in pages:
-                untold += 0 if told is None else _untold(page, told)
+                omitted += 0 if told is None else _omitted(page, told)
                 if told is None or page.position < told[-1]:
                     yield page
                     continue
-                if untold:
-                    self._emit(EventIncomplete(shard.stream, shard.shard_id, len(told), untold))
+                if omitted:
+                    self._emit(EventIncomplete(shard.stream, shard.shard_id, len(told), omitted))
                 yield replace(page, paused=True)
                 return
 
 
-def _untold(page: Page, told: Sequence[int]) -> int:
+def _omitted(page: Page, told: Sequence[int]) -> int:
     """How many Kinesis records of ``page`` lie between the first and the last of ``told`` and are not among them."""
     read = {int(text) for text in page.batch.frame[SEQUENCE].unique()} if page.batch.rows else set()
     return sum(told[0] < number < told[-1] for number in read.difference(told))

@@ -54,7 +54,7 @@ def test_every_service_answers(aws: LocalAws) -> None:
 
 def test_everything_is_on_loopback(aws: LocalAws) -> None:
     urls = [value for name, value in aws.environment().items() if name.startswith("AWS_ENDPOINT_URL_")]
-    assert len(urls) == 6
+    assert len(urls) == 7
     assert all(url.startswith("http://127.0.0.1:") for url in urls)
 
 
