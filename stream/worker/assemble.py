@@ -141,7 +141,7 @@ async def assemble(
     for store in (*targets.values(), state):
         await repeat("look at", no_shard, functools.partial(_probe, store))
     pauses = PauseWatch(PauseRecord(state), clock, emit)
-    await repeat(CALL, no_shard, pauses.start)
+    await repeat(CALL, no_shard, pauses.look)
     name = options.worker or worker_id(clock)
     leases = options.leases or await _leases(pipeline, options, session, name, emit, stack)
     source_emit = emit if leases is None else to_all(emit, leases.count)

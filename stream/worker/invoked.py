@@ -18,6 +18,7 @@ from stream import events
 from stream.audit.export import Mode
 from stream.contracts import Emit, Shard
 from stream.errors import DefinitionError, Fatal, Halted, Retryable
+from stream.lease.paused import Pause
 from stream.pipeline.model import Pipeline
 from stream.source.kinesis import KinesisSource
 from stream.source.mapping import Delivery
@@ -28,6 +29,7 @@ from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
 from stream.worker.parts import ObservableEvent, Stop, StreamParts, most_severe, to_all
+from stream.worker.pausing import CALL
 from stream.worker.reading import Reading
 from stream.worker.several import Obstacles, Streams, halted_error
 from stream.worker.shard import run_shard
@@ -175,6 +177,9 @@ class Function:
             raise
         missing = self._sealed.first_missing(delivery)
         if missing is not None and not self._sealed.advanced:
+            if (pause := self._pause_of(delivery)) is not None:
+                msg = f"{pause}. Lambda tries again until `stream resume`; to spare these attempts, disable the event source mapping, too"
+                raise Fatal(msg)
             waits = (
                 str(self._obstacles)
                 or "  nothing is known to hold it up; give the function more time, or more memory, and so more of a core"
@@ -204,6 +209,12 @@ class Function:
             await self.close()
             raise
 
+    def _pause_of(self, delivery: Delivery) -> Pause | None:
+        """Why the shard of ``delivery`` is not read, if an operator has paused it."""
+        if self._opened is None:
+            return None
+        return self._opened.streams[delivery.stream].parts.pause_of(Shard(delivery.stream, delivery.shard_id))
+
     # --- one delivery -----------------------------------------------------------------------------------------------------
 
     async def _deliver(self, delivery: Delivery, time: _Time) -> None:
@@ -221,6 +232,8 @@ class Function:
 
     async def _run(self, shard: Shard, delivery: Delivery, stream: StreamParts) -> None:
         parts = stream.parts
+        if parts.pause_of(shard) is not None:
+            return
         up_to = replace(parts, source=ReadUpTo(_own(stream), {shard.shard_id: delivery.numbers}, parts.emit))
         before_the_start = delivery.last_arrival < (stream.start.timestamp or _LONG_AGO)
         while not parts.draining.is_set():
@@ -244,7 +257,7 @@ class Function:
         A mapping delivers the records of a parent before those of its children, but does not say that it has ended.
         """
         for parent in await self._unended(shard, stream):
-            if isinstance(await run_shard(parent, stream.start, stream.parts), Stop):
+            if stream.parts.pause_of(parent) is not None or isinstance(await run_shard(parent, stream.start, stream.parts), Stop):
                 return False
             self._shards[stream.stream].ended.add(parent.shard_id)
         return True
@@ -293,7 +306,8 @@ class Function:
                 timer.cancel()
         if streams.halted:
             raise halted_error(streams.halted)
-        return [*(f"{name} is not read to its tip" for name in streams.interrupted), *left]
+        paused = dict.fromkeys(str(pause) for pause in streams.paused.values())
+        return [*(f"{name} is not read to its tip" for name in streams.interrupted), *paused, *left]
 
     # --- what invocations share -------------------------------------------------------------------------------------------
 
@@ -308,6 +322,11 @@ class Function:
                 reading = Reading(told_since=since)
                 made = await assemble(pipeline, replace(options, reading=reading), emit, ObservableEvent(), stack)
                 self._opened = _Opened({each.stream: each for each in made}, notifier, stack.pop_all())
+        else:
+            parts = next(iter(self._opened.streams.values())).parts
+            if parts.pauses is not None:
+                # All streams share them. Between invocations nothing runs that would look.
+                await parts.repeat(CALL, Shard(self._pipeline.source.kinesis.names[0], ""), parts.pauses.look)
         return self._opened
 
     @asynccontextmanager

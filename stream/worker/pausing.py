@@ -27,7 +27,10 @@ LOOKS_AT_ONCE: Final = 16
 
 
 class PauseWatch:
-    """``now``: the pauses that hold for one worker. They change only at a look, which then calls ``listeners``."""
+    """``now``: the pauses that hold for one worker. They change only at a look, which then calls ``listeners``.
+
+    Look once before anything is read, so that nothing is read that is paused already; then either ``run``, or look again.
+    """
 
     def __init__(self, record: PauseRecord, clock: Clock, emit: Emit) -> None:
         self.listeners: list[Callable[[], None]] = []
@@ -37,8 +40,8 @@ class PauseWatch:
         self._emit = emit
         self._newest: Change | None = None
 
-    async def start(self) -> None:
-        """Look for the first time, so that nothing is read that is paused already.
+    async def look(self) -> None:
+        """Look now: one GET.
 
         Raises:
             Fatal: what is recorded cannot be read.

@@ -169,6 +169,35 @@ def test_an_invocation_that_cannot_seal_anything_is_an_error_that_says_what_it_w
     assert world.sealed_units() == 0
 
 
+async def command(*words: str) -> str:
+    done = await asyncio.to_thread(CliRunner().invoke, app, list(words))
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_what_is_paused_is_not_read_and_goes_on_in_the_same_environment_when_it_is_resumed(world):
+    path = world.pipeline()
+    world.produce(40)
+
+    async def body(make):
+        environment = make(path, world.environment)
+        assert await environment.deliver(told(world)) is None
+        world.produce(40)
+        await command("pause", str(path), "--note", "new bucket policy")
+        with pytest.raises(Fatal, match=r"reading of s is paused, by .*: new bucket policy\. Lambda tries again until"):
+            await environment.deliver(told(world))
+        (left,) = await environment.function.catch_up(60.0)
+        assert "new bucket policy" in left
+        before = world.sealed_units()
+        await command("resume", str(path))
+        assert await environment.deliver(told(world)) is None
+        return before
+
+    assert with_environments(body) == 1, "units sealed before it was resumed"
+    world.exact()
+    assert accounted_for(world, path)
+
+
 def test_a_shard_that_halts_is_an_error_and_other_shards_go_on_in_the_same_environment(world):
     path = world.pipeline(min_records=1)
     world.put_all([b"{"] * 20)
