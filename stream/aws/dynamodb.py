@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-import aiohttp
 import msgspec
 
-from stream.aws.errors import UNKNOWN, AwsFatal, AwsRetryable, Call, explain, translate, unreadable
-from stream.aws.posting import Post, open_post
+from stream.aws.errors import UNKNOWN, AwsFatal, AwsRetryable, Call, explain, unreadable
+from stream.aws.posting import Post, SignedPost, open_post
 from stream.aws.session import AwsSession
 from stream.aws.signing import Signer
 from stream.aws.wire import Patience
@@ -52,12 +51,9 @@ class DynamoDb:
     """DynamoDB calls; rows as the wire has them, ``{name: {type: value}}``."""
 
     def __init__(self, session: AwsSession, url: str, post: Post, clock: Clock) -> None:
-        self._session = session
-        self._post = post
-        self._clock = clock
         self._region = session.region
         self._url = url
-        self._signer = Signer("dynamodb", self._region, url)
+        self._post = SignedPost(post, Signer("dynamodb", self._region, url), session, clock, _TARGET)
 
     @property
     def place(self) -> str:
@@ -74,12 +70,7 @@ class DynamoDb:
         """
         call = Call(f"dynamodb:{operation}", f"table {table}", self.place)
         body = msgspec.json.encode({"TableName": table, **request})
-        try:
-            headers = self._signer.headers(await self._session.credentials(), _TARGET + operation, body, self._clock.now())
-            headers["accept-encoding"] = "identity"
-            status, answer, _ = await self._post(headers, body)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise translate(call, error) from error
+        status, answer = await self._post.send(call, operation, body)
         if status != 200:
             raise _refused(call, bytes(answer), status)
         try:

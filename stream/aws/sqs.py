@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 
-from stream.aws.errors import UNKNOWN, AwsFatal, AwsRetryable, Call, explain, translate, unreadable
-from stream.aws.posting import Post, open_post
+from stream.aws.errors import UNKNOWN, AwsFatal, AwsRetryable, Call, explain, unreadable
+from stream.aws.posting import Post, SignedPost, open_post
 from stream.aws.session import AwsSession
 from stream.aws.signing import Signer
 from stream.aws.wire import Patience
@@ -94,13 +93,10 @@ class Sqs:
     """Calls about one queue."""
 
     def __init__(self, session: AwsSession, endpoint: str, queue: QueuePlace, post: Post, clock: Clock) -> None:
-        self._session = session
-        self._post = post
-        self._clock = clock
         self._queue = queue.url or f"{endpoint.rstrip('/')}/{queue.account}/{queue.name}"
         self._name = queue.name
         self._place = f"region {session.region}, endpoint {endpoint}"
-        self._signer = Signer("sqs", session.region, endpoint)
+        self._post = SignedPost(post, Signer("sqs", session.region, endpoint), session, clock, _TARGET)
 
     async def receive(self, *, wait: int, hidden: int, most: int = MAX_MESSAGES) -> list[Received]:
         """Up to ``most`` messages; if there are none, those that arrive within ``wait`` seconds. Nobody else gets them for ``hidden`` s.
@@ -141,12 +137,7 @@ class Sqs:
         # IAM has one action for a call and its batch.
         call = Call(f"sqs:{action or operation}", f"queue {self._name}", self._place)
         body = msgspec.json.encode({"QueueUrl": self._queue, **request})
-        try:
-            headers = self._signer.headers(await self._session.credentials(), _TARGET + operation, body, self._clock.now())
-            headers["accept-encoding"] = "identity"
-            status, answer, _ = await self._post(headers, body)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise translate(call, error) from error
+        status, answer = await self._post.send(call, operation, body)
         if status != 200:
             raise _refused(call, bytes(answer), status)
         try:
