@@ -7,21 +7,18 @@ again and compared with each other. Whatever was lost, duplicated, moved or edit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 from stream.audit import chain, objects
 from stream.audit.chain import Followed, Link, LinkKind, ShardLog, StoredCheckpoint
+from stream.audit.evidence import Evidence
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment, SegmentError, read_segment
-from stream.audit.objects import Area
-from stream.audit.outputs import Separation
 from stream.audit.report import Check, Finding, Report, ShardSummary, Verdict, verdict
 from stream.audit.set_hash import SetHash
-from stream.audit.source import Reread, check_source
-from stream.batch import ORIGIN
+from stream.audit.source import check_source
 from stream.concurrency import run_concurrently
 from stream.contracts import Clock, shard_of_chain
 
@@ -33,59 +30,6 @@ ATTEMPTS: Final = 3
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called to report progress: the kind of work, the number done, and the total."""
-
-
-class Evidence(Protocol):
-    """What the verifier can read. ``horizon``: records that arrived earlier may have expired in the stream; None without a stream.
-
-    ``deletes_ended_checkpoints``: that of an ended shard may be missing. ``shares_places``: another stream of the application
-    writes to the same places, and the verification of that stream reports the files there that no manifest lists.
-    """
-
-    application: str
-    stream: str
-    areas: Mapping[str, Area]
-    horizon: datetime | None
-    deletes_ended_checkpoints: bool
-    shares_places: bool
-
-    async def shards(self) -> list[str]:
-        """The names of all chains that have a folder in the log."""
-        ...
-
-    async def log(self, shard: str, after: int = ORIGIN) -> ShardLog:
-        """The contents of that folder; with ``after``, at least everything from the unit that contains the next record."""
-        ...
-
-    async def checkpoint(self, shard: str) -> StoredCheckpoint | None:
-        """The checkpoint, or None."""
-        ...
-
-    async def unlisted_checkpoints(self, shards: Sequence[str]) -> list[str]:
-        """Names of stored checkpoints that belong to none of ``shards``."""
-        ...
-
-    async def read_file(self, unit: Link, file: LedgerObject) -> tuple[bytes | None, str] | None:
-        """The bytes of a file of ``unit`` (None if it does not exist) and its URL; None if the sink's location is unknown."""
-        ...
-
-    async def separation(self, unit: Link, file: LedgerObject) -> Separation | None:
-        """How a file of ``unit`` is written if its values are separated; None if that is unknown."""
-
-    def may_be_gone(self, unit: Link, file: LedgerObject) -> bool:
-        """Whether a file of ``unit`` may have been deleted on purpose, because a table has its rows."""
-
-    async def of_another_stream(self, sink: str, key: str) -> bool:
-        """Whether a file that no manifest of this stream lists belongs to another stream of the same application."""
-        ...
-
-    async def pinned_start(self) -> str | None:
-        """The stream's pinned start, in the format of ``Link.start``."""
-        ...
-
-    def reread(self, shard: str, until: int) -> AsyncIterator[Reread] | None:
-        """The records of ``shard`` from its start up to ``until``, read from the stream; None if the stream no longer has that shard."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,8 +337,3 @@ def _as_left_by_rewind(link: Link, superseded: Container[tuple[str, int]]) -> Li
 
 def _genesis(log: ShardLog) -> Link | None:
     return next((link for link in log.links if link.kind is LinkKind.GENESIS), None)
-
-
-def horizon(now: datetime, retention: timedelta) -> datetime:
-    """Records that arrived before this may have expired; an hour is allowed for clock differences and approximate arrival times."""
-    return now - retention + timedelta(hours=1)

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from stream.audit.evidence import horizon
 from stream.audit.objects import Area
-from stream.audit.verify import horizon
 from stream.aws.kinesis import open_kinesis
 from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
