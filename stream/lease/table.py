@@ -30,6 +30,7 @@ from stream.lease.rows import (
     encode_progress,
     is_lease,
 )
+from stream.lease.updates import LeaseUpdate
 
 RETRY_SECONDS: Final = 0.2
 """Seconds between attempts at a call that got no answer: a lease does not wait for long."""
@@ -177,7 +178,7 @@ class LeaseTable:
 
     async def take(self, lease: Lease, me: str) -> Lease | None:
         """Become the owner if the row is still as in ``lease``; otherwise write nothing and return None."""
-        update = _Update().set("leaseOwner", {"S": me}).set("sxOwner", {"S": me}).remove("checkpointOwner")
+        update = LeaseUpdate().set("leaseOwner", {"S": me}).set("sxOwner", {"S": me}).remove("checkpointOwner")
         if lease.owner != me:
             update.add("ownerSwitchesSinceCheckpoint", 1)
         switches = lease.owner_switches + (lease.owner != me)
@@ -190,7 +191,7 @@ class LeaseTable:
         Raises:
             Retryable: there was no answer by ``until``, monotonic seconds.
         """
-        update = _Update()
+        update = LeaseUpdate()
         if throughput is not None:
             update.set("throughputKBps", {"N": f"{throughput:.6f}"})
         after = replace(lease, counter=lease.counter + 1, throughput=lease.throughput if throughput is None else throughput)
@@ -199,7 +200,7 @@ class LeaseTable:
     async def adopt(self, lease: Lease) -> Lease | None:
         """Accept a lease that a leader has assigned, with a first renewal; None if the row is no longer as in ``lease``."""
         after = replace(lease, signed=lease.owner, counter=lease.counter + 1)
-        return await self._update("adopt", lease, _Update().set("sxOwner", {"S": lease.owner}), after)
+        return await self._update("adopt", lease, LeaseUpdate().set("sxOwner", {"S": lease.owner}), after)
 
     async def checkpoint(
         self,
@@ -214,7 +215,7 @@ class LeaseTable:
         Raises:
             Retryable: there was no answer by ``until``, monotonic seconds.
         """
-        update = _Update().set("checkpoint", {"S": checkpoint.text})
+        update = LeaseUpdate().set("checkpoint", {"S": checkpoint.text})
         update.set("checkpointSubSequenceNumber", {"N": str(checkpoint.subsequence)})
         update.set("ownerSwitchesSinceCheckpoint", {"N": "0"})
         update.remove("pendingCheckpoint", "pendingCheckpointSubSequenceNumber", "pendingCheckpointState")
@@ -249,7 +250,7 @@ class LeaseTable:
             Retryable: there was no answer by ``until``, monotonic seconds.
         """
         after = replace(lease, owner=worker, checkpoint_owner=None, counter=lease.counter + 1)
-        update = _Update().remove("leaseOwner") if worker is None else _Update().set("leaseOwner", {"S": worker})
+        update = LeaseUpdate().remove("leaseOwner") if worker is None else LeaseUpdate().set("leaseOwner", {"S": worker})
         if lease.checkpoint_owner is not None:
             update.remove("checkpointOwner")
         what = "release" if worker is None else "assign"
@@ -276,7 +277,7 @@ class LeaseTable:
         return not await self._write("delete", "DeleteItem", lease.key, request)
 
     async def _update(
-        self, what: str, lease: Lease, update: _Update, after: Lease, until: float = math.inf, retry: _Again | None = None
+        self, what: str, lease: Lease, update: LeaseUpdate, after: Lease, until: float = math.inf, retry: _Again | None = None
     ) -> Lease | None:
         """Write if the row is still as in ``lease``; return ``after`` as written, or None. ``retry``: called if a hand-off has begun."""
         mark = self._marks()
@@ -334,52 +335,6 @@ def retry_pause(error: AwsRetryable, attempt: int, dice: str) -> float:
         return error.retry_after or RETRY_SECONDS
     decision = decide_retry(error, attempt, Random(dice).random(), CROWDED)  # noqa: S311 - only spreads callers
     return decision.seconds if isinstance(decision, Wait) else CROWDED.cap
-
-
-class _Update:
-    """Builds an UpdateExpression."""
-
-    def __init__(self) -> None:
-        self._set: dict[str, dict[str, Any]] = {}
-        self._add: dict[str, int] = {}
-        self._remove: list[str] = []
-
-    def set(self, name: str, value: dict[str, Any]) -> _Update:
-        self._set[name] = value
-        return self
-
-    def add(self, name: str, number: int) -> _Update:
-        self._add[name] = number
-        return self
-
-    def remove(self, *names: str) -> _Update:
-        self._remove += names
-        return self
-
-    def request(self, lease: Lease) -> dict[str, Any]:
-        """The call, conditional on the counter, on the owner, and on an unchanged hand-off."""
-        values: dict[str, dict[str, Any]] = {":counter": {"N": str(lease.counter)}}
-        expression = "SET " + ", ".join(f"#{name} = :{name}" for name in self._set)
-        values |= {f":{name}": value for name, value in self._set.items()}
-        if self._add:
-            expression += " ADD " + ", ".join(f"#{name} :{name}" for name in self._add)
-            values |= {f":{name}": {"N": str(number)} for name, number in self._add.items()}
-        if self._remove:
-            expression += " REMOVE " + ", ".join(f"#{name}" for name in self._remove)
-        conditions = ["#leaseCounter = :counter"]
-        for name, holder in (("leaseOwner", lease.owner), ("checkpointOwner", lease.checkpoint_owner)):
-            conditions.append(f"attribute_not_exists(#{name})" if holder is None else f"#{name} = :old{name}")
-            if holder is not None:
-                values[f":old{name}"] = {"S": holder}
-        names = {*self._set, *self._add, *self._remove, "leaseOwner", "checkpointOwner"}
-        return {
-            "Key": {"leaseKey": {"S": lease.key}},
-            "UpdateExpression": expression,
-            "ConditionExpression": " AND ".join(conditions),
-            "ExpressionAttributeNames": {f"#{name}": name for name in sorted(names)},
-            "ExpressionAttributeValues": values,
-            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-        }
 
 
 _Again: TypeAlias = Callable[[Lease], Awaitable[Lease | None]]
