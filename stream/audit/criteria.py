@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
 
-from stream.audit.ledger import Segment
+from stream.audit.ledger import LedgerObject, Segment
 from stream.audit.outputs import DAMAGE, DEFAULT, DamagedFileError, Separation, damage, rows_of
 from stream.errors import DefinitionError
 
@@ -51,19 +52,23 @@ def in_segment(segment: Segment, criterion: Criterion) -> pl.DataFrame:
     return segment.frame.with_row_index("at").filter(pl.col(criterion.column).cast(pl.String) == criterion.value)
 
 
-def in_file(key: str, body: bytes, criterion: Criterion, separation: Separation = DEFAULT) -> list[int] | None:
-    """The rows, counted from 0, of the data file ``key`` that match ``criterion``; None if it has no such column.
+def in_file(file: LedgerObject, body: bytes, criterion: Criterion, separation: Separation = DEFAULT) -> list[int] | None:
+    """The rows, counted from 0, of ``file``, whose content is ``body``, that match ``criterion``; None if it has no such column.
 
     Other columns are not decoded if the format allows it, nor row groups whose statistics exclude the value. A value that the column's type
     cannot represent matches no row. The columns of separated values are text, which ``separation`` says how to read.
 
     Raises:
-        DamagedFileError: the file is damaged.
+        DamagedFileError: the file is damaged, or is not the one that was written.
     """
+    # Readers of binary formats trust what they read; a few wrong bytes can end the process.
+    if hashlib.sha256(body).hexdigest() != file.sha256:
+        msg = f"the file {file.key} was changed after it was written; `stream audit verify` says what else is wrong"
+        raise DamagedFileError(msg)
     try:
-        return _rows_with(rows_of(key, body, separation), criterion)
+        return _rows_with(rows_of(file.key, body, separation), criterion)
     except DAMAGE as error:
-        msg = f"the file {key} cannot be read: {damage(error)}; `stream audit verify` says what else is wrong"
+        msg = f"the file {file.key} cannot be read: {damage(error)}; `stream audit verify` says what else is wrong"
         raise DamagedFileError(msg) from error
 
 

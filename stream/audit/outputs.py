@@ -10,6 +10,7 @@ from typing import Final
 
 import polars as pl
 import pyarrow as pa
+from pyarrow import ipc
 
 from stream import avro_file
 from stream.avro_file import Container
@@ -55,7 +56,7 @@ def rows_of(key: str, body: bytes, separation: Separation = DEFAULT) -> pl.LazyF
     if kind == "parquet":
         return pl.scan_parquet(io.BytesIO(body))
     if kind == "arrow":
-        return pl.read_ipc(io.BytesIO(body)).lazy()
+        return _arrow(body).lazy()
     if kind == "avro":
         return pl.concat(_avro(avro_file.read(body)), rechunk=False).lazy()
     plain = pa.input_stream(pa.BufferReader(body), compression=compression).read() if compression else body
@@ -74,6 +75,16 @@ def damage(error: BaseException) -> str:
 
 class DamagedFileError(StreamError):
     """A data file cannot be read."""
+
+
+def _arrow(body: bytes) -> pl.DataFrame:
+    """The frame of an IPC file. Polars' own reader trusts the offsets in a file, and a wrong one ends the process."""
+    try:
+        table = ipc.open_file(pa.BufferReader(body)).read_all()
+        table.validate(full=True)
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+    return pl.DataFrame(table)
 
 
 def _avro(container: Container) -> Iterator[pl.DataFrame]:

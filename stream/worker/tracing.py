@@ -140,7 +140,7 @@ class Tracer:
                 continue
             stored = await self._areas[file.sink].store.get(file.key)
             form = await self._separations.of(link, file.sink, file.key)
-            rows = None if stored is None or form is None else await asyncio.to_thread(in_file, file.key, stored.body, criterion, form)
+            rows = None if stored is None or form is None else await asyncio.to_thread(in_file, file, stored.body, criterion, form)
             searched.files += 1
             searched.files_with_column += rows is not None
             if rows:

@@ -227,8 +227,10 @@ def test_a_function_with_a_killed_one_before_it_needs_what_the_role_function_may
     judge(granted(path, Role.FUNCTION), recorders.seen, in_vain=by_lambda)
 
 
-def test_who_pauses_and_resumes_needs_what_the_role_operator_may(full: tuple[World, Path, Naming], monkeypatch: pytest.MonkeyPatch) -> None:
-    world, path, naming = full
+def test_who_pauses_and_resumes_needs_what_the_role_operator_may(
+    with_every_feature: tuple[World, Path, Naming], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, path, naming = with_every_feature
     with recorded(world, naming) as recorders:
         world.produce(60)
         world.finish(path)

@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import json
 from datetime import UTC, datetime
 
@@ -7,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from stream.audit.criteria import Criterion, in_file
+from stream.audit.ledger import LedgerObject
 from stream.errors import DefinitionError
 from stream.sink.encode import parquet
 
@@ -19,6 +21,11 @@ FRAME = pl.DataFrame(
         "price": [0.5, 2.0, None, 1e300],
     }
 )
+
+
+def listed(key, body):
+    """A file with that content, as a manifest lists it, and the content."""
+    return LedgerObject("s3", key, 0, len(body), hashlib.sha256(body).hexdigest()), body
 
 
 @pytest.mark.parametrize(
@@ -39,7 +46,7 @@ FRAME = pl.DataFrame(
     ],
 )
 def test_rows_with_the_value_are_found(text, rows):
-    assert in_file("x.parquet", parquet(FRAME), Criterion.parse(text)) == rows
+    assert in_file(*listed("x.parquet", parquet(FRAME)), Criterion.parse(text)) == rows
 
 
 @pytest.mark.parametrize(
@@ -48,8 +55,8 @@ def test_rows_with_the_value_are_found(text, rows):
 )
 def test_json_lines_are_searched_too(ending, pack):
     body = b"".join(json.dumps({"n": n, "name": f"k{n}"}).encode() + b"\n" for n in (3, 4, 4))
-    assert in_file(f"x.ndjson{ending}", pack(body), Criterion.parse("n=4")) == [1, 2]
-    assert in_file(f"x.ndjson{ending}", pack(body), Criterion.parse("name=k3")) == [0]
+    assert in_file(*listed(f"x.ndjson{ending}", pack(body)), Criterion.parse("n=4")) == [1, 2]
+    assert in_file(*listed(f"x.ndjson{ending}", pack(body)), Criterion.parse("name=k3")) == [0]
 
 
 @pytest.mark.parametrize("text", ["", "n", "=3"])

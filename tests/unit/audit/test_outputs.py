@@ -16,6 +16,7 @@ from stream.errors import StreamError
 from stream.sink.encode import COMPRESSIONS, Format
 from stream.sink.objects import ObjectsSink, ObjectsSinkConfig
 from stream.worker.separations import separation
+from tests.unit.audit.test_criteria import listed
 from tests.unit.sink.frames import rows
 
 FRAME = rows(
@@ -87,22 +88,24 @@ def test_without_a_header_columns_are_numbered_and_those_of_lineage_have_their_n
 )
 def test_values_are_found_in_every_format(form, found):
     file, how = written(FRAME, format=form)
-    assert {text: in_file(file.key, file.body, Criterion.parse(text), how) for text in found} == found
+    assert {text: in_file(*listed(file.key, file.body), Criterion.parse(text), how) for text in found} == found
 
 
 @pytest.mark.parametrize("form", list(Format))
 def test_a_damaged_file_is_told(form):
     file, how = written(FRAME, format=form)
     for body in (file.body[: len(file.body) // 2], b"", b"no such file"):
+        with pytest.raises(StreamError, match="was changed after it was written"):
+            in_file(listed(file.key, file.body)[0], body, Criterion.parse("n=1"), how)
         with pytest.raises(StreamError, match="cannot be read"):
-            in_file(file.key, body, Criterion.parse("n=1"), how)
+            in_file(*listed(file.key, body), Criterion.parse("n=1"), how)
 
 
 FILES = {(form, codec): written(FRAME, format=form, compression=codec) for form, codecs in COMPRESSIONS.items() for codec in codecs}
 FILES |= {(Format.CSV, name): written(FRAME, format="csv", compression="none", csv=csv) for name, csv in WRITTEN.items()}
 
 
-@pytest.mark.parametrize("which", FILES, ids="-".join)
+@pytest.mark.parametrize("which", [each for each in FILES if each[0] is not Format.PARQUET], ids="-".join)
 @given(st.integers(0, 10_000), st.integers(0, 255), st.integers(0, 10_000))
 @settings(max_examples=60, deadline=None)
 def test_any_damage_is_told_or_harmless(which, at, byte, end):
@@ -111,4 +114,4 @@ def test_any_damage_is_told_or_harmless(which, at, byte, end):
     body[at % len(body)] = byte
     for damaged in (bytes(body), file.body[: end % len(body)]):
         with suppress(StreamError):
-            in_file(file.key, damaged, Criterion.parse("n=3"), how)
+            in_file(*listed(file.key, damaged), Criterion.parse("n=3"), how)
