@@ -70,7 +70,7 @@ class RecentUnits:
         await run_concurrently([one(tail) for tail in recent], AT_ONCE)
         self.units = {(link.shard, int(link.after)): link for link in links}
         units = [link for link in links if link.kind is Kind.UNIT]
-        gaps = [(shard_of_chain(link.shard)[0], datetime.fromisoformat(link.sealed_at)) for link in links if _admits_loss(link)]
+        gaps = [(shard_of_chain(link.shard)[0], moment) for link in links if _admits_loss(link) and (moment := _moment(link))]
         causes, files, of = await self._causes(units)
         return DeadLetters(
             since=since,
@@ -153,15 +153,22 @@ async def exported_look(log: CommitLog, stream: str, tails: Mapping[str, Tail]) 
             return
         position = int(cursor.position) or await log.chain_start(stream, shard.chain)
         entry = await log.read(shard, position)
-        if entry is not None and entry.manifest.sealed:
-            since.append(datetime.fromisoformat(entry.manifest.sealed_at))
+        if entry is not None and entry.manifest.sealed and (moment := _moment(entry.manifest)) is not None:
+            since.append(moment)
 
     await run_concurrently([one(name, tail) for name, tail in tails.items()], AT_ONCE)
     return Exported(len(since), min(since, default=None))
 
 
+def _moment(link: Manifest) -> datetime | None:
+    """When the link was sealed; one that is sealed from the beginning, such as a shard's end, says only when it was created."""
+    text = link.sealed_at or link.created_at
+    return datetime.fromisoformat(text) if text else None
+
+
 def _sealed_after(link: Manifest, since: datetime) -> bool:
-    return link.sealed and bool(link.sealed_at) and datetime.fromisoformat(link.sealed_at) >= since
+    moment = _moment(link)
+    return link.sealed and moment is not None and moment >= since
 
 
 def _admits_loss(link: Manifest) -> bool:
