@@ -8,8 +8,8 @@ INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 
 WORKERS ?= $(shell nproc)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
-SANITIZED := $(addprefix tests/unit/transform/decoders/,test_native.py test_avro_plan.py test_columns.py test_protobuf_plan.py test_csv.py test_opening.py) \
-	tests/unit/aws/test_pages.py tests/unit/audit/test_native.py $(addprefix tests/unit/transform/,test_addresses.py test_compiled.py test_hiding.py test_urls.py)
+SANITIZED := $(addprefix tests/unit/transform/decoders/,test_json_kernel.py test_avro_plan.py test_kernel_columns.py test_protobuf_plan.py test_csv.py test_envelope_kernel.py) \
+	tests/unit/aws/test_pages.py tests/unit/audit/test_native.py $(addprefix tests/unit/transform/,test_ip_addresses.py test_compiled.py test_masking.py test_urls.py)
 
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 install --yes --no-install-recommends postgresql >/dev/null

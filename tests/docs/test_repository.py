@@ -58,3 +58,11 @@ def test_no_secret_is_in_the_repository(files):
 @pytest.mark.parametrize("line", ["see " + "/wo" + "rk/notes", "/ho" + "me/me/x"])
 def test_the_pattern_for_machine_paths_matches(line):
     assert MACHINE.search(line)
+
+
+def test_every_test_file_that_the_makefile_runs_under_sanitizers_exists():
+    database = subprocess.run(["make", "-pn", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (line,) = [each for each in database.splitlines() if each.startswith("SANITIZED ")]
+    paths = line.partition("=")[2].split()
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
