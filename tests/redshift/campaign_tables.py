@@ -110,12 +110,12 @@ def test_a_login_is_one_line_or_a_secrets_manager_document(server, login):
     ("query", "login", "says"),
     [
         ("SELECT 1 AS n", b"reader:wrong", "cannot be opened: password authentication failed"),
-        ("SELECT 1 AS n", b"nobody", "neither user:password nor a JSON object"),
+        ("SELECT 1 AS n", b"nobody", "neither `user:password` nor a JSON object"),
         ("SELECT 1 AS n", b'{"user": "reader"}', "without `username` and `password`"),
         ("SELECT x FROM planes", LOGIN, 'failed: column "x" does not exist'),
         ("DELETE FROM planes RETURNING tail", LOGIN, "failed: cannot execute DELETE in a read-only transaction"),
         ("SELECT 1 AS n; SELECT 2 AS n", LOGIN, "failed: cannot insert multiple commands"),
-        ("SELECT 1 AS n, 2 AS n", LOGIN, "a name of its own"),
+        ("SELECT 1 AS n, 2 AS n", LOGIN, "give each its own name"),
         ("SELECT sum(cost) AS cost FROM planes", LOGIN, r"'cost' of the database dev is numeric; CAST it to .*numeric\(p,s\) of up to 38"),
         ("SELECT cost::numeric(39,2) FROM planes", LOGIN, "'cost' of the database dev is numeric; CAST it to"),
         ("SELECT cost FROM planes", b"guest:a pass:word", "'cost' of the database dev is numeric; CAST it to"),
@@ -135,7 +135,7 @@ def test_a_failed_query_says_why_without_showing_the_login(server, query, login,
 
 
 def test_an_unreachable_server_is_retryable(server):
-    with pytest.raises(Retryable, match="was not reached"):
+    with pytest.raises(Retryable, match="cannot be reached"):
         read(f"postgresql://127.0.0.1:{free_port()}/dev", "SELECT 1 AS n")
     with pytest.raises(DefinitionError, match='database "none" does not exist'):
         read(server[0].replace("/dev", "/none"), "SELECT 1 AS n")
