@@ -25,7 +25,7 @@ CHUNKED = b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;
 
 
 @asynccontextmanager
-async def server(*answers, kept=20.0, tls=None):
+async def server(*answers, kept=20.0, tls=None, patient=False):
     """Answers the n-th request with the n-th answer, on any connection; None closes it. ``seen`` holds connection and request."""
     seen, waiting, connections = [], list(answers), []
 
@@ -49,7 +49,8 @@ async def server(*answers, kept=20.0, tls=None):
 
     running = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     url = f"http{'s' * (tls is not None)}://127.0.0.1:{running.sockets[0].getsockname()[1]}/path/"
-    patience = Patience(connect=1.0, total=0.5, silence=0.3, kept=kept) if tls is None else Patience(connect=10.0, total=20.0)
+    hurried = tls is None and not patient
+    patience = Patience(connect=1.0, total=0.5, silence=0.3, kept=kept) if hurried else Patience(connect=10.0, total=20.0)
     async with open_wire(url, patience) as wire:
         yield wire, seen, connections
     running.close()
@@ -139,7 +140,7 @@ def test_answers_of_any_length_arrive_whole_over_tls(runner, tmp_path, monkeypat
 def test_concurrent_calls_get_their_own_answers():
     async def body():
         answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" for _ in range(20)]
-        async with server(*answers) as (wire, seen, connections):
+        async with server(*answers, patient=True) as (wire, seen, connections):
             await asyncio.gather(*(wire.post(HEADERS, str(at).encode()) for at in range(20)))
             assert sorted(int(text) for *_, text in seen) == list(range(20))
             assert len(connections) == 20
