@@ -43,6 +43,10 @@ def preview(
     sample: Sample = None,
     generate: Generate = None,
     since: Since = None,
+    unsealed: Annotated[
+        bool,
+        typer.Option("--unsealed", help="Use the records of the live stream that a worker would read next: those that no unit has sealed."),
+    ] = False,
     reveal: Reveal = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -55,7 +59,7 @@ def preview(
     pipeline = checked(file)
     try:
         chain = chain_of(pipeline, file)
-        batch, source = sample_of(pipeline, records, sample, since, generate, file.parent)
+        batch, source = sample_of(pipeline, records, sample, since, generate, file.parent, unsealed=unsealed)
         done = run_preview(chain, pipeline, batch, show, reveal=reveal)
     except (DefinitionError, SchemaMismatch) as error:
         typer.echo(f"error: {error}", err=True)

@@ -61,7 +61,7 @@ def _halted(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
 
 def _commands_for(halts: Sequence[Halt]) -> tuple[str, ...]:
     rejected = [halt for halt in halts if _TOO_MANY_DEAD_LETTERS in halt.reason]
-    return ("stream preview FILE --since 15m",) * bool(rejected) + ("stream doctor FILE",) * (len(rejected) < len(halts))
+    return ("stream preview FILE --unsealed",) * bool(rejected) + ("stream doctor FILE",) * (len(rejected) < len(halts))
 
 
 def _told(halt: Halt, where: str) -> str:

@@ -228,7 +228,10 @@ class Loader:
         if self.listed_at is None or now - self.listed_at >= SHARDS_SECONDS:
             self.waiting = {shard: self.waiting.get(shard, ()) for shard in await parts.log.shards()}
             self.listed_at = now
-        self.parked = await parts.state.parked()
+        parked = await parts.state.parked()
+        if self.parked.keys() - parked.keys():
+            self.fitted.clear()  # whoever resumed a shard has corrected something, perhaps the table's columns
+        self.parked = parked
         self.waiting = await parts.log.look(self.waiting, self.positions, self.ended)
 
     def _loadable(self) -> dict[str, tuple[Link, ...]]:

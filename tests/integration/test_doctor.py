@@ -90,8 +90,8 @@ def test_a_sound_set_up_has_no_failed_check(aws, tmp_path):
 def test_without_a_region_the_remedy_is_to_set_one(aws, tmp_path):
     env = {**aws, "AWS_REGION": "", "AWS_DEFAULT_REGION": ""}
     findings = found(run(pipeline(tmp_path), env, "--json"))
-    for check in ("identity", "stream", "place"):
-        finding = findings[check, "failed"]
+    for name in ("identity", "stream", "place"):
+        finding = findings[name, "failed"]
         assert "no AWS region is set: set AWS_REGION" in finding["what"]
         assert finding["remedy"] == "set or correct what this names; nothing was asked of AWS"
 

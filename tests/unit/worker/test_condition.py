@@ -62,7 +62,7 @@ def codes(snapshot: Snapshot) -> list[str]:
 def test_a_halt_for_dead_letters_leads_to_the_records_and_any_other_to_the_doctor() -> None:
     dead = Halt("numbers/shardId-000000000000: 60 of 60 records after 7 would become dead letters, most of them", "w1", ago(9))
     other = Halt("bad", "w1", ago(9))
-    preview, doctor = "stream preview FILE --since 15m", "stream doctor FILE"
+    preview, doctor = "stream preview FILE --unsealed", "stream doctor FILE"
 
     def commands(*halts: Halt) -> tuple[str, ...]:
         (finding,) = judge(look(*(shard(number, halt=halt) for number, halt in enumerate(halts))))
