@@ -184,7 +184,11 @@ def advance(step: Step, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame
 
 
 def _run_isolating(step: Step, frame: pl.DataFrame) -> Applied:
-    """Run the step; rows on which it raises become rejects."""
+    """Run the step; rows on which it raises become rejects.
+
+    Raises:
+        Halted: it returned something else than ``Applied``.
+    """
     good: list[pl.DataFrame] = []
     bad: list[pl.DataFrame] = []
     todo = [frame]
@@ -201,6 +205,11 @@ def _run_isolating(step: Step, frame: pl.DataFrame) -> Applied:
             else:
                 bad.append(part.select(pl.col(ROW).unique(maintain_order=True), pl.lit(_code(error)).alias("reason")))
             continue
+        if not isinstance(applied, Applied):
+            msg = (
+                f"stage {step.name!r} returned {type(applied).__name__}; the function from `bind` must return Applied(frame, rejects)"
+            )
+            raise Halted(msg)
         good.append(applied.frame)
         if applied.rejects is not None:
             bad.append(applied.rejects)
