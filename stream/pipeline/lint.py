@@ -21,7 +21,7 @@ from stream.pipeline.findings import START, Finding, Path, Severity, near_miss
 from stream.pipeline.flow import check_flow
 from stream.pipeline.load import Document, load
 from stream.pipeline.model import Pipeline
-from stream.pipeline.salvage import salvage
+from stream.pipeline.valid_part import valid_part
 from stream.pipeline.wording import worded
 
 _AT_KEY: Final = frozenset({"unknown_key", "unknown_stage", "unknown_decoder", "unknown_sink", "bad_stage"})
@@ -73,7 +73,7 @@ def check_content(content: bytes, file: str, base: FilePath, env: Mapping[str, s
             pipeline = Pipeline.model_validate(document.data)
         except ValidationError as error:
             later += shape_findings(document, error)
-            rest = salvage(document.data, [_known_path(document, line["loc"]) for line in error.errors(include_url=False)])
+            rest = valid_part(document.data, [_known_path(document, line["loc"]) for line in error.errors(include_url=False)])
             if rest is not None:
                 later += check_flow(rest.pipeline, document, base, env, rest)
         else:

@@ -206,9 +206,7 @@ def _run_isolating(step: Step, frame: pl.DataFrame) -> Applied:
                 bad.append(part.select(pl.col(ROW).unique(maintain_order=True), pl.lit(_code(error)).alias("reason")))
             continue
         if not isinstance(applied, Applied):
-            msg = (
-                f"stage {step.name!r} returned {type(applied).__name__}; the function from `bind` must return Applied(frame, rejects)"
-            )
+            msg = f"stage {step.name!r} returned {type(applied).__name__}; the function from `bind` must return Applied(frame, rejects)"
             raise Halted(msg)
         good.append(applied.frame)
         if applied.rejects is not None:
