@@ -66,10 +66,6 @@ static length_t match_length(size_t length) {
     return length_encode(length, BASELINES, sizeof BASELINES / sizeof *BASELINES);
 }
 
-static void number_put(uint8_t *at, size_t number, size_t bytes) {
-    for (size_t index = 0; index < bytes; index++) at[index] = (uint8_t)(number >> 8 * index);
-}
-
 /* Writes bytes as raw blocks; 0 if memory ran out. */
 static int raw_write(blob_t *blob, const uint8_t *text, size_t size, int last) {
     do {
