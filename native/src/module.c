@@ -10,10 +10,10 @@ int memory_prepare(void);
 
 static PyMethodDef methods[] = {
     {"page", (PyCFunction)kernel_page, METH_O,
-     "page(body) -> (begin, end, rows, sequences, keys, texts, arrivals, payloads, pieces) or None\n\n"
+     "page(body) -> (begin, end, rows, facts, sequences, keys, texts, arrivals, payloads, pieces) or None\n\n"
      "The records of a GetRecords response or a SubscribeToShard event. ``body[:begin] + body[end:]`` is the same JSON with an empty list of\n"
      "records. ``sequences``, ``keys``: views into ``texts``; ``payloads``: views of the decoded data, into the tuple ``pieces``;\n"
-     "``arrivals``: int64, milliseconds. None if the JSON is unusual: then parse it with Python."},
+     "``arrivals``: int64, milliseconds. ``facts``: see ``Seen`` in stream/aws/pages.py. None if the JSON is unusual: then parse it with Python."},
     {"plan", (PyCFunction)kernel_plan, METH_O,
      "plan(spec) -> plan\n\nA plan for ``decode``. ``spec`` is a node (kind, name, presence, unknown, unit, children); see\n"
      "stream/transform/decoders/json_kernel.py."},

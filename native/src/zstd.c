@@ -385,7 +385,7 @@ PyObject *kernel_zstd(PyObject *module, PyObject *args) {
         Py_BEGIN_ALLOW_THREADS
         made = frame_write(&blob, &request);
         Py_END_ALLOW_THREADS
-        result = made ? PyBytes_FromStringAndSize((const char *)blob.data, (Py_ssize_t)blob.size) : PyErr_NoMemory();
+        result = made ? blob_take(&blob) : PyErr_NoMemory();
     }
     request_close(&request);
     blob_free(&blob);
