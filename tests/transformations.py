@@ -9,6 +9,8 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tests.chaos.truth import ShardTruth, raw_records
+
 ACCOUNT = "123456789012"
 DELIVERY_STREAM = "orders-out"
 FIRST_SEQUENCE = 49_546_986_683_135_544_286_507_457_936_321_625_675_700_192_471_156_785_154
@@ -45,6 +47,27 @@ def _record(at: int, content: bytes, stream: str) -> dict[str, Any]:
         "subsequenceNumber": "",
     }
     return record | ({"kinesisRecordMetadata": metadata} if stream else {})
+
+
+def asked_about(stream: str, shards: Mapping[str, ShardTruth], client: Any) -> dict[str, Any]:
+    """The event for every record of a stream, taken out of its KPL aggregates as Firehose does."""
+    event, arrived = asked([], stream), {}
+    for shard_id in shards:
+        for raw in raw_records(client, stream, shard_id):
+            arrived[int(raw["SequenceNumber"])] = round(raw["ApproximateArrivalTimestamp"].timestamp() * 1000)
+    for shard_id, shard in shards.items():
+        for each in shard.records:
+            place = {"shardId": shard_id, "partitionKey": each.key, "approximateArrivalTimestamp": arrived[each.sequence]}
+            place |= {"sequenceNumber": str(each.sequence), "subsequenceNumber": each.subsequence}
+            event["records"].append(
+                {
+                    "recordId": f"{each.sequence}{each.subsequence:06}",
+                    "approximateArrivalTimestamp": arrived[each.sequence],
+                    "data": base64.b64encode(each.data).decode(),
+                    "kinesisRecordMetadata": place,
+                }
+            )
+    return event
 
 
 def delivered(event: Mapping[str, Any], answer: Mapping[str, Any]) -> list[tuple[str, bytes, Mapping[str, str]]]:
