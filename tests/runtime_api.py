@@ -33,11 +33,16 @@ class Answer:
 
 @dataclass
 class RuntimeApi:
-    """Hands out invocations one at a time, each with ``seconds`` to go, and keeps the answers by request id."""
+    """Hands out invocations one at a time, each with ``seconds`` to go, and keeps the answers by request id.
+
+    ``ready`` is set once a runtime has asked for an invocation: its initialization is over then. A runtime that ends while it waits
+    for an invocation takes the next one with it; so each has a Runtime API of its own.
+    """
 
     seconds: float = 60.0
     invocations: queue.Queue[tuple[str, bytes] | None] = field(default_factory=queue.Queue)
     answers: queue.Queue[tuple[str, Answer]] = field(default_factory=queue.Queue)
+    ready: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Self:
         api = self
@@ -47,6 +52,7 @@ class RuntimeApi:
 
             def do_GET(self) -> None:
                 assert self.path == f"{PREFIX}invocation/next"
+                api.ready.set()
                 item = api.invocations.get()
                 if item is None:
                     self.close_connection = True
