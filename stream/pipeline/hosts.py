@@ -13,6 +13,7 @@ from stream.pipeline.host_names import Host
 from stream.pipeline.model import Pipeline
 from stream.sink.encode import Format
 from stream.sink.objects import ObjectsSinkConfig
+from stream.sink.tables import TableSinkConfig
 from stream.transform.stages.dedupe import Dedupe
 
 KEPT_FOLDER: Final = "file:/mnt/"
@@ -40,6 +41,7 @@ def misfits(pipeline: Pipeline, host: Host) -> Iterator[Misfit]:
         case Host.FUNCTION:
             yield from _no_stream(pipeline, "a function is told about records of a Kinesis stream")
             yield from _lost_places(pipeline)
+            yield from _scheduled(pipeline)
         case Host.FIREHOSE:
             yield from _no_stream(pipeline, "Firehose brings the records itself")
             if pipeline.requires:
@@ -74,6 +76,14 @@ def _lost_places(pipeline: Pipeline) -> Iterator[Misfit]:
         if url.startswith("file:") and not url.startswith(KEPT_FOLDER):
             message = f"{what} is at {url}, on the function's own disk, which each function has for itself and which goes with it"
             yield Misfit(path, message, f"use s3://, or a file system that is mounted below {KEPT_FOLDER.removeprefix('file:')}")
+
+
+def _scheduled(pipeline: Pipeline) -> Iterator[Misfit]:
+    for index, sink in enumerate(pipeline.sinks):
+        if isinstance(sink, TableSinkConfig):
+            message = f"invocations for records seal rows of the table {sink.table}, and only scheduled ones load them"
+            hint = "let a rule of EventBridge call the function at intervals (examples/lambda/template.yaml); `every` does not matter then"
+            yield Misfit(("sinks", index, canonical_name(sink)), message, hint, Severity.NOTE)
 
 
 def _stages(pipeline: Pipeline) -> Iterator[Misfit]:

@@ -70,6 +70,13 @@ def test_rows_for_firehose_are_json_lines(format_, count):
     assert len(errors(Host.FIREHOSE, sinks=[{"s3": {"url": "s3://lake/a/", "format": format_}}])) == count
 
 
+def test_a_table_needs_a_schedule_in_a_function():
+    (said,) = notes(Host.FUNCTION, sinks=[least()["sinks"][0], REDSHIFT])
+    assert said == "invocations for records seal rows of the table t, and only scheduled ones load them"
+    assert errors(Host.FUNCTION, sinks=[REDSHIFT]) == []
+    assert notes(Host.SERVICE, sinks=[REDSHIFT]) == []
+
+
 def test_duplicates_cannot_be_found_under_firehose():
     (said,) = errors(Host.FIREHOSE, stages=[{"dedupe": "carrier"}])
     assert said.startswith("stage 1 (`dedupe`) finds duplicates among the records that commit together, and under Firehose nothing commits")
