@@ -1,4 +1,4 @@
-"""The example of a Firehose stream: settings, roles and image fit the pipeline file. What CloudFormation thinks of it: `make chart-check`."""
+"""The example of a Firehose stream: settings, roles, image and pipeline file fit. What CloudFormation thinks of it: `make chart-check`."""
 
 import re
 
