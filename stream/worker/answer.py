@@ -15,7 +15,7 @@ import polars as pl
 
 from stream.batch import ROW, Outcome
 from stream.contracts import Transformed
-from stream.sink.lines import RecordLines
+from stream.sink.record_lines import RecordLines
 from stream.source.transformation import Transformation
 from stream.worker.recipe import Recipe
 

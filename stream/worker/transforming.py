@@ -22,8 +22,8 @@ from stream.pipeline.hosts import misfits, refuse
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources, is_remote
 from stream.pipeline.secrets import is_managed
-from stream.sink.lines import RecordLines
 from stream.sink.objects import ObjectsSinkConfig
+from stream.sink.record_lines import RecordLines
 from stream.source.transformation import Transformation, transformation_of
 from stream.transform.stage import SchemaMismatch
 from stream.worker.allowance import allowance

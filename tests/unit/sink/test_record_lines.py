@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.batch import ROW
-from stream.sink.lines import LINES, RecordLines
 from stream.sink.objects import ObjectsSink, ObjectsSinkConfig
+from stream.sink.record_lines import LINES, RecordLines
 
 VALUES = st.one_of(st.none(), st.text(max_size=6), st.sampled_from(["", ".", "__x", "a/b=c", "\u2028", "x\ny", "\x85"]))
 
