@@ -63,7 +63,7 @@ class Transformer:
             Halted: a stage broke its contract.
         """
         asked = transformation_of(event, several=bool(self._pipeline.source.kinesis.streams))
-        self._know(asked)
+        self._refuse_other_streams(asked)
         try:
             async with asyncio.timeout(allowance(seconds).working):
                 opened = await self._open(asked.delivery_stream)
@@ -84,7 +84,7 @@ class Transformer:
         for listener in self._listeners:
             listener(event)
 
-    def _know(self, asked: Transformation) -> None:
+    def _refuse_other_streams(self, asked: Transformation) -> None:
         names = self._pipeline.source.kinesis.names
         if asked.stream and asked.stream not in names:
             msg = (
