@@ -82,7 +82,7 @@ def test_a_table_that_cannot_be_read_in_time_is_an_error_and_nothing_is_answered
     for name, value in {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "t", "AWS_SECRET_ACCESS_KEY": "t"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    transformer, heard, _ = make(PIPELINE.replace("names.csv", "s3://b/names.csv"))
+    transformer, heard, _ = make(PIPELINE.replace("names.csv", "s3://lake/names.csv"))
     with pytest.raises(Fatal, match="could not be read in 1 s; nothing was answered, and Firehose sends the records again"):
         asyncio.run(transformer.answer(asked([b'{"n": 1}']), 1.0))
     assert not [each for each in heard if isinstance(each, events.RecordsTransformed)]
