@@ -12,7 +12,7 @@ from stream.pipeline.findings import Path, Severity
 from stream.pipeline.host_names import Host
 from stream.pipeline.model import Pipeline
 from stream.sink.encode import Format
-from stream.sink.objects import ObjectsSinkConfig
+from stream.sink.objects import ObjectsSinkConfig, SinkConfig
 from stream.sink.tables import TableSinkConfig
 from stream.transform.stages.dedupe import Dedupe
 
@@ -49,6 +49,19 @@ def misfits(pipeline: Pipeline, host: Host) -> Iterator[Misfit]:
                 yield Misfit(("requires",), message, "create the Firehose stream once they exist", Severity.NOTE)
             yield from _stages(pipeline)
             yield from _sinks(pipeline)
+
+
+def as_run_by(pipeline: Pipeline, host: Host) -> Pipeline:
+    """``pipeline`` with the formats in which ``host`` writes: a function under Firehose answers with JSON lines, whatever the sink says."""
+    if host is not Host.FIREHOSE:
+        return pipeline
+    lines = {"format": Format.NDJSON, "compression": None, "compression_level": None}
+    sinks = tuple(sink.model_copy(update=lines) if _is_parquet(sink) else sink for sink in pipeline.sinks)
+    return pipeline.model_copy(update={"sinks": sinks})
+
+
+def _is_parquet(sink: SinkConfig) -> bool:
+    return isinstance(sink, ObjectsSinkConfig) and sink.format is Format.PARQUET
 
 
 def refuse(found: Iterator[Misfit]) -> None:

@@ -20,7 +20,7 @@ from stream.pipeline.cases import SUFFIX
 from stream.pipeline.findings import START, Finding, Path, Severity, near_miss
 from stream.pipeline.flow import check_flow
 from stream.pipeline.host_names import Host
-from stream.pipeline.hosts import misfits
+from stream.pipeline.hosts import as_run_by, misfits
 from stream.pipeline.load import Document, load
 from stream.pipeline.model import Pipeline
 from stream.pipeline.salvage import salvage
@@ -79,7 +79,7 @@ def check_content(content: bytes, file: str, base: FilePath, env: Mapping[str, s
             if rest is not None:
                 later += check_flow(rest.pipeline, document, base, env, rest)
         else:
-            later += check_flow(pipeline, document, base, env)
+            later += check_flow(as_run_by(pipeline, host), document, base, env)
             later += _misfits(pipeline, document, host)
     findings = _settle(document, later)
     errors = any(finding.severity is Severity.ERROR for finding in findings)

@@ -51,7 +51,8 @@ def answer(recipe: Recipe, lines: RecordLines, asked: Transformation, limit: int
     """Run the chain over the records of one event, all at once, and answer each.
 
     `Ok`: the record has become rows, which are its ``data``. `Dropped`: a stage left it out. `ProcessingFailed`: it is a dead letter, its
-    rows belong to several partitions, or they do not fit into ``limit`` bytes behind those of the records before it.
+    rows belong to several partitions, or they do not fit into ``limit`` bytes behind those of the records before it. The last two have
+    no data, as in AWS's own examples.
 
     Raises:
         Halted: a stage broke its contract.

@@ -18,7 +18,7 @@ from stream.commit.retry import Repeater
 from stream.contracts import Clock, Emit, Shard
 from stream.errors import DefinitionError, Fatal
 from stream.pipeline.host_names import Host
-from stream.pipeline.hosts import misfits, refuse
+from stream.pipeline.hosts import as_run_by, misfits, refuse
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources, is_remote
 from stream.pipeline.secrets import is_managed
@@ -46,7 +46,7 @@ class Transformer:
 
     def __init__(self, pipeline: Pipeline, base: Path, env: Mapping[str, str], clock: Clock, listeners: Sequence[Emit]) -> None:
         refuse(misfits(pipeline, Host.FIREHOSE))
-        self._pipeline = pipeline
+        self._pipeline = as_run_by(pipeline, Host.FIREHOSE)
         self._base = base
         self._env = env
         self._clock = clock

@@ -127,3 +127,21 @@ def test_check_says_where_in_the_file_and_for_which_host(tmp_path):
         (9, 5, "not_in_firehose"),
     ]
     assert not found[Host.FIREHOSE].ok
+
+
+NESTED = b"""\
+application: orders
+source:
+  kinesis: {stream: orders}
+  schema: {id: int64, parts: list<binary>}
+sinks:
+  - s3: {url: "s3://lake/orders/"}
+state: s3://state/
+"""
+
+
+def test_under_firehose_columns_must_fit_json_even_if_firehose_makes_parquet_of_it(tmp_path):
+    assert check_content(NESTED, "p.yaml", tmp_path, {}, Host.FUNCTION).findings == ()
+    (said,) = check_content(NESTED, "p.yaml", tmp_path, {}, Host.FIREHOSE).findings
+    assert (said.line, said.code) == (6, "schema_mismatch")
+    assert said.message.endswith("has no representation in ndjson")

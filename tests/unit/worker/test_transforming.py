@@ -78,13 +78,15 @@ def test_a_table_that_is_missing_is_named_and_the_same_environment_works_once_it
     assert names(transformer) == "one"
 
 
-def test_a_table_that_cannot_be_read_in_time_is_an_error_and_nothing_is_answered(make, monkeypatch):
-    for name, value in {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "t", "AWS_SECRET_ACCESS_KEY": "t"}.items():
+def test_a_secret_that_cannot_be_read_in_time_is_an_error_and_nothing_is_answered(make, monkeypatch):
+    where = {"AWS_ENDPOINT_URL_SECRETS_MANAGER": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "t", "AWS_SECRET_ACCESS_KEY": "t"}
+    for name, value in (where | {"AWS_REGION": "us-east-1"}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    transformer, heard, _ = make(PIPELINE.replace("names.csv", "s3://lake/names.csv"))
+    masked = "mask: {columns: n, method: keyed_hash, key: {secrets_manager: orders/mask}}"
+    text = PIPELINE.replace("n: int64", "n: string").replace("enrich: {table: names.csv, on: n, take: name, refresh: 10m}", masked)
+    transformer, heard, _ = make(text)
     with pytest.raises(Fatal, match="could not be read in 1 s; nothing was answered, and Firehose sends the records again"):
-        asyncio.run(transformer.answer(asked([b'{"n": 1}']), 1.0))
+        asyncio.run(transformer.answer(asked([b'{"n": "1"}']), 1.0))
     assert not [each for each in heard if isinstance(each, events.RecordsTransformed)]
 
 
