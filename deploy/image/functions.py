@@ -16,7 +16,7 @@ from typing import Any, Final
 import boto3
 from container import PIPELINE, Storage, container, fresh, insist
 
-from stream.local.aws import Errands
+from stream.local.aws import LocalClients
 from stream.local.comparison import judge
 from stream.local.flights import flights_table, produce
 from stream.local.start import LocalAws
@@ -62,9 +62,9 @@ class Functions:
         with ExitStack() as stack:
             folder = fresh(self.work / "function" / "files")
             environment = stack.enter_context(LocalAws(logs=folder.parent / "logs")).environment()
-            errands = stack.enter_context(Errands(environment))
-            errands.create_bucket("lake")
-            errands.create_stream("flights", 2)
+            clients = stack.enter_context(LocalClients(environment))
+            clients.create_bucket("lake")
+            clients.create_stream("flights", 2)
             where = environment["AWS_ENDPOINT_URL_KINESIS"], environment["AWS_REGION"]
             made = produce(*where, "flights", flights_table().head(FLIGHTS), 1, lambda _: None)
             keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
@@ -79,7 +79,7 @@ class Functions:
                     insist(invoke(event) == {"batchItemFailures": []}, "target lambda: everything that it was told about is sealed")
                 insist(invoke(SCHEDULED) == {"left": []}, "target lambda: a scheduled invocation leaves nothing")
             lake = folder.parent / "lake"
-            errands.copy_bucket("lake", lake)
+            clients.copy_bucket("lake", lake)
         ledger = lake / "_stream" / "flights" / "ledger"
         for finding in judge(lake / "flights", ledger, rows=made.flights, broken=made.broken, mask_key=MASK_KEY.encode()):
             insist(finding.good, f"target lambda: {finding.what}: expected {finding.expected}, found {finding.found}")
