@@ -18,10 +18,38 @@ ROOMS: Final = ("tests/unit/transform/", "tests/unit/aws/", "tests/unit/audit/",
 WHOLE: Final = ("tests/unit/transform", "tests/unit/audit")
 """Folders of which nearly every file uses it."""
 
-PROCESSES: Final = ("tests/unit/worker/test_allocators.py", "tests/unit/worker/test_exporting.py")
+PROCESSES: Final = ("tests/unit/worker/test_allocators.py",)
 """Files whose tests start processes of the service: what these call is not seen here."""
 
-FILES: Final = ()
+FILES: Final = (
+    "tests/contract/test_decoder.py",
+    "tests/contract/test_encryption.py",
+    "tests/contract/test_excerpt.py",
+    "tests/contract/test_iceberg_on_aws.py",
+    "tests/contract/test_json_faults.py",
+    "tests/contract/test_private_authority.py",
+    "tests/contract/test_queue.py",
+    "tests/contract/test_retrieval.py",
+    "tests/contract/test_s3_faults.py",
+    "tests/contract/test_simulated_store.py",
+    "tests/contract/test_source.py",
+    "tests/contract/test_stage.py",
+    "tests/contract/test_warehouse.py",
+    "tests/unit/aws/test_kinesis.py",
+    "tests/unit/aws/test_pages.py",
+    "tests/unit/worker/test_definitions.py",
+    "tests/unit/worker/test_exporting.py",
+    "tests/unit/worker/test_inspecting.py",
+    "tests/unit/worker/test_loading.py",
+    "tests/unit/worker/test_lookahead.py",
+    "tests/unit/worker/test_maintenance.py",
+    "tests/unit/worker/test_operating.py",
+    "tests/unit/worker/test_recent_segments.py",
+    "tests/unit/worker/test_refreshing.py",
+    "tests/unit/worker/test_reread.py",
+    "tests/unit/worker/test_separations.py",
+    "tests/unit/worker/test_tracing.py",
+)
 
 called: Final[set[str]] = set()
 """Names of the kernel's functions that were called since this was cleared."""
