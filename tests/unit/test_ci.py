@@ -25,7 +25,7 @@ redshift:
 fuzz:
 	@echo the text of what succeeds
 demo:
-	@echo $$$$ > pid; exec sleep 600
+	@exec sleep 600 > alive
 """
 
 
@@ -66,15 +66,13 @@ def test_nothing_runs_if_the_preparation_fails(place: Path) -> None:
 
 
 def test_targets_end_with_it(place: Path) -> None:
+    os.mkfifo(place / "alive")
     process = subprocess.Popen([place / ".ci" / "run", "demo"], stdout=subprocess.PIPE, text=True)
-    pid = place / "pid"
-    while not (pid.exists() and pid.read_text().endswith("\n")):
-        assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 143
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(pid.read_text()), 0)
+    with (place / "alive").open() as alive:  # which waits until the target has opened its end
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 143
+        assert alive.read() == ""  # which waits until the target has ended
 
 
 def test_a_target_that_does_not_exist_is_refused_with_those_that_do(place: Path) -> None:
