@@ -49,6 +49,7 @@ FILES: Final = (
     "tests/unit/worker/test_reread.py",
     "tests/unit/worker/test_separations.py",
     "tests/unit/worker/test_tracing.py",
+    "tests/unit/worker/test_transforming.py",
 )
 
 called: Final[set[str]] = set()
