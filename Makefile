@@ -11,13 +11,16 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url -
 SANITIZED := $(addprefix tests/unit/transform/decoders/,test_json_kernel.py test_avro_plan.py test_kernel_columns.py test_protobuf_plan.py test_csv.py test_envelope_kernel.py) \
 	tests/unit/aws/test_pages.py tests/unit/audit/test_native.py $(addprefix tests/unit/transform/,test_ip_addresses.py test_compiled.py test_masking.py test_urls.py)
 
+# Where this is set, every process compiles the tests and the service again.
+unexport PYTHONDONTWRITEBYTECODE
+
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 install --yes --no-install-recommends postgresql >/dev/null
 
 .PHONY: $(shell grep -hoE '^[a-z-]+:' $(MAKEFILE_LIST) | tr -d ':')
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 install: $(INSTALLED) ## Install the locked requirements and this project into .venv
 
@@ -40,9 +43,20 @@ backfill-check: install ## Compare flights read from objects with flights read f
 test: install ## Run the whole suite
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
-redshift: install ## Test loads on a Redshift double; installs PostgreSQL if it is missing (Debian, as root or with sudo)
+test-without-kernel: install ## Run once more, with the compiled kernel switched off, the tests that call it
+	@STREAM_NATIVE=off $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $$($(BIN)/python -m tests.kernel_use) $(ARGS)
+
+postgresql: # Debian, as root or with sudo
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(APT) || { $(SUDO) apt-get -qq update && $(APT); }
+
+redshift: install postgresql ## Test loads on a Redshift double; installs PostgreSQL if it is missing (Debian, as root or with sudo)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -o python_files='campaign_*.py' tests/redshift $(ARGS)
+
+deploy-tools: install # Checkers of charts, templates and images, as wheels
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
+
+prepare: install deploy-tools postgresql ## Install what several targets of .ci/run need, so that they can run beside each other
+	@deploy/eks/monitoring/tools.sh
 
 check: install ## Check format, lint, types and import contracts
 	$(BIN)/ruff format --check .
@@ -53,8 +67,7 @@ check: install ## Check format, lint, types and import contracts
 audit-check: install ## Send the demo's 336,776 records to rotel despite kills, and check for one span each
 	@AUDIT_CHECK_RECORDS=336776 $(BIN)/python -m pytest -q tests/integration/test_rotel.py -k kill $(ARGS)
 
-chart-check: install ## Render the Helm chart over a matrix of values and check every object; needs Node.js and 64-bit Linux on x86
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
+chart-check: deploy-tools ## Render the Helm chart over a matrix of values and check every object; needs Node.js and 64-bit Linux on x86
 	@mkdir -p .make/chart && cp deploy/eks/check/package*.json deploy/eks/check/crds.mjs .make/chart/ && cd .make/chart && npm ci --silent --no-audit --no-fund
 	@$(BIN)/python -m pytest -q deploy/eks/check $(ARGS)
 
@@ -72,22 +85,20 @@ dashboards-check: install ## Test alerts with promtool, and every panel with Pro
 	@deploy/eks/monitoring/tools.sh
 	@$(BIN)/python -m pytest -q deploy/eks/monitoring $(ARGS)
 
-dashboard-picture: install ## Draw the dashboard while a pipeline runs, into docs/images; needs root on Debian
+dashboard-picture: deploy-tools ## Draw the dashboard while a pipeline runs, into docs/images; needs root on Debian
 	@deploy/eks/monitoring/tools.sh
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
 	@$(BIN)/python -m deploy.eks.monitoring.draw docs/images/dashboard.png
 
-image-check: install ## Build the image without Docker, inspect it, and run the demo's pipeline in it; needs root on Debian
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
+image-check: deploy-tools ## Build the image without Docker, inspect it, and run the demo's pipeline in it; needs root on Debian
 	@$(BIN)/python deploy/image/check.py
 
 fuzz: install ## Send a million mutated records through each decoder; ARGS="--seed N" repeats a run
 	@$(BIN)/python -m tests.fuzz.decoders $(ARGS)
 
 native-check: install ## Compile the kernel with AddressSanitizer and UBSan, and compare it with the Python path; needs gcc
-	@rm -rf native/build .make/sanitized
+	@rm -rf .make/sanitized .make/native && mkdir -p .make && cp -r native .make/native && rm -rf .make/native/build
 	@CFLAGS='-g -fsanitize=address,undefined -fno-sanitize-recover=all' $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation \
-		--no-cache --reinstall --target .make/sanitized ./native && rm -rf native/build
+		--no-cache --reinstall --target .make/sanitized ./.make/native
 	@LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=.make/sanitized \
 		$(BIN)/python -m pytest -q -p no:cacheprovider $(SANITIZED) $(ARGS)
 

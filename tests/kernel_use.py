@@ -1,0 +1,81 @@
+"""Which tests call the compiled kernel: ``make test-without-kernel`` runs their files once more, with the kernel switched off.
+
+A file whose tests do not call the kernel does the same with and without it, so it is not run twice. The list cannot become too short: a
+test that calls the kernel and whose file is not listed fails (``tests/conftest.py``).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from stream.native import KERNEL
+
+ROOMS: Final = ("tests/unit/transform/", "tests/unit/aws/", "tests/unit/audit/", "tests/unit/worker/", "tests/contract/")
+"""Where the rooms that use the kernel are tested; what is tested above them uses it only through them."""
+
+WHOLE: Final = ("tests/unit/transform", "tests/unit/audit")
+"""Folders of which nearly every file uses it."""
+
+PROCESSES: Final = ("tests/unit/worker/test_allocators.py",)
+"""Files whose tests start processes of the service: what these call is not seen here."""
+
+FILES: Final = (
+    "tests/contract/test_decoder.py",
+    "tests/contract/test_encryption.py",
+    "tests/contract/test_excerpt.py",
+    "tests/contract/test_iceberg_on_aws.py",
+    "tests/contract/test_json_faults.py",
+    "tests/contract/test_private_authority.py",
+    "tests/contract/test_queue.py",
+    "tests/contract/test_retrieval.py",
+    "tests/contract/test_s3_faults.py",
+    "tests/contract/test_simulated_store.py",
+    "tests/contract/test_source.py",
+    "tests/contract/test_stage.py",
+    "tests/contract/test_warehouse.py",
+    "tests/unit/aws/test_kinesis.py",
+    "tests/unit/aws/test_pages.py",
+    "tests/unit/worker/test_answer.py",
+    "tests/unit/worker/test_definitions.py",
+    "tests/unit/worker/test_exporting.py",
+    "tests/unit/worker/test_inspecting.py",
+    "tests/unit/worker/test_loading.py",
+    "tests/unit/worker/test_lookahead.py",
+    "tests/unit/worker/test_maintenance.py",
+    "tests/unit/worker/test_operating.py",
+    "tests/unit/worker/test_recent_segments.py",
+    "tests/unit/worker/test_refreshing.py",
+    "tests/unit/worker/test_reread.py",
+    "tests/unit/worker/test_separations.py",
+    "tests/unit/worker/test_tracing.py",
+    "tests/unit/worker/test_transforming.py",
+)
+
+called: Final[set[str]] = set()
+"""Names of the kernel's functions that were called since this was cleared."""
+
+
+def is_listed(file: str) -> bool:
+    """Whether ``file``, relative to the root of the repository, is run without the kernel, or need not be."""
+    return not file.startswith(ROOMS) or file in (*PROCESSES, *FILES) or file.startswith(tuple(f"{folder}/" for folder in WHOLE))
+
+
+def watch() -> None:
+    """From now on, the functions of the kernel note their calls."""
+    for name, function in list(vars(KERNEL).items()) if KERNEL is not None else ():
+        if callable(function) and not name.startswith("_"):
+            setattr(KERNEL, name, _noted(name, function))
+
+
+def _noted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*given: Any, **named: Any) -> Any:
+        called.add(name)
+        return function(*given, **named)
+
+    return call
+
+
+if __name__ == "__main__":
+    sys.stdout.write(" ".join((*WHOLE, *PROCESSES, *FILES)))

@@ -1,0 +1,87 @@
+"""How .ci/run runs targets, with a Makefile of this test's own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+MAKEFILE = """
+prepare:
+	@touch prepared
+test: # Only a target beside it opens the other end of the pipe.
+	@test -e prepared && mkfifo pipe; cat pipe
+fleet:
+	@while ! test -p pipe; do :; done; echo $$FLEET_SECONDS $$CI > pipe
+redshift:
+	@echo first line; echo last line >&2; exit 3
+fuzz:
+	@echo the text of what succeeds
+demo:
+	@exec sleep 600 > alive
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+    (tmp_path / "Makefile").write_text(MAKEFILE)
+    return tmp_path
+
+
+def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([place / ".ci" / "run", *arguments], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_two_targets_run_at_the_same_time_after_what_they_need_is_prepared(place: Path) -> None:
+    done = run(place, "test", "fleet")
+    assert done.returncode == 0, done.stdout
+    assert (place / ".make" / "ci" / "test.log").read_text() == "300 1\n"
+
+
+def test_what_a_failed_target_has_written_comes_last_and_whole_and_the_others_run_all_the_same(place: Path) -> None:
+    done = run(place, "--jobs", "1", "redshift", "fuzz")
+    assert done.returncode == 1
+    assert done.stdout.endswith("\n===== redshift ended with 2; it has written:\n" + (place / ".make/ci/redshift.log").read_text() + "\n")
+    assert "first line\nlast line\n" in done.stdout
+    assert "the text of what succeeds" not in done.stdout
+    table = done.stdout.partition("3 targets in ")[2]
+    assert re.findall(r"(?m)^(ok|FAILED) +\d+ s +\d+ s CPU  (\S+)$", table) == [("ok", "prepare"), ("FAILED", "redshift"), ("ok", "fuzz")]
+
+
+def test_nothing_runs_if_the_preparation_fails(place: Path) -> None:
+    (place / "Makefile").write_text(MAKEFILE.replace("@touch prepared", "@echo no network; exit 1"))
+    done = run(place, "fuzz")
+    assert done.returncode == 1
+    assert "no network" in done.stdout
+    assert not (place / ".make" / "ci" / "fuzz.log").exists()
+
+
+def test_targets_end_with_it(place: Path) -> None:
+    os.mkfifo(place / "alive")
+    process = subprocess.Popen([place / ".ci" / "run", "demo"], stdout=subprocess.PIPE, text=True)
+    with (place / "alive").open() as alive:  # which waits until the target has opened its end
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 143
+        assert alive.read() == ""  # which waits until the target has ended
+
+
+def test_a_target_that_does_not_exist_is_refused_with_those_that_do(place: Path) -> None:
+    done = run(place, "tset")
+    assert done.returncode == 2
+    assert "there is no target 'tset' here; there are: test, fleet, " in done.stderr
+
+
+def test_every_target_is_in_the_makefile() -> None:
+    named = re.findall(r'(?m)^    "([a-z-]+)": \{', (ROOT / ".ci" / "run").read_text())
+    assert len(named) >= 16
+    assert set(named) <= set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
