@@ -1,13 +1,14 @@
 """Tells what a process is waiting for: on SIGUSR1, and by itself once the event loop has not run for some seconds.
 
-A signal is answered in two steps. The first needs neither the event loop nor the interpreter's lock: the handler of ``faulthandler`` writes
-the stack of every thread to standard error. In the second step, the watchdog's own thread asks the event loop where its tasks stand, and
-finds that out by itself if the loop does not answer.
+A handler written in Python runs only in the main thread, and only once that returns from the C code that it is in, which is just what a
+stuck process does not do. So the signal is blocked in all threads but one, which does nothing but sleep in ``ppoll``: the signal interrupts
+the sleep, and so the thread learns of it. No other thread is disturbed, and no signal is missed: one that comes while that thread is awake
+stays pending until it sleeps again. A second thread looks at the event loop and makes the reports: it asks the loop where its tasks stand,
+and finds that out by itself if the loop does not answer.
 
-Handlers written in Python run only in the main thread, and only once it returns from the C code that it is in, which is just what a stuck
-process does not do. So the signal is blocked in all threads but one, which does nothing but sleep in ``ppoll``: the handler runs there, and
-interrupts the sleep, so that the thread learns of it. No other thread is disturbed, and no signal is missed: one that comes while that
-thread is awake stays pending until it sleeps again.
+Both need the interpreter's lock. ``faulthandler`` can write the stacks of threads without it, but while these run that may crash the
+process, which was seen to happen within some twenty signals. So it only does so after a thread has kept the lock for so long that no Python
+code can be running.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, Final, TypeAlias, TypeVar
 
 from stream.clock import SystemClock
@@ -34,7 +36,7 @@ BLOCKED_SECONDS: Final = 5.0
 """Seconds without a turn of the event loop after which the watchdog tells; the alert StreamLoopBlocked has the same limit."""
 QUIET_SECONDS: Final = 300.0
 """Seconds between two reports that nobody asked for: on a machine that is too small, one would follow another."""
-HOGGED_SECONDS: Final = 3 * BLOCKED_SECONDS
+HOGGED_SECONDS: Final = 30.0
 """Seconds for which a thread may keep the interpreter's lock from the watchdog, until ``faulthandler`` writes the stacks of the threads."""
 
 _TICK: Final = 1.0
@@ -105,12 +107,12 @@ class Watchdog:
     def start(self) -> None:
         """Start the threads, which end with the process. From now on, the signal is blocked in all threads that the caller starts.
 
-        Does nothing if they are started already.
+        Does nothing if they are started already. Call it from the main thread.
         """
         if self._started:
             return
         self._started = True
-        answer_signal()
+        signal.signal(SIGNAL, _ignore)
         signal.pthread_sigmask(signal.SIG_BLOCK, {SIGNAL})
         for work, name in ((self._listen, "signals"), (self._run, "watchdog")):
             threading.Thread(target=work, name=name, daemon=True).start()
@@ -220,10 +222,8 @@ def run(work: Coroutine[Any, Any, _T], loop_factory: Callable[[], asyncio.Abstra
         return runner.run(work)
 
 
-def answer_signal() -> None:
-    """From now on, SIGUSR1 does not end this process, but makes it write the stacks of its threads to standard error."""
-    with contextlib.suppress(ValueError, OSError, RuntimeError, AttributeError):  # standard error is closed
-        faulthandler.register(SIGNAL, file=2, all_threads=True)
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """The handler of the signal: without one, it would end the process, or never arrive at PID 1. The thread that sleeps does the rest."""
 
 
 def _to_stderr(text: str) -> None:

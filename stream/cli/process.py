@@ -8,14 +8,14 @@ import faulthandler
 import os
 import signal
 import sys
+from types import FrameType
 from typing import NoReturn
 
 
 def command() -> NoReturn:
     """Run the command in the arguments, and end the process with its exit code."""
     code = 1
-    with contextlib.suppress(ValueError, OSError):  # standard error is closed
-        faulthandler.register(signal.SIGUSR1, file=2)  # until the watchdog starts: the signal must not end the process
+    signal.signal(signal.SIGUSR1, _show_stacks)  # until the watchdog starts: the signal must not end the process, nor be lost on PID 1
     try:
         from stream.cli import loading  # here, so that Ctrl-C meanwhile is caught below
         from stream.cli.main import app
@@ -31,6 +31,11 @@ def command() -> NoReturn:
     except Exception:  # noqa: BLE001 - it is shown as the interpreter would show it
         sys.excepthook(*sys.exc_info())
     leave(code)
+
+
+def _show_stacks(_number: int, _frame: FrameType | None) -> None:
+    with contextlib.suppress(ValueError, OSError, AttributeError):  # standard error is closed
+        faulthandler.dump_traceback(2)
 
 
 def _start_watchdog() -> None:
