@@ -96,14 +96,20 @@ def seen_by_python(frame: pl.DataFrame) -> Seen:
     """The content of a page, read record by record."""
     texts, payloads = frame["_sequence"].to_list(), frame["_data"].to_list()
     rising = len({len(text.encode()) for text in texts}) < 2 and all(one.encode() < two.encode() for one, two in pairwise(texts))
-    return Seen(rising, sum(payload.startswith(MAGIC) for payload in payloads), sum(map(len, payloads)))
+    traced = any(b'"traceparent"' in payload for payload in payloads)
+    return Seen(rising, sum(payload.startswith(MAGIC) for payload in payloads), sum(map(len, payloads)), traced)
 
 
 NUMBERS = ["1", "2", "10", "12", "12", *(str(4957 * 10**52 + more) for more in (0, 1, 2, 10**9))]
 PAYLOADS = [b"", MAGIC[:3], MAGIC, MAGIC + b"and what belongs to it", b"plain", b"much longer than what lies in a view", b"\0" + MAGIC]
 
 
-@given(st.lists(st.tuples(st.sampled_from(NUMBERS), st.sampled_from(PAYLOADS)), min_size=1, max_size=6))
+WITH_A_TRACE = st.tuples(
+    st.integers(0, 400), st.integers(0, 400), st.sampled_from([b'"traceparent"', b'"tracepare"', b"traceparent", b""])
+).map(lambda drawn: b"e" * drawn[0] + drawn[2] + b"p" * drawn[1])
+
+
+@given(st.lists(st.tuples(st.sampled_from(NUMBERS), st.one_of(st.sampled_from(PAYLOADS), WITH_A_TRACE)), min_size=1, max_size=6))
 @example([(number, b"plain") for number in NUMBERS[5:]])
 def test_the_kernels_statistics_of_a_page_are_correct(records: list[tuple[str, bytes]]) -> None:
     entries = [
