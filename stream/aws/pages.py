@@ -23,7 +23,8 @@ class Seen:
     """Facts about all records of a page, collected while it was read.
 
     ``rising``: sequence numbers have the same length, and each is greater than the previous one. ``aggregates``: payloads that begin like
-    KPL aggregates. ``payload_bytes``: the sum of the lengths of all payloads. ``traced``: a payload contains ``"traceparent"``.
+    KPL aggregates. ``payload_bytes``: the sum of the lengths of all payloads. ``traced`` is False if no payload contains
+    ``"traceparent"``.
     """
 
     rising: bool

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import msgspec
 import polars as pl
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -121,6 +122,24 @@ def test_the_kernels_statistics_of_a_page_are_correct(records: list[tuple[str, b
 
     assert (page.seen is None) == (native.KERNEL is None)
     assert page.seen is None or page.seen == seen_by_python(page.frame)
+
+
+@pytest.mark.parametrize("at", [0, 1, 16_370, 16_384, 16_390, 30_000, 1_048_500, 1_048_512, 2_999_987, None])
+@pytest.mark.parametrize("size", [997, 3_000_000])
+def test_a_trace_context_is_noticed_wherever_it_is(size: int, at: int | None) -> None:
+    payloads = [bytearray(b"ep" * (size // 2)) for _ in range(3_000_000 // size)]
+    if at is not None:
+        payload = payloads[min(at // size, len(payloads) - 1)]
+        begin = min(at % size, len(payload) - 13)
+        payload[begin : begin + 13] = b'"traceparent"'
+    entries = [
+        {"SequenceNumber": "1", "ApproximateArrivalTimestamp": 1.5, "Data": base64.b64encode(data).decode(), "PartitionKey": "k"}
+        for data in payloads
+    ]
+
+    seen = parse_get_records(json.dumps({"Records": entries}).encode()).seen
+
+    assert seen is None or seen.traced == (at is not None)
 
 
 def test_an_event_of_a_subscription_is_read_the_same_way() -> None:
