@@ -156,7 +156,8 @@ class Watchdog:
         while True:
             _dump_unless_again_within(HOGGED_SECONDS)
             asked = self._asked.wait(_TICK)
-            self._asked.clear()
+            if asked:  # one that comes after the wait was over must not be cleared
+                self._asked.clear()
             slept, woken = _CLOCK.monotonic() - woken, _CLOCK.monotonic()
             watched = self._loop
             if watched is not None and slept > _TICK + _LATE:

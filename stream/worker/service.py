@@ -85,11 +85,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             health.clear("worker")
             freeze_garbage_collector()
             async with asyncio.TaskGroup() as group:
-                background = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)), name="watch loop")]
-                background.append(
-                    group.create_task(watch_stalls(stalls, options.clock, functools.partial(_tell_stall, emit)), name="watch stalls")
-                )
-                background.append(group.create_task(trim_periodically(options.clock), name="trim memory"))
+                background = _watch_itself(group, options, recorder, stalls, emit)
                 exports = [one.parts.export for one in parts_by_stream]
                 loaders = [loader for one in parts_by_stream for loader in one.loaders]
                 watchers = [one.watcher for one in parts_by_stream]
@@ -107,6 +103,18 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 await asyncio.wait(background)
                 unloaded = await _export_and_load_rest(parts_by_stream, streams, draining)
         _refuse_unfinished(streams, unloaded)
+
+
+def _watch_itself(
+    group: asyncio.TaskGroup, options: WorkerOptions, recorder: Recorder, stalls: StallWatch, emit: Emit
+) -> list[asyncio.Task[None]]:
+    """Tasks that look after the process, until they are cancelled."""
+    clock = options.clock
+    return [
+        group.create_task(watch_loop(clock, lambda late: recorder.set(LOOP_LAG, late)), name="watch loop"),
+        group.create_task(watch_stalls(stalls, clock, functools.partial(_tell_stall, emit)), name="watch stalls"),
+        group.create_task(trim_periodically(clock), name="trim memory"),
+    ]
 
 
 def _tell_stall(emit: Emit, stream_name: str, shard: str, seconds: float) -> None:
