@@ -17,14 +17,12 @@ from stream.cli.options import AsJson, File, Stream
 from stream.errors import DefinitionError, StreamError
 
 if libraries_wanted():
-    import asyncio
-
     import msgspec
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
     from rich.table import Table
 
-    from stream import events
+    from stream import events, watchdog
     from stream.audit.report import EXIT, Report, Verdict, worst
     from stream.audit.verify import Scope, Verifier
     from stream.cli.notices import Notices
@@ -183,7 +181,7 @@ def carry_out(file: Path, run: Callable[[Pipeline], Coroutine[Any, Any, T]]) -> 
             typer.echo(finding.render(), err=True)
         raise typer.Exit(EXIT_UNKNOWN)
     try:
-        return asyncio.run(run(result.pipeline))
+        return watchdog.run(run(result.pipeline))
     except StreamError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_UNKNOWN) from error

@@ -15,10 +15,9 @@ from stream.cli.options import File
 from stream.errors import DefinitionError, StreamError
 
 if libraries_wanted():
-    import asyncio
-
     import polars as pl
 
+    from stream import watchdog
     from stream.cli.explain import EXIT_DEFINITION, checked
     from stream.pipeline.model import Pipeline
     from stream.pipeline.plan import local_resources, output_schema
@@ -115,7 +114,7 @@ def _resources(pipeline: Pipeline, base: Path) -> Resources:
         session = session_of(pipeline)
         return {url: await read_object(session, url) for url in (*tables, *files)}
 
-    found = asyncio.run(read())
+    found = watchdog.run(read())
     return replace(
         resources,
         tables={**resources.tables, **{url: parse_table(url, found[url]) for url in tables}},

@@ -31,6 +31,7 @@ if libraries_wanted():
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Table
 
+    from stream import watchdog
     from stream.clock import SystemClock
     from stream.local.aws import LocalClients
     from stream.local.comparison import Finding, judge
@@ -80,7 +81,7 @@ def demo(
         raise typer.Exit(1) from problem
     show = Demo(folder.absolute(), flights_table().head(rows), shards, seed, endpoint)
     try:
-        good = asyncio.run(show.run(keep=keep))
+        good = watchdog.run(show.run(keep=keep))
     except* (StreamError, BotoCoreError, ClientError) as group:
         for error in group.exceptions:
             typer.echo(f"error: {error}", err=True)

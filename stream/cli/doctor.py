@@ -15,10 +15,9 @@ from stream.cli.options import File
 from stream.errors import StreamError
 
 if libraries_wanted():
-    import asyncio
-
     from rich.console import Console
 
+    from stream import watchdog
     from stream.cli.explain import checked
     from stream.worker.diagnosis import Environment, Finding, Verdict, examine
 
@@ -64,7 +63,7 @@ def doctor(
     subject = None if service_account is None else f"system:serviceaccount:{service_account}"
     environment = Environment(file.parent, os.environ, role, audience, subject, patience=timeout)
     try:
-        findings = asyncio.run(examine(pipeline, environment))
+        findings = watchdog.run(examine(pipeline, environment))
     except StreamError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from error

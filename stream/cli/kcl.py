@@ -17,10 +17,9 @@ from stream.cli.options import File, Least, LogLevel
 from stream.errors import DefinitionError, StreamError
 
 if libraries_wanted():
-    import asyncio
-
     import uvloop
 
+    from stream import watchdog
     from stream.cli.run import EXIT_DEFINITION, EXIT_FATAL, End, refuse_failure
     from stream.pipeline.lint import check as check_file
     from stream.pipeline.model import Pipeline
@@ -83,8 +82,7 @@ def run(file: File, stream: Stream = None, log_level: LogLevel = Least.INFO) -> 
         raise typer.Exit(EXIT_DEFINITION) from error
     options = WorkerOptions(file.parent, os.environ, DRAIN_SECONDS, usable_cores(), log_level=log_level.level)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_child(pipeline, options, pipe))
+        watchdog.run(run_child(pipeline, options, pipe), uvloop.new_event_loop)
     except StreamError as error:
         refuse_failure(End(EXIT_DEFINITION if isinstance(error, DefinitionError) else EXIT_FATAL, str(error), logged=True))
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import typer
 
@@ -43,11 +43,17 @@ def settings_of_libraries(env: Mapping[str, str], cores: int) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in env}
 
 
+BEFORE_LIBRARIES: Final[list[Callable[[], None]]] = []
+"""Called before the libraries of a verb are imported, and with them the first threads are started."""
+
+
 def load(name: str) -> ModuleType:
     """The module ``name`` with its libraries, which find the process set up for them."""
     if name not in sys.modules:
         os.environ.update(settings_of_libraries(os.environ, len(os.sched_getaffinity(0))))
         share_one_heap()
+        for call in BEFORE_LIBRARIES:
+            call()
     return importlib.import_module(name)
 
 

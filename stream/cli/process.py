@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import os
+import signal
 import sys
+from types import FrameType
 from typing import NoReturn
 
 
 def command() -> NoReturn:
     """Run the command in the arguments, and end the process with its exit code."""
     code = 1
+    signal.signal(signal.SIGUSR1, _show_stacks)  # until the watchdog starts: the signal must not end the process, nor be lost on PID 1
     try:
-        from stream.cli.main import app  # here, so that Ctrl-C meanwhile is caught below
+        from stream.cli import loading  # here, so that Ctrl-C meanwhile is caught below
+        from stream.cli.main import app
 
+        loading.BEFORE_LIBRARIES.append(_start_watchdog)
         app()
         code = 0
     except SystemExit as end:
@@ -25,6 +31,17 @@ def command() -> NoReturn:
     except Exception:  # noqa: BLE001 - it is shown as the interpreter would show it
         sys.excepthook(*sys.exc_info())
     leave(code)
+
+
+def _show_stacks(_number: int, _frame: FrameType | None) -> None:
+    with contextlib.suppress(ValueError, OSError, AttributeError):  # standard error is closed
+        faulthandler.dump_traceback(2)
+
+
+def _start_watchdog() -> None:
+    from stream.watchdog import WATCHDOG  # here, because asyncio is not needed for help and completion
+
+    WATCHDOG.start()
 
 
 def leave(code: int) -> NoReturn:

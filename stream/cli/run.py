@@ -17,10 +17,9 @@ from stream.cli.options import Drain, File, Least, LogLevel, ResultFile, Threads
 from stream.errors import DefinitionError, StreamError, unforeseen
 
 if libraries_wanted():
-    import asyncio
-
     import uvloop
 
+    from stream import watchdog
     from stream.clock import SystemClock
     from stream.contracts import Emit
     from stream.pipeline.findings import Severity
@@ -133,8 +132,7 @@ def carry_out(pipeline: Pipeline, options: WorkerOptions, result: Path | None) -
         if pipeline.coordination.kcl is not None and options.reading == Reading():
             msg = "with coordination: kcl the KCL's daemon runs the pipeline: use `stream kcl daemon`"
             raise DefinitionError(msg)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_worker(pipeline, options))
+        watchdog.run(run_worker(pipeline, options), uvloop.new_event_loop)
     except StreamError as error:
         end = End(EXIT_DEFINITION if isinstance(error, DefinitionError) else EXIT_FATAL, str(error), listener.failed)
     except BaseException as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
+from stream import watchdog
 from stream.batch import Batch
 from stream.clock import SystemClock
 from stream.errors import DefinitionError
@@ -45,7 +45,7 @@ def sample_of(
     except ValueError as error:
         msg = f"--since: {error}"
         raise DefinitionError(msg) from error
-    batch = asyncio.run(read_sample(pipeline, base, count, age, SystemClock(), unsealed=unsealed))
+    batch = watchdog.run(read_sample(pipeline, base, count, age, SystemClock(), unsealed=unsealed))
     return batch, f"{batch.rows:,} records of {', '.join(pipeline.source.kinesis.names)}"
 
 
@@ -55,6 +55,6 @@ def chain_of(pipeline: Pipeline, file: Path) -> CompiledChain:
     Raises:
         StreamError: one of them cannot be obtained.
     """
-    fetched = asyncio.run(resources_of(pipeline, file.parent, os.environ))
+    fetched = watchdog.run(resources_of(pipeline, file.parent, os.environ))
     source = pipeline.source
     return compile_chain(source.decode, source.record_schema(), pipeline.stages, fetched.resources, SystemClock().monotonic)

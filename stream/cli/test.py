@@ -13,8 +13,7 @@ from stream.cli.loading import libraries_wanted
 from stream.errors import DefinitionError
 
 if libraries_wanted():
-    import asyncio
-
+    from stream import watchdog
     from stream.pipeline.cases import SUFFIX, CaseFile, cases_path, read_cases, stand_ins
     from stream.pipeline.findings import Finding
     from stream.pipeline.lint import check as check_file
@@ -84,7 +83,7 @@ def _trial(file: Path, cases: CaseFile, base: Path) -> Trial:
             raise DefinitionError(msg)
         return cases.secrets[name].encode()
 
-    fetched = asyncio.run(fetch_resources(result.pipeline, file.parent, env, known=stand_ins(cases, base), managed=managed))
+    fetched = watchdog.run(fetch_resources(result.pipeline, file.parent, env, known=stand_ins(cases, base), managed=managed))
     return Trial(result.pipeline, fetched.resources, base)
 
 

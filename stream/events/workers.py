@@ -89,6 +89,29 @@ class ShardStalled(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LoopBlocked(Event):
+    """The event loop of the process has not run for ``seconds``; the lines `stack_taken` that follow say why. ``shard`` is empty."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StackTaken(Event):
+    """Where ``count`` threads or tasks (``kind``) of the process stand, some of which are ``names``, after SIGUSR1 or `loop_blocked`.
+
+    ``frames``: places in the source, innermost last. ``age``: seconds since the oldest of the tasks was created; ``still``: seconds for
+    which none of them has moved, as far as is known. ``shard`` is empty.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    count: int
+    age: float | None
+    still: float | None
+    frames: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CredentialsRenewed(Event):
     """AWS credentials found by ``method`` are valid until ``expires``, in seconds since 1970; 0: for ever. ``shard`` is empty."""
 

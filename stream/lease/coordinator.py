@@ -195,17 +195,17 @@ class Coordinator:
             Fatal: the table can no longer be used, or the fleet on it has changed to rules that this worker must not join.
         """
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.holdings.keep_renewed())
-            group.create_task(self._expiring())
-            group.create_task(self._looking())
-            group.create_task(self._syncing())
-            group.create_task(self._following())
+            group.create_task(self.holdings.keep_renewed(), name="renew leases")
+            group.create_task(self._expiring(), name="drop expired leases")
+            group.create_task(self._looking(), name="look at leases")
+            group.create_task(self._syncing(), name="create leases")
+            group.create_task(self._following(), name="follow the fleet")
 
     async def keep(self) -> None:
         """Only renew what is held, until cancelled; for a caller that has taken a lease for the duration of one operation."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.holdings.keep_renewed())
-            group.create_task(self._expiring())
+            group.create_task(self.holdings.keep_renewed(), name="renew leases")
+            group.create_task(self._expiring(), name="drop expired leases")
 
     async def look(self) -> None:
         """Scan the table, take what the rules or the leader give to this worker, and notice rows that are gone."""

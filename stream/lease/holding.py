@@ -102,7 +102,7 @@ class Holdings:
             lanes = 0
             while True:
                 for _ in range(AT_ONCE if lanes == 0 or (due.qsize() and lanes < MOST_RENEWALS) else 0):
-                    group.create_task(lane())
+                    group.create_task(lane(), name="renew a lease")
                     lanes += 1
                 now = self._clock.monotonic()
                 left = {key: held.renewed + every - now for key, held in self.held.items() if key not in queued}
@@ -115,7 +115,7 @@ class Holdings:
 
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(schedule(group))
+                group.create_task(schedule(group), name="schedule renewals")
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
 

@@ -18,6 +18,7 @@ from types import FrameType
 import orjson
 
 from stream.local.process import Helper, helper
+from stream.watchdog import WATCHDOG
 
 
 @contextmanager
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--tied", action="store_true", help="end when standard input closes")
     arguments = parser.parse_args()
+    WATCHDOG.start()
     done = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:

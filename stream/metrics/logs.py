@@ -87,6 +87,8 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.ShardHalted: Level.ERROR,
     ev.StreamDescribed: Level.DEBUG,
     ev.ShardStalled: Level.ERROR,
+    ev.LoopBlocked: Level.WARNING,
+    ev.StackTaken: Level.INFO,
     ev.CredentialsRenewed: Level.INFO,
     ev.RecordsExpired: Level.ERROR,
     ev.NotificationFailed: Level.ERROR,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
+import os
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO, Final, cast
@@ -83,11 +85,18 @@ class ObjectPiece:
         """See ``bounded.Piece``."""
         if self.item.size == 0:
             return
-        file = _RangedFile(self.store, self.item, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        file = _RangedFile(self.store, self.item, loop)
         buffered = cast("BinaryIO", io.BufferedReader(file, READ_AHEAD))
         found = chunks(self.layout, buffered, self.item.key, after_number, BLOCK_BYTES)
-        while (chunk := await asyncio.to_thread(next, found, None)) is not None:
-            yield self._block(chunk)
+        # A thread of its own, because it waits for the store, which may need a thread of the loop's few to answer.
+        thread = ThreadPoolExecutor(1, "objects")
+        try:
+            while (chunk := await loop.run_in_executor(thread, next, found, None)) is not None:
+                yield self._block(chunk)
+        finally:
+            file.abandon()
+            thread.shutdown(wait=False)
 
     def _block(self, chunk: Chunk) -> Block:
         frame = pl.DataFrame(
@@ -110,6 +119,14 @@ class _RangedFile(io.RawIOBase):
         self._item = item
         self._loop = loop
         self._at = 0
+        self._answer: Future[bytes] | None = None
+        self._abandoned = False
+
+    def abandon(self) -> None:
+        """Nobody waits for the thread any more: the read that it waits for, and every further one, fails."""
+        self._abandoned = True
+        if self._answer is not None:
+            self._answer.cancel()
 
     def readable(self) -> bool:
         return True
@@ -128,7 +145,11 @@ class _RangedFile(io.RawIOBase):
         end = min(self._at + len(buffer), self._item.size)
         if end <= self._at:
             return 0
-        answer: Future[bytes] = asyncio.run_coroutine_threadsafe(self._range(self._at, end), self._loop)
+        if self._abandoned:
+            raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+        self._answer = answer = asyncio.run_coroutine_threadsafe(self._range(self._at, end), self._loop)
+        if self._abandoned:
+            answer.cancel()
         body = answer.result()
         buffer[: len(body)] = body
         self._at += len(body)

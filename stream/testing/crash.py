@@ -21,6 +21,7 @@ import typer
 from stream import events
 from stream.cli.run import run_pipeline
 from stream.contracts import Emit
+from stream.watchdog import WATCHDOG
 from stream.worker.reading import Reading
 
 POINTS: Final = {
@@ -92,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--letters", action="store_true", help="read what `stream dlq redrive` has claimed")
     parser.add_argument("file", type=Path)
     given = parser.parse_args(arguments)
+    WATCHDOG.start()
     number = _SIGNALS[given.signal]
     listeners: tuple[Emit, ...] = (CrashAt(given.at, lambda: os.kill(os.getpid(), number)),) if given.at else ()
     try:

@@ -230,13 +230,13 @@ class ExportTask:
         """Export until cancelled. Errors are reported and retried; they never end the worker."""
         followed: dict[str, _ShardExport] = {}
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._report_lag())
+            group.create_task(self._report_lag(), name="report the lag of the export")
             while True:
                 self._new.clear()
                 for shard, export in self._exports.items():
                     if followed.get(shard) is not export:
                         followed[shard] = export
-                        group.create_task(self._follow(shard, export))
+                        group.create_task(self._follow(shard, export), name=f"export {shard}")
                 await self._new.wait()
 
     async def finish(self, until: asyncio.Event | None = None) -> None:

@@ -336,8 +336,8 @@ class Function:
         failed: Exception | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                exporting = [group.create_task(export.run()) for export in exports]
-                notifying = [group.create_task(opened.notifier.run())] if opened.notifier else []
+                exporting = [group.create_task(export.run(), name="export") for export in exports]
+                notifying = [group.create_task(opened.notifier.run(), name="notify")] if opened.notifier else []
                 try:
                     yield
                 except Exception as error:  # noqa: BLE001 - raised again below, after people were notified of it

@@ -26,6 +26,7 @@ from stream.lease.rows import TRIM_HORIZON
 from stream.metrics.logs import JsonLog
 from stream.pipeline.model import Pipeline, Retrieval
 from stream.source.kinesis import KinesisSource
+from stream.watchdog import WATCHDOG
 from stream.worker.allocators import prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.auditing import Stores
@@ -33,6 +34,7 @@ from stream.worker.daemon_source import DaemonSource
 from stream.worker.failure import reporting_failure
 from stream.worker.halts import HaltNotes
 from stream.worker.parts import ObservableEvent, Stop, StreamParts, to_all
+from stream.worker.reporting import reports_to
 from stream.worker.shard import run_shard
 from stream.worker.supervisor import RESTART_SECONDS
 
@@ -140,7 +142,7 @@ class Child:
             # It continues a leased shard, which another application may have read, before this one began to read the stream from its tip.
             self._start = Start(StartKind.TRIM_HORIZON)
         async with asyncio.TaskGroup() as group:
-            working = group.create_task(self._work(first.shardId))
+            working = group.create_task(self._work(first.shardId), name=f"work on {first.shardId}")
             self._daemon.send(ml.done(first))
             while (message := await self._daemon.receive()) is not None:
                 await self._answer(message, working)
@@ -181,7 +183,8 @@ class Child:
     async def _unless_stopped(self, delivery: Coroutine[Any, Any, None]) -> None:
         """Wait until the shard's task has taken a delivery, or has stopped."""
         async with asyncio.TaskGroup() as group:
-            delivering, stopped = group.create_task(delivery), group.create_task(self._stopped.wait())
+            delivering = group.create_task(delivery, name="deliver to the shard")
+            stopped = group.create_task(self._stopped.wait(), name="wait for the shard to stop")
             await asyncio.wait([delivering, stopped], return_when=asyncio.FIRST_COMPLETED)
             delivering.cancel()
             stopped.cancel()
@@ -241,7 +244,7 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
     prepare_allocators()
     progress, log = Progress(), JsonLog(_to_stderr, options.clock, options.log_level)
     emit = to_all(log, progress, *options.listeners)
-    with reporting_failure(pipeline.source.kinesis.stream, log, emit):
+    with WATCHDOG.telling(reports_to(log)), reporting_failure(pipeline.source.kinesis.stream, log, emit):
         async with AsyncExitStack() as stack:
             lines = asyncio.StreamReader(limit=LINE_BYTES)
             await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), pipe[0])
@@ -251,7 +254,8 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
             (stream,) = await assemble(polled(pipeline), options, emit, ObservableEvent(), stack)
             export = stream.parts.export
             async with asyncio.TaskGroup() as group:
-                background = [group.create_task(part.run()) for part in (export, stream.parts.refresher, notes) if part is not None]
+                parts = (export, stream.parts.refresher, notes)
+                background = [group.create_task(part.run(), name=type(part).__name__) for part in parts if part is not None]
                 latest = pipeline.source.kinesis.start.kind is StartKind.LATEST
                 await Child(Daemon(lines, pipe[1]), stream, progress, emit, options.drain_seconds, latest=latest).run()
                 await notes.finish()

@@ -32,6 +32,7 @@ from stream.metrics.server import Health, MetricsServer
 from stream.metrics.stall import StallWatch, watch_stalls
 from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader
+from stream.watchdog import WATCHDOG
 from stream.worker.allocators import freeze_garbage_collector, prepare_allocators, trim_periodically
 from stream.worker.assemble import WorkerOptions, assemble, ends_by_itself, worker_id
 from stream.worker.auditing import Stores
@@ -41,6 +42,7 @@ from stream.worker.lineage import Reporter, open_reporter
 from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
 from stream.worker.parts import ObservableEvent, StreamParts, to_all, unless_set
+from stream.worker.reporting import reports_to
 from stream.worker.several import Obstacles, Streams, halted_error
 from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
 
@@ -67,7 +69,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     register_process(registry)
     draining = ObservableEvent()
     _drain_on_signals(draining)
-    with reporting_failure(", ".join(pipeline.source.kinesis.names), log, emit):
+    with WATCHDOG.telling(reports_to(log)), reporting_failure(", ".join(pipeline.source.kinesis.names), log, emit):
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(MetricsServer(registry, health, board, pipeline.metrics.host, pipeline.metrics.port))
             opening = _open(pipeline, replace(options, worker=name), narrator, recorder, totals, emit, draining, stack)
@@ -83,15 +85,13 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             health.clear("worker")
             freeze_garbage_collector()
             async with asyncio.TaskGroup() as group:
-                background = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
-                background.append(group.create_task(watch_stalls(stalls, options.clock, lambda *where: emit(events.ShardStalled(*where)))))
-                background.append(group.create_task(trim_periodically(options.clock)))
+                background = _watch_itself(group, options, recorder, stalls, emit)
                 exports = [one.parts.export for one in parts_by_stream]
                 loaders = [loader for one in parts_by_stream for loader in one.loaders]
                 watchers = [one.watcher for one in parts_by_stream]
                 shared_services = (shared.leases, shared.pauses, shared.refresher, shared.keeper)
                 services = (*exports, *loaders, *watchers, reporter, notifier, notes, *shared_services)
-                background += [group.create_task(service.run()) for service in services if service is not None]
+                background += [group.create_task(each.run(), name=type(each).__name__) for each in services if each is not None]
                 await streams.run(options.drain_seconds)
                 if shared.leases is not None:
                     await shared.leases.leave()
@@ -103,6 +103,24 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 await asyncio.wait(background)
                 unloaded = await _export_and_load_rest(parts_by_stream, streams, draining)
         _refuse_unfinished(streams, unloaded)
+
+
+def _watch_itself(
+    group: asyncio.TaskGroup, options: WorkerOptions, recorder: Recorder, stalls: StallWatch, emit: Emit
+) -> list[asyncio.Task[None]]:
+    """Tasks that look after the process, until they are cancelled."""
+    clock = options.clock
+    return [
+        group.create_task(watch_loop(clock, lambda late: recorder.set(LOOP_LAG, late)), name="watch loop"),
+        group.create_task(watch_stalls(stalls, clock, functools.partial(_tell_stall, emit)), name="watch stalls"),
+        group.create_task(trim_periodically(clock), name="trim memory"),
+    ]
+
+
+def _tell_stall(emit: Emit, stream_name: str, shard: str, seconds: float) -> None:
+    """Report a shard that stands still, and what the process waits for: liveness is about to have it restarted."""
+    emit(events.ShardStalled(stream_name, shard, seconds))
+    WATCHDOG.tell(f"the shard {stream_name}/{shard} stands still")
 
 
 async def _export_and_load_rest(parts_by_stream: Sequence[StreamParts], streams: Streams, draining: asyncio.Event) -> list[str]:

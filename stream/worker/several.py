@@ -97,10 +97,10 @@ class Streams:
                     for supervisor in self._supervisors:
                         supervisor.changed.set()
 
-                watching = group.create_task(watch())
+                watching = group.create_task(watch(), name="wait for a drain")
                 async with asyncio.TaskGroup() as streams:
                     for supervisor in self._supervisors:
-                        streams.create_task(self._one(supervisor))
+                        streams.create_task(self._one(supervisor), name=f"supervise {supervisor.stream}")
                 watching.cancel()
         except TimeoutError:
             raise self._too_slow(drain_seconds) from None

@@ -122,9 +122,10 @@ class _ShardRun:
         self.nudge()
         try:
             async with asyncio.TaskGroup() as group:
-                fetching = group.create_task(self.fetch())
-                group.create_task(self.prepare(fetching))
-                group.create_task(self.commit())
+                where = f"{self.shard.stream}/{self.shard.shard_id}"
+                fetching = group.create_task(self.fetch(), name=f"fetch {where}")
+                group.create_task(self.prepare(fetching), name=f"prepare {where}")
+                group.create_task(self.commit(), name=f"commit {where}")
         except ExceptionGroup as group_error:
             raise most_severe(group_error) from group_error
         finally:

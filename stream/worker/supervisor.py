@@ -75,7 +75,7 @@ class Supervisor:
                     for shard in await self._startable_or_draining():
                         self.started.add(shard.shard_id)
                         self.active.add(shard.shard_id)
-                        self.tasks[shard.shard_id] = group.create_task(self._work(shard))
+                        self.tasks[shard.shard_id] = group.create_task(self._work(shard), name=f"shard {self.stream}/{shard.shard_id}")
                     if not self.active and await self._nothing_left():
                         self.finished = True
                         return

@@ -137,10 +137,10 @@ class Watcher:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._list_for_ever())
-                group.create_task(self._follow_for_ever())
+                group.create_task(self._list_for_ever(), name="list objects")
+                group.create_task(self._follow_for_ever(), name="follow claims")
                 if self._open_queue is not None:
-                    group.create_task(self._receive_for_ever(self._open_queue))
+                    group.create_task(self._receive_for_ever(self._open_queue), name="receive notifications")
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from group_error
 

@@ -16,6 +16,7 @@ import orjson
 
 from stream.local.kinesis.model import Settings
 from stream.local.kinesis.server import serve
+from stream.watchdog import WATCHDOG, run
 
 
 async def listen(port: int, settings: Settings, *, tied: bool) -> None:
@@ -51,7 +52,8 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = Settings(region=arguments.region, throttle=arguments.throttle == "real", transition_ms=arguments.transition_ms)
     try:
-        asyncio.run(listen(arguments.port, settings, tied=arguments.tied))
+        WATCHDOG.start()
+        run(listen(arguments.port, settings, tied=arguments.tied))
     except OSError as error:
         sys.exit(
             f"port {arguments.port} cannot be listened on: {os.strerror(error.errno or 0).lower()}; choose another, or 0 for a free one"

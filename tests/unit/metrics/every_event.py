@@ -16,6 +16,7 @@ SAMPLES = {
     float: 0.5,
     bool: True,
     int | None: 2**185,
+    float | None: 0.5,
     tuple[str, ...]: ("one", "two"),
     tuple[tuple[str, int], ...]: (("written", 3),),
 }
