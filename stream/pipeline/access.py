@@ -227,7 +227,7 @@ def _secrets(pipeline: Pipeline, where: Account) -> Iterator[Access]:
 
 
 def _leases(pipeline: Pipeline, where: Account) -> Iterator[Access]:
-    native = pipeline.coordination.native
+    native = pipeline.leases
     if native is None:
         return
     named = native.tables(pipeline.application)

@@ -96,7 +96,7 @@ async def open_evidence(
                 areas[config.name] = await _of_table(areas[config.name], config, base, session)
     checkpoints = await open_checkpoints(pipeline, name, stores.state, session, clock, stack, emit)
     open_place, beside = partial(open_store, session=session), name != pipeline.source.kinesis.stream
-    leased = pipeline.coordination.native is not None and not beside
+    leased = pipeline.leases is not None and not beside
     evidence = StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, deletes_ended_checkpoints=leased)
     evidence.shares_places, evidence.loaded = beside, await _loaded(stores.state, name)
     if isinstance(checkpoints, TableCheckpoints):
@@ -117,7 +117,7 @@ async def open_checkpoints(
     pipeline: Pipeline, chain: str, state: ObjectStore, session: AwsSession, clock: Clock, stack: AsyncExitStack, emit: Emit = to_nobody
 ) -> Checkpoints:
     """Read-only checkpoints of ``chain`` of ``pipeline``, which reads one stream."""
-    native = pipeline.coordination.native
+    native = pipeline.leases
     if native is None or chain != pipeline.source.kinesis.stream:
         return StoredCheckpoints(state)
     table = await open_table(pipeline, native, clock, emit, stack)

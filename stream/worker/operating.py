@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -42,8 +43,10 @@ from stream.worker.auditing import Stores
 from stream.worker.dead_letters import Redrive, chain_name
 from stream.worker.evidence import session_of
 from stream.worker.generations import open_newest, open_next
-from stream.worker.leasing import coordinator_of
+from stream.worker.leasing import ListShards, coordinator_of
 from stream.worker.parts import ObservableEvent, Parts, StreamParts, to_nobody
+from stream.worker.places import located
+from stream.worker.watched import WatchedShards, slices_of
 
 OPERATOR: Final = "operator/"
 """Prefix of an operator's name in lease rows and in the log."""
@@ -111,7 +114,7 @@ async def list_leases(
         DefinitionError: the pipeline has no leases.
     """
     clock = clock or SystemClock()
-    async with _coordinator(pipeline, clock, emit) as (coordinator, session):
+    async with _coordinator(pipeline, base, clock, emit) as (coordinator, session):
         pauses = await PauseRecord(Stores.open(pipeline, base, session_of(pipeline)).state).in_force(clock.now())
         scanned = await coordinator.table.scan()
         found = [
@@ -132,7 +135,7 @@ async def release_lease(pipeline: Pipeline, stream: str, shard_id: str, emit: Em
     Raises:
         DefinitionError: there is no such lease.
     """
-    async with _coordinator(pipeline, SystemClock(), emit) as (coordinator, _):
+    async with _coordinator(pipeline, Path(), SystemClock(), emit) as (coordinator, _):
         before = await _seized(coordinator, stream, shard_id)
         await coordinator.leave()
         return before.owner
@@ -219,15 +222,21 @@ async def skip(
 
 
 @asynccontextmanager
-async def _coordinator(pipeline: Pipeline, clock: Clock, emit: Emit) -> AsyncIterator[tuple[Coordinator, AwsSession]]:
-    native, kinesis = pipeline.coordination.native, pipeline.source.kinesis
+async def _coordinator(pipeline: Pipeline, base: Path, clock: Clock, emit: Emit) -> AsyncIterator[tuple[Coordinator, AwsSession]]:
+    native, kinesis = pipeline.leases, pipeline.source.kinesis
     if native is None:
-        msg = "this pipeline has no leases: one worker reads all shards; for leases, set `coordination: native`"
+        only = "objects are shared only with `source.s3.watch` and" if pipeline.source.s3 is not None else "for leases, set"
+        msg = f"this pipeline has no leases: one worker reads all shards; {only} `coordination: native`"
         raise DefinitionError(msg)
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
     async with AsyncExitStack() as stack:
         me = f"{OPERATOR}{worker_id(clock)}"
-        coordinator = await coordinator_of(pipeline, native, session, me, clock, emit, stack)
+        source: AwsSession | ListShards = session
+        if pipeline.source.s3 is not None:
+            state = Stores.open(pipeline, base, session).state
+            slices = slices_of(pipeline, session, state, partial(located, base=base), me, clock)
+            source = WatchedShards(slices, write_blocks=False).shards
+        coordinator = await coordinator_of(pipeline, native, source, me, clock, emit, stack)
         await coordinator.table.open(create=False)
         yield coordinator, session
 
@@ -240,8 +249,8 @@ async def _operation(
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         coordinator = None
-        if pipeline.coordination.native is not None:
-            coordinator, _ = await stack.enter_async_context(_coordinator(pipeline, clock, emit))
+        if pipeline.leases is not None:
+            coordinator, _ = await stack.enter_async_context(_coordinator(pipeline, base, clock, emit))
             await _seized(coordinator, stream, shard_id)
             stack.push_async_callback(coordinator.leave)
             # Reading a long chain takes longer than a lease lasts; another worker that took it would commit where the link belongs.

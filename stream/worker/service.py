@@ -88,11 +88,13 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 background.append(group.create_task(trim_periodically(options.clock)))
                 exports = [one.parts.export for one in parts_by_stream]
                 loaders = [loader for one in parts_by_stream for loader in one.loaders]
-                watchers = [one.watcher for one in parts_by_stream]
+                watchers = [one.watcher for one in parts_by_stream if one.watcher is not None]
+                draining.listeners += [watcher.drain for watcher in watchers]
                 shared_services = (shared.leases, shared.pauses, shared.refresher, shared.keeper)
                 services = (*exports, *loaders, *watchers, reporter, notifier, notes, *shared_services)
                 background += [group.create_task(service.run()) for service in services if service is not None]
                 await streams.run(options.drain_seconds)
+                await asyncio.gather(*(watcher.finish() for watcher in watchers))
                 if shared.leases is not None:
                     await shared.leases.leave()
                 if notifier:
