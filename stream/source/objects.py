@@ -6,22 +6,27 @@ import asyncio
 import io
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, BinaryIO, Final, cast
 
 import msgspec
 import polars as pl
 
-from stream.batch import ARRIVAL, DATA, PARTITION_KEY
+from stream.batch import ARRIVAL, DATA, PARTITION_KEY, Outcome
 from stream.contracts import RangedStore
-from stream.errors import Halted, Retryable
+from stream.errors import Halted, Retryable, StreamError
 from stream.source.bounded import BLOCK_BYTES, Block, Part
 from stream.source.object_formats import Chunk, Layout, chunks
+from stream.source.unreadable import UNREADABLE, Note, UnreadPart
 
 
 class Gone(Halted):
     """An object was deleted after it was chosen."""
+
+
+class Changed(Halted):
+    """An object was overwritten after it was chosen."""
 
 
 READ_AHEAD: Final = 4 * 2**20
@@ -68,11 +73,17 @@ def parts_of(
 
 @dataclass(frozen=True, slots=True)
 class ObjectPiece:
-    """One object; see ``bounded.Piece``. ``_arrival`` is the time of its last modification, ``_partition_key`` its key."""
+    """One object; see ``bounded.Piece``. ``_arrival`` is the time of its last modification, ``_partition_key`` its key.
+
+    ``note``: where it is noted if the rest of it cannot be read. Then that rest is one dead letter, an ``UnreadPart``, whenever it is read.
+    ``gives_up``: because of which errors this is noted now; because of others, or without a note, the shard halts.
+    """
 
     store: RangedStore
     item: PinnedObject
     layout: Layout
+    note: Note | None = None
+    gives_up: tuple[type[Halted], ...] = ()
 
     @property
     def modified(self) -> datetime:
@@ -81,13 +92,30 @@ class ObjectPiece:
 
     async def blocks(self, after_number: int) -> AsyncIterator[Block]:
         """See ``bounded.Piece``."""
-        if self.item.size == 0:
+        if self.item.size == 0 or after_number >= UNREADABLE:
             return
+        part = await self.note.read() if self.note is not None else None
+        last, end = after_number, UNREADABLE if part is None else part.after
         file = _RangedFile(self.store, self.item, asyncio.get_running_loop())
         buffered = cast("BinaryIO", io.BufferedReader(file, READ_AHEAD))
         found = chunks(self.layout, buffered, self.item.key, after_number, BLOCK_BYTES)
-        while (chunk := await asyncio.to_thread(next, found, None)) is not None:
-            yield self._block(chunk)
+        try:
+            while last < end and (chunk := await asyncio.to_thread(next, found, None)) is not None:
+                last = min(chunk[-1][0], end)
+                if wanted := chunk if chunk[-1][0] <= end else [record for record in chunk if record[0] <= end]:
+                    yield self._block(wanted)
+        except Halted as error:
+            # Whatever a decoder makes of it, the content is not to blame if it could not be fetched.
+            problem = file.failure or error
+            if part is not None or self.note is None or not isinstance(problem, self.gives_up):
+                raise problem from error
+            item = self.item
+            part = await self.note.write(UnreadPart(item.key, item.size, item.version, item.modified, last, str(problem)))
+            if part.after != last:
+                msg = f"another worker has given up {item.key} after record {part.after}, not {last}; it is read again up to there"
+                raise Retryable(msg) from error
+        if part is not None:
+            yield replace(self._block([(UNREADABLE, msgspec.json.encode(part))]), outcome=Outcome.DEAD_LETTERED)
 
     def _block(self, chunk: Chunk) -> Block:
         frame = pl.DataFrame(
@@ -110,6 +138,8 @@ class _RangedFile(io.RawIOBase):
         self._item = item
         self._loop = loop
         self._at = 0
+        self.failure: StreamError | None = None
+        """What kept a part of the object from being fetched."""
 
     def readable(self) -> bool:
         return True
@@ -129,7 +159,11 @@ class _RangedFile(io.RawIOBase):
         if end <= self._at:
             return 0
         answer: Future[bytes] = asyncio.run_coroutine_threadsafe(self._range(self._at, end), self._loop)
-        body = answer.result()
+        try:
+            body = answer.result()
+        except StreamError as error:
+            self.failure = error
+            raise
         buffer[: len(body)] = body
         self._at += len(body)
         return len(body)
@@ -145,7 +179,7 @@ class _RangedFile(io.RawIOBase):
                 f"the object {self._item.key} under {self._store.url} is not the one that was listed ({self._item.size} bytes, modified "
                 f"{self._item.modified}): it was changed since. Put that version back, or start over in another --namespace."
             )
-            raise Halted(msg)
+            raise Changed(msg)
         if len(body) != end - start:
             msg = f"{self._store.url} returned {len(body)} of {end - start} bytes of {self._item.key}"
             raise Retryable(msg)

@@ -39,6 +39,7 @@ from stream.worker.parts import to_nobody
 from stream.worker.places import located
 from stream.worker.reading import BACKFILL
 from stream.worker.slices import Slices
+from stream.worker.watched import object_opener, slices_of
 
 BUDGET: Final = 64 * 2**20
 """Bytes that re-reading a stream may hold in memory."""
@@ -141,7 +142,11 @@ async def open_source(
     session, budget, kinesis = session_of(pipeline), ByteBudget(BUDGET), pipeline.source.kinesis
     stores = Stores.open(pipeline, base, session)
     if chain == chain_name(kinesis.stream):
-        letters = DeadLetters(kinesis.stream, stores.state, stores.targets[rejects.NAME], pipeline.rejects.redrive, clock)
+        opener = None
+        if pipeline.source.s3 is not None:
+            slices = slices_of(pipeline, session, stores.state, partial(located, base=base), "audit", clock)
+            opener = object_opener(slices, chain, commits=False)
+        letters = DeadLetters(kinesis.stream, stores.state, stores.targets[rejects.NAME], pipeline.rejects.redrive, clock, opener)
         return await letters.source(budget, emit), _FOR_EVER
     config = pipeline.source.s3
     if config is not None:

@@ -32,7 +32,7 @@ from stream.worker.dead_letters import DeadLetters, chain_name
 from stream.worker.finished_claims import FinishedClaims
 from stream.worker.queue_probes import queue_place
 from stream.worker.slices import Window
-from stream.worker.watched import WatchedShards, slices_of
+from stream.worker.watched import WatchedShards, object_opener, slices_of
 from stream.worker.watching import LONGEST_HOLD, Watcher, WatchSettings
 
 BACKFILL: Final = "backfill"
@@ -116,7 +116,11 @@ async def open_reading(context: SourceContext, stack: AsyncExitStack) -> list[Op
 
 
 def _letters(options: KinesisOptions, context: SourceContext) -> Opened:
-    letters = DeadLetters(options.stream, context.state, context.rejects, context.pipeline.rejects.redrive, context.clock)
+    opener = None
+    if context.pipeline.source.s3 is not None:
+        slices = slices_of(context.pipeline, context.session, context.state, context.base_url, context.worker, context.clock)
+        opener = object_opener(slices, chain_name(options.stream), commits=True)
+    letters = DeadLetters(options.stream, context.state, context.rejects, context.pipeline.rejects.redrive, context.clock, opener)
     make = functools.partial(letters.source, emit=context.emit, finished=_finished(chain_name(options.stream), context))
     return Opened(chain_name(options.stream), options.stream, Start(StartKind.TRIM_HORIZON), make, finite=True)
 

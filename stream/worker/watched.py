@@ -9,12 +9,15 @@ from stream.contracts import Checkpoint, Checkpoints, Clock, ObjectStore, Shard
 from stream.errors import DefinitionError
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.model import Pipeline
+from stream.source.dead_letters import OpenObject
 from stream.source.growing import growing_shard
-from stream.source.objects import shard_name
+from stream.source.object_formats import Unreadable
+from stream.source.objects import Changed, Gone, ObjectPiece, shard_name
+from stream.source.unreadable import note_of
 from stream.storage.open import open_store
 from stream.worker.claimlog import ClaimLog
 from stream.worker.finished_claims import FinishedClaims
-from stream.worker.slices import Slices
+from stream.worker.slices import Slices, layout_of
 
 
 def slices_of(
@@ -26,6 +29,16 @@ def slices_of(
         msg = "the pipeline has no source.s3"
         raise DefinitionError(msg)
     return Slices(pipeline, config, open_store(base_url(config.url), session), state, worker, clock)
+
+
+def object_opener(slices: Slices, chain: str, *, commits: bool) -> OpenObject:
+    """Opens objects for the redrives of ``chain``, as the pipeline reads objects now.
+
+    ``commits``: an object that still cannot be read, or is gone, becomes a dead letter again; otherwise only what is noted of it counts.
+    """
+    layout = layout_of(slices.pipeline, slices.config)
+    gives_up = (Unreadable, Gone, Changed) if commits else ()
+    return lambda item, shard, piece: ObjectPiece(slices.store, item, layout, note_of(slices.state, chain, shard, piece), gives_up)
 
 
 class WatchedShards:

@@ -105,7 +105,7 @@ def test_the_shards_of_a_worker_that_is_killed_or_frozen_are_taken_over(make_sha
     if number == signal.SIGSTOP:
         first.signal(signal.SIGCONT)
         watched.put(4)
-        first.until(lambda: watched.sealed() >= watched.put_so_far and '"why":"lost"' in first.said())
+        first.until(lambda: watched.sealed() >= watched.put_so_far and '"why":"lease_lost"' in first.said())
         watched.finish(first, second)
     else:
         watched.finish(second)
