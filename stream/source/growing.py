@@ -33,6 +33,11 @@ def growing_shard(number: int) -> str:
     return f"{_PREFIX}{number:04d}"
 
 
+def number_of(shard_id: str) -> int:
+    """The number of the growing shard with that id."""
+    return int(shard_id.removeprefix(_PREFIX))
+
+
 def is_growing(shard_id: str) -> bool:
     """Whether a shard of that id is one of those to which claims append."""
     return shard_id.startswith(_PREFIX)
@@ -106,7 +111,7 @@ class GrowingSource:
             Halted: an object has changed since it was chosen, or cannot be read and is not given up; or one is gone of a range that is read
                 again.
         """
-        number, position = int(shard.shard_id.removeprefix(_PREFIX)), after
+        number, position = number_of(shard.shard_id), after
         piece, after_number = max(1, place_of(after)[0]), place_of(after)[1]
         deleted: list[str] = []
         notes = await notes_of(self._state, shard.stream, shard.chain, piece)

@@ -297,7 +297,8 @@ async def open_inspectors(
         raise DefinitionError(msg)
     if any(one.source.s3 is not None for one in streams):
         msg = (
-            "the pipeline reads objects of `source.s3`, which has no shards of Kinesis; what a run did is in its result, see docs/replay.md"
+            "the pipeline reads objects of `source.s3`, which has no shards of Kinesis; what a run did is in its result, and how far "
+            "workers are that watch for objects in `stream leases ls` and their metrics, see docs/objects.md"
         )
         raise DefinitionError(msg)
     session = session_of(streams[0])

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -114,13 +115,15 @@ async def list_leases(
         DefinitionError: the pipeline has no leases.
     """
     clock = clock or SystemClock()
-    async with _coordinator(pipeline, base, clock, emit) as (coordinator, session):
+    async with _coordinator(pipeline, base, clock, emit) as (coordinator, session, watched):
         pauses = await PauseRecord(Stores.open(pipeline, base, session_of(pipeline)).state).in_force(clock.now())
         scanned = await coordinator.table.scan()
         found = [
             view_of(leased.stream, lease) for leased in coordinator.streams.values() for lease in scanned.leases if leased.owns(lease.key)
         ]
-        behind = await _behind(found, session) if lag else {}
+        behind = {}
+        if lag:
+            behind = await (_behind(found, session) if watched is None else _behind_objects(found, watched, clock.now()))
         shown = []
         for view in sorted(found, key=lambda view: (view.stream, view.shard)):
             pause = pauses.reading(view.stream, view.shard)
@@ -135,7 +138,7 @@ async def release_lease(pipeline: Pipeline, stream: str, shard_id: str, emit: Em
     Raises:
         DefinitionError: there is no such lease.
     """
-    async with _coordinator(pipeline, Path(), SystemClock(), emit) as (coordinator, _):
+    async with _coordinator(pipeline, Path(), SystemClock(), emit) as (coordinator, _, _):
         before = await _seized(coordinator, stream, shard_id)
         await coordinator.leave()
         return before.owner
@@ -222,7 +225,9 @@ async def skip(
 
 
 @asynccontextmanager
-async def _coordinator(pipeline: Pipeline, base: Path, clock: Clock, emit: Emit) -> AsyncIterator[tuple[Coordinator, AwsSession]]:
+async def _coordinator(
+    pipeline: Pipeline, base: Path, clock: Clock, emit: Emit
+) -> AsyncIterator[tuple[Coordinator, AwsSession, WatchedShards | None]]:
     native, kinesis = pipeline.leases, pipeline.source.kinesis
     if native is None:
         only = "objects are shared only with `source.s3.watch` and" if pipeline.source.s3 is not None else "for leases, set"
@@ -232,13 +237,15 @@ async def _coordinator(pipeline: Pipeline, base: Path, clock: Clock, emit: Emit)
     async with AsyncExitStack() as stack:
         me = f"{OPERATOR}{worker_id(clock)}"
         source: AwsSession | ListShards = session
+        watched = None
         if pipeline.source.s3 is not None:
             state = Stores.open(pipeline, base, session).state
             slices = slices_of(pipeline, session, state, partial(located, base=base), me, clock)
-            source = WatchedShards(slices, write_blocks=False).shards
+            watched = WatchedShards(slices, write_blocks=False)
+            source = watched.shards
         coordinator = await coordinator_of(pipeline, native, source, me, clock, emit, stack)
         await coordinator.table.open(create=False)
-        yield coordinator, session
+        yield coordinator, session, watched
 
 
 @asynccontextmanager
@@ -250,7 +257,7 @@ async def _operation(
     async with AsyncExitStack() as stack:
         coordinator = None
         if pipeline.leases is not None:
-            coordinator, _ = await stack.enter_async_context(_coordinator(pipeline, base, clock, emit))
+            coordinator, _, _ = await stack.enter_async_context(_coordinator(pipeline, base, clock, emit))
             await _seized(coordinator, stream, shard_id)
             stack.push_async_callback(coordinator.leave)
             # Reading a long chain takes longer than a lease lasts; another worker that took it would commit where the link belongs.
@@ -345,6 +352,11 @@ async def _behind(views: list[LeaseView], session: AwsSession) -> dict[tuple[str
 
         await run_concurrently([look(view) for view in views if view.checkpoint != "SHARD_END"], LOOKS_AT_ONCE)
     return found
+
+
+async def _behind_objects(views: list[LeaseView], watched: WatchedShards, now: datetime) -> dict[tuple[str, str], float]:
+    ages = {(view.stream, view.shard): await watched.behind(view.shard, int(view.position or 0), now) for view in views}
+    return {where: age for where, age in ages.items() if age is not None}
 
 
 async def _seized(coordinator: Coordinator, stream: str, shard_id: str) -> Lease:

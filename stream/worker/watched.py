@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 from stream.aws.session import AwsSession
 from stream.contracts import Checkpoint, Checkpoints, Clock, ObjectStore, Shard
 from stream.errors import DefinitionError
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.model import Pipeline
+from stream.source.bounded import place_of
 from stream.source.dead_letters import OpenObject
-from stream.source.growing import growing_shard
+from stream.source.growing import growing_shard, is_growing, number_of
 from stream.source.object_formats import Unreadable
 from stream.source.objects import Changed, Gone, ObjectPiece, shard_name
 from stream.source.unreadable import note_of
@@ -79,6 +81,14 @@ class WatchedShards:
             self._bounded = [name for name in self._bounded if name not in ended]
         growing = [growing_shard(number) for number in range(1, max(self.slices.config.shards, len(log.ends)) + 1)]
         return [Shard(self.slices.config.name, name) for name in sorted((*self._bounded, *growing))]
+
+    async def behind(self, shard_id: str, position: int, now: datetime) -> float | None:
+        """Seconds since the object was modified that follows the one in which ``position`` is; 0 if none is claimed, None if not known."""
+        if not is_growing(shard_id):
+            return None
+        piece = max(1, place_of(position)[0] + 1)
+        _, found = await (await self.log()).appended(number_of(shard_id), piece, 1)
+        return max(0.0, (now - datetime.fromisoformat(found[0].modified)).total_seconds()) if found else 0.0
 
 
 class NotedEnds:

@@ -134,8 +134,7 @@ class Watcher:
         self._waiting = _Waiting()
         self._reported: set[tuple[str, str]] = set()
         self._failing = False
-        self._draining = asyncio.Event()
-        self._ended = asyncio.Event()
+        self._draining, self._ended = asyncio.Event(), asyncio.Event()
 
     def drain(self) -> None:
         """Receive nothing more, claim what waits, and let ``run`` return."""
@@ -207,7 +206,8 @@ class Watcher:
             if self._clock.monotonic() >= due:
                 await self.look()
                 due = self._clock.monotonic() + self._settings.every
-            await self._clock.sleep(min(due - self._clock.monotonic(), TURN_SECONDS))
+            # Not down to nothing: sums of seconds are not exact.
+            await self._clock.sleep(min(max(due - self._clock.monotonic(), 1.0), TURN_SECONDS))
 
     async def _follow_for_ever(self) -> None:
         seconds = FOLLOW_SHARED_SECONDS if self._settings.shared else FOLLOW_SECONDS
