@@ -43,6 +43,7 @@ from stream.worker.notifying import Notifier, open_notifier
 from stream.worker.parts import ObservableEvent, StreamParts, to_all, unless_set
 from stream.worker.several import Obstacles, Streams, halted_error
 from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
+from stream.worker.watching import Watcher
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -88,8 +89,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 background.append(group.create_task(trim_periodically(options.clock)))
                 exports = [one.parts.export for one in parts_by_stream]
                 loaders = [loader for one in parts_by_stream for loader in one.loaders]
-                watchers = [one.watcher for one in parts_by_stream if one.watcher is not None]
-                draining.listeners += [watcher.drain for watcher in watchers]
+                watchers = _watchers(parts_by_stream, draining)
                 shared_services = (shared.leases, shared.pauses, shared.refresher, shared.keeper)
                 services = (*exports, *loaders, *watchers, reporter, notifier, notes, *shared_services)
                 background += [group.create_task(service.run()) for service in services if service is not None]
@@ -105,6 +105,13 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 await asyncio.wait(background)
                 unloaded = await _export_and_load_rest(parts_by_stream, streams, draining)
         _refuse_unfinished(streams, unloaded)
+
+
+def _watchers(parts_by_stream: Sequence[StreamParts], draining: ObservableEvent) -> list[Watcher]:
+    """What claims objects, told of a drain as soon as it begins."""
+    watchers = [one.watcher for one in parts_by_stream if one.watcher is not None]
+    draining.listeners += [watcher.drain for watcher in watchers]
+    return watchers
 
 
 async def _export_and_load_rest(parts_by_stream: Sequence[StreamParts], streams: Streams, draining: asyncio.Event) -> list[str]:

@@ -77,6 +77,10 @@ def test_workers_share_the_shards_and_hand_them_over_at_once(make_shared, throug
         watched.put(8)
         first.until(lambda: watched.sealed() >= watched.put_so_far)
     assert shared.read_by(second), "the second worker has read nothing"
+    code, listed = shared.command("leases", "ls", str(shared.file()), "--json")
+    assert code == 0, listed
+    assert {(each["shard"], each["owner"]) for each in json.loads(listed)} == set(shared.owners().items())
+    assert {each["behind_seconds"] for each in json.loads(listed)} == {0.0}
     assert first.drain() == 0, first.said()
     # Nothing has to expire: the leases are free.
     second.until(lambda: len(shared.held_by(second)) == 4)
@@ -109,3 +113,37 @@ def test_the_shards_of_a_worker_that_is_killed_or_frozen_are_taken_over(make_sha
         watched.finish(first, second)
     else:
         watched.finish(second)
+
+
+def test_what_a_run_without_watch_left_unfinished_is_shared_too(make_shared):
+    shared = make_shared(through="", shards=2)
+    watched = shared.watched
+    watched.put(6)
+    before = PIPELINE.format(bucket=watched.bucket, shards=2, watch="").replace(", watch: {}", "")
+    watched.file = lambda: write(watched.folder / "once.yaml", before)
+    assert watched.start("--at", "IntentCreated:1").exit() == -9
+    watched.file = shared.file
+    first, second = shared.join(), shared.join()
+    watched.put(4)
+    first.until(lambda: watched.sealed() >= watched.put_so_far)
+    assert watched.chains() == ["objects-000001-0001", "objects-000001-0002", "watch-0001", "watch-0002"]
+    # What has ended needs no lease for long.
+    first.until(lambda: set(shared.owners()) == {"watch-0001", "watch-0002"})
+    watched.finish(first, second)
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_a_shard_that_is_paused_is_left_alone_and_the_others_go_on(make_shared):
+    shared = make_shared(through="", shards=2)
+    watched = shared.watched
+    assert shared.command("pause", str(shared.file()), "watch-0001", "--note", "maintenance")[0] == 0
+    worker = shared.join()
+    watched.put(8)
+    worker.until(lambda: shared.read_by(worker) == {"watch-0002"} and '"event":"shard_paused"' in worker.said())
+    assert shared.command("resume", str(shared.file()), "watch-0001", "--note", "done")[0] == 0
+    worker.until(lambda: watched.sealed() >= watched.put_so_far)
+    watched.finish(worker)
