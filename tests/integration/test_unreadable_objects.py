@@ -84,6 +84,15 @@ def test_a_redrive_reads_it_again_as_the_pipeline_says_now_and_no_record_is_ther
     assert place.proof(**right) == []
     assert place.table(**right).filter(pl.col(STATE) == WAITING).height == 0
     assert place.redrive(**right)[0] is None
+    # Where such a row comes from: the object that could not be read twice, and then its record.
+    row = rows.row(5, named=True)
+    traced = CliRunner().invoke(app, ["trace", str(place.file(**right)), f"{row['_shard']}:{row['_sequence']}", "--json"])
+    assert traced.exit_code == 0, traced.output
+    told = json.loads(traced.output)
+    assert [each["outcome"] for each in told] == ["dead_lettered", "dead_lettered", "written"]
+    assert told[2]["first_read"].startswith(f"{row['_shard']}:{row['_sequence']}")
+    nothing = CliRunner().invoke(app, ["trace", str(place.file(**right)), "watch-0001:7000000000003"])
+    assert nothing.exit_code == 1
 
 
 def test_of_an_object_that_was_read_in_part_a_redrive_reads_only_the_rest(place):  # noqa: F811
