@@ -152,8 +152,9 @@ class GrowingSource:
         self, shard: Shard, piece: int, each: ObjectPiece, after_number: int, until: int | None, deleted: list[str], notes: ShardNotes
     ) -> AsyncIterator[Page]:
         """Pages of one object; of one that is gone, its key goes into ``deleted``, if what is deleted is to be left out."""
-        # Only who reads on decides what is given up; a range is read again as it was read, whatever the pipeline says now.
-        each = replace(each, note=notes.of(piece), gives_up=() if until is not None or not self._reads.gives_up else (Unreadable,))
+        if until is None or until >= sequence_of(piece, UNREADABLE):
+            # Only who reads on decides what is given up; a range is read again as it was read, whatever the pipeline says now.
+            each = replace(each, note=notes.of(piece), gives_up=() if until is not None or not self._reads.gives_up else (Unreadable,))
         try:
             async with aclosing(self._pages.of(shard, piece, each, after_number, until, each.modified)) as pages:  # type: ignore[type-var]
                 async for page in pages:

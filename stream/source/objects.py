@@ -95,6 +95,9 @@ class ObjectPiece:
         if self.item.size == 0 or after_number >= UNREADABLE:
             return
         part = await self.note.read() if self.note is not None else None
+        if part is not None and after_number > part.after:
+            # More was committed than the note allows for: whoever wrote it had lost the shard.
+            part = None
         last, end = after_number, UNREADABLE if part is None else part.after
         file = _RangedFile(self.store, self.item, asyncio.get_running_loop())
         buffered = cast("BinaryIO", io.BufferedReader(file, READ_AHEAD))
@@ -111,6 +114,12 @@ class ObjectPiece:
                 raise problem from error
             item = self.item
             part = await self.note.write(UnreadPart(item.key, item.size, item.version, item.modified, last, str(problem)))
+            if part.after < after_number:
+                msg = (
+                    f"{problem} More of it was committed, up to record {after_number}, than the note {self.note.key} says, so the note is "
+                    "wrong: delete it"
+                )
+                raise Halted(msg) from error
             if part.after != last:
                 msg = f"another worker has given up {item.key} after record {part.after}, not {last}; it is read again up to there"
                 raise Retryable(msg) from error

@@ -119,3 +119,19 @@ def test_notes_are_found_by_one_listing_from_the_first_piece_that_is_wanted():
         assert not [piece for piece in range(1, 20) if await (await notes_of(state, "c", "other", 1)).of(piece).read()]
 
     asyncio.run(main())
+
+
+def test_a_note_that_allows_for_less_than_was_committed_counts_for_nothing():
+    """Its writer had lost the shard. To obey it would leave records to a redrive that are in the output already."""
+
+    async def main():
+        objects, state = MemoryStore(), MemoryStore()
+        item = await pinned(objects, "a", b"".join(b"%d\n" % number for number in range(10)))
+        note = note_of(state, "c", "s", 1)
+        await note.write(UnreadPart(item.key, item.size, item.version, item.modified, 4, "why"))
+        found, _ = await read(ObjectPiece(objects, item, PLAIN, note, GIVES_UP), 6)
+        assert [number for number, _ in found] == [7, 8, 9, 10]
+        with pytest.raises(Halted, match=r"up to record 6.*unreadable/c/s/000000000000001\.json.*delete it"):
+            await read(ObjectPiece(objects, item, GZIP, note, GIVES_UP), 6)
+
+    asyncio.run(main())
