@@ -39,8 +39,8 @@ def extract(payloads: pl.Series, paths: Sequence[str], *, traced: bool = True) -
     False, none contains ``NAME``.
     """
     names = {path.rpartition(".")[2] for path in paths} - (set() if traced else {NAME})
-    candidates = _containing(payloads, sorted(names))
-    if candidates.is_empty():
+    candidates = _containing(payloads, sorted(names)) if names else None
+    if candidates is None or candidates.is_empty():
         return pl.DataFrame([null_texts(name, payloads.len()) for name in COLUMNS])
     text = _text(payloads.gather(candidates))
     found = pl.DataFrame({name: pl.repeat(None, candidates.len(), dtype=kind, eager=True) for name, kind in COLUMNS.items()})
