@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import io
 import json
 
 import polars as pl
@@ -142,15 +143,25 @@ class Flaky(MemoryStore):
         return await super().read_range(key, start, end, version)
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.json.gz", "a.json.zst"])
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz", "a.json.zst", "a.parquet"])
 def test_what_could_not_be_fetched_is_not_taken_for_unreadable(name):
     async def main():
         store = Flaky()
         body = gzip.compress(b"x" * 10_000_000, compresslevel=0) if name.endswith("gz") else b"x\n" * 5_000_000
+        if name.endswith("parquet"):
+            file = io.BytesIO()
+            pl.DataFrame({"a": range(1_000_000)}).write_parquet(file, compression="uncompressed")
+            body = file.getvalue()
         await store.put(name, body)
         info = await store.look(name)
         item = PinnedObject(name, info.size, info.version, info.modified.isoformat())
-        piece = ObjectPiece(store, item, Layout(ObjectFormat.NDJSON), note_of(MemoryStore(), "c", "s", 1), (Unreadable,))
+        piece = ObjectPiece(
+            store,
+            item,
+            Layout(ObjectFormat.PARQUET if name.endswith("parquet") else ObjectFormat.NDJSON),
+            note_of(MemoryStore(), "c", "s", 1),
+            (Unreadable,),
+        )
         return [block.outcome async for block in piece.blocks(0)]
 
     if name.endswith("zst"):
