@@ -7,7 +7,7 @@ import json as json_text
 import os
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +34,9 @@ if libraries_wanted():
     from stream.pipeline.model import Pipeline
     from stream.pipeline.sensitive import joined
     from stream.sink.rejects import NAME as REJECTS
+    from stream.source.bounded import place_of, sequence_of
+    from stream.source.unreadable import UNREADABLE
+    from stream.transform.engine import OBJECT_UNREADABLE
     from stream.worker.auditing import Stores
     from stream.worker.dead_letters import Redrive, chain_name
     from stream.worker.definitions import Definitions
@@ -172,12 +175,17 @@ async def _found(pipeline: Pipeline, base: Path, log: CommitLog, query: RecordQu
     found: list[tuple[Link, Fate]] = []
     for tracer in tracers.values():
         found += await _run_query(tracer, query)
-    redrives = chain_name(pipeline.source.kinesis.stream)
+    redrives, number = chain_name(pipeline.source.kinesis.stream), UNREADABLE
+    if not found and isinstance(query, RecordQuery) and pipeline.source.s3 is not None:
+        # It may be in the part of its object that could not be read.
+        piece, number = place_of(query.sequence)
+        rest = replace(query, sequence=sequence_of(piece, UNREADABLE), subsequence=None)
+        found = [each for tracer in tracers.values() for each in await tracer.find(rest) if each[1].reason == OBJECT_UNREADABLE]
     if redrives not in tracers:
         return found
     claims = await Claims(stores.state, redrives, Redrive).all()
     rejected = stores.areas(place, redrives)[REJECTS]
-    return found + [each for _, fate in found for each in await attempts(fate, rejected, tracers[redrives], claims)]
+    return found + [each for _, fate in found for each in await attempts(fate, rejected, tracers[redrives], claims, number)]
 
 
 def _not_found(searches: list[Searched]) -> str:

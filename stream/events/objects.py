@@ -1,4 +1,4 @@
-"""What happens to the objects of a watched source before they are read; ``shard`` is empty."""
+"""What happens to the objects of a watched source; before they are read, ``shard`` is empty."""
 
 from __future__ import annotations
 
@@ -35,10 +35,17 @@ class ObjectsSkipped(Event):
 
 @dataclass(frozen=True, slots=True)
 class ObjectRefused(Event):
-    """An object, or a message, that a person has to look at is left alone; ``why``: changed, key, unreadable."""
+    """An object, or a message, that a person has to look at is left alone; ``why``: changed, content, key, unreadable."""
 
     why: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectsUnread(Event):
+    """``objects`` objects of the shard are claimed and not read to their ends yet, as far as this worker knows."""
+
+    objects: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,11 @@ from stream.lease import decide, fleet_rules
 from stream.lease.decide import Seen, Take
 from stream.lease.follower import Follower
 from stream.lease.holding import AT_ONCE, Holdings
+from stream.lease.hole_watch import HoleWatch
 from stream.lease.rows import SHARD_END, TRIM_HORIZON, ExtendedSequenceNumber, Lease
 from stream.lease.settings import Balance, LeasedStream, LeaseSettings, refuse_other_keys
-from stream.lease.shards import children_of, ended_by_others_before, holes, missing_leases, new_lease, removable, replaced, unblocked
+from stream.lease.shards import children_of, ended_by_others_before, missing_leases, new_lease, removable, replaced, unblocked
 from stream.lease.table import LeaseTable
-
-HOLE_LOOKS: Final = 3
-"""Scans in a row that must find the same hole before it is reported: rows are created one by one, and a scan may see only some (KCL: 3)."""
 
 STEALS: Final = 8
 """Most leases that ``balance: even`` moves to one worker per round."""
@@ -65,7 +63,7 @@ class Coordinator:
         self._stolen_at = -settings.steal_every
         self._size = 0
         self._mixed = 0
-        self._hole_looks: dict[str, tuple[tuple[tuple[int, int], ...], int]] = {}
+        self._holes = HoleWatch(emit)
         self._wake = asyncio.Event()
         self._leaving = False
 
@@ -101,6 +99,15 @@ class Coordinator:
         """The holders of the stream's shards that may be read now: not ended, their parents ended."""
         leases = self.leases(stream)
         return {shard: lease.holder for shard, lease in leases.items() if not lease.ended and unblocked(lease, leases)}
+
+    def first_holder(self, stream: str) -> str | None:
+        """The live worker that holds the stream's first lease of those that anybody holds; None if nobody holds any."""
+        owns, now = self.streams[stream].owns, self._clock.monotonic()
+        seen = {key: row for key, row in self._seen.items() if owns(key)}
+        for key, held in self.holdings.held.items():
+            if owns(key):
+                seen[key] = Seen(held.lease, now, now)
+        return decide.first_holder(seen, now, self.settings.failover)
 
     def count(self, event: events.Event) -> None:
         """An ``Emit`` that counts the traffic of each shard."""
@@ -286,7 +293,7 @@ class Coordinator:
                 self.holdings.drop(lease.key, "released")
                 del leases[lease.shard]
         await self._create_missing(leased, listed, leases)
-        self._check_holes(leased.stream, leases)
+        self._holes.look(leased.stream, leases.values())
 
     async def _replaced(self, leased: LeasedStream, listed: Sequence[Shard], leases: Mapping[str, Lease]) -> set[str]:
         others = [lease for lease in leases.values() if lease.key not in self.holdings.held]
@@ -381,14 +388,6 @@ class Coordinator:
             if held is not None and await self.table.get(key) is None:
                 self._emit(events.LeaseVanished(held.stream, held.lease.shard, key))
                 self.holdings.drop(key, "vanished")
-
-    def _check_holes(self, stream: str, leases: Mapping[str, Lease]) -> None:
-        found = tuple(holes(leases.values())) if leases else ()
-        before, before_looks = self._hole_looks.get(stream, ((), 0))
-        looks = before_looks + 1 if found == before else 1
-        self._hole_looks[stream] = (found, looks)
-        if (found and looks == HOLE_LOOKS) or (not found and before and before_looks >= HOLE_LOOKS):
-            self._emit(events.LeaseHoles(stream, "", len(found), str(found[0][0]) if found else ""))
 
     def _stream_of(self, key: str) -> str:
         return next(each.stream for each in self.streams.values() if each.owns(key))

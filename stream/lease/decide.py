@@ -94,6 +94,11 @@ def is_available(seen: Seen, now: float, failover: float) -> bool:
     return seen.lease.holder is None or now - seen.changed > failover
 
 
+def first_holder(seen: Mapping[str, Seen], now: float, failover: float) -> str | None:
+    """Who holds the lease with the least key of those that a live worker holds: all workers agree on it sooner or later."""
+    return next((seen[key].lease.holder for key in sorted(seen) if not is_available(seen[key], now, failover)), None)
+
+
 def take_as_kcl(seen: Mapping[str, Seen], me: str, now: float, rules: Rules, order: Order) -> list[Take]:
     """What KCL 2.x's ``LeaseTaker`` would take in one round; rows of ended shards count like any other."""
     rows = list(seen.values())

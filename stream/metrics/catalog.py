@@ -79,8 +79,9 @@ OBJECTS_SKIPPED = _counter(
     "Objects in notifications that need no claim: claimed, deleted, empty, other_event, other_place, test_event.",
 )
 OBJECTS_REFUSED = _counter(
-    "objects_refused", (*_STREAM, "why"), "Objects and messages left alone until a person looks at them: changed, key, unreadable."
+    "objects_refused", (*_STREAM, "why"), "Objects and messages left alone until a person looks at them: changed, content, key, unreadable."
 )
+OBJECTS_UNREAD = _gauge("objects_unread", _SHARD, "Objects of a shard that are claimed and not read to their ends yet.")
 OBJECTS_UNCLAIMED = _gauge("objects_unclaimed", _STREAM, "Objects that are known and not claimed yet.")
 OBJECTS_UNCLAIMED_SINCE = _gauge(
     "objects_unclaimed_timestamp_seconds",

@@ -46,6 +46,7 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.RetrievalChanged: Level.WARNING,
     ev.BudgetWaited: Level.INFO,
     ev.ObjectsClaimed: Level.INFO,
+    ev.ObjectsUnread: Level.DEBUG,
     ev.ObjectsWaiting: Level.DEBUG,
     ev.ObjectsSkipped: Level.DEBUG,
     ev.ObjectRefused: Level.ERROR,

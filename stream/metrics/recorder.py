@@ -63,6 +63,10 @@ def _objects_waiting(r: Series, e: ev.ObjectsWaiting) -> None:
     r.set(m.OBJECTS_UNCLAIMED_SINCE, e.since, e.stream)
 
 
+def _objects_unread(r: Series, e: ev.ObjectsUnread) -> None:
+    r.set(m.OBJECTS_UNREAD, e.objects, e.stream, e.shard)
+
+
 def _objects_skipped(r: Series, e: ev.ObjectsSkipped) -> None:
     r.add(m.OBJECTS_SKIPPED, e.objects, e.stream, e.why)
 
@@ -287,6 +291,7 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
     ev.RetrievalChanged: _retrieval_changed,
     ev.BudgetWaited: _budget_waited,
     ev.ObjectsClaimed: _objects_claimed,
+    ev.ObjectsUnread: _objects_unread,
     ev.ObjectsWaiting: _objects_waiting,
     ev.ObjectsSkipped: _objects_skipped,
     ev.ObjectRefused: _object_refused,

@@ -97,6 +97,7 @@ class Series:
         with self._lock:
             self._tips.pop((event.stream, event.shard), None)
             self._remove(m.BEHIND_LATEST, event)
+            self._remove(m.OBJECTS_UNREAD, event)
 
     def bounded_reason(self, stream: str, stage: str, reason: str) -> str:
         """``reason``, or ``other`` once too many different ones have been seen."""

@@ -239,7 +239,7 @@ def _managed(reference: str) -> str:
 
 
 def _leases(pipeline: Pipeline, where: Account) -> Iterator[Access]:
-    native = pipeline.coordination.native
+    native = pipeline.leases
     if native is None:
         return
     named = native.tables(pipeline.application)

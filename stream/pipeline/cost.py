@@ -190,11 +190,11 @@ def _bill(pipeline: Pipeline, rate: Rate, price: Prices, day: _Day) -> list[Item
         kept = day.data_bytes * share
         items.append(Item("S3 storage of data files", kept, "bytes", _storage(kept, price)))
     if is_remote(pipeline.state):
-        checkpoint = 1 if pipeline.coordination.native is None else 0
+        checkpoint = 1 if pipeline.leases is None else 0
         puts = day.units * (LOG_PUTS + checkpoint + day.own_files)
         items.append(Item("S3 PUT of commit log and ledger", puts, "requests", _requests(puts, price.s3_put_per_1000)))
         items.append(Item("S3 storage of commit log and ledger", day.log_bytes, "bytes", _storage(day.log_bytes, price)))
-    if (native := pipeline.coordination.native) is not None:
+    if (native := pipeline.leases) is not None:
         writes = lease_writes(rate.shards, native.failover.total_seconds()) + day.units
         items.append(Item("DynamoDB writes of leases", writes, "requests", writes * MONTH_DAYS * price.dynamodb_write_per_million / 1e6))
     return items

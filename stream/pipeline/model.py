@@ -21,7 +21,7 @@ from stream.audit import ledger
 from stream.contracts import CONSOLE, Start, StartKind
 from stream.pipeline.audit import Audit, Telemetry
 from stream.pipeline.components import canonical_name
-from stream.pipeline.coordination import Coordination, LocalCoordination
+from stream.pipeline.coordination import Coordination, LocalCoordination, NativeCoordination
 from stream.pipeline.replay import DEFAULT_NAME, Notify, ObjectsSource, Part, RedriveBudget
 from stream.pipeline.sensitive import Sensitive
 from stream.pipeline.units import parse_duration, parse_size
@@ -317,6 +317,15 @@ class Pipeline(Part):
         """This pipeline narrowed to each of its streams: ``source.kinesis.stream`` and ``.start`` are that stream's."""
         narrowed = [self.source.model_copy(update={"kinesis": kinesis}) for kinesis in self.source.kinesis.each()]
         return tuple(self.model_copy(update={"source": source}) for source in narrowed)
+
+    @property
+    def leases(self) -> NativeCoordination | None:
+        """The options of the leases by which workers share the shards; None if they share none.
+
+        Objects are shared only as they arrive: those that a run chose by itself are read by that run.
+        """
+        objects = self.source.s3
+        return self.coordination.native if objects is None or objects.watch is not None else None
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -39,6 +39,13 @@ class OnDeleted(StrEnum):
     HALT = "halt"
 
 
+class OnUnreadable(StrEnum):
+    """What happens when the content of an object cannot be read."""
+
+    DEAD_LETTER = "dead_letter"
+    HALT = "halt"
+
+
 def _queue(value: str) -> str:
     """A queue's ARN or URL.
 
@@ -98,6 +105,11 @@ class Watch(Part):
     on_deleted: OnDeleted = Field(
         default=OnDeleted.GAP,
         description="An object deleted before all of it was read: gap (record it in the commit log, raise an alarm, continue) or halt.",
+    )
+    on_unreadable: OnUnreadable = Field(
+        default=OnUnreadable.DEAD_LETTER,
+        description="An object whose content cannot be read, such as a truncated gzip file: dead_letter (what cannot be read of it becomes "
+        "one dead letter, which can be redriven) or halt.",
     )
 
     @model_validator(mode="after")

@@ -34,6 +34,7 @@ SCHEMA: Final = pl.Schema(
 """Columns of a rejects file. ``_data`` holds the record's original bytes, so that a redrive can send them again; ``_attempt`` counts how
 often the record has been tried, this attempt included."""
 
+SOURCE: Final = "source"
 DECODE: Final = "decode"
 STAGE_ERROR: Final = "stage_error"
 
@@ -41,6 +42,7 @@ STAGE_ERROR: Final = "stage_error"
 class Cause(StrEnum):
     """What rejected a record."""
 
+    SOURCE = "source"
     DECODE = "decode"
     VALIDATION = "validation"
     STAGE_ERROR = "stage_error"
@@ -50,6 +52,8 @@ class Cause(StrEnum):
 
 def cause_of(stage: str, reason: str) -> Cause:
     """The cause, from the stage's name (``<index>:<kind>``, ``decode``, or a sink's name) and the reason code."""
+    if stage == SOURCE:
+        return Cause.SOURCE
     if stage == DECODE:
         return Cause.DECODE
     if reason.partition(":")[0] == STAGE_ERROR:

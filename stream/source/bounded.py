@@ -33,12 +33,13 @@ class Block:
     """Some records of a piece, in order.
 
     ``numbers`` (UInt64): which records of the piece, ascending from 1. ``frame`` has ``RAW_SCHEMA`` without ``_sequence``,
-    ``_subsequence`` and ``_outcome``. ``first_read`` as in ``Batch``.
+    ``_subsequence`` and ``_outcome``. ``first_read`` as in ``Batch``. ``outcome``: of all of them, if the source settles them itself.
     """
 
     numbers: pl.Series
     frame: pl.DataFrame
     first_read: pl.DataFrame | None = None
+    outcome: Outcome = Outcome.PENDING
 
 
 class Piece(Protocol):
@@ -157,7 +158,7 @@ def _batch(piece: int, block: Block) -> Batch:
         (pl.lit(str(piece)) + digits).alias(SEQUENCE),
         pl.lit(0, pl.UInt32).alias(SUBSEQUENCE),
         *(pl.col(name) for name in block.frame.columns),
-        pl.lit(int(Outcome.PENDING), pl.UInt8).alias(OUTCOME),
+        pl.lit(int(block.outcome), pl.UInt8).alias(OUTCOME),
     )
     return Batch.of(frame, block.first_read)
 

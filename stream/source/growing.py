@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Protocol
 
-from stream.batch import Batch
+from stream.batch import DATA, Batch
 from stream.budget import ByteBudget
-from stream.contracts import Clock, Emit, Page, Shard, Start
+from stream.contracts import Clock, Emit, ObjectStore, Page, Shard, Start
 from stream.errors import Expired, Halted
-from stream.events import PageReceived
+from stream.events import ObjectRefused, ObjectsUnread, PageReceived
 from stream.source.bounded import Pages, place_of, sequence_of
+from stream.source.object_formats import Unreadable
 from stream.source.objects import Gone, ObjectPiece
+from stream.source.unreadable import UNREADABLE, ShardNotes, notes_of
 
 IDLE_SECONDS: Final = 1.0
 """Seconds between two pages of a shard in which there is nothing to read."""
@@ -28,6 +31,11 @@ _SHOWN: Final = 3
 def growing_shard(number: int) -> str:
     """The id of the shard with that number, from 1."""
     return f"{_PREFIX}{number:04d}"
+
+
+def number_of(shard_id: str) -> int:
+    """The number of the growing shard with that id."""
+    return int(shard_id.removeprefix(_PREFIX))
 
 
 def is_growing(shard_id: str) -> bool:
@@ -42,6 +50,10 @@ class Appended(Protocol):
         """The number of shards; never falls."""
         ...
 
+    def end(self, shard: int) -> int:
+        """How many objects have been appended to ``shard`` (from 1)."""
+        ...
+
     async def pieces(self, shard: int, piece: int) -> Sequence[ObjectPiece]:
         """Pieces of ``shard`` (from 1), beginning with number ``piece`` (from 1); empty if that one has not been appended yet."""
         ...
@@ -51,23 +63,33 @@ class Appended(Protocol):
         ...
 
 
-class GrowingSource:
-    """``contracts.Source`` over shards that grow.
+@dataclass(frozen=True, slots=True)
+class GrowingReads:
+    """How shards that grow are read.
 
     ``once``: a shard pauses where nothing more has been appended; otherwise reading waits there. ``past_deleted``: what is gone is left out
-    when a range is read again, and named in an error at its end; this is for checking, not for committing.
+    when a range is read again, and named in an error at its end; this is for checking, not for committing. ``gives_up``: an object whose
+    content cannot be read becomes a dead letter; otherwise its shard halts.
     """
 
+    once: bool
+    past_deleted: bool = False
+    gives_up: bool = False
+
+
+class GrowingSource:
+    """``contracts.Source`` over shards that grow. ``state`` has the notes of objects that could not be read."""
+
     def __init__(
-        self, stream: str, appended: Appended, *, budget: ByteBudget, clock: Clock, emit: Emit, once: bool, past_deleted: bool = False
+        self, stream: str, appended: Appended, state: ObjectStore, reads: GrowingReads, budget: ByteBudget, clock: Clock, emit: Emit
     ) -> None:
         self.stream = stream
         self.budget = budget
         self._appended = appended
         self._clock = clock
         self._emit = emit
-        self._once = once
-        self._past_deleted = past_deleted
+        self._state = state
+        self._reads = reads
         self._pages = Pages(budget, clock, emit)
 
     async def shards(self) -> list[Shard]:
@@ -86,19 +108,26 @@ class GrowingSource:
 
         Raises:
             Expired: an object was deleted before all of it was read; ``resume`` is the position after it.
-            Halted: an object has changed since it was chosen, or cannot be read; or one is gone of a range that is read again.
+            Halted: an object has changed since it was chosen, or cannot be read and is not given up; or one is gone of a range that is read
+                again.
         """
-        number, position = int(shard.shard_id.removeprefix(_PREFIX)), after
+        number, position = number_of(shard.shard_id), after
         piece, after_number = max(1, place_of(after)[0]), place_of(after)[1]
         deleted: list[str] = []
+        notes = await notes_of(self._state, shard.stream, shard.chain, piece)
         while until is None or position < until:
             some = await self._appended.pieces(number, piece)
+            self._tell_unread(shard, number, piece, until)
             for each in some:
-                async with aclosing(self._of(shard, piece, each, after_number, until, deleted)) as pages:  # type: ignore[type-var]
+                async with aclosing(self._of(shard, piece, each, after_number, until, deleted, notes)) as pages:  # type: ignore[type-var]
                     async for page in pages:
                         position = page.position
+                        if until is None and place_of(position)[1] == UNREADABLE:
+                            why = str(page.batch.frame[DATA][-1], "utf-8", "replace")
+                            self._emit(ObjectRefused(shard.stream, shard.shard_id, "content", f"an object became a dead letter: {why}"))
                         yield page
                 piece, after_number = piece + 1, 0
+                self._tell_unread(shard, number, piece, until)
                 if until is not None and position >= until:
                     break
             if some:
@@ -106,8 +135,8 @@ class GrowingSource:
             if until is not None:
                 break
             self._emit(PageReceived(shard.stream, shard.shard_id, 0, 0, 0, 0, 0.0))
-            yield Page(Batch.empty(), position, 0, 0, paused=self._once)
-            if self._once:
+            yield Page(Batch.empty(), position, 0, 0, paused=self._reads.once)
+            if self._reads.once:
                 return
             await self._appended.wait(IDLE_SECONDS)
         if deleted:
@@ -115,10 +144,17 @@ class GrowingSource:
             msg = f"{len(deleted):,} object(s) have been deleted since they were read: {', '.join(deleted[:_SHOWN])}{more}"
             raise Halted(msg)
 
+    def _tell_unread(self, shard: Shard, number: int, piece: int, until: int | None) -> None:
+        if until is None:
+            self._emit(ObjectsUnread(shard.stream, shard.shard_id, max(0, self._appended.end(number) - piece + 1)))
+
     async def _of(
-        self, shard: Shard, piece: int, each: ObjectPiece, after_number: int, until: int | None, deleted: list[str]
+        self, shard: Shard, piece: int, each: ObjectPiece, after_number: int, until: int | None, deleted: list[str], notes: ShardNotes
     ) -> AsyncIterator[Page]:
         """Pages of one object; of one that is gone, its key goes into ``deleted``, if what is deleted is to be left out."""
+        if until is None or until >= sequence_of(piece, UNREADABLE):
+            # Only who reads on decides what is given up; a range is read again as it was read, whatever the pipeline says now.
+            each = replace(each, note=notes.of(piece), gives_up=() if until is not None or not self._reads.gives_up else (Unreadable,))
         try:
             async with aclosing(self._pages.of(shard, piece, each, after_number, until, each.modified)) as pages:  # type: ignore[type-var]
                 async for page in pages:
@@ -127,6 +163,6 @@ class GrowingSource:
             if until is None:
                 msg = f"{shard.stream}/{shard.shard_id}: object {piece} of the shard was deleted before all of it was read: {error}"
                 raise Expired(msg, resume=sequence_of(piece + 1, 0)) from error
-            if not self._past_deleted:
+            if not self._reads.past_deleted:
                 raise
             deleted.append(each.item.key)

@@ -50,6 +50,15 @@ _WRAPPED: Final = 2
 """SNS wraps a message once. EventBridge may send to SNS, and the message that SNS wraps is then one of its own."""
 
 
+def place_of_notices(url: str) -> tuple[str, str]:
+    """Bucket and prefix of the objects under an ``s3://`` URL, as notifications name them; empty for a directory, which sends none."""
+    if not url.startswith("s3://"):
+        return "", ""
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    prefix = prefix.removesuffix("/")
+    return bucket, f"{prefix}/" if prefix else ""
+
+
 def read_notice(body: str, bucket: str, prefix: str) -> Notice:
     """What the message ``body`` says about objects of ``bucket`` whose keys begin with ``prefix`` (empty, or ending in a slash)."""
     try:

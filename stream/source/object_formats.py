@@ -25,6 +25,10 @@ PARQUET_ROWS: Final = 4096
 _SUFFIXES: Final = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}
 
 
+class Unreadable(Halted):
+    """The content of an object is not what its layout says, however often it is read."""
+
+
 class ObjectFormat(StrEnum):
     """The format of an object."""
 
@@ -69,11 +73,13 @@ def chunks(layout: Layout, file: BinaryIO, name: str, after_number: int, size: i
     Skips blank lines. ``name`` decides ``ObjectCodec.AUTO`` and is named in errors. Blocks while it reads.
 
     Raises:
-        Halted: the object is not what ``layout`` says.
+        Unreadable: the object is not what ``layout`` says; every record before the place where that shows has been given.
+        Halted: this machine lacks what is needed to read it, such as memory.
     """
     read: Callable[[Layout, BinaryIO, str, int], Iterator[tuple[int, bytes]]] = _rows if layout.format is ObjectFormat.PARQUET else _lines
     chunk: Chunk = []
     held = 0
+    problem: Exception | None = None
     try:
         for number, body in read(layout, file, name, after_number):
             chunk.append((number, body))
@@ -81,15 +87,22 @@ def chunks(layout: Layout, file: BinaryIO, name: str, after_number: int, size: i
             if held >= size:
                 yield chunk
                 chunk, held = [], 0
+    except Unreadable as error:
+        problem = error
     except (pa.ArrowException, OSError, EOFError, PolarsError, PanicException) as error:
         what = f"{layout.format}, compression {_codec(layout, name) or 'none'}"
         msg = (
             f"the object {name} cannot be read as {what}: {error}. Correct source.s3.format or source.s3.compression, or put the whole "
             "object back; nothing in it after the last sealed unit has been read."
         )
-        raise Halted(msg) from error
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+            raise Halted(msg) from error
+        problem = Unreadable(msg)
+        problem.__cause__ = error
     if chunk:
         yield chunk
+    if problem is not None:
+        raise problem
 
 
 def _codec(layout: Layout, name: str) -> str | None:
@@ -172,8 +185,8 @@ def _is_open(line: bytes, opening: re.Pattern[bytes], quote: bytes, *, inside: b
         at, inside = closing + 1, False
 
 
-def _too_long(name: str, number: int) -> Halted:
-    return Halted(
+def _too_long(name: str, number: int) -> Unreadable:
+    return Unreadable(
         f"the object {name} has a record of more than {MAX_RECORD_BYTES} bytes at line {number}: its format is not source.s3.format, "
         "or a quote is never closed. Correct the format, or exclude the object."
     )
@@ -186,7 +199,7 @@ def _rows(layout: Layout, file: BinaryIO, name: str, after_number: int) -> Itera
         msg = (
             f"the object {name} cannot be read as records in the column {layout.column!r}: it has the columns {names}; see source.s3.column"
         )
-        raise Halted(msg)
+        raise Unreadable(msg)
     if layout.column is None:
         _refuse_wide_inside(parquet.schema_arrow, name)
     number = 0
@@ -222,7 +235,7 @@ def _refuse_wide_inside(schema: pa.Schema, name: str) -> None:
                 f"the object {name} cannot be read: column {field.name!r} is {field.type}, and inside of lists and objects "
                 "decimals may have up to 38 digits. Write them as text or with fewer digits, or exclude the object."
             )
-            raise Halted(msg)
+            raise Unreadable(msg)
 
 
 def _holds_wide(kind: pa.DataType) -> bool:

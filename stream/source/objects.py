@@ -8,22 +8,27 @@ import io
 import os
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, BinaryIO, Final, cast
 
 import msgspec
 import polars as pl
 
-from stream.batch import ARRIVAL, DATA, PARTITION_KEY
+from stream.batch import ARRIVAL, DATA, PARTITION_KEY, Outcome
 from stream.contracts import RangedStore
-from stream.errors import Halted, Retryable
+from stream.errors import Halted, Retryable, StreamError
 from stream.source.bounded import BLOCK_BYTES, Block, Part
 from stream.source.object_formats import Chunk, Layout, chunks
+from stream.source.unreadable import UNREADABLE, Note, UnreadPart
 
 
 class Gone(Halted):
     """An object was deleted after it was chosen."""
+
+
+class Changed(Halted):
+    """An object was overwritten after it was chosen."""
 
 
 READ_AHEAD: Final = 4 * 2**20
@@ -70,11 +75,17 @@ def parts_of(
 
 @dataclass(frozen=True, slots=True)
 class ObjectPiece:
-    """One object; see ``bounded.Piece``. ``_arrival`` is the time of its last modification, ``_partition_key`` its key."""
+    """One object; see ``bounded.Piece``. ``_arrival`` is the time of its last modification, ``_partition_key`` its key.
+
+    ``note``: where it is noted if the rest of it cannot be read. Then that rest is one dead letter, an ``UnreadPart``, whenever it is read.
+    ``gives_up``: because of which errors this is noted now; because of others, or without a note, the shard halts.
+    """
 
     store: RangedStore
     item: PinnedObject
     layout: Layout
+    note: Note | None = None
+    gives_up: tuple[type[Halted], ...] = ()
 
     @property
     def modified(self) -> datetime:
@@ -83,8 +94,13 @@ class ObjectPiece:
 
     async def blocks(self, after_number: int) -> AsyncIterator[Block]:
         """See ``bounded.Piece``."""
-        if self.item.size == 0:
+        if self.item.size == 0 or after_number >= UNREADABLE:
             return
+        part = await self.note.read() if self.note is not None else None
+        if part is not None and after_number > part.after:
+            # More was committed than the note allows for: whoever wrote it had lost the shard.
+            part = None
+        last, end = after_number, UNREADABLE if part is None else part.after
         loop = asyncio.get_running_loop()
         file = _RangedFile(self.store, self.item, loop)
         buffered = cast("BinaryIO", io.BufferedReader(file, READ_AHEAD))
@@ -92,11 +108,31 @@ class ObjectPiece:
         # A thread of its own, because it waits for the store, which may need a thread of the loop's few to answer.
         thread = ThreadPoolExecutor(1, "objects")
         try:
-            while (chunk := await loop.run_in_executor(thread, next, found, None)) is not None:
-                yield self._block(chunk)
+            while last < end and (chunk := await loop.run_in_executor(thread, next, found, None)) is not None:
+                last = min(chunk[-1][0], end)
+                if wanted := chunk if chunk[-1][0] <= end else [record for record in chunk if record[0] <= end]:
+                    yield self._block(wanted)
+        except Halted as error:
+            # Whatever a decoder makes of it, the content is not to blame if it could not be fetched.
+            problem = file.failure or error
+            if part is not None or self.note is None or not isinstance(problem, self.gives_up):
+                raise problem from error
+            item = self.item
+            part = await self.note.write(UnreadPart(item.key, item.size, item.version, item.modified, last, str(problem)))
+            if part.after < after_number:
+                msg = (
+                    f"{problem} More of it was committed, up to record {after_number}, than the note {self.note.key} says, so the note is "
+                    "wrong: delete it"
+                )
+                raise Halted(msg) from error
+            if part.after != last:
+                msg = f"another worker has given up {item.key} after record {part.after}, not {last}; it is read again up to there"
+                raise Retryable(msg) from error
         finally:
             file.abandon()
             thread.shutdown(wait=False)
+        if part is not None:
+            yield replace(self._block([(UNREADABLE, msgspec.json.encode(part))]), outcome=Outcome.DEAD_LETTERED)
 
     def _block(self, chunk: Chunk) -> Block:
         frame = pl.DataFrame(
@@ -121,6 +157,8 @@ class _RangedFile(io.RawIOBase):
         self._at = 0
         self._answer: Future[bytes] | None = None
         self._abandoned = False
+        self.failure: StreamError | None = None
+        """What kept a part of the object from being fetched."""
 
     def abandon(self) -> None:
         """Nobody waits for the thread any more: the read that it waits for, and every further one, fails."""
@@ -150,7 +188,11 @@ class _RangedFile(io.RawIOBase):
         self._answer = answer = asyncio.run_coroutine_threadsafe(self._range(self._at, end), self._loop)
         if self._abandoned:
             answer.cancel()
-        body = answer.result()
+        try:
+            body = answer.result()
+        except StreamError as error:
+            self.failure = error
+            raise
         buffer[: len(body)] = body
         self._at += len(body)
         return len(body)
@@ -166,7 +208,7 @@ class _RangedFile(io.RawIOBase):
                 f"the object {self._item.key} under {self._store.url} is not the one that was listed ({self._item.size} bytes, modified "
                 f"{self._item.modified}): it was changed since. Put that version back, or start over in another --namespace."
             )
-            raise Halted(msg)
+            raise Changed(msg)
         if len(body) != end - start:
             msg = f"{self._store.url} returned {len(body)} of {end - start} bytes of {self._item.key}"
             raise Retryable(msg)

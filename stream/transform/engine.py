@@ -48,6 +48,7 @@ SETTLED_SCHEMA: Final = pl.Schema({ROW: pl.UInt32(), "outcome": pl.UInt8(), "sta
 SOURCE: Final = "source"
 DECODE: Final = "decode"
 OUT_OF_RANGE: Final = "kpl_out_of_range"
+OBJECT_UNREADABLE: Final = "object_unreadable"
 STAGE_ERROR: Final = "stage_error"
 
 _REJECTS: Final = pl.Schema({ROW: pl.UInt32(), "reason": pl.String()})
@@ -150,7 +151,13 @@ def _pending_and_settled(batch: Batch, shard_id: str) -> tuple[pl.DataFrame, pl.
     if pending.all():
         return frame, _NONE_SETTLED
     outcomes = outcome.filter(~pending)
-    reason = pl.select(pl.when(outcomes == Outcome.OUT_OF_RANGE).then(pl.lit(OUT_OF_RANGE)).otherwise(pl.lit(SOURCE))).to_series()
+    reason = pl.select(
+        pl.when(outcomes == Outcome.OUT_OF_RANGE)
+        .then(pl.lit(OUT_OF_RANGE))
+        .when(outcomes == Outcome.DEAD_LETTERED)
+        .then(pl.lit(OBJECT_UNREADABLE))
+        .otherwise(pl.lit(SOURCE))
+    ).to_series()
     return frame.filter(pending), _settled_rows(columns[ROW].filter(~pending), outcomes, SOURCE, reason)
 
 

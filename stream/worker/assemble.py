@@ -43,7 +43,7 @@ from stream.worker.breaker import Breaker
 from stream.worker.credentials import CredentialKeeper
 from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
-from stream.worker.leasing import open_leases
+from stream.worker.leasing import ListShards, open_leases
 from stream.worker.loaders import open_loaders
 from stream.worker.parts import ObservableEvent, Parts, StreamParts, to_all
 from stream.worker.pausing import CALL, PauseWatch
@@ -53,7 +53,8 @@ from stream.worker.recent_segments import RECENT_SHARE, RecentSegments
 from stream.worker.recipe import CutUnit, Recipe, Rendered, render
 from stream.worker.refreshing import CurrentRecipe, Refresher, intervals
 from stream.worker.reread import Rereader
-from stream.worker.slices import record_options
+from stream.worker.slices import Window, record_options
+from stream.worker.watched import NotedEnds, WatchedShards, slices_of
 
 REREADING_SHARE: Final = 1 / 16
 """Share of the memory budget for re-reading ranges. It is separate from that for reading, which may be held by units that wait for a
@@ -143,8 +144,9 @@ async def assemble(
     pauses = PauseWatch(PauseRecord(state), clock, emit)
     await repeat(CALL, no_shard, pauses.look)
     name = options.worker or worker_id(clock)
-    leases = options.leases or await _leases(pipeline, options, session, name, emit, stack)
-    source_emit = emit if leases is None else to_all(emit, leases.count)
+    watched = _watched(pipeline, options, session, state, name)
+    leases = options.leases or await _leases(pipeline, options, session if watched is None else watched.shards, name, emit, stack)
+    source_emit, places = emit if leases is None else to_all(emit, leases.count), functools.partial(located, base=options.base)
     managed = functools.partial(read_secret, session)
     read = functools.partial(read_object, session)
 
@@ -174,8 +176,8 @@ async def assemble(
         leases=leases,
         pauses=pauses,
     )
-    base_url = functools.partial(located, base=options.base)
-    context = SourceContext(pipeline, options.reading, session, state, targets[rejects.NAME], base_url, name, clock, source_emit)
+    context = SourceContext(pipeline, options.reading, session, state, targets[rejects.NAME], places, name, clock, source_emit, watched)
+    context = context if leases is None else replace(context, shared=True, lists=functools.partial(_lists, leases, kinesis.stream))
     sources = await repeat("open source", no_shard, lambda: open_reading(context, stack))
     return [await _with_loaders(source, await _stream_parts(source, shared), shared, session, stack) for source in sources]
 
@@ -197,6 +199,8 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
     export = _export(opened.chain, shared, log)
     leases = None if opened.finite and not shared.options.reading.once else shared.leases
     checkpoints: Checkpoints = StoredCheckpoints(shared.stores.state) if leases is None else LeaseCheckpoints(leases)
+    if leases is not None and pipeline.source.s3 is not None:
+        checkpoints = NotedEnds(checkpoints, shared.stores.state)
     if export is not None and pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT:
         checkpoints = WaitingCheckpoints(checkpoints, export)
     admit_gaps = _admits_gaps(pipeline) and shared.options.reading.window.begin is None
@@ -230,14 +234,28 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
     return StreamParts(opened.chain, start, parts, watcher=opened.watcher)
 
 
-async def _leases(
-    pipeline: Pipeline, options: WorkerOptions, session: AwsSession, name: str, emit: Emit, stack: AsyncExitStack
-) -> Coordinator | None:
-    """The leases, if workers share shards; None for objects, backfills and redrives, which do not work on the stream's own chains."""
-    native, once = pipeline.coordination.native, options.reading == Reading(once=True)
-    if native is None or pipeline.source.s3 is not None or (ends_by_itself(pipeline, options.reading) and not once):
+def _watched(pipeline: Pipeline, options: WorkerOptions, session: AwsSession, state: ObjectStore, name: str) -> WatchedShards | None:
+    """The shards of the pipeline's objects, if they are to be read as they arrive; None for a stream, a range of time, and redrives."""
+    objects, reading = pipeline.source.s3, options.reading
+    if objects is None or objects.watch is None or reading.letters or reading.window != Window():
         return None
-    return await open_leases(pipeline, native, session, name, options.clock, emit, stack, alone=once)
+    slices = slices_of(pipeline, session, state, functools.partial(located, base=options.base), name, options.clock)
+    return WatchedShards(slices, write_blocks=True)
+
+
+def _lists(leases: Coordinator, stream: str) -> bool:
+    """Whether this worker lists objects for all: one of them does, and if nobody holds a lease, everyone."""
+    return leases.first_holder(stream) in {leases.me, None}
+
+
+async def _leases(
+    pipeline: Pipeline, options: WorkerOptions, source: AwsSession | ListShards, name: str, emit: Emit, stack: AsyncExitStack
+) -> Coordinator | None:
+    """The leases, if workers share shards; None for backfills and redrives, which do not work on the stream's own chains."""
+    native, once = pipeline.leases, options.reading == Reading(once=True)
+    if native is None or (ends_by_itself(pipeline, options.reading) and not once):
+        return None
+    return await open_leases(pipeline, native, source, name, options.clock, emit, stack, alone=once)
 
 
 async def _sender(pipeline: Pipeline, options: WorkerOptions, managed: SecretReader, emit: Emit, stack: AsyncExitStack) -> Sender | None:

@@ -227,6 +227,10 @@ class Pieces:
         """See ``growing.Appended``."""
         return max(self._least, len(self._log.ends))
 
+    def end(self, shard: int) -> int:
+        """See ``growing.Appended``."""
+        return self._log.ends[shard - 1] if shard <= len(self._log.ends) else 0
+
     async def pieces(self, shard: int, piece: int) -> Sequence[ObjectPiece]:
         """See ``growing.Appended``."""
         last, number = self._seen.get(shard, (0, 1))

@@ -299,7 +299,11 @@ async def open_completeness(
         DefinitionError: the pipeline reads no stream, or a shard is to be left out and there are several streams.
     """
     if any(one.source.s3 is not None for one in streams):
-        msg = "the pipeline reads objects of `source.s3`, which do not arrive in a stream; what of them is read is in the result of a run"
+        msg = (
+            "the pipeline reads objects of `source.s3`: S3 dates an object from the beginning of its upload, so one that appears tomorrow "
+            "may be dated today, and nobody can tell that all are there. Use `requires`, or the result of `stream run --once`; how far "
+            "workers are is told by kst_objects_unclaimed, kst_objects_unread and kst_source_behind_latest_seconds, see docs/objects.md"
+        )
         raise DefinitionError(msg)
     if without and len(streams) > 1:
         msg = f"--without names a shard of one stream, and this pipeline reads {len(streams)}: name it with --stream"

@@ -23,7 +23,8 @@ from stream.errors import DefinitionError, Halted
 from stream.pipeline.replay import RedriveBudget
 from stream.sink import rejects
 from stream.source.bounded import BoundedSource
-from stream.source.dead_letters import ChosenRows, part_of, read_dead_letters, runs_of
+from stream.source.dead_letters import ChosenRows, OpenObject, part_of, read_dead_letters, runs_of
+from stream.transform.engine import OBJECT_UNREADABLE
 from stream.transform.expressions import compile_expression
 from stream.transform.stage import SchemaMismatch
 from stream.worker.finished_claims import FinishedClaims
@@ -60,13 +61,17 @@ def chain_name(stream: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetters:
-    """The dead letters of one stream. ``state`` is the application's store, ``store`` that of its rejects files."""
+    """The dead letters of one stream. ``state`` is the application's store, ``store`` that of its rejects files.
+
+    ``open_object``: how to read again what could not be read of objects; None if the pipeline reads none, or nothing is to be read.
+    """
 
     stream: str
     state: ObjectStore
     store: ObjectStore
     budget: RedriveBudget
     clock: Clock
+    open_object: OpenObject | None = None
 
     @property
     def claims(self) -> Claims[Redrive]:
@@ -117,16 +122,20 @@ class DeadLetters:
             chosen = waiting if limit is None else waiting.head(limit)
             if chosen.is_empty():
                 return None
-            groups = chosen.group_by(FILE, maintain_order=True).agg(pl.col(LINE).sort())
-            files = tuple(ChosenRows(key, runs_of(rows)) for key, rows in groups.iter_rows())
-            return Redrive(files, chosen.height, where or "", worker, now.isoformat())
+            is_object = (pl.col("stage") == rejects.SOURCE) & (pl.col("reason") == OBJECT_UNREADABLE)
+            groups = chosen.filter(~is_object).group_by(FILE, maintain_order=True).agg(pl.col(LINE).sort())
+            files = [ChosenRows(key, runs_of(rows)) for key, rows in groups.iter_rows()]
+            files += [
+                ChosenRows(key, ((row, row + 1),), is_object=True) for key, row in chosen.filter(is_object).select(FILE, LINE).iter_rows()
+            ]
+            return Redrive(tuple(files), chosen.height, where or "", worker, now.isoformat())
 
         number = await self.claims.claim(choose)
         return None if number is None else (number, (await self.claims.all())[number - 1].records)
 
     async def source(self, budget: ByteBudget, emit: Emit, finished: FinishedClaims | None = None) -> BoundedSource:
         """Every redrive so far, each as a shard, but for those that are ``finished``."""
-        parts = [part_of(number, each.files, self.store) for number, each in enumerate(await self.claims.all(), 1)]
+        parts = [part_of(number, each.files, self.store, self.open_object) for number, each in enumerate(await self.claims.all(), 1)]
         if finished is not None:
             parts = parts[await finished.count([[part] for part in parts]) :]
         return BoundedSource(chain_name(self.stream), parts, budget=budget, clock=self.clock, emit=emit)

@@ -39,6 +39,7 @@ from stream.worker.parts import to_nobody
 from stream.worker.places import located
 from stream.worker.reading import BACKFILL
 from stream.worker.slices import Slices
+from stream.worker.watched import object_opener, slices_of
 
 BUDGET: Final = 64 * 2**20
 """Bytes that re-reading a stream may hold in memory."""
@@ -96,7 +97,7 @@ async def open_evidence(
                 areas[config.name] = await _of_table(areas[config.name], config, base, session)
     checkpoints = await open_checkpoints(pipeline, name, stores.state, session, clock, stack, emit)
     open_place, beside = partial(open_store, session=session), name != pipeline.source.kinesis.stream
-    leased = pipeline.coordination.native is not None and not beside
+    leased = pipeline.leases is not None and not beside
     evidence = StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, deletes_ended_checkpoints=leased)
     evidence.shares_places, evidence.loaded = beside, await _loaded(stores.state, name)
     if isinstance(checkpoints, TableCheckpoints):
@@ -117,7 +118,7 @@ async def open_checkpoints(
     pipeline: Pipeline, chain: str, state: ObjectStore, session: AwsSession, clock: Clock, stack: AsyncExitStack, emit: Emit = to_nobody
 ) -> Checkpoints:
     """Read-only checkpoints of ``chain`` of ``pipeline``, which reads one stream."""
-    native = pipeline.coordination.native
+    native = pipeline.leases
     if native is None or chain != pipeline.source.kinesis.stream:
         return StoredCheckpoints(state)
     table = await open_table(pipeline, native, clock, emit, stack)
@@ -141,7 +142,11 @@ async def open_source(
     session, budget, kinesis = session_of(pipeline), ByteBudget(BUDGET), pipeline.source.kinesis
     stores = Stores.open(pipeline, base, session)
     if chain == chain_name(kinesis.stream):
-        letters = DeadLetters(kinesis.stream, stores.state, stores.targets[rejects.NAME], pipeline.rejects.redrive, clock)
+        opener = None
+        if pipeline.source.s3 is not None:
+            slices = slices_of(pipeline, session, stores.state, partial(located, base=base), "audit", clock)
+            opener = object_opener(slices, chain, commits=False)
+        letters = DeadLetters(kinesis.stream, stores.state, stores.targets[rejects.NAME], pipeline.rejects.redrive, clock, opener)
         return await letters.source(budget, emit), _FOR_EVER
     config = pipeline.source.s3
     if config is not None:

@@ -40,7 +40,7 @@ class FinishedClaims:
         done = min(known, len(claims))
         while done < len(claims):
             some = claims[done : done + TOGETHER]
-            ended = await self._ended([part.shard_id for parts in some for part in parts])
+            ended = await self.ended([part.shard_id for parts in some for part in parts])
             all_ended = [all(part.shard_id in ended for part in parts) for parts in some]
             done += all_ended.index(False) if False in all_ended else len(some)
             if False in all_ended:
@@ -49,7 +49,8 @@ class FinishedClaims:
             await self._state.put(self._key, msgspec.json.encode({**noted, self._kind: done}))
         return done
 
-    async def _ended(self, shards: Sequence[str]) -> set[str]:
+    async def ended(self, shards: Sequence[str]) -> set[str]:
+        """Those of ``shards`` in which nothing is left to do."""
         ended: set[str] = set()
 
         async def look(name: str) -> None:

@@ -164,7 +164,7 @@ class Inspector:
         log = self.completeness.log
         answer = await self._part(LOG, self._answer(), max(len(self.source.listed), len(self.scanned.leases)))
         halts = await self._part("notes of halts", read_halts(log.store, self._stream)) or {}
-        asked_at, native = answer.asked_at if answer else self.clock.now(), self.pipeline.coordination.native
+        asked_at, native = answer.asked_at if answer else self.clock.now(), self.pipeline.leases
         pauses = await self._part("pauses", PauseRecord(log.store).in_force(asked_at)) or NONE
         otlp = self.pipeline.audit.otlp is not None
         return Snapshot(
@@ -297,7 +297,8 @@ async def open_inspectors(
         raise DefinitionError(msg)
     if any(one.source.s3 is not None for one in streams):
         msg = (
-            "the pipeline reads objects of `source.s3`, which has no shards of Kinesis; what a run did is in its result, see docs/replay.md"
+            "the pipeline reads objects of `source.s3`, which has no shards of Kinesis; what a run did is in its result, and how far "
+            "workers are that watch for objects in `stream leases ls` and their metrics, see docs/objects.md"
         )
         raise DefinitionError(msg)
     session = session_of(streams[0])
@@ -310,7 +311,7 @@ async def open_inspectors(
         definitions = Definitions(stores.state, base, env, clock, partial(read_secret, session))
         loaders = await open_loaders(one, stream, session, log, stores.targets, definitions, ("status", clock, heard), stack)
         scanned = ScannedCheckpoints()
-        native = one.coordination.native is not None
+        native = one.leases is not None
         checkpoints: Checkpoints = scanned if native else StoredCheckpoints(stores.state)
         whole, repeat = Shard(stream, ""), Repeater(clock, heard)
         describe = partial(repeat, "describe stream", whole, partial(client.describe_stream_summary, stream))
@@ -333,7 +334,7 @@ async def open_inspectors(
 
 async def _scan(one: Pipeline, clock: Clock, heard: Heard, stack: AsyncExitStack) -> Callable[[], Awaitable[Sequence[Lease]]]:
     """Reads the leases of the one stream to which ``one`` is narrowed."""
-    native = one.coordination.native
+    native = one.leases
     if native is None:
         msg = "this pipeline has no leases"
         raise DefinitionError(msg)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from random import Random
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from stream.aws.dynamodb import open_dynamodb
 from stream.aws.kinesis import KinesisClient, open_kinesis
 from stream.aws.session import AwsSession
 from stream.commit.retry import Repeater
-from stream.contracts import Clock, Emit, Shard
+from stream.contracts import Clock, Emit, Shard, StartKind
 from stream.errors import Fatal, StreamError
 from stream.lease.alone import observe_alone
 from stream.lease.coordinator import Coordinator
@@ -24,6 +24,10 @@ from stream.pipeline.model import KinesisSource, Pipeline
 
 MARK_BYTES: Final = 6
 """Random bytes in the mark of each write, so that no two writes of one row ever carry the same mark."""
+
+
+ListShards: TypeAlias = Callable[[], Awaitable[list[Shard]]]
+"""Lists the shards of a watched source."""
 
 
 class Leases(Protocol):
@@ -106,6 +110,13 @@ async def key_prefix(pipeline: Pipeline, session: AwsSession, clock: Clock, stac
     return (await _leased(kinesis, client, Repeater(clock, lambda _: None), several=True)).prefix
 
 
+def _leased_objects(name: str, shards: ListShards, repeat: Repeater) -> LeasedStream:
+    async def list_shards() -> list[Shard]:
+        return await repeat("list shards", Shard(name, ""), shards)
+
+    return LeasedStream(name, StartKind.TRIM_HORIZON, list_shards)
+
+
 async def _leased(kinesis: KinesisSource, client: KinesisClient, repeat: Repeater, *, several: bool) -> LeasedStream:
     prefix, name, whole = "", kinesis.stream, Shard(kinesis.stream, "")
     if several:
@@ -121,7 +132,7 @@ async def _leased(kinesis: KinesisSource, client: KinesisClient, repeat: Repeate
 async def open_leases(
     pipeline: Pipeline,
     options: NativeCoordination,
-    kinesis: AwsSession,
+    source: AwsSession | ListShards,
     me: str,
     clock: Clock,
     emit: Emit,
@@ -131,7 +142,8 @@ async def open_leases(
 ) -> Coordinator:
     """A worker's coordinator, with its first leases taken; it releases what it still holds when ``stack`` closes.
 
-    ``alone``: the worker is to read all shards by itself, as a run that ends has to.
+    ``source``: how to reach Kinesis, or what lists the shards of watched objects. ``alone``: the worker is to read all shards by itself,
+    as a run that ends has to.
 
     Raises:
         Fatal: the table is missing, is not a lease table, or belongs to a fleet that this worker must not join. With ``alone``: another
@@ -140,7 +152,7 @@ async def open_leases(
     if alone:
         # A share of the leases is not enough.
         options = options.model_copy(update={"max_leases": None, "balance": LeaseBalance.EVEN})
-    coordinator = await coordinator_of(pipeline, options, kinesis, me, clock, emit, stack)
+    coordinator = await coordinator_of(pipeline, options, source, me, clock, emit, stack)
     await coordinator.table.open(create=options.create_table)
     seen = await _observe_alone(coordinator, clock) if alone else None
 
@@ -168,13 +180,13 @@ async def _observe_alone(coordinator: Coordinator, clock: Clock) -> dict[str, Se
 async def coordinator_of(
     pipeline: Pipeline,
     options: NativeCoordination,
-    kinesis: AwsSession,
+    source: AwsSession | ListShards,
     me: str,
     clock: Clock,
     emit: Emit,
     stack: AsyncExitStack,
 ) -> Coordinator:
-    """A coordinator that has not read the table and holds no leases yet.
+    """A coordinator that has not read the table and holds no leases yet; ``source`` as for ``open_leases``.
 
     Raises:
         Fatal: a stream is missing.
@@ -185,8 +197,12 @@ async def coordinator_of(
     def order(candidates: Sequence[Seen]) -> list[Seen]:
         return dice.sample(candidates, len(candidates))
 
-    client = await stack.enter_async_context(open_kinesis(kinesis))
-    streams = await leased_streams(pipeline, client, Repeater(clock, emit))
+    repeat = Repeater(clock, emit)
+    if isinstance(source, AwsSession):
+        client = await stack.enter_async_context(open_kinesis(source))
+        streams = await leased_streams(pipeline, client, repeat)
+    else:
+        streams = [_leased_objects(pipeline.source.kinesis.stream, source, repeat)]
     return Coordinator(table, me, streams, settings_of(options, pipeline.application), clock, emit, order)
 
 

@@ -243,8 +243,8 @@ def targets_of(pipeline: Pipeline, scope: Scope) -> list[Target]:
             "daemons instead; they continue where they stopped"
         )
         raise DefinitionError(msg)
-    elif scope.shards and pipeline.source.s3 is not None:
-        msg = "the pipeline reads objects of `source.s3`, which has no shards of Kinesis: pause all of it"
+    elif scope.shards and pipeline.source.s3 is not None and pipeline.source.s3.watch is None:
+        msg = "the pipeline reads objects of `source.s3` once, in shards that end: pause all of it"
         raise DefinitionError(msg)
     return [Target(scope.what, name, part) for name in names for part in dict.fromkeys(scope.parts)]
 

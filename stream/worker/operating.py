@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -42,8 +44,10 @@ from stream.worker.auditing import Stores
 from stream.worker.dead_letters import Redrive, chain_name
 from stream.worker.evidence import session_of
 from stream.worker.generations import open_newest, open_next
-from stream.worker.leasing import coordinator_of
+from stream.worker.leasing import ListShards, coordinator_of
 from stream.worker.parts import ObservableEvent, Parts, StreamParts, to_nobody
+from stream.worker.places import located
+from stream.worker.watched import WatchedShards, slices_of
 
 OPERATOR: Final = "operator/"
 """Prefix of an operator's name in lease rows and in the log."""
@@ -111,13 +115,15 @@ async def list_leases(
         DefinitionError: the pipeline has no leases.
     """
     clock = clock or SystemClock()
-    async with _coordinator(pipeline, clock, emit) as (coordinator, session):
+    async with _coordinator(pipeline, base, clock, emit) as (coordinator, session, watched):
         pauses = await PauseRecord(Stores.open(pipeline, base, session_of(pipeline)).state).in_force(clock.now())
         scanned = await coordinator.table.scan()
         found = [
             view_of(leased.stream, lease) for leased in coordinator.streams.values() for lease in scanned.leases if leased.owns(lease.key)
         ]
-        behind = await _behind(found, session) if lag else {}
+        behind = {}
+        if lag:
+            behind = await (_behind(found, session) if watched is None else _behind_objects(found, watched, clock.now()))
         shown = []
         for view in sorted(found, key=lambda view: (view.stream, view.shard)):
             pause = pauses.reading(view.stream, view.shard)
@@ -132,7 +138,7 @@ async def release_lease(pipeline: Pipeline, stream: str, shard_id: str, emit: Em
     Raises:
         DefinitionError: there is no such lease.
     """
-    async with _coordinator(pipeline, SystemClock(), emit) as (coordinator, _):
+    async with _coordinator(pipeline, Path(), SystemClock(), emit) as (coordinator, _, _):
         before = await _seized(coordinator, stream, shard_id)
         await coordinator.leave()
         return before.owner
@@ -219,17 +225,27 @@ async def skip(
 
 
 @asynccontextmanager
-async def _coordinator(pipeline: Pipeline, clock: Clock, emit: Emit) -> AsyncIterator[tuple[Coordinator, AwsSession]]:
-    native, kinesis = pipeline.coordination.native, pipeline.source.kinesis
+async def _coordinator(
+    pipeline: Pipeline, base: Path, clock: Clock, emit: Emit
+) -> AsyncIterator[tuple[Coordinator, AwsSession, WatchedShards | None]]:
+    native, kinesis = pipeline.leases, pipeline.source.kinesis
     if native is None:
-        msg = "this pipeline has no leases: one worker reads all shards; for leases, set `coordination: native`"
+        only = "objects are shared only with `source.s3.watch` and" if pipeline.source.s3 is not None else "for leases, set"
+        msg = f"this pipeline has no leases: one worker reads all shards; {only} `coordination: native`"
         raise DefinitionError(msg)
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
     async with AsyncExitStack() as stack:
         me = f"{OPERATOR}{worker_id(clock)}"
-        coordinator = await coordinator_of(pipeline, native, session, me, clock, emit, stack)
+        source: AwsSession | ListShards = session
+        watched = None
+        if pipeline.source.s3 is not None:
+            state = Stores.open(pipeline, base, session).state
+            slices = slices_of(pipeline, session, state, partial(located, base=base), me, clock)
+            watched = WatchedShards(slices, write_blocks=False)
+            source = watched.shards
+        coordinator = await coordinator_of(pipeline, native, source, me, clock, emit, stack)
         await coordinator.table.open(create=False)
-        yield coordinator, session
+        yield coordinator, session, watched
 
 
 @asynccontextmanager
@@ -240,8 +256,8 @@ async def _operation(
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         coordinator = None
-        if pipeline.coordination.native is not None:
-            coordinator, _ = await stack.enter_async_context(_coordinator(pipeline, clock, emit))
+        if pipeline.leases is not None:
+            coordinator, _, _ = await stack.enter_async_context(_coordinator(pipeline, base, clock, emit))
             await _seized(coordinator, stream, shard_id)
             stack.push_async_callback(coordinator.leave)
             # Reading a long chain takes longer than a lease lasts; another worker that took it would commit where the link belongs.
@@ -336,6 +352,11 @@ async def _behind(views: list[LeaseView], session: AwsSession) -> dict[tuple[str
 
         await run_concurrently([look(view) for view in views if view.checkpoint != "SHARD_END"], LOOKS_AT_ONCE)
     return found
+
+
+async def _behind_objects(views: list[LeaseView], watched: WatchedShards, now: datetime) -> dict[tuple[str, str], float]:
+    ages = {(view.stream, view.shard): await watched.behind(view.shard, int(view.position or 0), now) for view in views}
+    return {where: age for where, age in ages.items() if age is not None}
 
 
 async def _seized(coordinator: Coordinator, stream: str, shard_id: str) -> Lease:

@@ -77,8 +77,8 @@ def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str
         yield from consumer_probes(pipeline.source.kinesis, pipeline.application, session)
     else:
         yield from queue_probes(pipeline.source.s3, session)
-    if pipeline.coordination.native is not None:
-        yield from lease_probes(pipeline.coordination.native, pipeline.application)
+    if pipeline.leases is not None:
+        yield from lease_probes(pipeline.leases, pipeline.application)
     yield from daemon_probes(pipeline)
     for sink in pipeline.sinks:
         yield from _table(sink, session, base, secrets_of(env, base, managed))

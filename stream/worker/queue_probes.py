@@ -16,8 +16,9 @@ from stream.clock import SystemClock
 from stream.errors import DefinitionError
 from stream.pipeline.replay import ObjectsSource, Queue
 from stream.pipeline.units import format_duration
+from stream.source.notifications import place_of_notices
 from stream.worker.probe import LET, Noted, Probe
-from stream.worker.watching import HIDDEN_SECONDS, LONGEST_HOLD, place_of_notices
+from stream.worker.watching import HIDDEN_SECONDS, LONGEST_HOLD
 
 FEW_RECEIVES: Final = 3
 """With fewer, a message is set aside after one or two workers that died while they held it."""

@@ -17,21 +17,23 @@ from stream.budget import ByteBudget
 from stream.commit.lookup import streams_of
 from stream.commit.manifest import decode_start
 from stream.commit.naming import start_key
-from stream.contracts import Clock, Emit, LendingSource, ObjectStore, RangedStore, Start, StartKind
+from stream.contracts import Clock, Emit, LendingSource, ObjectStore, Start, StartKind
 from stream.errors import DefinitionError
 from stream.pipeline.model import KinesisSource as KinesisOptions
 from stream.pipeline.model import Pipeline, Retrieval
 from stream.pipeline.replay import ObjectsSource, Watch
 from stream.source.aggregated import OutOfRange
 from stream.source.kinesis import KinesisSource
+from stream.source.notifications import place_of_notices
 from stream.source.pace import FanOut, ReadSettings, tip_seconds
 from stream.source.until import ReadUntil, refuse_future, refuse_lost
 from stream.storage.open import open_store
 from stream.worker.dead_letters import DeadLetters, chain_name
 from stream.worker.finished_claims import FinishedClaims
 from stream.worker.queue_probes import queue_place
-from stream.worker.slices import Slices, Window
-from stream.worker.watching import LONGEST_HOLD, Watcher, WatchSettings, place_of_notices
+from stream.worker.slices import Window
+from stream.worker.watched import WatchedShards, object_opener, slices_of
+from stream.worker.watching import LONGEST_HOLD, Watcher, WatchSettings
 
 BACKFILL: Final = "backfill"
 """Prefix of the name of a chain that covers a range of time of a stream."""
@@ -60,7 +62,11 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class SourceContext:
-    """What sources are created from. ``state`` is the application's store, ``rejects`` the store of its dead letters."""
+    """What sources are created from. ``state`` is the application's store, ``rejects`` the store of its dead letters.
+
+    ``watched``: the shards of a source that is to be watched; ``shared``: whether workers share them by leases. ``lists``: whether this one
+    is to list objects.
+    """
 
     pipeline: Pipeline
     reading: Reading
@@ -71,6 +77,9 @@ class SourceContext:
     worker: str
     clock: Clock
     emit: Emit
+    watched: WatchedShards | None = None
+    shared: bool = False
+    lists: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +116,11 @@ async def open_reading(context: SourceContext, stack: AsyncExitStack) -> list[Op
 
 
 def _letters(options: KinesisOptions, context: SourceContext) -> Opened:
-    letters = DeadLetters(options.stream, context.state, context.rejects, context.pipeline.rejects.redrive, context.clock)
+    opener = None
+    if context.pipeline.source.s3 is not None:
+        slices = slices_of(context.pipeline, context.session, context.state, context.base_url, context.worker, context.clock)
+        opener = object_opener(slices, chain_name(options.stream), commits=True)
+    letters = DeadLetters(options.stream, context.state, context.rejects, context.pipeline.rejects.redrive, context.clock, opener)
     make = functools.partial(letters.source, emit=context.emit, finished=_finished(chain_name(options.stream), context))
     return Opened(chain_name(options.stream), options.stream, Start(StartKind.TRIM_HORIZON), make, finite=True)
 
@@ -126,10 +139,9 @@ async def _objects(context: SourceContext) -> Opened:
         if f"{context.base_url(target).removesuffix('/')}/".startswith(f"{url.removesuffix('/')}/"):
             msg = f"{target} is under source.s3.url {config.url}, so what is written would be read. Give it another place."
             raise DefinitionError(msg)
-    store = open_store(url, context.session)
-    slices = Slices(context.pipeline, config, store, context.state, context.worker, context.clock)
-    if config.watch is not None and context.reading.window == Window():
-        return await _watched(context, config, config.watch, slices, store)
+    if context.watched is not None and config.watch is not None:
+        return await _watched(context, config, config.watch, context.watched)
+    slices = slices_of(context.pipeline, context.session, context.state, context.base_url, context.worker, context.clock)
     await slices.choose_new(context.reading.window, await _manifest(context, config.manifest))
     # What a live worker watches for is its own; a range of time beside it has shards of its own.
     grown = context.reading.window == Window()
@@ -137,9 +149,10 @@ async def _objects(context: SourceContext) -> Opened:
     return Opened(config.name, config.name, Start(StartKind.TRIM_HORIZON), make, finite=True)
 
 
-async def _watched(context: SourceContext, config: ObjectsSource, watch: Watch, slices: Slices, store: RangedStore) -> Opened:
+async def _watched(context: SourceContext, config: ObjectsSource, watch: Watch, watched: WatchedShards) -> Opened:
     """The shards to which claims append, and what claims; with ``--once``, everything that is there has been claimed when this returns."""
-    once, log = context.reading.once, await slices.log(write_blocks=True)
+    once, log, slices = context.reading.once, await watched.log(), watched.slices
+    store = slices.store
     settings = WatchSettings(
         config.name,
         place=place_of_notices(config.url),
@@ -147,10 +160,11 @@ async def _watched(context: SourceContext, config: ObjectsSource, watch: Watch, 
         hold=min(LONGEST_HOLD, context.pipeline.flush.age.total_seconds()),
         shards=config.shards,
         worker=context.worker,
+        shared=context.shared,
     )
 
     opened = None if watch.queue is None else functools.partial(open_sqs, context.session, queue_place(watch.queue), context.clock)
-    watcher = Watcher(settings, log, store, opened, context.clock, context.emit)
+    watcher = Watcher(settings, log, store, opened, context.clock, context.emit, context.lists)
     if once:
         await watcher.look()
     else:

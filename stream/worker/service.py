@@ -45,6 +45,7 @@ from stream.worker.parts import ObservableEvent, StreamParts, to_all, unless_set
 from stream.worker.reporting import reports_to
 from stream.worker.several import Obstacles, Streams, halted_error
 from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
+from stream.worker.watching import Watcher
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -88,11 +89,12 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 background = _watch_itself(group, options, recorder, stalls, emit)
                 exports = [one.parts.export for one in parts_by_stream]
                 loaders = [loader for one in parts_by_stream for loader in one.loaders]
-                watchers = [one.watcher for one in parts_by_stream]
+                watchers = _watchers(parts_by_stream, draining)
                 shared_services = (shared.leases, shared.pauses, shared.refresher, shared.keeper)
                 services = (*exports, *loaders, *watchers, reporter, notifier, notes, *shared_services)
                 background += [group.create_task(each.run(), name=type(each).__name__) for each in services if each is not None]
                 await streams.run(options.drain_seconds)
+                await asyncio.gather(*(watcher.finish() for watcher in watchers))
                 if shared.leases is not None:
                     await shared.leases.leave()
                 if notifier:
@@ -121,6 +123,13 @@ def _tell_stall(emit: Emit, stream_name: str, shard: str, seconds: float) -> Non
     """Report a shard that stands still, and what the process waits for: liveness is about to have it restarted."""
     emit(events.ShardStalled(stream_name, shard, seconds))
     WATCHDOG.tell(f"the shard {stream_name}/{shard} stands still")
+
+
+def _watchers(parts_by_stream: Sequence[StreamParts], draining: ObservableEvent) -> list[Watcher]:
+    """What claims objects, told of a drain as soon as it begins."""
+    watchers = [one.watcher for one in parts_by_stream if one.watcher is not None]
+    draining.listeners += [watcher.drain for watcher in watchers]
+    return watchers
 
 
 async def _export_and_load_rest(parts_by_stream: Sequence[StreamParts], streams: Streams, draining: asyncio.Event) -> list[str]:

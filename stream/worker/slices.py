@@ -15,9 +15,9 @@ from stream.commit.claims import Claims
 from stream.contracts import Clock, Emit, ObjectInfo, ObjectStore, Page, RangedStore, Shard, Start
 from stream.errors import DefinitionError, Halted
 from stream.pipeline.model import Pipeline
-from stream.pipeline.replay import ObjectsSource
+from stream.pipeline.replay import ObjectsSource, OnUnreadable
 from stream.source.bounded import BoundedSource
-from stream.source.growing import GrowingSource, is_growing
+from stream.source.growing import GrowingReads, GrowingSource, is_growing
 from stream.source.object_formats import Layout, ObjectFormat
 from stream.source.objects import PinnedObject, parts_of, split
 from stream.transform.decoders.csv import Csv
@@ -197,16 +197,11 @@ class Slices:
         done = await finished.count([parts_by_claim.get(number, []) for number in range(1, log.last + 1)]) if finished is not None else 0
         parts = [part for number, each in parts_by_claim.items() if number > done for part in each]
         bounded = BoundedSource(self.config.name, parts, budget=budget, clock=self.clock, emit=emit)
-        pieces = Pieces(log, self.store, layout, 0 if self.config.watch is None else self.config.shards)
-        growing = GrowingSource(
-            self.config.name,
-            pieces,
-            budget=budget,
-            clock=self.clock,
-            emit=emit,
-            once=ends,
-            past_deleted=finished is None,
-        )
+        watch = self.config.watch
+        pieces = Pieces(log, self.store, layout, 0 if watch is None else self.config.shards)
+        gives_up = watch is not None and watch.on_unreadable is OnUnreadable.DEAD_LETTER
+        reads = GrowingReads(once=ends, past_deleted=finished is None, gives_up=gives_up)
+        growing = GrowingSource(self.config.name, pieces, self.state, reads, budget, self.clock, emit)
         return ClaimedSource(bounded, growing, grown=grown)
 
 

@@ -373,7 +373,7 @@ async def survey(streams: Sequence[Pipeline], base: Path, wanted: SurveyRequest,
 
 
 async def _owners(pipeline: Pipeline, clock: Clock, emit: Emit, stack: AsyncExitStack) -> Callable[[str], Awaitable[str | None]] | None:
-    native = pipeline.coordination.native
+    native = pipeline.leases
     if native is None:
         return None
     table = await open_table(pipeline, native, clock, emit, stack)

@@ -7,8 +7,8 @@ message comes again and its objects are known. Listings find what no message tol
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias, TypeVar
 
@@ -31,7 +31,16 @@ LONGEST_HOLD: Final = 60.0
 """Seconds for which a message waits for its claim at most, however old units may become: it is hidden from other workers meanwhile."""
 
 FOLLOW_SECONDS: Final = 15.0
-"""Seconds between two looks for claims of other workers: one request each."""
+"""Seconds between two looks for claims of other workers, where there should be none: one request each."""
+
+FOLLOW_SHARED_SECONDS: Final = 2.0
+"""The same where workers share the shards: an object waits for so long if another worker reads its shard than the one that claimed it."""
+
+TURN_SECONDS: Final = 5.0
+"""Seconds between two looks whether it has become this worker's turn to list: it costs no request."""
+
+FINISH_SECONDS: Final = 10.0
+"""Seconds that a worker which drains allows for claiming what its messages name. If that is not enough, they come again."""
 
 HIDDEN_SECONDS: Final = 60
 """Seconds for which a message stays hidden beyond the time that it may wait for its claim: for the requests that the claim takes."""
@@ -48,7 +57,6 @@ LOOKS: Final = 16
 REPORTED: Final = 10_000
 """Changed objects that are remembered, so that each is reported once and not with every listing."""
 
-
 T = TypeVar("T")
 
 
@@ -64,15 +72,6 @@ class Queue(Protocol):
         ...
 
 
-def place_of_notices(url: str) -> tuple[str, str]:
-    """Bucket and prefix of the objects under an ``s3://`` URL, as notifications name them; empty for a directory, which sends none."""
-    if not url.startswith("s3://"):
-        return "", ""
-    bucket, _, prefix = url.removeprefix("s3://").partition("/")
-    prefix = prefix.removesuffix("/")
-    return bucket, f"{prefix}/" if prefix else ""
-
-
 class _QueueRefused(StreamError):
     """The queue is missing, or a call of it is not allowed."""
 
@@ -84,7 +83,8 @@ OpenQueue: TypeAlias = Callable[[], AbstractAsyncContextManager[Queue]]
 class WatchSettings:
     """``stream``: the source's name. ``place``: bucket and prefix that notifications must name. ``every``: seconds between listings.
 
-    ``hold``: the longest that a message waits for its claim, in seconds. ``shards``: how many shards objects are appended to.
+    ``hold``: the longest that a message waits for its claim, in seconds. ``shards``: how many shards objects are appended to. ``shared``:
+    whether other workers read some of them.
     """
 
     stream: str
@@ -93,6 +93,7 @@ class WatchSettings:
     hold: float
     shards: int
     worker: str
+    shared: bool = False
 
 
 @dataclass(slots=True)
@@ -104,7 +105,11 @@ class _Waiting:
 
 
 class Watcher:
-    """Claims the objects of ``store`` in ``log``. ``open_queue``: opens the queue of notifications, if there is one."""
+    """Claims the objects of ``store`` in ``log``. ``open_queue``: opens the queue of notifications, if there is one.
+
+    ``lists``: if workers share the work, whether this one is to list objects now. Messages are shared by the queue itself. If several list
+    at once, or none does for a while, objects are claimed once all the same, or later.
+    """
 
     def __init__(
         self,
@@ -114,8 +119,10 @@ class Watcher:
         open_queue: OpenQueue | None,
         clock: Clock,
         emit: Emit,
+        lists: Callable[[], bool] = lambda: True,
     ) -> None:
         self._settings = settings
+        self._lists = lists
         self._log = log
         self._store = store
         self._open_queue = open_queue
@@ -127,9 +134,21 @@ class Watcher:
         self._waiting = _Waiting()
         self._reported: set[tuple[str, str]] = set()
         self._failing = False
+        self._draining, self._ended = asyncio.Event(), asyncio.Event()
+
+    def drain(self) -> None:
+        """Receive nothing more, claim what waits, and let ``run`` return."""
+        self._draining.set()
+
+    async def finish(self) -> None:
+        """``drain``, and wait until that is done, or has taken too long."""
+        self.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_SECONDS):
+                await self._ended.wait()
 
     async def run(self) -> None:
-        """Find and claim objects until cancelled.
+        """Find and claim objects until drained or cancelled.
 
         Raises:
             Fatal: the objects cannot be listed or looked at.
@@ -137,12 +156,19 @@ class Watcher:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._list_for_ever(), name="list objects")
-                group.create_task(self._follow_for_ever(), name="follow claims")
+                endless = (
+                    group.create_task(self._list_for_ever(), name="list objects"),
+                    group.create_task(self._follow_for_ever(), name="follow claims"),
+                )
                 if self._open_queue is not None:
                     group.create_task(self._receive_for_ever(self._open_queue), name="receive notifications")
+                await self._draining.wait()
+                for task in endless:
+                    task.cancel()
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from group_error
+        finally:
+            self._ended.set()
 
     # --- listing ----------------------------------------------------------------------------------------------------------
 
@@ -173,13 +199,23 @@ class Watcher:
             yield page
 
     async def _list_for_ever(self) -> None:
+        due = self._clock.monotonic()
         while True:
-            await self.look()
-            await self._clock.sleep(self._settings.every)
+            if not self._lists():
+                # Nobody knows when the worker whose turn it was has listed last, so the next one lists at once.
+                due = self._clock.monotonic()
+                await self._clock.sleep(TURN_SECONDS)
+                continue
+            if self._clock.monotonic() >= due:
+                await self.look()
+                due = self._clock.monotonic() + self._settings.every
+            # Not down to nothing: sums of seconds are not exact.
+            await self._clock.sleep(min(max(due - self._clock.monotonic(), 1.0), TURN_SECONDS))
 
     async def _follow_for_ever(self) -> None:
+        seconds = FOLLOW_SHARED_SECONDS if self._settings.shared else FOLLOW_SECONDS
         while True:
-            await self._clock.sleep(FOLLOW_SECONDS)
+            await self._clock.sleep(seconds)
             await self._repeat("follow claims", self._whole, self._log.follow)
 
     # --- claiming ---------------------------------------------------------------------------------------------------------
@@ -236,7 +272,7 @@ class Watcher:
     # --- notifications ----------------------------------------------------------------------------------------------------
 
     async def _receive_for_ever(self, open_queue: OpenQueue) -> None:
-        while True:
+        while not self._draining.is_set():
             try:
                 async with open_queue() as queue:
                     await self._receive_until_refused(queue)
@@ -246,26 +282,38 @@ class Watcher:
                 if not self._failing:
                     self._failing = True
                     self._emit(events.QueueFailed(*self._where, str(error)))
-                await self._clock.sleep(QUEUE_PAUSE)
+                await self._unless_draining(self._clock.sleep(QUEUE_PAUSE))
+
+    async def _unless_draining(self, work: Coroutine[None, None, None]) -> None:
+        """Do ``work``, and cancel it if the worker drains meanwhile."""
+        working, draining = asyncio.ensure_future(work), asyncio.ensure_future(self._draining.wait())
+        try:
+            await asyncio.wait((working, draining), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+        finally:
+            for task in (working, draining):
+                task.cancel()
+            await asyncio.gather(working, draining, return_exceptions=True)
 
     async def _receive_until_refused(self, queue: Queue) -> None:
         calls, hidden = 1, int(self._settings.hold) + HIDDEN_SECONDS
-        while True:
+        while not self._draining.is_set():
             wait = seconds_to_wait(self._held(), self._clock.monotonic(), self._settings.hold, LONG_POLL)
-
             batches: list[list[Received]] = []
 
             async def receive(seconds: int, into: list[list[Received]] = batches) -> None:
                 into.append(await self._ask("receive notifications", lambda: queue.receive(wait=seconds, hidden=hidden)))
 
             # Only the first call waits; the others are made while there is plenty.
-            await run_concurrently([receive(0 if number else wait) for number in range(calls)], calls)
+            await self._unless_draining(run_concurrently([receive(0 if number else wait) for number in range(calls)], calls))
             if self._failing:
                 self._failing = False
                 self._emit(events.QueueAnswered(*self._where))
             calls = RECEIVES if all(len(batch) == MAX_MESSAGES for batch in batches) else 1
             await self._delete(queue, self._note([message for batch in batches for message in batch]))
-            if is_due(self._held(), self._clock.monotonic(), self._settings.hold):
+            # What this worker still held when it ends would be hidden for a minute or two from those that stay.
+            if self._draining.is_set() or is_due(self._held(), self._clock.monotonic(), self._settings.hold):
                 await self._claim_waiting(queue)
 
     def _held(self) -> Held:

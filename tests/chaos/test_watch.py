@@ -263,8 +263,9 @@ def test_a_unit_that_was_begun_with_an_object_that_is_gone_halts_until_it_is_bac
     watched.finish()
 
 
-def test_an_object_that_cannot_be_read_is_given_up_by_deleting_it(make_watched):
+def test_an_object_that_halts_its_shard_is_given_up_by_deleting_it(make_watched):
     watched = make_watched(through="")
+    watched.watch += ", on_unreadable: halt"
     watched.s3.put_object(Bucket=watched.bucket, Key="in/broken.json.gz", Body=b"\x1f\x8b is no gzip")
     worker = watched.start()
     worker.until(lambda: "shard_halted" in worker.said())

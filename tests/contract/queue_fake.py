@@ -101,7 +101,8 @@ class FakeQueue:
             self._arrived.clear()
             following = min((message.visible for message in self._messages.values()), default=end)
             try:
-                async with asyncio.timeout(min(following, end) - now):
+                # Not down to nothing: sums of seconds are not exact, and a wait that adds nothing to the time would never end.
+                async with asyncio.timeout(max(min(following, end) - now, 0.001)):
                     await self._arrived.wait()
             except TimeoutError:
                 pass

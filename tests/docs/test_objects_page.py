@@ -12,7 +12,7 @@ from stream.local.moto import moto
 from tests.docs.generate import ROOT
 
 PAGE = (ROOT / "docs" / "objects.md").read_text()
-(_, PIPELINE), POLICY, NOTIFICATIONS = (
+(_, PIPELINE, *_), POLICY, NOTIFICATIONS = (
     re.findall(r"^```yaml pipeline\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE),
     *(re.search(rf"^```json {name}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)[1] for name in ("queue policy", "bucket notifications")),
 )

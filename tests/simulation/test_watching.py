@@ -76,8 +76,9 @@ class Faulty:
 
 
 class World:
-    def __init__(self, seed, *, workers, deaths, losses=0.03, every=3600.0, shards=3):
+    def __init__(self, seed, *, workers, deaths, losses=0.03, every=3600.0, shards=3, turns=lambda _: True, drains=0.0):
         self.dice = Random(seed)
+        self.turns, self.drains = turns, drains
         self.workers, self.deaths, self.losses, self.every, self.shards = workers, deaths, losses, every, shards
         self.objects, self.state = MemoryStore(url=f"s3://{BUCKET}/{PREFIX}"), MemoryStore()
         self.queue = FakeQueue(self.dice)
@@ -121,8 +122,7 @@ class World:
                 yield queue
 
             log = ClaimLog(state, "watched", self.objects.url)
-            settings = WatchSettings("watched", PLACE, self.every, 20.0, self.shards, f"worker-{number}")
-            watcher = Watcher(settings, log, objects, opened, self.clock, self.heard.append)
+            settings = WatchSettings("watched", PLACE, self.every, 20.0, self.shards, f"worker-{number}", self.drains > 0)
             try:
                 while True:
                     try:
@@ -130,8 +130,14 @@ class World:
                         break
                     except Retryable:
                         log = ClaimLog(state, "watched", self.objects.url)
-                        watcher = Watcher(settings, log, objects, opened, self.clock, self.heard.append)
-                await watcher.run()
+                watcher = Watcher(settings, log, objects, opened, self.clock, self.heard.append, lambda: self.turns(number))
+                async with asyncio.TaskGroup() as group:
+                    running = group.create_task(watcher.run())
+                    while self.drains and not running.done():
+                        await self.clock.sleep(30.0)
+                        if self.dice.random() < self.drains:
+                            await watcher.finish()
+                            running.cancel()
             except (Killed, BaseExceptionGroup):
                 self.deaths_seen += 1
                 await self.clock.sleep(self.dice.choice([0.0, 1.0, 90.0]))
@@ -140,7 +146,7 @@ class World:
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(self.worker(number)) for number in range(self.workers)]
             await self.produce(count, notify=notify)
-            self.deaths = self.losses = 0.0
+            self.deaths = self.losses = self.drains = 0.0
             await self.clock.sleep(QUIET)
             for task in running:
                 task.cancel()
@@ -234,6 +240,78 @@ def test_each_object_is_claimed_once_whoever_dies_and_whatever_is_said_how_often
 @pytest.mark.parametrize("seed", range(8))
 def test_without_listings_messages_alone_are_enough(seed):
     run_world(seed, lambda: World(seed, workers=2, deaths=0.01, every=10 * QUIET), 40, lambda *_: 1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_workers_believe_about_leases_each_object_is_claimed_once(seed):
+    """Two at once believe that it is their turn to list, or nobody does for a while; and workers drain while messages wait."""
+    views = Random(seed)
+
+    def turns(_number):
+        return views.random() < views.choice([0.0, 0.2, 0.9])
+
+    run_world(
+        seed,
+        lambda: World(seed, workers=3, deaths=0.01, every=600.0, turns=turns, drains=0.1),
+        40,
+        lambda world, _: world.dice.choice([0, 1, 1, 2]),
+    )
+
+
+def test_the_worker_whose_turn_it_becomes_lists_at_once_and_the_others_do_not():
+    async def main():
+        turn = 0
+        world = World(0, workers=2, deaths=0.0, losses=0.0, every=3600.0, turns=lambda number: number == turn)
+        listed, inner = [], world.objects.list
+
+        def counted(prefix, after=""):
+            listed.append(world.clock.monotonic())
+            return inner(prefix, after)
+
+        world.objects.list = counted
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(world.worker(number)) for number in range(2)]
+            await world.clock.sleep(1000.0)
+            turn = 1
+            await world.clock.sleep(1000.0)
+            for task in tasks:
+                task.cancel()
+        return listed
+
+    first, second = leaping(main)
+    assert first < 1.0
+    assert 1000.0 <= second < 1006.0
+
+
+def test_a_worker_that_drains_claims_what_its_messages_name_and_leaves_none_hidden():
+    async def main():
+        world = World(0, workers=1, deaths=0.0, losses=0.0, every=10 * QUIET)
+        log = ClaimLog(world.state, "watched", world.objects.url)
+        await log.open(write_blocks=True)
+
+        @asynccontextmanager
+        async def opened():
+            yield world.queue
+
+        settings = WatchSettings("watched", PLACE, world.every, 60.0, 2, "w")
+        watcher = Watcher(settings, log, world.objects, opened, world.clock, world.heard.append)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(watcher.run())
+            await world.clock.sleep(100.0)
+            for name in ("1.json", "2.json"):
+                await world.objects.put(name, b"{}\n")
+                await world.queue.send(world.message(name))
+                await world.clock.sleep(1.0)
+            # The first was claimed at once, the second waits for others to come.
+            assert [len(claim["objects"]) for claim in world.claims()] == [1]
+            begun = world.clock.monotonic()
+            await watcher.finish()
+            assert world.clock.monotonic() - begun < 1.0
+            await running
+        assert [len(claim["objects"]) for claim in world.claims()] == [1, 1]
+        assert list(world.queue.bodies) == []
+
+    leaping(main)
 
 
 def test_thousands_at_once_make_few_claims():

@@ -91,6 +91,15 @@ ROWS = (
         "Throughput and outcomes",
         (
             Panel("Records received", "rps", (("{{stream}}", per_second(m.SOURCE_USER_RECORDS, "stream")),), "After de-aggregation."),
+            Panel(
+                "Objects waiting",
+                "none",
+                (
+                    ("{{stream}}: claimed, to be read", f"sum by (stream) (max by (stream, shard) ({of(m.OBJECTS_UNREAD)}))"),
+                    ("{{stream}}: to be claimed", f"sum by (stream) ({of(m.OBJECTS_UNCLAIMED)})"),
+                ),
+                "Of watched sources.",
+            ),
             Panel("Bytes received", "Bps", (("{{stream}}", per_second(m.SOURCE_BYTES, "stream")),), "Payload."),
             Panel("Outcomes", "rps", (("{{outcome}}", per_second(m.RECORDS, "outcome")),), "Committed records by outcome."),
             Panel(

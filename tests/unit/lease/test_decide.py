@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.lease.decide import Rules, Seen, Why, is_available, marked_as_stolen, observe, take_as_kcl, take_evenly
+from stream.lease.decide import Rules, Seen, Why, first_holder, is_available, marked_as_stolen, observe, take_as_kcl, take_evenly
 from tests.unit.lease.plain_balance import take_plainly
 from tests.unit.lease.tables import lease
 
@@ -217,3 +217,19 @@ def test_the_fast_balance_equals_the_plain_one(fleet, steals, tenure, most):
         rows[row.key] = Seen(row, NOW - dice.choice(ages) if owner else -math.inf, NOW - dice.choice((1.0, 99.0)))
     for me in ("me", "w0"):
         assert even(rows, me, rules) == take_plainly(rows, me, NOW, rules)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([], None),
+        ([(None, math.inf), (None, math.inf)], None),
+        ([("a", 1.0), ("b", 1.0)], "a"),
+        ([(None, math.inf), ("b", 1.0)], "b"),
+        # Whoever is dead does not hold up the others, also if nobody may take its lease.
+        ([("a", 15.0), ("b", 1.0)], "b"),
+        ([("a", 15.0), ("b", 15.0)], None),
+    ],
+)
+def test_the_first_holder_is_the_live_owner_of_the_first_lease_that_has_one(rows, expected):
+    assert first_holder(seen_of(*rows), NOW, FAILOVER) == expected

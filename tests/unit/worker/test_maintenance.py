@@ -58,7 +58,7 @@ def test_what_is_named(given, scope, targets):
         ({"sinks": REDSHIFT}, Scope(loads=True, sink="iceberg"), "loads no table by a sink named 'iceberg'; it loads redshift"),
         ({"sinks": REDSHIFT}, Scope(shards=("0",), loads=True), "leave out the shards"),
         ({"sinks": REDSHIFT}, Scope(sink="redshift"), "add --loads"),
-        ({"source": 's3: {url: "file:./in/"}'}, Scope(shards=("0",)), "no shards of Kinesis: pause all of it"),
+        ({"source": 's3: {url: "file:./in/"}'}, Scope(shards=("0",)), "in shards that end: pause all of it"),
         ({"more": "coordination: {kcl: {}}"}, Scope(), "stop the daemons instead"),
     ],
 )

@@ -1,0 +1,96 @@
+"""Which objects could not be read to their ends: noted once, so that everybody who reads them again gets the same records.
+
+What can be read of an object depends on the pipeline's options and on the build. So the first worker that gives an object up notes after
+which record, before it commits anything of it, and the note holds for whoever finishes its unit, proves it, or reads beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from stream.contracts import ObjectStore
+from stream.errors import Halted, Retryable
+from stream.source.bounded import ROWS_PER_PIECE
+
+UNREADABLE: Final = ROWS_PER_PIECE - 1
+"""The number of the record that stands for the part of an object that cannot be read. No object has as many records, and it is the same
+wherever reading begins."""
+
+
+class UnreadPart(msgspec.Struct, frozen=True):
+    """The content of that record: the object as it was chosen, ``after`` which record it could not be read, and ``why``."""
+
+    key: str
+    size: int
+    version: str
+    modified: str
+    after: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """The place of the note of one object; ``may_exist`` says whether there can be one without anybody writing it now."""
+
+    state: ObjectStore
+    key: str
+    may_exist: bool = True
+
+    async def read(self) -> UnreadPart | None:
+        """The note, if there is one."""
+        return await self._read() if self.may_exist else None
+
+    async def write(self, part: UnreadPart) -> UnreadPart:
+        """Write the note unless there is one; returns the one that holds."""
+        if await self.state.create(self.key, msgspec.json.encode(part)) is not None:
+            return part
+        found = await self._read()
+        if found is None:
+            msg = f"the note {self.key} under {self.state.url} was there and is gone"
+            raise Retryable(msg)
+        return found
+
+    async def _read(self) -> UnreadPart | None:
+        stored = await self.state.get(self.key)
+        try:
+            return None if stored is None else msgspec.json.decode(stored.body, type=UnreadPart)
+        except msgspec.MsgspecError as error:
+            msg = f"the note {self.key} under {self.state.url} is not one that a worker wrote: restore it: {error}"
+            raise Halted(msg) from error
+
+
+class ShardNotes:
+    """The notes of one shard: ``there`` are the keys of those that existed when they were listed."""
+
+    def __init__(self, state: ObjectStore, folder: str, there: frozenset[str]) -> None:
+        self._state = state
+        self._folder = folder
+        self._there = there
+
+    def of(self, piece: int) -> Note:
+        """The note of the object number ``piece`` of the shard."""
+        key = _key(self._folder, piece)
+        return Note(self._state, key, key in self._there)
+
+
+def note_of(state: ObjectStore, chain: str, shard: str, piece: int) -> Note:
+    """The note of one object, without knowing whether it exists."""
+    return Note(state, _key(_folder(chain, shard), piece))
+
+
+async def notes_of(state: ObjectStore, chain: str, shard: str, first: int) -> ShardNotes:
+    """The notes of a shard, from its object number ``first`` on: one listing."""
+    folder = _folder(chain, shard)
+    there = frozenset([info.key async for info in state.list(folder, _key(folder, first - 1))])
+    return ShardNotes(state, folder, there)
+
+
+def _folder(chain: str, shard: str) -> str:
+    return f"unreadable/{chain}/{shard}/"
+
+
+def _key(folder: str, piece: int) -> str:
+    return f"{folder}{piece:015d}.json"

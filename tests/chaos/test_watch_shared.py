@@ -1,0 +1,149 @@
+"""Workers that share the shards of a watched source by leases: they join, drain, die and freeze, and every object is read once."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+from typer.testing import CliRunner
+
+from stream.cli.main import app
+from tests.chaos.conftest import client
+from tests.chaos.test_watch import PIPELINE, Watched, make_watched  # noqa: F401 - the fixture
+
+NATIVE = 'coordination: {{native: {{table: "{table}", failover: 3s, look: 300ms, region: us-east-1, endpoint: "{url}"}}}}\n'
+
+
+class Shared:
+    """A watched bucket, and the lease table of the workers that share its shards."""
+
+    def __init__(self, watched, url, shards):
+        self.watched, self.url, self.shards = watched, url, shards
+        self.table = f"leases-{watched.bucket}"
+        self.dynamo = client("dynamodb", url)
+        watched.file = self.file
+
+    def file(self):
+        watched, path = self.watched, self.watched.folder / "watched.yaml"
+        text = PIPELINE.format(bucket=watched.bucket, shards=self.shards, watch=watched.watch)
+        path.write_text(text + NATIVE.format(table=self.table, url=self.url))
+        return path
+
+    def join(self, *options):
+        worker = self.watched.start(*options)
+        worker.until(lambda: '"event":"worker_started"' in worker.said())
+        return worker
+
+    def owners(self):
+        rows = self.dynamo.scan(TableName=self.table, ConsistentRead=True)["Items"]
+        return {row["leaseKey"]["S"]: row.get("leaseOwner", {}).get("S") for row in rows}
+
+    def held_by(self, worker):
+        return {shard for shard, owner in self.owners().items() if owner is not None and f"/{worker.pid}-" in owner}
+
+    def read_by(self, worker):
+        """The shards of which this worker has sealed units."""
+        told = [json.loads(line) for line in worker.said().splitlines() if '"event":"unit_sealed"' in line]
+        return {each["shard"] for each in told}
+
+    def command(self, *arguments):
+        result = CliRunner().invoke(app, [*arguments])
+        return result.exit_code, result.output
+
+
+@pytest.fixture
+def make_shared(make_watched, s3_url):  # noqa: F811 - the fixture
+    made = []
+
+    def make(shards=4, **options):
+        made.append(Shared(make_watched(**options), s3_url, shards))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.dynamo.close()
+
+
+@pytest.mark.parametrize("through", ["sqs", ""])
+def test_workers_share_the_shards_and_hand_them_over_at_once(make_shared, through):
+    shared = make_shared(through=through)
+    watched = shared.watched
+    watched.put(4)
+    first = shared.join()
+    second = shared.join()
+    first.until(lambda: len(shared.held_by(first)) == 2 and len(shared.held_by(second)) == 2)
+    for _ in range(3):
+        watched.put(8)
+        first.until(lambda: watched.sealed() >= watched.put_so_far)
+    assert shared.read_by(second), "the second worker has read nothing"
+    code, listed = shared.command("leases", "ls", str(shared.file()), "--json")
+    assert code == 0, listed
+    assert {(each["shard"], each["owner"]) for each in json.loads(listed)} == set(shared.owners().items())
+    assert {each["behind_seconds"] for each in json.loads(listed)} == {0.0}
+    assert first.drain() == 0, first.said()
+    # Nothing has to expire: the leases are free.
+    second.until(lambda: len(shared.held_by(second)) == 4)
+    watched.put(8)
+    second.until(lambda: watched.sealed() >= watched.put_so_far)
+    if through:
+        second.until(lambda: watched.left_in_queue() == 0)
+    watched.finish(second)
+    assert watched.chains() == [f"watch-000{number}" for number in range(1, 5)]
+    assert set(shared.owners().values()) == {None}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_shards_of_a_worker_that_is_killed_or_frozen_are_taken_over(make_shared, number):
+    shared = make_shared(through="")
+    watched = shared.watched
+    first, second = shared.join(), shared.join()
+    first.until(lambda: len(shared.held_by(first)) == 2 and len(shared.held_by(second)) == 2)
+    watched.put(6)
+    first.until(lambda: watched.sealed() >= watched.put_so_far)
+    first.signal(number)
+    watched.put(10)
+    # Whichever of the two was to list objects: these are found and read.
+    second.until(lambda: watched.sealed() >= watched.put_so_far)
+    assert len(shared.held_by(second)) == 4
+    if number == signal.SIGSTOP:
+        first.signal(signal.SIGCONT)
+        watched.put(4)
+        first.until(lambda: watched.sealed() >= watched.put_so_far and '"why":"lease_lost"' in first.said())
+        watched.finish(first, second)
+    else:
+        watched.finish(second)
+
+
+def test_what_a_run_without_watch_left_unfinished_is_shared_too(make_shared):
+    shared = make_shared(through="", shards=2)
+    watched = shared.watched
+    watched.put(6)
+    before = PIPELINE.format(bucket=watched.bucket, shards=2, watch="").replace(", watch: {}", "")
+    watched.file = lambda: write(watched.folder / "once.yaml", before)
+    assert watched.start("--at", "IntentCreated:1").exit() == -9
+    watched.file = shared.file
+    first, second = shared.join(), shared.join()
+    watched.put(4)
+    first.until(lambda: watched.sealed() >= watched.put_so_far)
+    assert watched.chains() == ["objects-000001-0001", "objects-000001-0002", "watch-0001", "watch-0002"]
+    # What has ended needs no lease for long.
+    first.until(lambda: set(shared.owners()) == {"watch-0001", "watch-0002"})
+    watched.finish(first, second)
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_a_shard_that_is_paused_is_left_alone_and_the_others_go_on(make_shared):
+    shared = make_shared(through="", shards=2)
+    watched = shared.watched
+    assert shared.command("pause", str(shared.file()), "watch-0001", "--note", "maintenance")[0] == 0
+    worker = shared.join()
+    watched.put(8)
+    worker.until(lambda: shared.read_by(worker) == {"watch-0002"} and '"event":"shard_paused"' in worker.said())
+    assert shared.command("resume", str(shared.file()), "watch-0001", "--note", "done")[0] == 0
+    worker.until(lambda: watched.sealed() >= watched.put_so_far)
+    watched.finish(worker)
