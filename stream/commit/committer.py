@@ -335,8 +335,8 @@ class _Refusal:
         """What the refusal means if the manifest is just as the write expected it."""
         found = f"still has the tag {self.etag}, which the write named" if self.etag else "does not exist"
         return (
-            f"{url} refused the write as if another worker had been faster, but the manifest {found}. If this goes on, the store, or a proxy "
-            "before it, does not do what If-Match and If-None-Match ask for"
+            f"{url} refused the write as if another worker had been faster, but the manifest {found}. If this goes on, the store, or "
+            "a proxy before it, does not do what If-Match and If-None-Match ask for"
         )
 
 

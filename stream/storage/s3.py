@@ -288,16 +288,23 @@ class S3Store:
             return "PermanentRedirect", why, f"use a bucket in {self._region}"
         if (code := next((code for code in _UNPROVEN if f"<Code>{code}</Code>" in text), None)) is not None:
             return code, "was refused: ", "check the credentials and this machine's clock"
-        if _KEY_ACTION in text:
-            allow = "allow the role in use kms:GenerateDataKey and kms:Decrypt on the bucket's key"
-            return "KMSAccessDeniedException", "was refused: ", allow
-        if (unusable := _KEY_UNUSABLE.search(text)) is not None:
-            return unusable[1], "was refused, since the KMS key cannot be used: ", "enable the key, or encrypt with another one"
+        if (about_key := _about_key(text)) is not None:
+            return about_key
         if _WITHOUT_ETAG in text:
             return "MissingETag", "was answered without an ETag, which conditional writes need: ", _OTHER_STORE
         if isinstance(error, _DENIED) or _says_forbidden(error):
             return "AccessDenied", "was refused: ", "allow it for the role in use, on that prefix"
         return (type(error).__name__, "cannot work", "") if isinstance(error, _FATAL) else None
+
+
+def _about_key(text: str) -> tuple[str, str, str] | None:
+    """As ``_final``, for a refusal because of the KMS key."""
+    if _KEY_ACTION in text:
+        return "KMSAccessDeniedException", "was refused: ", "allow the role in use kms:GenerateDataKey and kms:Decrypt on the bucket's key"
+    unusable = _KEY_UNUSABLE.search(text)
+    if unusable is None:
+        return None
+    return unusable[1], "was refused, since its KMS key cannot be used: ", "enable the key, or encrypt with another one"
 
 
 def _answer(text: str) -> str:

@@ -108,31 +108,32 @@ def _handler(made: Gateway) -> type[BaseHTTPRequestHandler]:
             if answer is None or answer.carried_out:
                 status, headers, content = _passed_on(made, self.command, self.path, body, dict(self.headers))
                 if answer is None:
-                    self._reply(status, headers, content)
+                    _reply(self, status, headers, content)
                     return
             if not answer.code:
                 self.connection.shutdown(socket.SHUT_RDWR)
                 self.close_connection = True
                 return
             text = f"<Error><Code>{answer.code}</Code><Message>{answer.said}</Message></Error>".encode()
-            self._reply(answer.status, [("Content-Type", "application/xml")], text)
-
-        def _reply(self, status: int, headers: Sequence[tuple[str, str]], content: bytes) -> None:
-            self.send_response(status)
-            given = {name.lower(): value for name, value in headers}
-            for name, value in headers:
-                if name.lower() not in _KEPT_BACK:
-                    self.send_header(name, value)
-            bare = self.command == "HEAD" or status in {204, 304}
-            if not bare or "content-length" in given:
-                self.send_header("Content-Length", given["content-length"] if bare else str(len(content)))
-            self.end_headers()
-            if not bare:
-                self.wfile.write(content)
+            _reply(self, answer.status, [("Content-Type", "application/xml")], text)
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward  # noqa: N815 - names of the library
 
     return Handler
+
+
+def _reply(handler: BaseHTTPRequestHandler, status: int, headers: Sequence[tuple[str, str]], content: bytes) -> None:
+    handler.send_response(status)
+    given = {name.lower(): value for name, value in headers}
+    for name, value in headers:
+        if name.lower() not in _KEPT_BACK:
+            handler.send_header(name, value)
+    bare = handler.command == "HEAD" or status in {204, 304}
+    if not bare or "content-length" in given:
+        handler.send_header("Content-Length", given["content-length"] if bare else str(len(content)))
+    handler.end_headers()
+    if not bare:
+        handler.wfile.write(content)
 
 
 def _passed_on(made: Gateway, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, list[tuple[str, str]], bytes]:

@@ -305,6 +305,18 @@ def test_a_checkpoint_beyond_the_log_halts_the_shard():
     run(test)
 
 
+def test_a_log_without_the_shard_that_the_checkpoint_knows_halts_it_and_names_the_log():
+    """As after a rollout with another ``application`` or ``state`` over the same lease table: to begin again would write everything twice."""
+
+    async def test():
+        b = Setting()
+        await b.checkpoints.advance(SHARD, Checkpoint(99, 0, 50))
+        with pytest.raises(Halted, match=r"the application app at memory: has nothing of that shard\. .*go back to the previous file"):
+            await b.recover(never)
+
+    run(test)
+
+
 def test_the_end_of_a_shard_is_written_once_and_found_again():
     async def test():
         b = Setting()
