@@ -306,7 +306,7 @@ def test_a_checkpoint_beyond_the_log_halts_the_shard():
 
 
 def test_a_log_without_the_shard_that_the_checkpoint_knows_halts_it_and_names_the_log():
-    """As after a rollout with another ``application`` or ``state`` over the same lease table: to begin again would write everything twice."""
+    """As after a rollout with another ``application`` or ``state`` over the same lease table."""
 
     async def test():
         b = Setting()
