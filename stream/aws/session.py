@@ -38,7 +38,7 @@ _USUAL: Final = frozenset({"aws", "aws-us-gov"})
 
 _TRUST: Final = "let the trust policy of the role name who asks; `stream iam --role worker --trust` prints one"
 
-_TOKEN: Final = (
+_AUDIENCE: Final = (
     "give the pod a token for the audience sts.amazonaws.com, from an identity provider that the role's account has; `stream doctor` says "
     "what the one in use is"
 )
@@ -204,7 +204,7 @@ class AwsSession:
         found = translate(Call(f"sts:{error.operation_name}", role, f"region {self.region}, for credentials"), error)
         if isinstance(found, AwsRetryable):
             return found
-        remedy = _TOKEN if found.code == "InvalidIdentityToken" else _TRUST
+        remedy = _AUDIENCE if found.code == "InvalidIdentityToken" else _TRUST
         return AwsFatal(str(found).replace(found.remedy, remedy), code=found.code, remedy=remedy)
 
     async def credential_life(self) -> CredentialLife:
