@@ -192,7 +192,7 @@ class Fleet:
         self.commands.append(self.world.operate(verb, str(self.paths[0]), *options, "--by", "fleet"))
 
     def _look_after_commands(self) -> None:
-        """Every command must end with one of its exit codes, and without a traceback. Several at once are as good as one."""
+        """Every command must end with one of its exit codes, and without a traceback. It may fail while services do."""
         for command in list(self.commands):
             code = command.ended()
             if code is not None:
