@@ -129,6 +129,11 @@ def _unit_sealed(r: Series, e: ev.UnitSealed) -> None:
     r.set_shard(m.SEALED_TIMESTAMP, r.now(), e)
 
 
+def _records_transformed(r: Series, e: ev.RecordsTransformed) -> None:
+    for outcome, records in e.outcomes:
+        r.add(m.RECORDS, records, e.stream, outcome)
+
+
 def _checkpointed(r: Series, e: ev.Checkpointed) -> None:
     r.add(m.CHECKPOINTS, 1, e.stream)
 
@@ -290,6 +295,7 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
     ev.UnitCut: _unit_cut,
     ev.StageApplied: _stage_applied,
     ev.RecordsRejected: _records_rejected,
+    ev.RecordsTransformed: _records_transformed,
     ev.IntentCreated: _intent_created,
     ev.IntentAdopted: _intent_adopted,
     ev.IntentAmended: _intent_amended,

@@ -66,6 +66,7 @@ OF_STREAM = {
     "stream.errors",
     "stream.malloc",
     "stream.pipeline",
+    "stream.pipeline.host_names",
     "stream.pipeline.role_names",
 }
 
