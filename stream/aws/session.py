@@ -38,6 +38,14 @@ _USUAL: Final = frozenset({"aws", "aws-us-gov"})
 
 _TRUST: Final = "let the trust policy of the role name who asks; `stream iam --role worker --trust` prints one"
 
+_AUDIENCE: Final = (
+    "give the pod a token for the audience sts.amazonaws.com, from an identity provider that the role's account has; `stream doctor` says "
+    "what the one in use is"
+)
+
+_TOKEN_FILES: Final = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+"""Variables that name the file from which a token is read."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
@@ -183,7 +191,7 @@ class AwsSession:
             raise self._refused(error) from error
         except (BotoCoreError, OSError, ValueError) as error:
             # Besides its own errors, botocore passes on those of a token file: missing, or with a line break inside.
-            msg = f"AWS credentials are not available: {error_text(error)}"
+            msg = f"AWS credentials are not available: {error_text(error)}{_token_file(error)}"
             raise AwsRetryable(msg, code="CredentialsUnavailable") from error
         except Exception as error:  # noqa: BLE001 - botocore stumbles over answers that are none in its own ways
             msg = f"AWS credentials are not available: the answer is not as documented ({type(error).__name__})"
@@ -196,7 +204,8 @@ class AwsSession:
         found = translate(Call(f"sts:{error.operation_name}", role, f"region {self.region}, for credentials"), error)
         if isinstance(found, AwsRetryable):
             return found
-        return AwsFatal(str(found).replace(found.remedy, _TRUST), code=found.code, remedy=_TRUST)
+        remedy = _AUDIENCE if found.code == "InvalidIdentityToken" else _TRUST
+        return AwsFatal(str(found).replace(found.remedy, remedy), code=found.code, remedy=remedy)
 
     async def credential_life(self) -> CredentialLife:
         """Origin and expiry of the credentials that ``credentials`` returned last.
@@ -237,6 +246,12 @@ class AwsSession:
             return self._session.get_config_variable(name)
         except BotoCoreError as error:
             raise _unusable(error) from error
+
+
+def _token_file(error: Exception) -> str:
+    """The file with a token that cannot be read, if ``error`` does not name it itself."""
+    names = [f"{os.environ[name]} of {name}" for name in _TOKEN_FILES if os.environ.get(name)]
+    return f", in the token file {names[0]}" if names and isinstance(error, ValueError) else ""
 
 
 def _unusable(error: BotoCoreError) -> DefinitionError:

@@ -15,7 +15,7 @@ from stream.commit.log import CommitLog, Entry
 from stream.commit.manifest import FileEntry, Kind, Manifest, State, digest, encode, with_seal
 from stream.commit.naming import sha256_hex
 from stream.commit.places import Places
-from stream.commit.retry import Repeater
+from stream.commit.retry import FIRST_WAIT, Repeater, longer
 from stream.concurrency import run_concurrently
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, OutputFile, Reached, Shard, shard_of_chain
 from stream.errors import DefinitionError, Fatal, Halted, Retryable, Superseded
@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 FOREIGN: Final = "foreign"
 """Trigger of links that record another application's progress. That progress may be outdated: our own workers may be further."""
+
+CREATE: Final = "create intent"
+"""The name of that call in events."""
 
 CONCURRENT_WRITES: Final = 8
 """Files of one unit that are written at once: S3 answers a PUT in tens of milliseconds, and a unit rarely has more than a few files."""
@@ -228,7 +231,11 @@ class Committer:
         self._emit(events.IntentAdopted(work.shard.stream, work.shard.shard_id, work.after, manifest.reach, how))
 
     async def _look(self, work: _Work) -> protocol.Event:
+        refused, work.refused = work.refused, None
         entry = await self._repeat("read manifest", work.shard, lambda: self._log.read(work.shard, work.after))
+        if refused is not None and refused.etag == (entry.etag if entry is not None else ""):
+            # Else the store would be asked again at once, and for as long as it answers like that.
+            await self._pause(work, refused.call, Retryable(refused.contradiction(self._log.store.url)))
         if entry is None:
             return protocol.Absent()
         work.entry = entry
@@ -239,9 +246,11 @@ class Committer:
         try:
             etag = await self._log.create(work.shard, manifest)
         except Retryable as error:
-            return await self._unknown(work.shard, "create intent", error)
+            return await self._unknown(work, CREATE, error)
         if etag is None:
+            work.refused = _Refusal(CREATE, "")
             return protocol.Refused()
+        work.wait = FIRST_WAIT
         work.targets |= manifest.targets
         self._emit(events.IntentCreated(work.shard.stream, work.shard.shard_id, work.after, manifest.reach))
         return protocol.Created(etag)
@@ -251,13 +260,15 @@ class Committer:
         if manifest.sealed:
             now = self._clock.now().isoformat()
             stamped = with_seal(msgspec.structs.replace(manifest, sealed_by=self._worker, sealed_at=now))
-        body = encode(stamped)
+        body, call = encode(stamped), "seal" if manifest.sealed else "amend intent"
         try:
             new = await self._log.replace(work.shard, body, work.after, etag)
         except Retryable as error:
-            return await self._unknown(work.shard, "seal" if manifest.sealed else "amend intent", error)
+            return await self._unknown(work, call, error)
         if new is None:
+            work.refused = _Refusal(call, etag)
             return protocol.Refused()
+        work.wait = FIRST_WAIT
         work.entry = Entry(stamped, body, new)
         work.targets |= stamped.targets
         where = (work.shard.stream, work.shard.shard_id, work.after)
@@ -267,9 +278,13 @@ class Committer:
             self._emit(events.IntentAmended(*where, stamped.reach, len(stamped.superseded)))
         return protocol.Replaced(new)
 
-    async def _unknown(self, shard: Shard, call: str, error: Retryable) -> protocol.Event:
-        await self._repeat.pause(call, shard, error)
+    async def _unknown(self, work: _Work, call: str, error: Retryable) -> protocol.Event:
+        await self._pause(work, call, error)
         return protocol.Unknown()
+
+    async def _pause(self, work: _Work, call: str, error: Retryable) -> None:
+        await self._repeat.pause(call, work.shard, error, work.wait)
+        work.wait = longer(work.wait)
 
     async def _all_in_place(self, work: _Work, files: Sequence[FileEntry]) -> bool:
         for entry in files:
@@ -309,8 +324,28 @@ class Committer:
             raise Halted(msg) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A conditional write that was refused. ``etag``: of the manifest that it expected; empty if it expected none."""
+
+    call: str
+    etag: str
+
+    def contradiction(self, url: str) -> str:
+        """What the refusal means if the manifest is just as the write expected it."""
+        found = f"still has the tag {self.etag}, which the write named" if self.etag else "does not exist"
+        return (
+            f"{url} refused the write as if another worker had been faster, but the manifest {found}. If this goes on, the store, or "
+            "a proxy before it, does not do what If-Match and If-None-Match ask for"
+        )
+
+
 class _Work:
-    """One unit that is being committed: the file bodies that this worker has, the manifest as last seen, and where it has its files."""
+    """One unit that is being committed: the file bodies that this worker has, the manifest as last seen, and where it has its files.
+
+    ``refused``: the last conditional write, if it was refused and the manifest was not read since. ``wait``: seconds before the next
+    attempt at a conditional write that fails.
+    """
 
     def __init__(self, shard: Shard, after: int, render: Renderer, bodies: dict[FileEntry, OutputFile]) -> None:
         self.shard = shard
@@ -319,3 +354,5 @@ class _Work:
         self.bodies = bodies
         self.entry: Entry | None = None
         self.targets: dict[str, str] = {}
+        self.refused: _Refusal | None = None
+        self.wait = FIRST_WAIT

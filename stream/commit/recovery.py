@@ -86,7 +86,7 @@ async def recover(
         links_followed += 1
         if links_followed == MANY_LINKS and head.open:
             head = await repeat("list manifests", shard, partial(_near_the_end, log, shard, head))
-    _refuse_unknown_progress(shard, checkpoint, head)
+    _refuse_unknown_progress(log, shard, checkpoint, head, begun_at=int(genesis.manifest.after))
     foreign = _foreign_progress(head, checkpoint)
     set_back = "" if checkpoint is None else checkpoint.set_back
     if set_back and head.target is None:
@@ -117,13 +117,22 @@ def _follow(head: Head, entry: Entry) -> Head:
     return head_after(entry)
 
 
-def _refuse_unknown_progress(shard: Shard, checkpoint: Checkpoint | None, head: Head) -> None:
+def _refuse_unknown_progress(log: CommitLog, shard: Shard, checkpoint: Checkpoint | None, head: Head, begun_at: int) -> None:
     if checkpoint is None or checkpoint.generation != shard.generation or not head.open:
         return
-    if checkpoint.position is not None and checkpoint.position > head.position:
+    if checkpoint.position is None or checkpoint.position <= head.position:
+        return
+    where = f"the checkpoint of {shard.stream}/{shard.shard_id} is at {checkpoint.position}"
+    if head.position == begun_at:
         msg = (
-            f"the checkpoint of {shard.stream}/{shard.shard_id} is at {checkpoint.position}, beyond the end of the commit log at "
-            f"{head.position}: another application moved it, or the log lost objects. Set the checkpoint back to {head.position}, or "
-            "restore the log; nothing is read until then."
+            f"{where}, but the commit log of the application {log.application} at {log.store.url} has nothing of that shard. If "
+            "`application` or `state` of the pipeline file was changed, go back to the previous file (`helm rollback`), with which the "
+            "shard goes on where it was. If they are right, the log was lost: restore it. Nothing is read until then; to begin from the "
+            "start position instead would write everything a second time."
         )
         raise Halted(msg)
+    msg = (
+        f"{where}, beyond the end of the commit log at {head.position}: another application moved it, or the log lost objects. Set the "
+        f"checkpoint back to {head.position}, or restore the log; nothing is read until then."
+    )
+    raise Halted(msg)

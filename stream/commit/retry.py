@@ -16,6 +16,11 @@ LONGEST_WAIT: Final = 20.0
 """Seconds between repeated calls, doubled each time from the first to the longest: an hour's outage of S3 costs 180 calls per shard."""
 
 
+def longer(wait: float) -> float:
+    """The wait after one of ``wait`` seconds."""
+    return min(2 * wait, LONGEST_WAIT)
+
+
 class Repeater:
     """Repeats idempotent calls, with exponential backoff, and emits an event for each wait."""
 
@@ -31,7 +36,7 @@ class Repeater:
                 return await attempt()
             except Retryable as error:
                 await self.pause(call, shard, error, wait)
-                wait = min(2 * wait, LONGEST_WAIT)
+                wait = longer(wait)
 
     async def pause(self, call: str, shard: Shard, error: Retryable, wait: float = FIRST_WAIT) -> None:
         """Wait as long as the server asked for, or else ``wait`` seconds."""

@@ -40,13 +40,19 @@ _FATAL: Final = (InvalidPathError, NotSupportedError, UnknownConfigurationKeyErr
 _DENIED: Final = (PermissionDeniedError, UnauthenticatedError)
 _ELSEWHERE: Final = ("<Code>AuthorizationHeaderMalformed</Code>", "<Code>PermanentRedirect</Code>", "redirect without LOCATION")
 """How S3, or obstore for it, says that the bucket is in another region."""
-_UNPROVEN: Final = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed")
-"""S3's error codes for requests with an unknown key, a wrong signature or a wrong time."""
+_UNPROVEN: Final = ("InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "RequestTimeTooSkewed")
+"""S3's error codes for requests with an unknown key, a session token that is none, a wrong signature or a wrong time."""
 _WITHOUT_ETAG: Final = "ETag Header missing"
 """obstore's message for an answer without the ETag that every S3 gives."""
 _OTHER_STORE: Final = "use a store that supports If-Match"
 _KEY_ACTION: Final = "perform: kms:"
 """S3's message for a request that it allows but the bucket's key does not."""
+_KEY_UNUSABLE: Final = re.compile(r"<Code>(KMS\.(?:Disabled|NotFound|KMSInvalidState|InvalidKeyUsage)Exception)</Code>")
+"""S3's error codes for a KMS key that is disabled, waits for its deletion, or does not exist."""
+_CODE: Final = re.compile(r"<Code>([^<]*)</Code>")
+_MESSAGE: Final = re.compile(r"<Message>([^<]*)</Message>")
+_PERFORMING: Final = re.compile(r"Error performing \S+ \S+ in .*? - (.*)", re.DOTALL)
+"""obstore's message about a request. What is before the group names its URL again, which can be so long that the rest would be cut off."""
 _SENDING: Final = re.compile(
     r'"([^"\\]+)"|InvalidCertificate\(\s*(\w+)|\b(TimedOut|IncompleteMessage|ProxyAuthRequired|TunnelUnsuccessful)\b'
 )
@@ -263,7 +269,7 @@ class S3Store:
         if isinstance(error, UnauthenticatedError) and self._without_credentials is not None:
             return self._without_credentials
         text, _, source = str(error).partition("Debug source:")
-        detail = without_values(" ".join(text.split()) + _cause(source))[:500]
+        detail = without_values(_answer(text) + _cause(source))[:500]
         if _names_missing_bucket(error):
             remedy = "create it, or correct the URL"
             return AwsFatal(f"the bucket of {self._url} does not exist: {remedy}", code="NoSuchBucket", remedy=remedy)
@@ -282,14 +288,32 @@ class S3Store:
             return "PermanentRedirect", why, f"use a bucket in {self._region}"
         if (code := next((code for code in _UNPROVEN if f"<Code>{code}</Code>" in text), None)) is not None:
             return code, "was refused: ", "check the credentials and this machine's clock"
-        if _KEY_ACTION in text:
-            allow = "allow the role in use kms:GenerateDataKey and kms:Decrypt on the bucket's key"
-            return "KMSAccessDeniedException", "was refused: ", allow
+        if (about_key := _about_key(text)) is not None:
+            return about_key
         if _WITHOUT_ETAG in text:
             return "MissingETag", "was answered without an ETag, which conditional writes need: ", _OTHER_STORE
         if isinstance(error, _DENIED) or _says_forbidden(error):
             return "AccessDenied", "was refused: ", "allow it for the role in use, on that prefix"
         return (type(error).__name__, "cannot work", "") if isinstance(error, _FATAL) else None
+
+
+def _about_key(text: str) -> tuple[str, str, str] | None:
+    """As ``_final``, for a refusal because of the KMS key."""
+    if _KEY_ACTION in text:
+        return "KMSAccessDeniedException", "was refused: ", "allow the role in use kms:GenerateDataKey and kms:Decrypt on the bucket's key"
+    unusable = _KEY_UNUSABLE.search(text)
+    if unusable is None:
+        return None
+    return unusable[1], "was refused, since its KMS key cannot be used: ", "enable the key, or encrypt with another one"
+
+
+def _answer(text: str) -> str:
+    """What S3 said: its code and message, or what obstore says in place of an answer."""
+    code, message = _CODE.search(text), _MESSAGE.search(text)
+    if code is not None:
+        return f"{code[1]}: {' '.join(message[1].split())}" if message is not None and message[1].strip() else code[1]
+    performing = _PERFORMING.search(text)
+    return " ".join((performing[1] if performing is not None else text).split())
 
 
 def _cause(source: str) -> str:

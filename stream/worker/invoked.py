@@ -144,6 +144,8 @@ class Function:
         self._emit = to_all(self._sealed, self._obstacles, *options.listeners)
         self._opened: _Opened | None = None
         self._shards: dict[str, _Shards] = {}
+        self._paused_parent: Pause | None = None
+        """Why a parent of the current delivery's shard is not read to its end."""
 
     async def close(self) -> None:
         """Close what invocations have left open."""
@@ -165,6 +167,7 @@ class Function:
             raise DefinitionError(msg)
         time = _Time.now(seconds)
         self._sealed.watch(delivery)
+        self._paused_parent = None
         try:
             async with asyncio.timeout(time.allowed.working):
                 await self._deliver(delivery, time)
@@ -210,9 +213,9 @@ class Function:
             raise
 
     def _pause_of(self, delivery: Delivery) -> Pause | None:
-        """Why the shard of ``delivery`` is not read, if an operator has paused it."""
-        if self._opened is None:
-            return None
+        """Why the shard of ``delivery`` is not read, if an operator has paused it or one that comes before it."""
+        if self._opened is None or self._paused_parent is not None:
+            return self._paused_parent
         return self._opened.streams[delivery.stream].parts.pause_of(Shard(delivery.stream, delivery.shard_id))
 
     # --- one delivery -----------------------------------------------------------------------------------------------------
@@ -257,7 +260,8 @@ class Function:
         A mapping delivers the records of a parent before those of its children, but does not say that it has ended.
         """
         for parent in await self._unended(shard, stream):
-            if stream.parts.pause_of(parent) is not None or isinstance(await run_shard(parent, stream.start, stream.parts), Stop):
+            self._paused_parent = stream.parts.pause_of(parent)
+            if self._paused_parent is not None or isinstance(await run_shard(parent, stream.start, stream.parts), Stop):
                 return False
             self._shards[stream.stream].ended.add(parent.shard_id)
         return True

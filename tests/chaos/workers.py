@@ -19,27 +19,39 @@ _PATIENCE = 120.0
 def prepare() -> None:
     """Import the service once for all workers to come."""
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    _CONTEXT.set_forkserver_preload(["stream.testing.crash", "tests.chaos.workers"])
+    _CONTEXT.set_forkserver_preload(["stream.testing.crash", "stream.cli.pausing", "tests.chaos.workers"])
 
 
 def _enter(arguments: Sequence[str], environment: Mapping[str, str], log: str) -> None:
     from stream.testing.crash import main
 
+    _begin(environment, log)
+    main(arguments)
+
+
+def _begin(environment: Mapping[str, str], log: str) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(environment)
-    main(arguments)
+
+
+def _operate(arguments: Sequence[str], environment: Mapping[str, str], log: str) -> None:
+    from stream.cli.main import app
+
+    _begin(environment, log)
+    app(list(arguments))
 
 
 class Worker:
-    """One process; ``log`` is what it wrote to standard error."""
+    """One process; ``log`` is what it wrote. With ``operator``, it is not a worker but the command ``stream`` with ``arguments``."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, *, operator: bool = False) -> None:
         self.log = log
-        self._process: Any = _CONTEXT.Process(target=_enter, args=(list(arguments), dict(environment), str(log)))
+        target = _operate if operator else _enter
+        self._process: Any = _CONTEXT.Process(target=target, args=(list(arguments), dict(environment), str(log)))
         self._process.start()
 
     @property

@@ -157,6 +157,12 @@ class World:
         self.workers.append(worker)
         return worker
 
+    def operate(self, *arguments: str) -> Worker:
+        """Start the command ``stream`` with ``arguments`` in a process of its own."""
+        command = Worker(arguments, self.environment, self.folder / f"command-{len(self.workers)}.log", operator=True)
+        self.workers.append(command)
+        return command
+
     def crash(self, path: Path, at: str, **environment: str) -> None:
         """Run a worker that must die at the point ``at``."""
         worker = self.start(path, "--at", at, **environment)

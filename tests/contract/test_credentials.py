@@ -79,7 +79,7 @@ async def credentials(monkeypatch, variable, *answers):
         (
             "InvalidIdentityToken",
             AwsFatal,
-            "was refused: InvalidIdentityToken: why. Remedy: let the trust policy of the role name who asks",
+            "was refused: InvalidIdentityToken: why. Remedy: give the pod a token for the audience sts.amazonaws.com",
         ),
     ],
 )
@@ -89,6 +89,16 @@ def test_an_error_of_sts_is_reported_with_the_role_and_a_remedy(irsa, monkeypatc
     assert f"sts:AssumeRoleWithWebIdentity on arn:aws:iam::111122223333:role/flights (region us-east-1, for credentials) {words}" in str(
         found.value
     )
+
+
+@pytest.mark.parametrize("unreadable", ["gone", "no text"])
+def test_a_token_file_that_cannot_be_read_is_named(irsa, pod, monkeypatch, unreadable):
+    if unreadable == "gone":
+        pod.unlink()
+    else:
+        pod.write_bytes(b"\xff\xfe")
+    with pytest.raises(AwsRetryable, match=rf"^AWS credentials are not available: .*{pod}"):
+        asyncio.run(credentials(monkeypatch, "AWS_ENDPOINT_URL_STS", (200, "")))
 
 
 @pytest.mark.parametrize("answer", ["", "<html>a proxy</html>", CUT_SHORT])

@@ -60,6 +60,8 @@ class Fleet:
     errors: tuple[str | None, float] = (None, 0.0)
     outage: tuple[str | None, float] = (None, 0.0)
     throttling: tuple[str | None, float] = (None, 0.0)
+    commands: list[Worker] = field(default_factory=list)
+    resumes: list[tuple[float, list[str]]] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
     sealed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -93,6 +95,8 @@ class Fleet:
                     self.join()
             case "split" | "merge":
                 self._reshard(step)
+            case "pause":
+                self._pause(step, now)
             case "errors":
                 self.errors = (_pick(["kinesis", "dynamodb", "s3"], step.choice), now + step.lasts)
             case "outage":
@@ -119,6 +123,12 @@ class Fleet:
         for member in self.members:
             self._thaw(member)
         self.joins.clear()
+        self.resumes.clear()
+        while self.commands:
+            self._look_after_commands()
+            connection.wait([command.sentinel for command in self.commands], timeout=TICK)
+        resumed = self.world.operate("resume", str(self.paths[0]), "--all", "--by", "fleet")
+        assert resumed.exit() == 0, f"seed {self.seed}: {resumed.said()}"
         while len(staying := [member for member in self.members if not member.due]) < SETTLERS:
             self.join()
         self._dismiss(staying[SETTLERS:])
@@ -169,6 +179,28 @@ class Fleet:
             return
         self.done[step.act] += 1
 
+    def _pause(self, step: Step, now: float) -> None:
+        """Pause all shards or one of them, until somebody resumes it or the time is over."""
+        shards = self.world.open_shards()
+        which = [] if step.choice < 0.3 else [str(_pick(shards, step.choice)["ShardId"])]
+        until = ["--until", f"{step.lasts + 10:.0f}s"] if int(step.choice * 1000) % 2 else []
+        self._operate("pause", *which, "--note", f"at {step.at:.1f}", *until)
+        if not until:
+            self.resumes.append((now + step.lasts, which))
+
+    def _operate(self, verb: str, *options: str) -> None:
+        self.commands.append(self.world.operate(verb, str(self.paths[0]), *options, "--by", "fleet"))
+
+    def _look_after_commands(self) -> None:
+        """Every command must end with one of its exit codes, and without a traceback. It may fail while services do."""
+        for command in list(self.commands):
+            code = command.ended()
+            if code is not None:
+                assert code in {0, 1, 2}, f"seed {self.seed}: a command ended with {code}:\n{command.said()}"
+                assert clean(command.said()), f"seed {self.seed}: {command.said()}"
+                self.done[f"commands_{code}"] += 1
+                self.commands.remove(command)
+
     def _pass_time(self, now: float) -> None:
         for member in self.members:
             if member.frozen_until is not None and now >= member.frozen_until:
@@ -177,6 +209,10 @@ class Fleet:
             self.joins = [at for at in self.joins if at > now]
             for _ in due:
                 self.join()
+        for at, which in [each for each in self.resumes if each[0] <= now]:
+            self.resumes.remove((at, which))
+            self._operate("resume", *which)
+        self._look_after_commands()
         over = [name for name in ("errors", "outage", "throttling") if getattr(self, name)[0] and now >= getattr(self, name)[1]]
         for name in over:
             setattr(self, name, (None, 0.0))
@@ -202,6 +238,9 @@ class Fleet:
             assert code == expected, f"seed {self.seed}: a worker ended with {code}, expected {expected}:\n{said[-6000:]}"
             assert clean(said), f"seed {self.seed}: {said[-6000:]}"
             assert '"event":"shard_halted"' not in said, f"seed {self.seed}: {said[-6000:]}"
+            wrong, paused = sealed_while_paused(said)
+            assert not wrong, f"seed {self.seed}: {wrong[:5]}"
+            self.done["shards_paused"] += paused
             self.members.remove(member)
 
     def _wait(self, seconds: float = TICK) -> None:
@@ -249,6 +288,26 @@ class Fleet:
     def _call(self, method: str, body: bytes | None = None) -> Any:
         with urlopen(Request(f"{self.control}/_faults", data=body, method=method)) as reply:  # noqa: S310 - loopback
             return json.loads(reply.read())
+
+
+def sealed_while_paused(said: str) -> tuple[list[str], int]:
+    """What a worker that wrote ``said`` sealed of shards although it had said that they are paused, and how often it said so."""
+    standing: set[str] = set()
+    wrong, count = [], 0
+    for text in said.splitlines():
+        if not text.startswith("{") or not text.endswith("}"):
+            continue  # the last line of a worker that was killed
+        line = json.loads(text)
+        shard = line.get("shard", "")
+        match line["event"]:
+            case "shard_paused":
+                standing.add(shard)
+                count += 1
+            case "shard_resumed" | "shard_released":
+                standing.discard(shard)
+            case "shard_started" | "unit_sealed" if shard in standing:
+                wrong.append(text)
+    return wrong, count
 
 
 def _pick(choices: list[Any], choice: float) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-WEIGHTS = {"kill": 4, "freeze": 4, "drain": 4, "join": 3, "split": 4, "merge": 4, "errors": 3, "outage": 2, "throttling": 3}
+WEIGHTS = {"kill": 4, "freeze": 4, "drain": 4, "join": 3, "split": 4, "merge": 4, "errors": 3, "outage": 2, "throttling": 3, "pause": 4}
 """What a step can do, and how often each comes in proportion to the others."""
 
 MEAN_SECONDS = 3.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.fleet.fleet import sealed_while_paused
 from tests.fleet.plan import SERVICES, WEIGHTS, draw, fault_rates
 
 
@@ -21,6 +22,16 @@ def test_the_events_of_a_plan_are_in_order_and_within_its_time():
     assert [step.at for step in steps] == sorted(step.at for step in steps)
     assert steps[-1].at < 600.0
     assert min(step.lasts for step in steps if step.act == "freeze") > 3.0
+
+
+def test_what_a_worker_seals_of_a_paused_shard_is_found():
+    def line(event: str, shard: str = "a") -> str:
+        return f'{{"event":"{event}","shard":"{shard}"}}'
+
+    paused, resumed, sealed = line("shard_paused"), line("shard_resumed"), line("unit_sealed")
+    assert sealed_while_paused("\n".join([sealed, paused, line("unit_sealed", "b"), resumed, sealed])) == ([], 1)
+    assert sealed_while_paused("\n".join([paused, line("shard_released"), sealed, sealed[:-5]])) == ([], 1)
+    assert sealed_while_paused("\n".join([paused, sealed, line("shard_started")])) == ([sealed, line("shard_started")], 1)
 
 
 def test_fault_rates_never_exceed_one():

@@ -198,6 +198,25 @@ def test_what_is_paused_is_not_read_and_goes_on_in_the_same_environment_when_it_
     assert accounted_for(world, path)
 
 
+def test_a_delivery_that_waits_for_a_paused_parent_says_that_it_is_paused(world):
+    path = world.pipeline()
+    world.produce(50)
+    world.split()
+    world.produce(80)
+    child = next(name for name in (LEFT, RIGHT) if held(world.client, "s", name))
+
+    async def body(make):
+        environment = make(path, world.environment)
+        await command("pause", str(path), SHARD, "--note", "new bucket policy")
+        with pytest.raises(Fatal, match=rf"reading of s/{SHARD} is paused, by .*: new bucket policy\. Lambda tries again until"):
+            await environment.deliver(told(world, child))
+        await command("resume", str(path), SHARD)
+        assert await environment.deliver(told(world, child)) is None
+
+    with_environments(body)
+    assert {manifest["shard"] for manifest in world.manifests() if manifest["kind"] == "unit"} == {SHARD, child}
+
+
 def test_a_shard_that_halts_is_an_error_and_other_shards_go_on_in_the_same_environment(world):
     path = world.pipeline(min_records=1)
     world.put_all([b"{"] * 20)

@@ -16,7 +16,7 @@ from stream.commit.places import Places
 from stream.commit.recovery import recover
 from stream.commit.rewind import history, rewind_link
 from stream.contracts import Checkpoint, OutputFile, Start, StartKind
-from stream.errors import Fatal, Halted
+from stream.errors import Fatal, Halted, Retryable
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.storage.memory import MemoryStore
 from stream.worker.gap import gap_instead_of
@@ -46,6 +46,43 @@ class Overtaken:
             other, self.other = self.other, None
             await other()
         await self.store.put(key, body)
+
+
+class Refusing(MemoryStore):
+    """Its conditional writes of units get ``answers`` first: an error, or None for a refusal. ``puts``: the keys that were written."""
+
+    def __init__(self, answers=(), url="memory:"):
+        super().__init__(url=url)
+        self.answers, self.puts = list(answers), []
+
+    async def create(self, key, body):
+        return await (super().create(key, body) if "genesis" in key else self._answer(super().create(key, body)))
+
+    async def replace(self, key, body, etag):
+        return await self._answer(super().replace(key, body, etag))
+
+    async def put(self, key, body):
+        self.puts.append(key)
+        await super().put(key, body)
+
+    async def _answer(self, write):
+        answer = self.answers.pop(0) if self.answers else "as it should"
+        if answer == "as it should":
+            return await write
+        write.close()
+        if answer is not None:
+            raise answer
+        return None
+
+
+class Sleepless(SystemClock):
+    """Sleeps take no time. ``slept``: the seconds of each."""
+
+    def __init__(self):
+        self.slept = []
+
+    async def sleep(self, seconds):
+        self.slept.append(seconds)
 
 
 class Setting:
@@ -117,6 +154,43 @@ def test_a_unit_is_written_sealed_and_then_checkpointed():
         assert kinds == [events.IntentCreated, events.FileWritten, events.ManifestSealed, events.Checkpointed]
         assert await b.checkpoints.read(SHARD) == Checkpoint(10, 0, 0)
         assert (await b.log.read(SHARD, 0)).manifest.sealed
+
+    run(test)
+
+
+@pytest.mark.parametrize("answer", [Retryable("503 SlowDown"), None])
+@pytest.mark.parametrize("before", [[], ["as it should"]], ids=["intent", "seal"])
+def test_a_manifest_that_is_not_accepted_is_written_again_ever_later_and_the_files_are_not(answer, before):
+    """Every request makes an overloaded store slower, and there is one committer per shard."""
+
+    async def test():
+        b = Setting()
+        clock, state, lake = Sleepless(), Refusing([*before, *[answer] * 10]), Refusing(url="memory:lake")
+        log, places = CommitLog(state, "app", clock, "me"), Places({"s3": lake, "ledger": lake}, b.open_place)
+        committer = Committer(log, places, StoredCheckpoints(MemoryStore()), clock, b.told.append, "me")
+        genesis = await log.open_chain(SHARD, START)
+        entry = await committer.commit(SHARD, unit(file("f"), previous=digest(genesis.body)), never)
+        assert entry.manifest.sealed
+        assert clock.slept == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 20.0, 20.0, 20.0]
+        assert len(lake.puts) == 1
+        waits = [event for event in b.told if isinstance(event, events.CallRepeated)]
+        assert {event.call for event in waits} == ({"seal"} if before else {"create intent"})
+        assert all(("another worker had been faster, but the manifest" in event.detail) == (answer is None) for event in waits)
+
+    run(test)
+
+
+def test_a_worker_that_is_overtaken_does_not_wait():
+    async def test():
+        b = Setting()
+        clock = Sleepless()
+        log, places = CommitLog(b.state, "app", clock, "me"), Places({"s3": b.lake, "ledger": b.lake}, b.open_place)
+        committer = Committer(log, places, b.checkpoints, clock, b.told.append, "me")
+        genesis = await log.open_chain(SHARD, START)
+        await b.chain(10)
+        entry = await committer.commit(SHARD, unit(file("f10"), last=10, previous=digest(genesis.body)), never)
+        assert entry.manifest.sealed
+        assert clock.slept == []
 
     run(test)
 
@@ -226,6 +300,18 @@ def test_a_checkpoint_beyond_the_log_halts_the_shard():
         await b.chain(10)
         await b.checkpoints.advance(SHARD, Checkpoint(99, 0, 50))
         with pytest.raises(Halted, match="beyond the end of the commit log at 10"):
+            await b.recover(never)
+
+    run(test)
+
+
+def test_a_log_without_the_shard_that_the_checkpoint_knows_halts_it_and_names_the_log():
+    """As after a rollout with another ``application`` or ``state`` over the same lease table."""
+
+    async def test():
+        b = Setting()
+        await b.checkpoints.advance(SHARD, Checkpoint(99, 0, 50))
+        with pytest.raises(Halted, match=r"the application app at memory: has nothing of that shard\. .*go back to the previous file"):
             await b.recover(never)
 
     run(test)

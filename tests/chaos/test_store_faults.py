@@ -1,0 +1,124 @@
+"""S3 that fails between a unit's intent and its seal: what workers do, what they say, and what is there afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.chaos.gateway import LOST, Answer, Asked, Gateway, Rule, gateway
+from tests.chaos.workers import Worker, clean
+from tests.chaos.world import World
+
+SLOW_DOWN = Answer(503, "SlowDown", "Please reduce your request rate.")
+REFUSED = Answer(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+DENIED = Answer(403, "AccessDenied", "Access Denied")
+ARN = "arn:aws:kms:us-east-1:123456789012:key/abc"
+
+
+@pytest.fixture
+def faulty(make_world: Callable[..., World]) -> Iterator[tuple[World, Gateway]]:
+    """A world whose workers reach S3 through a gateway."""
+    world = make_world(1, s3=True)
+    with gateway(world.environment["AWS_ENDPOINT_URL_S3"]) as (url, gate):
+        world.environment = {**world.environment, "AWS_ENDPOINT_URL_S3": url}
+        yield world, gate
+
+
+def creates(asked: Asked) -> bool:
+    return asked.method == "PUT" and "/commits/" in asked.key and asked.condition == "If-None-Match" and "genesis" not in asked.key
+
+
+def times(count: int, chosen: Callable[[Asked], bool], answer: Answer) -> Rule:
+    """``answer`` for the first ``count`` of the ``chosen`` requests."""
+    left = [answer] * count
+    return lambda asked: left.pop() if left and chosen(asked) else None
+
+
+def told(worker: Worker, event: str) -> list[dict[str, Any]]:
+    return [line for text in worker.said().splitlines() if f'"event":"{event}"' in text and (line := json.loads(text))]
+
+
+STORMS = {
+    "the seal is throttled": (Asked.seals.fget, SLOW_DOWN, "seal"),
+    "the intent is throttled": (creates, SLOW_DOWN, "create intent"),
+    "the seal is refused though nothing has changed": (Asked.seals.fget, REFUSED, "seal"),
+    "the intent is refused though there is none": (creates, REFUSED, "create intent"),
+    "the seal finds no object": (Asked.seals.fget, Answer(404, "NoSuchKey", "The specified key does not exist."), "seal"),
+}
+
+
+@pytest.mark.parametrize("storm", STORMS)
+def test_a_store_that_refuses_manifests_is_asked_less_and_less_and_not_sent_the_files_again(
+    faulty: tuple[World, Gateway], storm: str
+) -> None:
+    (world, gate), (chosen, answer, call) = faulty, STORMS[storm]
+    gate.rules.append(times(4, chosen, answer))
+    world.produce(100)
+    worker = world.finish(world.pipeline())
+    assert len(gate.met) == 4
+    waits = [line for line in told(worker, "call_repeated") if line["call"] == call]
+    why = "SlowDown: Please reduce your request rate." if answer is SLOW_DOWN else "as if another worker had been faster"
+    assert why in waits[0]["detail"]
+    written = Counter(asked.key for asked in gate.seen if asked.method == "PUT" and asked.key.endswith(".parquet"))
+    assert max(written.values()) == 1, written.most_common(3)
+    world.exact()
+
+
+def test_replies_that_are_lost_after_the_write_took_effect_change_nothing(faulty: tuple[World, Gateway]) -> None:
+    world, gate = faulty
+    gate.rules += [times(4, lambda asked: asked.method == "PUT" and "/commits/" in asked.key, LOST)]
+    gate.rules += [times(4, lambda asked: asked.method == "PUT" and asked.key.endswith(".parquet"), LOST)]
+    world.produce(300)
+    world.finish(world.pipeline())
+    assert len(gate.met) == 8
+    world.exact()
+
+
+FINAL = {
+    "data but not state": ("lake/", DENIED, "AccessDenied: Access Denied", "allow it for the role in use"),
+    "state but not data": ("state/chaos/commits/", DENIED, "AccessDenied: Access Denied", "allow it for the role in use"),
+    "the ledger only": ("state/chaos/ledger/", DENIED, "AccessDenied: Access Denied", "allow it for the role in use"),
+    "the key of the data is disabled": (
+        "lake/",
+        Answer(400, "KMS.DisabledException", f"{ARN} is disabled."),
+        f"KMS.DisabledException: {ARN} is disabled.",
+        "enable the key",
+    ),
+    "the key of the state waits for its deletion": (
+        "state/",
+        Answer(400, "KMS.KMSInvalidStateException", f"{ARN} is pending deletion."),
+        f"KMS.KMSInvalidStateException: {ARN} is pending deletion.",
+        "enable the key",
+    ),
+    "the token is none": (
+        "lake/",
+        Answer(400, "InvalidToken", "The provided token is malformed or otherwise invalid."),
+        "InvalidToken: The provided token",
+        "check the credentials",
+    ),
+}
+
+
+@pytest.mark.parametrize("refused", FINAL)
+def test_a_refusal_on_one_prefix_ends_the_worker_with_the_cause_and_the_next_one_goes_on(
+    faulty: tuple[World, Gateway], refused: str
+) -> None:
+    (world, gate), (prefix, answer, cause, remedy) = faulty, FINAL[refused]
+    path = world.pipeline()
+    world.produce(100)
+    worker = world.start(path)
+    worker.until(world.committed)
+    gate.rules.append(lambda asked: answer if asked.method == "PUT" and asked.key.startswith(prefix) else None)
+    world.produce(100)
+    assert worker.exit() == 1
+    assert clean(worker.said())
+    (line,) = told(worker, "worker_failed")
+    assert cause in line["reason"]
+    assert remedy in line["reason"]
+    gate.rules.clear()
+    world.finish(path)
+    world.exact()
