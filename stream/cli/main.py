@@ -28,6 +28,7 @@ VERBS: Final = {
     "import": "importing:import_",
     "check": "check:check",
     "test": "test:run_cases",
+    "simulate": "simulate:simulate",
     "explain": "explain:explain",
     "iam": "iam:iam",
     "doctor": "doctor:doctor",
