@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -90,6 +91,13 @@ def simulate(
         for line in _lines(again, source, (found, problems), (tally, taken), failed, guilty):
             typer.echo(line)
     raise typer.Exit(EXIT_BROKEN if found or problems or failed is not None else 0)
+
+
+def _again(file: Path, newer: Path | None, sample: Path | None, generate: int | None, records: int) -> str:
+    """The command, with the options on which schedules depend."""
+    options = {"--with": newer, "--sample": sample, "--generate": generate, "--records": records if records != RECORDS else None}
+    given = [f"{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
+    return " ".join(["stream simulate", shlex.quote(str(file)), *given])
 
 
 def _subject(file: Path, newer: Path | None, count: int, sample: Path | None, seed: int | None) -> tuple[Subject, Mapping[str, str], str]:

@@ -99,18 +99,34 @@ async def supervisor_of(
     log = CommitLog(stores.state, pipeline.application, clock, process.name)
     start = await repeat("pin start", no_shard, lambda: log.pin_start(subject.stream, FIRST))
 
+    parts = _parts(subject, schedule, state, process, around, (stores, definitions, recipe, log), newer=newer, once=once)
+    return Supervisor(subject.stream, start, parts)
+
+
+def _parts(
+    subject: Subject,
+    schedule: Schedule,
+    state: State,
+    process: Process,
+    around: Surroundings,
+    kept: tuple[Stores, KnownDefinitions, Recipe, CommitLog],
+    *,
+    newer: bool,
+    once: bool,
+) -> Parts:
+    pipeline, _ = subject.version(newer=newer)
+    clock, emit, (stores, definitions, recipe, log) = process.clock, process.emit, kept
+
     async def rendered(with_recipe: Recipe, unit: CutUnit) -> Rendered:
         return around.tools.render(with_recipe, unit)
 
     kinesis = source_of(subject, state, process, newer=newer)
-    source: LendingSource = kinesis
-    if once:
-        source = ReadUntil(kinesis, clock.now(), clock, end=False, name=subject.stream)
+    source: LendingSource = ReadUntil(kinesis, clock.now(), clock, end=False, name=subject.stream) if once else kinesis
     checkpoints = LeasedCheckpoints(StoredCheckpoints(stores.state), process)
     places = Places(stores.targets, lambda url: around.open_place(url, process))
-    again = source_of(subject, state, process, newer=newer)
+    again, repeat = source_of(subject, state, process, newer=newer), Repeater(clock, emit)
     rereader = Rereader(again, definitions, rendered, repeat, emit, admit_gaps=False, reads=record_options(pipeline))
-    parts = Parts(
+    return Parts(
         worker=process.name,
         source=source,
         log=log,
@@ -129,4 +145,3 @@ async def supervisor_of(
         repeat=repeat,
         once=once,
     )
-    return Supervisor(subject.stream, start, parts)

@@ -52,27 +52,43 @@ Rows = Mapping[int, tuple[Mapping[str, Any], ...]]
 """The results of a stage by record: its rows, or its outcome and reason under ``FATE``."""
 
 
-def stage_inputs(chain: CompiledChain, batch: Batch) -> list[tuple[Step, pl.DataFrame]]:
-    """Each step with the frame that the steps before it give.
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """A step, the frame that it was given, and what it made of it the first time: later times may not be the same."""
+
+    step: Step
+    given: pl.DataFrame
+    first: Rows
+
+
+def _walked(chain: CompiledChain, batch: Batch) -> list[_Ran]:
+    """Each step with what the steps before it give.
 
     Raises:
         Halted: a stage broke its contract.
     """
-    frames = [after for _, _, after, _, _ in chain.walk(batch, SHARD_ID)]
-    return list(zip(chain.steps, frames[:-1], strict=True))
+    ran: list[_Ran] = []
+    before: pl.DataFrame | None = None
+    for number, (_, _, after, settled, _) in enumerate(chain.walk(batch, SHARD_ID)):
+        if before is not None:
+            ran.append(_Ran(chain.steps[number - 1], before, _rows(after, settled, 0)))
+        before = after
+    return ran
 
 
 def differences(chain: CompiledChain, batch: Batch, *, other: Sequence[Rows] | None = None) -> list[Difference]:
     """The first difference of each stage that has one; none if all are pure.
 
-    ``other``: what ``results`` of another process gave for the same batch. Stages that declare that they look at more than one row are not
-    run in parts: their rows may depend on the unit, which a manifest fixes.
+    ``other``: what ``results`` of another process gave for the same batch. It counts up to the first stage that differs there: those after
+    that one were given other rows. Stages that declare that they look at more than one row are not run in parts: their rows may depend on
+    the unit, which a manifest fixes.
     """
     found = []
-    for number, (step, frame) in enumerate(stage_inputs(chain, batch)):
-        for difference in _of_step(step, frame, None if other is None else other[number]):
-            found.append(difference)
-            break
+    for number, ran in enumerate(_walked(chain, batch)):
+        there = None if other is None else other[number]
+        found += list(_of_step(ran, there))[:1]
+        if there is not None and any(compare(ran.step.name, ran.first, there, WHOLE, ELSEWHERE)):
+            other = None
     return found
 
 
@@ -85,17 +101,14 @@ def hide(found: Sequence[Difference], pipeline: Pipeline, chain: CompiledChain) 
 
 def results(chain: CompiledChain, batch: Batch) -> list[Rows]:
     """What each stage gives for all records at once, in the form in which two processes are compared."""
-    return [run_whole(step, frame) for step, frame in stage_inputs(chain, batch)]
+    return [ran.first for ran in _walked(chain, batch)]
 
 
-def _of_step(step: Step, frame: pl.DataFrame, other: Rows | None) -> Iterator[Difference]:
-    if frame.is_empty():
-        return
-    first = run_whole(step, frame)
-    for how, run in _ways(step):
-        yield from compare(step.name, first, run(step, frame), WHOLE, how)
+def _of_step(ran: _Ran, other: Rows | None) -> Iterator[Difference]:
+    for how, run in _ways(ran.step) if not ran.given.is_empty() else ():
+        yield from compare(ran.step.name, ran.first, run(ran.step, ran.given), WHOLE, how)
     if other is not None:
-        yield from compare(step.name, first, other, WHOLE, ELSEWHERE)
+        yield from compare(ran.step.name, ran.first, other, WHOLE, ELSEWHERE)
 
 
 def _ways(step: Step) -> Iterator[tuple[str, Callable[[Step, pl.DataFrame], Rows]]]:
@@ -131,6 +144,10 @@ def _results(step: Step, frame: pl.DataFrame, base: int) -> Rows:
         after, settled = advance(step, frame)
     except StreamError as error:
         return {int(row) + base: ({FATE: f"the shard halts: {error}"},) for row in frame[ROW].unique()}
+    return _rows(after, settled, base)
+
+
+def _rows(after: pl.DataFrame, settled: pl.DataFrame, base: int) -> Rows:
     rows: dict[int, tuple[Mapping[str, Any], ...]] = {}
     for row in after.to_dicts():
         record = int(row.pop(ROW)) + base
