@@ -228,7 +228,7 @@ def _lines(
     if not found and not problems:
         yield "every stage gives a record the same, however often, with whichever others and wherever it is run"
     yield (
-        f"{tally.schedules:,} schedules in {taken:.1f} s: {tally.workers:,} workers, {tally.records:,} records, {tally.units:,} units, "
+        f"{tally.schedules:,} schedule{'' if tally.schedules == 1 else 's'} in {taken:.1f} s: {tally.workers:,} workers, {tally.records:,} records, {tally.units:,} units, "
         f"{tally.calls:,} calls"
     )
     if tally.troubles:
@@ -239,8 +239,9 @@ def _lines(
     yield f"seed {failed.schedule.seed} fails:"
     for failure in failed.failures:
         yield f"  {failure.promise}: {failure.message}"
+    known = {(each.stage, each.column) for each in found}
     for each in guilty:
-        if each not in found:
+        if (each.stage, each.column) not in known:
             yield from _told(each)
     yield f"what happened, as far as it matters (again: {again} --seed {failed.schedule.seed}):"
     for line in told(failed.world):

@@ -147,9 +147,10 @@ class _Log:
         committed = {(file.sink, file.key, file.sha256) for file in manifest.files}
         if promised != committed or expected.unit.manifest.outcomes != manifest.outcomes:
             sinks = sorted({sink for sink, _, _ in promised ^ committed}) or ["none"]
+            outcomes = expected.unit.manifest.outcomes
+            fates = "" if outcomes == manifest.outcomes else f"; outcomes: {manifest.outcomes}, and should be {outcomes}"
             message = (
-                f"{where}: what was committed is not what the definition gives for these records: other files in {', '.join(sinks)}; "
-                f"outcomes {manifest.outcomes}, expected {expected.unit.manifest.outcomes}"
+                f"{where}: what was committed is not what its definition gives for these records; different files: {', '.join(sinks)}{fates}"
             )
             yield Failure("rows", message, (manifest.pipeline, batch))
 

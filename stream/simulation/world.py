@@ -148,8 +148,9 @@ class World:
         numbers = tuple(range(first, first + len(contents)))
         self.puts.append(Put(shard.shard_id, sequence, arrival_ms, arrival.key, tuple(contents), numbers))
         damaged = ", damaged" if arrival.damaged else ""
-        named = f"record {first}" if len(numbers) == 1 else f"records {first} to {numbers[-1]}, aggregated,"
-        self.note(self.clock.monotonic(), "", f"{named}{damaged} arrives in {short(shard.shard_id)}")
+        several = f"records {first} to {numbers[-1]}, aggregated{damaged}, arrive"
+        named = f"record {first}{damaged} arrives" if len(numbers) == 1 else several
+        self.note(self.clock.monotonic(), "", f"{named} in {short(shard.shard_id)}")
 
     async def _reshard(self, reshard: Reshard) -> None:
         stream = self.state.account.find(self.subject.stream, self.now_ms)
