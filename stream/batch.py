@@ -87,11 +87,13 @@ class Batch:
     ``frame`` has exactly ``RAW_SCHEMA``; ``payload_bytes`` is the sum of the lengths of ``_data``. ``first_read`` is set for records that
     are read again from elsewhere (dead letters). It has the schema ``FIRST_READ`` and the same rows as ``frame``. ``frame`` then holds the
     records' positions in what is read now, by which the commit log counts; ``first_read`` holds the lineage that their rows keep.
+    ``traced`` is False if no payload contains ``"traceparent"``, the name of a field with the producer's trace context.
     """
 
     frame: pl.DataFrame
     payload_bytes: int
     first_read: pl.DataFrame | None = None
+    traced: bool = True
 
     @property
     def rows(self) -> int:
@@ -119,7 +121,7 @@ class Batch:
         frame = pl.concat([batch.frame for batch in batches], rechunk=True)
         origins = [batch.first_read for batch in batches if batch.first_read is not None]
         first_read = pl.concat(origins, rechunk=True) if origins else None
-        return Batch(frame, sum(batch.payload_bytes for batch in batches), first_read)
+        return Batch(frame, sum(batch.payload_bytes for batch in batches), first_read, any(batch.traced for batch in batches))
 
 
 _EMPTY: Final = Batch(RAW_SCHEMA.to_frame(), 0)

@@ -1,4 +1,4 @@
-/* A bit writer: the first bit is the lowest. */
+/* Writers of bits and of numbers: the lowest comes first. */
 
 #ifndef STREAM_BITS_H
 #define STREAM_BITS_H
@@ -23,6 +23,11 @@ static inline void bits_put(bits_t *out, uint64_t bits, unsigned size) {
     out->at += whole;
     out->bits >>= 8 * whole;
     out->waiting &= 7;
+}
+
+/* Writes the lowest ``size`` bytes of a number, the lowest first. */
+static inline void number_put(uint8_t *at, uint64_t number, size_t size) {
+    for (size_t index = 0; index < size; index++) at[index] = (uint8_t)(number >> 8 * index);
 }
 
 #endif

@@ -16,6 +16,7 @@ typedef struct {
     blob_t page, bits, widened, dense; /* ``bits``: the bitmap from bit 0 on */
     size_t valid;                      /* the number of rows that are not null */
     int64_t least, greatest;
+    size_t suffixes_at; /* in ``page``, of texts */
 } chunk_t;
 
 static int bitmap_make(chunk_t *chunk) {
@@ -165,7 +166,7 @@ static int page_make(chunk_t *chunk, int quick) {
     if (!levels_put(chunk)) return NO_MEMORY;
     if (!chunk->valid) return MADE;
     if (chunk->form == INTEGERS) return integers_put(chunk, quick);
-    return chunk->form == CODES ? indices_put(chunk, indices) : texts_pack(&chunk->texts, &chunk->page, quick);
+    return chunk->form == CODES ? indices_put(chunk, indices) : texts_pack(&chunk->texts, &chunk->page, &chunk->suffixes_at, quick);
 }
 
 static void chunk_close(chunk_t *chunk) {
@@ -235,7 +236,7 @@ static PyObject *chunk_result(chunk_t *chunk) {
     PyObject *page = blob_take(&chunk->page);
     if (page == NULL) return NULL;
     Py_ssize_t nulls = chunk->rows - (Py_ssize_t)chunk->valid;
-    return Py_BuildValue("NnLL", page, nulls, (long long)chunk->least, (long long)chunk->greatest);
+    return Py_BuildValue("NnLLn", page, nulls, (long long)chunk->least, (long long)chunk->greatest, (Py_ssize_t)chunk->suffixes_at);
 }
 
 PyObject *kernel_chunks(PyObject *module, PyObject *args) {

@@ -123,7 +123,7 @@ static inline void suffix_put(blob_t *out, const uint8_t *suffix, size_t size, c
     out->size += size;
 }
 
-int texts_pack(const views_t *texts, blob_t *out, int quick) {
+int texts_pack(const views_t *texts, blob_t *out, size_t *suffixes_at, int quick) {
     size_t rows = (size_t)texts->rows, before = 0, begin = out->size, gap = 2 * max_packed_size(rows, 0);
     int32_t *prefixes = malloc((rows + 1) * 2 * sizeof *prefixes), *suffixes = prefixes + rows;
     int made = prefixes != NULL && blob_reserve(out, gap + rows * AT_A_TIME);
@@ -147,6 +147,7 @@ int texts_pack(const views_t *texts, blob_t *out, int quick) {
     free(prefixes);
     if (!made) return 0;
     memmove(out->data + out->size, out->data + begin + gap, size);
+    *suffixes_at = out->size;
     out->size += size;
     return 1;
 }

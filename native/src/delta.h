@@ -14,8 +14,8 @@ static inline uint8_t *varint(uint8_t *out, uint64_t value) {
 /* Appends integers of four or eight bytes to ``out``; differences wrap around in that width. ``quick``: with AVX-512 if the
    processor has it. Returns 0 if memory ran out. */
 int delta_pack(blob_t *out, const void *values, size_t count, int wide, int quick);
-/* Appends texts to ``out``: the lengths of the prefixes shared with the previous text, the lengths of the suffixes, and the suffixes.
-   Returns 0 if memory ran out. */
-int texts_pack(const views_t *texts, blob_t *out, int quick);
+/* Appends texts to ``out``: the lengths of the prefixes shared with the previous text, the lengths of the suffixes, and the suffixes, which
+   begin at ``suffixes_at`` in ``out``. Returns 0 if memory ran out. */
+int texts_pack(const views_t *texts, blob_t *out, size_t *suffixes_at, int quick);
 
 #endif

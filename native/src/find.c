@@ -1,6 +1,6 @@
 /* Which payloads contain a word. */
 
-#include "kernel.h"
+#include "find.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -62,8 +62,6 @@ static int contains(const uint8_t *text, size_t size, const uint8_t *limit, cons
     return at < starts && occurs_in(text + at, starts - at, word, length);
 }
 
-typedef int (*contains_t)(const uint8_t *text, size_t size, const uint8_t *limit, const uint8_t *word, size_t length, size_t middle);
-
 #if defined(__x86_64__)
 /* The same for 64 positions at once; nothing after the text is read. */
 __attribute__((target("avx512f,avx512bw"))) static int contains_wide(const uint8_t *text, size_t size, const uint8_t *limit,
@@ -82,11 +80,11 @@ __attribute__((target("avx512f,avx512bw"))) static int contains_wide(const uint8
     return at < starts && contains(text + at, size - at, limit, word, length, middle);
 }
 
-static contains_t contains_best(void) {
+contains_t contains_best(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") ? contains_wide : contains;
 }
 #else
-static contains_t contains_best(void) { return contains; }
+contains_t contains_best(void) { return contains; }
 #endif
 
 /* Where the texts of each buffer begin and end; 0 if there is too much else between them, or memory ran out. */

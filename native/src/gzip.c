@@ -58,7 +58,7 @@ PyObject *kernel_gzip(PyObject *module, PyObject *args) {
         Py_BEGIN_ALLOW_THREADS
         written = patterns != NULL && member_write(&blob, &request, patterns);
         Py_END_ALLOW_THREADS
-        result = written ? PyBytes_FromStringAndSize((const char *)blob.data, (Py_ssize_t)blob.size) : PyErr_NoMemory();
+        result = written ? blob_take(&blob) : PyErr_NoMemory();
     }
     for (Py_ssize_t block = 0; patterns != NULL && block < request.count; block++) pattern_free(patterns[block]);
     free(patterns);

@@ -10,10 +10,10 @@ int memory_prepare(void);
 
 static PyMethodDef methods[] = {
     {"page", (PyCFunction)kernel_page, METH_O,
-     "page(body) -> (begin, end, rows, sequences, keys, texts, arrivals, payloads, pieces) or None\n\n"
+     "page(body) -> (begin, end, rows, facts, sequences, keys, texts, arrivals, payloads, pieces) or None\n\n"
      "The records of a GetRecords response or a SubscribeToShard event. ``body[:begin] + body[end:]`` is the same JSON with an empty list of\n"
      "records. ``sequences``, ``keys``: views into ``texts``; ``payloads``: views of the decoded data, into the tuple ``pieces``;\n"
-     "``arrivals``: int64, milliseconds. None if the JSON is unusual: then parse it with Python."},
+     "``arrivals``: int64, milliseconds. ``facts``: see ``Seen`` in stream/aws/pages.py. None if the JSON is unusual: then parse it with Python."},
     {"plan", (PyCFunction)kernel_plan, METH_O,
      "plan(spec) -> plan\n\nA plan for ``decode``. ``spec`` is a node (kind, name, presence, unknown, unit, children); see\n"
      "stream/transform/decoders/json_kernel.py."},
@@ -52,14 +52,18 @@ static PyMethodDef methods[] = {
      "The ids of records, 16 and 8 bytes each, as stream/audit/ids.py defines them. ``seeds``: two for the lanes and two for the application.\n"
      "``quick``: use AVX-512 if the processor has it. None if a sequence number does not have 1 to 72 digits."},
     {"chunks", kernel_chunks, METH_VARARGS,
-     "chunks(columns, quick) -> tuple of (page, nulls, least, greatest)\n\n"
+     "chunks(columns, quick) -> tuple of (page, nulls, least, greatest, suffixes)\n\n"
      "Uncompressed data pages of optional Parquet columns: definition levels and values. Each column is one of\n\n"
      "    (0, rows, validity, offset, integers, width, signed)   DELTA_BINARY_PACKED, with the bounds of the values\n"
      "    (1, rows, validity, offset, views, buffers)            DELTA_BYTE_ARRAY; the views are without nulls\n"
      "    (2, codes, indices)                                    RLE_DICTIONARY\n\n"
-     "``validity``: a bitmap whose first bit is ``offset``, or None if no row is null. ``codes``: uint16, one per row; ``indices``: uint16, by\n"
+     "``suffixes``: where the suffixes of texts begin in the page, else 0. ``validity``: a bitmap whose first bit is ``offset``, or None if no row is null. ``codes``: uint16, one per row; ``indices``: uint16, by\n"
      "code: the index of a word in the dictionary, or 65535 for null. If all rows are null, the page has only levels. ``quick``: use AVX-512\n"
      "if the processor has it."},
+    {"digits", kernel_digits, METH_VARARGS,
+     "digits(text, quick) -> bytes or None\n\n"
+     "Blocks of a zstd frame, the last one marked as such, that hold ``text``. None unless it is at least 256 decimal digits. ``quick``: use\n"
+     "BMI2 if the processor has it."},
     {"counted", kernel_counted, METH_VARARGS,
      "counted(written, settled, records) -> int32 or None\n\n"
      "How often each of ``records`` record numbers occurs in ``written`` (uint32). None unless ``settled`` (uint32) has exactly those that do\n"

@@ -1,6 +1,6 @@
 /* The records of a GetRecords response as columns. */
 
-#include "kernel.h"
+#include "find.h"
 
 #include <math.h>
 
@@ -16,12 +16,21 @@ static const struct {
 /* Payloads are stored in pieces of one size, so that the heap space freed by one page fits the next. */
 enum { PIECE = 1024 * 1024 - 64, PADDING = 16, BEYOND = 32 };
 
+/* What a payload contains if it has a trace context in a field of the W3C's name; the middle is a pair of letters that few words have. */
+static const uint8_t TRACE[] = "\"traceparent\"";
+enum { TRACE_SIZE = sizeof TRACE - 1, TRACE_MIDDLE = 5 };
+/* Little enough to be in the processor's cache still, and enough to make short payloads cost no more than long ones. */
+enum { SEARCHED_AT_ONCE = 16 * 1024 };
+
 typedef struct {
     blob_t sequences, keys, texts, arrivals, payloads;
     blob_t *pieces;
     Py_ssize_t count;
     Py_ssize_t rows;
     int order[MEMBERS]; /* the order of the members in the last record */
+    contains_t contains;
+    size_t searched; /* bytes of the last piece that have been searched for TRACE */
+    int traced;      /* a payload contains TRACE, or two adjacent ones do together */
 } page_t;
 
 /* The member whose name begins at ``at``, after its quote: most likely the one at this ``place`` in the previous record. */
@@ -56,8 +65,18 @@ static int read_text(page_t *page, text_t *text, blob_t *views) {
     return 1;
 }
 
-/* Adds padding, since readers of the payloads read 16 bytes at a time. */
-static void piece_end(blob_t *piece) {
+/* Searches the payloads that have been added to the last piece. */
+static void trace_search(page_t *page, const blob_t *piece) {
+    const uint8_t *begin = piece->data + page->searched;
+    if (!page->traced)
+        page->traced = page->contains(begin, piece->size - page->searched, piece->data + piece->room, TRACE, TRACE_SIZE, TRACE_MIDDLE);
+    page->searched = piece->size;
+}
+
+/* Ends the last piece. Adds padding, since readers of the payloads read 16 bytes at a time. */
+static void piece_end(page_t *page, blob_t *piece) {
+    trace_search(page, piece);
+    page->searched = 0;
     memset(piece->data + piece->size, 0, PADDING);
     piece->size += PADDING;
 }
@@ -79,7 +98,7 @@ static blob_t *piece_for(page_t *page, size_t size, size_t most) {
         page->pieces = more;
         last = page->count ? more + page->count - 1 : NULL;
     }
-    if (last != NULL) piece_end(last);
+    if (last != NULL) piece_end(page, last);
     blob_t *piece = page->pieces + page->count++;
     memset(piece, 0, sizeof *piece);
     return blob_reserve(piece, size > PIECE ? size : most < PIECE ? most : PIECE) ? piece : NULL;
@@ -97,6 +116,7 @@ static int read_payload(page_t *page, text_t *text) {
     view_set((view_t *)(page->payloads.data + page->payloads.size), piece->data + begin, (size_t)size, (uint32_t)(page->count - 1), begin);
     page->payloads.size += sizeof(view_t);
     piece->size += (size_t)size;
+    if (piece->size - page->searched >= SEARCHED_AT_ONCE) trace_search(page, piece);
     text->at = close + 1;
     return 1;
 }
@@ -245,6 +265,7 @@ PyObject *kernel_page(PyObject *module, PyObject *body) {
     seen_t seen = {0, 0, 0};
     int good;
     memset(&page, 0, sizeof page);
+    page.contains = contains_best();
     for (int place = 0; place < MEMBERS; place++) page.order[place] = MEMBERS;
     if (PyObject_GetBuffer(body, &buffer, PyBUF_SIMPLE)) return NULL;
     const uint8_t *text = buffer.buf;
@@ -252,7 +273,7 @@ PyObject *kernel_page(PyObject *module, PyObject *body) {
     good = read_answer(&page, (text_t){text, text + buffer.len, text + buffer.len}, &begin, &end);
     if (good) {
         seen = look(&page);
-        if (page.count) piece_end(page.pieces + page.count - 1);
+        if (page.count) piece_end(&page, page.pieces + page.count - 1);
     }
     Py_END_ALLOW_THREADS;
     PyBuffer_Release(&buffer);
@@ -262,8 +283,8 @@ PyObject *kernel_page(PyObject *module, PyObject *body) {
             if ((parts[part] = blob_take(blobs[part])) == NULL) good = -1;
         if ((parts[PARTS - 1] = take_pieces(&page)) == NULL) good = -1;
         if (good > 0)
-            made = Py_BuildValue("nnn(inn)OOOOOO", (Py_ssize_t)begin, (Py_ssize_t)end, page.rows, seen.rising, seen.marked, seen.bytes, parts[0], parts[1],
-                                 parts[2], parts[3], parts[4], parts[5]);
+            made = Py_BuildValue("nnn(inni)OOOOOO", (Py_ssize_t)begin, (Py_ssize_t)end, page.rows, seen.rising, seen.marked, seen.bytes, page.traced, parts[0],
+                                 parts[1], parts[2], parts[3], parts[4], parts[5]);
         for (int part = 0; part < PARTS; part++) Py_XDECREF(parts[part]);
     }
     int failed = 0;

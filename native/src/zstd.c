@@ -66,10 +66,6 @@ static length_t match_length(size_t length) {
     return length_encode(length, BASELINES, sizeof BASELINES / sizeof *BASELINES);
 }
 
-static void number_put(uint8_t *at, size_t number, size_t bytes) {
-    for (size_t index = 0; index < bytes; index++) at[index] = (uint8_t)(number >> 8 * index);
-}
-
 /* Writes bytes as raw blocks; 0 if memory ran out. */
 static int raw_write(blob_t *blob, const uint8_t *text, size_t size, int last) {
     do {
@@ -389,7 +385,7 @@ PyObject *kernel_zstd(PyObject *module, PyObject *args) {
         Py_BEGIN_ALLOW_THREADS
         made = frame_write(&blob, &request);
         Py_END_ALLOW_THREADS
-        result = made ? PyBytes_FromStringAndSize((const char *)blob.data, (Py_ssize_t)blob.size) : PyErr_NoMemory();
+        result = made ? blob_take(&blob) : PyErr_NoMemory();
     }
     request_close(&request);
     blob_free(&blob);

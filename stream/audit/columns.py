@@ -5,7 +5,7 @@ the version of a Parquet library, nor on whether the compiled kernel is used; th
 
 All columns are optional. Ascending texts, such as sequence numbers, are DELTA_BYTE_ARRAY; texts with few distinct values are
 dictionary-encoded; integers are DELTA_BINARY_PACKED in blocks of 128 with four miniblocks. Data pages are version 1, compressed with
-Zstandard at level 1 if that makes a column smaller.
+Zstandard at level 1 if that makes a column smaller; the digits of sequence numbers are compressed by ``digits``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from stream.audit import thrift
+from stream.audit import digits, thrift
 from stream.audit.buffers import numbers, validity
 from stream.audit.delta import integers as delta_integers
 from stream.audit.delta import texts as delta_texts
@@ -74,12 +74,13 @@ Column: TypeAlias = pl.Series | DictionaryColumn
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """A column's levels and values, the number of null rows, and the bounds of integers."""
+    """A column's levels and values, the number of null rows, the bounds of integers, and where the suffixes of texts begin in ``body``."""
 
     body: bytes | memoryview
     nulls: int
     least: int = 0
     greatest: int = 0
+    suffixes: int = 0
 
 
 SMALL: Final = 128
@@ -189,13 +190,13 @@ def _dtype(column: Column) -> Any:
 def _chunk(name: str, column: Column, page: _Page, rows: int) -> _Chunk:
     kind = _dtype(column)
     statistics: dict[int, Any] = {3: I64(page.nulls)}
-    pages: list[tuple[bytes | memoryview, Struct | thrift.Encoded, int]] = []
+    pages: list[tuple[_Page, Struct | thrift.Encoded, int]] = []
     if page.nulls == rows:
         encoding = _PLAIN
     elif isinstance(column, DictionaryColumn):
         encoding = _RLE_DICTIONARY
         dictionary = b"".join(len(word).to_bytes(4, "little") + word for word in (text.encode() for text in column.words))
-        pages.append((dictionary, Struct({1: I32(len(column.words)), 2: I32(_PLAIN)}), _DICTIONARY_PAGE))
+        pages.append((_Page(dictionary, 0), Struct({1: I32(len(column.words)), 2: I32(_PLAIN)}), _DICTIONARY_PAGE))
     elif kind == pl.String():
         encoding = _DELTA_BYTE_ARRAY
     else:
@@ -203,7 +204,7 @@ def _chunk(name: str, column: Column, page: _Page, rows: int) -> _Chunk:
         width = 8 if kind == pl.Int64() else 4
         # Maximum and minimum, by which engines skip files.
         statistics |= {5: _fixed_width(page.greatest, width), 6: _fixed_width(page.least, width)}
-    pages.append((page.body, _data_page_header(rows, encoding), _DATA_PAGE))
+    pages.append((page, _data_page_header(rows, encoding), _DATA_PAGE))
     return _Chunk(name, _TYPES[kind][0], encoding, rows, Struct(statistics), _stored(pages))
 
 
@@ -246,26 +247,35 @@ def _page(column: Column) -> _Page:
     if isinstance(column, DictionaryColumn):
         return _Page(levels + _dictionary_indices(len(column.words), indices[not_null]), nulls)
     if column.dtype == pl.String():
-        return _Page(b"".join((levels, delta_texts(column if valid is None else column.drop_nulls()))), nulls)
+        prefixes, suffixes = delta_texts(column if valid is None else column.drop_nulls())
+        return _Page(b"".join((levels, prefixes, suffixes)), nulls, suffixes=len(levels) + len(prefixes))
     integers = numbers(column) if valid is None else numbers(column)[valid]
     return _Page(b"".join((levels, delta_integers(_signed(integers)))), nulls, int(integers.min()), int(integers.max()))
 
 
-def _stored(pages: list[tuple[bytes | memoryview, Struct | thrift.Encoded, int]]) -> _Stored:
+def _stored(pages: list[tuple[_Page, Struct | thrift.Encoded, int]]) -> _Stored:
     """The pages of one column in sequence, all compressed if that makes the column smaller."""
-    total = sum(len(body) for body, _, _ in pages)
-    compressed = [body if total <= SMALL else _ZSTANDARD.compress(body, asbytes=True) for body, _, _ in pages]
+    total = sum(len(page.body) for page, _, _ in pages)
+    compressed = [page.body if total <= SMALL else _compressed(page) for page, _, _ in pages]
     smaller = sum(len(body) for body in compressed) < total
     parts: list[bytes | memoryview] = []
     size = raw = data_at = 0
-    for (body, kind_header, kind), packed in zip(pages, compressed, strict=True):
-        stored = packed if smaller else body
-        header = Struct({1: I32(kind), 2: I32(len(body)), 3: I32(len(stored)), 5 if kind == _DATA_PAGE else 7: kind_header}).encode()
+    for (page, kind_header, kind), packed in zip(pages, compressed, strict=True):
+        stored = packed if smaller else page.body
+        header = Struct({1: I32(kind), 2: I32(len(page.body)), 3: I32(len(stored)), 5 if kind == _DATA_PAGE else 7: kind_header}).encode()
         parts += [header, stored]
         data_at = size
         size += len(header) + len(stored)
-        raw += len(header) + len(body)
+        raw += len(header) + len(page.body)
     return _Stored(parts, size, raw, data_at, _ZSTD if smaller else _UNCOMPRESSED)
+
+
+def _compressed(page: _Page) -> bytes:
+    """A zstd frame of the page."""
+    body, suffixes = memoryview(page.body), page.suffixes
+    if suffixes and (found := digits.blocks(body[suffixes:])) is not None:
+        return digits.with_digits(_ZSTANDARD.compress(body[:suffixes], asbytes=True), len(body), found)
+    return _ZSTANDARD.compress(body, asbytes=True)  # type: ignore[no-any-return]
 
 
 def _signed(integers: Any) -> Any:

@@ -28,13 +28,19 @@ _TRACEPARENT: Final = r"^(?:[0-9a-e][0-9a-f]|f[0-9a-e])-([0-9a-f]{32})-([0-9a-f]
 COLUMNS: Final = pl.Schema({"trace_id": pl.String(), "parent_id": pl.String()})
 
 
-def extract(payloads: pl.Series, paths: Sequence[str]) -> pl.DataFrame:
+NAME: Final = "traceparent"
+"""The W3C's name of the field. Sources that know that it occurs in no payload say so in ``Batch.traced``."""
+
+
+def extract(payloads: pl.Series, paths: Sequence[str], *, traced: bool = True) -> pl.DataFrame:
     """The trace id and parent id (lower-case hex) of each of ``payloads`` (Binary); null if there is none or it is malformed.
 
-    The first of ``paths`` with a well-formed value wins. Only payloads that contain the last name of a path are parsed.
+    The first of ``paths`` with a well-formed value wins. Only payloads that contain the last name of a path are parsed. If ``traced`` is
+    False, none contains ``NAME``.
     """
-    candidates = _containing(payloads, sorted({path.rpartition(".")[2] for path in paths}))
-    if candidates.is_empty():
+    names = {path.rpartition(".")[2] for path in paths} - (set() if traced else {NAME})
+    candidates = _containing(payloads, sorted(names)) if names else None
+    if candidates is None or candidates.is_empty():
         return pl.DataFrame([null_texts(name, payloads.len()) for name in COLUMNS])
     text = _text(payloads.gather(candidates))
     found = pl.DataFrame({name: pl.repeat(None, candidates.len(), dtype=kind, eager=True) for name, kind in COLUMNS.items()})

@@ -15,8 +15,8 @@ BLOCK: Final = 128
 MINIBLOCK: Final = 32
 
 
-def texts(column: pl.Series) -> bytes:
-    """DELTA_BYTE_ARRAY: the lengths of the prefixes that texts share with their predecessors, the lengths of the suffixes, the suffixes."""
+def texts(column: pl.Series) -> tuple[bytes, bytes]:
+    """DELTA_BYTE_ARRAY in two parts: the lengths of prefixes that texts share with their predecessors and of suffixes; the suffixes."""
     lengths = column.str.len_bytes().to_numpy().astype(np.int32)
     width = -(-int(lengths.max(initial=1)) // 8) * 8
     table = characters(column, width)
@@ -25,7 +25,7 @@ def texts(column: pl.Series) -> bytes:
     index_type: Any = np.uint8 if width <= 255 else np.int32
     column_index: Any = np.arange(width, dtype=index_type)
     suffixes = table[(column_index >= prefixes.astype(index_type)[:, None]) & (column_index < lengths.astype(index_type)[:, None])]
-    return b"".join((integers(prefixes), integers(lengths - prefixes), suffixes.tobytes()))
+    return integers(prefixes) + integers(lengths - prefixes), suffixes.tobytes()
 
 
 def _shared_prefix_lengths(table: Any) -> Any:

@@ -83,7 +83,7 @@ class Destinations(StrEnum):
 class Collector(Protocol):
     """Where requests go."""
 
-    async def send(self, path: str, body: bytes, encoding: str) -> Answer:
+    async def send(self, path: str, body: bytes | memoryview, encoding: str) -> Answer:
         """Post ``body`` to ``path``. Never raises because of the collector or the network."""
         ...
 
@@ -120,7 +120,7 @@ class Cursor(msgspec.Struct, frozen=True):
 class EncodedRequest:
     """A request's body, ready to send, and how it is compressed."""
 
-    body: bytes
+    body: bytes | memoryview
     compression: Compression
 
     @property

@@ -243,7 +243,7 @@ def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> pl.D
         frame[SUBSEQUENCE].alias("sub"),
         frame[ARRIVAL].cast(pl.Int64).alias("arrival_ms"),
     ]
-    producer = context.extract(frame[DATA], paths)
+    producer = context.extract(frame[DATA], paths, traced=batch.traced)
     size = series("bytes", array(pa.int32(), batch.rows, None, lengths(frame[DATA]).astype("int32")))
     return pl.DataFrame([*read, *producer, rows, size])
 

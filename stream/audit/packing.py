@@ -76,7 +76,7 @@ class Request:
     __hash__ = None  # type: ignore[assignment]
 
 
-def compressed(request: Request, compression: Compression) -> bytes:
+def compressed(request: Request, compression: Compression) -> bytes | memoryview:
     """The request's body, compressed at the fastest level."""
     if compression is Compression.NONE:
         return bytes(request.body)
@@ -84,8 +84,7 @@ def compressed(request: Request, compression: Compression) -> bytes:
     if KERNEL is not None and request.size >= SMALL and request.blocks:
         compress = KERNEL.zstd if compression is Compression.ZSTD else KERNEL.gzip
         blocks = tuple((tuple(block.pieces), block.chosen, block.start, block.count) for block in request.blocks)
-        body: bytes = compress(request.head, blocks, request.tail)
-        return body
+        return memoryview(compress(request.head, blocks, request.tail))
     if compression is Compression.ZSTD:
         packed: bytes = pa.Codec("zstd", compression_level=1).compress(request.body, asbytes=True)
         return packed

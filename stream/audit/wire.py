@@ -8,6 +8,7 @@ messages. Numbers that differ are written as varints padded to five bytes, which
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any, Final, TypeAlias
 
@@ -22,6 +23,9 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DIGITS: Final = tuple(np.uint64(0x7F << 8 * place) for place in range(5))
 _CONTINUED: Final = np.uint64(0x80808080)
 """Masks for the seven bits of a number in each of five bytes, and the continuation bits of all bytes but the last."""
+
+_ANY_VALUE: Final = bytes([2 << 3 | _BYTES])
+"""The key of the value of a ``KeyValue``."""
 
 _SHORTEST: Final = tuple(bytes([value]) for value in range(0x80))
 
@@ -54,7 +58,10 @@ def read_varint(body: bytes | memoryview, offset: int) -> tuple[int, int]:
 
 def width(pieces: Iterable[Piece]) -> int:
     """The size of one message in bytes."""
-    return sum(len(piece) if isinstance(piece, bytes) else piece.shape[1] for piece in pieces)
+    size = 0
+    for piece in pieces:
+        size += len(piece) if isinstance(piece, bytes) else piece.shape[1]
+    return size
 
 
 def message(field: int, pieces: Sequence[Piece]) -> list[Piece]:
@@ -66,6 +73,12 @@ def text(field: int, value: str) -> bytes:
     """A string that all messages share."""
     encoded = value.encode()
     return varint(field << 3 | _BYTES) + varint(len(encoded)) + encoded
+
+
+@lru_cache(1024)
+def _first_text(key: str) -> bytes:
+    """The key of a ``KeyValue``. There are few, and each unit has them all."""
+    return text(1, key)
 
 
 def number(field: int, value: int) -> bytes:
@@ -105,17 +118,18 @@ def fixed32(field: int, value: int) -> bytes:
 def attribute(field: int, key: str, value: str | int) -> bytes:
     """A ``KeyValue`` that all messages share."""
     any_value = text(1, value) if isinstance(value, str) else number(3, value)
-    return b"".join(message(field, [text(1, key), *message(2, [any_value])]))
+    pair = _first_text(key) + _ANY_VALUE + varint(len(any_value)) + any_value
+    return varint(field << 3 | _BYTES) + varint(len(pair)) + pair
 
 
 def attribute_of_texts(field: int, key: str, texts: Any) -> list[Piece]:
     """A ``KeyValue`` with one text per message, all of equal length."""
-    return message(field, [text(1, key), *message(2, message(1, [texts]))])
+    return message(field, [_first_text(key), *message(2, message(1, [texts]))])
 
 
 def attribute_of_numbers(field: int, key: str, varints: Any) -> list[Piece]:
     """A ``KeyValue`` with one integer per message; ``varints`` from ``digits``."""
-    return message(field, [text(1, key), *message(2, [varint(3 << 3 | _VARINT), varints])])
+    return message(field, [_first_text(key), *message(2, [varint(3 << 3 | _VARINT), varints])])
 
 
 def rows(pieces: Sequence[Piece], count: int) -> Any:

@@ -23,12 +23,14 @@ class Seen:
     """Facts about all records of a page, collected while it was read.
 
     ``rising``: sequence numbers have the same length, and each is greater than the previous one. ``aggregates``: payloads that begin like
-    KPL aggregates. ``payload_bytes``: the sum of the lengths of all payloads.
+    KPL aggregates. ``payload_bytes``: the sum of the lengths of all payloads. ``traced`` is False if no payload contains
+    ``"traceparent"``.
     """
 
     rising: bool
     aggregates: int
     payload_bytes: int
+    traced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def _quick(body: bytes | memoryview, kernel: Any) -> _Quick:
     read = None if kernel is None else kernel.page(body)
     if read is None:
         return _Quick(body)
-    begin, end, rows, (rising, aggregates, payload_bytes), sequences, keys, texts, arrivals, payloads, pieces = read
+    begin, end, rows, (rising, aggregates, payload_bytes, traced), sequences, keys, texts, arrivals, payloads, pieces = read
     if rows == 0:
         # Most polls return nothing, and making empty columns would be a fifth of their cost.
         return _Quick(body)
@@ -130,7 +132,7 @@ def _quick(body: bytes | memoryview, kernel: Any) -> _Quick:
         DATA: native.array(pa.binary_view(), rows, None, payloads, *pieces),
     }
     frame = pl.DataFrame([native.series(name, column) for name, column in columns.items()])
-    return _Quick(bytes(body[:begin]) + bytes(body[end:]), frame, Seen(bool(rising), aggregates, payload_bytes))
+    return _Quick(bytes(body[:begin]) + bytes(body[end:]), frame, Seen(bool(rising), aggregates, payload_bytes, bool(traced)))
 
 
 def _page(

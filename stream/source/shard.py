@@ -212,7 +212,7 @@ class ShardReader:
         if frame.height == 0:
             return Batch.empty()
         if seen is not None and not seen.aggregates:
-            return Batch(without_expanding(frame), seen.payload_bytes)
+            return Batch(without_expanding(frame), seen.payload_bytes, traced=seen.traced)
         if frame.estimated_size() > _EXPAND_ASIDE and marked(frame):
             expanded = await asyncio.to_thread(expand, frame, self._hashes)
         else:

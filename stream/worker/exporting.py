@@ -75,7 +75,7 @@ class HttpCollector:
         self._endpoint = endpoint.rstrip("/")
         self._headers = {"content-type": "application/x-protobuf", **headers}
 
-    async def send(self, path: str, body: bytes, encoding: str) -> Answer:
+    async def send(self, path: str, body: bytes | memoryview, encoding: str) -> Answer:
         """See ``audit.export.Collector``."""
         headers = self._headers | ({"content-encoding": encoding} if encoding else {})
         try:

@@ -13,11 +13,12 @@ import pytest
 from stream.aws.errors import AwsRetryable
 from stream.aws.kinesis import open_kinesis
 from stream.aws.session import AwsSession
-from stream.batch import DATA, ORIGIN, OUTCOME, RAW_SCHEMA, SEQUENCE, SUBSEQUENCE, Outcome
+from stream.batch import DATA, ORIGIN, OUTCOME, RAW_SCHEMA, SEQUENCE, SUBSEQUENCE, Batch, Outcome
 from stream.budget import FEWEST_TURNS, TURN_BYTES, ByteBudget
 from stream.contracts import Page, Shard, Start, StartKind
 from stream.errors import Fatal, Halted
 from stream.events import BudgetWaited, Event, PageReceived, PollRepeated
+from stream.native import KERNEL
 from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings
 from tests.contract.kinesis_fake import FULL, FakeKinesis, FakeShard, JumpingClock, serving
@@ -433,6 +434,27 @@ def test_aggregates_become_user_records_and_are_never_split(aws_env: None) -> No
         assert frame.get_column(OUTCOME).to_list() == [0, 0, 0, int(Outcome.OUT_OF_RANGE), 0]
         [event] = world.of(PageReceived)
         assert (event.records, event.user_records) == (3, 5)
+
+    run(aws_env, body)
+
+
+def test_a_batch_counts_as_traced_if_one_of_its_records_may_hold_a_trace_context(aws_env: None) -> None:
+    traced = b'{"traceparent": "00-x"}'
+
+    async def body(world: World) -> None:
+        for shard_id, records in (
+            (S0, (b"plain", traced)),
+            (S1, (b"plain", aggregate([user("a", b"1"), user("b", traced)]))),
+            (S2, (b"plain",)),
+        ):
+            world.fake.shards[shard_id] = FakeShard()
+            world.fake.put(shard_id, *records)
+        made = {}
+        for shard_id, count in ((S0, 2), (S1, 3), (S2, 1)):
+            pages = await take(world, world.source.read(Shard("s", shard_id), ORIGIN, HORIZON), having(count))
+            made[shard_id] = Batch.concat([page.batch for page in pages]).traced
+        # Without the compiled kernel, nobody has looked, and a record may always hold one.
+        assert made == {S0: True, S1: True, S2: KERNEL is None}
 
     run(aws_env, body)
 

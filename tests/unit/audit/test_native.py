@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.audit import columns, context, ids, packing, wire
+from stream.audit import digits as digits_module
 from stream.audit import placement as placement_module
 from stream.audit import set_hash as hashes
 from stream.audit.packing import Block, Compression, Request, compressed
@@ -24,7 +25,7 @@ from stream.contracts import Transformed
 from stream.native import KERNEL, views
 from tests.unit.audit.test_ledger import ENDS, PLACEMENT, segment
 
-PARTS = (columns, context, ids, packing, placement_module, hashes, wire)
+PARTS = (columns, context, digits_module, ids, packing, placement_module, hashes, wire)
 
 
 @contextmanager

@@ -266,6 +266,13 @@ def test_the_first_configured_path_that_leads_to_a_context_counts(paths, found):
     assert extract(pl.Series([record], dtype=pl.Binary), paths).row(0) == (found, PARENT if found else None)
 
 
+@given(st.lists(st.sampled_from([b"{}", f'{{"tp": "{GOOD}"}}'.encode(), b'{"tp": 5}']), min_size=1, max_size=5))
+def test_payloads_without_the_w3cs_name_are_searched_for_other_names_only(batch):
+    payloads = pl.Series(batch, dtype=pl.Binary)
+    for paths in ((*DEFAULT_PATHS, "$.tp"), DEFAULT_PATHS):
+        assert extract(payloads, paths, traced=False).equals(extract(payloads, paths), null_equal=True)
+
+
 def test_configured_paths_reach_the_ledger_of_a_running_pipeline():
     async def ledger_of(text):
         sealed = await Sealed.open(text=text)

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import msgspec
 import polars as pl
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -96,14 +97,20 @@ def seen_by_python(frame: pl.DataFrame) -> Seen:
     """The content of a page, read record by record."""
     texts, payloads = frame["_sequence"].to_list(), frame["_data"].to_list()
     rising = len({len(text.encode()) for text in texts}) < 2 and all(one.encode() < two.encode() for one, two in pairwise(texts))
-    return Seen(rising, sum(payload.startswith(MAGIC) for payload in payloads), sum(map(len, payloads)))
+    traced = any(b'"traceparent"' in payload for payload in payloads)
+    return Seen(rising, sum(payload.startswith(MAGIC) for payload in payloads), sum(map(len, payloads)), traced)
 
 
 NUMBERS = ["1", "2", "10", "12", "12", *(str(4957 * 10**52 + more) for more in (0, 1, 2, 10**9))]
 PAYLOADS = [b"", MAGIC[:3], MAGIC, MAGIC + b"and what belongs to it", b"plain", b"much longer than what lies in a view", b"\0" + MAGIC]
 
 
-@given(st.lists(st.tuples(st.sampled_from(NUMBERS), st.sampled_from(PAYLOADS)), min_size=1, max_size=6))
+WITH_A_TRACE = st.tuples(
+    st.integers(0, 400), st.integers(0, 400), st.sampled_from([b'"traceparent"', b'"tracepare"', b"traceparent", b""])
+).map(lambda drawn: b"e" * drawn[0] + drawn[2] + b"p" * drawn[1])
+
+
+@given(st.lists(st.tuples(st.sampled_from(NUMBERS), st.one_of(st.sampled_from(PAYLOADS), WITH_A_TRACE)), min_size=1, max_size=6))
 @example([(number, b"plain") for number in NUMBERS[5:]])
 def test_the_kernels_statistics_of_a_page_are_correct(records: list[tuple[str, bytes]]) -> None:
     entries = [
@@ -115,6 +122,24 @@ def test_the_kernels_statistics_of_a_page_are_correct(records: list[tuple[str, b
 
     assert (page.seen is None) == (native.KERNEL is None)
     assert page.seen is None or page.seen == seen_by_python(page.frame)
+
+
+@pytest.mark.parametrize("at", [0, 1, 16_370, 16_384, 16_390, 30_000, 1_048_500, 1_048_512, 2_999_987, None])
+@pytest.mark.parametrize("size", [997, 3_000_000])
+def test_a_trace_context_is_noticed_wherever_it_is(size: int, at: int | None) -> None:
+    payloads = [bytearray(b"ep" * (size // 2)) for _ in range(3_000_000 // size)]
+    if at is not None:
+        payload = payloads[min(at // size, len(payloads) - 1)]
+        begin = min(at % size, len(payload) - 13)
+        payload[begin : begin + 13] = b'"traceparent"'
+    entries = [
+        {"SequenceNumber": "1", "ApproximateArrivalTimestamp": 1.5, "Data": base64.b64encode(data).decode(), "PartitionKey": "k"}
+        for data in payloads
+    ]
+
+    seen = parse_get_records(json.dumps({"Records": entries}).encode()).seen
+
+    assert seen is None or seen.traced == (at is not None)
 
 
 def test_an_event_of_a_subscription_is_read_the_same_way() -> None:
