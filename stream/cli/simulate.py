@@ -115,7 +115,8 @@ def _subject(file: Path, newer: Path | None, count: int, sample: Path | None, se
     if sample is not None:
         contents, source = payloads(from_file(sample, count)), str(sample)
     elif seed is not None or not given:
-        contents, source = payloads(generated(pipeline, count, seed or 1)), f"the schema, seed {seed or 1}"
+        chosen = 1 if seed is None else seed
+        contents, source = payloads(generated(pipeline, count, chosen)), f"the schema, seed {chosen}"
     else:
         contents, source = tuple(given[:count]), str(cases_path(file))
     secrets = {} if cases is None else cases.secrets
@@ -228,8 +229,8 @@ def _lines(
     if not found and not problems:
         yield "every stage gives a record the same, however often, with whichever others and wherever it is run"
     yield (
-        f"{tally.schedules:,} schedule{'' if tally.schedules == 1 else 's'} in {taken:.1f} s: {tally.workers:,} workers, {tally.records:,} records, {tally.units:,} units, "
-        f"{tally.calls:,} calls"
+        f"{tally.schedules:,} schedule{'' if tally.schedules == 1 else 's'} in {taken:.1f} s: {tally.workers:,} workers, "
+        f"{tally.records:,} records, {tally.units:,} units, {tally.calls:,} calls"
     )
     if tally.troubles:
         yield "  " + ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in sorted(tally.troubles.items()))

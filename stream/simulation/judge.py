@@ -149,9 +149,8 @@ class _Log:
             sinks = sorted({sink for sink, _, _ in promised ^ committed}) or ["none"]
             outcomes = expected.unit.manifest.outcomes
             fates = "" if outcomes == manifest.outcomes else f"; outcomes: {manifest.outcomes}, and should be {outcomes}"
-            message = (
-                f"{where}: what was committed is not what its definition gives for these records; different files: {', '.join(sinks)}{fates}"
-            )
+            what = "what was committed is not what its definition gives for these records"
+            message = f"{where}: {what}; different files: {', '.join(sinks)}{fates}"
             yield Failure("rows", message, (manifest.pipeline, batch))
 
     def _rendered(self, recipe: Recipe, shard: str, manifest: Manifest, batch: Batch) -> Rendered:

@@ -20,7 +20,7 @@ from stream.storage.memory import MemoryStore
 T = TypeVar("T")
 
 THROTTLED: Final = "ProvisionedThroughputExceededException"
-SERVICE_LAG: Final = 1_767_225_600_000
+EPOCH_MS: Final = 1_767_225_600_000
 """``virtual_time.EPOCH`` in Unix milliseconds."""
 
 
@@ -136,7 +136,7 @@ class SimulatedKinesis(KinesisClient):
 
     async def _exchange(self, operation: str, stream: str, request: Mapping[str, Any]) -> tuple[bytes, bytes]:
         def apply() -> bytes | ApiError:
-            now_ms = SERVICE_LAG + round(self._process.clock.monotonic() * 1000)
+            now_ms = EPOCH_MS + round(self._process.clock.monotonic() * 1000)
             try:
                 return encode(OPERATIONS[operation](self._state, Call(Params(dict(request)), now_ms)), Wire.JSON)
             except ApiError as error:

@@ -19,7 +19,7 @@ from stream.local.kinesis.shards import HASH_KEYS
 from stream.local.kinesis.state import State
 from stream.local.kpl import UserRecord, aggregate
 from stream.simulation.fleet import Surroundings, Tools, supervisor_of
-from stream.simulation.places import SERVICE_LAG, SimulatedStore
+from stream.simulation.places import EPOCH_MS, SimulatedStore
 from stream.simulation.process import Process, mixed
 from stream.simulation.schedule import LONGEST_FREEZE, Arrival, Reshard, Schedule, Start, Struck
 from stream.simulation.subject import Subject
@@ -82,7 +82,7 @@ class World:
     @property
     def now_ms(self) -> int:
         """The time by the stream's own clock."""
-        return SERVICE_LAG + round(self.clock.monotonic() * 1000)
+        return EPOCH_MS + round(self.clock.monotonic() * 1000)
 
     def note(self, at: float, who: str, what: Event | Struck | str) -> None:
         """Remember what happened."""
