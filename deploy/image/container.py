@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,23 @@ from typing import Any, Final
 USER: Final = 10001
 PIPELINE: Final = "/etc/stream"
 """Where the folder of pipeline files is mounted, read-only."""
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"image-check: {text}\n")
+    sys.stdout.flush()
+
+
+def insist(holds: object, what: str) -> None:
+    if not holds:
+        sys.exit(f"image-check: does not hold: {what}")
+    say(f"ok: {what}")
+
+
+def fresh(folder: Path) -> Path:
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 class Storage:

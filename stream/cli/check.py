@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from stream.cli.loading import libraries_wanted
+from stream.pipeline.host_names import Host
 
 if libraries_wanted():
     from rich.console import Console
@@ -27,18 +28,21 @@ EXIT_FINDINGS = 1
 
 def check(
     files: Annotated[list[Path], typer.Argument(help="Pipeline files.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    host: Annotated[
+        Host, typer.Option("--host", help="What is to run them: the service, a Lambda function for a Kinesis stream, or one for Firehose.")
+    ] = Host.SERVICE,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print each valid pipeline with defaults and environment variables filled in.")
     ] = False,
 ) -> None:
-    """Check pipeline files: syntax, options, names, and columns through every stage to the sinks.
+    """Check pipeline files: syntax, options, names, columns through every stage to the sinks, and whether the host can run them.
 
     Runs nothing, and reads nothing over the network.
 
     Exit code 0: all files are valid (there may be notes); 1: at least one is not; 2: the command is wrong.
     """
-    results = {file: check_file(file, os.environ) for file in files}
+    results = {file: check_file(file, os.environ, host) for file in files}
     if json:
         sys.stdout.write(json_text.dumps(_as_json(results, resolved=resolved), indent=2) + "\n")
     else:

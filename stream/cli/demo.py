@@ -32,7 +32,7 @@ if libraries_wanted():
     from rich.table import Table
 
     from stream.clock import SystemClock
-    from stream.local.aws import Errands
+    from stream.local.aws import LocalClients
     from stream.local.comparison import Finding, judge
     from stream.local.flights import Produced, flights_table, produce
     from stream.local.progress import LogReader
@@ -119,11 +119,11 @@ class Demo:
         with self._aws() as environment:
             self.tell(f"Kinesis is at {environment['AWS_ENDPOINT_URL_KINESIS']}, S3 at {environment['AWS_ENDPOINT_URL_S3']}")
             shutil.copy(str(files("stream.data") / "flights.yaml"), self.folder / "pipeline.yaml")
-            with Errands(environment) as errands:
-                await asyncio.to_thread(errands.create_bucket, BUCKET)
-                await asyncio.to_thread(errands.create_stream, STREAM, self.shards)
-                produced = await self._stream(environment, errands)
-                objects = await asyncio.to_thread(errands.copy_bucket, BUCKET, self.folder / BUCKET)
+            with LocalClients(environment) as clients:
+                await asyncio.to_thread(clients.create_bucket, BUCKET)
+                await asyncio.to_thread(clients.create_stream, STREAM, self.shards)
+                produced = await self._stream(environment, clients)
+                objects = await asyncio.to_thread(clients.copy_bucket, BUCKET, self.folder / BUCKET)
             self.tell(f"copied {objects} objects from s3://{BUCKET} to {self.folder / BUCKET}")
             seconds = self.clock.monotonic() - begun
             good = await self._judge(produced, seconds)
@@ -144,10 +144,10 @@ class Demo:
         """Say what just happened."""
         self.console.print(f"[cyan]•[/] {text}")
 
-    async def _stream(self, environment: Mapping[str, str], errands: Errands) -> Produced:
+    async def _stream(self, environment: Mapping[str, str], clients: LocalClients) -> Produced:
         """Put the records while workers read them; split, kill, replace, drain."""
         endpoint, region = environment["AWS_ENDPOINT_URL_KINESIS"], environment["AWS_REGION"]
-        reader = LogReader(errands, BUCKET, f"_stream/{STREAM}/commits/")
+        reader = LogReader(clients, BUCKET, f"_stream/{STREAM}/commits/")
         rows = self.flights.height
 
         def on_put(records: int) -> None:
@@ -168,7 +168,7 @@ class Demo:
                 producing = group.create_task(_until_stopped(produce, endpoint, region, STREAM, self.flights, self.seed, on_put))
                 async with self._worker(environment, 1) as first:
                     await until(lambda: self.put > SPLIT_AT * rows or first.returncode is not None)
-                    parent, children = await asyncio.to_thread(errands.split_widest_shard, STREAM)
+                    parent, children = await asyncio.to_thread(clients.split_widest_shard, STREAM)
                     self.tell(f"split {parent} into {' and '.join(children)} after {self.put:,} records were put")
                     await until(lambda: self.sealed > KILL_AT * rows or first.returncode is not None)
                     await until(lambda: reader.unfinished > 0 or self.sealed > KILL_BEFORE * rows or first.returncode is not None, 0.0)

@@ -63,7 +63,13 @@ def top_causes(file: File, where: Where = None, stream: Stream = None, json: AsJ
         table.add_row(
             *counts, row["cause"], row["stage"], row["reason"], row["fingerprint"], *(_time(row[name]) for name in ("first", "last"))
         )
-    table_console().print(table)
+    console = table_console()
+    if not causes.height:
+        console.print("no dead letters; the records of a halted shard are not among them: see `stream status`")
+    else:
+        console.print(table)
+        example = f"{file} {causes['example'][0]}" + f" --stream {stream}" * bool(stream)
+        console.print(f"one of the most frequent: stream dlq show {example}", markup=False, soft_wrap=True)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import errno
 import importlib
 import importlib.util
@@ -21,36 +22,49 @@ import stream
 from stream.cli import loading
 from stream.errors import DefinitionError, StreamError
 
-VERBS: Final = {
-    "demo": "demo:demo",
-    "run": "run:run",
-    "init": "init:init",
-    "import": "importing:import_",
-    "check": "check:check",
-    "test": "test:run_cases",
-    "simulate": "simulate:simulate",
-    "explain": "explain:explain",
-    "iam": "iam:iam",
-    "doctor": "doctor:doctor",
-    "status": "status:status",
-    "preview": "preview:preview",
-    "diff": "diff:diff",
-    "schema": "schema:schema",
-    "trace": "trace:trace",
-    "audit": "audit:app",
-    "complete": "complete:complete",
-    "shards": "shards:shards",
-    "ddl": "ddl:ddl",
-    "kcl": "kcl:app",
-    "leases": "leases:app",
-    "pause": "pausing:pause",
-    "resume": "pausing:resume",
-    "dlq": "dlq:app",
-    "backfill": "backfill:backfill",
-    "loads": "loads:app",
-    "local": "local:local",
+GROUPS: Final[dict[str, dict[str, str]]] = {
+    "Try it": {
+        "demo": "demo:demo",
+        "local": "local:local",
+    },
+    "Write a pipeline": {
+        "init": "init:init",
+        "import": "importing:import_",
+        "check": "check:check",
+        "test": "test:run_cases",
+        "simulate": "simulate:simulate",
+        "preview": "preview:preview",
+        "diff": "diff:diff",
+        "explain": "explain:explain",
+        "schema": "schema:schema",
+        "ddl": "ddl:ddl",
+    },
+    "Run it": {
+        "iam": "iam:iam",
+        "doctor": "doctor:doctor",
+        "run": "run:run",
+        "backfill": "backfill:backfill",
+        "kcl": "kcl:app",
+    },
+    "Operate it": {
+        "status": "status:status",
+        "shards": "shards:shards",
+        "leases": "leases:app",
+        "pause": "pausing:pause",
+        "resume": "pausing:resume",
+        "dlq": "dlq:app",
+        "loads": "loads:app",
+    },
+    "Ask what became of records": {
+        "trace": "trace:trace",
+        "audit": "audit:app",
+        "complete": "complete:complete",
+    },
 }
-"""The place in ``stream.cli`` of each verb's function, or of the application with its sub-verbs, in the order of the help text."""
+"""The verbs as the help text groups them, and for each its place in ``stream.cli``: its function, or the application with its sub-verbs."""
+
+VERBS: Final = {verb: place for verbs in GROUPS.values() for verb, place in verbs.items()}
+"""The place of each verb, in the order of the help text."""
 
 
 EXIT_FATAL: Final = 1
@@ -152,12 +166,16 @@ class Verbs(TyperGroup):
         """The names of all verbs."""
         return list(VERBS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - the signature is the library's
-        """The verb with that name, or None."""
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The verb with that name, or None; a misspelt name is a usage error that says which one is like it."""
         if cmd_name not in VERBS:
+            close = difflib.get_close_matches(cmd_name, VERBS, n=1)
+            if close and not ctx.resilient_parsing:
+                ctx.fail(f"No such command '{cmd_name}'. Did you mean '{close[0]}'?")
             return None
         if self._listing:
-            return TyperCommand(cmd_name, help=about(cmd_name))
+            panel = next(group for group, verbs in GROUPS.items() if cmd_name in verbs)
+            return TyperCommand(cmd_name, help=about(cmd_name), rich_help_panel=panel)
         handle_sigterm_as_pid_1(os.getpid())
         module, _, name = VERBS[cmd_name].partition(":")
         verb = loading.verb(f"stream.cli.{module}", name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json as json_text
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import typer
@@ -17,11 +18,13 @@ if libraries_wanted():
     from rich.console import Console
     from rich.text import Text
 
+    from stream.batch import DATA
     from stream.cli.explain import checked
     from stream.cli.output import as_json
     from stream.cli.samples import chain_of, sample_of
-    from stream.pipeline.preview import Passed, Preview, Stage
+    from stream.pipeline.preview import Passed, Preview, Rejected, Stage
     from stream.pipeline.preview import preview as run_preview
+    from stream.sink.partition import OVERFLOW
     from stream.transform.stage import SchemaMismatch
 
 EXIT_FAILED = 1
@@ -40,6 +43,10 @@ def preview(
     sample: Sample = None,
     generate: Generate = None,
     since: Since = None,
+    unsealed: Annotated[
+        bool,
+        typer.Option("--unsealed", help="Use the records of the live stream that a worker would read next: those that no unit has sealed."),
+    ] = False,
     reveal: Reveal = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -52,7 +59,7 @@ def preview(
     pipeline = checked(file)
     try:
         chain = chain_of(pipeline, file)
-        batch, source = sample_of(pipeline, records, sample, since, generate, file.parent)
+        batch, source = sample_of(pipeline, records, sample, since, generate, file.parent, unsealed=unsealed)
         done = run_preview(chain, pipeline, batch, show, reveal=reveal)
     except (DefinitionError, SchemaMismatch) as error:
         typer.echo(f"error: {error}", err=True)
@@ -64,6 +71,13 @@ def preview(
         sys.stdout.write(as_json({"source": source, **dataclasses.asdict(done)}))
     else:
         _show(done, source, Console(highlight=False, soft_wrap=True, markup=False, emoji=False))
+    if done.records >= pipeline.rejects.min_records and done.dead_letters > pipeline.rejects.max_ratio * done.records:
+        typer.echo(
+            f"error: {done.dead_letters:,} of {done.records:,} records would become dead letters. From {pipeline.rejects.min_records:,} "
+            f"records on, a share above rejects.max_ratio ({pipeline.rejects.max_ratio:g}) halts a shard.",
+            err=True,
+        )
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _show(done: Preview, source: str, console: Console) -> None:
@@ -76,6 +90,12 @@ def _show(done: Preview, source: str, console: Console) -> None:
             console.print(f"  {folder or '(no partition)'}  {rows:,} row{'' if rows == 1 else 's'}")
         if len(folders) > MAX_FOLDERS:
             console.print(f"  and {len(folders) - MAX_FOLDERS:,} more partitions")
+        if any(OVERFLOW in folder for folder in folders):
+            console.print(
+                f"  more partitions than `max_partitions` allows in one unit, or too long names: the other rows share {OVERFLOW}; "
+                "partition by something with fewer values",
+                style="yellow",
+            )
     console.print(f"nothing was written; the files would have {done.file_bytes:,} bytes for {done.payload_bytes:,} received", style="bold")
 
 
@@ -84,10 +104,24 @@ def _show_stage(stage: Stage, console: Console) -> None:
     console.print(Text.assemble((stage.name, "bold cyan"), f"  {stage.rows_in:,} rows in, {stage.rows_out:,} out{lost}"))
     for reason, count in stage.reasons.items():
         console.print(f"  {count:,} x {reason}")
+        for each in stage.rejected:
+            if each.reason == reason:
+                console.print(f"    such as record {each.record}: {_what_was_wrong(each)}", style="yellow")
     parts = [(each.record, "; ".join(_differences(stage, each)) or "as before", "") for each in stage.passed]
     parts += [(each.record, ", ".join(dict.fromkeys((each.outcome, each.reason))), "yellow") for each in stage.ended]
     for record, line, style in sorted(parts, key=lambda each: each[0]):
         console.print(f"  record {record}: {line}", style=style)
+
+
+def _what_was_wrong(rejected: Rejected) -> str:
+    if isinstance(rejected.value, Mapping) and not rejected.column:
+        shown = ", ".join(f"{name}={value_text(value)}" for name, value in rejected.value.items())
+    elif rejected.column == DATA:
+        shown = _cut(str(rejected.value))
+    else:
+        shown = f"{rejected.column}={value_text(rejected.value)}"
+    declared = f", declared {rejected.declared}" * bool(rejected.declared)
+    return (f"{rejected.error}; the row was " if rejected.error else "") + shown + declared
 
 
 def _differences(stage: Stage, row: Passed) -> list[str]:

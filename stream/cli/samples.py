@@ -16,14 +16,19 @@ from stream.transform.engine import CompiledChain, compile_chain
 from stream.worker.sampling import read_sample, resources_of
 
 
-def sample_of(pipeline: Pipeline, count: int, file: Path | None, since: str | None, seed: int | None, base: Path) -> tuple[Batch, str]:
+def sample_of(
+    pipeline: Pipeline, count: int, file: Path | None, since: str | None, seed: int | None, base: Path, *, unsealed: bool = False
+) -> tuple[Batch, str]:
     """Records to try, and a phrase that says where they come from: ``file``, generated from ``seed``, or else the pipeline's source.
 
-    ``base``: the folder to which the pipeline's paths are relative.
+    ``unsealed``: of the stream, what a worker would read next. ``base``: the folder to which the pipeline's paths are relative.
 
     Raises:
         StreamError: they cannot be obtained.
     """
+    if unsealed and (file is not None or seed is not None or since is not None):
+        msg = "--unsealed already names the records; omit --sample, --generate and --since"
+        raise DefinitionError(msg)
     if file is not None and (seed is not None or since is not None):
         msg = "--sample already names the records; omit --generate and --since"
         raise DefinitionError(msg)
@@ -40,7 +45,7 @@ def sample_of(pipeline: Pipeline, count: int, file: Path | None, since: str | No
     except ValueError as error:
         msg = f"--since: {error}"
         raise DefinitionError(msg) from error
-    batch = asyncio.run(read_sample(pipeline, base, count, age, SystemClock()))
+    batch = asyncio.run(read_sample(pipeline, base, count, age, SystemClock(), unsealed=unsealed))
     return batch, f"{batch.rows:,} records of {', '.join(pipeline.source.kinesis.names)}"
 
 

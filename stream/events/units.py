@@ -37,6 +37,19 @@ class EventIncomplete(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RecordsTransformed(Event):
+    """A function has transformed the records of one event for Firehose, whose stream is ``stream``.
+
+    ``outcomes``: (outcome, records). ``answer_bytes``: size of the answer, which Lambda limits to 6 MB. Nothing is committed here.
+    """
+
+    outcomes: tuple[tuple[str, int], ...]
+    payload_bytes: int
+    answer_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class PollRepeated(Event):
     """A poll failed and is repeated after ``wait`` seconds; ``why``: throttled, expired_iterator, error."""
 

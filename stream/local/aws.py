@@ -9,7 +9,7 @@ from typing import Any, Self
 from stream.errors import Fatal
 
 
-class Errands:
+class LocalClients:
     """Clients for the services that ``environment`` (of ``LocalAws``) points to; a context manager that closes them."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:

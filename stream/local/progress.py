@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stream.commit.manifest import Kind, decode
-from stream.local.aws import Errands
+from stream.local.aws import LocalClients
 
 
 class LogReader:
@@ -12,8 +12,8 @@ class LogReader:
     ``unfinished``: units that had been begun and not sealed at the last look.
     """
 
-    def __init__(self, errands: Errands, bucket: str, prefix: str) -> None:
-        self._errands = errands
+    def __init__(self, clients: LocalClients, bucket: str, prefix: str) -> None:
+        self._clients = clients
         self._bucket = bucket
         self._prefix = prefix
         self._records: dict[str, int] = {}
@@ -22,10 +22,10 @@ class LogReader:
     def sealed_records(self) -> int:
         """Records in sealed units by now."""
         self.unfinished = 0
-        for key in self._errands.keys(self._bucket, self._prefix):
+        for key in self._clients.keys(self._bucket, self._prefix):
             if key in self._records:
                 continue
-            manifest = decode(self._errands.body(self._bucket, key), key)
+            manifest = decode(self._clients.body(self._bucket, key), key)
             if manifest.sealed:
                 self._records[key] = manifest.records if manifest.kind is Kind.UNIT else 0
             else:

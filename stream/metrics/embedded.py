@@ -50,6 +50,9 @@ class EmbeddedMetrics:
                 numbers = dict(outcomes)
                 self._add(event.stream, units=1, records=sum(numbers.values()), dead_letters=numbers.get(Outcome.DEAD_LETTERED.label, 0))
                 self._raise(event.stream, commit_age=age)
+            case ev.RecordsTransformed(outcomes=outcomes):
+                numbers = dict(outcomes)
+                self._add(event.stream, records=sum(numbers.values()), dead_letters=numbers.get(Outcome.DEAD_LETTERED.label, 0))
             case ev.FileWritten(size=size):
                 self._add(event.stream, files=1, file_bytes=size)
             case ev.RecordsExpired():

@@ -54,6 +54,7 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.UnitCut: Level.DEBUG,
     ev.StageApplied: Level.DEBUG,
     ev.RecordsRejected: Level.WARNING,
+    ev.RecordsTransformed: Level.INFO,
     ev.IntentCreated: Level.DEBUG,
     ev.IntentAdopted: Level.INFO,
     ev.IntentAmended: Level.INFO,

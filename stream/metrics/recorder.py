@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from stream import events as ev
 from stream.metrics import catalog as m
+from stream.metrics.health import HEALTH, begin_counts
 from stream.metrics.leases import LEASES
 from stream.metrics.series import Series
-from stream.metrics.vitals import VITALS, begin_counts
 
 
 class Recorder(Series):
@@ -127,6 +127,11 @@ def _unit_sealed(r: Series, e: ev.UnitSealed) -> None:
     for outcome, records in e.outcomes:
         r.add(m.RECORDS, records, e.stream, outcome)
     r.set_shard(m.SEALED_TIMESTAMP, r.now(), e)
+
+
+def _records_transformed(r: Series, e: ev.RecordsTransformed) -> None:
+    for outcome, records in e.outcomes:
+        r.add(m.RECORDS, records, e.stream, outcome)
 
 
 def _checkpointed(r: Series, e: ev.Checkpointed) -> None:
@@ -290,6 +295,7 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
     ev.UnitCut: _unit_cut,
     ev.StageApplied: _stage_applied,
     ev.RecordsRejected: _records_rejected,
+    ev.RecordsTransformed: _records_transformed,
     ev.IntentCreated: _intent_created,
     ev.IntentAdopted: _intent_adopted,
     ev.IntentAmended: _intent_amended,
@@ -328,6 +334,6 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
     ev.ForeignProgress: _foreign_progress,
     ev.ShardRewound: _shard_rewound,
     **LEASES,
-    **VITALS,
+    **HEALTH,
 }
 """What is counted for each event class."""

@@ -43,6 +43,7 @@ JOIN_FLEET: Final = "report to the leader of a KCL 3.x fleet"
 FLEET: Final = "let workers under the KCL share the shards"
 SHARE: Final = "share the shards with other workers"
 UNLOCK: Final = "read a secret"
+REFERENCE: Final = "read a reference table"
 KEEP_LOG: Final = "keep the commit log"
 EXECUTE: Final = ("redshift-data:BatchExecuteStatement", "redshift-data:ExecuteStatement")
 CATALOG: Final = ("glue:CreateTable", "glue:GetDatabase", "glue:GetTable", "glue:UpdateTable")
@@ -110,7 +111,7 @@ def needed(pipeline: Pipeline, account: Account | None = None) -> tuple[Access, 
 def _source(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     kinesis, objects = pipeline.source.kinesis, pipeline.source.s3
     if objects is None:
-        streams = tuple(_arn(where, kinesis.region, "kinesis", f"stream/{name}") for name in kinesis.names)
+        streams = tuple(arn(where, kinesis.region, "kinesis", f"stream/{name}") for name in kinesis.names)
         yield Access("kinesis", READ_STREAM, streams, "read the stream")
         if kinesis.retrieval is Retrieval.FAN_OUT:
             # The ARN of a consumer ends in its creation time.
@@ -184,7 +185,7 @@ def _glue_table(sink: IcebergSinkConfig, at: tuple[Account, str | None]) -> Acce
     """Access to the table's entry in the Glue catalog. The Glue database must exist: it determines the tables' location and permissions."""
     where, region = at
     database, _, table = sink.table.partition(".")
-    arns = tuple(_arn(where, region, "glue", name) for name in ("catalog", f"database/{database}", f"table/{database}/{table}"))
+    arns = tuple(arn(where, region, "glue", name) for name in ("catalog", f"database/{database}", f"table/{database}/{table}"))
     return Access("glue", CATALOG if sink.create else CATALOG[1:], arns, loading(sink.name))
 
 
@@ -193,17 +194,17 @@ def _data_api(place: Warehouse, execute: tuple[str, ...], secret: str | None, at
     where, region = at
     # The ids of statements and workgroups are not known in advance.
     yield Access("redshift-data", FOLLOW, ("*",), why)
-    cluster = _arn(where, region, "redshift", f"cluster:{place.cluster}") if place.cluster else ""
-    workgroup = _arn(where, region, "redshift-serverless", "workgroup/*")
+    cluster = arn(where, region, "redshift", f"cluster:{place.cluster}") if place.cluster else ""
+    workgroup = arn(where, region, "redshift-serverless", "workgroup/*")
     yield Access("redshift-data", execute, (cluster or workgroup,), why)
     if secret is not None:
         yield Access("secretsmanager", ("secretsmanager:GetSecretValue",), (secret,), why)
     elif place.db_user is not None:
         names = (f"dbname:{place.cluster}/{place.database}", f"dbuser:{place.cluster}/{place.db_user}")
-        arns = tuple(_arn(where, region, "redshift", name) for name in names)
+        arns = tuple(arn(where, region, "redshift", name) for name in names)
         yield Access("redshift", ("redshift:GetClusterCredentials",), arns, why)
     elif place.cluster is not None:
-        name = _arn(where, region, "redshift", f"dbname:{place.cluster}/{place.database}")
+        name = arn(where, region, "redshift", f"dbname:{place.cluster}/{place.database}")
         yield Access("redshift", ("redshift:GetClusterCredentialsWithIAM",), (name,), why)
     else:
         yield Access("redshift-serverless", ("redshift-serverless:GetCredentials",), (workgroup,), why)
@@ -213,17 +214,28 @@ def _tables(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     urls = [*(url for stage in pipeline.stages for url in stage.table_urls()), *pipeline.source.decode.file_urls()]
     region = pipeline.source.kinesis.region
     for url in _distinct(url for url in urls if is_remote(url) and not url.startswith(SERVERS)):
-        yield from _one(url, where, "read a reference table")
+        yield from _one(url, where, REFERENCE)
     for place in dict.fromkeys(warehouse(url) for url in urls if url.startswith(REDSHIFT)):
-        yield from _data_api(place, EXECUTE_ONE, None, (where, region), "read a reference table")
+        yield from _data_api(place, EXECUTE_ONE, None, (where, region), REFERENCE)
 
 
 def _secrets(pipeline: Pipeline, where: Account) -> Iterator[Access]:
-    prefix = f"{SECRETS_MANAGER}:"
-    for name in _distinct(each.removeprefix(prefix).partition("#")[0] for each in references(pipeline) if each.startswith(prefix)):
+    for name in _distinct(name for each in references(pipeline) if (name := _managed(each))):
         # A secret's ARN ends in a hyphen and six random characters.
-        resource = name if name.startswith("arn:") else _arn(where, None, "secretsmanager", f"secret:{name}-??????")
+        resource = name if name.startswith("arn:") else arn(where, None, "secretsmanager", f"secret:{name}-??????")
         yield Access("secretsmanager", ("secretsmanager:GetSecretValue",), (resource,), UNLOCK)
+
+
+def names_secret(resource: str, references: Iterable[str]) -> bool:
+    """Whether the ARN is that of one of the references to secrets."""
+    names = [name for each in references if (name := _managed(each))]
+    return any(resource == name or resource.endswith(f":secret:{name}-??????") for name in names)
+
+
+def _managed(reference: str) -> str:
+    """The name or ARN in Secrets Manager that a reference to a secret leads to; empty for other places."""
+    prefix = f"{SECRETS_MANAGER}:"
+    return reference.removeprefix(prefix).partition("#")[0] if reference.startswith(prefix) else ""
 
 
 def _leases(pipeline: Pipeline, where: Account) -> Iterator[Access]:
@@ -231,7 +243,7 @@ def _leases(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     if native is None:
         return
     named = native.tables(pipeline.application)
-    table, state, reports = (_arn(where, native.region, "dynamodb", f"table/{name}") for name in named)
+    table, state, reports = (arn(where, native.region, "dynamodb", f"table/{name}") for name in named)
     yield Access("dynamodb", LEASES, (table,), SHARE)
     yield Access("dynamodb", ("dynamodb:GetItem",), (state,), SEE_FLEET)
     yield Access("dynamodb", REPORTS, (reports,), JOIN_FLEET)
@@ -248,7 +260,7 @@ def _daemon(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         return
     kinesis = pipeline.source.kinesis
     for name in kcl_applications(pipeline.application, kinesis.names, several=bool(kinesis.streams)):
-        table = _arn(where, kinesis.region, "dynamodb", f"table/{name}")
+        table = arn(where, kinesis.region, "dynamodb", f"table/{name}")
         made = (*CREATE_TABLE, "dynamodb:DescribeTable")
         yield Access("dynamodb", DAEMON, (table,), FLEET)
         yield Access("dynamodb", ("dynamodb:Query",), (f"{table}/index/{LEASE_INDEX}",), FLEET)
@@ -256,7 +268,8 @@ def _daemon(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         yield Access("dynamodb", (*made, *REPORTS), (f"{table}{WORKER_STATS}",), FLEET)
 
 
-def _arn(where: Account, region: str | None, service: str, name: str) -> str:
+def arn(where: Account, region: str | None, service: str, name: str) -> str:
+    """The ARN of something in that account, and in ``region`` if the pipeline file names one."""
     return f"arn:{where.partition}:{service}:{region or where.region}:{where.number}:{name}"
 
 

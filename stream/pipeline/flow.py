@@ -15,9 +15,9 @@ from stream.pipeline.findings import Finding, Path, Severity, near_miss
 from stream.pipeline.load import Document
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import UserFunction, is_remote, load_function, parse_table, read_local
-from stream.pipeline.salvage import Salvage
 from stream.pipeline.secrets import is_managed, local_secret
 from stream.pipeline.sensitive import problems
+from stream.pipeline.valid_part import ValidPart
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.objects import SinkConfig
 from stream.sink.partition import SinkMismatch
@@ -42,7 +42,7 @@ _ONE_BY_ONE: Final = frozenset({"cast", "derive", "rename", "select"})
 
 
 def check_flow(
-    pipeline: Pipeline, document: Document, base: FilePath, env: Mapping[str, str], part: Salvage | None = None
+    pipeline: Pipeline, document: Document, base: FilePath, env: Mapping[str, str], part: ValidPart | None = None
 ) -> Iterator[Finding]:
     """Findings about what a pipeline refers to, and about columns that a stage or a sink needs but does not get.
 

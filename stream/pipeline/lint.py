@@ -19,9 +19,11 @@ from stream.pipeline import components
 from stream.pipeline.cases import SUFFIX
 from stream.pipeline.findings import START, Finding, Path, Severity, near_miss
 from stream.pipeline.flow import check_flow
+from stream.pipeline.host_names import Host
+from stream.pipeline.hosts import as_run_by, misfits
 from stream.pipeline.load import Document, load
 from stream.pipeline.model import Pipeline
-from stream.pipeline.salvage import salvage
+from stream.pipeline.valid_part import valid_part
 from stream.pipeline.wording import worded
 
 _AT_KEY: Final = frozenset({"unknown_key", "unknown_stage", "unknown_decoder", "unknown_sink", "bad_stage"})
@@ -44,8 +46,8 @@ class CheckResult:
         return self.pipeline is not None
 
 
-def check(path: FilePath, env: Mapping[str, str]) -> CheckResult:
-    """Check a pipeline file.
+def check(path: FilePath, env: Mapping[str, str], host: Host = Host.SERVICE) -> CheckResult:
+    """Check a pipeline file, and whether ``host`` can run it.
 
     ``env`` gives the values of ``${NAME}`` and of secrets. Reads the file, the local reference tables it names and the modules of
     its user functions, and nothing over the network. Never raises for what is in the file or for a file that cannot be read.
@@ -55,10 +57,10 @@ def check(path: FilePath, env: Mapping[str, str]) -> CheckResult:
     except OSError as error:
         finding = Finding(str(path), START.line, START.column, "unreadable", f"the file cannot be read: {error.strerror}")
         return CheckResult((finding,), None)
-    return check_content(content, str(path), path.parent, env)
+    return check_content(content, str(path), path.parent, env, host)
 
 
-def check_content(content: bytes, file: str, base: FilePath, env: Mapping[str, str]) -> CheckResult:
+def check_content(content: bytes, file: str, base: FilePath, env: Mapping[str, str], host: Host = Host.SERVICE) -> CheckResult:
     """Check the text of a pipeline file; ``file`` is its name in findings, and paths in it are relative to ``base``."""
     document = load(content, file, env)
     if isinstance(document.data, Mapping) and "cases" in document.data and "source" not in document.data:
@@ -73,14 +75,22 @@ def check_content(content: bytes, file: str, base: FilePath, env: Mapping[str, s
             pipeline = Pipeline.model_validate(document.data)
         except ValidationError as error:
             later += shape_findings(document, error)
-            rest = salvage(document.data, [_known_path(document, line["loc"]) for line in error.errors(include_url=False)])
+            rest = valid_part(document.data, [_known_path(document, line["loc"]) for line in error.errors(include_url=False)])
             if rest is not None:
                 later += check_flow(rest.pipeline, document, base, env, rest)
         else:
-            later += check_flow(pipeline, document, base, env)
+            later += check_flow(as_run_by(pipeline, host), document, base, env)
+            later += _misfits(pipeline, document, host)
     findings = _settle(document, later)
     errors = any(finding.severity is Severity.ERROR for finding in findings)
     return CheckResult(tuple(findings), None if errors else pipeline)
+
+
+def _misfits(pipeline: Pipeline, document: Document, host: Host) -> Iterator[Finding]:
+    for each in misfits(pipeline, host):
+        path = _known_path(document, each.path)
+        at = document.key_position(path) if path == each.path else document.value_position(path)
+        yield Finding(document.file, at.line, at.column, f"not_in_{host}", each.message, each.hint, each.severity)
 
 
 def _settle(document: Document, later: Iterable[Finding]) -> list[Finding]:

@@ -178,6 +178,8 @@ def _syntax_hint(line: str, error: yaml.MarkedYAMLError) -> str:
     if "\\t" in problem or "\t" in line[: len(line) - len(line.lstrip())]:
         return "indent with spaces, not tabs"
     if "mapping values are not allowed" in problem:
+        if "object{" in line:
+            return 'put an object type in quotes, as in `user: "object{id: int64}"`, or write it as a mapping, as in `user: {id: int64}`'
         return "quote a value that contains `: `, and check the indentation"
     if "%" in problem or "`" in problem or "@" in problem:
         return "put the value in quotes"

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
 import polars as pl
 
 from stream.batch import DATA, PARTITION_KEY, ROW, Batch, Outcome
 from stream.pipeline.components import make_sink
 from stream.pipeline.model import Pipeline
-from stream.pipeline.plan import Change, changes
-from stream.pipeline.sensitive import hidden, sensitive_columns, unreadable
+from stream.pipeline.plan import Change, changes, type_name
+from stream.pipeline.sensitive import HIDDEN, hidden, sensitive_columns, unreadable
 from stream.pipeline.trial import SHARD_ID, plain
-from stream.transform.engine import SOURCE, CompiledChain
+from stream.transform.engine import SOURCE, STAGE_ERROR, CompiledChain
 from stream.transform.types import SYSTEM
+
+MAX_EXAMPLES = 10
+"""Reasons, the most frequent first, of which a step shows a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,22 @@ class Ended:
     record: int
     outcome: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The first record of the sample that a step rejects for ``reason``, which says what was wrong with it.
+
+    ``column``: the column that the reason names, else the one with the record's bytes, or empty for the whole row. ``value``: what was in
+    it. ``declared``: the type that the schema gives the column. ``error``: what the step raised, if that is the reason.
+    """
+
+    reason: str
+    record: int
+    column: str
+    value: Any
+    declared: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +61,7 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step over the sample. ``passed`` and ``ended`` are about the shown records, the counts about all."""
+    """One step over the sample. ``passed`` and ``ended`` are about the shown records, everything else about all."""
 
     name: str
     rows_in: int
@@ -51,6 +71,7 @@ class Stage:
     changes: tuple[Change, ...]
     passed: tuple[Passed, ...]
     ended: tuple[Ended, ...]
+    rejected: tuple[Rejected, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +83,7 @@ class Preview:
     stages: tuple[Stage, ...]
     partitions: Mapping[str, Mapping[str, int]]
     file_bytes: int
+    dead_letters: int = 0
 
 
 def preview(chain: CompiledChain, pipeline: Pipeline, batch: Batch, show: int, *, reveal: bool = False) -> Preview:
@@ -79,13 +101,16 @@ def preview(chain: CompiledChain, pipeline: Pipeline, batch: Batch, show: int, *
         hide_after = hide_before
         if name != SOURCE:
             hide_after = unreadable(None if reveal else pipeline.sensitive, next(following))
-            stages.append(_stage(name, rows_in, before, after, gone, [*_passed(before, after, show, (hide_before, hide_after))], show))
+            stage = _stage(name, rows_in, before, after, gone, [*_passed(before, after, show, (hide_before, hide_after))], show)
+            rejected = _rejected(chain, stage, before, gone, hide_before, after.schema) if show else ()
+            stages.append(replace(stage, rejected=tuple(rejected)))
         before, hide_before = after, hide_after
     sinks = [make_sink(config, chain.output_schema) for config in pipeline.sinks]
     encoded = {sink.name: sink.encode(before, "preview") for sink in sinks}
     partitions = {name: _by_directory([(file.key, file.rows) for file in each.files]) for name, each in encoded.items()}
     size = sum(len(file.body) for each in encoded.values() for file in each.files)
-    return Preview(batch.rows, batch.payload_bytes, tuple(stages), partitions, size)
+    dead = sum(stage.outcomes.get(Outcome.DEAD_LETTERED.label, 0) for stage in stages)
+    return Preview(batch.rows, batch.payload_bytes, tuple(stages), partitions, size, dead)
 
 
 def _by_directory(files: list[tuple[str, int]]) -> dict[str, int]:
@@ -116,6 +141,40 @@ def _stage(
             Ended(row + 1, Outcome(outcome).label, reason) for row, outcome, reason in first.select(ROW, "outcome", "reason").iter_rows()
         ),
     )
+
+
+def _rejected(
+    chain: CompiledChain, stage: Stage, before: pl.DataFrame, gone: pl.DataFrame, hide: Collection[str], columns: pl.Schema
+) -> Iterator[Rejected]:
+    """For each of the most frequent reasons, the first record that was rejected for it; values of the columns ``hide`` are hidden."""
+    dead = gone.filter(pl.col("outcome") == Outcome.DEAD_LETTERED).sort(ROW)
+    for reason in list(stage.reasons)[:MAX_EXAMPLES]:
+        row = dead.filter(pl.col("reason") == reason)[ROW][0]
+        given = before.filter(pl.col(ROW) == row)
+        code, _, rest = reason.partition(":")
+        error = (chain.failure(stage.name, given) or "") if code == STAGE_ERROR else ""
+        named = rest.partition(":")[0]
+        [values, *_] = _user(given).to_dicts()
+        if named in values and not error:
+            found = Rejected(reason, row + 1, named, HIDDEN if named in hide else plain(values[named]))
+        elif DATA in values:
+            field = _field(values[DATA], named)
+            declared = type_name(columns[named]) if field and named in columns else ""
+            value = HIDDEN if DATA in hide else field[0] if field else _payload(values[DATA])
+            found = Rejected(reason, row + 1, named if field else DATA, value, declared, error)
+        else:
+            shown = hidden({name: plain(value) for name, value in values.items()}, hide)
+            found = Rejected(reason, row + 1, "", shown, error=error)
+        yield replace(found, error=HIDDEN) if error and hide else found
+
+
+def _field(payload: bytes, name: str) -> tuple[Any] | None:
+    """The member ``name`` of a payload that is a JSON object, as a tuple of one; None if there is none."""
+    try:
+        document = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None
+    return (document[name],) if isinstance(document, dict) and name in document else None
 
 
 def _passed(before: pl.DataFrame, after: pl.DataFrame, show: int, hide: tuple[Collection[str], Collection[str]]) -> Iterator[Passed]:

@@ -18,4 +18,6 @@ class Role(StrEnum):
     BACKFILL = "backfill"
     READER = "reader"
     FUNCTION = "function"
+    TRANSFORM = "transform"
+    FIREHOSE = "firehose"
     OPERATOR = "operator"

@@ -31,13 +31,14 @@ from stream.pipeline.access import (
     Access,
     Account,
     loading,
+    names_secret,
     needed,
     writing,
 )
+from stream.pipeline.firehose import WRITE_LOG, delivering, log_group, transforming
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import is_remote
 from stream.pipeline.role_names import AUDIENCE, Role
-from stream.pipeline.secrets import SECRETS_MANAGER
 from stream.sink.tables import TableSinkConfig
 
 Document: TypeAlias = dict[str, Any]
@@ -63,6 +64,14 @@ class ServiceAccount:
 
 _KCL_TABLES: Final = {SEE_FLEET, JOIN_FLEET}
 """Purposes of access to tables that a KCL beside our workers creates, so that ``bootstrap`` need not."""
+
+_OF_SERVICES: Final[Mapping[Role, Any]] = {
+    Role.REDSHIFT_COPY: ["redshift.amazonaws.com", "redshift-serverless.amazonaws.com"],
+    Role.FUNCTION: "lambda.amazonaws.com",
+    Role.TRANSFORM: "lambda.amazonaws.com",
+    Role.FIREHOSE: "firehose.amazonaws.com",
+}
+"""The services that assume a role for this account."""
 
 _CREATE_ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "kinesis": (
@@ -103,6 +112,10 @@ def accesses(pipeline: Pipeline, role: Role, account: Account) -> tuple[Access, 
             found = _reading(pipeline, needs)
         case Role.FUNCTION:
             found = _invoked(pipeline, needs, account)
+        case Role.TRANSFORM:
+            found = transforming(pipeline, needs, account)
+        case Role.FIREHOSE:
+            found = delivering(pipeline, needs, account)
         case Role.OPERATOR:
             found = _operating(needs)
     return tuple(found)
@@ -134,16 +147,13 @@ def policy(needs: Iterable[Access], keys: Iterable[str] = (), region: str = "*",
 
 
 def trust(role: Role, account: Account, who: ServiceAccount) -> Document:
-    """The trust policy of ``role``: the pods of one service account, Redshift, Lambda, or for ``bootstrap`` whoever the account authorizes.
+    """The trust policy of ``role``: the pods of one service account, an AWS service, or for ``bootstrap`` whoever the account authorizes.
 
     Raises:
         DefinitionError: the issuer is not an https URL.
     """
-    if role is Role.REDSHIFT_COPY:
-        services = ["redshift.amazonaws.com", "redshift-serverless.amazonaws.com"]
-        return _trusted({"Service": services}, ["sts:AssumeRole"], {"aws:SourceAccount": account.number})
-    if role is Role.FUNCTION:
-        return _trusted({"Service": "lambda.amazonaws.com"}, ["sts:AssumeRole"], {"aws:SourceAccount": account.number})
+    if role in _OF_SERVICES:
+        return _trusted({"Service": _OF_SERVICES[role]}, ["sts:AssumeRole"], {"aws:SourceAccount": account.number})
     if role is Role.BOOTSTRAP:
         return _trusted({"AWS": f"arn:{account.partition}:iam::{account.number}:root"}, ["sts:AssumeRole"], {})
     if who.issuer:
@@ -232,7 +242,7 @@ def _reading(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
     for each in needs:
         if each.actions == READ_STREAM or each.why in whys:
             yield replace(each, actions=_READ_ACTIONS.get(each.actions, each.actions), why="ask how the stream stands")
-        elif each.why == UNLOCK and any(_names(resource, secrets) for resource in each.resources):
+        elif each.why == UNLOCK and any(names_secret(resource, secrets) for resource in each.resources):
             yield each
 
 
@@ -248,8 +258,7 @@ def _invoked(pipeline: Pipeline, needs: Iterable[Access], account: Account) -> I
             continue
         actions = {READ_STREAM: MAP_STREAM, SUBSCRIBE: SUBSCRIBE[1:]}.get(each.actions, each.actions)
         yield replace(each, actions=actions)
-    group = f"arn:{account.partition}:logs:{account.region}:{account.number}:log-group:/aws/lambda/{pipeline.application}:*"
-    yield Access("logs", ("logs:CreateLogStream", "logs:PutLogEvents"), (group,), "write the function's log")
+    yield Access("logs", WRITE_LOG, (log_group(account, f"/aws/lambda/{pipeline.application}"),), "write the function's log")
 
 
 def _operating(needs: Iterable[Access]) -> Iterator[Access]:
@@ -261,12 +270,6 @@ def _operating(needs: Iterable[Access]) -> Iterator[Access]:
         if each.why == KEEP_LOG and each.actions == OBJECTS:
             pauses = tuple(f"{resource.removesuffix('*')}{FOLDER}*" for resource in each.resources)
             yield Access("s3", ("s3:PutObject",), pauses, "pause and resume")
-
-
-def _names(resource: str, secrets: Iterable[str]) -> bool:
-    """Whether the ARN is that of one of the references to secrets."""
-    names = (each.removeprefix(f"{SECRETS_MANAGER}:").partition("#")[0] for each in secrets if each.startswith(f"{SECRETS_MANAGER}:"))
-    return any(resource == name or resource.endswith(f":secret:{name}-??????") for name in names)
 
 
 def _trusted(principal: Document, actions: list[str], equal: Mapping[str, str]) -> Document:

@@ -116,6 +116,11 @@ class Partitioning:
                 raise SinkMismatch((index,), f"partition column '{name}' is listed twice", "remove one of them")
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the partition columns, in the order of the path."""
+        return tuple(column.name for column in self._columns)
+
+    @property
     def sources(self) -> frozenset[str]:
         """The columns that the partition columns are computed from."""
         return frozenset(name for column in self._columns for name in column.source.meta.root_names())

@@ -266,7 +266,7 @@ class S3Store:
         detail = without_values(" ".join(text.split()) + _cause(source))[:500]
         if _names_missing_bucket(error):
             remedy = "create it, or correct the URL"
-            return AwsFatal(f"the bucket of {self._url} does not exist: {remedy} ({detail})", code="NoSuchBucket", remedy=remedy)
+            return AwsFatal(f"the bucket of {self._url} does not exist: {remedy}", code="NoSuchBucket", remedy=remedy)
         what = f"{action} on {without_values(repr(key))} under {self._url}"
         final = self._final(error)
         if final is None:

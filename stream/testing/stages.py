@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import polars as pl
+from polars.exceptions import PolarsError
 
 from stream.batch import ROW
 from stream.transform.engine import STAGE_ERROR, Step, advance
-from stream.transform.stage import Resources, StageConfig
+from stream.transform.stage import Resources, SchemaMismatch, StageConfig
 from stream.transform.types import SYSTEM, SYSTEM_SCHEMA
 
 StageCheck = Callable[[type[StageConfig], Resources], None]
@@ -122,6 +123,29 @@ def parts_give_what_the_whole_gives(stage: type[StageConfig], resources: Resourc
         _hold(holds=same, message=f"cut before row {cut} the stage gives other rows: is it row-wise?")
 
 
+def a_missing_column_is_refused(stage: type[StageConfig], resources: Resources) -> None:
+    """Without a column that it needs, ``output`` raises SchemaMismatch, so that `stream check` finds out, not each record.
+
+    What a stage that calls users' functions needs is not known before it runs.
+    """
+    _, frame = _example(stage, resources)
+    config = stage.model_validate(stage.example.config)
+    if config.function_paths():
+        return
+    for missing in (name for name in frame.columns if name not in SYSTEM):
+        rest = frame.drop(missing)
+        try:
+            config.output(rest.schema, resources)
+            step = step_of(config, rest.schema, resources)
+        except SchemaMismatch:
+            continue
+        except (PolarsError, LookupError) as error:
+            message = f"without {missing}, it raises {type(error).__name__}; raise SchemaMismatch, as `stages.common.require` does"
+            raise AssertionError(message) from error
+        raised = advance(step, rest)[1].filter(pl.col("reason").str.starts_with(STAGE_ERROR))["reason"].to_list()
+        _hold(holds=not raised, message=f"`output` accepts columns without {missing}, and then every row raises: {raised[:1]}")
+
+
 def columns_come_from_their_origins(stage: type[StageConfig], resources: Resources) -> None:
     """A column's values do not change with those of a column that ``origins`` does not name for it."""
     step, frame = _example(stage, resources, times=2)
@@ -161,6 +185,7 @@ STAGE_CHECKS: Final[tuple[StageCheck, ...]] = (
     twice_gives_the_same_bytes,
     input_stays_as_it_is,
     parts_give_what_the_whole_gives,
+    a_missing_column_is_refused,
     columns_come_from_their_origins,
     it_explains_itself,
 )

@@ -35,6 +35,7 @@ from polars.exceptions import PanicException
 
 from stream.batch import LINEAGE, OUTCOME, RAW_SCHEMA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
 from stream.contracts import Transformed
+from stream.dry_run import polars_message
 from stream.errors import Halted, StreamError
 from stream.transform.decode import DecoderConfig
 from stream.transform.row_numbers import among, clearly_equal_texts, first_indexes, without
@@ -95,6 +96,17 @@ class CompiledChain:
     def schemas(self) -> tuple[tuple[str, pl.Schema], ...]:
         """The name of each step, and the schema after it."""
         return tuple((step.name, step.output) for step in self._steps)
+
+    def failure(self, name: str, frame: pl.DataFrame) -> str | None:
+        """What the step ``name`` raises on ``frame``, in its own words, which may quote values; None if it raises nothing."""
+        [step] = [each for each in self._steps if each.name == name]
+        try:
+            step.run(frame)
+        except StreamError:
+            raise
+        except (Exception, PanicException) as error:  # noqa: BLE001 - as in _run_isolating
+            return polars_message(error)
+        return None
 
     def run(self, batch: Batch, shard_id: str) -> Transformed:
         """Decode ``batch`` and run every stage over it.
@@ -177,7 +189,11 @@ def advance(step: Step, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame
 
 
 def _run_isolating(step: Step, frame: pl.DataFrame) -> Applied:
-    """Run the step; rows on which it raises become rejects."""
+    """Run the step; rows on which it raises become rejects.
+
+    Raises:
+        Halted: it returned something else than ``Applied``.
+    """
     good: list[pl.DataFrame] = []
     bad: list[pl.DataFrame] = []
     todo = [frame]
@@ -194,6 +210,9 @@ def _run_isolating(step: Step, frame: pl.DataFrame) -> Applied:
             else:
                 bad.append(part.select(pl.col(ROW).unique(maintain_order=True), pl.lit(_code(error)).alias("reason")))
             continue
+        if not isinstance(applied, Applied):
+            msg = f"stage {step.name!r} returned {type(applied).__name__}; the function from `bind` must return Applied(frame, rejects)"
+            raise Halted(msg)
         good.append(applied.frame)
         if applied.rejects is not None:
             bad.append(applied.rejects)

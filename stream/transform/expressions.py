@@ -46,6 +46,19 @@ ACROSS_ROWS: Final = frozenset(
 )
 """Functions that look at more than one row."""
 
+_ELSEWHERE: Final = {
+    **dict.fromkeys(("to_timestamp", "to_date", "parse_timestamp", "date_parse", "str_to_date"), "strptime"),
+    **dict.fromkeys(("to_char", "date_format", "format_timestamp", "format_date", "format_datetime"), "strftime"),
+    **dict.fromkeys(("nvl", "isnull"), "coalesce"),
+    **dict.fromkeys(("safe_cast", "try_convert"), "try_cast"),
+    **dict.fromkeys(("len", "strlen"), "length"),
+    "lcase": "lower",
+    "ucase": "upper",
+    "charindex": "strpos",
+    "datepart": "date_part",
+}
+"""What other SQL dialects call some of the allowed functions, for a hint."""
+
 _CLAUSES: Final = frozenset({"and", "or", "not", "in", "when", "then", "else", "between", "like", "ilike", "from", "any", "all"})
 _FORBIDDEN_WORDS: Final = frozenset({"over", "select", "exists"})
 _TOKEN: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|([A-Za-z_][A-Za-z0-9_]*)(\s*\()?|;", re.DOTALL)
@@ -159,7 +172,7 @@ def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
         elif called and word in FUNCTIONS and word != "pi" and re.match(r"\s*\)", text[match.end() :]):
             yield f"{at}: {word}() needs a value", f"write its argument inside the brackets, as in {word}(column)"
         elif called and word not in FUNCTIONS and word not in _CLAUSES and not _is_type(word):
-            hint = near(word, sorted(FUNCTIONS)) or f"known functions: {', '.join(sorted(FUNCTIONS))}"
+            hint = near(word, sorted(FUNCTIONS), _ELSEWHERE) or f"known functions: {', '.join(sorted(FUNCTIONS))}"
             yield f"{at}: unknown function {word!r}", hint
 
 

@@ -1,4 +1,4 @@
-"""What a function may use: its time and its memory, and which pipelines cannot be run by one. Pure."""
+"""What a function may use: its time and its memory. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Final
 
 from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
-from stream.sink.objects import SinkConfig
 
 ANSWER_SECONDS: Final = 1.0
 """Seconds kept for the answer. A function that is stopped by force is started anew, which takes seconds."""
@@ -27,9 +26,6 @@ BUDGET_FACTOR: Final = 3
 
 LEAST_MEMORY_MB: Final = 512
 """With less memory than this nothing would be left for records, and with little more than that a function has a third of a core."""
-
-KEPT_FOLDER: Final = "file:/mnt/"
-"""Where Lambda mounts file systems that outlive a function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +55,3 @@ def within_memory(pipeline: Pipeline, megabytes: int) -> Pipeline:
     if pipeline.memory.budget <= fitting:
         return pipeline
     return pipeline.model_copy(update={"memory": pipeline.memory.model_copy(update={"budget": fitting})})
-
-
-def refuse_unfit(pipeline: Pipeline, *, on_lambda: bool) -> None:
-    """Make sure that a function can run ``pipeline``.
-
-    Raises:
-        DefinitionError: it reads objects, or, ``on_lambda``, its state or its files would be on a disk that does not outlive the function.
-    """
-    if pipeline.source.s3 is not None:
-        msg = "the pipeline reads objects (source.s3), and a function is told about records of a Kinesis stream; use `stream run` for it"
-        raise DefinitionError(msg)
-    places = {"state": pipeline.state} | {f"the sink {sink.name}": _url(sink) for sink in pipeline.sinks}
-    for what, url in places.items():
-        if on_lambda and url.startswith("file:") and not url.startswith(KEPT_FOLDER):
-            msg = (
-                f"{what} is at {url}, on the function's own disk, which each function has for itself and which goes with it. Use s3://, or "
-                f"a file system that is mounted below {KEPT_FOLDER.removeprefix('file:')}."
-            )
-            raise DefinitionError(msg)
-
-
-def _url(sink: SinkConfig) -> str:
-    return sink.url

@@ -176,7 +176,7 @@ class Completeness:
     async def _shard(
         self, name: str, every: Mapping[str, Shard], start: Start, asked_at: datetime, question: Question
     ) -> tuple[Sealed, Lookahead | None]:
-        tail, listed = await self._tail(name), every.get(name)
+        tail, listed = await self.tail(name), every.get(name)
         sealed = tail.sealed()
         if sealed.ended and listed is not None and recreated(listed, tail.position, sealed.children, every.values()):
             why = f"the log has it read to its end at {tail.position}, yet the stream goes on: it was deleted and created again"
@@ -188,7 +188,12 @@ class Completeness:
             return sealed, Lookahead(Found.GONE, why=why)
         return sealed, await self.source.look(listed, tail.position, start, await self._complete_until(tail, sealed), asked_at)
 
-    async def _tail(self, name: str) -> Tail:
+    async def tail(self, name: str) -> Tail:
+        """Where the sealed chain of the shard ``name`` ends now, followed from where the last look ended.
+
+        Raises:
+            Halted: a link of the log cannot be read.
+        """
         tail = self.tails.get(name) or await self._entry(Shard(self.stream, name))
         entry = None
         while not tail.ended and (entry := await self.log.read(tail.shard, tail.position)) is not None and entry.manifest.sealed:

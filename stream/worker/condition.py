@@ -13,6 +13,9 @@ from stream.metrics import thresholds
 from stream.worker.finding import DETAILS, Finding, Harm, clock, count, length, lines_of
 from stream.worker.snapshot import STREAM, Halt, ShardLook, Snapshot
 
+_TOO_MANY_DEAD_LETTERS: Final = "would become dead letters"
+"""Words of the reason with which a shard halts because of `rejects.max_ratio`."""
+
 
 def judge(snapshot: Snapshot) -> list[Finding]:
     """The findings of ``snapshot``, the most harmful first."""
@@ -52,8 +55,13 @@ def _halted(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
         tuple(each.name for each, _ in halts),
         halts[0][1].since,
         details=lines_of((each.name, _told(halt, f"{look.stream}/{each.name}")) for each, halt in halts),
-        commands=("stream doctor FILE",),
+        commands=_commands_for([halt for _, halt in halts]),
     )
+
+
+def _commands_for(halts: Sequence[Halt]) -> tuple[str, ...]:
+    rejected = [halt for halt in halts if _TOO_MANY_DEAD_LETTERS in halt.reason]
+    return ("stream preview FILE --unsealed",) * bool(rejected) + ("stream doctor FILE",) * (len(rejected) < len(halts))
 
 
 def _told(halt: Halt, where: str) -> str:

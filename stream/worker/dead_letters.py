@@ -214,7 +214,11 @@ def picked(table: pl.DataFrame, where: str | None) -> pl.DataFrame:
 
 
 def top(table: pl.DataFrame) -> pl.DataFrame:
-    """The causes, most frequent first: ``fingerprint``, ``cause``, ``stage``, ``reason``, ``records``, ``waiting``, ``first``, ``last``."""
+    """The causes, most frequent first: ``fingerprint``, ``cause``, ``stage``, ``reason``, ``records``, ``waiting``, ``first``, ``last``.
+
+    ``example`` names the newest record of each, as `stream dlq show` and `stream trace` take it.
+    """
+    name = pl.format("{}:{}:{}", SHARD, SEQUENCE, SUBSEQUENCE)
     return (
         table.group_by("fingerprint", "cause", "stage", "reason")
         .agg(
@@ -222,6 +226,7 @@ def top(table: pl.DataFrame) -> pl.DataFrame:
             (pl.col(STATE) == WAITING).sum().alias("waiting"),
             pl.col(ARRIVAL).min().alias("first"),
             pl.col(ARRIVAL).max().alias("last"),
+            name.sort_by(ARRIVAL, SEQUENCE, SUBSEQUENCE, ATTEMPT).last().alias("example"),
         )
         .sort(["records", "fingerprint"], descending=[True, False])
     )

@@ -4,45 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-import stream
 from stream.commit.naming import pipeline_key, reference_key, tables_key
-from stream.contracts import Chain, Clock, ObjectStore
+from stream.contracts import Clock, ObjectStore
 from stream.errors import DefinitionError, Halted, StreamError
-from stream.pipeline.components import make_sink
 from stream.pipeline.digest import canonical_text, pipeline_digest, read_canonical
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
 from stream.pipeline.secrets import SecretReader, find_secret
-from stream.pipeline.sensitive import problems
-from stream.transform.engine import CompiledChain, compile_chain
 from stream.transform.stage import SchemaMismatch
+from stream.worker.compiling import BUILD, compile_recipe, refuse_leaks
 from stream.worker.places import located
 from stream.worker.recipe import Recipe
 from stream.worker.slices import record_options
 
-BUILD: Final = stream.__version__
-
 KEPT: Final = 8
 """Number of compiled definitions kept in memory, each with its reference tables; an older one is read from the log again if needed."""
-
-
-def refuse_leaks(pipeline: Pipeline, chain: Chain) -> None:
-    """Make sure that no sensitive column reaches a sink unmasked. Now even the columns of remote reference tables are known.
-
-    Raises:
-        DefinitionError: one does.
-    """
-    if pipeline.sensitive is None or not isinstance(chain, CompiledChain):
-        return
-    schemas = [schema for _, schema in chain.schemas]
-    for each in problems(pipeline.sensitive, pipeline.stages, schemas, pipeline.sinks, [sink.kind for sink in pipeline.sinks]):
-        msg = f"{each.message}: {each.hint}"
-        raise DefinitionError(msg)
 
 
 class Definitions:
@@ -132,17 +114,8 @@ class Definitions:
         return Halted(msg)
 
     def _compile(self, pipeline: Pipeline, fetched: Fetched, digest: str) -> Recipe:
-        chain = compile_chain(
-            pipeline.source.decode,
-            pipeline.source.record_schema(),
-            pipeline.stages,
-            fetched.resources,
-            self._clock.monotonic,
-        )
-        sinks = tuple(make_sink(config, chain.output_schema) for config in pipeline.sinks)
-        several, paths = bool(pipeline.source.kinesis.streams), pipeline.audit.trace_context
         places = {config.name: located(config.url, self._base) for config in pipeline.sinks}
-        return Recipe(pipeline.application, digest, BUILD, chain, sinks, several, paths, places, record_options(pipeline))
+        return replace(compile_recipe(pipeline, fetched, digest, self._clock), places=places, reads=record_options(pipeline))
 
     def _kept(self, recipe: Recipe) -> Recipe:
         """``recipe``, kept in memory. Called only on the event loop, because several are compiled at a time."""

@@ -35,6 +35,8 @@ MEMORY_FACTOR: Final = 2
 
 _REACH: Final = "check the endpoint, the network policy and DNS"
 
+_NAMED: Final = "set or correct what this names; nothing was asked of AWS"
+
 _LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -149,7 +151,7 @@ async def _identity(session: AwsSession, environment: Environment) -> list[Findi
         async with asyncio.timeout(environment.patience):
             caller = await ask_caller(session, environment.clock)
     except (StreamError, TimeoutError) as error:
-        remedy = "STS must be reachable: by a VPC endpoint, or through port 443"
+        remedy = _NAMED if isinstance(error, DefinitionError) else "STS must be reachable: by a VPC endpoint, or through port 443"
         return [Finding("identity", Verdict.FAILED, str(error) or "STS does not answer", remedy)]
     problems = judge_caller(caller, environment.role)
     findings = _findings_of("identity", problems) or [Finding("identity", Verdict.OK, caller.arn)]
@@ -207,6 +209,8 @@ def _remedy(probe: Probe, error: BaseException) -> str:
         return probe.remedy
     if isinstance(error, Retryable):
         return _REACH
+    if isinstance(error, DefinitionError):
+        return _NAMED
     if isinstance(error, AwsFatal) and error.remedy and classify(error.code) is not Kind.DENIED:
         return error.remedy
     return LET

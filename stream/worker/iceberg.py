@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -60,6 +61,9 @@ NO_RETRY: Final = {"commit.retry.num-retries": "0"}
 
 logging.getLogger("pyiceberg").addHandler(logging.NullHandler())
 # It warns of each column without bounds, in plain text among the worker's lines of JSON.
+
+_DIGITS: Final = re.compile(r"^\d+: ")
+_LACKING: Final = re.compile(r"PyArrow table contains more columns: (.*?)\. Update the schema")
 
 
 class IcebergWarehouse:
@@ -200,7 +204,7 @@ class IcebergWarehouse:
             # PyIceberg says so of a file with several values of a partition field (``partition_record_value``).
             several = "partition" in str(error) and bool(table.spec().fields)
             cure = f". {self._cure([field.name for field in table.spec().fields])}" if several else ""
-            msg = f"{url} does not fit {self._config.table}: {error}{cure}"
+            msg = f"{url} does not fit {self._config.table}: {difference(str(error))}{cure}"
             raise LoadFailed(msg, Failure.DATA) from error
         if (found.record_count, found.file_size_in_bytes) != (rows, size):
             msg = f"{url} holds {found.record_count} rows in {found.file_size_in_bytes} bytes, the manifest says {rows} in {size}"
@@ -220,6 +224,15 @@ class IcebergWarehouse:
         table = self._config.table
         drop = "; ".join(f"ALTER TABLE {table} DROP PARTITION FIELD {field}" for field in fields)
         return f"To load it: {drop} (Spark's SQL), then `stream loads retry`, then add the partition again; the rows loaded meanwhile stay"
+
+
+def difference(message: str) -> str:
+    """PyIceberg's ``message`` on a file that does not fit, in a phrase: it draws a table of all columns, or advises how to call it."""
+    cells = [[cell.strip() for cell in line.split("│")[2:4]] for line in message.splitlines() if "❌" in line]
+    if cells:
+        return "; ".join(f"the table has `{_DIGITS.sub('', table)}`, the file `{_DIGITS.sub('', file)}`" for table, file in cells)
+    lacking = _LACKING.match(message)
+    return f"the table lacks the columns {lacking[1]}" if lacking else message
 
 
 def _described(table: Table, url: str) -> DataFile:

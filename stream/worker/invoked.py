@@ -299,7 +299,7 @@ class Function:
                 until_now = [_until_now(stream, draining) for stream in opened.streams.values()]
                 streams = Streams(until_now, draining, self._emit, self._obstacles)
                 await streams.run(time.allowed.working)
-                left = await complete_all(loaders, loading_over)
+                left = await complete_all(loaders, loading_over, "the time was over")
                 await asyncio.gather(*(loader.finish() for loader in loaders))
         finally:
             for timer in timers:

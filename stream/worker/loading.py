@@ -228,7 +228,10 @@ class Loader:
         if self.listed_at is None or now - self.listed_at >= SHARDS_SECONDS:
             self.waiting = {shard: self.waiting.get(shard, ()) for shard in await parts.log.shards()}
             self.listed_at = now
-        self.parked = await parts.state.parked()
+        parked = await parts.state.parked()
+        if self.parked.keys() - parked.keys():
+            self.fitted.clear()  # whoever resumed a shard has corrected something, perhaps the table's columns
+        self.parked = parked
         self.waiting = await parts.log.look(self.waiting, self.positions, self.ended)
 
     def _loadable(self) -> dict[str, tuple[Link, ...]]:
@@ -380,8 +383,8 @@ async def standing(parts: LoaderParts) -> list[Standing]:
     return rows
 
 
-async def complete_all(loaders: Sequence[Loader], draining: asyncio.Event) -> list[str]:
-    """Let each of ``loaders`` load what is sealed, until ``draining`` is set. Returns reasons why rows are left, by sink."""
+async def complete_all(loaders: Sequence[Loader], draining: asyncio.Event, why: str = "a signal came") -> list[str]:
+    """Let each of ``loaders`` load what is sealed, until ``draining`` is set, which says ``why``. Returns why rows are left, by sink."""
     if not loaders:
         return []
     ending = asyncio.ensure_future(draining.wait())
@@ -389,9 +392,9 @@ async def complete_all(loaders: Sequence[Loader], draining: asyncio.Event) -> li
     all_loaded = asyncio.gather(*loading)
     try:
         await asyncio.wait((ending, all_loaded), return_when=asyncio.FIRST_COMPLETED)
-        reasons = all_loaded.result() if all_loaded.done() else ["a signal came before all was loaded"] * len(loading)
+        reasons = all_loaded.result() if all_loaded.done() else [f"{why} before all was loaded"] * len(loading)
     finally:
         ending.cancel()
         all_loaded.cancel()
         await asyncio.gather(ending, *loading, return_exceptions=True)
-    return [f"{loader.parts.config.name}: {why}" for loader, why in zip(loaders, reasons, strict=True) if why]
+    return [f"{loader.parts.config.name}: {reason}" for loader, reason in zip(loaders, reasons, strict=True) if reason]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import polars as pl
 
@@ -19,7 +20,6 @@ from stream.pipeline.plan import changes
 from stream.pipeline.resources import Fetched
 from stream.transform.engine import CompiledChain
 from stream.transform.stage import SchemaMismatch
-from stream.worker.definitions import Definitions
 from stream.worker.recipe import Recipe
 
 
@@ -40,6 +40,14 @@ def intervals(pipeline: Pipeline) -> dict[str, float]:
     return found
 
 
+class Recipes(Protocol):
+    """Where recipes come from."""
+
+    async def record(self, pipeline: Pipeline, fetched: Fetched) -> Recipe:
+        """The recipe of ``pipeline``, kept wherever it may be needed again."""
+        ...
+
+
 class Refresher:
     """Keeps ``current`` up to date with the reference tables. ``fetch`` reads the pipeline's resources, except those that it is passed."""
 
@@ -48,7 +56,7 @@ class Refresher:
         pipeline: Pipeline,
         first: Fetched,
         fetch: Callable[[Mapping[str, bytes]], Awaitable[Fetched]],
-        definitions: Definitions,
+        definitions: Recipes,
         current: CurrentRecipe,
         clock: Clock,
         emit: Emit,

@@ -285,7 +285,7 @@ class _ShardRun:
         msg = (
             f"{self.shard.stream}/{self.shard.shard_id}: {excess} after {manifest.after} "
             f"would become dead letters, most of them ({worst[2]}) at stage `{worst[0]}` with reason `{worst[1]}`. This suggests that "
-            "the pipeline is wrong, not the data. Nothing of this unit was written. Correct the pipeline, or raise rejects.max_ratio "
-            f"(now {self.parts.breaker.max_ratio})."
+            "the pipeline is wrong, not the data. Nothing of this unit was written. `stream preview` shows such records and what is wrong "
+            f"with them. Correct the pipeline, or raise rejects.max_ratio (now {self.parts.breaker.max_ratio})."
         )
         raise Halted(msg)

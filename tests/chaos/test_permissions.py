@@ -26,6 +26,7 @@ from tests.chaos.world import LARGE, World
 from tests.invocations import event_of, held
 from tests.recording import ACCOUNT, REGION, Asked, Naming, Recorder, judge, recording
 from tests.runtime_api import RuntimeApi, Sandbox
+from tests.transformations import asked, delivered
 
 LOOKUP = '  - lookup: {{table: "s3://{bucket}/reference/kinds.parquet", on: kind, take: {{named: name}}, missing: "null"}}'
 MASK = "  - mask: {columns: [note], method: keyed_hash, key: {env: MASK_KEY}}"
@@ -225,6 +226,19 @@ def test_a_function_with_a_killed_one_before_it_needs_what_the_role_function_may
     # Lambda itself reads the stream and writes the log; files are taken back by whoever cannot make those of an intent again.
     by_lambda = ["kinesis:DescribeStream", "logs:CreateLogStream", "logs:PutLogEvents", "s3:DeleteObject"]
     judge(granted(path, Role.FUNCTION), recorders.seen, in_vain=by_lambda)
+
+
+def test_a_function_under_firehose_needs_what_the_role_transform_may(with_every_feature: tuple[World, Path, Naming]) -> None:
+    world, path, naming = with_every_feature
+    event = asked([b'{"id": 1, "kind": "a", "value": 1, "note": "n"}', b"{"], world.stream)
+    with (
+        recorded(world, naming) as recorders,
+        RuntimeApi() as api,
+        Sandbox(api, world.folder, world.environment, world.folder / "f.log", "stream.firehose.handler") as sandbox,
+    ):
+        assert [result for result, _, _ in delivered(event, sandbox.invoke(event).body)] == ["Ok", "ProcessingFailed"]
+    # Lambda itself writes the log; listing makes a missing table a 404 instead of a 403.
+    judge(granted(path, Role.TRANSFORM), recorders.seen, in_vain=["logs:CreateLogStream", "logs:PutLogEvents", "s3:ListBucket"])
 
 
 def test_who_pauses_and_resumes_needs_what_the_role_operator_may(

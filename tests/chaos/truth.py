@@ -40,7 +40,7 @@ def read_stream(client: Any, stream: str) -> dict[str, ShardTruth]:
         parents = tuple(shard[name] for name in ("ParentShardId", "AdjacentParentShardId") if shard.get(name))
         truth = ShardTruth(shard["ShardId"], parents, "EndingSequenceNumber" in shard["SequenceNumberRange"])
         first, last = (int(shard["HashKeyRange"][end]) for end in ("StartingHashKey", "EndingHashKey"))
-        for raw in _raw_records(client, stream, truth.shard_id):
+        for raw in raw_records(client, stream, truth.shard_id):
             truth.records += _user_records(raw, first, last)
         found[truth.shard_id] = truth
     for truth in found.values():
@@ -48,7 +48,8 @@ def read_stream(client: Any, stream: str) -> dict[str, ShardTruth]:
     return found
 
 
-def _raw_records(client: Any, stream: str, shard_id: str) -> Iterator[dict[str, Any]]:
+def raw_records(client: Any, stream: str, shard_id: str) -> Iterator[dict[str, Any]]:
+    """Every Kinesis record of a shard, as GetRecords returns it."""
     token = client.get_shard_iterator(StreamName=stream, ShardId=shard_id, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
     while token:
         page = client.get_records(ShardIterator=token)

@@ -15,6 +15,7 @@ from pyiceberg.catalog import load_catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitStateUnknownException, ForbiddenError
 from pyiceberg.expressions import EqualTo, GreaterThan, IsNaN, NotEqualTo
+from pyiceberg.types import StringType
 
 from stream.batch import ROW
 from stream.errors import Retryable
@@ -279,6 +280,25 @@ def test_a_column_is_widened_and_narrower_values_still_fit(place):
     load(bench, link_of(bench, rows({"n": [2**40]}, {"n": pl.Int64()}), 10, 20))
     load(bench, link_of(bench, rows({"n": [3]}, {"n": pl.Int32()}), 20, 30))
     assert sorted(place.frame()["n"]) == [1, 3, 2**40]
+
+
+def test_a_column_that_somebody_changed_in_the_table_is_named_in_a_phrase(place):
+    bench = place.bench(lineage=False)
+    load(bench, link_of(bench, rows({"n": [1], "more": [1]}, {"n": pl.Int32(), "more": pl.Int32()})))
+    late = link_of(bench, rows({"n": [2], "more": [2]}, {"n": pl.Int32(), "more": pl.Int32()}), 10, 20)
+
+    def refused():
+        with pytest.raises(LoadFailed) as caught:
+            asyncio.run(bench.warehouse.load(load_of(late)))
+        assert caught.value.failure is Failure.DATA
+        return str(caught.value).removeprefix(f"{late.files[0].url} does not fit {bench.config.table}: ")
+
+    with place.read().update_schema(allow_incompatible_changes=True) as change:
+        change.delete_column("more")
+    assert refused() == "the table lacks the columns more"
+    with place.read().update_schema() as change:
+        change.add_column("more", StringType())
+    assert refused() == "the table has `more: optional string`, the file `more: optional int`"
 
 
 def test_a_table_is_not_created_with_create_false(place):

@@ -5,6 +5,7 @@ from typing import ClassVar
 import polars as pl
 import pytest
 
+from stream.errors import Halted
 from stream.pipeline.components import stage_class, stage_names
 from stream.testing import stages as contract
 from stream.testing.stages import STAGE_CHECKS
@@ -99,6 +100,25 @@ class Mixes(Wrong):
         return frame.with_columns(pl.col("x") + pl.col("y"))
 
 
+class Needs(Wrong):
+    """x"""
+
+    example = Example(config={}, given=[{"x": 1, "y": 5}], expect=[{"x": 1, "y": 6}])
+
+    def change(self, frame):
+        return frame.with_columns(pl.col("y") + 1)
+
+
+class Assumes(Wrong):
+    """x"""
+
+    example = Example(config={}, given=[{"x": 1, "y": 5}], expect=[{"x": 1, "y": 5}])
+
+    def output(self, schema, resources):
+        assert schema["y"].is_numeric()
+        return schema
+
+
 class Silent(Wrong):
     __doc__ = None
 
@@ -112,6 +132,8 @@ class Silent(Wrong):
         (Alters, contract.input_stays_as_it_is),
         (Raises, contract.nulls_do_not_break_it),
         (Adds, contract.no_rows_give_no_rows),
+        (Needs, contract.a_missing_column_is_refused),
+        (Assumes, contract.a_missing_column_is_refused),
         (Mixes, contract.columns_come_from_their_origins),
         (Silent, contract.it_explains_itself),
     ],
@@ -120,6 +142,16 @@ class Silent(Wrong):
 def test_each_check_finds_the_fault_it_is_for(stage, check):
     with pytest.raises(AssertionError):
         check(stage, RESOURCES)
+
+
+class Bare(Wrong):
+    def bind(self, schema, resources):
+        return lambda frame: frame
+
+
+def test_a_stage_that_returns_a_bare_frame_halts_the_shard_with_advice():
+    with pytest.raises(Halted, match=r"stage '1:it' returned DataFrame; the function from `bind` must return Applied\(frame"):
+        contract.example_holds(Bare, RESOURCES)
 
 
 @pytest.mark.parametrize("check", STAGE_CHECKS, ids=lambda check: check.__name__)

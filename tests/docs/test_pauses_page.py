@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stream.cli.main import app
-from stream.local.aws import Errands
+from stream.local.aws import LocalClients
 from stream.local.start import LocalAws
 from tests.docs.generate import ROOT
 
@@ -36,10 +36,10 @@ def aws(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pipeline.yaml").write_text(PIPELINE)
     (tmp_path / "warehouse.yaml").write_text(WAREHOUSE)
-    with LocalAws() as local, Errands(local.environment()) as errands:
+    with LocalAws() as local, LocalClients(local.environment()) as clients:
         for name, value in local.environment().items():
             monkeypatch.setenv(name, value)
-        errands.create_stream("numbers", 1)
+        clients.create_stream("numbers", 1)
         yield local
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from stream.cli.main import app
 from stream.lease.positions import Fate
-from stream.local.aws import Errands
+from stream.local.aws import LocalClients
 from stream.local.start import LocalAws
 from tests.docs.generate import ROOT
 
@@ -33,10 +33,10 @@ def block(info):
 def aws(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pipeline.yaml").write_text(PIPELINE)
-    with LocalAws() as local, Errands(local.environment()) as errands:
+    with LocalAws() as local, LocalClients(local.environment()) as clients:
         for name, value in local.environment().items():
             monkeypatch.setenv(name, value)
-        errands.create_stream("numbers", 3)
+        clients.create_stream("numbers", 3)
         yield local
 
 

@@ -35,6 +35,7 @@ def test_the_commands_on_the_page_work_as_described(tmp_path):
         said[line.split(" ", 3)[1] + " " + line.split(" ", 3)[2]] = done.stdout
     assert len(COMMANDS) == 8
     assert re.search(r"10 +│ 10 +│ decode +│ decode +│ missing_field:value", said["dlq top"])
+    assert re.search(r"one of the most frequent: stream dlq show orders.yaml objects-000001-\d+:\d+:0\n", said["dlq top"])
     assert {row["state"] for row in json.loads(said["dlq ls"])} == {"redriven"}
     assert "All 10 records are accounted for, once." in said["audit verify"]
     assert "2, first read as objects-000001-0001:1000000000003:0" in said["trace fixed.yaml"]

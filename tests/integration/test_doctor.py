@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from stream.aws.session import AwsSession
 from stream.cli.main import app
 from stream.clock import SystemClock
-from stream.local.aws import Errands
+from stream.local.aws import LocalClients
 from stream.local.start import LocalAws
 from stream.pipeline.lint import check
 from stream.worker.diagnosis import Environment, Verdict, examine
@@ -40,9 +40,9 @@ SUBJECT = "system:serviceaccount:data:flights"
 
 @pytest.fixture(scope="module")
 def aws():
-    with LocalAws() as local, Errands(local.environment()) as errands:
-        errands.create_bucket("lake")
-        errands.create_stream("flights", 2)
+    with LocalAws() as local, LocalClients(local.environment()) as clients:
+        clients.create_bucket("lake")
+        clients.create_stream("flights", 2)
         yield local.environment()
 
 
@@ -87,10 +87,20 @@ def test_a_sound_set_up_has_no_failed_check(aws, tmp_path):
 
 
 @pytest.mark.usefixtures("clean")
+def test_without_a_region_the_remedy_is_to_set_one(aws, tmp_path):
+    env = {**aws, "AWS_REGION": "", "AWS_DEFAULT_REGION": ""}
+    findings = found(run(pipeline(tmp_path), env, "--json"))
+    for name in ("identity", "stream", "place"):
+        finding = findings[name, "failed"]
+        assert "no AWS region is set: set AWS_REGION" in finding["what"]
+        assert finding["remedy"] == "set or correct what this names; nothing was asked of AWS"
+
+
+@pytest.mark.usefixtures("clean")
 def test_the_checks_leave_nothing_behind(aws, tmp_path):
     run(pipeline(tmp_path), aws)
-    with Errands(aws) as errands:
-        assert errands.keys("lake") == []
+    with LocalClients(aws) as clients:
+        assert clients.keys("lake") == []
 
 
 @pytest.mark.usefixtures("clean")

@@ -16,7 +16,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from stream.cli.main import app
-from stream.local.aws import Errands
+from stream.local.aws import LocalClients
 from stream.local.start import LocalAws
 from stream.pipeline.access import Account, needed
 from stream.pipeline.lint import check
@@ -47,9 +47,9 @@ Aws = tuple[Mapping[str, str], Recorder, Recorder, Callable[[str], Any], str]
 @pytest.fixture(scope="module")
 def aws() -> Iterator[Aws]:
     """Environment, the recorders in front of Kinesis and of the other services, clients, and a topic."""
-    with LocalAws() as local, Errands(local.environment()) as errands, ExitStack() as stack:
-        errands.create_bucket("lake")
-        errands.create_stream("flights", 2)
+    with LocalAws() as local, LocalClients(local.environment()) as clients, ExitStack() as stack:
+        clients.create_bucket("lake")
+        clients.create_stream("flights", 2)
 
         def make(service: str) -> Any:
             url = local.kinesis.url if service == "kinesis" else local.moto.url

@@ -79,3 +79,25 @@ def test_the_preview_command_shows_live_records_and_writes_nothing(client: Any, 
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("3 records of live\ndecode  3 rows in, 3 out\n")
     assert [path.name for path in tmp_path.iterdir()] == ["p.yaml"]
+
+
+def test_a_preview_of_unsealed_records_begins_where_a_worker_would(client: Any, url: str, tmp_path: Path) -> None:
+    filled(client, "going", 6, 2)
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        f"application: a\nsource:\n  kinesis: {{stream: going, endpoint: '{url}', region: us-east-1}}\n"
+        "  schema: {carrier: string, delay: int64}\nsinks: [files: {url: 'file:lake'}]\nstate: file:state\nmetrics: {port: 0}\n"
+    )
+
+    def shown() -> tuple[int, str]:
+        result = CliRunner().invoke(app, ["preview", str(file), "--unsealed", "--show", "0"])
+        return result.exit_code, (result.stdout or result.stderr).partition("\n")[0]
+
+    assert shown() == (0, "6 records of going")
+    assert CliRunner().invoke(app, ["run", "--once", str(file)]).exit_code == 0
+    assert shown() == (2, "error: going: there is no record that is not sealed; ask for older ones, or give a file with --sample")
+    for at in range(4):
+        client.put_record(StreamName="going", Data=b"{}", PartitionKey=f"late{at}")
+    assert shown() == (0, "4 records of going")
+    mixed = CliRunner().invoke(app, ["preview", str(file), "--unsealed", "--since", "5m"])
+    assert (mixed.exit_code, mixed.stderr) == (2, "error: --unsealed already names the records; omit --sample, --generate and --since\n")

@@ -12,7 +12,7 @@ import pytest
 
 from stream.aws.session import AwsSession
 from stream.clock import SystemClock
-from stream.local.aws import Errands
+from stream.local.aws import LocalClients
 from stream.local.start import LocalAws
 from stream.pipeline.lint import check
 from stream.worker.leasing import open_leases
@@ -34,8 +34,8 @@ coordination: native
 def test_leases_taken_before_a_cancelled_start_are_released_at_once(tmp_path, monkeypatch):
     file = tmp_path / "pipeline.yaml"
     file.write_text(PIPELINE)
-    with LocalAws() as local, Errands(local.environment()) as errands:
-        errands.create_stream("s", 3)
+    with LocalAws() as local, LocalClients(local.environment()) as clients:
+        clients.create_stream("s", 3)
         for name, value in local.environment().items():
             monkeypatch.setenv(name, value)
         pipeline = check(file, os.environ).pipeline

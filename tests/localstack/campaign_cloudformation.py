@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from stream.local.aws import Errands
+from stream.local.aws import LocalClients
 from stream.local.comparison import judge
 from stream.local.flights import flights_table, produce
 from stream.local.progress import LogReader
@@ -199,7 +199,7 @@ def test_the_demo_pipeline_runs_on_the_created_resources(stack: Stack, make_clie
     workers: list[Worker] = []
     with (
         recording(stack.url, naming) as (front, recorder),
-        Errands(environment(stack.url, stack.url)) as errands,
+        LocalClients(environment(stack.url, stack.url)) as clients,
         listening(posted) as there,
     ):
         make_client("sns").subscribe(TopicArn=topic, Protocol="http", Endpoint=there)
@@ -213,15 +213,15 @@ def test_the_demo_pipeline_runs_on_the_created_resources(stack: Stack, make_clie
             path = pipeline(tmp_path)
             first, second = start(path), start(path)
             put = produce(stack.url, "us-east-1", stack.outputs["Stream"], flights_table().head(ROWS), 1, lambda _: None)
-            reader = LogReader(errands, stack.bucket("State"), "flights/commits/")
+            reader = LogReader(clients, stack.bucket("State"), "flights/commits/")
             first.until(lambda: reader.sealed_records() > ROWS // 4)
             first.signal(signal.SIGKILL)
             second.until(lambda: reader.sealed_records() >= put.records)
             assert second.drain() == 0, second.said()
             assert reader.sealed_records() == put.records
             assert "retrieval_changed" not in first.said() + second.said()
-            errands.copy_bucket(stack.bucket("Lake"), tmp_path / "lake")
-            errands.copy_bucket(stack.bucket("State"), tmp_path / "state")
+            clients.copy_bucket(stack.bucket("Lake"), tmp_path / "lake")
+            clients.copy_bucket(stack.bucket("State"), tmp_path / "state")
             ledger = tmp_path / "state" / "flights" / "ledger"
             found = judge(tmp_path / "lake", ledger, rows=put.flights, broken=put.broken, mask_key=MASK_KEY.encode())
             assert [each for each in found if not each.good] == []

@@ -472,6 +472,7 @@ REFUSED = [
     ({"pipeline": {"file": ""}}, "--set-file pipeline.file"),
     ({"pipeline": {"existingConfigMap": "mine"}}, "give one of them"),
     ({"pipeline": {"file": "a: [b"}}, "is not YAML"),
+    ({"pipeline": {"file": "my/pipeline.yaml"}}, "write --set-file pipeline.file=my/pipeline.yaml in place of --set"),
     ({"pipeline": {"file": "application: a\nsource: {}\nsinks: []\n"}}, "has no `state`"),
     ({"pipeline": {"file": LOCAL.replace("${STATE:-s3://lake/_stream/}", "file:./state")}}, "goes with the pod"),
     ({"pipeline": {"files": {"pipeline.yaml": "x"}}}, "choose another"),

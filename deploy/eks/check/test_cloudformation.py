@@ -15,7 +15,7 @@ import boto3
 import pytest
 import yaml
 
-from stream.local.aws import Errands
+from stream.local.aws import LocalClients
 from stream.local.flights import flights_table, produce
 from stream.local.progress import LogReader
 from stream.local.start import LocalAws
@@ -50,8 +50,8 @@ def of(kind):
 
 
 def test_cfn_lint_finds_nothing():
-    function = ROOT / "examples" / "lambda" / "template.yaml"
-    assert run(BIN / "cfn-lint", "--include-checks", "I", "--", TEMPLATE, function) == (0, "")
+    functions = [ROOT / "examples" / name / "template.yaml" for name in ("lambda", "firehose")]
+    assert run(BIN / "cfn-lint", "--include-checks", "I", "--", TEMPLATE, *functions) == (0, "")
 
 
 def test_trivy_finds_nothing_but_what_is_accepted():
@@ -142,9 +142,9 @@ def deployed():
         client.close()
         assert stack["StackStatus"] == "CREATE_COMPLETE"
         outputs = {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
-        with Errands(environment) as errands:
-            errands.create_stream(outputs["Stream"], int(given["Shards"]))
-            yield environment, outputs, errands
+        with LocalClients(environment) as clients:
+            clients.create_stream(outputs["Stream"], int(given["Shards"]))
+            yield environment, outputs, clients
 
 
 def test_the_lease_table_is_one_that_the_kinesis_client_library_understands(deployed):
@@ -157,13 +157,13 @@ def test_the_lease_table_is_one_that_the_kinesis_client_library_understands(depl
 
 
 def test_the_pipeline_of_the_demo_runs_against_what_was_created(deployed, tmp_path):
-    environment, outputs, errands = deployed
+    environment, outputs, clients = deployed
     where = environment["AWS_ENDPOINT_URL_KINESIS"], environment["AWS_REGION"]
     put = produce(*where, outputs["Stream"], flights_table().head(ROWS), 1, lambda _: None)
     mine = {"STREAM": outputs["Stream"], "STATE": outputs["StateUrl"], "LAKE": outputs["LakeUrl"], "MASK_KEY": "any", "FLUSH_AGE": "1s"}
     command = [sys.executable, "-m", "stream", "run", str(ROOT / "examples/flights/pipeline.yaml"), "--metrics-port=0"]
     lake, state = (outputs[name].removeprefix("s3://").rstrip("/") for name in ("LakeUrl", "StateUrl"))
-    reader = LogReader(errands, state, "flights/commits/")
+    reader = LogReader(clients, state, "flights/commits/")
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stderr=log, env={**os.environ, **environment, **mine}) as worker:
         try:
             end = monotonic() + PATIENCE
@@ -174,4 +174,4 @@ def test_the_pipeline_of_the_demo_runs_against_what_was_created(deployed, tmp_pa
         finally:
             worker.kill()
     assert reader.sealed_records() == put.records
-    assert len(errands.keys(lake)) >= 1
+    assert len(clients.keys(lake)) >= 1

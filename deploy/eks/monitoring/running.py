@@ -20,7 +20,7 @@ from time import monotonic, time
 import boto3
 import yaml
 
-from stream.local.aws import Errands
+from stream.local.aws import LocalClients
 from stream.local.flights import flights_table, produce
 from stream.local.start import LocalAws
 
@@ -144,9 +144,9 @@ def demo(folder, shards=2):
     """Prometheus, scraping a worker that reads flights; a thread puts a few at a time until the context ends."""
     with ExitStack() as stack:
         aws = stack.enter_context(LocalAws())
-        errands = stack.enter_context(Errands(aws.environment()))
-        errands.create_bucket("lake")
-        errands.create_stream("flights", shards)
+        clients = stack.enter_context(LocalClients(aws.environment()))
+        clients.create_bucket("lake")
+        clients.create_stream("flights", shards)
         collector, agent = stack.enter_context(answering(accepted)), stack.enter_context(answering(credentials))
         (folder / "token").write_text(
             "e30." + base64.urlsafe_b64encode(b'{"aud": "pods.eks.amazonaws.com"}').decode().rstrip("=") + ".c2ln"

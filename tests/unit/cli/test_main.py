@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from stream.cli import doctor
 from stream.cli.loading import settings_of_libraries
-from stream.cli.main import VERBS, about, app
+from stream.cli.main import GROUPS, VERBS, about, app
 from stream.pipeline import sample
 from stream.worker import diagnosis
 
@@ -66,6 +66,7 @@ OF_STREAM = {
     "stream.errors",
     "stream.malloc",
     "stream.pipeline",
+    "stream.pipeline.host_names",
     "stream.pipeline.role_names",
 }
 
@@ -186,3 +187,16 @@ def test_characters_the_terminal_cannot_show_are_escaped(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     assert "\\u6708.yaml:1:1 missing_key" in done.stdout
+
+
+def test_a_misspelt_verb_is_told_which_one_is_like_it():
+    misspelt = CliRunner().invoke(app, ["prevew"])
+    assert misspelt.exit_code == 2
+    assert "No such command 'prevew'. Did you mean 'preview'?" in misspelt.stderr
+    unlike = CliRunner().invoke(app, ["xyzzy"])
+    assert (unlike.exit_code, "Did you mean" in unlike.stderr) == (2, False)
+
+
+def test_the_help_text_groups_the_verbs():
+    lines = CliRunner().invoke(app, ["--help"]).stdout.splitlines()
+    assert [line.split("─ ")[1].split(" ─")[0] for line in lines if line.startswith("╭")] == ["Options", *GROUPS]

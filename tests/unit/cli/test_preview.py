@@ -43,6 +43,7 @@ def test_a_sample_is_shown_step_by_step(run):
     assert lines[1:] == [
         "decode  3 rows in, 2 out, 1 dead_lettered",
         "  1 x json_syntax",
+        "    such as record 2: {",
         '  record 1: {"carrier": "UA", "delay": 20} -> carrier="UA", delay=20',
         "  record 2: dead_lettered, json_syntax",
         '  record 3: {"carrier": "AA", "delay": 1} -> carrier="AA", delay=1',
@@ -164,3 +165,19 @@ def test_a_sensitive_value_that_would_reach_a_sink_unmasked_is_not_previewed(run
     assert (
         "sensitive_column the sensitive column `code`, which may hold values of `carrier`, reaches the sink `s3` unmasked" in result.stderr
     )
+
+
+def test_a_sample_that_would_halt_a_shard_is_an_error(run, tmp_path):
+    (tmp_path / "p.yaml").write_text(PIPELINE + "rejects: {max_ratio: 0.25, min_records: 3}\n")
+    result = run("preview", "p.yaml", "--sample", "s.ndjson")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: 1 of 3 records would become dead letters. From 3 records on, a share above rejects.max_ratio (0.25) halts a shard.\n"
+    )
+    (tmp_path / "p.yaml").write_text(PIPELINE + "rejects: {max_ratio: 0.25, min_records: 4}\n")
+    assert run("preview", "p.yaml", "--sample", "s.ndjson").exit_code == 0
+
+
+def test_values_without_a_partition_of_their_own_are_explained(run, tmp_path):
+    (tmp_path / "p.yaml").write_text(PIPELINE.replace("[late]", "[carrier], max_partitions: 1").replace("delay > 10", "delay > 0"))
+    assert "the other rows share __overflow__" in run("preview", "p.yaml", "--sample", "s.ndjson").stdout

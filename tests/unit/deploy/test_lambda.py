@@ -3,52 +3,19 @@
 import re
 
 import pytest
-import yaml
 
-from stream.pipeline.access import Account
 from stream.pipeline.grants import compare
 from stream.pipeline.lint import check
 from stream.pipeline.roles import Role, ServiceAccount, accesses, policy, trust
 from tests.docs.generate import ROOT
+from tests.unit.deploy.templates import GIVEN, HERE, KEY, prefixes, read_template, without_conditions
 
-HERE = Account("111122223333", "eu-west-1")
-KEY = "arn:aws:kms:eu-west-1:111122223333:key/1"
 EXAMPLE = ROOT / "examples" / "lambda"
-GIVEN = {
-    "AWS::Partition": "aws",
-    "AWS::Region": HERE.region,
-    "AWS::AccountId": HERE.number,
-    "AWS::URLSuffix": "amazonaws.com",
-    "Application": "orders",
-    "Stream": "orders-2",
-    "LakeBucket": "my-lake",
-    "StateBucket": "my-state",
-    "KeyArn": KEY,
-}
-
-
-class Loader(yaml.SafeLoader):
-    """Reads the template with its parameters filled in as in ``GIVEN``; other references stay as they are named."""
-
-
-def filled(loader, tag, node):
-    if tag == "Ref":
-        return GIVEN.get(loader.construct_scalar(node), f"!{node.value}")
-    if tag == "Sub":
-        return re.sub(r"\$\{([\w:]+)\}", lambda found: GIVEN[found[1]], loader.construct_scalar(node))
-    if tag == "GetAtt":
-        return f"!{loader.construct_scalar(node)}"
-    if tag == "If":
-        return loader.construct_sequence(node, deep=True)[1]
-    return loader.construct_sequence(node, deep=True)
-
-
-Loader.add_multi_constructor("!", filled)
 
 
 @pytest.fixture
 def template():
-    return yaml.load((EXAMPLE / "template.yaml").read_text(), Loader)  # noqa: S506 - the loader is safe, and the file is ours
+    return read_template(EXAMPLE / "template.yaml")
 
 
 @pytest.fixture
@@ -87,23 +54,9 @@ def test_the_role_allows_exactly_what_stream_iam_prints(made, pipeline):
     (given,) = made["Role"]["Policies"]
     wanted = policy(accesses(pipeline, Role.FUNCTION, HERE), [KEY], HERE.region)
     # One statement may list several buckets under one condition; what it grants is the same, condition by condition.
-    found = compare(_without_conditions(wanted), _without_conditions(given["PolicyDocument"]))
+    found = compare(without_conditions(wanted), without_conditions(given["PolicyDocument"]))
     assert not found, found
-    assert _prefixes(given["PolicyDocument"]) == _prefixes(wanted)
-
-
-def _without_conditions(document):
-    return {**document, "Statement": [{key: value for key, value in each.items() if key != "Condition"} for each in document["Statement"]]}
-
-
-def _prefixes(document):
-    return {
-        (bucket, prefix)
-        for each in document["Statement"]
-        if "StringLike" in each.get("Condition", {})
-        for bucket in ([each["Resource"]] if isinstance(each["Resource"], str) else each["Resource"])
-        for prefix in each["Condition"]["StringLike"]["s3:prefix"]
-    }
+    assert prefixes(given["PolicyDocument"]) == prefixes(wanted)
 
 
 def test_the_trust_is_what_stream_iam_prints(made):

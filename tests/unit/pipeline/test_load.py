@@ -107,3 +107,9 @@ def test_no_text_raises(text):
     document = load(text.encode("utf-8", "surrogatepass"), "p.yaml", {})
     assert document.findings or isinstance(document.data, dict)
     assert all(each.line >= 1 and each.column >= 1 for each in document.findings)
+
+
+def test_an_object_type_without_quotes_is_explained():
+    (finding,) = load(b"source:\n  schema:\n    user: object{id: int64, email: string?}\n", "p.yaml", {}).findings
+    assert (finding.line, finding.code) == (3, "syntax")
+    assert finding.hint.startswith("put an object type in quotes")

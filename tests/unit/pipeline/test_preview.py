@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from stream.pipeline.model import Pipeline
 from stream.pipeline.plan import Change
-from stream.pipeline.preview import Ended, Passed, preview
+from stream.pipeline.preview import Ended, Passed, Rejected, preview
 from stream.transform.engine import compile_chain
 from stream.transform.stage import Resources
 from tests.frames import batch
@@ -59,3 +59,38 @@ def test_a_record_may_become_several_rows():
 
 def test_a_payload_that_is_not_text_is_shown_too():
     assert seen([b"\xff\x00{"]).stages[0].ended == (Ended(1, "dead_lettered", "invalid_utf8"),)
+
+
+def test_the_first_record_rejected_for_each_reason_is_shown_with_the_value_that_is_wrong():
+    records = [*RECORDS, b'{"carrier": "UA", "delay": "late"}', b'{"carrier": "UA", "delay": "never"}']
+    found = seen(records, show=1, stages=[{"validate": {"columns": {"carrier": {"one_of": ["UA", "DL"]}}}}])
+    decode, validate = found.stages
+    assert decode.rejected == (
+        Rejected("wrong_type:delay", 5, "delay", "late", declared="int64"),
+        Rejected("json_syntax", 2, "_data", "{"),
+    )
+    assert validate.rejected == (Rejected("invalid:carrier:one_of", 3, "carrier", "AA"),)
+    assert found.dead_letters == 4
+
+
+def test_what_a_stage_raises_is_shown_with_the_row():
+    schema = {"carrier": "string", "at": "string"}
+    source = {**least()["source"], "schema": schema}
+    found = seen([b'{"carrier": "UA", "at": "soon"}'], source=source, stages=[{"derive": {"time": "STRPTIME(at, '%Y-%m-%d')"}}])
+    (only,) = found.stages[1].rejected
+    assert (only.reason, only.record, only.value) == ("stage_error:InvalidOperationError", 1, {"carrier": "UA", "at": "soon"})
+    assert "'at'" in only.error
+    assert "soon" in only.error
+
+
+def test_values_of_sensitive_columns_are_hidden_in_what_was_rejected_too():
+    schema = {"carrier": "string", "at": "string"}
+    records = [b'{"carrier": "UA", "at": "soon"}', b'{"carrier": 7, "at": "later"}']
+    stages = [{"derive": {"time": "STRPTIME(at, '%Y-%m-%d')"}}, {"select": ["carrier"]}]
+    sinks = [{"s3": {"url": "s3://lake/flights/"}}]
+    source = {**least()["source"], "schema": schema}
+    found = seen(records, source=source, stages=stages, sinks=sinks, sensitive=["at"])
+    shown = [each for stage in found.stages for each in stage.rejected]
+    assert [each.record for each in shown] == [2, 1]
+    assert not any(word in str(shown) for word in ("soon", "later"))
+    assert "carrier': 'UA'" in str(shown)

@@ -259,3 +259,45 @@ def test_redshift_assumes_its_own_role_and_only_from_this_account():
 @pytest.mark.parametrize(("region", "partition"), [("eu-west-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")])
 def test_each_region_belongs_to_its_partition(region, partition):
     assert partition_of(region) == partition
+
+
+def test_a_function_under_firehose_reads_tables_and_secrets_and_writes_its_log():
+    masked = {"mask": {"columns": ["carrier"], "method": "keyed_hash", "key": {"secrets_manager": "prod/mask"}}}
+    looked_up = {"lookup": {"table": "s3://reference/airlines.parquet", "on": "carrier", "take": ["name"]}}
+    notify = {"webhook": "https://hooks/x", "headers": {"token": {"secrets_manager": "prod/hook"}}}
+    made = document(Role.TRANSFORM, stages=[looked_up, masked], notify=notify)
+    assert {action for each in made["Statement"] for action in each["Action"]} == {
+        "s3:GetObject",
+        "s3:ListBucket",
+        "secretsmanager:GetSecretValue",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+    }
+    assert allows(made, "s3:GetObject", "arn:aws:s3:::reference/airlines.parquet")
+    assert not allows(made, "s3:GetObject", "arn:aws:s3:::lake/flights/a")
+    named = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:prod/{}-AbCdEf"
+    assert [allows(made, "secretsmanager:GetSecretValue", named.format(name)) for name in ("mask", "hook")] == [True, False]
+
+
+def test_firehose_reads_the_stream_invokes_one_function_and_writes_below_two_prefixes():
+    made = document(Role.FIREHOSE)
+    assert allows(made, "kinesis:GetRecords", "arn:aws:kinesis:eu-west-1:111122223333:stream/flights")
+    name = "arn:aws:lambda:eu-west-1:111122223333:function:flights-transform"
+    assert [allows(made, "lambda:InvokeFunction", each) for each in (name, f"{name}:$LATEST", f"{name}2")] == [True, True, False]
+    places = ("lake/flights/a", "lake/failed/flights/a", "lake/_stream/flights/a", "lake/failed/other/a")
+    assert [allows(made, "s3:PutObject", f"arn:aws:s3:::{place}") for place in places] == [True, True, False, False]
+    assert not allows(made, "s3:DeleteObject", "arn:aws:s3:::lake/flights/a")
+
+
+@pytest.mark.parametrize("role", [Role.TRANSFORM, Role.FIREHOSE])
+def test_a_pipeline_that_firehose_cannot_run_needs_no_role_for_it(role):
+    assert accesses(Pipeline.model_validate(least()), role, HERE)
+    several = [*least()["sinks"], {"s3": {"url": "s3://lake/again/", "name": "again"}}]
+    assert accesses(Pipeline.model_validate(least(sinks=several)), role, HERE) == ()
+
+
+@pytest.mark.parametrize(("role", "service"), [(Role.TRANSFORM, "lambda.amazonaws.com"), (Role.FIREHOSE, "firehose.amazonaws.com")])
+def test_the_services_assume_the_roles_of_firehose_for_this_account_only(role, service):
+    (statement,) = trust(role, HERE, POD)["Statement"]
+    assert statement["Principal"] == {"Service": service}
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "111122223333"}}

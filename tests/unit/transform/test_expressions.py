@@ -58,6 +58,8 @@ def test_expressions_have_the_meaning_of_sql(text, kind, expected):
         ("dep_tme + 1", "character 1: no column 'dep_tme'", "single quotes"),
         ("1 + time_hou", "character 5: no column 'time_hou'", "time_hour"),
         ("uper(s)", "character 1: unknown function 'uper'", "upper"),
+        ("to_timestamp(s)", "character 1: unknown function 'to_timestamp'", "did you mean 'strptime'?"),
+        ("DATE_FORMAT(time_hour, 'yyyy')", "character 1: unknown function 'date_format'", "did you mean 'strftime'?"),
         ("a +", "is not an expression", "brackets"),
         ("sum(a)", "sum looks at more than one row", "one row"),
         ("row_number() OVER (ORDER BY a)", "more than one row", "one row"),

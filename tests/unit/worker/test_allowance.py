@@ -1,4 +1,4 @@
-"""How a function divides its time and its memory, and which pipelines it refuses."""
+"""How a function divides its time and its memory."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
-from stream.worker.allowance import ANSWER_SECONDS, LEAST_MEMORY_MB, SEALING_SECONDS, allowance, refuse_unfit, within_memory
+from stream.worker.allowance import ANSWER_SECONDS, LEAST_MEMORY_MB, SEALING_SECONDS, allowance, within_memory
 from tests.unit.pipeline.definitions import least
 
 
@@ -41,27 +41,3 @@ def test_the_budget_fits_the_function_and_is_never_raised(megabytes, budget):
 def test_a_function_that_is_too_small_for_any_record_is_refused():
     with pytest.raises(DefinitionError, match=f"has {LEAST_MEMORY_MB - 1} MB of memory"):
         within_memory(pipeline(), LEAST_MEMORY_MB - 1)
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"state": "file:./state"}, r"state is at file:\./state"),
-        ({"state": "file:/tmp/state"}, "state is at file:/tmp/state"),
-        ({"sinks": [{"s3": {"url": "file:lake", "name": "rows"}}]}, "the sink rows is at file:lake"),
-    ],
-)
-def test_a_disk_that_goes_with_the_function_is_refused_there_and_only_there(changes, says):
-    refuse_unfit(pipeline(**changes), on_lambda=False)
-    with pytest.raises(DefinitionError, match=says):
-        refuse_unfit(pipeline(**changes), on_lambda=True)
-
-
-def test_a_file_system_that_outlives_the_function_is_a_place():
-    refuse_unfit(pipeline(state="file:/mnt/state"), on_lambda=True)
-
-
-def test_objects_are_no_stream():
-    source = {"s3": {"url": "s3://archive/in/"}, "schema": {"carrier": "string"}}
-    with pytest.raises(DefinitionError, match="use `stream run`"):
-        refuse_unfit(pipeline(source=source, stages=[]), on_lambda=False)

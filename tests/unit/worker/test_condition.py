@@ -59,6 +59,20 @@ def codes(snapshot: Snapshot) -> list[str]:
     return [finding.code for finding in judge(snapshot)]
 
 
+def test_a_halt_for_dead_letters_leads_to_the_records_and_any_other_to_the_doctor() -> None:
+    dead = Halt("numbers/shardId-000000000000: 60 of 60 records after 7 would become dead letters, most of them", "w1", ago(9))
+    other = Halt("bad", "w1", ago(9))
+    preview, doctor = "stream preview FILE --unsealed", "stream doctor FILE"
+
+    def commands(*halts: Halt) -> tuple[str, ...]:
+        (finding,) = judge(look(*(shard(number, halt=halt) for number, halt in enumerate(halts))))
+        return finding.commands
+
+    assert commands(dead, dead) == (preview,)
+    assert commands(other) == (doctor,)
+    assert commands(other, dead) == (preview, doctor)
+
+
 def test_nothing_is_wrong() -> None:
     assert judge(look()) == []
     assert verdict([]) is Harm.HEALTHY

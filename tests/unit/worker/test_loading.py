@@ -411,8 +411,16 @@ def test_a_unit_that_cannot_be_loaded_parks_only_its_shard():
         (row,) = [row for row in await standing(loader.parts) if row.parked]
         assert (row.shard, row.units) == (shard_id(1), 2)
         await rig.staging.put(key, body)
+        fitted, fit = [], rig.warehouse.fit
+
+        async def noted(layout):
+            fitted.append(layout)
+            await fit(layout)
+
+        rig.warehouse.fit = noted
         await loader.parts.state.release(shard_id(1))
         assert await loader.attempt()
+        assert len(fitted) == 1, "the table may have been changed before the shard was released"
         rig.assert_exactly_once()
         return rig
 

@@ -9,6 +9,9 @@
 {{- fail "pipeline.file: give the pipeline, for instance with --set-file pipeline.file=pipeline.yaml, or name pipeline.existingConfigMap" -}}
 {{- end -}}
 {{- if $pipeline.file -}}
+  {{- if regexMatch "^[^\\s:]+\\.ya?ml\\s*$" $pipeline.file -}}
+    {{- fail (printf "pipeline.file is the name of a file, %q, and has to be its text: write --set-file pipeline.file=%s in place of --set" (trim $pipeline.file) (trim $pipeline.file)) -}}
+  {{- end -}}
   {{- $read := fromYaml $pipeline.file -}}
   {{- if hasKey $read "Error" -}}
     {{- fail (printf "pipeline.file is not YAML: %s" $read.Error) -}}

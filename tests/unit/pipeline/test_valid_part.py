@@ -1,4 +1,4 @@
-from stream.pipeline.salvage import salvage
+from stream.pipeline.valid_part import valid_part
 
 GOOD = {
     "application": "flights",
@@ -11,7 +11,7 @@ GOOD = {
 
 def test_errors_unrelated_to_columns_are_left_out():
     data = {**GOOD, "flush": {"age": "soon"}, "nonsense": 1, "state": 5}
-    found = salvage(data, [("flush", "age"), ("nonsense",), ("state",)])
+    found = valid_part(data, [("flush", "age"), ("nonsense",), ("state",)])
     assert found is not None
     assert (found.stages, found.sinks) == (2, {0, 1})
     assert found.pipeline.flush == type(found.pipeline.flush)()
@@ -20,39 +20,39 @@ def test_errors_unrelated_to_columns_are_left_out():
 
 def test_the_stages_before_the_first_invalid_one_are_kept():
     data = {**GOOD, "stages": [*GOOD["stages"], {"lokup": {}}, {"filter": "x"}]}
-    found = salvage(data, [("stages", 2, "lokup")])
+    found = valid_part(data, [("stages", 2, "lokup")])
     assert found is not None
     assert found.stages == len(found.pipeline.stages) == 2
 
 
 def test_an_invalid_sink_keeps_its_place():
     data = {**GOOD, "sinks": [{"s3": {}}, *GOOD["sinks"]]}
-    found = salvage(data, [("sinks", 0, "s3")])
+    found = valid_part(data, [("sinks", 0, "s3")])
     assert found is not None
     assert found.sinks == {1, 2}
     assert [sink.url for sink in found.pipeline.sinks[1:]] == ["s3://lake/a/", "s3://lake/b/"]
 
 
 def test_missing_parts_are_replaced():
-    found = salvage({"source": GOOD["source"]}, [(), ()][:0])
+    found = valid_part({"source": GOOD["source"]}, [(), ()][:0])
     assert found is not None
     assert (found.stages, found.sinks) == (0, frozenset())
     kinesis = {**GOOD, "source": {**GOOD["source"], "kinesis": {"start": "now"}}}
-    assert salvage(kinesis, [("source", "kinesis", "start")]) is not None
+    assert valid_part(kinesis, [("source", "kinesis", "start")]) is not None
 
 
 def test_a_column_of_an_invalid_type_is_doubtful_and_no_other():
     data = {**GOOD, "source": {**GOOD["source"], "schema": {"carrier": "string", "delay": "int46"}}}
-    found = salvage(data, [("source", "schema", "delay")])
+    found = valid_part(data, [("source", "schema", "delay")])
     assert found is not None
     assert found.doubtful == {"delay"}
     assert found.pipeline.source.record_schema() is not None
 
 
 def test_without_columns_nothing_is_kept():
-    assert salvage(GOOD, [("source", "schema", "carrier")]) is None  # the only one
-    assert salvage(GOOD, [("source", "schema")]) is None
-    assert salvage(GOOD, [("source", "decode")]) is None
-    assert salvage(GOOD, [("source",)]) is None
-    assert salvage(GOOD, [()]) is None
-    assert salvage([], [("flush",)]) is None
+    assert valid_part(GOOD, [("source", "schema", "carrier")]) is None  # the only one
+    assert valid_part(GOOD, [("source", "schema")]) is None
+    assert valid_part(GOOD, [("source", "decode")]) is None
+    assert valid_part(GOOD, [("source",)]) is None
+    assert valid_part(GOOD, [()]) is None
+    assert valid_part([], [("flush",)]) is None

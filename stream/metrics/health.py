@@ -43,7 +43,7 @@ def _records_expired(r: Series, e: ev.RecordsExpired) -> None:
     r.add(m.GAPS, 1, e.stream)
 
 
-VITALS: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
+HEALTH: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
     ev.StreamDescribed: _stream_described,
     ev.ShardStalled: _shard_stalled,
     ev.CredentialsRenewed: _credentials_renewed,

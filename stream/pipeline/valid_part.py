@@ -20,7 +20,7 @@ _NEEDED: Mapping[str, Any] = {"application": "stand-in", "state": "file:stand-in
 
 
 @dataclass(frozen=True, slots=True)
-class Salvage:
+class ValidPart:
     """``stages``: how many of the file's stages, from the first on, ``pipeline`` has. ``sinks``: which of its sinks are the file's.
 
     ``whole``: whether these are all of the file's stages, so that the columns that reach its sinks are known. ``doubtful``: columns that
@@ -34,7 +34,7 @@ class Salvage:
     doubtful: frozenset[str] = frozenset()
 
 
-def salvage(data: Any, wrong: Collection[Path]) -> Salvage | None:
+def valid_part(data: Any, wrong: Collection[Path]) -> ValidPart | None:
     """The pipeline without the values at ``wrong``; None if nothing can be said about its columns."""
     if not isinstance(data, Mapping) or any(_spoils_columns(path) for path in wrong):
         return None
@@ -58,7 +58,7 @@ def salvage(data: Any, wrong: Collection[Path]) -> Salvage | None:
     rest["sinks"] = [_stand_in(at) if at in bad else sink for at, sink in enumerate(rest["sinks"])] or [_stand_in(0)]
     try:
         doubtful = frozenset(str(path[2]) for path in wrong if path[:2] == ("source", "schema"))
-        return Salvage(Pipeline.model_validate(rest), good, known and good == len(stages), frozenset(range(given)) - bad, doubtful)
+        return ValidPart(Pipeline.model_validate(rest), good, known and good == len(stages), frozenset(range(given)) - bad, doubtful)
     except ValidationError:
         return None
 
