@@ -32,6 +32,7 @@ GROUPS: Final[dict[str, dict[str, str]]] = {
         "import": "importing:import_",
         "check": "check:check",
         "test": "test:run_cases",
+        "simulate": "simulate:simulate",
         "preview": "preview:preview",
         "diff": "diff:diff",
         "explain": "explain:explain",

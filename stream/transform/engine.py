@@ -79,6 +79,11 @@ class CompiledChain:
         self._timer = timer
 
     @property
+    def steps(self) -> tuple[Step, ...]:
+        """The decoder and the stages, each of which may be run by itself with ``advance``."""
+        return self._steps
+
+    @property
     def output_schema(self) -> pl.Schema:
         """Columns and types of ``Transformed.frame``: the system columns, then the user's."""
         return self._steps[-1].output

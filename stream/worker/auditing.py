@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -54,9 +55,13 @@ class Stores:
         Raises:
             DefinitionError: a URL does not name a store.
         """
-        key = kms_key(pipeline)
-        state = PrefixedStore(open_store(located(pipeline.state, base), session, key), f"{pipeline.application}/")
-        targets: dict[str, ObjectStore] = {config.name: open_store(located(config.url, base), session, key) for config in pipeline.sinks}
+        return Stores.over(pipeline, base, partial(open_store, session=session, key=kms_key(pipeline)))
+
+    @staticmethod
+    def over(pipeline: Pipeline, base: Path, open_place: Callable[[str], ObjectStore]) -> Stores:
+        """The stores at the pipeline's URLs, each opened by ``open_place``."""
+        state = PrefixedStore(open_place(located(pipeline.state, base)), f"{pipeline.application}/")
+        targets: dict[str, ObjectStore] = {config.name: open_place(located(config.url, base)) for config in pipeline.sinks}
         targets[rejects.NAME] = PrefixedStore(state, "rejects/")
         targets[ledger.NAME] = PrefixedStore(state, "ledger/v1/")
         return Stores(state, targets)

@@ -51,14 +51,18 @@ class Definitions:
             SchemaMismatch: a stage cannot work on the columns before it.
             DefinitionError: a sensitive column would reach a sink unmasked.
         """
-        digest = pipeline_digest(pipeline, fetched.digests, BUILD)
+        digest, text = self._written(pipeline, fetched)
         recipe = await asyncio.to_thread(self._compile, pipeline, fetched, digest)
         refuse_leaks(pipeline, recipe.chain)
         for url, sha256 in fetched.digests.items():
             await self._store.create(reference_key(sha256), fetched.contents[url])
         await self._store.create(tables_key(digest), msgspec.json.encode(dict(fetched.digests), order="sorted"))
-        await self._store.create(pipeline_key(digest), canonical_text(pipeline).encode())
+        await self._store.create(pipeline_key(digest), text)
         return self._kept(recipe)
+
+    def _written(self, pipeline: Pipeline, fetched: Fetched) -> tuple[str, bytes]:
+        """The digest of a definition, and its text in the log."""
+        return pipeline_digest(pipeline, fetched.digests, BUILD), canonical_text(pipeline).encode()
 
     async def recorded(self, digest: str) -> Recipe:
         """The recipe with that ``digest``, from memory or from the log.

@@ -1,64 +1,13 @@
-"""A queue as SQS is one, in memory: at least once, in no order, hidden while somebody works on it. And a loop whose time is not real."""
+"""A queue as SQS is one, in memory: at least once, in no order, hidden while somebody works on it."""
 
 from __future__ import annotations
 
 import asyncio
-import selectors
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any
 
 from stream.aws.sqs import MAX_MESSAGES, Received
-
-EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class _Leap(selectors.SelectSelector):
-    """Does not wait: time passes at once when everybody waits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.time = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        if timeout is None:
-            raise AssertionError("everybody waits for ever")
-        self.time += timeout
-        return super().select(0)
-
-
-class LeapingLoop(asyncio.SelectorEventLoop):
-    """Jumps to the next moment for which somebody waits."""
-
-    def __init__(self) -> None:
-        self.leap = _Leap()
-        super().__init__(self.leap)
-
-    def time(self) -> float:
-        return self.leap.time
-
-
-class LoopClock:
-    """``contracts.Clock`` of the running loop."""
-
-    def now(self) -> datetime:
-        return EPOCH + timedelta(seconds=self.monotonic())
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    async def sleep(self, seconds: float) -> None:
-        moment = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_later(seconds, lambda: moment.done() or moment.set_result(None))
-        await moment
-
-
-def leaping(body: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """The result of ``body``, run in no time."""
-    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
-        return runner.run(body())
 
 
 @dataclass

@@ -10,7 +10,8 @@ from stream.aws.errors import AwsFatal, AwsRetryable
 from stream.aws.session import AwsSession
 from stream.aws.sqs import QueuePlace, open_sqs
 from stream.clock import SystemClock
-from tests.contract.queue_fake import FakeQueue, leaping
+from stream.simulation.virtual_time import leaping
+from tests.contract.queue_fake import FakeQueue
 
 ACCOUNT = "123456789012"
 _numbers = itertools.count()

@@ -15,13 +15,14 @@ import pytest
 
 from stream import events
 from stream.errors import Retryable
+from stream.simulation.virtual_time import LoopClock, leaping
 from stream.source.notifications import read_notice
 from stream.source.object_formats import Layout, ObjectCodec, ObjectFormat
 from stream.storage.memory import MemoryStore
 from stream.worker import claimlog
 from stream.worker.claimlog import ClaimLog, Pieces
 from stream.worker.watching import Watcher, WatchSettings
-from tests.contract.queue_fake import FakeQueue, LoopClock, leaping
+from tests.contract.queue_fake import FakeQueue
 
 BUCKET, PREFIX = "lake", "in/"
 PLACE = (BUCKET, PREFIX)

@@ -11,12 +11,14 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import cbor2
 import orjson
 
 from stream.local.kinesis.errors import ApiError, malformed, unreadable
+
+if TYPE_CHECKING:
+    import cbor2
 
 TARGET_PREFIX: Final = "Kinesis_20131202."
 
@@ -128,15 +130,31 @@ def decode(body: bytes, wire: Wire) -> Params:
     """
     if not body:
         return Params({})
-    try:
-        members = cbor2.loads(body, semantic_decoders={1: _cbor_timestamp}) if wire is Wire.CBOR else orjson.loads(body)
-    except (orjson.JSONDecodeError, cbor2.CBORDecodeError) as error:
-        message = f"cannot read the request body as {wire}: {error}"
-        raise unreadable(message) from error
+    members = _decode_cbor(body) if wire is Wire.CBOR else _decode_json(body)
     if not isinstance(members, dict):
         message = f"the request body must be a structure, got {type(members).__name__}"
         raise unreadable(message)
     return Params(members)
+
+
+def _decode_json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise _not_readable(Wire.JSON, error) from error
+
+
+def _decode_cbor(body: bytes) -> Any:
+    import cbor2  # an optional requirement, which those who only speak JSON do without
+
+    try:
+        return cbor2.loads(body, semantic_decoders={1: _cbor_timestamp})
+    except cbor2.CBORDecodeError as error:
+        raise _not_readable(Wire.CBOR, error) from error
+
+
+def _not_readable(wire: Wire, error: Exception) -> ApiError:
+    return unreadable(f"cannot read the request body as {wire}: {error}")
 
 
 def encode(reply: Reply | None, wire: Wire) -> bytes:
@@ -146,6 +164,8 @@ def encode(reply: Reply | None, wire: Wire) -> bytes:
     if isinstance(reply, Records):
         return _encode_records(reply, wire)
     if wire is Wire.CBOR:
+        import cbor2
+
         return cbor2.dumps(reply, default=_cbor_default)
     return orjson.dumps(reply, default=_json_default, option=orjson.OPT_PASSTHROUGH_DATACLASS)
 
@@ -197,6 +217,8 @@ def _cbor_default(encoder: cbor2.CBOREncoder, value: object) -> None:
     if not isinstance(value, Timestamp):
         message = f"a reply cannot hold {value!r}"
         raise TypeError(message)
+    import cbor2
+
     encoder.encode(cbor2.CBORTag(1, value.ms))
 
 

@@ -1,0 +1,212 @@
+"""Schedules: which records arrive when, which workers start when, and what goes wrong at which of their calls. Drawn from a seed.
+
+A schedule is a value, so that a part of it can be left out to see whether it still fails. What is not part of it, such as how long a call
+takes, depends on the seed and on the number of the call, never on what was left out before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from random import Random
+from typing import Final
+
+
+class Trouble(StrEnum):
+    """What may happen to one call of a worker to the stream or to a store.
+
+    ``KILLED_BEFORE``, ``KILLED_AFTER``: SIGKILL before the call, or after its effect and before its reply. ``UNDONE``: no reply, and
+    nothing happened. ``UNANSWERED``: it happened, and no reply came. ``LATE``: no reply came, and it happens later. ``FROZEN``: the whole
+    process stands still before the call, and goes on as if nothing had happened. ``THROTTLED``: refused because of too many calls.
+    ``EXPIRED``: a shard iterator has expired; other calls are throttled instead. ``LEASE_LOST``: the checkpoint is refused because another
+    worker has the lease.
+    """
+
+    KILLED_BEFORE = "killed_before"
+    KILLED_AFTER = "killed_after"
+    UNDONE = "undone"
+    UNANSWERED = "unanswered"
+    LATE = "late"
+    FROZEN = "frozen"
+    THROTTLED = "throttled"
+    EXPIRED = "expired"
+    LEASE_LOST = "lease_lost"
+
+
+_WEIGHTS: Final = {
+    Trouble.KILLED_BEFORE: 2,
+    Trouble.KILLED_AFTER: 3,
+    Trouble.UNDONE: 2,
+    Trouble.UNANSWERED: 4,
+    Trouble.LATE: 3,
+    Trouble.FROZEN: 3,
+    Trouble.THROTTLED: 2,
+    Trouble.EXPIRED: 2,
+    Trouble.LEASE_LOST: 2,
+}
+"""How often each is drawn: more often what leaves something half-done."""
+
+LONGEST_FREEZE: Final = 400.0
+"""Seconds; a shard iterator lives for 300."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """``trouble`` at the ``call``-th call of worker ``worker``; of ``LEASE_LOST``, at its ``call``-th checkpoint. Both count from 0.
+
+    ``seconds``: how long a process stands still, or how much later a call happens.
+    """
+
+    worker: int
+    call: int
+    trouble: Trouble
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """A disturbance that happened, to the call described by ``call``."""
+
+    disturbance: Disturbance
+    call: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Records that are put at the time ``at`` under the partition key ``key``: as a KPL aggregate if there is more than one.
+
+    ``records``: their places among the sample's records. ``damaged``: their bytes are cut short at random, as a producer's defect would.
+    """
+
+    at: float
+    key: str
+    records: tuple[int, ...]
+    damaged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A worker that starts at the time ``at``. ``newer``: with the new pipeline file of a rolling update.
+
+    ``skew``: seconds by which its wall clock is ahead. ``drains``: it is told to stop at the end, instead of working beside the last one.
+    """
+
+    number: int
+    at: float
+    newer: bool = False
+    skew: float = 0.0
+    drains: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Reshard:
+    """A split or a merge at the time ``at``; ``where`` in [0, 1) chooses the shard."""
+
+    at: float
+    merges: bool
+    where: float
+
+
+Piece = Disturbance | Arrival | Start | Reshard
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One course of events. ``rows`` and ``age``: when workers cut a unit. ``until``: from then on, nothing goes wrong any more."""
+
+    seed: int
+    shards: int
+    rows: int
+    age: float
+    until: float
+    arrivals: tuple[Arrival, ...]
+    starts: tuple[Start, ...]
+    reshards: tuple[Reshard, ...]
+    disturbances: tuple[Disturbance, ...]
+
+    @property
+    def size(self) -> int:
+        """The number of pieces."""
+        return len(self.arrivals) + len(self.starts) + len(self.reshards) + len(self.disturbances)
+
+    def pieces(self) -> Iterator[Piece]:
+        """What can be left out, beginning with that whose absence simplifies most."""
+        yield from self.reshards
+        yield from reversed(self.starts)
+        yield from reversed(self.disturbances)
+        yield from reversed(self.arrivals)
+
+    def without(self, pieces: frozenset[Piece]) -> Schedule:
+        """The schedule without ``pieces``, and without what happens to workers that do not start."""
+        starts = tuple(each for each in self.starts if each not in pieces)
+        known = {each.number for each in starts}
+        return replace(
+            self,
+            arrivals=tuple(each for each in self.arrivals if each not in pieces),
+            starts=starts,
+            reshards=tuple(each for each in self.reshards if each not in pieces),
+            disturbances=tuple(each for each in self.disturbances if each not in pieces and each.worker in known),
+        )
+
+
+def draw(seed: int, records: int, *, rolling: bool) -> Schedule:
+    """The schedule of ``seed`` for a sample of ``records``; ``rolling``: some workers have the new pipeline file.
+
+    A fifth of all schedules are without trouble, so that what fails there is known not to need any.
+    """
+    dice = Random(seed)  # noqa: S311 - a schedule, not a secret
+    until = dice.choice((15.0, 40.0, 120.0))
+    age = dice.choice((1.0, 4.0, 15.0))
+    starts = tuple(_starts(dice, until, rolling=rolling))
+    calm = dice.random() < 0.2
+    return Schedule(
+        seed=seed,
+        shards=dice.choice((1, 1, 2, 3)),
+        rows=dice.choice((1, 3, 8, 30)),
+        age=age,
+        until=until,
+        arrivals=tuple(_arrivals(dice, until, records)),
+        starts=starts,
+        reshards=tuple(sorted(_reshards(dice, until), key=lambda each: each.at)),
+        disturbances=() if calm else tuple(_disturbances(dice, starts)),
+    )
+
+
+def _arrivals(dice: Random, until: float, records: int) -> Iterator[Arrival]:
+    burst, first = dice.random() < 0.3, dice.randrange(records)
+    at, number = 0.0, first
+    for _ in range(dice.randrange(2, 17)):
+        at = at if burst else min(until, at + dice.expovariate(10 / until))
+        count = dice.choice((1, 1, 1, 2, 3))
+        places = tuple((number + step) % records for step in range(count))
+        number += count
+        yield Arrival(round(at, 3), f"key-{dice.randrange(1000)}", places, damaged=dice.random() < 0.08)
+
+
+def _starts(dice: Random, until: float, *, rolling: bool) -> Iterator[Start]:
+    count = dice.randrange(1, 5)
+    for number in range(count):
+        at = 0.0 if number == 0 else round(dice.random() ** 2 * until * 0.8, 3)
+        skew = dice.choice((0.0, 0.0, 2.0, -45.0, 200.0))
+        yield Start(number, at, newer=rolling and dice.random() < 0.5, skew=skew, drains=dice.random() < 0.5)
+
+
+def _reshards(dice: Random, until: float) -> Iterator[Reshard]:
+    for _ in range(dice.choice((0, 0, 0, 1, 2))):
+        yield Reshard(round(dice.random() * until, 3), dice.random() < 0.5, dice.random())
+
+
+def _disturbances(dice: Random, starts: tuple[Start, ...]) -> Iterator[Disturbance]:
+    troubles, weights = list(_WEIGHTS), list(_WEIGHTS.values())
+    for start in starts:
+        taken: set[tuple[bool, int]] = set()
+        for _ in range(dice.choice((0, 1, 2, 4, 8))):
+            trouble = dice.choices(troubles, weights)[0]
+            lease = trouble is Trouble.LEASE_LOST
+            call = dice.randrange(4) if lease else int(120 * dice.random() ** 1.5)
+            if (lease, call) in taken:
+                continue
+            taken.add((lease, call))
+            seconds = round(LONGEST_FREEZE * dice.random() ** 3, 3) if trouble in {Trouble.FROZEN, Trouble.LATE} else 0.0
+            yield Disturbance(start.number, call, trouble, seconds)
