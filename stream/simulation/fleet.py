@@ -12,6 +12,7 @@ from stream.commit.cut import Limits
 from stream.commit.log import CommitLog
 from stream.commit.places import Places
 from stream.commit.retry import Repeater
+from stream.concurrency import ObservableEvent
 from stream.contracts import LendingSource, Shard, Start, StartKind
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.local.kinesis.state import State
@@ -26,7 +27,7 @@ from stream.source.pace import ReadSettings, tip_seconds
 from stream.source.until import ReadUntil
 from stream.worker.auditing import Stores
 from stream.worker.breaker import Breaker
-from stream.worker.parts import ObservableEvent, Parts
+from stream.worker.parts import Parts
 from stream.worker.recipe import CutUnit, Recipe, Rendered, render
 from stream.worker.refreshing import CurrentRecipe
 from stream.worker.reread import Rereader

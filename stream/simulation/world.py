@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from stream.concurrency import ObservableEvent
 from stream.errors import StreamError
 from stream.events import Event
 from stream.local.kinesis.errors import ApiError
@@ -25,7 +26,6 @@ from stream.simulation.schedule import LONGEST_FREEZE, Arrival, Reshard, Schedul
 from stream.simulation.subject import Subject
 from stream.simulation.virtual_time import LoopClock
 from stream.storage.memory import MemoryStore
-from stream.worker.parts import ObservableEvent
 from stream.worker.supervisor import Supervisor
 
 PATIENCE: Final = 6 * 3600.0

@@ -24,6 +24,7 @@ from stream.commit.cut import Limits
 from stream.commit.log import CommitLog
 from stream.commit.places import Places
 from stream.commit.retry import Repeater
+from stream.concurrency import ObservableEvent
 from stream.contracts import Checkpoints, Clock, Emit, ObjectStore, Shard
 from stream.errors import Fatal
 from stream.lease.checkpoints import StoredCheckpoints
@@ -45,7 +46,7 @@ from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
 from stream.worker.leasing import ListShards, open_leases
 from stream.worker.loaders import open_loaders
-from stream.worker.parts import ObservableEvent, Parts, StreamParts, to_all
+from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.pausing import CALL, PauseWatch
 from stream.worker.places import former_place, is_there, kms_key, located, read_object
 from stream.worker.reading import Opened, Reading, SourceContext, open_reading

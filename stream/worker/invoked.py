@@ -16,6 +16,7 @@ from typing import Final
 
 from stream import events
 from stream.audit.export import Mode
+from stream.concurrency import ObservableEvent
 from stream.contracts import Emit, Shard
 from stream.errors import DefinitionError, Fatal, Halted, Retryable
 from stream.lease.paused import Pause
@@ -28,7 +29,7 @@ from stream.worker.allowance import Allowance, allowance
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
-from stream.worker.parts import ObservableEvent, Stop, StreamParts, most_severe, to_all
+from stream.worker.parts import Stop, StreamParts, most_severe, to_all
 from stream.worker.pausing import CALL
 from stream.worker.reading import Reading
 from stream.worker.several import Obstacles, Streams, halted_error

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Final
 
 from stream import events
 from stream.aws.session import AwsSession
+from stream.concurrency import ObservableEvent
 from stream.contracts import Emit, Shard, Start, StartKind
 from stream.errors import DefinitionError, Fatal, Halted, LeaseLost, Retryable, unforeseen
 from stream.lease import multilang as ml
@@ -33,7 +34,7 @@ from stream.worker.auditing import Stores
 from stream.worker.daemon_source import DaemonSource
 from stream.worker.failure import reporting_failure
 from stream.worker.halts import HaltNotes
-from stream.worker.parts import ObservableEvent, Stop, StreamParts, to_all
+from stream.worker.parts import Stop, StreamParts, to_all
 from stream.worker.reporting import reports_to
 from stream.worker.shard import run_shard
 from stream.worker.supervisor import RESTART_SECONDS

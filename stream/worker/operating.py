@@ -29,7 +29,7 @@ from stream.commit.log import CommitLog
 from stream.commit.manifest import Manifest
 from stream.commit.recovery import recover
 from stream.commit.rewind import History, history, rewind_link, skip_link, target_for
-from stream.concurrency import run_concurrently
+from stream.concurrency import ObservableEvent, run_concurrently
 from stream.contracts import Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Fatal, LeaseLost
 from stream.lease.coordinator import Coordinator
@@ -45,7 +45,7 @@ from stream.worker.dead_letters import Redrive, chain_name
 from stream.worker.evidence import session_of
 from stream.worker.generations import open_newest, open_next
 from stream.worker.leasing import ListShards, coordinator_of
-from stream.worker.parts import ObservableEvent, Parts, StreamParts, to_nobody
+from stream.worker.parts import Parts, StreamParts, to_nobody
 from stream.worker.places import located
 from stream.worker.watched import WatchedShards, slices_of
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +13,7 @@ from stream.commit.cut import Limits
 from stream.commit.log import CommitLog
 from stream.commit.manifest import Manifest
 from stream.commit.retry import Repeater
+from stream.concurrency import ObservableEvent
 from stream.contracts import Checkpoints, Clock, Emit, Shard, Source, Start
 from stream.errors import Fatal, Halted, LeaseLost, Superseded
 from stream.events import Event
@@ -125,42 +125,6 @@ def most_severe(group: ExceptionGroup[Exception]) -> Exception:
     if unexpected:
         return unexpected[0]
     return min(leaves, key=lambda error: next(rank for rank, kind in enumerate(_BY_SEVERITY) if isinstance(error, kind)))
-
-
-class ObservableEvent(asyncio.Event):
-    """An event that also calls ``listeners`` when it is set."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.listeners: list[Callable[[], None]] = []
-
-    def set(self) -> None:
-        """Set the event and call all listeners."""
-        super().set()
-        for listener in tuple(self.listeners):
-            listener()
-
-
-async def unless_set(event: ObservableEvent, work: Awaitable[T]) -> T | None:
-    """The result of ``work``; None if ``event`` is or becomes set first: then ``work`` is cancelled, and has ended when this returns."""
-    limit = asyncio.timeout(None)
-
-    def cancel_work() -> None:
-        if limit.when() is None:
-            limit.reschedule(0.0)
-
-    event.listeners.append(cancel_work)
-    try:
-        async with limit:
-            if event.is_set():
-                cancel_work()
-            return await work
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        return None
-    finally:
-        event.listeners.remove(cancel_work)
 
 
 class HeldBytes:

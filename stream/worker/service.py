@@ -20,6 +20,7 @@ from stream.audit.lineage import RunTotals
 from stream.audit.operations import Operations
 from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
+from stream.concurrency import ObservableEvent, unless_set
 from stream.contracts import Emit
 from stream.errors import Fatal
 from stream.lease.paused import Pause
@@ -41,7 +42,7 @@ from stream.worker.halts import HaltNotes
 from stream.worker.lineage import Reporter, open_reporter
 from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
-from stream.worker.parts import ObservableEvent, StreamParts, to_all, unless_set
+from stream.worker.parts import StreamParts, to_all
 from stream.worker.reporting import reports_to
 from stream.worker.several import Obstacles, Streams, halted_error
 from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector

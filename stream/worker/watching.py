@@ -7,7 +7,7 @@ message comes again and its objects are known. Listings find what no message tol
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias, TypeVar
@@ -17,7 +17,7 @@ import msgspec
 from stream import events
 from stream.aws.sqs import LONG_POLL, MAX_MESSAGES, Received
 from stream.commit.retry import Repeater
-from stream.concurrency import run_concurrently
+from stream.concurrency import ObservableEvent, run_concurrently, unless_set
 from stream.contracts import Clock, Emit, ObjectInfo, RangedStore, Shard
 from stream.errors import Fatal, StreamError
 from stream.source.notifications import Named, read_notice
@@ -134,7 +134,7 @@ class Watcher:
         self._waiting = _Waiting()
         self._reported: set[tuple[str, str]] = set()
         self._failing = False
-        self._draining, self._ended = asyncio.Event(), asyncio.Event()
+        self._draining, self._ended = ObservableEvent(), asyncio.Event()
 
     def drain(self) -> None:
         """Receive nothing more, claim what waits, and let ``run`` return."""
@@ -282,19 +282,7 @@ class Watcher:
                 if not self._failing:
                     self._failing = True
                     self._emit(events.QueueFailed(*self._where, str(error)))
-                await self._unless_draining(self._clock.sleep(QUEUE_PAUSE))
-
-    async def _unless_draining(self, work: Coroutine[None, None, None]) -> None:
-        """Do ``work``, and cancel it if the worker drains meanwhile."""
-        working, draining = asyncio.ensure_future(work), asyncio.ensure_future(self._draining.wait())
-        try:
-            await asyncio.wait((working, draining), return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
-        finally:
-            for task in (working, draining):
-                task.cancel()
-            await asyncio.gather(working, draining, return_exceptions=True)
+                await unless_set(self._draining, self._clock.sleep(QUEUE_PAUSE))
 
     async def _receive_until_refused(self, queue: Queue) -> None:
         calls, hidden = 1, int(self._settings.hold) + HIDDEN_SECONDS
@@ -306,7 +294,7 @@ class Watcher:
                 into.append(await self._ask("receive notifications", lambda: queue.receive(wait=seconds, hidden=hidden)))
 
             # Only the first call waits; the others are made while there is plenty.
-            await self._unless_draining(run_concurrently([receive(0 if number else wait) for number in range(calls)], calls))
+            await unless_set(self._draining, run_concurrently([receive(0 if number else wait) for number in range(calls)], calls))
             if self._failing:
                 self._failing = False
                 self._emit(events.QueueAnswered(*self._where))

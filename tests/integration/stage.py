@@ -17,10 +17,11 @@ import msgspec
 from stream import events
 from stream.clock import SystemClock
 from stream.commit.manifest import Manifest, State, decode, encode
+from stream.concurrency import ObservableEvent
 from stream.contracts import Clock, Shard
 from stream.pipeline.lint import check
 from stream.worker.assemble import WorkerOptions, assemble
-from stream.worker.parts import ObservableEvent, Stop
+from stream.worker.parts import Stop
 from stream.worker.reading import Reading
 from stream.worker.service import run_worker
 from stream.worker.shard import run_shard

@@ -3,8 +3,9 @@ import asyncio
 import pytest
 
 from stream.budget import ByteBudget
+from stream.concurrency import ObservableEvent, unless_set
 from stream.errors import Fatal, Halted, LeaseLost, Superseded
-from stream.worker.parts import HeldBytes, ObservableEvent, most_severe, unless_set
+from stream.worker.parts import HeldBytes, most_severe
 
 FATAL, HALTED, LOST, BEATEN, UNFORESEEN = Fatal("f"), Halted("h"), LeaseLost("l"), Superseded("s", position=1), KeyError("k")
 
