@@ -33,7 +33,7 @@ if libraries_wanted():
     from stream.simulation import elsewhere, purity
     from stream.simulation.campaign import Played, Tally, campaign, minimized
     from stream.simulation.fleet import Tools
-    from stream.simulation.narrate import told
+    from stream.simulation.narrate import narration
     from stream.simulation.subject import Subject, payloads, refuse_other_sources, refuse_unrelated
     from stream.transform.engine import CompiledChain
     from stream.transform.stage import SchemaMismatch
@@ -224,7 +224,7 @@ def _lines(
     (found, problems), (tally, taken) = impure, course
     yield source
     for each in found:
-        yield from _told(each)
+        yield from _difference_lines(each)
     yield from problems
     if not found and not problems:
         yield "every stage gives a record the same, however often, with whichever others and wherever it is run"
@@ -243,13 +243,13 @@ def _lines(
     known = {(each.stage, each.column) for each in found}
     for each in guilty:
         if (each.stage, each.column) not in known:
-            yield from _told(each)
+            yield from _difference_lines(each)
     yield f"what happened, as far as it matters (again: {again} --seed {failed.schedule.seed}):"
-    for line in told(failed.world):
+    for line in narration(failed.world):
         yield f"  {line}"
 
 
-def _told(each: purity.Difference) -> Iterator[str]:
+def _difference_lines(each: purity.Difference) -> Iterator[str]:
     what = "what becomes" if each.column == purity.FATE else f"column `{each.column}`"
     yield f"stage {each.stage} is not deterministic: {what} of record {each.record} is not always the same"
     yield f"  {value_text(each.one)}  {each.how_one}"
@@ -267,7 +267,7 @@ def _document(
             "replay": f"{again} --seed {failed.schedule.seed}",
             "failures": [{"promise": each.promise, "message": each.message} for each in failed.failures],
             "differences": [dataclasses.asdict(each) for each in guilty],
-            "narration": list(told(failed.world)),
+            "narration": list(narration(failed.world)),
         }
     return {
         "records": source,

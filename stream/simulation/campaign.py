@@ -49,16 +49,7 @@ class Tally:
         self.units += sum(1 for how, key in world.writes if how == "create" and "/commits/" in key and not key.endswith("genesis.json"))
         self.workers += len(world.processes)
         self.troubles.update(each.what.disturbance.trouble.value for each in world.happened if isinstance(each.what, Struck))
-        self.troubles.update(word for each in world.happened if (word := _happening(each.what)))
-
-
-def _happening(what: object) -> str:
-    if not isinstance(what, str):
-        return ""
-    for words, name in (("is split", "split"), ("are merged", "merged"), ("with the new pipeline", "updated"), ("damaged", "damaged")):
-        if words in what:
-            return name
-    return ""
+        self.troubles.update(world.changes)
 
 
 def play(subject: Subject, schedule: Schedule, tools: Tools) -> Played:

@@ -24,7 +24,7 @@ _TROUBLES: Final = {
 }
 
 
-def told(world: World) -> Iterator[str]:
+def narration(world: World) -> Iterator[str]:
     """The lines, in order; polls without records are left out."""
     workers, records = len(world.processes), sum(len(put.numbers) for put in world.puts)
     yield (

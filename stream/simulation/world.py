@@ -6,6 +6,7 @@ import asyncio
 import binascii
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -61,7 +62,11 @@ class Put:
 
 @dataclass
 class World:
-    """Everything outside the workers, and what happened. ``writes``: what was done to which object, in order."""
+    """Everything outside the workers, and what happened.
+
+    ``writes``: what was done to which object, in order. ``changes``: how often shards were split and merged, damaged records arrived, and
+    workers started with the new pipeline file.
+    """
 
     subject: Subject
     schedule: Schedule
@@ -71,6 +76,7 @@ class World:
     clock: LoopClock = field(default_factory=LoopClock)
     happened: list[Happened] = field(default_factory=list)
     writes: list[tuple[str, str]] = field(default_factory=list)
+    changes: Counter[str] = field(default_factory=Counter)
     puts: list[Put] = field(default_factory=list)
     halted: dict[str, str] = field(default_factory=dict)
     ended: list[tuple[str, str]] = field(default_factory=list)
@@ -147,6 +153,7 @@ class World:
         arrival_ms = round(float(json.loads(stored)["ApproximateArrivalTimestamp"]) * 1000)
         numbers = tuple(range(first, first + len(contents)))
         self.puts.append(Put(shard.shard_id, sequence, arrival_ms, arrival.key, tuple(contents), numbers))
+        self.changes.update(["damaged"] if arrival.damaged else [])
         damaged = ", damaged" if arrival.damaged else ""
         several = f"records {first} to {numbers[-1]}, aggregated{damaged}, arrive"
         named = f"record {first}{damaged} arrives" if len(numbers) == 1 else several
@@ -160,11 +167,12 @@ class World:
             if reshard.merges and len(shards) > 1:
                 left, right = shards[at - 1 if at else 0], shards[at or 1]
                 stream.merge(left.shard_id, right.shard_id, self.now_ms)
-                what = f"{short(left.shard_id)} and {short(right.shard_id)} are merged"
+                kind, what = "merged", f"{short(left.shard_id)} and {short(right.shard_id)} are merged"
             else:
                 shard = shards[at]
                 stream.split(shard.shard_id, (shard.first_hash + min(shard.last_hash, HASH_KEYS)) // 2, self.now_ms)
-                what = f"{short(shard.shard_id)} is split"
+                kind, what = "split", f"{short(shard.shard_id)} is split"
+            self.changes[kind] += 1
             self.note(self.clock.monotonic(), "", what)
 
     async def _work(self, start: Start, draining: ObservableEvent, *, once: bool = False) -> None:
@@ -173,6 +181,7 @@ class World:
         process = Process(name, start.number, self.schedule.seed, start.skew, self.schedule.disturbances, self.note)
         process.task, process.calm = asyncio.current_task(), once or self.clock.monotonic() >= self.schedule.until
         self.processes[name] = process
+        self.changes.update(["updated"] if start.newer else [])
         about = (" with the new pipeline file" if start.newer else "") + (f", its clock {start.skew:+g} s off" if start.skew else "")
         self.note(self.clock.monotonic(), name, f"starts{about}")
         supervisor: Supervisor | None = None
