@@ -121,7 +121,7 @@ CLIENTS = {
     fan_out: "SubscribeToShard on stream none",
     dynamodb: "ResourceNotFoundException",
     redshift: "ResourceNotFoundException",
-    s3: "NoSuchBucket",
+    s3: "the bucket of s3://none/p does not exist",
     sns: "NotFound",
 }
 """What each client is told by its service when it asks for what is not there."""
@@ -171,7 +171,7 @@ def test_the_bundle_named_in_the_profile_is_trusted(moto_url, aws_env, tmp_path,
     (tmp_path / "config").write_text(f"[profile p]\nca_bundle = {bundle}\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_PROFILE", "p")
-    assert "NoSuchBucket" in told(s3, moto_url, context)
+    assert CLIENTS[s3] in told(s3, moto_url, context)
     assert "ResourceNotFoundException" in told(dynamodb, moto_url, context)
 
 

@@ -1,6 +1,8 @@
 """The queries in the pages, run on the files of a worker, find what the pages say."""
 
 import contextlib
+import datetime as dt
+import gzip
 import re
 
 import duckdb
@@ -41,6 +43,8 @@ def lake(tmp_path):
     sealed = msgspec.structs.replace(made.manifest, state=State.SEALED)
     objects = {f"lake/{ROOTS[file.sink]}{file.key}": file.body for file in made.files}
     objects["lake/_stream/flights/" + manifest_key("flights", "shardId-000000000000", 0)] = encode(sealed)
+    line = gzip.compress(b'{"order": 1, "_sequence": "7"}\n')
+    objects |= {f"lake/orders/day=2026-11-26/{name}.ndjson.gz": line for name in ("delivered", "delivered-again")}
     for key, body in objects.items():
         path = tmp_path / key
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +56,10 @@ def lake(tmp_path):
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: re.sub(r"\W+", "-", query)[:40])
 def test_every_shown_query_runs(lake, query):
     lake.execute(query).fetchall()
+
+
+def test_rows_that_firehose_delivered_twice_are_read_once(lake):
+    assert lake.execute(query("SELECT DISTINCT", "lake/orders")).fetchall() == [(1, "7", dt.date(2026, 11, 26))]
 
 
 def query(*words):

@@ -213,7 +213,7 @@ def test_the_answer_is_printed_in_words(stage: Stage) -> None:
     ("change", "says"),
     [
         (("{stream: numbers", "{stream: strangers"), "strangers"),
-        (("source:\n", "source:\n  s3: {url: 'file:./in'}\n"), "do not arrive in a stream"),
+        (("source:\n", "source:\n  s3: {url: 'file:./in'}\n"), "nobody can tell that all are there"),
     ],
 )
 def test_a_stream_that_cannot_be_asked_exits_with_2(stage: Stage, change: tuple[str, str], says: str) -> None:

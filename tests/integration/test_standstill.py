@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.local.aws import Errands
+from stream.local.aws import LocalClients
 from stream.local.start import LocalAws
 
 PIPELINE = """\
@@ -33,7 +33,7 @@ PASSWORD = "the-password-of-the-account"  # noqa: S105 - must not be told
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[dict[str, str]]:
-    with LocalAws() as local, Errands(local.environment()) as errands:
+    with LocalAws() as local, LocalClients(local.environment()) as errands:
         errands.create_stream("s", 2)
         yield local.environment()
 
