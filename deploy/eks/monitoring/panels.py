@@ -99,6 +99,7 @@ ROWS = (
                     ("{{stream}}: to be claimed", f"sum by (stream) ({of(m.OBJECTS_UNCLAIMED)})"),
                 ),
                 "Of watched sources.",
+                needs="objects",
             ),
             Panel("Bytes received", "Bps", (("{{stream}}", per_second(m.SOURCE_BYTES, "stream")),), "Payload."),
             Panel("Outcomes", "rps", (("{{outcome}}", per_second(m.RECORDS, "outcome")),), "Committed records by outcome."),

@@ -13,7 +13,7 @@ from stream.metrics.catalog import CATALOG, Kind
 
 DASHBOARD = json.loads((ROOT / "deploy/eks/chart/dashboards/stream.json").read_text())
 SHOWN = [(panel["title"], target["expr"]) for panel in DASHBOARD["panels"] if panel["type"] != "row" for target in panel["targets"]]
-EMPTY_WHEN_WELL = {panel.title for panel in panels() if panel.needs in {"trouble", "pressure", "redshift"}}
+EMPTY_WHEN_WELL = {panel.title for panel in panels() if panel.needs in {"trouble", "pressure", "redshift", "objects"}}
 FILLED = {"$namespace": ".*", "$stream": ".*", "$__rate_interval": "30s"}
 
 
