@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from stream.pipeline.grants import allows
+from tests.serving import serving
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 """Account and region of local AWS."""
@@ -171,22 +172,8 @@ def judge(document: Any, seen: Iterable[Asked], *, in_vain: Iterable[str] = ()) 
 def recording(target: str, naming: Naming | None = None) -> Iterator[tuple[str, Recorder]]:
     """The URL of a proxy in front of ``target``, and what it records, until the context ends."""
     recorder = Recorder(target, naming or Naming())
-    server = _Server(("127.0.0.1", 0), _handler(recorder))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", recorder
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: Any) -> None:
-        """Ignore the broken connections of workers that are killed."""
+    with serving(_handler(recorder)) as url:
+        yield url, recorder
 
 
 def _handler(recorder: Recorder) -> type[BaseHTTPRequestHandler]:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.serving import serving
 
 _KEPT_BACK = {"transfer-encoding", "connection", "content-length", "date", "server"}
 
@@ -74,23 +76,8 @@ def gateway(target: str, rules: Sequence[Rule] = ()) -> Iterator[tuple[str, Gate
     """The URL of a proxy in front of ``target``, and its rules, until the context ends."""
     parts = urlsplit(target)
     made = Gateway(str(parts.hostname), int(parts.port or 80), list(rules))
-    server = _Server(("127.0.0.1", 0), _handler(made))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", made
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, *_: Any) -> None:
-        """Ignore connections that break off."""
+    with serving(_handler(made)) as url:
+        yield url, made
 
 
 def _handler(made: Gateway) -> type[BaseHTTPRequestHandler]:

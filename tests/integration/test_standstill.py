@@ -15,6 +15,7 @@ import pytest
 
 from stream.local.aws import LocalClients
 from stream.local.start import LocalAws
+from tests.standard_error import read_until
 
 PIPELINE = """\
 application: a
@@ -60,15 +61,6 @@ def pipeline(folder: Path, coordination: str = "local") -> Path:
     file = folder / "pipeline.yaml"
     file.write_text(PIPELINE.replace("COORDINATION", coordination))
     return file
-
-
-def read_until(process: subprocess.Popen[str], pattern: str) -> str:
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if re.search(pattern, line):
-            return "".join(seen)
-    raise AssertionError("".join(seen))
 
 
 def answers(pid: int) -> bool:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.standard_error import read_until
+
 BEGIN = """\
 import asyncio, ctypes, os, sys
 from stream import watchdog
@@ -81,16 +83,6 @@ def process(*parts: str) -> Iterator[subprocess.Popen[str]]:
             yield child
         finally:
             child.kill()
-
-
-def read_until(child: subprocess.Popen[str], pattern: str) -> str:
-    """What the process has written to standard error up to the line that ``pattern`` matches. The time limit of tests is the limit."""
-    seen = []
-    for line in child.stderr:
-        seen.append(line)
-        if re.search(pattern, line):
-            return "".join(seen)
-    raise AssertionError("".join(seen))
 
 
 def report(child: subprocess.Popen[str]) -> str:

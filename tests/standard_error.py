@@ -1,0 +1,16 @@
+"""What a process writes to standard error."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+
+def read_until(child: subprocess.Popen[str], pattern: str) -> str:
+    """What the process has written to standard error up to the line that ``pattern`` matches. The time limit of tests is the limit."""
+    seen = []
+    for line in child.stderr:
+        seen.append(line)
+        if re.search(pattern, line):
+            return "".join(seen)
+    raise AssertionError("".join(seen))
