@@ -443,14 +443,14 @@ def test_a_batch_counts_as_traced_if_one_of_its_records_may_hold_a_trace_context
 
     async def body(world: World) -> None:
         for shard_id, records in (
-            (S0, (b"plain", traced)),
+            (S0, (*[b"plain"] * 3, traced)),  # on two pages
             (S1, (b"plain", aggregate([user("a", b"1"), user("b", traced)]))),
             (S2, (b"plain",)),
         ):
             world.fake.shards[shard_id] = FakeShard()
             world.fake.put(shard_id, *records)
         made = {}
-        for shard_id, count in ((S0, 2), (S1, 3), (S2, 1)):
+        for shard_id, count in ((S0, 4), (S1, 3), (S2, 1)):
             pages = await take(world, world.source.read(Shard("s", shard_id), ORIGIN, HORIZON), having(count))
             made[shard_id] = Batch.concat([page.batch for page in pages]).traced
         # Without the compiled kernel, nobody has looked, and a record may always hold one.
