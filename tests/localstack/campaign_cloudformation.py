@@ -11,11 +11,10 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -31,6 +30,7 @@ from stream.pipeline.grants import allows
 from tests.chaos.workers import ROOT, Worker
 from tests.localstack.running import aws_command
 from tests.recording import Naming, recording
+from tests.serving import serving
 
 ACCOUNT = "000000000000"
 ROWS = 4000
@@ -181,15 +181,8 @@ def listening(posted: SimpleQueue[Any]) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Handler) as url:
+        yield url
 
 
 def test_the_demo_pipeline_runs_on_the_created_resources(stack: Stack, make_client: MakeClient, tmp_path: Path) -> None:
