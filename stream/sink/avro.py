@@ -111,7 +111,7 @@ def _stored(value: pl.Expr, kind: Any) -> pl.Expr:
 
 
 def _big_endian(decimals: pl.Series) -> pl.Series:
-    """The unscaled values in two's complement, in the width of ``_width``. Polars' own encoding loses the sign bit of some, such as 2**64 - 1."""
+    """The unscaled values in two's complement, as wide as ``_width`` says. Polars' own encoding loses the sign bit of some."""
     width = _width(decimals.dtype.precision or _MOST_DIGITS)  # type: ignore[attr-defined]
     array = decimals.rechunk().to_arrow().cast(pa.decimal128(38, decimals.dtype.scale or 0))  # type: ignore[attr-defined]
     count = len(array)
