@@ -112,8 +112,8 @@ READERS = {
     ("DuckDB", "Parquet"): (PARQUET, lambda name: tools.duck(f"SELECT * FROM read_parquet('{path('nested')}/{name}/*')")),
     ("DuckDB", "NDJSON"): (NDJSON, lambda name: with_bytes(duck_json(f"nested/{name}/*"))),
     ("DuckDB", "CSV"): (("csv",), lambda _: with_bytes(duck_csv())),
-    ("pandas, PyArrow", "Parquet"): (PARQUET, lambda name: pandas_rows(pd.read_parquet(path(f"nested/{name}"), dtype_backend="pyarrow"))),
-    ("pandas, PyArrow", "Arrow"): (ARROW, lambda name: pandas_rows(pd.read_feather(one(f"nested/{name}/*"), dtype_backend="pyarrow"))),
+    ("pandas", "Parquet"): (PARQUET, lambda name: pandas_rows(pd.read_parquet(path(f"nested/{name}"), dtype_backend="pyarrow"))),
+    ("pandas", "Arrow"): (ARROW, lambda name: pandas_rows(pd.read_feather(one(f"nested/{name}/*"), dtype_backend="pyarrow"))),
     ("Polars", "Parquet"): (PARQUET, lambda name: pl.read_parquet(path(f"nested/{name}/*")).to_dicts()),
     ("Polars", "CSV"): (("csv",), lambda _: with_bytes(polars_csv())),
     ("Polars", "Avro"): (

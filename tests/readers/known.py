@@ -14,7 +14,7 @@ PACKAGES = {
     "ClickHouse": "chdb-core",
     "DataFusion": "datafusion",
     "DuckDB": "duckdb",
-    "pandas, PyArrow": "pandas",
+    "pandas": "pandas",
     "Polars": "polars",
 }
 
@@ -66,7 +66,7 @@ FOUND: dict[str, dict[str, str]] = {
     },
     "DataFusion": {"Parquet": SAME, "Avro": SAME, "Arrow": SAME},
     "DuckDB": {"Parquet": SAME, "NDJSON": SAME, "CSV": SAME},
-    "pandas, PyArrow": {"Parquet": SAME, "Arrow": SAME},
+    "pandas": {"Parquet": SAME, "Arrow": SAME},
     "Polars": {"Parquet": SAME, "CSV": SAME, "Avro": NO_ZSTD, "Arrow": SAME},
 }
 
