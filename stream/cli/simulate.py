@@ -33,6 +33,7 @@ if libraries_wanted():
     from stream.simulation import elsewhere, purity
     from stream.simulation.campaign import Played, Tally, campaign, minimized
     from stream.simulation.fleet import Tools
+    from stream.simulation.judge import records_of
     from stream.simulation.narrate import narration
     from stream.simulation.subject import Subject, payloads, refuse_other_sources, refuse_unrelated
     from stream.transform.engine import CompiledChain
@@ -201,15 +202,16 @@ def _guilty(subject: Subject, failed: Played, *, reveal: bool) -> list[purity.Di
     """The stages that are not deterministic over the records of the units whose rows are wrong."""
     found: list[purity.Difference] = []
     for each in failed.failures:
-        recipe = subject.known.recipes.get(each.unit[0]) if each.unit is not None else None
-        if each.unit is None or recipe is None:
+        recipe = subject.known.recipes.get(each.unit[0].pipeline) if each.unit is not None else None
+        batch = records_of(failed.world, each)
+        if batch is None or recipe is None:
             continue
         pipeline = next(
             pipeline
             for pipeline, fetched in (subject.version(newer=newer) for newer in (False, True))
             if subject.known.written[id(pipeline)][0] == recipe.digest
         )
-        every = purity.differences(_chain(recipe), each.unit[1])
+        every = purity.differences(_chain(recipe), batch)
         found += every if reveal else purity.hide(every, pipeline, _chain(recipe))
     return list(dict.fromkeys(found))
 

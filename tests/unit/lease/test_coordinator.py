@@ -460,7 +460,7 @@ def test_progress_reads_back_and_a_foreign_checkpoint_beside_it():
         assert row["checkpointSubSequenceNumber"] == {"N": "2"}
         assert await checkpoints.read(shard) == gap
         await fleet.leave("a")
-        row |= {"checkpoint": {"S": "300"}, "checkpointSubSequenceNumber": {"N": "1"}}
+        fleet.dynamo.items[shard.shard_id] |= {"checkpoint": {"S": "300"}, "checkpointSubSequenceNumber": {"N": "1"}}
         await fleet.join("b")
         read = await LeaseCheckpoints(fleet.workers["b"]).read(shard)
         assert (read.position, read.foreign) == (200, Reached(300, 1))
