@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -14,7 +15,7 @@ from stream.local.kinesis.errors import ApiError
 from stream.local.kinesis.operations import OPERATIONS
 from stream.local.kinesis.protocol import Params, Wire, encode
 from stream.local.kinesis.state import Call, State
-from stream.simulation.process import THROTTLED, NoReply, Process, Refused
+from stream.simulation.process import THROTTLED, Caller, NoReply, Process, Refused
 from stream.simulation.virtual_time import loop_seconds
 from stream.storage.memory import MemoryStore
 
@@ -24,13 +25,39 @@ EPOCH_MS: Final = 1_767_225_600_000
 """``virtual_time.EPOCH`` in Unix milliseconds."""
 
 
+class Bucket(MemoryStore):
+    """Objects in memory with the tags of S3: the MD5 of what they hold, so that a change and its reversal give the first tag again."""
+
+    async def create(self, key: str, body: bytes) -> str | None:
+        """See ``contracts.ObjectStore``."""
+        return None if await super().create(key, body) is None else tag_of(body)
+
+    async def replace(self, key: str, body: bytes, etag: str) -> str | None:
+        """See ``contracts.ObjectStore``."""
+        stored = await super().get(key)
+        if stored is None or tag_of(stored.body) != etag:
+            return None
+        await super().put(key, body)
+        return tag_of(body)
+
+    async def get(self, key: str) -> Stored | None:
+        """See ``contracts.ObjectStore``."""
+        stored = await super().get(key)
+        return None if stored is None else Stored(stored.body, tag_of(stored.body))
+
+
+def tag_of(body: bytes) -> str:
+    """The tag that S3 gives to an object that was put in one part."""
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
+
+
 class SimulatedStore:
     """The objects under ``url`` in ``bucket``, which holds those of all places, as ``process`` sees them.
 
     A ``contracts.ObjectStore``: as long as nothing goes wrong it does what ``MemoryStore`` does. ``touched`` hears of every write.
     """
 
-    def __init__(self, bucket: MemoryStore, url: str, process: Process, touched: Callable[[str, str], None]) -> None:
+    def __init__(self, bucket: MemoryStore, url: str, process: Caller, touched: Callable[[str, str], None]) -> None:
         self._bucket = bucket
         self._url = url
         self._prefix = prefix_of(url)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from stream.events import Event
 from stream.simulation.schedule import Among, Disturbance, Struck, Trouble
@@ -41,6 +41,14 @@ class Refused(Exception):
 
 class NoReply(Exception):
     """No reply came, whatever happened to the call."""
+
+
+class Caller(Protocol):
+    """Whoever makes calls of which something may become: a process in virtual time, or one that is led step by step."""
+
+    async def call(self, what: str, apply: Callable[[], T], *, writes: bool = False) -> T:
+        """See ``Process.call``."""
+        ...
 
 
 class ProcessClock(LoopClock):

@@ -19,6 +19,8 @@ from stream.errors import Halted, StreamError
 BodyOf = Callable[[str], bytes | None]
 """The bytes of the object at a key, or None."""
 
+GENESIS: Final = "/genesis.json"
+
 FOREIGN_END: Final = "foreign"
 """The trigger of an end that another application reached: it has processed what was left."""
 
@@ -143,7 +145,7 @@ class Truth(Protocol):
 class Judgement:
     """The log of one stream. ``listed``: the files that count, once every shard was looked at; ``superseded``: those that were replaced.
 
-    ``place``: where the log is. ``writes``: what was done to which key, in order.
+    ``state``: where the log is. ``writes``: what was done to which key, in order. ``followed``: manifests that a chain leads to.
     """
 
     truth: Truth
@@ -152,6 +154,8 @@ class Judgement:
     writes: Sequence[tuple[str, str]]
     listed: set[str] = field(default_factory=set)
     superseded: set[str] = field(default_factory=set)
+    followed: set[str] = field(default_factory=set)
+    _logs: dict[str, ShardLog] = field(default_factory=dict)
 
     def log(self, shard_id: str) -> ShardLog:
         """The shard's log as it is now."""
@@ -165,6 +169,7 @@ class Judgement:
             except Halted as error:
                 yield Failure("P4", f"{self.truth.named(shard_id)}: {error}")
         yield from self._of_order()
+        yield from self._of_strays()
 
     def missing(self, shard_id: str, log: ShardLog) -> list[int]:
         """The records that no link has."""
@@ -184,6 +189,7 @@ class Judgement:
 
     def _of_shard(self, shard_id: str) -> Iterator[Failure]:
         truth, log, records = self.truth, self.log(shard_id), self.truth.records(shard_id)
+        self._logs[shard_id] = log
         name = truth.named(shard_id)
         if log.broken:
             yield Failure("P4", f"{name}: {log.broken}")
@@ -193,6 +199,7 @@ class Judgement:
             where = truth.spelled(shard_id, before[-1:]) if before else "the beginning"
             yield Failure("P1", f"{name}: the unit after {where} was begun and never sealed")
             return
+        self.followed |= {self.state + key for key in log.every}
         for manifest in log.every.values():
             self.listed |= {truth.place(manifest, each) for each in manifest.files if each.sink == LEDGER}
             self.superseded |= {truth.place(manifest, each) for each in manifest.superseded}
@@ -234,6 +241,13 @@ class Judgement:
             what = "what was committed is not what its definition gives for these records"
             yield Failure("rows", f"{where}: {what}; different files: {', '.join(sinks)}{fates}", unit)
 
+    def _of_strays(self) -> Iterator[Failure]:
+        """Manifests that no chain leads to: what they list is not there for anybody."""
+        folder = f"{self.state}commits/{self.truth.stream}/"
+        for key in dict.fromkeys(key for _, key in self.writes if key.startswith(folder) and key not in self.followed):
+            if self.body_of(key) is not None and not key.endswith(GENESIS):
+                yield Failure("P4", f"the manifest {key} is outside every chain")
+
     def _of_order(self) -> Iterator[Failure]:
         """P3: no child was begun before all its parents had ended."""
         order: dict[str, int] = {}
@@ -242,7 +256,8 @@ class Judgement:
         for shard_id, parents in self.truth.parents.items():
             begun = order.get(self.state + genesis_key(self.truth.stream, shard_id))
             for parent in parents if begun is not None else ():
-                ends = [order[self.state + key] for key, link in self.log(parent).every.items() if link.kind is Kind.END]
+                every = self._logs[parent].every if parent in self._logs else {}
+                ends = [order[self.state + key] for key, link in every.items() if link.kind is Kind.END]
                 if not ends or (begun is not None and begun < ends[0]):
                     name = self.truth.named
                     yield Failure("P3", f"{name(shard_id)} was begun before its parent {name(parent)} had ended")

@@ -37,7 +37,7 @@ class Trouble(StrEnum):
 class Among(StrEnum):
     """Calls that are counted together: all, those that change an object, and checkpoints.
 
-    Most calls of a worker only ask whether there is something new. What matters happens at a few others, so these are counted by themselves.
+    Most calls only ask whether there is something new. What matters happens at a few others, so these are counted by themselves.
     """
 
     CALLS = "calls"

@@ -25,12 +25,11 @@ from stream.local.kpl import UserRecord, aggregate
 from stream.simulation.dynamodb import RecentTables
 from stream.simulation.fleet import Surroundings, Tools, work
 from stream.simulation.operators import Refused, pause, resume, resume_all, rewind
-from stream.simulation.places import EPOCH_MS, SimulatedStore
+from stream.simulation.places import EPOCH_MS, Bucket, SimulatedStore
 from stream.simulation.process import Process, mixed
 from stream.simulation.schedule import LONGEST_FREEZE, OPERATORS, Arrival, Operation, Pausing, Reshard, Schedule, Start, Struck
 from stream.simulation.subject import Subject
 from stream.simulation.virtual_time import LoopClock
-from stream.storage.memory import MemoryStore
 
 PATIENCE: Final = 6 * 3600.0
 """Virtual seconds after which workers that nothing disturbs any more must be done. The longest wait between two attempts is 20 s."""
@@ -94,7 +93,7 @@ class World:
     subject: Subject
     schedule: Schedule
     tools: Tools = field(default_factory=Tools)
-    bucket: MemoryStore = field(default_factory=lambda: MemoryStore(clock=LoopClock()))
+    bucket: Bucket = field(default_factory=lambda: Bucket(clock=LoopClock()))
     state: State = field(default_factory=lambda: State(Settings(throttle=True)))
     tables: RecentTables = field(default_factory=RecentTables)
     clock: LoopClock = field(default_factory=LoopClock)
