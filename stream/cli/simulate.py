@@ -16,12 +16,12 @@ from stream.cli.options import AsJson, File, Generate, Reveal, Sample
 from stream.errors import DefinitionError, StreamError
 
 if libraries_wanted():
-    import asyncio
     import dataclasses
 
     from rich.console import Console
     from rich.progress import Progress
 
+    from stream import watchdog
     from stream.cli.output import as_json
     from stream.cli.preview import value_text
     from stream.clock import SystemClock
@@ -63,7 +63,7 @@ def simulate(
     reveal: Reveal = False,
     json: AsJson = False,
 ) -> None:
-    """Play random schedules of crashes, lost replies, stale workers and reshards over a pipeline, and prove exactly-once for each.
+    """Play random schedules of crashes, lost replies, lost leases and reshards over a pipeline, and prove exactly-once for each.
 
     Runs the pipeline's real workers and stages in virtual time over a stream and stores in memory; uses no network. Also finds stages that
     are not deterministic. The records are those of the pipeline's test cases, or else made up from the schema.
@@ -72,7 +72,7 @@ def simulate(
     """
     try:
         subject, secrets, source = _subject(file, newer, records, sample, generate)
-        recipes = asyncio.run(subject.recipes())
+        recipes = watchdog.run(subject.recipes())
         found, problems = _impure(subject, recipes, secrets, reveal=reveal)
     except (DefinitionError, SchemaMismatch) as error:
         typer.echo(f"error: {error}", err=True)
@@ -152,7 +152,7 @@ def _loaded(file: Path, env: Mapping[str, str], cases: CaseFile | None) -> tuple
     refuse_other_sources(result.pipeline)
     known = {} if cases is None else stand_ins(cases, cases_path(file).parent)
     managed = _managed({} if cases is None else cases.secrets)
-    return result.pipeline, asyncio.run(fetch_resources(result.pipeline, file.parent, env, known=known, managed=managed))
+    return result.pipeline, watchdog.run(fetch_resources(result.pipeline, file.parent, env, known=known, managed=managed))
 
 
 def _chain(recipe: Recipe) -> CompiledChain:

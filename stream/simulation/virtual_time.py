@@ -105,6 +105,8 @@ def _arrived(moment: asyncio.Future[None]) -> None:
 def leaping(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """The result of ``body``, run in virtual time.
 
+    The watchdog does not watch this loop: to ask it for a sign of life would take a turn, and a turn takes time, so no two runs were equal.
+
     Raises:
         Deadlock: all tasks wait for each other.
     """

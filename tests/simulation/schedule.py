@@ -193,7 +193,8 @@ class Bench:
         await Call("read_stream")
         pinned = self.version.definition if self.world.mutant == "unpinned" else int(manifest.pipeline)
         version = Version(pinned, self.version.build)
-        return render(self.world.shards[self.shard_id], manifest, version, self.world.sink(pinned))
+        mutant = "" if self.world.mutant == "cut_inside_aggregate" else self.world.mutant
+        return render(self.world.shards[self.shard_id], manifest, version, self.world.sink(pinned), mutant)
 
     async def children(self) -> tuple[str, ...]:
         return self.world.children(self.shard_id)
@@ -247,7 +248,7 @@ async def worker(world: World, tools: Bench) -> None:
                     break
                 last = remaining[world.chooser.pick(min(3, len(remaining)), "cut")]
                 frame = blank(shard.chain, SeqRange(head.position, last), head.previous, head.foreign_subsequence)
-                unit = render(records, frame, version, world.sink(version.definition), split=world.mutant == "cut_inside_aggregate")
+                unit = render(records, frame, version, world.sink(version.definition), world.mutant)
                 if world.mutant == "checkpoint_before_write":
                     await tools.committer.checkpoint(shard, checkpoint_of(unit.manifest))
                 head = head_after(await tools.committer.commit(shard, unit, tools.render_again))
@@ -291,12 +292,12 @@ def blank(chain: str, span: SeqRange, previous: str, foreign_subsequence: int = 
     )
 
 
-def render(records: Records, frame: Manifest, version: Version, place: tuple[str, str], *, split: bool = False) -> RenderedUnit:
+def render(records: Records, frame: Manifest, version: Version, place: tuple[str, str], mutant: str = "") -> RenderedUnit:
     """The toy transform: rows to partitions ``a`` and ``b``, a ledger of what became of each, all named by content."""
     sink, folder = place
     span, name = frame.span, unit_name(frame.shard, frame.span)
     rows = records.within(span.after, span.last)
-    if split and len(rows) > 1 and rows[-1][1] > 0:
+    if mutant == "cut_inside_aggregate" and len(rows) > 1 and rows[-1][1] > 0:
         rows = rows[:-1]
     foreign = {row for row in rows if row[0] == span.after + 1 and row[1] <= frame.foreign_subsequence}
     fates = {row: "foreign" if row in foreign else outcome_of(row, version.definition, version.build) for row in rows}
@@ -304,9 +305,9 @@ def render(records: Records, frame: Manifest, version: Version, place: tuple[str
     for partition in ("a", "b"):
         chosen = [row for row in rows if fates[row] == partition]
         if chosen:
-            files.append(_file(sink, f"{partition}/{name}", body_of(chosen), len(chosen)))
+            files.append(_file(sink, f"{partition}/{name}", body_of(chosen), len(chosen), mutant))
     ledger = json.dumps([[*row, fate] for row, fate in sorted(fates.items())]).encode()
-    files.append(_file("ledger", f"ledger/{name}", ledger, len(rows)))
+    files.append(_file("ledger", f"ledger/{name}", ledger, len(rows), mutant))
     outcomes = Counter(fate if fate in UNWRITTEN else "written" for fate in fates.values())
     manifest = msgspec.structs.replace(
         frame,
@@ -325,9 +326,9 @@ def render(records: Records, frame: Manifest, version: Version, place: tuple[str
 UNWRITTEN = ("filtered", "foreign")
 
 
-def _file(sink: str, stem: str, body: bytes, rows: int) -> OutputFile:
+def _file(sink: str, stem: str, body: bytes, rows: int, mutant: str) -> OutputFile:
     sha256 = sha256_hex(body)
-    return OutputFile(sink, f"{stem}-{sha256[:16]}", body, rows, sha256)
+    return OutputFile(sink, stem if mutant == "same_names" else f"{stem}-{sha256[:16]}", body, rows, sha256)
 
 
 # --- running ------------------------------------------------------------------------------------------------------------------
@@ -431,7 +432,9 @@ class Known:
     def expected(self, manifest: Manifest, records: Sequence[int]) -> tuple[frozenset[tuple[str, str, str]], dict[str, int]]:
         version = Version(int(manifest.pipeline), int(manifest.build))
         shard_id = shard_of_chain(manifest.shard)[0]
-        unit = render(self.world.shards[shard_id], manifest, version, self.world.sink(version.definition))
+        # Names are not what is wrong with files that share one.
+        mutant = "same_names" if self.world.mutant == "same_names" else ""
+        unit = render(self.world.shards[shard_id], manifest, version, self.world.sink(version.definition), mutant)
         return frozenset((file.sink, file.key, file.sha256) for file in unit.files), unit.manifest.outcomes
 
     def place(self, manifest: Manifest, entry: FileEntry) -> str:

@@ -25,6 +25,7 @@ MUTANTS = (
     "delete_before_seal",
     "unpinned",
     "cut_inside_aggregate",
+    "same_names",
 )
 
 
