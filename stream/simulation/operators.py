@@ -48,13 +48,14 @@ async def resume(around: Surroundings, process: Process, target: Target) -> None
     await Repeater(clock, process.emit)("resume", Shard(target.stream, target.part), lambda: record.change(change))
 
 
-async def resume_all(around: Surroundings, process: Process) -> None:
-    """End every pause, as operators do once their work is done; those who began them may have died."""
+async def resume_all(around: Surroundings, process: Process) -> bool:
+    """End every pause, whose operators may have died; whether there was any."""
     record, clock = PauseRecord(_stores(around, process).state), process.clock
     held = await record.in_force(clock.now())
     if held.all:
         targets = [each.target for each in held.all]
         await record.change(lambda newest: resumed(newest, targets, process.name, NOTE, clock.now()))
+    return bool(held.all)
 
 
 async def rewind(around: Surroundings, process: Process, shard: Shard, wanted: int) -> None:

@@ -69,10 +69,7 @@ Note = Callable[[float, str, "Event | Struck | str"], None]
 
 
 class Process:
-    """A worker process. ``calm``: from now on nothing goes wrong any more; what stands still goes on when its time is over.
-
-    ``troubled_at``: until when the last thing that went wrong lasted, in seconds of the loop.
-    """
+    """A worker process. ``calm``: from now on nothing goes wrong any more; what stands still goes on when its time is over."""
 
     def __init__(self, name: str, number: int, seed: int, skew: float, disturbances: Iterable[Disturbance], note: Note) -> None:
         self.identity = (seed << 20) ^ (number + 1) << 12
@@ -83,7 +80,6 @@ class Process:
         self.dead = False
         self.calm = False
         self.task: asyncio.Task[None] | None = None
-        self.troubled_at = float("-inf")
         self._awake_at = 0.0
         self._sleepers = 0
         self._marks = 0
@@ -146,7 +142,6 @@ class Process:
             await LoopClock().sleep(left + SLOWEST * mixed(self.identity, self._sleepers, 1))
 
     def _struck(self, found: Disturbance, what: str) -> None:
-        self.troubled_at = loop_seconds() + found.seconds
         self._note(loop_seconds(), self.name, Struck(found, what))
 
     async def _disturb(self, found: Disturbance, what: str) -> None:

@@ -158,16 +158,21 @@ class World:
                 if start.drains:
                     draining.set()
             await self.clock.sleep(max([0.0, *(each.seconds for each in schedule.disturbances)]) + 1.0)
-            for task in operating:
-                await asyncio.wait([task])
-            self.stood[:] = [replace(each, end=min(each.end, self.clock.monotonic())) for each in self.stood]
-            await resume_all(self.around, self.observer("operator"))
+            await self._resume(operating)
             if schedule.leased:
                 await self._settle(left, [task for start, _, task in running if not start.drains])
                 # A run that ends reads every shard by itself, so it has to be alone.
                 await _ended(running)
             await self._work(Start(LAST, 0.0, newer=self.subject.newer is not None), ObservableEvent(), once=True)
             await _ended(running)
+
+    async def _resume(self, operating: Sequence[asyncio.Task[None]]) -> None:
+        """Wait until every operator has ended or died, and resume what is still paused."""
+        for task in operating:
+            await asyncio.wait([task])
+        self.stood[:] = [replace(each, end=min(each.end, self.clock.monotonic())) for each in self.stood]
+        if await resume_all(self.around, self.observer("operator")):
+            self.note(self.clock.monotonic(), "", "what is still paused is resumed")
 
     async def _settle(self, left: Left, working: Sequence[asyncio.Task[None]]) -> None:
         """Wait until workers that share leases have committed everything, if there are any; they have some minutes for it."""
@@ -281,9 +286,7 @@ class World:
             self.changes["rewound"] += 1
             self.note(self.clock.monotonic(), process.name, f"has rewound {where}")
 
-    async def _live(
-        self, name: str, number: int, skew: float, begins: str, whole: Callable[[Process], Awaitable[None]], *, calm: bool
-    ) -> None:
+    async def _live(self, name: str, number: int, skew: float, begins: str, whole: Whole, *, calm: bool) -> None:
         """The life of a process: ``whole``, or as much of it as comes before its death."""
         process = Process(name, number, self.schedule.seed, skew, self.schedule.disturbances, self.note)
         process.task, process.calm = asyncio.current_task(), calm or self.clock.monotonic() >= self.schedule.until
