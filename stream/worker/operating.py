@@ -47,6 +47,7 @@ from stream.worker.generations import open_newest, open_next
 from stream.worker.leasing import ListShards, coordinator_of
 from stream.worker.parts import Parts, StreamParts, to_nobody
 from stream.worker.places import located
+from stream.worker.uncompacted import compacted_to
 from stream.worker.watched import WatchedShards, slices_of
 
 OPERATOR: Final = "operator/"
@@ -151,7 +152,7 @@ async def rewind(
 
     Raises:
         DefinitionError: no unit holds it; the shard has ended; a sink loads a table, from which rows cannot be removed; a sink of the units
-            is gone or elsewhere now; or dead letters of the units were redriven, and what that wrote cannot be removed either.
+            is gone or elsewhere now; or the units were compacted, or dead letters of them redriven, and what that wrote stays.
         Halted: a person must repair the shard's log first.
     """
     if loaded := [config.name for config in pipeline.sinks if isinstance(config, TableSinkConfig)]:
@@ -164,6 +165,7 @@ async def rewind(
         stores = Stores.open(pipeline, base, AwsSession(region=pipeline.source.kinesis.region)).targets
         await _refuse_elsewhere([each for each in known.links if int(each.after) >= target], stores)
         await _refuse_redriven(parts.log, known, link)
+        await _refuse_compacted(parts.log, known, target)
         await _commit(parts, shard, link)
         return Done(link, target, len(link.superseded))
 
@@ -197,6 +199,18 @@ async def _refuse_redriven(log: CommitLog, known: History, link: Manifest) -> No
         f"dead letters of {len(redriven)} unit(s) that would be taken back were redriven (the last one by redrive "
         f"{max(by_number.values())}): their results stay, and they would be processed twice. Rewind to after {redriven[-1].last}, or "
         "process all of it again with another application name; nothing was changed"
+    )
+    raise DefinitionError(msg)
+
+
+async def _refuse_compacted(log: CommitLog, known: History, target: int) -> None:
+    reached = await compacted_to(log.store, known.shard.stream)
+    taken = [each for each in known.links if int(each.after) >= target and int(each.after) < reached.get(each.shard, ORIGIN)]
+    if not taken:
+        return
+    msg = (
+        f"files of {len(taken)} unit(s) that would be taken back were compacted: the compacted files stay, and the records would be there "
+        f"twice. Rewind to after {taken[-1].last}, or process all of it again with another application name; nothing was changed"
     )
     raise DefinitionError(msg)
 
