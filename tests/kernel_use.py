@@ -38,6 +38,7 @@ FILES: Final = (
     "tests/unit/aws/test_kinesis.py",
     "tests/unit/aws/test_pages.py",
     "tests/unit/worker/test_answer.py",
+    "tests/unit/worker/test_compacted.py",
     "tests/unit/worker/test_compacting.py",
     "tests/unit/worker/test_definitions.py",
     "tests/unit/worker/test_exporting.py",

@@ -106,15 +106,15 @@ class CompactionCheck:
         datasets: dict[str, _Dataset] = {}
         async for view in self.compacted.all():
             self.findings += [_finding(view.key, why, Check.SEAL) for why in view.problems]
-            if view.withdrawn:
+            if view.withdrawn or view.problems:
                 continue
-            dataset = datasets.setdefault(view.root, _Dataset()) if view.root else _Dataset()
+            dataset = datasets.setdefault(view.root, _Dataset())
             keys = {output.key for output in view.outputs}
             dataset.named |= keys
             if view.published and any(self.wanted(part.shard, part.after, part.last) for part in view.parts):
                 dataset.needed |= keys
                 self.files += len(keys)
-                if self.contents and not view.problems:
+                if self.contents:
                     await self._compaction(view)
         for root, dataset in datasets.items():
             await self._listing(root, dataset)

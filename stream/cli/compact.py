@@ -78,24 +78,10 @@ def compact(  # noqa: PLR0917 - options of a command are given by name
     Exit code 0: done, also if there was nothing to do; 2: it failed, or the command is wrong.
     """
     size = _size(target_size)
-    wanted = Choice(None if before is None else moment(before, "--before"), tuple(each.strip("/") for each in partition or ()), dry_run)
+    choice = Choice(None if before is None else moment(before, "--before"), tuple(each.strip("/") for each in partition or ()), dry_run)
     grace = None if delete_sources is None else _grace(delete_sources, given=before is not None or bool(partition) or dry_run)
 
-    async def run(pipeline: Pipeline) -> Outcome:
-        clock, worker = SystemClock(), f"compact/{socket.gethostname()}/{os.getpid()}"
-        done: list[PartitionDone] = []
-        files = removed = 0
-        for one in chosen(pipeline, stream):
-            compactors = await open_compactors(one, Wanted(sink, to, size), file.parent, clock, worker, tell)
-            for each in compactors:
-                if grace is not None:
-                    found = await each.delete_sources(grace)
-                    files, removed = files + found[0], removed + found[1]
-            if grace is None:
-                done += await _compacted(one, compactors, wanted, file.parent, clock)
-        return Outcome(done, files, removed)
-
-    outcome = carry_out(file, run)
+    outcome = carry_out(file, lambda pipeline: _carry_out(chosen(pipeline, stream), Wanted(sink, to, size), choice, grace, file.parent))
     if json:
         sys.stdout.write(as_json(document(outcome, deleting=grace is not None)))
     elif grace is not None:
@@ -122,13 +108,29 @@ class Outcome:
     size: int
 
 
-async def _compacted(pipeline: Pipeline, compactors: Sequence[Compactor], wanted: Choice, base: Path, clock: Clock) -> list[PartitionDone]:
-    closed = wanted.before is None
-    before = wanted.before or await closed_before(pipeline, base, clock)
+async def _carry_out(streams: Sequence[Pipeline], places: Wanted, choice: Choice, grace: timedelta | None, base: Path) -> Outcome:
+    """Compact the files of each of ``streams``; with ``grace``, delete what was compacted that long ago instead."""
+    clock, worker = SystemClock(), f"compact/{socket.gethostname()}/{os.getpid()}"
+    done: list[PartitionDone] = []
+    files = size = 0
+    for one in streams:
+        compactors = await open_compactors(one, places, base, clock, worker, tell)
+        if grace is None:
+            done += await _compacted(one, compactors, choice, base, clock)
+            continue
+        for each in compactors:
+            found = await each.delete_sources(grace)
+            files, size = files + found[0], size + found[1]
+    return Outcome(done, files, size)
+
+
+async def _compacted(pipeline: Pipeline, compactors: Sequence[Compactor], choice: Choice, base: Path, clock: Clock) -> list[PartitionDone]:
+    closed = choice.before is None
+    before = choice.before or await closed_before(pipeline, base, clock)
     done: list[PartitionDone] = []
     for each in compactors:
-        act = each.plan if wanted.dry_run else each.run
-        done += await act(before, closed=closed, only=wanted.only)
+        act = each.plan if choice.dry_run else each.run
+        done += await act(before, closed=closed, only=choice.only)
     return done
 
 

@@ -101,6 +101,10 @@ class CompactedFiles:
                         return sink, *found
         return None
 
+    async def is_output(self, url: str) -> bool:
+        """Whether the file at ``url`` is named as compacted files of this stream are."""
+        return any(number_of(url, self._stream, sink) is not None for sink in await self.sinks())
+
     async def read(self, root: str, key: str) -> bytes | None:
         """See ``audit.compacted.Compacted``."""
         stored = await self._at(root).get(key)
@@ -121,7 +125,10 @@ class CompactedFiles:
             number = number_of(key, self._stream, sink)
             if number is None:
                 continue
-            link = await Catalogue(self._store, self._stream, sink).read(key.rpartition("/")[0], number)
+            try:
+                link = await Catalogue(self._store, self._stream, sink).read(key.rpartition("/")[0], number)
+            except Halted:
+                return True  # what it names is not known, and that is a finding of its own
             if link is None or link.compaction.state is State.WITHDRAWN or link.compaction.url != root:
                 continue
             named = {each.key for each in link.compaction.outputs}

@@ -98,6 +98,8 @@ class Tracer:
         link = await self._link(*name) if name is not None else None
         file = next((each for each in link.files if url in {each.key, self._url(link, each)}), None) if link is not None else None
         if link is None or file is None or not link.sealed or file.sink == LEDGER:
+            if await self._compacted.is_output(url):
+                return []
             self._refuse_foreign(url)
             if name is None:
                 msg = f"{url} is not named as this service names files: [<stream>.]<shard>-<after>-<last>.<part>.<digest>.<extension>"
