@@ -22,6 +22,7 @@ PROCESSES: Final = ("tests/unit/worker/test_allocators.py",)
 """Files whose tests start processes of the service: what these call is not seen here."""
 
 FILES: Final = (
+    "tests/contract/test_compaction.py",
     "tests/contract/test_decoder.py",
     "tests/contract/test_encryption.py",
     "tests/contract/test_excerpt.py",

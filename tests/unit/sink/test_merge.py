@@ -26,6 +26,8 @@ EVERY = pl.DataFrame(
         "flag": [True, None, False],
         "day": [datetime(2026, 1, 1, tzinfo=UTC).date(), None, None],
         "at": [datetime(2026, 1, 1, 12, 0, 0, 1, UTC), None, datetime(1969, 1, 1, tzinfo=UTC)],
+        "clock": [datetime(2026, 1, 1, 12, 30, tzinfo=UTC).time(), None, None],
+        "local": [datetime(2026, 1, 1), None, None],  # noqa: DTZ001 - the type without a zone
         "long": [timedelta(days=3), None, timedelta(microseconds=1)],
         "money": pl.Series([Decimal("1.25"), None, Decimal("-99.99")], dtype=pl.Decimal(10, 2)),
         "list": [[1, 2], [], None],

@@ -26,7 +26,7 @@ from tests.unit.worker.test_compacting import LATER, Killed, compact, compactor,
 class Application:
     """A sealed application whose files were compacted, and perhaps deleted."""
 
-    def __init__(self, *, size=2500, deleted=False):
+    def __init__(self, *, size=6000, deleted=False):
         self.sealed = asyncio.run(three_units())
         self.large = MemoryStore(url="memory:large")
         self.sealed.places["memory:large"] = self.large

@@ -203,7 +203,7 @@ def steps(sealed):
         if not done:
             found.append((name, key))
 
-    compact(sealed.copy(), MemoryStore(url="memory:large"), act=note, size=2500)
+    compact(sealed.copy(), MemoryStore(url="memory:large"), act=note, size=6000)
     return found
 
 
@@ -223,11 +223,11 @@ def test_a_run_that_ends_or_gets_no_reply_at_any_write_is_completed_by_the_next_
     every = steps(sealed)
     assert len(every) > 10
     whole = MemoryStore(url="memory:large")
-    compact(sealed.copy(), whole, size=2500)
+    compact(sealed.copy(), whole, size=6000)
     for at in range(len(every)):
         copy, target = sealed.copy(), MemoryStore(url="memory:large")
         try:
-            compact(copy, target, act=killing(at, done=done, how=how), size=2500)
+            compact(copy, target, act=killing(at, done=done, how=how), size=6000)
             assert how is Retryable, "nobody was killed"
         except Killed:
             pass
@@ -235,7 +235,7 @@ def test_a_run_that_ends_or_gets_no_reply_at_any_write_is_completed_by_the_next_
             # Only the hint at the very end is not written again.
             assert every[at][0] == "put", every[at]
         assert set(rows(target)[1]) <= set(rows(whole)[1]), f"killed at {every[at]}: files that nobody names"
-        compact(copy, target, size=2500)
+        compact(copy, target, size=6000)
         same_rows(copy, target)
         assert set(rows(target)[1]) == set(rows(whole)[1])
         assert all(link.compaction.published for link in links(copy))
@@ -249,9 +249,9 @@ def test_two_compactors_at_once_publish_each_file_once(sealed):
 
         async def meet(name, key, done, copy=copy, target=target, counter=counter, at=at):
             if not done and next(counter) == at:
-                await run(compactor(copy, target, size=2500, worker="other"))
+                await run(compactor(copy, target, size=6000, worker="other"))
 
-        compact(copy, target, act=meet, size=2500)
+        compact(copy, target, act=meet, size=6000)
         same_rows(copy, target)
         sources = [each.key for link in links(copy) for each in link.compaction.sources]
         assert len(sources) == len(set(sources)), f"met at {every[at]}"
@@ -266,7 +266,7 @@ def test_compactors_that_really_run_at_once_agree(sealed):
     target = MemoryStore(url="memory:large")
 
     async def together():
-        await asyncio.gather(*(run(compactor(sealed, target, act=yielding, size=2500, worker=f"w{n}")) for n in range(3)))
+        await asyncio.gather(*(run(compactor(sealed, target, act=yielding, size=6000, worker=f"w{n}")) for n in range(3)))
 
     asyncio.run(together())
     same_rows(sealed, target)
@@ -383,13 +383,13 @@ def test_a_dataset_is_in_one_place(sealed):
 
 def test_a_plan_writes_nothing_and_tells_what_a_run_does(sealed):
     target = MemoryStore(url="memory:large")
-    one = compactor(sealed, target, act=killing(0, done=False), size=2500)
+    one = compactor(sealed, target, act=killing(0, done=False), size=6000)
 
     async def planned():
         return await one.plan(LATER, closed=True)
 
     plan = asyncio.run(planned())
-    done = compact(sealed, target, size=2500)
+    done = compact(sealed, target, size=6000)
     facts = ("partition", "files", "size", "outputs", "rows")
     assert [[getattr(each, name) for name in facts] for each in plan] == [[getattr(each, name) for name in facts] for each in done]
     assert all(each.planned for each in plan)
