@@ -24,7 +24,7 @@ import msgspec
 
 from stream.batch import ORIGIN
 from stream.contracts import ObjectStore
-from stream.errors import Halted
+from stream.errors import StreamError
 
 FOLDER: Final = "compactions/"
 CURSORS: Final = "compacting/"
@@ -36,6 +36,10 @@ MOST_SOURCES: Final = 5000
 _UNPARTITIONED: Final = "all"
 _DIGITS: Final = 8
 _OUTPUT: Final = re.compile(r"(?P<label>[A-Za-z0-9_.-]+)\.(?P<number>\d{8})\.\d+\.[0-9a-f]{16}\.parquet")
+
+
+class CompactionError(StreamError):
+    """A compaction, or a file of one, is not what was recorded. Nothing more is written or deleted until a person has looked at it."""
 
 
 class State(StrEnum):
@@ -245,7 +249,7 @@ class Catalogue:
         """The newest compaction of a partition.
 
         Raises:
-            Halted: it cannot be read.
+            CompactionError: it cannot be read.
         """
         number = await self.length(partition)
         return await self.read(partition, number) if number else None
@@ -254,7 +258,7 @@ class Catalogue:
         """The compaction with that number; the first has 1.
 
         Raises:
-            Halted: it cannot be read.
+            CompactionError: it cannot be read.
         """
         key = self.key(partition, number)
         stored = await self.store.get(key)
@@ -264,7 +268,7 @@ class Catalogue:
         """The compactions of a partition in order.
 
         Raises:
-            Halted: one of them is missing or cannot be read.
+            CompactionError: one of them is missing or cannot be read.
         """
         for number in range(1, await self.length(partition) + 1):
             link = await self.read(partition, number)
@@ -272,7 +276,7 @@ class Catalogue:
                 msg = (
                     f"the compaction {self.key(partition, number)} under {self.store.url} is missing, and later ones are there: restore it"
                 )
-                raise Halted(msg)
+                raise CompactionError(msg)
             yield link
 
     async def create(self, compaction: Compaction) -> str | None:
@@ -321,21 +325,21 @@ def decode(body: bytes, key: str) -> Compaction:
     """The compaction in ``body``; ``key`` is named in errors.
 
     Raises:
-        Halted: the object is not one that this build can read.
+        CompactionError: the object is not one that this build can read.
     """
     try:
         found = msgspec.json.decode(body, type=Compaction)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         msg = f"the compaction {key} is not readable: {error}. Restore its previous version; its partition is not compacted until then."
-        raise Halted(msg) from error
+        raise CompactionError(msg) from error
     positions = [*found.covered.values(), *(each.after for each in found.sources), *(each.last for each in found.sources)]
     wrong = any(not (each.isascii() and each.isdigit()) for each in positions)
     if wrong or any(not 0 <= each.output < len(found.outputs) for each in found.sources):
         msg = f"the compaction {key} names positions or files that there are not: it was edited. Restore its previous version"
-        raise Halted(msg)
+        raise CompactionError(msg)
     if found.format != FORMAT:
         msg = f"the compaction {key} has format {found.format}, but this build reads {FORMAT}; run the newer build"
-        raise Halted(msg)
+        raise CompactionError(msg)
     return found
 
 

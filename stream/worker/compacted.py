@@ -10,10 +10,9 @@ from stream.audit.chain import Link as Unit
 from stream.audit.compacted import CompactionView, Part
 from stream.audit.ledger import LedgerObject
 from stream.batch import ORIGIN
-from stream.commit.compaction import FOLDER, Catalogue, Compaction, Link, Origin, Output, State, number_of, problems
+from stream.commit.compaction import FOLDER, Catalogue, Compaction, CompactionError, Link, Origin, Output, State, number_of, problems
 from stream.commit.lookup import streams_of
 from stream.contracts import ObjectStore
-from stream.errors import Halted
 
 KEPT: Final = 16
 """Compactions that are kept in memory: units that follow each other have their files in the same ones."""
@@ -49,7 +48,7 @@ class CompactedFiles:
                     key = catalogue.key(partition, number)
                     try:
                         link = await catalogue.read(partition, number)
-                    except Halted as error:
+                    except CompactionError as error:
                         link = None
                         yield CompactionView(key, (str(error),))
                     else:
@@ -67,7 +66,7 @@ class CompactedFiles:
         partition = file.key.rpartition("/")[0]
         try:
             found = await self._containing(file.sink, partition, unit.shard, unit.after)
-        except Halted:
+        except CompactionError:
             return None  # what is wrong with the compactions is found when these are checked
         if found is None or not found.published:
             return None
@@ -79,7 +78,10 @@ class CompactedFiles:
         """The URL of the compacted file that has the rows of the file ``key``, and the row there with which they begin."""
         if sink not in await self.sinks():
             return None
-        found = await self._containing(sink, key.rpartition("/")[0], shard, after)
+        try:
+            found = await self._containing(sink, key.rpartition("/")[0], shard, after)
+        except CompactionError:
+            return None  # the record's fate is known all the same, and `stream audit verify` tells what is wrong
         origin = None if found is None or not found.published else next((each for each in found.sources if each.key == key), None)
         return None if found is None or origin is None else (_url(found, found.outputs[origin.output]), found.first_row(origin))
 
@@ -127,7 +129,7 @@ class CompactedFiles:
                 continue
             try:
                 link = await Catalogue(self._store, self._stream, sink).read(key.rpartition("/")[0], number)
-            except Halted:
+            except CompactionError:
                 return True  # what it names is not known, and that is a finding of its own
             if link is None or link.compaction.state is State.WITHDRAWN or link.compaction.url != root:
                 continue
@@ -165,7 +167,7 @@ class CompactedFiles:
             link = await catalogue.read(partition, number)
             if link is None:
                 msg = f"the compaction {catalogue.key(partition, number)} is missing; `stream audit verify` says what else is"
-                raise Halted(msg)
+                raise CompactionError(msg)
             self._links[at] = link
             self._covered[at] = link.compaction.covered
             if len(self._links) > KEPT:
@@ -177,7 +179,7 @@ class CompactedFiles:
         if root not in self._places:
             if self._open is None:
                 msg = f"the dataset at {root} cannot be opened here"
-                raise Halted(msg)
+                raise CompactionError(msg)
             self._places[root] = self._open(root)
         return self._places[root]
 

@@ -19,11 +19,11 @@ import msgspec
 from stream.audit.set_hash import SetHash
 from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
 from stream.commit import compaction as compactions
-from stream.commit.compaction import Catalogue, Compaction, Link, Origin, Output, SealedFile, State
+from stream.commit.compaction import Catalogue, Compaction, CompactionError, Link, Origin, Output, SealedFile, State
 from stream.commit.log import CommitLog
 from stream.concurrency import run_concurrently
 from stream.contracts import Clock, ObjectStore
-from stream.errors import DefinitionError, Halted, Retryable
+from stream.errors import DefinitionError, Retryable
 from stream.sink.merge import Content, Merged, UnreadableFileError, differs, digest, lineage, merge
 from stream.sink.objects import ObjectsSinkConfig
 from stream.worker.uncompacted import Scan, rewound, rewound_since, scan
@@ -106,7 +106,7 @@ class Compactor:
 
         Raises:
             DefinitionError: the partition was compacted to another place.
-            Halted: a source or a compaction is not what the log says.
+            CompactionError: a source or a compaction is not what the log says.
             Retryable: a store kept failing.
         """
         self._seen = await self.scan()
@@ -185,7 +185,7 @@ class Compactor:
         )
         try:
             merged = await self._merged(fresh)
-        except Halted:
+        except CompactionError:
             if await rewound_since(self.log, self.stream, fresh, self._seen):
                 raise _RewoundError from None
             raise
@@ -215,7 +215,7 @@ class Compactor:
         """The sources, merged, as the store has them now.
 
         Raises:
-            Halted: one of them is not what its manifest says.
+            CompactionError: one of them is not what its manifest says.
         """
         bodies: dict[int, bytes] = {}
 
@@ -223,7 +223,7 @@ class Compactor:
             stored = await self.source.get(origin.key)
             if stored is None or digest(stored.body) != origin.sha256:
                 how = "is missing" if stored is None else "has other content than its manifest says"
-                raise Halted(_not_as_sealed(self.source.url, origin.key, how))
+                raise CompactionError(_not_as_sealed(self.source.url, origin.key, how))
             bodies[at] = stored.body
 
         await _together(fetch(at, origin) for at, origin in enumerate(compaction.sources))
@@ -231,10 +231,10 @@ class Compactor:
         try:
             merged = await asyncio.to_thread(merge, ordered, self.config.codec, self.config.encoder.level)
         except UnreadableFileError as error:
-            raise Halted(_not_as_sealed(self.source.url, compaction.sources[error.args[0]].key, "is no Parquet file")) from error
+            raise CompactionError(_not_as_sealed(self.source.url, compaction.sources[error.args[0]].key, "is no Parquet file")) from error
         for origin, content in zip(compaction.sources, merged.contents, strict=True):
             if origin.rows != content.rows:
-                raise Halted(_not_as_sealed(self.source.url, origin.key, f"has {content.rows} rows instead of {origin.rows}"))
+                raise CompactionError(_not_as_sealed(self.source.url, origin.key, f"has {content.rows} rows instead of {origin.rows}"))
         return merged
 
     async def _write(self, begun: Link, merged: Merged) -> Link | None:
@@ -248,7 +248,7 @@ class Compactor:
             found = await asyncio.to_thread(_examined, stored.body if stored else None, output, contents)
             if isinstance(found, str):
                 msg = f"{self.target.url.removesuffix('/')}/{output.key} was written and read back, and {found}: it is not published"
-                raise Halted(msg)
+                raise CompactionError(msg)
             set_hash = None if set_hash is None or found is None else set_hash + found
         if await rewound_since(self.log, self.stream, compaction, self._seen):
             await self._withdraw(begun)
@@ -308,7 +308,7 @@ class Compactor:
         Before that, the outputs are read once more.
 
         Raises:
-            Halted: an output is not what was published; its sources are kept.
+            CompactionError: an output is not what was published; its sources are kept.
         """
         before = self.clock.now() - grace
         files = size = 0
@@ -322,7 +322,7 @@ class Compactor:
                     msg = (
                         f"the compaction {link.key} was edited after it was published; `stream audit verify` says more. Nothing is deleted"
                     )
-                    raise Halted(msg)
+                    raise CompactionError(msg)
                 await self._require_outputs(compaction)
                 await _together(self.source.delete(each.key) for each in compaction.sources)
                 await self.catalogue.replace(link, msgspec.structs.replace(compaction, removed_at=self.clock.now().isoformat()))
@@ -338,7 +338,7 @@ class Compactor:
                 how = "is missing" if stored is None else "has other content than was published"
                 place = f"{self.target.url.removesuffix('/')}/{output.key}"
                 msg = f"{place} {how}: restore it. The files that it was made of are kept, and nothing else is deleted"
-                raise Halted(msg)
+                raise CompactionError(msg)
 
 
 def chosen(partition: str, only: Sequence[str]) -> bool:

@@ -11,9 +11,9 @@ import pytest
 
 from stream.batch import SEQUENCE, SUBSEQUENCE
 from stream.commit import compaction as compactions
-from stream.commit.compaction import Catalogue, State
+from stream.commit.compaction import Catalogue, CompactionError, State
 from stream.commit.log import CommitLog
-from stream.errors import DefinitionError, Halted, Retryable
+from stream.errors import DefinitionError, Retryable
 from stream.storage.memory import MemoryStore
 from stream.worker.compacting import Compactor
 from tests.sealed import NOON, shard_id, three_units
@@ -299,7 +299,7 @@ def test_a_source_that_is_not_what_the_log_says_is_not_compacted(sealed):
         await lake.put(key, (await lake.get(key)).body + b"x")
 
     asyncio.run(damage())
-    with pytest.raises(Halted, match="has other content than its manifest says"):
+    with pytest.raises(CompactionError, match="has other content than its manifest says"):
         compact(sealed, target)
     assert rows(target)[0] is None
     assert links(sealed) == []
@@ -313,7 +313,7 @@ def test_a_file_that_comes_back_different_is_not_published(sealed):
             frame.head(frame.height - 1).write_parquet(out)
             await super().put(key, out.getvalue())
 
-    with pytest.raises(Halted, match="read back, and it has other content: it is not published"):
+    with pytest.raises(CompactionError, match="read back, and it has other content: it is not published"):
         compact(sealed, Lossy(url="memory:large"))
     assert [link.compaction.state for link in links(sealed)] == [State.BEGUN]
 
@@ -434,7 +434,7 @@ def test_nothing_is_deleted_whose_compacted_file_is_not_whole(sealed):
     for link in links(sealed):
         for output in link.compaction.outputs:
             asyncio.run(target.put(output.key, b"x"))
-    with pytest.raises(Halted, match="has other content than was published: restore it"):
+    with pytest.raises(CompactionError, match="has other content than was published: restore it"):
         delete(sealed, target, timedelta(days=7))
     assert rows(sealed.stores.targets["s3"])[0].equals(before)
 
@@ -446,5 +446,5 @@ def test_a_record_of_a_compaction_that_was_edited_deletes_nothing(sealed):
     link = links(sealed)[0]
     edited = msgspec.structs.replace(link.compaction, sources=link.compaction.sources[:1])
     asyncio.run(sealed.stores.state.put(link.key, compactions.encode(edited)))
-    with pytest.raises(Halted, match="was edited after it was published"):
+    with pytest.raises(CompactionError, match="was edited after it was published"):
         delete(sealed, target, timedelta(days=7))
