@@ -241,7 +241,8 @@ def test_a_run_that_ends_or_gets_no_reply_at_any_write_is_completed_by_the_next_
         assert all(link.compaction.published for link in links(copy))
 
 
-def test_two_compactors_at_once_publish_each_file_once(sealed):
+@pytest.mark.parametrize("size", [6000, 2**20, 1])
+def test_two_compactors_at_once_publish_each_file_once(sealed, size):
     every = steps(sealed)
     for at in range(len(every)):
         copy, target = sealed.copy(), MemoryStore(url="memory:large")
@@ -249,7 +250,7 @@ def test_two_compactors_at_once_publish_each_file_once(sealed):
 
         async def meet(name, key, done, copy=copy, target=target, counter=counter, at=at):
             if not done and next(counter) == at:
-                await run(compactor(copy, target, size=6000, worker="other"))
+                await run(compactor(copy, target, size=size, worker="other"))
 
         compact(copy, target, act=meet, size=6000)
         same_rows(copy, target)
@@ -352,6 +353,19 @@ def test_a_rewind_during_a_compaction_withdraws_it(sealed):
     assert found[0] is State.WITHDRAWN
     asyncio.run(sealed.unit(0, 41, 60))
     compact(sealed, target)
+    same_rows(sealed, target)
+
+
+def test_what_another_compactor_withdrew_is_not_published(sealed):
+    target = MemoryStore(url="memory:large")
+
+    async def rewinding(name, key, done):
+        if name == "replace" and not done and not sealed.generations:
+            await sealed.rewind(0, 40)
+            await run(compactor(sealed, target, worker="other"))
+
+    compact(sealed, target, act=rewinding)
+    assert links(sealed)[0].compaction.state is State.WITHDRAWN
     same_rows(sealed, target)
 
 
