@@ -29,6 +29,7 @@ if libraries_wanted():
     from stream.pipeline.units import parse_duration, parse_size
     from stream.worker.compacting import Compactor, PartitionDone
     from stream.worker.compactors import Wanted, closed_before, open_compactors
+    from stream.worker.sources_removal import delete_sources
 
 T = TypeVar("T")
 
@@ -119,7 +120,7 @@ async def _carry_out(streams: Sequence[Pipeline], places: Wanted, choice: Choice
             done += await _compacted(one, compactors, choice, base, clock)
             continue
         for each in compactors:
-            found = await each.delete_sources(grace)
+            found = await delete_sources(each, grace)
             files, size = files + found[0], size + found[1]
     return Outcome(done, files, size)
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -106,21 +106,26 @@ class Compactor:
 
         Raises:
             DefinitionError: the partition was compacted to another place.
-            CompactionError: a source or a compaction is not what the log says.
+            CompactionError: a source or a compaction is not what the log says; the other partitions were compacted.
             Retryable: a store kept failing.
         """
         self._seen = await self.scan()
         done = []
         positions: dict[str, dict[str, str]] = {}
-        for name in list(self._seen.files):
-            if not chosen(name, only):
+        wrong: list[CompactionError] = []
+        for name in [name for name in self._seen.files if chosen(name, only)]:
+            try:
+                positions[name], published = await self._partition(name, before, closed=closed)
+            except CompactionError as error:
+                self.tell(f"{name or 'all rows'}: {error}")
+                wrong.append(error)
                 continue
-            published = await self._partition(name, before, closed=closed)
-            positions[name] = published[0]
-            if published[1]:
-                done.append(_summed(self.stream, self.config.name, name, published[1]))
-                self.tell(f"{done[-1].partition or 'all rows'}: {done[-1].files:,} files became {done[-1].outputs:,}")
+            if published:
+                done.append(_summed(self.stream, self.config.name, name, published))
+                self.tell(f"{name or 'all rows'}: {done[-1].files:,} files became {done[-1].outputs:,}")
         await self.catalogue.set_cursor(await self._cursor(positions))
+        if wrong:
+            raise wrong[0]
         return done
 
     async def _partition(self, name: str, before: datetime, *, closed: bool) -> tuple[dict[str, str], list[Compaction]]:
@@ -226,7 +231,7 @@ class Compactor:
                 raise CompactionError(_not_as_sealed(self.source.url, origin.key, how))
             bodies[at] = stored.body
 
-        await _together(fetch(at, origin) for at, origin in enumerate(compaction.sources))
+        await together(fetch(at, origin) for at, origin in enumerate(compaction.sources))
         ordered = [bodies[at] for at in range(len(bodies))]
         try:
             merged = await asyncio.to_thread(merge, ordered, self.config.codec, self.config.encoder.level)
@@ -262,8 +267,17 @@ class Compactor:
         )
         link = await self.catalogue.replace(begun, compactions.sealed(done))
         if link is not None:
-            await _together(self.target.delete(key) for key in compaction.superseded)
+            await together(self.target.delete(key) for key in compaction.superseded)
+        else:
+            await self._take_back(compaction)
         return link
+
+    async def _take_back(self, own: Compaction) -> None:
+        """Remove what was written of ``own`` and is not named by the compaction that another compactor has made of it."""
+        current = await self.catalogue.read(own.partition, own.number)
+        if current is not None:
+            named = {each.key for each in current.compaction.outputs} if current.compaction.state is not State.WITHDRAWN else set()
+            await together(self.target.delete(each.key) for each in own.outputs if each.key not in named)
 
     async def _withdraw(self, begun: Link) -> None:
         """Give up a begun compaction whose sources a rewind takes back, and remove what was written of it.
@@ -283,7 +297,9 @@ class Compactor:
         )
         link = await self.catalogue.replace(begun, compactions.sealed(withdrawn))
         if link is not None:
-            await _together(self.target.delete(key) for key in link.compaction.superseded)
+            await together(self.target.delete(key) for key in link.compaction.superseded)
+        else:
+            await self._take_back(compaction)
         raise _RewoundError
 
     async def _cursor(self, positions: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
@@ -292,53 +308,25 @@ class Compactor:
         for name, files in self._seen.files.items():
             covered, left = positions.get(name), self._seen.in_force(name)
             if covered is None:
-                newest = await self.catalogue.newest(name)
-                covered = newest.compaction.covered if newest is not None else {}
-                if newest is not None and newest.compaction.state is State.BEGUN:
-                    # It may be withdrawn, and whoever finishes it must find its partition.
-                    covered, left = {}, list(files)
+                covered = await self._certainly_covered(name)
+                left = left if covered is not None else list(files)
             for each in left:
-                if each.after >= int(covered.get(each.shard, ORIGIN)):
+                if covered is None or each.after >= int(covered.get(each.shard, ORIGIN)):
                     found[each.shard] = min(found[each.shard], each.after)
         return found
 
-    async def delete_sources(self, grace: timedelta) -> tuple[int, int]:
-        """Delete the sources of compactions that were published at least ``grace`` ago. Returns their number and their bytes.
+    async def _certainly_covered(self, partition: str) -> Mapping[str, str] | None:
+        """Up to where the files of a partition are covered; None if its newest compaction is begun, and may be withdrawn, or is damaged.
 
-        Before that, the outputs are read once more.
-
-        Raises:
-            CompactionError: an output is not what was published; its sources are kept.
+        Whoever finishes or repairs it must find its partition in the log.
         """
-        before = self.clock.now() - grace
-        files = size = 0
-        for name in await self.catalogue.partitions():
-            async for link in self.catalogue.all(name):
-                compaction = link.compaction
-                due = compaction.published and not compaction.removed_at and datetime.fromisoformat(compaction.published_at) <= before
-                if not due or compaction.url != self.target.url or compaction.source != self.source.url:
-                    continue
-                if compactions.seal_of(compaction) != compaction.seal:
-                    msg = (
-                        f"the compaction {link.key} was edited after it was published; `stream audit verify` says more. Nothing is deleted"
-                    )
-                    raise CompactionError(msg)
-                await self._require_outputs(compaction)
-                await _together(self.source.delete(each.key) for each in compaction.sources)
-                await self.catalogue.replace(link, msgspec.structs.replace(compaction, removed_at=self.clock.now().isoformat()))
-                files += len(compaction.sources)
-                size += sum(each.size for each in compaction.sources)
-                self.tell(f"{name or 'all rows'}: {len(compaction.sources):,} files deleted")
-        return files, size
-
-    async def _require_outputs(self, compaction: Compaction) -> None:
-        for output in compaction.outputs:
-            stored = await self.target.get(output.key)
-            if stored is None or digest(stored.body) != output.sha256:
-                how = "is missing" if stored is None else "has other content than was published"
-                place = f"{self.target.url.removesuffix('/')}/{output.key}"
-                msg = f"{place} {how}: restore it. The files that it was made of are kept, and nothing else is deleted"
-                raise CompactionError(msg)
+        try:
+            newest = await self.catalogue.newest(partition)
+        except CompactionError:
+            return None
+        if newest is None:
+            return {}
+        return None if newest.compaction.state is State.BEGUN else newest.compaction.covered
 
 
 def chosen(partition: str, only: Sequence[str]) -> bool:
@@ -372,7 +360,8 @@ def _examined(body: bytes | None, output: Output, contents: Sequence[Content]) -
     return None
 
 
-async def _together(calls: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def together(calls: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Carry out ``calls``, some at a time."""
     await run_concurrently(list(calls), AT_ONCE)
 
 

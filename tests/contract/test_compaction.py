@@ -23,6 +23,7 @@ from stream.sink.objects import ObjectsSinkConfig
 from stream.storage.directory import DirectoryStore
 from stream.storage.open import open_store
 from stream.worker.compacting import Compactor
+from stream.worker.sources_removal import delete_sources
 from tests.sealed import NOON, Sealed, three_units
 
 _buckets = itertools.count()
@@ -91,7 +92,7 @@ def test_sources_are_deleted_and_the_log_is_still_sound(place: Open) -> None:
         one = compactor(sealed, large, 2**20)
         await one.run(NOON + timedelta(days=1), closed=True)
         sealed.clock.time += timedelta(days=8)
-        assert (await one.delete_sources(timedelta(days=7)))[0] == 10
+        assert (await delete_sources(one, timedelta(days=7)))[0] == 10
         assert await rows(sealed.stores.targets["s3"]) == []
         assert await rows(large) == before
         assert await verdict(sealed) is Verdict.OK

@@ -18,6 +18,7 @@ from stream.commit import compaction as compactions
 from stream.commit.compaction import Catalogue
 from stream.storage.memory import MemoryStore
 from stream.worker.compacting import Compactor
+from stream.worker.sources_removal import delete_sources
 from stream.worker.tracing import Tracer
 from tests.sealed import sequence, shard_id, three_units
 from tests.unit.worker.test_compacting import LATER, Killed, compact, compactor, killing, links, rows
@@ -33,7 +34,7 @@ class Application:
         compact(self.sealed, self.large, size=size)
         if deleted:
             self.sealed.clock.time += timedelta(days=8)
-            asyncio.run(compactor(self.sealed, self.large).delete_sources(timedelta(days=7)))
+            asyncio.run(delete_sources(compactor(self.sealed, self.large), timedelta(days=7)))
             assert rows(self.small)[0] is None
 
     @property
