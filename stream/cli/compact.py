@@ -166,7 +166,7 @@ def show(done: Sequence[PartitionDone], *, planned: bool) -> None:
 def _size(text: str) -> int:
     found = _parsed("--target-size", text, parse_size)
     if not LEAST_SIZE <= found <= MOST_SIZE:
-        msg = f"--target-size {text}: give 1MiB to 4GiB; about twice as much memory is used"
+        msg = f"--target-size {text}: give 1MiB to 4GiB; up to three times as much memory is used"
         raise typer.BadParameter(msg)
     return found
 
