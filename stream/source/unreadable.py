@@ -7,6 +7,7 @@ which record, before it commits anything of it, and the note holds for whoever f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -86,6 +87,11 @@ async def notes_of(state: ObjectStore, chain: str, shard: str, first: int) -> Sh
     folder = _folder(chain, shard)
     there = frozenset([info.key async for info in state.list(folder, _key(folder, first - 1))])
     return ShardNotes(state, folder, there)
+
+
+async def unreadable_notes(state: ObjectStore, chain: str) -> list[tuple[str, datetime]]:
+    """All notes of ``chain``, by the key of each, and when it was written."""
+    return [(info.key, info.modified) async for info in state.list(f"unreadable/{chain}/")]
 
 
 def _folder(chain: str, shard: str) -> str:

@@ -10,6 +10,7 @@ from typing import Final
 
 from stream.audit.completeness import State
 from stream.metrics import thresholds
+from stream.worker import object_condition
 from stream.worker.finding import DETAILS, Finding, Harm, clock, count, length, lines_of
 from stream.worker.snapshot import STREAM, Halt, ShardLook, Snapshot
 
@@ -330,9 +331,12 @@ _RULES: Final[tuple[Callable[[Snapshot, set[str]], Iterator[Finding]], ...]] = (
     _read_by_nobody,
     _not_sealing,
     _behind,
+    object_condition.not_claimed,
     _tables,
     _holes,
     _unfinished,
+    object_condition.changed,
+    object_condition.given_up,
     _dead_letters,
     _exports,
     _unknown,
