@@ -162,7 +162,10 @@ class GrowingSource:
     async def _of(
         self, shard: Shard, piece: int, each: ObjectPiece, after_number: int, until: int | None, deleted: list[str], notes: ShardNotes
     ) -> AsyncIterator[Page]:
-        """Pages of one object, the last of which ends before the next object; of one that is gone, its key goes into ``deleted``, if what is deleted is to be left out."""
+        """Pages of one object, the last of which ends before the next object.
+
+        Of one that is gone, the key goes into ``deleted``, if what is deleted is to be left out.
+        """
         if until is None or until >= sequence_of(piece, UNREADABLE):
             # Only who reads on decides what is given up; a range is read again as it was read, whatever the pipeline says now.
             each = replace(each, note=notes.of(piece), gives_up=() if until is not None or not self._reads.gives_up else (Unreadable,))

@@ -89,9 +89,9 @@ async def notes_of(state: ObjectStore, chain: str, shard: str, first: int) -> Sh
     return ShardNotes(state, folder, there)
 
 
-async def unreadable_notes(state: ObjectStore, chain: str) -> list[tuple[str, datetime]]:
-    """All notes of ``chain``, by the key of each, and when it was written."""
-    return [(info.key, info.modified) async for info in state.list(f"unreadable/{chain}/")]
+async def unreadable_notes(state: ObjectStore, chain: str) -> list[tuple[Note, datetime]]:
+    """All notes of ``chain``, and when each was written."""
+    return [(Note(state, info.key), info.modified) async for info in state.list(f"unreadable/{chain}/")]
 
 
 def _folder(chain: str, shard: str) -> str:

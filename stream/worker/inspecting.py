@@ -347,8 +347,7 @@ async def open_inspectors(
         definitions = Definitions(stores.state, base, env, clock, partial(read_secret, session))
         loaders = await open_loaders(one, stream, session, log, stores.targets, definitions, ("status", clock, heard), stack)
         scanned = ScannedCheckpoints()
-        # Runs over objects that end take no leases.
-        native = one.leases is not None and (one.source.s3 is None or watch is not None)
+        native = one.leases is not None
         checkpoints: Checkpoints = scanned if native else StoredCheckpoints(stores.state)
         found.append(
             Inspector(

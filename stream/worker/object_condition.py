@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stream.metrics import thresholds
-from stream.worker.finding import DETAILS, Finding, Harm, clock, count
+from stream.worker.finding import Finding, Harm, clock, count
 from stream.worker.snapshot import Snapshot
 
 
 def not_claimed(look: Snapshot, _: set[str]) -> Iterator[Finding]:
     """Objects that a worker should have claimed; if no claim was made for long, nobody finds them."""
     objects = look.objects
-    if objects is None or not objects.watched or objects.unclaimed is None:
+    if objects is None or not objects.watched or objects.unclaimed is None or look.why:
         return
     found, claim = objects.unclaimed, objects.last_claim
     waited = look.since(found.fresh_since)
@@ -56,9 +56,9 @@ def given_up(look: Snapshot, _: set[str]) -> Iterator[Finding]:
         yield Finding(
             "objects_unreadable",
             Harm.DEGRADED,
-            f"{count(len(objects.recent), 'object', 'objects')} could not be read to the end within the last hour",
+            f"{count(objects.recent, 'object', 'objects')} could not be read to the end within the last hour",
             "streamobjectsrefused",
             since=objects.given_up_at,
-            details=objects.recent[:DETAILS],
+            details=objects.newest[: objects.recent],
             commands=("stream dlq ls FILE", "stream dlq redrive FILE"),
         )

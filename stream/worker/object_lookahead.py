@@ -58,9 +58,13 @@ class ObjectsLookahead:
     """``completing.Stream`` over the objects of one pipeline. Reads claims and listings, writes nothing.
 
     ``time``: asks for the service's time; None if the objects are on this machine. ``backlogs``: of the shards that were looked at last.
+    ``lists``: whether to list objects; if not, only claimed ones are known.
     """
 
-    def __init__(self, slices: Slices, clock: Clock, time: Callable[[], Awaitable[datetime]] | None, *, exported: bool) -> None:
+    def __init__(
+        self, slices: Slices, clock: Clock, time: Callable[[], Awaitable[datetime]] | None, *, exported: bool, lists: bool = True
+    ) -> None:
+        self._lists = lists
         self.backlogs: dict[str, Backlog] = {}
         self._slices = slices
         self._clock = clock
@@ -81,6 +85,8 @@ class ObjectsLookahead:
     async def unclaimed(self) -> Unclaimed:
         """As ``completing.Stream.unclaimed``: lists all objects. Claims that are made meanwhile count."""
         log, found, page = await self._known(), Unclaimed(), list[ObjectInfo]()
+        if not self._lists:
+            return found
         async for info in self._slices.store.list(""):
             if info.size:
                 page.append(info)
@@ -167,8 +173,10 @@ def _sum(objects: Sequence[PinnedObject]) -> Backlog:
     return Backlog(len(objects), sum(item.size for item in objects), oldest)
 
 
-def open_lookahead(pipeline: Pipeline, base: Path, state: ObjectStore, session: AwsSession, clock: Clock) -> ObjectsLookahead:
-    """For a pipeline that reads objects; ``state`` is its application's store. Nothing is read yet."""
+def open_lookahead(
+    pipeline: Pipeline, base: Path, state: ObjectStore, session: AwsSession, clock: Clock, *, lists: bool = True
+) -> ObjectsLookahead:
+    """For a pipeline that reads objects; ``state`` is its application's store. Nothing is read yet. ``lists`` as for the class."""
     slices = slices_of(pipeline, session, state, partial(located, base=base), "", clock)
     bucket, prefix = place_of_notices(slices.config.url)
 
@@ -177,4 +185,4 @@ def open_lookahead(pipeline: Pipeline, base: Path, state: ObjectStore, session: 
         answer = await session.ask("s3", "list_objects_v2", call, retries=2, Bucket=bucket, Prefix=prefix, MaxKeys=1)
         return server_time(answer) or before - MOST_AHEAD
 
-    return ObjectsLookahead(slices, clock, time if bucket else None, exported=pipeline.audit.otlp is not None)
+    return ObjectsLookahead(slices, clock, time if bucket else None, exported=pipeline.audit.otlp is not None, lists=lists)

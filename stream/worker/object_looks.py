@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Protocol, TypeVar
 
@@ -12,7 +12,8 @@ from stream.aws.sqs import open_sqs
 from stream.contracts import Clock, ObjectStore
 from stream.metrics import thresholds
 from stream.pipeline.model import Pipeline
-from stream.source.unreadable import unreadable_notes
+from stream.source.unreadable import Note, unreadable_notes
+from stream.worker.finding import DETAILS
 from stream.worker.object_lookahead import ObjectsLookahead
 from stream.worker.outcomes import HOUR
 from stream.worker.queue_probes import queue_place
@@ -58,8 +59,14 @@ async def objects_look(
         hidden=None if said is None else int(said.get("ApproximateNumberOfMessagesNotVisible", 0)),
         given_up=None if notes is None else len(notes),
         given_up_at=newest[0][1] if newest else None,
-        recent=tuple(key for key, noted in newest if asked_at - noted <= HOUR),
+        recent=sum(asked_at - noted <= HOUR for _, noted in newest),
+        newest=await read("notes of unreadable objects", _told([note for note, _ in newest[:DETAILS]])) or (),
     )
+
+
+async def _told(notes: Sequence[Note]) -> tuple[str, ...]:
+    parts = [await note.read() for note in notes]
+    return tuple(f"{part.key}, after record {part.after:,}: {part.why}" for part in parts if part is not None)
 
 
 async def queue_attributes(session: AwsSession, queue: str, clock: Clock) -> Mapping[str, str]:

@@ -100,8 +100,8 @@ class ObjectsLook:
     """What is known of the objects of `source.s3` beside their shards; what is None could not be read, or does not exist.
 
     ``watched``: a worker that stays up should claim them, within ``limit`` seconds. ``messages`` wait in the queue, and ``hidden`` ones are
-    with workers. ``given_up``: how many objects could not be read to their ends, the last of them at ``given_up_at``; ``recent`` are the
-    keys of the notes of the last hour.
+    with workers. ``given_up``: how many objects could not be read to their ends, the last of them at ``given_up_at``, ``recent`` of them
+    within the last hour; ``newest`` says of some which and why.
     """
 
     watched: bool
@@ -112,7 +112,8 @@ class ObjectsLook:
     hidden: int | None = None
     given_up: int | None = None
     given_up_at: datetime | None = None
-    recent: tuple[str, ...] = ()
+    recent: int = 0
+    newest: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
