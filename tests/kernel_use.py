@@ -40,6 +40,7 @@ FILES: Final = (
     "tests/unit/worker/test_answer.py",
     "tests/unit/worker/test_definitions.py",
     "tests/unit/worker/test_exporting.py",
+    "tests/unit/worker/test_object_lookahead.py",
     "tests/unit/worker/test_inspecting.py",
     "tests/unit/worker/test_loading.py",
     "tests/unit/worker/test_lookahead.py",
