@@ -119,7 +119,8 @@ class GrowingSource:
                 again.
         """
         number, position = number_of(shard.shard_id), after
-        piece, after_number = max(1, place_of(after)[0]), place_of(after)[1]
+        piece = first_unfinished(after)
+        after_number = place_of(after)[1] if place_of(after)[0] == piece else 0
         deleted: list[str] = []
         notes = await notes_of(self._state, shard.stream, shard.chain, piece)
         while until is None or position < until:
@@ -166,12 +167,12 @@ class GrowingSource:
 
         Of one that is gone, the key goes into ``deleted``, if what is deleted is to be left out.
         """
-        if until is None or until >= sequence_of(piece, UNREADABLE):
-            # Only who reads on decides what is given up; a range is read again as it was read, whatever the pipeline says now.
-            each = replace(each, note=notes.of(piece), gives_up=() if until is not None or not self._reads.gives_up else (Unreadable,))
+        each = replace(each, note=notes.of(piece), gives_up=(Unreadable,) if self._reads.gives_up else ())
+        position = 0
         try:
             async with aclosing(self._pages.of(shard, piece, each, after_number, until, each.modified)) as pages:  # type: ignore[type-var]
                 async for page in pages:
+                    position = page.position
                     yield page
         except Gone as error:
             if until is None:
@@ -180,5 +181,5 @@ class GrowingSource:
             if not self._reads.past_deleted:
                 raise
             deleted.append(each.item.key)
-        if until is None or until >= sequence_of(piece + 1, 0):
+        if place_of(position)[1] < UNREADABLE and (until is None or until >= sequence_of(piece + 1, 0)):
             yield Page(Batch.empty(), sequence_of(piece + 1, 0), 0, 0)
