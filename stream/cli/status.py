@@ -22,16 +22,15 @@ if libraries_wanted():
     from rich.table import Column, Table
     from rich.text import Text
 
-    from stream.audit.completeness import Unclaimed
+    from stream.cli import object_status
     from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
-    from stream.cli.complete import unclaimed
     from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
     from stream.pipeline.model import Pipeline
     from stream.worker.condition import judge, verdict
     from stream.worker.finding import Finding, Harm, clock, count, length
     from stream.worker.inspecting import Inspector, open_inspectors
-    from stream.worker.snapshot import ObjectsLook, ShardLook, Snapshot
+    from stream.worker.snapshot import Exported, Halt, ShardLook, Snapshot
 
     Judged = tuple[Snapshot, list[Finding]]
 
@@ -189,34 +188,22 @@ def _stream(pipeline: Pipeline, file: Path, look: Snapshot, findings: Sequence[F
             "files": dead.of,
             "causes": [{"stage": stage, "reason": reason, "records": records} for stage, reason, records in dead.causes],
         },
-        "objects": None if look.objects is None else _objects(look, look.objects),
-        "export": None if exported is None else {"shards_waiting": exported.waiting, "waiting_since": _time(exported.since)},
+        "objects": None if look.objects is None else object_status.document(look, look.objects),
+        "export": None if exported is None else _export(exported),
         "unread": [{"part": each.part, "why": each.why} for each in look.unread],
     }
 
 
-def _objects(look: Snapshot, objects: ObjectsLook) -> dict[str, Any]:
-    claim = objects.last_claim
+def _export(exported: Exported) -> dict[str, Any]:
     return {
-        "watched": objects.watched,
-        **unclaimed(objects.unclaimed or Unclaimed()),
-        "listed": objects.unclaimed is not None,
-        "unread": _unread(look)[0],
-        "unread_bytes": _unread(look)[1],
-        "queue": None if objects.messages is None else {"waiting": objects.messages, "hidden": objects.hidden},
-        "last_claim": None
-        if claim is None
-        else {"number": claim.number, "worker": claim.worker, "at": _time(claim.at), "objects": claim.objects},
-        "unreadable": objects.given_up,
-        "unreadable_at": _time(objects.given_up_at),
-        "lister": look.first_holder if look.failover is not None else None,
-        "sealed": _time(look.sealed_at),
+        "shards_waiting": exported.waiting,
+        "waiting_since": _time(exported.since),
+        "halted": [{"shard": name, **_halt(halt)} for name, halt in exported.halted],
     }
 
 
-def _unread(look: Snapshot) -> tuple[int, int]:
-    """Claimed objects that are not known to be sealed to their ends, and their bytes."""
-    return sum(each.objects or 0 for each in look.shards), sum(each.size or 0 for each in look.shards)
+def _halt(halt: Halt) -> dict[str, Any]:
+    return {"reason": halt.reason, "worker": halt.worker, "since": _time(halt.since)}
 
 
 def _finding(pipeline: Pipeline, file: Path, look: Snapshot, finding: Finding) -> dict[str, Any]:
@@ -251,7 +238,7 @@ def _shard(look: Snapshot, shard: ShardLook) -> dict[str, Any]:
         "begun_by": shard.begun_by or None,
         "owner": shard.owner,
         "renewed": _time(shard.renewed),
-        "halted": None if halt is None else {"reason": halt.reason, "worker": halt.worker, "since": _time(halt.since)},
+        "halted": None if halt is None else _halt(halt),
         "paused": shard.paused,
         "objects": shard.objects,
         "bytes": shard.size,
@@ -357,24 +344,8 @@ def _note(look: Snapshot, shard: ShardLook) -> str:
     return "" if look.is_fine(shard) and shard.state.value in {"complete", "early"} else shard.state.value
 
 
-def _about_objects(look: Snapshot, objects: ObjectsLook) -> Iterator[str]:
-    if objects.unclaimed is not None:
-        oldest = f", the oldest for {_ago(look, objects.unclaimed.fresh_since)}" if objects.unclaimed.fresh else ""
-        yield f"{count(objects.unclaimed.fresh, 'object waits', 'objects wait')} to be claimed{oldest}."
-    unread, size = _unread(look)
-    yield f"{count(unread, 'claimed object is', 'claimed objects are')} not sealed to the end ({size:,} bytes)."
-    if objects.messages is not None:
-        yield f"In the queue {count(objects.messages, 'message waits', 'messages wait')}, and workers hold {objects.hidden:,}."
-    if (claim := objects.last_claim) is not None:
-        yield f"Claim {claim.number:,}, the last, was made {_ago(look, claim.at)} ago by {claim.worker} ({claim.objects:,} objects)."
-    if look.failover is not None and objects.watched:
-        yield f"{look.first_holder or 'No worker'} lists objects."
-    if objects.given_up:
-        yield f"{count(objects.given_up, 'object', 'objects')} could not be read, the last {_ago(look, objects.given_up_at)} ago."
-
-
 def _notes(look: Snapshot) -> Iterator[RenderableType]:
-    yield from () if look.objects is None else map(Text, _about_objects(look, look.objects))
+    yield from () if look.objects is None else map(Text, object_status.about(look, look.objects))
     fine, dead, exported = sum(look.is_fine(each) for each in look.shards), look.dead_letters, look.exported
     if look.shards:
         ended = f"; {count(look.finished, 'more is', 'more are')} read to the end" if look.finished else ""

@@ -45,7 +45,8 @@ def changed(look: Snapshot, _: set[str]) -> Iterator[Finding]:
             f"{count(found.changed, 'object was', 'objects were')} overwritten after being claimed; give each version a key of its own",
             "streamobjectsrefused",
             since=found.changed_since,
-            details=(*found.examples, *((f"and {more:,} more",) if more else ())),
+            details=(*found.examples, *((f"and {more:,} more",) if more > 0 else ())),
+            commands=("stream complete FILE --until NOW STREAM",),
         )
 
 

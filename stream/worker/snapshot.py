@@ -159,10 +159,15 @@ class DeadLetters:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The export of spans: how many shards have sealed units that are not exported, and when the oldest of these was sealed."""
+    """The export of spans: how many shards have sealed units that are not exported, and when the oldest of these was sealed.
+
+    ``halted``: those of them whose export a worker has halted, and why. ``blocking``: checkpoints wait for the export.
+    """
 
     waiting: int = 0
     since: datetime | None = None
+    halted: tuple[tuple[str, Halt], ...] = ()
+    blocking: bool = False
 
 
 @dataclass(frozen=True, slots=True)
