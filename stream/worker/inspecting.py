@@ -34,7 +34,6 @@ from stream.lease.paused import NONE, Pause
 from stream.lease.pauses import PauseRecord
 from stream.lease.rows import Lease
 from stream.lease.shards import holes
-from stream.pipeline.audit import Otlp
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.worker.auditing import Stores
@@ -197,6 +196,7 @@ class Inspector:
         asked_at = answer.asked_at if answer else self.clock.now()
         pauses = await self._part("pauses", PauseRecord(log.store).in_force(asked_at)) or NONE
         otlp, native = self.pipeline.audit.otlp, self.pipeline.leases
+        blocking = otlp is not None and otlp.mode is Mode.STRICT
         return Snapshot(
             stream=self._stream,
             asked_at=asked_at,
@@ -214,7 +214,9 @@ class Inspector:
                 ]
             ),
             dead_letters=await self._part("dead letters", self.recent.look(self._tails, asked_at), len(self._tails)),
-            exported=await self._part("export of spans", self._exported(otlp), len(self._tails)) if otlp else None,
+            exported=await self._part("export of spans", exported_look(log, self._stream, self._tails, blocking=blocking), len(self._tails))
+            if otlp
+            else None,
             holes=len(holes(leases)) if leases else 0,
             stream_halt=halts.get(WHOLE_STREAM),
             why=answer.why if answer else "",
@@ -223,9 +225,6 @@ class Inspector:
             else await objects_look(self.pipeline, objects, arrived, log.store, self.queue, asked_at, self._part),
             unread=tuple(self.unread),
         )
-
-    async def _exported(self, otlp: Otlp) -> Exported:
-        return await exported_look(self.completeness.log, self._stream, self._tails, blocking=otlp.mode is Mode.STRICT)
 
     @property
     def _stream(self) -> str:
