@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from rich.table import Column, Table
@@ -9,11 +10,20 @@ from rich.text import Text
 
 from stream.audit.completeness import State
 from stream.cli.audit import EXIT_UNKNOWN
-from stream.cli.output import table_console
+from stream.cli.output import as_json, table_console
 from stream.worker.finding import clock, length
 from stream.worker.surveying_objects import ObjectRow, ObjectSurvey
 
 EXIT_ACT = 1
+
+
+def say(application: str, found: ObjectSurvey, *, json: bool) -> int:
+    """Print the survey, as a document or as text. Returns the exit code."""
+    if json:
+        sys.stdout.write(as_json(document(application, found)))
+    else:
+        show(application, found)
+    return exit_code(found)
 
 
 def exit_code(found: ObjectSurvey) -> int:

@@ -92,11 +92,7 @@ def shards(  # noqa: PLR0917 - options of a command are given by name
 
     pipeline, surveys = carry_out(file, run_objects)
     if isinstance(surveys, ObjectSurvey):
-        if json:
-            sys.stdout.write(as_json(object_shards.document(pipeline.application, surveys)))
-        else:
-            object_shards.show(pipeline.application, surveys)
-        raise typer.Exit(object_shards.exit_code(surveys))
+        raise typer.Exit(object_shards.say(pipeline.application, surveys, json=json))
     if json:
         sys.stdout.write(as_json(document(pipeline, surveys, length, top)))
     else:
