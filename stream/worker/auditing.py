@@ -342,13 +342,20 @@ class StoredEvidence:
             starts = [each async for each in starts_of(self._log.store, self.stream, shard.chain)]
             position = starts[0] if starts else ORIGIN
             ends = [*(each for each in starts if place_of(each)[1] == UNREADABLE and position < each < until), until]
+        lost: Halted | None = None
         for end in ends:
-            async with aclosing(source.read(shard, position, start, end)) as pages:  # type: ignore[type-var]
-                async for page in pages:
-                    yield Reread(page.batch.frame.select(SEQUENCE, SUBSEQUENCE), page.position)
-                    if isinstance(source, Lending):
-                        source.budget.release(page.held)
+            try:
+                async with aclosing(source.read(shard, position, start, end)) as pages:  # type: ignore[type-var]
+                    async for page in pages:
+                        yield Reread(page.batch.frame.select(SEQUENCE, SUBSEQUENCE), page.position)
+                        if isinstance(source, Lending):
+                            source.budget.release(page.held)
+            except Halted as error:
+                # What follows is compared all the same.
+                lost = lost or error
             position = end
+        if lost is not None:
+            raise lost
 
     async def _start_of(self, shard: Shard) -> Start:
         """Where the chain of ``shard`` starts. What another application left may lie before the start of this one."""
