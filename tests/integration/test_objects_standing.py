@@ -136,6 +136,25 @@ def test_what_is_claimed_and_not_sealed_to_its_end_is_not_complete(place, noon):
     assert place.proof() == []
 
 
+def test_a_newer_object_that_is_sealed_says_nothing_of_an_older_one_behind_it(place, noon):  # noqa: F811
+    place.settings = {"s3": ", shards: 1, watch: {}", "rows": 7}
+    dated(place.lines("a.json", range(100)), noon + timedelta(minutes=30))
+    dated(place.lines("b.json", range(100, 200)), noon)
+
+    def kill(event):
+        if type(event).__name__ == "UnitSealed":
+            raise Killed
+
+    with suppress(BaseExceptionGroup, Killed):
+        place.run(Reading(once=True), listeners=(kill,))
+    code, found = complete(place, noon + timedelta(minutes=10))
+    (shard,) = found["shards"]
+    assert (code, shard["state"]) == (1, "unsealed")
+    assert shard["sealed_to"] == (noon + timedelta(minutes=30)).isoformat()
+    assert place.run(Reading(once=True)).code == 0
+    assert complete(place, noon + timedelta(minutes=10))[0] == 0
+
+
 def test_an_object_that_was_overwritten_is_not_complete_and_needs_a_person(place, noon):  # noqa: F811
     place.settings = {"s3": WATCHED}
     dated(place.lines("a.json", range(10)), noon)
