@@ -180,6 +180,7 @@ class _ShardRun:
                 ended=page is not None and page.ended,
                 draining=stop is not None or self.lost is not None or (page is not None and page.paused),
                 pressure=self._pressed(held, page),
+                closed=page is not None and page.closes,
             )
             why = cut.trigger(open_unit, self.parts.limits, self.parts.clock.monotonic(), circumstances)
             if why is not None and position > after:
