@@ -10,7 +10,8 @@ Both need the interpreter's lock. ``faulthandler`` can write the stacks of threa
 process, which was seen to happen within some twenty signals. So it only does so after a thread has kept the lock for so long that no Python
 code can be running. That time is measured in processor time of the process, because on any other clock time also passes for a process that
 is frozen (SIGSTOP, a container's freezer, a machine that is paused): when it wakes up, its threads run, and the time seems to be up. A
-thread that keeps the lock and only waits uses no processor time; to find it, SIGABRT ends the process with the stacks of all threads.
+thread that keeps the lock and only waits uses no processor time; to find it, SIGABRT writes the stacks, and ends the process unless it is
+process 1 of a container, which no signal of its own ends.
 """
 
 from __future__ import annotations
