@@ -7,7 +7,7 @@ loses against them as against any other commit. The lease is taken first only to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,13 +17,11 @@ from typing import Final
 
 import msgspec
 
-from stream.audit.objects import WITH_THE_LOG
 from stream.aws.errors import INVALID_ARGUMENT, NOT_FOUND, AwsFatal
 from stream.aws.kinesis import IteratorAt, IteratorKind, open_kinesis
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN
 from stream.clock import SystemClock
-from stream.commit.claims import Claims
 from stream.commit.committer import Head, RenderedUnit
 from stream.commit.log import CommitLog
 from stream.commit.manifest import Manifest
@@ -36,17 +34,16 @@ from stream.lease.coordinator import Coordinator
 from stream.lease.pauses import PauseRecord
 from stream.lease.rows import Lease, RowProblem
 from stream.pipeline.model import Pipeline
-from stream.sink import rejects
 from stream.sink.tables import TableSinkConfig
 from stream.source.kinesis import KinesisSource
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.auditing import Stores
-from stream.worker.dead_letters import Redrive, chain_name
 from stream.worker.evidence import session_of
 from stream.worker.generations import open_newest, open_next
 from stream.worker.leasing import ListShards, coordinator_of
 from stream.worker.parts import Parts, StreamParts, to_nobody
 from stream.worker.places import located
+from stream.worker.rewinding import refuse_doubles
 from stream.worker.watched import WatchedShards, slices_of
 
 OPERATOR: Final = "operator/"
@@ -151,54 +148,29 @@ async def rewind(
 
     Raises:
         DefinitionError: no unit holds it; the shard has ended; a sink loads a table, from which rows cannot be removed; a sink of the units
-            is gone or elsewhere now; or dead letters of the units were redriven, and what that wrote cannot be removed either.
+            is gone or elsewhere now; or the units were compacted, or dead letters of them redriven, and what that wrote stays.
         Halted: a person must repair the shard's log first.
     """
     if loaded := [config.name for config in pipeline.sinks if isinstance(config, TableSinkConfig)]:
         msg = f"rows of the sink `{loaded[0]}` are loaded into a table, from which a rewind cannot remove them; nothing was changed"
         raise DefinitionError(msg)
     async with _operation(pipeline, stream, shard_id, base, env, emit) as (parts, shard, head):
-        known = await history(parts.log, shard, wanted)
-        target = ORIGIN if wanted == ORIGIN and known.end is None else target_for(known, wanted)
-        link = rewind_link(parts.log, known, head, target, note, parts.clock.now().isoformat())
         stores = Stores.open(pipeline, base, AwsSession(region=pipeline.source.kinesis.region)).targets
-        await _refuse_elsewhere([each for each in known.links if int(each.after) >= target], stores)
-        await _refuse_redriven(parts.log, known, link)
-        await _commit(parts, shard, link)
-        return Done(link, target, len(link.superseded))
+        return await take_back(parts, shard, head, wanted, note, stores)
 
 
-async def _refuse_elsewhere(links: Sequence[Manifest], stores: Mapping[str, ObjectStore]) -> None:
-    """Make sure that the files of ``links`` are where ``stores`` says that their sinks are: others would stay beside those made again."""
-    for link in reversed(links):
-        for file in link.files:
-            written, store = link.targets.get(file.sink), stores.get(file.sink)
-            if file.sink in WITH_THE_LOG or (store is not None and store.url == written):
-                continue
-            if store is not None and [info async for info in store.list(file.key)]:
-                continue  # moved together with the pipeline
-            where = "this pipeline does not have" if store is None else f"is at {store.url} now"
-            msg = (
-                f"units that would be taken back were written to the sink `{file.sink}` at {written}, which {where}: their files would "
-                f"stay, and their records be there twice. Rewind to after {link.last}, or with a pipeline file that has that sink there, "
-                "or process all of it again with another application name; nothing was changed"
-            )
-            raise DefinitionError(msg)
+async def take_back(parts: Parts, shard: Shard, head: Head, wanted: int, note: str, stores: Mapping[str, ObjectStore]) -> Done:
+    """Rewind ``shard``, whose chain is complete up to ``head``, as ``rewind`` promises. ``stores``: those of the pipeline's sinks.
 
-
-async def _refuse_redriven(log: CommitLog, known: History, link: Manifest) -> None:
-    taken = {file.key for file in link.superseded if file.sink == rejects.NAME}
-    claims = await Claims(log.store, chain_name(link.stream), Redrive).all()
-    by_number = {file.key: number for number, claim in enumerate(claims, 1) for file in claim.files if file.key in taken}
-    if not by_number:
-        return
-    redriven = [each for each in known.links if any(file.sink == rejects.NAME and file.key in by_number for file in each.files)]
-    msg = (
-        f"dead letters of {len(redriven)} unit(s) that would be taken back were redriven (the last one by redrive "
-        f"{max(by_number.values())}): their results stay, and they would be processed twice. Rewind to after {redriven[-1].last}, or "
-        "process all of it again with another application name; nothing was changed"
-    )
-    raise DefinitionError(msg)
+    Raises:
+        DefinitionError: as ``rewind``.
+    """
+    known = await history(parts.log, shard, wanted)
+    target = ORIGIN if wanted == ORIGIN and known.end is None else target_for(known, wanted)
+    link = rewind_link(parts.log, known, head, target, note, parts.clock.now().isoformat())
+    await refuse_doubles(parts.log, known, link, target, stores)
+    await _commit(parts, shard, link)
+    return Done(link, target, len(link.superseded))
 
 
 async def preview_rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, base: Path) -> tuple[int, History]:
@@ -266,15 +238,21 @@ async def _operation(
         each = await assemble(pipeline, options, emit, ObservableEvent(), stack)
         one = next(one for one in each if one.stream == stream)
         try:
-            shard, head = await _recovered(one, await _known_shard(one, shard_id))
+            shard, head = await recovered(one, await _known_shard(one, shard_id))
         except LeaseLost as error:
             msg = f"{stream}/{shard_id}: somebody else has taken the lease meanwhile; nothing was changed, try again"
             raise DefinitionError(msg) from error
         yield one.parts, shard, head
 
 
-async def _recovered(one: StreamParts, shard: Shard) -> tuple[Shard, Head]:
+async def recovered(one: StreamParts, shard: Shard) -> tuple[Shard, Head]:
+    """The shard in its newest generation, its chain complete up to the head that is returned.
+
+    Raises:
+        DefinitionError: the shard's parents have not ended, so nobody may begin it.
+    """
     parts = one.parts
+    await _refuse_before_parents(one, shard)
     shard, genesis, start = await open_newest(shard, one.start, parts)
 
     async def render_again(manifest: Manifest) -> RenderedUnit:
@@ -285,6 +263,17 @@ async def _recovered(one: StreamParts, shard: Shard) -> tuple[Shard, Head]:
         if head.target is None:
             return shard, head
         shard, genesis = await open_next(shard, start, parts, head)
+
+
+async def _refuse_before_parents(one: StreamParts, shard: Shard) -> None:
+    """A chain begins only once those of its parents have ended; who only looks for its head would begin it, too."""
+    if not shard.parents or await one.parts.log.genesis(shard) is not None:
+        return
+    listed = {each.shard_id for each in await one.parts.source.shards()}
+    for parent in sorted(listed & set(shard.parents)):
+        if (await history(one.parts.log, Shard(shard.stream, parent))).end is None:
+            msg = f"{shard.stream}/{shard.shard_id} has not begun: its parent {parent} is not read to its end; nothing was changed"
+            raise DefinitionError(msg)
 
 
 async def _known_shard(one: StreamParts, shard_id: str) -> Shard:
