@@ -97,7 +97,8 @@ class Page:
     number of bytes of the byte budget that this page occupies; whoever drops the page must give them back. After a page with
     ``ended`` set there is no further page, and ``children`` lists the shards that continue this one. After a page with ``paused`` set
     there is none either, although the shard continues: the reader asked for no more than this. With ``closes``, a unit must end with this
-    page, because how a range is read again depends on where it ends.
+    page, because how a range is read again depends on where it ends. ``behind_ms`` was true at ``asked`` (wall clock) or later; None if
+    the source does not say when.
     """
 
     batch: Batch
@@ -108,6 +109,7 @@ class Page:
     children: tuple[str, ...] = ()
     paused: bool = False
     closes: bool = False
+    asked: datetime | None = None
 
 
 class Source(Protocol):

@@ -8,7 +8,10 @@ and finds that out by itself if the loop does not answer.
 
 Both need the interpreter's lock. ``faulthandler`` can write the stacks of threads without it, but while these run that may crash the
 process, which was seen to happen within some twenty signals. So it only does so after a thread has kept the lock for so long that no Python
-code can be running.
+code can be running. That time is measured in processor time of the process, because on any other clock time also passes for a process that
+is frozen (SIGSTOP, a container's freezer, a machine that is paused): when it wakes up, its threads run, and the time seems to be up. A
+thread that keeps the lock and only waits uses no processor time; to find it, SIGABRT writes the stacks, and ends the process unless it is
+process 1 of a container, which no signal of its own ends.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ BLOCKED_SECONDS: Final = 5.0
 QUIET_SECONDS: Final = 300.0
 """Seconds between two reports that nobody asked for: on a machine that is too small, one would follow another."""
 HOGGED_SECONDS: Final = 30.0
-"""Seconds for which a thread may keep the interpreter's lock from the watchdog, until ``faulthandler`` writes the stacks of the threads."""
+"""Seconds of computing for which a thread may keep the interpreter's lock from the watchdog, until ``faulthandler`` writes all stacks."""
 
 _TICK: Final = 1.0
 """Seconds between two looks at the event loop."""
@@ -45,6 +48,8 @@ _LATE: Final = 2 * _TICK
 """Seconds by which the watchdog may wake up late; if it is later, the whole process was not running, and the loop is not to blame."""
 _SIGSET_BYTES: Final = 128
 """Size of the C library's sets of signals."""
+_HOGGED_SIGNAL: Final = signal.SIGPROF
+"""The signal of the only timer of processor time that a process has."""
 _ANSWER_SECONDS: Final = 1.0
 """Seconds for which the event loop may take to say where its tasks stand."""
 
@@ -103,6 +108,8 @@ class Watchdog:
     _started: bool = False
     _wanted: str = ""
     _asked: threading.Event = field(default_factory=threading.Event)
+    _timed: bool = False
+    _timer: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self) -> None:
         """Start the threads, which end with the process. From now on, the signal is blocked in all threads that the caller starts.
@@ -112,6 +119,7 @@ class Watchdog:
         if self._started:
             return
         self._started = True
+        self._timed = _write_stacks_at_signals()
         signal.signal(SIGNAL, _ignore)
         signal.pthread_sigmask(signal.SIG_BLOCK, {SIGNAL})
         for work, name in ((self._listen, "signals"), (self._run, "watchdog")):
@@ -141,6 +149,12 @@ class Watchdog:
         self._wanted = why
         self._asked.set()
 
+    def stop_timer(self) -> None:
+        """Call it before ``exec``, which does not stop the timer of processor time: its signal would end the program that comes next."""
+        with self._timer:
+            self._timed = False
+            signal.setitimer(signal.ITIMER_PROF, 0)
+
     # --- the threads --------------------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
@@ -154,8 +168,9 @@ class Watchdog:
     def _run(self) -> None:
         woken = _CLOCK.monotonic()
         while True:
-            _dump_unless_again_within(HOGGED_SECONDS)
+            self._set_timer(HOGGED_SECONDS + (os.cpu_count() or 1) * (_TICK + _LATE))
             asked = self._asked.wait(_TICK)
+            self._set_timer(0)  # what follows may take long without anybody keeping the lock: a report waits for whoever reads it
             if asked:  # one that comes after the wait was over must not be cleared
                 self._asked.clear()
             slept, woken = _CLOCK.monotonic() - woken, _CLOCK.monotonic()
@@ -169,6 +184,15 @@ class Watchdog:
                     self._look(watched, woken)
             except Exception as error:  # noqa: BLE001 - nothing that goes wrong here may end the watch
                 self.write(f"the watchdog failed: {type(error).__name__}\n")
+
+    def _set_timer(self, seconds: float) -> None:
+        """All stacks are written unless this is called again while the process computes for ``seconds``; 0: they are not written.
+
+        While the watchdog sleeps, or is late, all cores may compute without anybody keeping the lock; ``seconds`` must be more than that.
+        """
+        with self._timer:
+            if self._timed:
+                signal.setitimer(signal.ITIMER_PROF, seconds)
 
     def _look(self, watched: _Loop, now: float) -> None:
         """Ask the loop for a sign of life, unless it still owes one; report if it has owed it for too long."""
@@ -211,9 +235,14 @@ def _stacks(watched: _Loop) -> list[Stack]:
     return watched.tasks.stacks(asyncio.all_tasks(watched.loop), watched.loop.time())
 
 
-def _dump_unless_again_within(seconds: float) -> None:
-    with contextlib.suppress(ValueError, OSError, RuntimeError):
-        faulthandler.dump_traceback_later(seconds, file=sys.__stderr__ or sys.stderr)
+def _write_stacks_at_signals() -> bool:
+    """Whether SIGPROF now writes the stacks of all threads, and so do SIGSEGV, SIGABRT and the like before they end the process."""
+    try:
+        faulthandler.enable(sys.__stderr__ or sys.stderr)
+        faulthandler.register(_HOGGED_SIGNAL, sys.__stderr__ or sys.stderr)
+    except (ValueError, OSError, RuntimeError):  # there is no standard error
+        return False
+    return True
 
 
 def run(work: Coroutine[Any, Any, _T], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> _T:

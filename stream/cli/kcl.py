@@ -109,6 +109,7 @@ def daemon(
     (folder / "stream.properties").write_text(text)
     (folder / "logback.xml").write_text(LOGBACK)
     command = [program, "-cp", f"{folder}:{classes}/*", "software.amazon.kinesis.multilang.MultiLangDaemon"]
+    watchdog.WATCHDOG.stop_timer()
     os.execv(program, [*command, "-p", "stream.properties"])  # noqa: S606 - the daemon is what was asked for
 
 

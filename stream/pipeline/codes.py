@@ -44,6 +44,8 @@ CODES: Final[Mapping[str, str]] = {
     "sensitive_key": "A sensitive column, or one computed from it, becomes part of file names.",
     "sensitive_unknown": "`sensitive` names a column or a sink that does not exist.",
     "several_documents": "The file contains more than one YAML document.",
+    "sink_inside_sink": "A note: the prefix of one sink is inside that of another, whose readers would read the rows of both.",
+    "sink_inside_state": "A sink would write among the objects of the pipeline's state.",
     "state_inside_sink": "The state is inside a sink's prefix, where readers would take it for data.",
     "syntax": "The file is not YAML.",
     "too_deep": "Mappings and lists are nested too deeply.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
@@ -85,24 +86,42 @@ class _Flow:
 
     def places(self) -> Iterator[Finding]:
         """Findings about places that the state and sinks, or several sinks, would share."""
-        urls: dict[str, int] = {}
-        state = _directory(self._pipeline.state)
+        own = f"{self._directory(self._pipeline.state)}{self._pipeline.application}/"
         for index, sink in enumerate(self._pipeline.sinks):
             path = ("sinks", index, self._sink_key(index), "url")
-            url = _directory(sink.url)
-            if url in urls:
-                message = f"the sinks {urls[url]} and {index} both write to {sink.url}"
-                yield self._finding(path, "same_place", message, "give each sink its own prefix")
-            urls.setdefault(url, index)
+            url = self._directory(sink.url)
+            yield from self._shared(index, path)
             yield from self._same_table(index, sink)
             yield from self._order(index, sink)
             if self._pipeline.encryption is not None and isinstance(sink, IcebergSinkConfig) and sink.url.startswith("s3:"):
                 message = f"PyIceberg writes the metadata of {sink.table}, and does not use `encryption.kms_key`"
                 hint = "make the key the default of the bucket, and use no bucket policy that requires requests to name it"
                 yield self._finding(path, "bucket_key", message, hint, Severity.NOTE)
-            if state.startswith(url):
+            if own.startswith(url):
                 hint = f"choose a place outside of {sink.url}"
                 yield self._finding(("state",), "state_inside_sink", f"a reader of {sink.url} would take the state for data", hint)
+            elif url.startswith(own):
+                message = f"the pipeline's own state is in {own}, among which the sink's files would be taken for its objects"
+                yield self._finding(path, "sink_inside_state", message, "choose a place outside of it")
+
+    def _shared(self, index: int, path: Path) -> Iterator[Finding]:
+        """Findings about the place that the sink ``index`` shares with one before it."""
+        sinks = self._pipeline.sinks
+        for other, before in enumerate(sinks[:index]):
+            one, two = self._directory(before.url), self._directory(sinks[index].url)
+            if one == two:
+                message = f"the sinks {other} and {index} both write to {sinks[index].url}"
+                yield self._finding(path, "same_place", message, "give each sink its own prefix")
+                return
+            if one.startswith(two) or two.startswith(one):
+                outer, inner = (other, index) if two.startswith(one) else (index, other)
+                message = f"a reader of everything under {sinks[outer].url} also reads the rows of the sink {inner}, in {sinks[inner].url}"
+                yield self._finding(path, "sink_inside_sink", message, "give each sink its own prefix", Severity.NOTE)
+
+    def _directory(self, url: str) -> str:
+        """``url`` in the form that it has in common with every other that names the same place, with a slash at its end."""
+        scheme, _, place = url.partition(":")
+        return f"file:{os.path.normpath(self._base.absolute() / place)}/" if scheme == "file" else url.removesuffix("/") + "/"
 
     def _same_table(self, index: int, sink: SinkConfig) -> Iterator[Finding]:
         if not isinstance(sink, TableSinkConfig):
@@ -359,10 +378,6 @@ def _original(path: Path, removed: list[Path]) -> Path:
         if path[:-1] == entry[:-1] and isinstance(last[0], int) and isinstance(entry_last[0], int) and last[0] >= entry_last[0]:
             path = (*path[:-1], last[0] + 1)
     return path
-
-
-def _directory(url: str) -> str:
-    return url if url.endswith("/") else url + "/"
 
 
 def _paths_of(value: Any, text: str, path: Path) -> Iterator[Path]:

@@ -139,6 +139,8 @@ class FanOutReader(ShardReader):
         arn = await self._consumer.arn()
         if last is not None:
             await source.clock.sleep(max(0.0, last + self._fan_out.resubscribe_seconds - source.clock.monotonic()))
+        # What is pushed may wait for this process, which may be busy or frozen; nothing is older than the subscription.
+        self._asked = source.clock.now()
         self._subscription = await subscribe(source.client, source.stream, arn, self._shard.shard_id, self._place())
         self._subscribed_at = source.clock.monotonic()
         return self._subscription

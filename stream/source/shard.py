@@ -92,6 +92,8 @@ class ShardReader:
         self._start = start
         self._until = until
         self._complete_until = complete_until
+        self._asked = source.clock.now()
+        """When the service was asked for the response at hand. It may be handled much later, if this process was frozen in between."""
         self._position = after
         self._position_text = str(after)
         self._hashes = HashRange(shard.first_hash, shard.last_hash, source.settings.kpl_out_of_range)
@@ -102,9 +104,7 @@ class ShardReader:
         self._behind = True
         self._fetched = 0
         """Bytes fetched in this turn."""
-        self._failures = 0
-        self._suspicions = 0
-        self._childless = 0
+        self._failures = self._suspicions = self._childless = 0
 
     async def pages(self) -> AsyncIterator[Page]:
         """Pages in order. Closing or cancelling releases the bytes of a page that was not delivered."""
@@ -171,7 +171,7 @@ class ShardReader:
 
     async def _fetch(self, iterator: str, limit: int) -> _Response:
         source = self._source
-        begin = source.clock.monotonic()
+        begin, self._asked = source.clock.monotonic(), source.clock.now()
         self._pace.polled(begin)
         raw = await source.client.get_records(source.stream, iterator, limit)
         now = source.clock.monotonic()
@@ -205,7 +205,7 @@ class ShardReader:
                 response.seconds,
             )
         )
-        return Page(batch, self._position, raw.behind_ms, reservation.hand_on(), ended, children)
+        return Page(batch, self._position, raw.behind_ms, reservation.hand_on(), ended, children, asked=self._asked)
 
     async def _batch(self, frame: pl.DataFrame, seen: Seen | None) -> Batch:
         """The user records of ``frame``; ``seen`` is what is known about the whole frame."""
@@ -239,7 +239,7 @@ class ShardReader:
 
     def _advance(self, raw: RawPage, frame: pl.DataFrame) -> None:
         # Records can expire between two pages, too.
-        self._complete_until = self._source.clock.now() - timedelta(milliseconds=raw.behind_ms)
+        self._complete_until = self._asked - timedelta(milliseconds=raw.behind_ms)
         if frame.height:
             self._position_text = str(frame.item(-1, SEQUENCE))
             self._position = int(self._position_text)

@@ -91,7 +91,8 @@ class S3Store:
         """Why the last request for credentials failed; obstore only passes on the text of that error."""
         endpoint = session.unusual_endpoint("s3")
         self._region = session.region
-        settings: S3Config = {"region": session.region, "disable_bulk_delete": True}
+        # A bucket whose default is to retain objects (Object Lock) accepts only writes with a checksum. Signing needs this one anyway.
+        settings: S3Config = {"region": session.region, "disable_bulk_delete": True, "checksum_algorithm": "SHA256"}
         if endpoint is not None:
             settings["endpoint"] = endpoint
         if key is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from stream import events
 from stream.batch import Batch, SeqRange
@@ -170,7 +170,7 @@ class _ShardRun:
             if page is not None:
                 position, held = page.position, held + page.held
                 if page.behind_ms == 0 and position == after:
-                    await self.note_tip(position)
+                    await self.note_tip(position, page.asked or self.parts.clock.now())
                 if page.batch.rows or position > after:
                     batches.append(page.batch)
                     since = open_unit.since if open_unit else self.parts.clock.monotonic()
@@ -220,12 +220,12 @@ class _ShardRun:
         """
         return self.parts.budget.pressure.is_set() and (page is None or held >= self.parts.limits.payload_bytes * SMALL_UNIT_SHARE)
 
-    async def note_tip(self, position: int) -> None:
-        """Note in the log, now and then, that a quiet shard has been read to its tip.
+    async def note_tip(self, position: int, asked: datetime) -> None:
+        """Note in the log, now and then, that a quiet shard had been read to its tip at ``asked``.
 
         Once the last committed record has expired, the stream can no longer show that nothing was missed after it.
         """
-        read_until, noted = self.parts.clock.now() - CLOCK_SKEW, self.head.complete_until
+        read_until, noted = asked - CLOCK_SKEW, self.head.complete_until
         if self.head.position == position and noted is not None and read_until - noted > TIP_INTERVAL:
             self.head = await self.parts.committer.note_tip(self.shard, self.head, read_until)
 

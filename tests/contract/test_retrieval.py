@@ -249,6 +249,28 @@ def test_records_that_expired_unread_are_reported(run):
     run(body)
 
 
+def test_what_was_pushed_to_a_process_that_was_frozen_is_not_taken_for_new(pushed):
+    async def body(made):
+        await made.put(*BODIES[:3])
+        frozen = []
+
+        def after_a_freeze(pages):
+            if not frozen and pages[-1].behind_ms == 0:
+                frozen.append(made.clock.now())
+                made.clock.ahead += timedelta(hours=30)
+                return False
+            return bool(frozen)
+
+        reader = read(made)
+        made.clock.ahead += timedelta(hours=1)
+        subscribed = made.clock.now()
+        pages = await take(made, reader, after_a_freeze)
+        assert not made.of(SubscriptionEnded)
+        assert subscribed <= pages[-1].asked <= frozen[0]
+
+    pushed(body)
+
+
 def test_a_missing_stream_is_fatal(run):
     async def body(made):
         await made.ask("DeleteStream", StreamName="s", EnforceConsumerDeletion=True)

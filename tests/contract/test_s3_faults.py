@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from aiohttp import web
 from stream.aws.session import AwsSession
 from stream.contracts import ObjectStore
 from stream.errors import Fatal, Retryable
+from stream.storage import s3
 from stream.storage.open import open_store
 from tests.unit.aws.test_wire import certified
 
@@ -56,6 +59,33 @@ def test_a_conditional_write_of_unknown_outcome_is_retryable_and_sent_once(aws_e
             await store.replace("k", b"body", '"tag"')
 
     assert asyncio.run(with_s3(failing(status, code), use)) == 2
+
+
+def test_every_write_has_a_checksum_as_a_bucket_requires_that_retains_objects(aws_env: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "_PART_BYTES", 5 * 2**20)
+    bodies: list[int] = []
+
+    async def retaining(request: web.Request) -> web.StreamResponse:
+        body = await request.content.read()
+        if request.method == "POST":
+            kind, rest = ("Initiate", "<UploadId>u</UploadId>") if "uploads" in request.query else ("Complete", '<ETag>"tag"</ETag>')
+            assert kind == "Complete" or request.headers["x-amz-checksum-algorithm"] == "SHA256"
+            return web.Response(text=f"<{kind}MultipartUploadResult>{rest}</{kind}MultipartUploadResult>")
+        checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
+        if request.headers.get("x-amz-checksum-sha256") != checksum:
+            return web.Response(status=400, text="<Error><Code>InvalidRequest</Code><Message>a checksum is required</Message></Error>")
+        bodies.append(len(body))
+        return web.Response(headers={"etag": '"tag"', "x-amz-checksum-sha256": checksum})
+
+    async def use(store: ObjectStore) -> None:
+        await store.create("k", b"1")
+        await store.replace("k", b"22", '"tag"')
+        await store.put("k", b"333")
+        await store.put("k", bytes(6 * 2**20))
+
+    asyncio.run(with_s3(retaining, use))
+    assert bodies[:3] == [1, 2, 3]
+    assert sum(bodies[3:]) == 6 * 2**20
 
 
 @pytest.mark.parametrize(("status", "code"), [(409, "OperationAborted"), (412, "PreconditionFailed")])

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
@@ -16,7 +17,7 @@ from stream.aws.session import AwsSession
 from stream.batch import DATA, ORIGIN, OUTCOME, RAW_SCHEMA, SEQUENCE, SUBSEQUENCE, Batch, Outcome
 from stream.budget import FEWEST_TURNS, TURN_BYTES, ByteBudget
 from stream.contracts import Page, Shard, Start, StartKind
-from stream.errors import Fatal, Halted
+from stream.errors import Expired, Fatal, Halted
 from stream.events import BudgetWaited, Event, PageReceived, PollRepeated
 from stream.native import KERNEL
 from stream.source.kinesis import KinesisSource
@@ -491,6 +492,31 @@ def test_a_position_just_before_a_record_is_requested_by_that_record(aws_env: No
         assert rows(pages) == BODIES[4:]
         asked = world.fake.calls("GetShardIterator")[1]
         assert (asked["ShardIteratorType"], asked["StartingSequenceNumber"]) == ("AT_SEQUENCE_NUMBER", str(sequences[4]))
+
+    run(aws_env, body)
+
+
+def test_records_that_expire_while_the_process_is_frozen_with_a_response_are_not_passed_over(aws_env: None) -> None:
+    async def body(world: World) -> None:
+        sequences = world.fake.put(S0, b"read")
+        answer, frozen = world.fake.GetRecords, []
+
+        def freeze(request: dict[str, Any]) -> Any:
+            response = answer(request)
+            if len(world.fake.calls("GetRecords")) == 3:
+                assert response["Records"] == []
+                world.clock.passed += 30 * 3600
+                frozen.extend(world.fake.put(S0, b"lost", b"left"))
+                world.fake.expire(S0, 2)
+            return response
+
+        world.fake.GetRecords = freeze  # type: ignore[method-assign]
+        pages: list[Page] = []
+        with pytest.raises(Expired, match=rf"cannot continue after {sequences[0]}: that record has expired"):
+            await take(world, world.source.read(Shard("s", S0), ORIGIN, HORIZON), lambda taken: pages.extend(taken[-1:]) or False)
+        assert rows(pages) == [b"read"]
+        assert len(frozen) == 2
+        assert all(page.asked < world.clock.now() - timedelta(hours=29) for page in pages)
 
     run(aws_env, body)
 

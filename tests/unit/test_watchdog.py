@@ -63,13 +63,31 @@ async def stand():
     while libc.read(0, ctypes.create_string_buffer(1), 1) < 0:
         pass
 """
-KEEPS_THE_LOCK = """
+COMPUTES_WITH_THE_LOCK = """
+async def stand():
+    import re
+    await asyncio.to_thread(int)
+    ready()
+    re.match("(a+)+$", "a" * 99 + "b")
+"""
+WAITS_WITH_THE_LOCK = """
 async def stand():
     await asyncio.to_thread(int)
     ready()
     ctypes.PyDLL(None).read(0, ctypes.create_string_buffer(1), 1)
 """
-SOON = "watchdog.BLOCKED_SECONDS = 1.5\nwatchdog.HOGGED_SECONDS = 1.5\n"
+RUNS = """
+async def stand():
+    await asyncio.to_thread(int)
+    ready()
+    os.set_blocking(0, False)
+    def deep(depth):
+        return deep(depth - 1) + 1 if depth else 0
+    while not sys.stdin.read(1):
+        deep(50)
+"""
+SOON = "watchdog.BLOCKED_SECONDS = 1.5\n"
+SOON_HOGGED = "watchdog.HOGGED_SECONDS = 0.2\nwatchdog._TICK = watchdog._LATE = 0.02\n"
 
 
 @contextmanager
@@ -88,6 +106,11 @@ def process(*parts: str) -> Iterator[subprocess.Popen[str]]:
 def report(child: subprocess.Popen[str]) -> str:
     """The next report: it ends in an empty line, and begins with a sentence."""
     return read_until(child, "What process") + read_until(child, "^$")
+
+
+def for_a_while(seconds: float) -> None:
+    """Wait, for a process that is stopped and cannot be asked."""
+    subprocess.run([sys.executable, "-c", f"import select; select.select([], [], [], {seconds})"], check=True)
 
 
 def end(child: subprocess.Popen[str]) -> None:
@@ -122,33 +145,57 @@ def test_a_process_tells_what_its_tasks_and_threads_do_and_goes_on(stand, loop, 
 
 
 def test_each_of_a_hundred_signals_is_answered_and_none_does_harm_to_a_thread_that_runs():
-    runs = """
-async def stand():
-    await asyncio.to_thread(int)
-    ready()
-    os.set_blocking(0, False)
-    def deep(depth):
-        return deep(depth - 1) + 1 if depth else 0
-    while not sys.stdin.read(1):
-        deep(50)
-"""
-    with process("watchdog._ANSWER_SECONDS = 0.01\nwatchdog._TICK = 0.002\n", runs) as child:
+    with process("watchdog._ANSWER_SECONDS = 0.01\nwatchdog._TICK = 0.002\n", RUNS) as child:
         for _ in range(100):
             child.send_signal(signal.SIGUSR1)
             assert "in stand" in report(child)
         end(child)
 
 
-@pytest.mark.parametrize(
-    ("stand", "begins"),
-    [(BLOCKS, "What process"), (BLOCKS_IN_C, "What process"), (KEEPS_THE_LOCK, "Timeout")],
-    ids=["blocks", "in C", "keeps the lock"],
-)
-def test_a_blocked_event_loop_is_told_unasked(stand, begins):
+@pytest.mark.parametrize("stand", [BLOCKS, BLOCKS_IN_C], ids=["blocks", "in C"])
+def test_a_blocked_event_loop_is_told_unasked(stand):
     with process(SOON, stand) as child:
-        told = read_until(child, begins) + read_until(child, " in stand")
+        told = read_until(child, "What process") + read_until(child, " in stand")
         assert "SIGUSR1" not in told
-        assert begins == "Timeout" or re.search(r"\(watchdog; the event loop has not run for \d", told)
+        assert re.search(r"\(watchdog; the event loop has not run for \d", told)
+        end(child)
+
+
+def test_a_thread_that_computes_and_keeps_the_lock_is_told_unasked():
+    with process(SOON_HOGGED, COMPUTES_WITH_THE_LOCK) as child:
+        assert "Current thread" in read_until(child, " in stand")
+
+
+def test_a_thread_that_waits_and_keeps_the_lock_is_told_when_the_process_is_aborted():
+    with process(WAITS_WITH_THE_LOCK) as child:
+        child.send_signal(signal.SIGABRT)
+        assert "Fatal Python error: Aborted" in read_until(child, " in stand")
+        assert child.wait() == -signal.SIGABRT
+
+
+def test_a_process_that_was_frozen_while_its_threads_ran_goes_on_unharmed():
+    """To write the stacks of threads that run crashed one of ten such processes."""
+    with process(SOON_HOGGED, "watchdog._ANSWER_SECONDS = 0.01\n", RUNS) as child:
+        for _ in range(20):
+            child.send_signal(signal.SIGSTOP)
+            os.waitpid(child.pid, os.WUNTRACED)
+            for_a_while(0.5)
+            child.send_signal(signal.SIGCONT)
+            child.send_signal(signal.SIGUSR1)
+            assert "File " not in report(child)
+        end(child)
+        assert "File " not in child.stderr.read()
+
+
+def test_the_program_that_replaces_the_process_is_not_ended_by_the_timer_of_this_one():
+    replaced = """
+async def stand():
+    ready()
+    sys.stdin.readline()
+    watchdog.WATCHDOG.stop_timer()
+    os.execv(sys.executable, [sys.executable, "-c", "while __import__('time').process_time() < 0.7: pass\\nprint('done')"])
+"""
+    with process(SOON_HOGGED, replaced) as child:
         end(child)
 
 
@@ -174,8 +221,7 @@ def test_a_process_that_was_suspended_does_not_blame_its_event_loop():
     with process("watchdog.BLOCKED_SECONDS = 0.5\nwatchdog._TICK = 0.05\nwatchdog._LATE = 0.2\n", WAITS) as child:
         child.send_signal(signal.SIGSTOP)
         os.waitpid(child.pid, os.WUNTRACED)
-        # Long enough for the loop to count as blocked; the test waits for another process, as it cannot ask this one.
-        subprocess.run([sys.executable, "-c", "import select; select.select([], [], [], 1.0)"], check=True)
+        for_a_while(1.0)  # long enough for the loop to count as blocked
         child.send_signal(signal.SIGCONT)
         child.send_signal(signal.SIGUSR1)
         told = report(child)

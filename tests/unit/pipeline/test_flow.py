@@ -80,6 +80,19 @@ def test_the_state_must_not_be_inside_a_sink(tmp_path, state, clean):
     assert codes == ([] if clean else ["state_inside_sink"])
 
 
+@pytest.mark.parametrize(
+    ("outer", "inner", "told"),
+    [("s3://lake/a/", "s3://lake/a/late", True), ("s3://lake/a", "s3://lake/ab/", False), ("file:lake", "file:./x/../lake/late/", True)],
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_that_readers_of_one_sink_would_read_the_rows_of_another_is_noted(tmp_path, outer, inner, told, swapped):
+    first, second = (inner, outer) if swapped else (outer, inner)
+    sinks = [{"s3": {"url": url, "name": name}} for url, name in ((first, "one"), (second, "two"))]
+    found = findings(tmp_path, sinks=sinks)
+    assert [(each.code, each.severity) for each in found] == [("sink_inside_sink", Severity.NOTE)] * told
+    assert all(f"a reader of everything under {outer} also reads" in each.message for each in found)
+
+
 def test_the_hint_names_the_stage_that_removed_a_column():
     text = (Path(__file__).parent / "corpus" / "partition_and_mask_after_rename.yaml").read_bytes()
     hints = [each.hint for each in check_content(text, "p.yaml", Path(), {}).findings]
