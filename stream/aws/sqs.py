@@ -30,8 +30,6 @@ LONG_POLL: Final = 20
 _TARGET: Final = "AmazonSQS."
 _PATIENCE: Final = Patience(connect=5.0, total=LONG_POLL + 15.0)
 
-HANDLE_INVALID: Final = "ReceiptHandleIsInvalid"
-
 _ATTRIBUTES: Final = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",

@@ -18,13 +18,12 @@ from stream.audit.outputs import Separation
 from stream.audit.source import Reread
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
-from stream.budget import Lending
 from stream.commit.log import CommitLog
 from stream.commit.lookup import PAGE, position_of, shards_of, streams_of, unit_start
 from stream.commit.manifest import FileEntry, Kind, Manifest, decode, decode_start, digest, is_canonical, pinned, seal_of, unpinned
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
 from stream.concurrency import run_concurrently
-from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
+from stream.contracts import Checkpoints, LendingSource, ObjectStore, Shard, Start, StartKind, shard_of_chain
 from stream.errors import Halted
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
@@ -187,7 +186,7 @@ class StoredEvidence:
         areas: Mapping[str, Area],
         checkpoints: Checkpoints,
         stream: str,
-        source: Source | None = None,
+        source: LendingSource | None = None,
         oldest: datetime | None = None,
         open_place: Callable[[str], ObjectStore] | None = None,
         *,
@@ -331,12 +330,11 @@ class StoredEvidence:
             return None
         return self._reread(self._source, self._listed[shard_id], until)
 
-    async def _reread(self, source: Source, shard: Shard, until: int) -> AsyncIterator[Reread]:
+    async def _reread(self, source: LendingSource, shard: Shard, until: int) -> AsyncIterator[Reread]:
         async with aclosing(source.read(shard, ORIGIN, await self._start_of(shard), until)) as pages:  # type: ignore[type-var]
             async for page in pages:
                 yield Reread(page.batch.frame.select(SEQUENCE, SUBSEQUENCE), page.position)
-                if isinstance(source, Lending):
-                    source.budget.release(page.held)
+                source.budget.release(page.held)
 
     async def _start_of(self, shard: Shard) -> Start:
         """Where the chain of ``shard`` starts. What another application left may lie before the start of this one."""

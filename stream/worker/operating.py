@@ -281,7 +281,7 @@ async def _recovered(one: StreamParts, shard: Shard) -> tuple[Shard, Head]:
         return await parts.render_again(shard, start, manifest)
 
     while True:
-        head = await recover(parts.log, parts.committer, parts.checkpoints, shard, genesis, render_again, parts.clock, parts.emit)
+        head = await recover(parts.committer, shard, genesis, render_again)
         if head.target is None:
             return shard, head
         shard, genesis = await open_next(shard, start, parts, head)

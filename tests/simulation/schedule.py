@@ -193,12 +193,10 @@ class Bench:
         shard, start = self.shard(), Start(StartKind.TRIM_HORIZON)
         genesis = await self.repeat("open chain", shard, lambda: self.log.open_chain(shard, start))
         while True:
-            tools = (self.world.checkpoints, shard, genesis, self.render_again, SimClock(), NOTHING)
-            head = await recover(self.log, self.committer, *tools)
+            head = await recover(self.committer, shard, genesis, self.render_again)
             if head.target is None:
                 try:
-                    tools = (self.children, self.render_again, SimClock(), NOTHING)
-                    head = await admit_foreign(self.log, self.committer, shard, head, *tools)
+                    head = await admit_foreign(self.committer, shard, head, self.children, self.render_again)
                 except Superseded:
                     continue
             if head.target is None:

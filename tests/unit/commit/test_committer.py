@@ -114,7 +114,7 @@ class Setting:
 
     async def recover(self, render):
         genesis = await self.log.open_chain(SHARD, START)
-        return await recover(self.log, self.committer, self.checkpoints, SHARD, genesis, render, SystemClock(), self.told.append)
+        return await recover(self.committer, SHARD, genesis, render)
 
     async def chain(self, *bounds):
         """Commit units that end at ``bounds``; returns the head."""
