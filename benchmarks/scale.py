@@ -181,7 +181,7 @@ def simulate(shards: int, workers: int, settings: LeaseSettings, start: float = 
     }
 
 
-def told(figures: dict[str, Any]) -> str:
+def formatted(figures: dict[str, Any]) -> str:
     """The figures as rows of a table."""
     size, every = figures["table_bytes"] / 2**20, figures["seconds_between_looks"]
     head = f"{figures['shards']:,} leases, {figures['workers']:,} workers: a table of {size:.1f} MiB, a look every {every:.0f} s"
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     figures = simulate(given.shards, given.workers, LeaseSettings(failover=given.failover), given.start, given.kill)
-    print(told(figures))
+    print(formatted(figures))
     if given.json:
         given.json.write_text(json.dumps(figures, indent=2) + "\n")
 

@@ -174,8 +174,8 @@ def main() -> None:
         for name, outcomes, seconds in pool.map(
             timed, given.targets, [given.records] * len(given.targets), [given.seed] * len(given.targets)
         ):
-            told = ", ".join(f"{code} {count:,}" for code, count in outcomes.most_common())
-            sys.stdout.write(f"{name:16s} {seconds:6.1f} s  {told}\n")
+            reported = ", ".join(f"{code} {count:,}" for code, count in outcomes.most_common())
+            sys.stdout.write(f"{name:16s} {seconds:6.1f} s  {reported}\n")
 
 
 if __name__ == "__main__":

@@ -117,14 +117,14 @@ def test_the_ledger_prevents_duplicates_when_reply_and_token_are_lost(make_world
 
 
 @MODES
-@pytest.mark.parametrize("told", ["abort", "1023"])
+@pytest.mark.parametrize("reported", ["abort", "1023"])
 @pytest.mark.parametrize("point", [*STATEMENTS, "commit:before"])
-def test_an_aborted_transaction_is_repeated(make_world, redshift, options, point, told):
+def test_an_aborted_transaction_is_repeated(make_world, redshift, options, point, reported):
     world = one_more_loaded(make_world, options)
-    redshift.hook = fault = Once(point, lambda: told)
+    redshift.hook = fault = Once(point, lambda: reported)
     assert not world.load()
     assert fault.happened.is_set()
-    REPORT[f"{told} at {point}"] += 1
+    REPORT[f"{reported} at {point}"] += 1
     world.load_until_done()
     world.assert_exactly_once()
 
