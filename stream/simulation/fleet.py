@@ -76,7 +76,9 @@ def source_of(subject: Subject, state: State, process: Process, *, newer: bool =
         kpl_out_of_range=OutOfRange(pipeline.source.kinesis.kpl_out_of_range.value),
     )
     client, budget = SimulatedKinesis(state, process), ByteBudget(BUDGET)
-    return KinesisSource(client, subject.stream, budget=budget, clock=process.clock, emit=process.emit, settings=settings, dice=lambda: 0.5)
+    return KinesisSource(
+        client, subject.stream, budget=budget, clock=process.clock, emit=process.emit, settings=settings, random=lambda: 0.5
+    )
 
 
 async def supervisor_of(

@@ -40,7 +40,7 @@ def _halted(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
             "the whole stream is halted",
             "streamshardhalted",
             since=halt.since,
-            details=(_told(halt, look.stream),),
+            details=(_reason(halt, look.stream),),
             commands=("stream doctor FILE",),
         )
     if not halts:
@@ -54,7 +54,7 @@ def _halted(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
         "when-a-shard-is-halted",
         tuple(each.name for each, _ in halts),
         halts[0][1].since,
-        details=lines_of((each.name, _told(halt, f"{look.stream}/{each.name}")) for each, halt in halts),
+        details=lines_of((each.name, _reason(halt, f"{look.stream}/{each.name}")) for each, halt in halts),
         commands=_commands_for([halt for _, halt in halts]),
     )
 
@@ -64,7 +64,7 @@ def _commands_for(halts: Sequence[Halt]) -> tuple[str, ...]:
     return ("stream preview FILE --unsealed",) * bool(rejected) + ("stream doctor FILE",) * (len(rejected) < len(halts))
 
 
-def _told(halt: Halt, where: str) -> str:
+def _reason(halt: Halt, where: str) -> str:
     """The reason without the place that reasons begin with, and who halted."""
     reason = halt.reason.removeprefix(f"{where}: ")
     return f"{reason} ({halt.worker})" if halt.worker else reason

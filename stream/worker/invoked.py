@@ -324,7 +324,7 @@ class Function:
                 notify = (pipeline.notify, pipeline.application, options.env, options.base, options.clock, self._emit)
                 notifier = await open_notifier(*notify, stack)
                 emit = to_all(self._emit, FirstHalts(notifier)) if notifier else self._emit
-                reading = Reading(told_since=since)
+                reading = Reading(announced_since=since)
                 made = await assemble(pipeline, replace(options, reading=reading), emit, ObservableEvent(), stack)
                 self._opened = _Opened({each.stream: each for each in made}, notifier, stack.pop_all())
         else:

@@ -19,10 +19,10 @@ class _Message:
 
 
 class FakeQueue:
-    """``watching.Queue``; ``dice`` chooses which visible messages come, and in which order."""
+    """``watching.Queue``; ``rng`` chooses which visible messages come, and in which order."""
 
-    def __init__(self, dice: Random | None = None) -> None:
-        self._dice = dice or Random(0)
+    def __init__(self, rng: Random | None = None) -> None:
+        self._dice = rng or Random(0)
         self._messages: dict[int, _Message] = {}
         self._sent = 0
         self._arrived = asyncio.Event()

@@ -332,18 +332,18 @@ def test_from_invocations_to_a_worker_and_back(world):
 @pytest.mark.parametrize("seed", range(12))
 def test_whatever_the_mapping_does_each_record_is_committed_once(world, seed):
     """Repeated, overlapping, split, reordered, incomplete, concurrent and killed invocations; the last one is told of the last record."""
-    dice = Random(seed)
-    path = world.pipeline(budget=dice.choice(["128KiB", "1MiB"]))
+    rng = Random(seed)
+    path = world.pipeline(budget=rng.choice(["128KiB", "1MiB"]))
     world.seed = seed
 
     async def invocation(make, environments: list[Environment], count: int) -> None:
-        first = dice.randrange(count)
-        some = delivered(world, first=first, last=dice.randrange(first + 1, count + 1), step=dice.choice([1, 1, 2, 3]))
-        if not environments or dice.random() < 0.3:
+        first = rng.randrange(count)
+        some = delivered(world, first=first, last=rng.randrange(first + 1, count + 1), step=rng.choice([1, 1, 2, 3]))
+        if not environments or rng.random() < 0.3:
             environments.append(make(path, world.environment))
-        environment = environments.pop(dice.randrange(len(environments)))
-        if dice.random() < 0.4:
-            await environment.killed(some, dice.randrange(1, 40))
+        environment = environments.pop(rng.randrange(len(environments)))
+        if rng.random() < 0.4:
+            await environment.killed(some, rng.randrange(1, 40))
             return
         assert await environment.deliver(some) is None
         environments.append(environment)
@@ -351,10 +351,10 @@ def test_whatever_the_mapping_does_each_record_is_committed_once(world, seed):
     async def body(make):
         environments: list[Environment] = []
         for _ in range(4):
-            world.produce(dice.randrange(20, 80))
+            world.produce(rng.randrange(20, 80))
             count = len(held(world.client, "s", SHARD))
-            for _ in range(dice.randrange(1, 4)):
-                await asyncio.gather(*(invocation(make, environments, count) for _ in range(dice.randrange(1, 4))))
+            for _ in range(rng.randrange(1, 4)):
+                await asyncio.gather(*(invocation(make, environments, count) for _ in range(rng.randrange(1, 4))))
         assert await make(path, world.environment).deliver(delivered(world, first=-1)) is None
 
     with_environments(body)

@@ -8,8 +8,8 @@ from stream.errors import Fatal, Halted, Retryable
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1), st.floats(0.01, 5), st.floats(5, 60))
-def test_pauses_lie_between_zero_and_the_cap(attempt: int, dice: float, base: float, cap: float) -> None:
-    step = decide(Retryable("x"), attempt, dice, Policy(base, cap))
+def test_pauses_lie_between_zero_and_the_cap(attempt: int, random: float, base: float, cap: float) -> None:
+    step = decide(Retryable("x"), attempt, random, Policy(base, cap))
     assert isinstance(step, Wait)
     assert 0 <= step.seconds <= cap
 

@@ -40,7 +40,7 @@ class Fleet:
 
     def make(self, name):
         emitted = self.emitted.setdefault(name, [])
-        dice = Random(name)
+        rng = Random(name)
         worker = Coordinator(
             table_on(self.dynamo, self.clock, emitted),
             name,
@@ -48,7 +48,7 @@ class Fleet:
             self.settings,
             self.clock,
             emitted.append,
-            lambda rows: dice.sample(rows, len(rows)),
+            lambda rows: rng.sample(rows, len(rows)),
         )
         self.workers[name] = worker
         return worker
@@ -155,18 +155,18 @@ def test_leases_of_a_dead_worker_are_taken_after_the_failover_time_and_not_befor
 
 def test_no_lease_ever_has_two_holders_while_workers_come_go_and_die():
     async def test(fleet):
-        dice = Random(7)
+        rng = Random(7)
         await fleet.join("w0")
         for number in range(1, 20):
-            await fleet.clock.advance(dice.uniform(1.1, 15))  # whoever a lease was stolen from sees it in the next look
+            await fleet.clock.advance(rng.uniform(1.1, 15))  # whoever a lease was stolen from sees it in the next look
             fleet.assert_alone()
-            choice = dice.randrange(3)
+            choice = rng.randrange(3)
             if choice == 0 or len(fleet.workers) < 2:
                 await fleet.join(f"w{number}")
             elif choice == 1:
-                await fleet.leave(dice.choice(sorted(fleet.workers)))
+                await fleet.leave(rng.choice(sorted(fleet.workers)))
             else:
-                await fleet.kill(dice.choice(sorted(fleet.workers)))
+                await fleet.kill(rng.choice(sorted(fleet.workers)))
         await fleet.clock.advance(60)
         assert sorted(shard for held in fleet.holders().values() for shard in held) == [shard.shard_id for shard in fleet.shards]
 
