@@ -51,7 +51,7 @@ from tests.unit.worker.rotel_agent import free_port
 EMPTY: Final = hashlib.sha256().hexdigest()
 PATIENCE: Final = 120.0
 CODECS: Final = (Compression.GZIP, Compression.ZSTD)
-VARIANTS: Final = ("off", "ledger", "ledger+otlp", "with zstd", "to rotel")
+VARIANTS: Final = ("off", "ledger", "ledger+otlp", "with gzip", "to rotel")
 
 
 def worker(variant: str, file: Path) -> None:
@@ -132,7 +132,7 @@ def run(variant: str, job: Job, endpoints: Mapping[str, str]) -> Used:
     """One run of one variant; every record exported, if the variant does that."""
     job.folder.mkdir()
     exporting = variant in endpoints
-    codec = Compression.ZSTD if variant == "with zstd" else Compression.GZIP
+    codec = Compression.GZIP if variant == "with gzip" else Compression.ZSTD
     more = f"audit: {{otlp: {{endpoint: '{endpoints[variant]}', compression: {codec}}}}}\n" if exporting else ""
 
     def exported() -> None:
@@ -220,7 +220,7 @@ def measure(options: argparse.Namespace, scratch: str) -> tuple[dict[str, list[t
     figures: dict[str, list[tuple[float, float]]] = {variant: [] for variant in VARIANTS}
     shape = SHAPES[options.shape]
     with replay(shape, options.records, options.shards) as server, draining() as drain, collector(scratch) as rotel:
-        endpoints = {"ledger+otlp": drain, "with zstd": drain, "to rotel": rotel}
+        endpoints = {"ledger+otlp": drain, "with gzip": drain, "to rotel": rotel}
         for number in range(options.runs):
             for variant in VARIANTS:
                 name = f"{number}-{variant}"

@@ -21,7 +21,8 @@ from stream import events
 from stream.audit.chain import Link
 from stream.audit.export_options import Shape
 from stream.audit.ledger import Segment
-from stream.audit.otlp_responses import RETRYABLE, TOO_LARGE, UNREADABLE, VERDICTS, Answer, is_page, rejected_items, requested_pause
+from stream.audit.negotiation import Negotiation
+from stream.audit.otlp_responses import RETRYABLE, TOO_LARGE, VERDICTS, Answer, is_page, rejected_items, requested_pause
 from stream.audit.packing import Compression, Request, compressed, split
 from stream.audit.spans import gap_requests, requests
 from stream.batch import ORIGIN
@@ -143,10 +144,7 @@ class Tally:
 
 
 class Sender:
-    """Delivers single requests by the rules of OTLP/HTTP. ``threads``: where they are encoded; by default, the event loop's own pool.
-
-    Once a collector has accepted as gzip a request that it refused as zstd, all requests are sent as gzip.
-    """
+    """Delivers single requests by the rules of OTLP/HTTP. ``threads``: where they are encoded; by default, the event loop's own pool."""
 
     def __init__(
         self,
@@ -163,7 +161,7 @@ class Sender:
         self._clock = clock
         self._emit = emit
         self._jitter = jitter
-        self._compression = compression
+        self._negotiation = Negotiation(compression)
         self._once = once
         self._threads = threads
 
@@ -173,7 +171,7 @@ class Sender:
 
     def encode(self, request: Request, compression: Compression | None = None) -> EncodedRequest:
         """The request's body, ready to send. Takes milliseconds, so call it through ``off_loop``."""
-        chosen = compression or self._compression
+        chosen = compression or self._negotiation.chosen
         return EncodedRequest(compressed(request, chosen), chosen)
 
     async def deliver(self, request: Request, stream: str, shard: str, encoded: EncodedRequest | None = None) -> Tally:
@@ -186,21 +184,21 @@ class Sender:
         """
         if encoded is None:
             encoded = await self.off_loop(lambda: self.encode(request))
-        wait = FIRST_WAIT
+        wait, blamed = FIRST_WAIT, False
         while True:
             answer = await self._collector.send(request.path, encoded.body, encoded.encoding)
-            if answer.status in UNREADABLE and encoded.compression is Compression.ZSTD:
+            if self._negotiation.blames(encoded.compression, answer.status):
+                blamed = True
                 detail = f"{answer.status} {answer.detail}".strip() + " to zstd: sent as gzip"
                 self._emit(events.CallRepeated(stream, shard, "export spans", detail, 0.0))
-                encoded = await self.off_loop(lambda: self.encode(request, Compression.GZIP))
+                encoded = await self._encoded_as(request, Compression.GZIP)
                 continue
             if answer.status == TOO_LARGE and (halves := split(request)):
                 return await self.deliver(halves[0], stream, shard) + await self.deliver(halves[1], stream, shard)
             # A web server that answers every path with a page is no collector; its 200 does not mean that spans were accepted.
             page = is_page(answer.body)
             if 200 <= answer.status < 300 and not page:
-                if encoded.compression is Compression.GZIP:
-                    self._compression = Compression.GZIP
+                self._negotiation.accepted(encoded.compression, blamed=blamed)
                 return self._accepted(request, stream, shard, answer)
             if answer.status in VERDICTS or self._once:
                 self._emit(events.ExportRefused(stream, shard, answer.status, request.items, answer.detail))
@@ -214,6 +212,11 @@ class Sender:
             self._emit(events.CallRepeated(stream, shard, "export spans", detail, seconds))
             await self._clock.sleep(seconds)
             wait = min(2 * wait, LONGEST_WAIT)
+            if not blamed and (other := self._negotiation.after_pause(encoded.compression)) is not encoded.compression:
+                encoded = await self._encoded_as(request, other)
+
+    async def _encoded_as(self, request: Request, compression: Compression) -> EncodedRequest:
+        return await self.off_loop(lambda: self.encode(request, compression))
 
     def _accepted(self, request: Request, stream: str, shard: str, answer: Answer) -> Tally:
         """The tally of a request that the collector accepted as a whole or in part."""

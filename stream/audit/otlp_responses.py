@@ -16,7 +16,7 @@ RETRYABLE: Final = frozenset({429, 502, 503, 504})
 TOO_LARGE: Final = 413
 
 UNREADABLE: Final = frozenset({400, 415})
-"""Responses of collectors that do not support zstd, which OTLP does not require. All support gzip."""
+"""Responses that may mean that the collector cannot read the body, such as one that is compressed with zstd."""
 
 VERDICTS: Final = frozenset({400, TOO_LARGE, 422})
 """Responses that concern this request only: others may be accepted. Any other refusal (no such path, no permission, a broken collector)

@@ -19,7 +19,7 @@ class Otlp(Part):
     endpoint: CollectorUrl = Field(description="Base URL of the collector, such as http://127.0.0.1:4318; /v1/traces is appended.")
     headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
     compression: Compression = Field(
-        default=Compression.GZIP, description="gzip, zstd (less CPU time; gzip if the collector refuses it) or none."
+        default=Compression.ZSTD, description="zstd (gzip if the collector does not accept it), gzip (more CPU time) or none."
     )
     mode: Mode = Field(
         default=Mode.LEDGER,

@@ -4,12 +4,14 @@ from collections import Counter
 from datetime import timedelta
 from email.utils import format_datetime
 
+import pyarrow as pa
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
 from stream import events
 from stream.audit.export import ENCODED_AT_ONCE, Cursor, Exporter, LedgerMissing, Refused, Sender
 from stream.audit.export_options import Shape
+from stream.audit.negotiation import ACCEPTED_AS_GZIP_ONLY, Negotiation
 from stream.audit.otlp_responses import Answer, is_page, rejected_items, requested_pause
 from stream.audit.packing import Compression, Request, compressed
 from stream.contracts import Checkpoint, Shard
@@ -125,7 +127,7 @@ class WithoutZstd(CountingCollector):
 
 
 @pytest.mark.parametrize("once", [False, True])
-@pytest.mark.parametrize("status", [400, 415])
+@pytest.mark.parametrize("status", [301, 400, 401, 404, 415, 422, 500, 501])
 def test_a_collector_without_zstd_gets_gzip_from_then_on(status, once):
     collector = WithoutZstd(status)
     _, _, heard, waited = exported(collector, once=once, compression=Compression.ZSTD)
@@ -152,6 +154,74 @@ def test_a_request_invalid_in_both_encodings_is_parked_and_does_not_disable_zstd
     assert asyncio.run(exporter.cursor(shard_id(0))).parked == 40 + 9
     assert len([event for event in heard if isinstance(event, events.ExportRefused)]) == 1
     assert collector.encodings == ["zstd", "gzip", "zstd", "gzip", "gzip", "gzip", "gzip"]
+
+
+def test_a_collector_that_took_zstd_before_gets_gzip_only_if_it_cannot_read_a_body():
+    negotiation = Negotiation(Compression.ZSTD)
+    negotiation.accepted(Compression.ZSTD, blamed=False)
+    assert {status for status in range(200, 600) if negotiation.blames(Compression.ZSTD, status)} == {400, 415}
+    assert negotiation.after_pause(Compression.ZSTD) is Compression.ZSTD
+    negotiation.accepted(Compression.GZIP, blamed=False)
+    assert negotiation.chosen is Compression.ZSTD
+    negotiation.accepted(Compression.GZIP, blamed=True)
+    assert negotiation.chosen is Compression.GZIP
+
+
+def test_only_an_answer_that_is_final_and_not_about_size_is_blamed_on_zstd():
+    negotiation = Negotiation(Compression.ZSTD)
+    assert not any(negotiation.blames(Compression.ZSTD, status) for status in (0, 200, 202, 413, 429, 502, 503, 504))
+    assert not any(negotiation.blames(used, 400) for used in (Compression.GZIP, Compression.NONE))
+
+
+class ClosesOnZstd(WithoutZstd):
+    """A collector behind something that closes the connection when it cannot read a body."""
+
+    def __init__(self, down=0):
+        super().__init__(0)
+        self.down = down
+
+    async def send(self, path, body, encoding):
+        self.down -= 1
+        if self.down >= 0:
+            self.encodings.append(encoding)
+            return Answer(0, detail="connection closed")
+        return await super().send(path, body, encoding)
+
+
+def test_a_collector_that_never_answers_zstd_gets_gzip_after_a_few_requests():
+    collector = ClosesOnZstd()
+    _, _, heard, _ = exported(collector, compression=Compression.ZSTD)
+    assert len(collector.spans) == 170 + EXTRA
+    assert set(collector.spans.values()) == {1}
+    assert collector.encodings == ACCEPTED_AS_GZIP_ONLY * ["zstd", "gzip"] + 2 * ["gzip"]
+    assert len([event for event in heard if isinstance(event, events.CallRepeated)]) == ACCEPTED_AS_GZIP_ONLY
+
+
+class StartsLate(ClosesOnZstd):
+    """A collector that reads zstd, too, and cannot be reached for the first requests."""
+
+    async def send(self, path, body, encoding):
+        if self.down > 0 or encoding == "gzip":
+            return await super().send(path, body, encoding)
+        self.encodings.append(encoding)
+        return await CountingCollector.send(self, path, pa.input_stream(pa.BufferReader(body), compression="zstd").read(), encoding)
+
+
+@pytest.mark.parametrize(("down", "first"), [(1, ["zstd", "gzip"]), (2, ["zstd", "gzip", "zstd"])])
+def test_a_collector_that_was_down_at_first_still_gets_zstd(down, first):
+    collector = StartsLate(down)
+    exported(collector, compression=Compression.ZSTD)
+    assert len(collector.spans) == 170 + EXTRA
+    assert collector.encodings == first + 4 * ["zstd"]
+
+
+def test_compressions_other_than_zstd_are_never_changed():
+    for preferred in (Compression.GZIP, Compression.NONE):
+        negotiation = Negotiation(preferred)
+        for _ in range(2 * ACCEPTED_AS_GZIP_ONLY):
+            assert negotiation.after_pause(preferred) is preferred
+            negotiation.accepted(preferred, blamed=False)
+        assert negotiation.chosen is preferred
 
 
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 405, 415, 500, 501])
