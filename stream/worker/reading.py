@@ -30,7 +30,7 @@ from stream.source.until import ReadUntil, refuse_future, refuse_lost
 from stream.storage.open import open_store
 from stream.worker.dead_letters import DeadLetters, chain_name
 from stream.worker.finished_claims import FinishedClaims
-from stream.worker.queue_probes import queue_place
+from stream.worker.places import queue_place
 from stream.worker.slices import Window
 from stream.worker.watched import WatchedShards, object_opener, slices_of
 from stream.worker.watching import LONGEST_HOLD, Watcher, WatchSettings

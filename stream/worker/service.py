@@ -44,7 +44,7 @@ from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
 from stream.worker.parts import StreamParts, to_all
 from stream.worker.reporting import reports_to
-from stream.worker.several import Obstacles, Streams, halted_error
+from stream.worker.streams import Obstacles, Streams, halted_error
 from stream.worker.telemetry import OperationTracker, SpanQueue, spans_to_collector
 from stream.worker.watching import Watcher
 

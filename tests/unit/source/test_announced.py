@@ -9,7 +9,7 @@ from stream.batch import ARRIVAL, DATA, OUTCOME, PARTITION_KEY, RAW_SCHEMA, SEQU
 from stream.budget import ByteBudget
 from stream.contracts import Page, Shard, Start, StartKind
 from stream.events import EventIncomplete
-from stream.source.up_to import ReadUpTo
+from stream.source.announced import ReadAnnounced
 
 SHARD = Shard("s", "shardId-1")
 HORIZON = Start(StartKind.TRIM_HORIZON)
@@ -51,7 +51,7 @@ def read(inner, announced, after=0, until=None, shard=SHARD):
     heard = []
 
     async def all_pages():
-        return [each async for each in ReadUpTo(inner, announced, heard.append).read(shard, after, HORIZON, until)]
+        return [each async for each in ReadAnnounced(inner, announced, heard.append).read(shard, after, HORIZON, until)]
 
     return asyncio.run(all_pages()), heard
 
