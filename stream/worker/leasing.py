@@ -192,10 +192,10 @@ async def coordinator_of(
         Fatal: a stream is missing.
     """
     table = await open_table(pipeline, options, clock, emit, stack)
-    rng = Random(me)  # noqa: S311 - only spreads workers over leases
+    dice = Random(me)  # noqa: S311 - only spreads workers over leases
 
     def order(candidates: Sequence[Seen]) -> list[Seen]:
-        return rng.sample(candidates, len(candidates))
+        return dice.sample(candidates, len(candidates))
 
     repeat = Repeater(clock, emit)
     if isinstance(source, AwsSession):

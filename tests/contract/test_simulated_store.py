@@ -35,17 +35,17 @@ async def listed(store: Any, prefix: str, after: str) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_without_faults_it_answers_as_the_store_in_memory(seed: int) -> None:
-    rng, memory, simulated = Random(seed), MemoryStore(), SimStore(Objects(), "sim:x")
+    dice, memory, simulated = Random(seed), MemoryStore(), SimStore(Objects(), "sim:x")
     current: dict[str, tuple[str, str]] = {}
     outcomes = set()
     for number in range(400):
         # Each body is written once: the simulation's tags, like S3's, say only what the content is.
-        key, body, what = rng.choice(KEYS), b"%d" % number, rng.choice(("create", "replace", "put", "get", "delete", "list"))
+        key, body, what = dice.choice(KEYS), b"%d" % number, dice.choice(("create", "replace", "put", "get", "delete", "list"))
         if what == "list":
             assert undisturbed(listed(simulated, key, "a")) == asyncio.run(listed(memory, key, "a"))
             continue
         arguments = {"create": (body,), "put": (body,), "replace": (body,)}.get(what, ())
-        tags = current.get(key, ("none", "none")) if rng.random() < 0.7 else ("other", "other")
+        tags = current.get(key, ("none", "none")) if dice.random() < 0.7 else ("other", "other")
         given = [(key, *arguments, *((tag,) if what == "replace" else ())) for tag in tags]
         expected, found = asyncio.run(getattr(memory, what)(*given[0])), undisturbed(getattr(simulated, what)(*given[1]))
         if what == "get" and expected is not None:
@@ -65,12 +65,12 @@ def test_without_trouble_the_store_of_simulated_workers_answers_as_the_store_in_
     async def body() -> set[tuple[str, bool]]:
         touched: list[tuple[str, str]] = []
         process = Process("w", 0, seed, 0.0, (), lambda _at, _who, _what: None)
-        rng, memory, bucket = Random(seed), MemoryStore(), MemoryStore()
+        dice, memory, bucket = Random(seed), MemoryStore(), MemoryStore()
         await bucket.put("s3/lake/other/a", b"beside")
         simulated = SimulatedStore(bucket, "s3://lake/data", process, lambda what, key: touched.append((what, key)))
         outcomes, tags = set(), {}
         for number in range(300):
-            key, what = rng.choice(KEYS), rng.choice(("create", "replace", "put", "get", "delete", "list", "folders"))
+            key, what = dice.choice(KEYS), dice.choice(("create", "replace", "put", "get", "delete", "list", "folders"))
             if what == "list":
                 assert await listed(simulated, key, "a") == await listed(memory, key, "a")
                 continue
@@ -78,7 +78,7 @@ def test_without_trouble_the_store_of_simulated_workers_answers_as_the_store_in_
                 assert await simulated.folders("a/") == await memory.folders("a/")
                 continue
             arguments = (b"%d" % number,) if what in {"create", "put", "replace"} else ()
-            known = tags.get(key, ("none", "none")) if rng.random() < 0.7 else ("other", "other")
+            known = tags.get(key, ("none", "none")) if dice.random() < 0.7 else ("other", "other")
             more = [((tag,) if what == "replace" else ()) for tag in known]
             expected = await getattr(memory, what)(key, *arguments, *more[0])
             found = await getattr(simulated, what)(key, *arguments, *more[1])

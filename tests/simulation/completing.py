@@ -65,9 +65,9 @@ class Chain:
 
 @dataclass
 class Course:
-    """The stream and the writer of its log, changed one step at a time, chosen by ``rng``."""
+    """The stream and the writer of its log, changed one step at a time, chosen by ``dice``."""
 
-    rng: Random
+    dice: Random
     clock: LeapingClock
     model: Any
     log: CommitLog
@@ -88,24 +88,24 @@ class Course:
     # --- the stream -------------------------------------------------------------------------------------------------------
 
     async def a_record(self) -> None:
-        shard = self.model.route(self.rng.randrange(2**128))
+        shard = self.model.route(self.dice.randrange(2**128))
         sequence = shard.put(b'"k"', b"e30=", 3, self._now_ms)
         self.put.setdefault(shard.shard_id, []).append((sequence, self.clock.now()))
 
     async def a_moment(self) -> None:
-        self.clock.time += timedelta(milliseconds=self.rng.randrange(3000))
+        self.clock.time += timedelta(milliseconds=self.dice.randrange(3000))
 
     async def a_day(self) -> None:
-        self.clock.time += timedelta(hours=self.rng.randrange(6, 31))
+        self.clock.time += timedelta(hours=self.dice.randrange(6, 31))
 
     async def a_split(self) -> None:
-        shard = self.rng.choice(list(self.model.open_shards))
+        shard = self.dice.choice(list(self.model.open_shards))
         self.model.split(shard.shard_id, (shard.first_hash + shard.last_hash) // 2, self._now_ms)
 
     async def a_merge(self) -> None:
         shards = list(self.model.open_shards)
         if len(shards) > 1:
-            at = self.rng.randrange(len(shards) - 1)
+            at = self.dice.randrange(len(shards) - 1)
             self.model.merge(shards[at].shard_id, shards[at + 1].shard_id, self._now_ms)
 
     # --- the writer of the log --------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class Course:
         """Seal the next unit of a shard, or a gap where records have expired, or its end."""
         ready = [name for name in list(self.model.shards) if self._begun(name) and not self.chain(name).ended]
         if ready:
-            await self.seal_next(self.rng.choice(ready), self.rng.randrange(1, 4))
+            await self.seal_next(self.dice.choice(ready), self.dice.randrange(1, 4))
 
     async def seal_next(self, name: str, most: int) -> None:
         chain, left, held = self.chain(name), self.unsealed(name), self.held(name)
@@ -160,21 +160,21 @@ class Course:
         rewindable = [each for each in self.chains.values() if each.links and not each.ended and each.intent is None]
         if not rewindable:
             return
-        chain = self.rng.choice(rewindable)
-        target = self.rng.choice([after for after, _ in chain.links])
+        chain = self.dice.choice(rewindable)
+        target = self.dice.choice([after for after, _ in chain.links])
         link = msgspec.structs.replace(self._link(chain, Kind.REWIND, None, None), target=str(target))
         await self.log.create(chain.shard, with_seal(link))
         self.hints.append((chain.shard, checkpoint_of(link)))
         chain.links = [each for each in chain.links if each[1] <= target]
         chain.shard = replace(chain.shard, generation=chain.shard.generation + 1)
         chain.begins = target
-        if self.rng.random() < 0.5:
+        if self.dice.random() < 0.5:
             await self.log.open_chain(chain.shard, Start(StartKind.TRIM_HORIZON), target)
 
     async def a_checkpoint(self) -> None:
         """A checkpoint is written late, or by a worker that has been replaced."""
         if self.hints:
-            shard, hint = self.rng.choice(self.hints)
+            shard, hint = self.dice.choice(self.hints)
             await self.checkpoints.advance(shard, hint)
 
     async def a_tip(self) -> None:
@@ -231,13 +231,13 @@ class Course:
             if arrived < until and not self.chain(name).ended and sequence > self.chain(name).head
         ]
 
-    def begin(self, rng: Random, *, idle: bool = False) -> Callable[[], Awaitable[None]]:
+    def begin(self, dice: Random, *, idle: bool = False) -> Callable[[], Awaitable[None]]:
         """The next step; ``idle``: one that may happen while a reader looks, so none that rewinds or takes a day."""
         likely = [*[self.a_record] * 5, *[self.a_moment] * 4, *[self.a_unit] * 7, self.an_intent]
         if not self.calm:
             likely += [self.a_split, self.a_merge]
         others = [self.a_checkpoint, self.a_checkpoint, self.a_rewind, self.a_tip, *([self.a_day] * 2 if self.calm else [])]
-        return rng.choice(likely if idle else likely + others)
+        return dice.choice(likely if idle else likely + others)
 
 
 class Interrupted:
@@ -248,8 +248,8 @@ class Interrupted:
         self.course = course
 
     async def _something(self) -> None:
-        while self.course.rng.random() < 0.4:
-            await self.course.begin(self.course.rng, idle=True)()
+        while self.course.dice.random() < 0.4:
+            await self.course.begin(self.course.dice, idle=True)()
 
     async def time(self) -> datetime:
         await self._something()
@@ -267,17 +267,17 @@ class Interrupted:
 @asynccontextmanager
 async def course(seed: int) -> AsyncIterator[tuple[Course, Completeness]]:
     """A stream of one or two shards, and the code under test that asks about it."""
-    rng, clock = Random(seed), LeapingClock()
+    dice, clock = Random(seed), LeapingClock()
     async with serve(clock=clock) as emulator:
         session = AwsSession(region="us-east-1", endpoints={"kinesis": emulator.url})
         async with open_kinesis(session, clock) as client:
             model = emulator.server.state.account.create(
-                STREAM, rng.randrange(1, 3), "PROVISIONED", 2**20, round(clock.now().timestamp() * 1000)
+                STREAM, dice.randrange(1, 3), "PROVISIONED", 2**20, round(clock.now().timestamp() * 1000)
             )
             store = MemoryStore(clock=clock)
             log, checkpoints = CommitLog(store, "app", clock, "w"), StoredCheckpoints(store)
             await log.pin_start(STREAM, Start(StartKind.TRIM_HORIZON))
-            made = Course(rng, clock, model, log, checkpoints, calm=rng.random() < 0.5)
+            made = Course(dice, clock, model, log, checkpoints, calm=dice.random() < 0.5)
             yield made, Completeness(STREAM, log, checkpoints, Interrupted(StreamLookahead(client, STREAM, clock), made))
 
 
@@ -290,9 +290,9 @@ async def run(seed: int, steps: int) -> tuple[int, int]:
     asked = said_yes = 0
     async with course(seed) as (world, completeness):
         for _ in range(steps):
-            await world.begin(world.rng)()
-            if world.rng.random() < 0.35:
-                until = world.clock.now() + timedelta(seconds=world.rng.uniform(-12, 2))
+            await world.begin(world.dice)()
+            if world.dice.random() < 0.35:
+                until = world.clock.now() + timedelta(seconds=world.dice.uniform(-12, 2))
                 found = await completeness.look(Question(until, MARGIN))
                 asked, said_yes = asked + 1, said_yes + found.verdict.complete
                 judge(world, found, until, seed)
@@ -312,8 +312,8 @@ async def finish(world: Course, completeness: Completeness, seed: int) -> None:
 
     Only where days pass (``calm``) can records expire.
     """
-    world.rng = Random(1)
-    world.rng.random = lambda: 0.9  # type: ignore[method-assign] - nothing interrupts any more
+    world.dice = Random(1)
+    world.dice.random = lambda: 0.9  # type: ignore[method-assign] - nothing interrupts any more
     for _ in range(200):
         for name in list(world.model.shards):
             if world._begun(name) and not world.chain(name).ended:

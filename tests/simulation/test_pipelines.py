@@ -55,14 +55,14 @@ def played(one, seeds, tools=None):
     return tally, failed
 
 
-def reported(failed):
+def told(failed):
     return None if failed is None else f"seed {failed.schedule.seed}: {failed.failures}"
 
 
 @pytest.mark.parametrize("newer", [False, True], ids=["one-file", "rolling-update"])
 def test_every_schedule_keeps_every_promise(tmp_path, newer):
     tally, failed = played(subject(tmp_path, newer=newer), range(45))
-    assert reported(failed) is None
+    assert told(failed) is None
     assert tally.schedules == 45
     for what in ("killed_before", "killed_after", "undone", "unanswered", "late", "frozen", "throttled", "expired", "lease_lost"):
         assert tally.troubles[what] > 0, what

@@ -37,16 +37,16 @@ class Killed(BaseException):
 class Steps:
     """Decides before and after every call whether the process dies there, or whether the reply is lost."""
 
-    def __init__(self, rng, deaths, losses):
-        self.rng, self.deaths, self.losses = rng, deaths, losses
+    def __init__(self, dice, deaths, losses):
+        self.dice, self.deaths, self.losses = dice, deaths, losses
 
     def step(self):
-        if self.rng.random() < self.deaths:
+        if self.dice.random() < self.deaths:
             raise Killed
 
     def reply(self):
         self.step()
-        if self.rng.random() < self.losses:
+        if self.dice.random() < self.losses:
             raise Retryable("no reply came")
 
 
@@ -78,11 +78,11 @@ class Faulty:
 
 class World:
     def __init__(self, seed, *, workers, deaths, losses=0.03, every=3600.0, shards=3, turns=lambda _: True, drains=0.0):
-        self.rng = Random(seed)
+        self.dice = Random(seed)
         self.turns, self.drains = turns, drains
         self.workers, self.deaths, self.losses, self.every, self.shards = workers, deaths, losses, every, shards
         self.objects, self.state = MemoryStore(url=f"s3://{BUCKET}/{PREFIX}"), MemoryStore()
-        self.queue = FakeQueue(self.rng)
+        self.queue = FakeQueue(self.dice)
         self.heard = []
         self.deaths_seen = 0
         self.clock = LoopClock()
@@ -93,14 +93,14 @@ class World:
 
     async def produce(self, count, *, notify):
         for number in range(count):
-            if self.rng.random() < 0.4:
-                await self.clock.sleep(self.rng.choice([0.1, 1.0, 30.0, 200.0]))
+            if self.dice.random() < 0.4:
+                await self.clock.sleep(self.dice.choice([0.1, 1.0, 30.0, 200.0]))
             key = f"a b+{number % 7}/ü-{number}.json"
-            await self.objects.put(key, b"".join(b'{"id": %d}\n' % (number * 10 + line) for line in range(self.rng.randrange(1, 4))))
+            await self.objects.put(key, b"".join(b'{"id": %d}\n' % (number * 10 + line) for line in range(self.dice.randrange(1, 4))))
             for _ in range(notify(number)):
-                await self.queue.send(self.message(key), after=self.rng.choice([0.0, 0.0, 5.0, 400.0]))
-            if self.rng.random() < 0.1:
-                await self.queue.send(self.rng.choice(BESIDE))
+                await self.queue.send(self.message(key), after=self.dice.choice([0.0, 0.0, 5.0, 400.0]))
+            if self.dice.random() < 0.1:
+                await self.queue.send(self.dice.choice(BESIDE))
 
     def message(self, key):
         size, whole = len(self.objects._objects[key].body), PREFIX + key
@@ -108,14 +108,14 @@ class World:
         record = {"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": BUCKET}, "object": about}}
         plain = json.dumps({"Records": [record]})
         bus = {"source": "aws.s3", "detail-type": "Object Created", "detail": {"bucket": {"name": BUCKET}, "object": {"key": whole}}}
-        return self.rng.choice([plain, json.dumps({"Type": "Notification", "Message": plain}), json.dumps(bus)])
+        return self.dice.choice([plain, json.dumps({"Type": "Notification", "Message": plain}), json.dumps(bus)])
 
     # --- who claims them ----------------------------------------------------------------------------------------------------
 
     async def worker(self, number):
         """A process that is started again whenever it has died."""
         while True:
-            steps = Steps(self.rng, self.deaths, self.losses)
+            steps = Steps(self.dice, self.deaths, self.losses)
             objects, state, queue = (Faulty(inner, steps) for inner in (self.objects, self.state, self.queue))
 
             @asynccontextmanager
@@ -136,12 +136,12 @@ class World:
                     running = group.create_task(watcher.run())
                     while self.drains and not running.done():
                         await self.clock.sleep(30.0)
-                        if self.rng.random() < self.drains:
+                        if self.dice.random() < self.drains:
                             await watcher.finish()
                             running.cancel()
             except (Killed, BaseExceptionGroup):
                 self.deaths_seen += 1
-                await self.clock.sleep(self.rng.choice([0.0, 1.0, 90.0]))
+                await self.clock.sleep(self.dice.choice([0.0, 1.0, 90.0]))
 
     async def live(self, count, notify):
         async with asyncio.TaskGroup() as group:
@@ -233,7 +233,7 @@ def test_each_object_is_claimed_once_whoever_dies_and_whatever_is_said_how_often
         lambda: World(seed, workers=workers, deaths=0.02),
         40,
         # Of one object in ten nobody tells; listings find it.
-        lambda world, _: world.rng.choice([0, 1, 1, 1, 1, 1, 1, 2, 3, 1]),
+        lambda world, _: world.dice.choice([0, 1, 1, 1, 1, 1, 1, 2, 3, 1]),
     )
     assert world.deaths_seen or seed % 5
 
@@ -255,7 +255,7 @@ def test_whatever_workers_believe_about_leases_each_object_is_claimed_once(seed)
         seed,
         lambda: World(seed, workers=3, deaths=0.01, every=600.0, turns=turns, drains=0.1),
         40,
-        lambda world, _: world.rng.choice([0, 1, 1, 2]),
+        lambda world, _: world.dice.choice([0, 1, 1, 2]),
     )
 
 
