@@ -140,7 +140,7 @@ class MutantCommitter(Committer):
                 return protocol.Replaced(etag)
             case "blind_seal", protocol.Replace(manifest, _) if manifest.sealed:
                 key = manifest_key(work.shard.stream, work.shard.shard_id, work.after)
-                latest = etag_of(self._log.store.objects.bodies[key])  # type: ignore[attr-defined]
+                latest = etag_of(self.log.store.objects.bodies[key])  # type: ignore[attr-defined]
                 return await super()._carry_out(protocol.Replace(manifest, latest), work)
             case "seal_before_write", protocol.Write(files):
                 self.unwritten = files

@@ -24,11 +24,6 @@ def test_the_random_number_scales_the_pause() -> None:
     assert decide(Retryable("x"), 3, 0.5) == Wait(0.2)
 
 
-def test_a_requested_pause_is_not_shortened() -> None:
-    assert decide(Retryable("x", retry_after=7.0), 1, 0.0) == Wait(7.0)
-    assert decide(Retryable("x", retry_after=0.01), 7, 1.0) == Wait(6.4)
-
-
 def test_attempts_are_limited_only_by_the_policy() -> None:
     policy = Policy(attempts=3)
     assert isinstance(decide(Retryable("x"), 2, 0.5, policy), Wait)
