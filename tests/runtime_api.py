@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -152,7 +153,10 @@ class Sandbox:
         """Return once ``holds`` is true of what the function has written."""
         pause, end = threading.Event(), time.monotonic() + PATIENCE
         while not holds(self.said()):
-            assert time.monotonic() < end, self.said()
+            if time.monotonic() > end:
+                self.process.send_signal(signal.SIGUSR1)  # It tells what it is waiting for, or ends if it has not yet come to that.
+                pause.wait(3.0)
+                raise AssertionError(f"the function is stuck (ended: {self.process.poll()}):\n{self.said()}")
             assert self.process.poll() is None, self.said()
             pause.wait(0.005)
 

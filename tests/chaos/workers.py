@@ -76,6 +76,8 @@ class Worker:
             if connection.wait([self._process.sentinel], timeout=0.03):
                 assert condition(), f"the worker ended with {self.exit()}:\n{self.said()}"
                 return
+        self.signal(signal.SIGUSR1)  # It tells what it is waiting for, or ends if it has not yet come to that.
+        connection.wait([self._process.sentinel], timeout=3.0)
         raise AssertionError(f"the worker is stuck:\n{self.said()}")
 
     def signal(self, number: int) -> None:
