@@ -16,12 +16,12 @@ from stream.cli.options import AsJson, File, Generate, Reveal, Sample
 from stream.errors import DefinitionError, StreamError
 
 if libraries_wanted():
-    import asyncio
     import dataclasses
 
     from rich.console import Console
     from rich.progress import Progress
 
+    from stream import watchdog
     from stream.cli.output import as_json
     from stream.cli.preview import value_text
     from stream.clock import SystemClock
@@ -33,6 +33,7 @@ if libraries_wanted():
     from stream.simulation import elsewhere, purity
     from stream.simulation.campaign import Played, Tally, campaign, minimized
     from stream.simulation.fleet import Tools
+    from stream.simulation.judge import records_of
     from stream.simulation.narrate import narration
     from stream.simulation.subject import Subject, payloads, refuse_other_sources, refuse_unrelated
     from stream.transform.engine import CompiledChain
@@ -62,7 +63,7 @@ def simulate(
     reveal: Reveal = False,
     json: AsJson = False,
 ) -> None:
-    """Play random schedules of crashes, lost replies, stale workers and reshards over a pipeline, and prove exactly-once for each.
+    """Play random schedules of crashes, lost replies, lost leases and reshards over a pipeline, and prove exactly-once for each.
 
     Runs the pipeline's real workers and stages in virtual time over a stream and stores in memory; uses no network. Also finds stages that
     are not deterministic. The records are those of the pipeline's test cases, or else made up from the schema.
@@ -71,7 +72,7 @@ def simulate(
     """
     try:
         subject, secrets, source = _subject(file, newer, records, sample, generate)
-        recipes = asyncio.run(subject.recipes())
+        recipes = watchdog.run(subject.recipes())
         found, problems = _impure(subject, recipes, secrets, reveal=reveal)
     except (DefinitionError, SchemaMismatch) as error:
         typer.echo(f"error: {error}", err=True)
@@ -151,7 +152,7 @@ def _loaded(file: Path, env: Mapping[str, str], cases: CaseFile | None) -> tuple
     refuse_other_sources(result.pipeline)
     known = {} if cases is None else stand_ins(cases, cases_path(file).parent)
     managed = _managed({} if cases is None else cases.secrets)
-    return result.pipeline, asyncio.run(fetch_resources(result.pipeline, file.parent, env, known=known, managed=managed))
+    return result.pipeline, watchdog.run(fetch_resources(result.pipeline, file.parent, env, known=known, managed=managed))
 
 
 def _chain(recipe: Recipe) -> CompiledChain:
@@ -201,15 +202,16 @@ def _guilty(subject: Subject, failed: Played, *, reveal: bool) -> list[purity.Di
     """The stages that are not deterministic over the records of the units whose rows are wrong."""
     found: list[purity.Difference] = []
     for each in failed.failures:
-        recipe = subject.known.recipes.get(each.unit[0]) if each.unit is not None else None
-        if each.unit is None or recipe is None:
+        recipe = subject.known.recipes.get(each.unit[0].pipeline) if each.unit is not None else None
+        batch = records_of(failed.world, each)
+        if batch is None or recipe is None:
             continue
         pipeline = next(
             pipeline
             for pipeline, fetched in (subject.version(newer=newer) for newer in (False, True))
             if subject.known.written[id(pipeline)][0] == recipe.digest
         )
-        every = purity.differences(_chain(recipe), each.unit[1])
+        every = purity.differences(_chain(recipe), batch)
         found += every if reveal else purity.hide(every, pipeline, _chain(recipe))
     return list(dict.fromkeys(found))
 

@@ -91,8 +91,7 @@ class Coordinator:
 
     def leases(self, stream: str) -> dict[str, Lease]:
         """The stream's leases by shard id: this worker's own as they are now, the others as last seen."""
-        owns = self.streams[stream].owns
-        found = {seen.lease.shard: seen.lease for seen in self._seen.values() if owns(seen.lease.key)}
+        found = {seen.lease.shard: seen.lease for key, seen in self._seen.items() if self.streams[stream].owns(key)}
         return found | {held.lease.shard: held.lease for held in self.holdings.held.values() if held.stream == stream}
 
     def waiting(self, stream: str) -> dict[str, str | None]:
@@ -143,8 +142,7 @@ class Coordinator:
             if lease is None:
                 return None
             asked = self._clock.monotonic()
-            taken = await self.table.take(lease, self.me)
-            if taken is not None:
+            if (taken := await self.table.take(lease, self.me)) is not None:
                 self.holdings.add(stream, taken, asked)
                 return lease
         msg = f"the lease {key} in table {self.table.name} changes faster than it can be taken; try again"
@@ -214,10 +212,10 @@ class Coordinator:
             group.create_task(self.holdings.keep_renewed(), name="renew leases")
             group.create_task(self._expiring(), name="drop expired leases")
 
-    async def look(self) -> None:
+    async def look(self, *, consistent: bool = False) -> None:
         """Scan the table, take what the rules or the leader give to this worker, and notice rows that are gone."""
         started = self._clock.monotonic()
-        scanned = await self.table.scan()
+        scanned = await self.table.scan(consistent=consistent)
         now = self._clock.monotonic()
         self._size = scanned.size
         self._emit(events.LeasesScanned("", "", len(scanned.leases), scanned.size, now - started))
@@ -236,6 +234,12 @@ class Coordinator:
                 takes = await self._without_renewed(takes)
             await run_concurrently([self._take(take) for take in takes], AT_ONCE)
         self._notify()
+
+    async def settle(self) -> None:
+        """Look at the table as it is, not as it was a moment ago, and with rows for all shards that there are now."""
+        await self.look(consistent=True)
+        await self.sync()
+        await self.look(consistent=True)
 
     async def sync(self) -> None:
         """Create the lease rows that the shards of each stream need, remove those that are no longer needed, and look for holes."""
@@ -347,13 +351,12 @@ class Coordinator:
 
     async def _take(self, take: Take) -> None:
         asked = self._clock.monotonic()
-        taken = await self.table.take(take.lease, self.me)
-        if taken is None:
+        if (taken := await self.table.take(take.lease, self.me)) is None:
             return
-        stream = self._stream_of(taken.key)
         if self._leaving:
             await self.table.release(taken)
             return
+        stream = self._stream_of(taken.key)
         self.holdings.add(stream, taken, asked)
         self._emit(events.LeaseTaken(stream, taken.shard, take.why, take.lease.owner or ""))
 

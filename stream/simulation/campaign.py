@@ -10,7 +10,8 @@ from typing import Final
 from stream.contracts import Clock
 from stream.errors import StreamError, unforeseen
 from stream.simulation.fleet import Tools
-from stream.simulation.judge import Failure, judge
+from stream.simulation.judge import judge, left
+from stream.simulation.promises import Failure
 from stream.simulation.schedule import Piece, Schedule, Struck, draw
 from stream.simulation.subject import Subject
 from stream.simulation.virtual_time import Deadlock, leaping
@@ -47,7 +48,7 @@ class Tally:
         self.calls += world.calls
         self.records += sum(len(put.numbers) for put in world.puts)
         self.units += sum(1 for how, key in world.writes if how == "create" and "/commits/" in key and not key.endswith("genesis.json"))
-        self.workers += len(world.processes)
+        self.workers += sum(1 for name in world.processes if "worker" in name)
         self.troubles.update(each.what.disturbance.trouble.value for each in world.happened if isinstance(each.what, Struck))
         self.troubles.update(world.changes)
 
@@ -58,7 +59,7 @@ def play(subject: Subject, schedule: Schedule, tools: Tools) -> Played:
 
     async def course() -> list[Failure]:
         try:
-            await world.play()
+            await world.play(left)
         except TimeoutError:
             return [Failure("unfinished", "the workers did not come to an end, hours after anything went wrong last")]
         except (Deadlock, StreamError) as error:
@@ -84,7 +85,7 @@ def campaign(
     """The schedules of ``seeds`` that fail, as they are found; ends early after ``seconds``. ``heard`` is told of each that was played."""
     begun = clock.monotonic()
     for seed in seeds:
-        played = play(subject, draw(seed, len(subject.records), rolling=subject.newer is not None), tools)
+        played = play(subject, draw(seed, subject.possible), tools)
         heard(played)
         if played.failures:
             yield played

@@ -1,12 +1,11 @@
-"""Checks from the outside what a schedule has left in the stores: the promises of docs/guarantees.md, for this pipeline and these records.
+"""Checks from the outside what a schedule has left in the stores and tables: the promises of docs/guarantees.md, for this pipeline.
 
 What is true is known without asking the workers: which records were put, in which order, and what the definition makes of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -14,52 +13,71 @@ import polars as pl
 
 from stream.audit.report import Verdict
 from stream.audit.verify import Scope, Verifier
-from stream.batch import ORIGIN, RAW_SCHEMA, Batch, Outcome
+from stream.batch import RAW_SCHEMA, Batch, Outcome
 from stream.commit.log import CommitLog
-from stream.commit.manifest import FileEntry, Kind, Manifest, decode
-from stream.commit.naming import genesis_key, manifest_key, sha256_hex
-from stream.contracts import Shard
-from stream.errors import Halted, StreamError
+from stream.commit.manifest import FileEntry, Kind, Manifest
+from stream.contracts import Checkpoints, Shard, shard_of_chain
+from stream.errors import Halted
 from stream.lease.checkpoints import StoredCheckpoints
-from stream.simulation.fleet import source_of
+from stream.lease.native import TableCheckpoints
+from stream.simulation.fleet import leases_of, source_of, table_of
+from stream.simulation.leasing import lease_failures, pause_failures
 from stream.simulation.places import SimulatedStore, at_once, prefix_of
-from stream.simulation.world import Put, World, short
+from stream.simulation.promises import Failure, Judgement, leftovers
+from stream.simulation.world import Put, World, named
 from stream.worker.auditing import StoredEvidence, Stores
 from stream.worker.places import located
-from stream.worker.recipe import CutUnit, Recipe, Rendered, render
+from stream.worker.recipe import CutUnit, render
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A broken promise. ``promise``: its number in docs/guarantees.md, or what else is wrong; equal kinds have equal ones.
-
-    ``unit``: digest of the definition and the records of the unit whose rows are wrong, if it is about rows.
-    """
-
-    promise: str
-    message: str
-    unit: tuple[str, Batch] | None = None
-
-
 async def judge(world: World) -> list[Failure]:
     """Everything that is wrong after the schedule was played; nothing, if it went as promised."""
-    found = [Failure("halted", f"{short(shard)} is halted: {why}") for shard, why in sorted(world.halted.items())]
+    found = [Failure("halted", f"{where} is halted: {why}") for where, why in sorted(world.halted.items())]
     found += [Failure("ended", f"{who} ended with an error: {why}") for who, why in world.ended]
     if found:
         return found
-    log = _Log(world)
-    for shard in _shards(world):
-        found += log.shard_failures(shard)
-    found += log.order_failures()
-    found += log.leftovers()
-    return found + await _audit(world)
+    judgements = [judgement(world, stream) for stream in world.subject.streams]
+    for each in judgements:
+        found += each.failures()
+    found += [
+        Failure("P2", f"the file {key} is left over: no sealed manifest lists it, and whoever lists the folder reads it")
+        for key in leftovers(judgements, _beside(world))
+    ]
+    found += [*lease_failures(world), *pause_failures(world)]
+    for stream in world.subject.streams:
+        found += await _audit(world, stream)
+    return found
 
 
-def _shards(world: World) -> list[str]:
-    stream = world.state.account.streams[world.subject.stream]
-    return [shard for shard in stream.shards if shard in {put.shard for put in world.puts} or not stream.shards[shard].is_open]
+def left(world: World) -> str:
+    """What of all that was put is not committed yet, for people; empty if all is."""
+    return next((undone for stream in world.subject.streams if (undone := judgement(world, stream).left())), "")
+
+
+def judgement(world: World, stream: str) -> Judgement:
+    """The log of ``stream`` as it is now, and how to judge it."""
+    return Judgement(_Stream(world, stream), lambda key: _body(world, key), state_of(world), world.writes)
+
+
+def state_of(world: World) -> str:
+    """Where the application's state is."""
+    pipeline, _ = world.subject.version(newer=False)
+    return prefix_of(located(pipeline.state, world.subject.base)) + f"{pipeline.application}/"
+
+
+def _body(world: World, key: str) -> bytes | None:
+    stored = at_once(world.bucket.get(key))
+    return None if stored is None else stored.body
+
+
+def _beside(world: World) -> Callable[[str], bool]:
+    """Whether a key is that of a file which readers of a sink, or of the ledger, would find."""
+    state, files = state_of(world), [world.subject.version(newer=newer)[0] for newer in (False, True)]
+    sinks = {prefix_of(located(config.url, world.subject.base)) for each in files for config in each.sinks}
+    own = (f"{state}ledger/", f"{state}rejects/")
+    return lambda key: key.startswith(own) or (key.startswith(tuple(sinks)) and not key.startswith(state))
 
 
 def batch_of(puts: Sequence[Put]) -> Batch:
@@ -72,124 +90,72 @@ def batch_of(puts: Sequence[Put]) -> Batch:
     return Batch(pl.DataFrame(rows, schema=RAW_SCHEMA, orient="row"), sum(len(row[4]) for row in rows))
 
 
-class _Log:
-    """The commit log and the files as they are at the end."""
+class _Stream:
+    """A ``Truth``: what was put into a stream, and what becomes of its shards."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        pipeline, _ = world.subject.version(newer=False)
-        self.state = prefix_of(located(pipeline.state, world.subject.base)) + f"{pipeline.application}/"
-        self.listed: set[str] = set()
+    def __init__(self, world: World, stream: str) -> None:
+        self.stream = stream
+        self._world = world
+        self._shards = world.state.account.streams[stream].shards
+        puts = [put for put in world.puts if put.stream == stream]
+        self._puts = {shard: {put.sequence: put for put in puts if put.shard == shard} for shard in self._shards}
 
-    def body(self, key: str) -> bytes | None:
-        """The object at the full ``key``."""
-        stored = at_once(self.world.bucket.get(key))
-        return None if stored is None else stored.body
+    @property
+    def parents(self) -> Mapping[str, tuple[str, ...]]:
+        """See ``Truth``."""
+        return {name: tuple(one.parents) for name, one in self._shards.items() if self._puts[name] or not one.is_open}
 
-    def links(self, shard: str) -> Iterator[tuple[str, Manifest]]:
-        """The links of the shard's chain with their keys, from the beginning for as long as each leads to the next."""
-        position: int | None = ORIGIN
-        while position is not None:
-            key = self.state + manifest_key(self.world.subject.stream, shard, position)
-            body = self.body(key)
-            if body is None:
-                return
-            manifest = decode(body, key)
-            yield key, manifest
-            position = None if manifest.last is None else int(manifest.last)
+    def records(self, shard_id: str) -> Sequence[int]:
+        """See ``Truth``."""
+        return list(self._puts[shard_id])
 
-    def shard_failures(self, shard: str) -> Iterator[Failure]:
-        """P1 to P4 for one shard: its ranges hold each of its records once, and its files what the definition makes of them."""
-        puts = [put for put in self.world.puts if put.shard == shard]
-        seen: list[int] = []
-        ended = False
-        for key, manifest in self.links(shard):
-            if not manifest.sealed:
-                yield Failure("P1", f"{short(shard)}: the unit after {_numbered(puts, manifest.after)} was begun and never sealed")
-                return
-            if manifest.kind is Kind.END:
-                ended = True
-            elif manifest.kind is Kind.UNIT:
-                inside = [put for put in puts if manifest.span.after < put.sequence <= manifest.span.last]
-                seen += [put.sequence for put in inside]
-                yield from self.unit_failures(shard, manifest, inside)
-            else:
-                yield Failure("P4", f"{short(shard)}: the log has a `{manifest.kind}` link that nobody asked for: {key}")
-        missing = [put for put in puts if put.sequence not in set(seen)]
-        if missing:
-            yield Failure("P1", f"{short(shard)}: no unit has {spelled(missing)}")
-        open_now = self.world.state.account.streams[self.world.subject.stream].shards[shard].is_open
-        if not open_now and not ended:
-            yield Failure("P1", f"{short(shard)} has ended in the stream, but not in the log, so that its children never start")
+    def closed(self, shard_id: str) -> bool:
+        """See ``Truth``."""
+        return not self._shards[shard_id].is_open
 
-    def unit_failures(self, shard: str, manifest: Manifest, puts: Sequence[Put]) -> Iterator[Failure]:
-        """Whether the unit's files are in place, and are what its definition makes of its records."""
-        where = f"the unit of {short(shard)} with {spelled(puts)}"
-        for entry in manifest.files:
-            key = self.key_of(manifest, entry)
-            self.listed.add(key)
-            body = self.body(key)
-            if body is None:
-                yield Failure("P1", f"{where} is sealed, and its file {key} is missing")
-            elif sha256_hex(body) != entry.sha256:
-                yield Failure("P4", f"{where} is sealed, and its file {key} has other bytes than the manifest says")
-        recipe = self.world.subject.known.recipes.get(manifest.pipeline)
+    def others(self) -> Iterable[Kind]:
+        """See ``Truth``."""
+        return ()
+
+    def expected(self, manifest: Manifest, records: Sequence[int]) -> tuple[frozenset[tuple[str, str, str]], Mapping[str, int]] | None:
+        """See ``Truth``."""
+        recipe = self._world.subject.known.recipes.get(manifest.pipeline)
         if recipe is None:
-            yield Failure("P2", f"{where} names the definition {manifest.pipeline}, which no worker has")
-            return
-        batch = batch_of(puts)
-        try:
-            expected = self._rendered(recipe, shard, manifest, batch)
-        except StreamError as error:
-            yield Failure("stages", f"{where} was committed, but to run its stages again fails: {error}", (manifest.pipeline, batch))
-            return
-        promised = {(file.sink, file.key, file.sha256) for file in expected.unit.files}
-        committed = {(file.sink, file.key, file.sha256) for file in manifest.files}
-        if promised != committed or expected.unit.manifest.outcomes != manifest.outcomes:
-            sinks = sorted({sink for sink, _, _ in promised ^ committed}) or ["none"]
-            outcomes = expected.unit.manifest.outcomes
-            fates = "" if outcomes == manifest.outcomes else f"; outcomes: {manifest.outcomes}, and should be {outcomes}"
-            what = "what was committed is not what its definition gives for these records"
-            message = f"{where}: {what}; different files: {', '.join(sinks)}{fates}"
-            yield Failure("rows", message, (manifest.pipeline, batch))
+            return None
+        shard_id, generation = shard_of_chain(manifest.shard)
+        where = Shard(self.stream, shard_id, generation=generation)
+        unit = CutUnit(where, manifest.span, self.batch(shard_id, records), manifest.trigger, manifest.foreign_subsequence)
+        made = render(recipe, unit).unit
+        return frozenset((file.sink, file.key, file.sha256) for file in made.files), made.manifest.outcomes
 
-    def _rendered(self, recipe: Recipe, shard: str, manifest: Manifest, batch: Batch) -> Rendered:
-        where = Shard(self.world.subject.stream, shard)
-        return render(recipe, CutUnit(where, manifest.span, batch, manifest.trigger, manifest.foreign_subsequence))
+    def batch(self, shard_id: str, records: Sequence[int]) -> Batch:
+        """The records as a batch."""
+        return batch_of([self._puts[shard_id][each] for each in records])
 
-    def key_of(self, manifest: Manifest, entry: FileEntry) -> str:
-        """The full key of a file."""
+    def place(self, manifest: Manifest, entry: FileEntry) -> str:
+        """See ``Truth``."""
         own = {"ledger": "ledger/v1/", "rejects": "rejects/"}
-        folder = self.state + own[entry.sink] if entry.sink in own else prefix_of(manifest.targets[entry.sink])
+        folder = state_of(self._world) + own[entry.sink] if entry.sink in own else prefix_of(manifest.targets[entry.sink])
         return folder + entry.key
 
-    def order_failures(self) -> Iterator[Failure]:
-        """P3: no child was begun before all its parents had ended."""
-        stream = self.world.subject.stream
-        order: dict[str, int] = {}
-        for number, (_, key) in enumerate(self.world.writes):
-            order.setdefault(key, number)
-        for shard in self.world.state.account.streams[stream].shards.values():
-            begun = order.get(self.state + genesis_key(stream, shard.shard_id))
-            for parent in shard.parents if begun is not None else ():
-                ends = [order[key] for key, manifest in self.links(parent) if manifest.kind is Kind.END]
-                if not ends or (begun is not None and begun < ends[0]):
-                    yield Failure("P3", f"{short(shard.shard_id)} was begun before its parent {short(parent)} had ended")
+    def spelled(self, shard_id: str, records: Sequence[int]) -> str:
+        """See ``Truth``."""
+        return spelled([self._puts[shard_id][each] for each in records])
 
-    def leftovers(self) -> Iterator[Failure]:
-        """P2 for readers that list: no file is there that no sealed manifest lists."""
-        pipelines = [self.world.subject.version(newer=newer)[0] for newer in (False, True)]
-        folders = {prefix_of(located(config.url, self.world.subject.base)) for each in pipelines for config in each.sinks}
-        folders |= {f"{self.state}ledger/", f"{self.state}rejects/"}
-        written = dict.fromkeys(key for _, key in self.world.writes)
-        for key in written:
-            inside = any(key.startswith(folder) for folder in folders)
-            beside = key.startswith(self.state) and not key.startswith((f"{self.state}ledger/", f"{self.state}rejects/"))
-            if inside and not beside and key not in self.listed and self.body(key) is not None:
-                yield Failure("P2", f"the file {key} is left over: no sealed manifest lists it, and whoever lists the folder reads it")
+    def named(self, shard_id: str) -> str:
+        """See ``Truth``."""
+        return named(self._world.subject.streams, self.stream, shard_id)
 
 
-async def _audit(world: World) -> list[Failure]:
+def records_of(world: World, failure: Failure) -> Batch | None:
+    """The records of the unit whose rows are wrong; None if the failure is not about rows."""
+    if failure.unit is None:
+        return None
+    manifest, records = failure.unit
+    return _Stream(world, manifest.stream).batch(shard_of_chain(manifest.shard)[0], records)
+
+
+async def _audit(world: World, stream: str) -> list[Failure]:
     """What `stream audit verify` says, which reads the log, the files and the stream by its own code."""
     pipeline, _ = world.subject.version(newer=True)
     process = world.observer("audit")
@@ -199,14 +165,19 @@ async def _audit(world: World) -> list[Failure]:
 
     stores = Stores.over(pipeline, world.subject.base, open_place)
     log = CommitLog(stores.state, pipeline.application, process.clock, process.name)
+    leases = await leases_of(world.around, process, newer=True)
+    checkpoints: Checkpoints = StoredCheckpoints(stores.state)
+    if leases is not None:
+        checkpoints = TableCheckpoints(table_of(pipeline, world.tables, process), leases.streams[stream].prefix)
     evidence = StoredEvidence(
         log,
-        stores.areas(located(pipeline.state, world.subject.base), world.subject.stream),
-        StoredCheckpoints(stores.state),
-        world.subject.stream,
-        source_of(world.subject, world.state, process),
+        stores.areas(located(pipeline.state, world.subject.base), stream),
+        checkpoints,
+        stream,
+        source_of(world.subject, stream, world.state, process),
         datetime.min.replace(tzinfo=UTC),
         open_place,
+        deletes_ended_checkpoints=leases is not None,
     )
     try:
         report = await Verifier(evidence, Scope(), process.clock).run()
@@ -234,8 +205,3 @@ def spelled(puts: Sequence[Put]) -> str:
             runs.append([number, number])
     parts = [str(first) if first == last else f"{first} to {last}" for first, last in runs]
     return f"record{'' if len(numbers) == 1 else 's'} {', '.join(parts)}"
-
-
-def _numbered(puts: Sequence[Put], after: str) -> str:
-    before = [put for put in puts if put.sequence <= int(after)]
-    return spelled(before[-1:]) if before else "the beginning"

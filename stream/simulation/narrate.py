@@ -20,13 +20,13 @@ _TROUBLES: Final = {
     Trouble.FROZEN: "stands still for {seconds:.3f} s, before: {call}",
     Trouble.THROTTLED: "is throttled: {call}",
     Trouble.EXPIRED: "finds its shard iterator expired, or is throttled: {call}",
-    Trouble.LEASE_LOST: "has lost its lease, and must not store a checkpoint",
+    Trouble.LEASE_LOST: "loses its lease to a worker that dies, right before it stores a checkpoint",
 }
 
 
 def narration(world: World) -> Iterator[str]:
     """The lines, in order; polls without records are left out."""
-    workers, records = len(world.processes), sum(len(put.numbers) for put in world.puts)
+    workers, records = sum(1 for name in world.processes if "worker" in name), sum(len(put.numbers) for put in world.puts)
     yield (
         f"{records} record{'' if records == 1 else 's'}, {workers} worker{'' if workers == 1 else 's'}; "
         f"a unit is cut after {world.schedule.rows} record{'' if world.schedule.rows == 1 else 's'} or {world.schedule.age:g} s"
@@ -43,7 +43,7 @@ def _line(world: World, what: Event | Struck | str) -> str:
     if isinstance(what, Struck):
         return _TROUBLES[what.disturbance.trouble].format(seconds=what.disturbance.seconds, call=_called(what.call))
     tell = _EVENTS.get(type(what))
-    return tell(_Teller(world, what.shard), what) if tell is not None else ""
+    return tell(_Teller(world, what.stream, what.shard), what) if tell is not None else ""
 
 
 def _called(text: str) -> str:
@@ -53,6 +53,8 @@ def _called(text: str) -> str:
     if parts[0] == "commits" and len(parts) == 4:
         kind = "genesis" if parts[3].startswith("genesis") else "manifest"
         return f"{what} {kind} of {short(parts[2])}"
+    if what in {"PutItem", "UpdateItem", "GetItem", "DeleteItem"} and "shardId-" in key:
+        return f"{what} of the lease of {short(key)}"
     if parts[0] == "checkpoints" and len(parts) == 3:
         return f"{what} checkpoint of {short(parts[2].removesuffix('.json'))}"
     return f"{what} {key if len(key) < 60 else key[:40] + '...' + key[-16:]}".rstrip()
@@ -61,9 +63,9 @@ def _called(text: str) -> str:
 class _Teller:
     """Names a shard's ranges by the records in them."""
 
-    def __init__(self, world: World, shard: str) -> None:
-        self._puts = [put for put in world.puts if put.shard == shard]
-        self.shard = short(shard) if shard else ""
+    def __init__(self, world: World, stream: str, shard: str) -> None:
+        self._puts = [put for put in world.puts if (put.stream, put.shard) == (stream, shard)]
+        self.shard = world.named(stream, shard) if shard else ""
 
     def span(self, after: int, last: int | None) -> str:
         """The records of a range; of a link without range, what it is."""
@@ -93,5 +95,11 @@ _EVENTS: Final[dict[type, Callable[[_Teller, Any], str]]] = {
     events.LeftoversRemoved: lambda t, e: f"removes {e.files} files that no manifest lists ({t.shard})",
     events.ShardHalted: lambda t, e: f"halts {t.shard}: {e.reason}",
     events.ShardEnded: lambda t, _: f"has read {t.shard} to its end",
+    events.LeaseTaken: lambda t, e: f"takes the lease of {t.shard} ({e.why})",
+    events.LeaseDropped: lambda t, e: f"no longer has the lease of {t.shard} ({e.why})",
+    events.LeaseCreated: lambda t, _: f"creates the lease of {t.shard}",
+    events.ShardPaused: lambda t, e: f"does not read {t.shard}, which {e.by} has paused",
+    events.ShardResumed: lambda t, _: f"may read {t.shard} again",
+    events.ShardRewound: lambda t, _: f"goes on with {t.shard} where it was rewound to",
     events.ShardReleased: lambda t, e: f"stops reading {t.shard} ({e.why})",
 }

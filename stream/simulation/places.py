@@ -3,25 +3,52 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from stream.aws.errors import CONNECTION, EXPIRED_ITERATOR, AwsRetryable, explain
 from stream.aws.kinesis import KinesisClient
 from stream.contracts import Checkpoint, Checkpoints, ObjectInfo, Shard, Stored
-from stream.errors import LeaseLost, Retryable
+from stream.errors import Retryable
 from stream.local.kinesis.errors import ApiError
 from stream.local.kinesis.operations import OPERATIONS
 from stream.local.kinesis.protocol import Params, Wire, encode
 from stream.local.kinesis.state import Call, State
-from stream.simulation.process import NoReply, Process, Refused
+from stream.simulation.process import THROTTLED, Caller, NoReply, Process, Refused
+from stream.simulation.virtual_time import loop_seconds
 from stream.storage.memory import MemoryStore
 
 T = TypeVar("T")
 
-THROTTLED: Final = "ProvisionedThroughputExceededException"
 EPOCH_MS: Final = 1_767_225_600_000
 """``virtual_time.EPOCH`` in Unix milliseconds."""
+
+
+class Bucket(MemoryStore):
+    """Objects in memory with the tags of S3: the MD5 of what they hold, so that a change and its reversal give the first tag again."""
+
+    async def create(self, key: str, body: bytes) -> str | None:
+        """See ``contracts.ObjectStore``."""
+        return None if await super().create(key, body) is None else tag_of(body)
+
+    async def replace(self, key: str, body: bytes, etag: str) -> str | None:
+        """See ``contracts.ObjectStore``."""
+        stored = await super().get(key)
+        if stored is None or tag_of(stored.body) != etag:
+            return None
+        await super().put(key, body)
+        return tag_of(body)
+
+    async def get(self, key: str) -> Stored | None:
+        """See ``contracts.ObjectStore``."""
+        stored = await super().get(key)
+        return None if stored is None else Stored(stored.body, tag_of(stored.body))
+
+
+def tag_of(body: bytes) -> str:
+    """The tag that S3 gives to an object that was put in one part."""
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
 class SimulatedStore:
@@ -30,7 +57,7 @@ class SimulatedStore:
     A ``contracts.ObjectStore``: as long as nothing goes wrong it does what ``MemoryStore`` does. ``touched`` hears of every write.
     """
 
-    def __init__(self, bucket: MemoryStore, url: str, process: Process, touched: Callable[[str, str], None]) -> None:
+    def __init__(self, bucket: MemoryStore, url: str, process: Caller, touched: Callable[[str, str], None]) -> None:
         self._bucket = bucket
         self._url = url
         self._prefix = prefix_of(url)
@@ -93,11 +120,11 @@ class SimulatedStore:
                 self._touched(what, self._prefix + key)
             return result
 
-        return await self._call(what, key, apply)
+        return await self._call(what, key, apply, writes=True)
 
-    async def _call(self, what: str, key: str, apply: Callable[[], T]) -> T:
+    async def _call(self, what: str, key: str, apply: Callable[[], T], *, writes: bool = False) -> T:
         try:
-            return await self._process.call(f"{what} {key}", apply)
+            return await self._process.call(f"{what} {key}", apply, writes=writes)
         except NoReply:
             msg = f"no reply to {what} of {key}"
         except Refused:
@@ -136,7 +163,7 @@ class SimulatedKinesis(KinesisClient):
 
     async def _exchange(self, operation: str, stream: str, request: Mapping[str, Any]) -> tuple[bytes, bytes]:
         def apply() -> bytes | ApiError:
-            now_ms = EPOCH_MS + round(self._process.clock.monotonic() * 1000)
+            now_ms = EPOCH_MS + round(loop_seconds() * 1000)
             try:
                 return encode(OPERATIONS[operation](self._state, Call(Params(dict(request)), now_ms)), Wire.JSON)
             except ApiError as error:
@@ -157,11 +184,12 @@ class SimulatedKinesis(KinesisClient):
 
 
 class LeasedCheckpoints:
-    """Checkpoints that are refused, as the schedule says, because another worker has the lease by now."""
+    """Checkpoints right before which, as the schedule says, another worker takes the lease: ``taken`` does that, or refuses."""
 
-    def __init__(self, inner: Checkpoints, process: Process) -> None:
+    def __init__(self, inner: Checkpoints, process: Process, taken: Callable[[Shard], None]) -> None:
         self._inner = inner
         self._process = process
+        self._taken = taken
 
     async def read(self, shard: Shard) -> Checkpoint | None:
         """See ``contracts.Checkpoints``."""
@@ -170,6 +198,5 @@ class LeasedCheckpoints:
     async def advance(self, shard: Shard, checkpoint: Checkpoint) -> None:
         """See ``contracts.Checkpoints``."""
         if self._process.loses_lease():
-            msg = f"{shard.shard_id} is another worker's"
-            raise LeaseLost(msg)
+            self._taken(shard)
         await self._inner.advance(shard, checkpoint)

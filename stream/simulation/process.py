@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from stream.events import Event
-from stream.simulation.schedule import Disturbance, Struck, Trouble
-from stream.simulation.virtual_time import LoopClock
+from stream.simulation.schedule import Among, Disturbance, Struck, Trouble
+from stream.simulation.virtual_time import LoopClock, loop_seconds
 
 T = TypeVar("T")
 
 FASTEST: Final = 0.002
 SLOWEST: Final = 0.08
 """Seconds that a call takes in one direction: the usual latencies of S3 and Kinesis, so that calls of several workers overlap."""
+
+LONGEST_UPTIME: Final = 1e6
+"""Seconds for which a machine was up before the schedule began: monotonic clocks of two processes say nothing about each other."""
+
+THROTTLED: Final = "ProvisionedThroughputExceededException"
+"""How Kinesis and DynamoDB refuse a call of which there are too many."""
 
 SLIGHTLY: Final = 1e-6
 """Seconds by which a timer may be early, because sums of floats are rounded."""
@@ -36,6 +43,27 @@ class NoReply(Exception):
     """No reply came, whatever happened to the call."""
 
 
+class Caller(Protocol):
+    """Whoever makes calls of which something may become: a process in virtual time, or one that is led step by step."""
+
+    async def call(self, what: str, apply: Callable[[], T], *, writes: bool = False) -> T:
+        """See ``Process.call``."""
+        ...
+
+
+class ProcessClock(LoopClock):
+    """The clock of a process: whoever sleeps until a moment at which the process stands still wakes up after it."""
+
+    def __init__(self, process: Process, skew: float, booted: float) -> None:
+        super().__init__(skew, booted)
+        self._process = process
+
+    async def sleep(self, seconds: float) -> None:
+        """See ``contracts.Clock``."""
+        await super().sleep(seconds)
+        await self._process.awake()
+
+
 Note = Callable[[float, str, "Event | Struck | str"], None]
 """Records what happened: the virtual time, who did it, and what it was."""
 
@@ -44,36 +72,46 @@ class Process:
     """A worker process. ``calm``: from now on nothing goes wrong any more; what stands still goes on when its time is over."""
 
     def __init__(self, name: str, number: int, seed: int, skew: float, disturbances: Iterable[Disturbance], note: Note) -> None:
+        self.identity = (seed << 20) ^ (number + 1) << 12
         self.name = name
-        self.clock = LoopClock(skew)
+        self.clock = ProcessClock(self, skew, round(mixed(self.identity) * LONGEST_UPTIME, 3))
         self.calls = 0
-        self.checkpoints = 0
+        self._counts = Counter[Among]()
         self.dead = False
         self.calm = False
         self.task: asyncio.Task[None] | None = None
-        self._identity = (seed << 20) ^ (number + 1) << 12
         self._awake_at = 0.0
-        mine = [each for each in disturbances if each.worker == number]
-        self._calls = {each.call: each for each in mine if each.trouble is not Trouble.LEASE_LOST}
-        self._checkpoints = {each.call: each for each in mine if each.trouble is Trouble.LEASE_LOST}
+        self._sleepers = 0
+        self._marks = 0
+        self._due = {(each.among, each.call): each for each in disturbances if each.worker == number}
         self._note = note
 
     def emit(self, event: Event) -> None:
         """``contracts.Emit``: keep what the worker says of itself."""
         if not self.dead:
-            self._note(self.clock.monotonic(), self.name, event)
+            self._note(loop_seconds(), self.name, event)
+
+    def mark(self) -> str:
+        """A text that is unique among all processes."""
+        self._marks += 1
+        return f"{self.name}-{self._marks}"
 
     def loses_lease(self) -> bool:
         """Whether the checkpoint that is about to be written is refused because another worker has the lease."""
-        found = self._checkpoints.get(self.checkpoints)
-        self.checkpoints += 1
-        if found is None or self.calm or self.dead:
+        found = self._next(Among.CHECKPOINTS)
+        if found is None or self.dead:
             return False
-        self._note(self.clock.monotonic(), self.name, Struck(found, ""))
+        self._struck(found, "")
         return True
 
-    async def call(self, what: str, apply: Callable[[], T]) -> T:
-        """Make a call whose effect is ``apply``, which happens at one moment or never.
+    def _next(self, *among: Among) -> Disturbance | None:
+        """What happens to a call that counts among these; None if nothing does."""
+        found = [self._due.get((each, self._counts[each])) for each in among]
+        self._counts.update(among)
+        return None if self.calm else next((each for each in found if each is not None), None)
+
+    async def call(self, what: str, apply: Callable[[], T], *, writes: bool = False) -> T:
+        """Make a call whose effect is ``apply``, which happens at one moment or never. ``writes``: it changes an object.
 
         Raises:
             NoReply: it is not known what happened.
@@ -82,8 +120,8 @@ class Process:
         """
         number = self.calls
         self.calls += 1
-        await self._pass(mixed(self._identity, 2 * number))
-        found = None if self.calm else self._calls.get(number)
+        await self._pass(mixed(self.identity, 2 * number))
+        found = self._next(Among.CALLS, Among.WRITES) if writes else self._next(Among.CALLS)
         if found is not None:
             await self._disturb(found, what)
         result = None if found is not None and found.trouble is Trouble.LATE else apply()
@@ -94,12 +132,21 @@ class Process:
         if found is not None and found.trouble in {Trouble.LATE, Trouble.UNANSWERED}:
             await self._pass(1.0)
             raise NoReply
-        await self._pass(mixed(self._identity, 2 * number + 1))
+        await self._pass(mixed(self.identity, 2 * number + 1))
         return result  # type: ignore[return-value]
 
+    async def awake(self) -> None:
+        """Wait for as long as the process stands still. Then its tasks go on in any order."""
+        while (left := self._awake_at - loop_seconds()) > SLIGHTLY:
+            self._sleepers += 1
+            await LoopClock().sleep(left + SLOWEST * mixed(self.identity, self._sleepers, 1))
+
+    def _struck(self, found: Disturbance, what: str) -> None:
+        self._note(loop_seconds(), self.name, Struck(found, what))
+
     async def _disturb(self, found: Disturbance, what: str) -> None:
-        now = self.clock.monotonic()
-        self._note(now, self.name, Struck(found, what))
+        now = loop_seconds()
+        self._struck(found, what)
         match found.trouble:
             case Trouble.KILLED_BEFORE:
                 await self._die()
@@ -119,8 +166,6 @@ class Process:
         if self.dead:
             raise Killed
         await self.clock.sleep(FASTEST + share * share * (SLOWEST - FASTEST))
-        while (left := self._awake_at - self.clock.monotonic()) > SLIGHTLY:
-            await self.clock.sleep(left)
         if self.dead:
             raise Killed
 

@@ -6,7 +6,7 @@ takes, depends on the seed and on the number of the call, never on what was left
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from random import Random
@@ -19,8 +19,8 @@ class Trouble(StrEnum):
     ``KILLED_BEFORE``, ``KILLED_AFTER``: SIGKILL before the call, or after its effect and before its reply. ``UNDONE``: no reply, and
     nothing happened. ``UNANSWERED``: it happened, and no reply came. ``LATE``: no reply came, and it happens later. ``FROZEN``: the whole
     process stands still before the call, and goes on as if nothing had happened. ``THROTTLED``: refused because of too many calls.
-    ``EXPIRED``: a shard iterator has expired; other calls are throttled instead. ``LEASE_LOST``: the checkpoint is refused because another
-    worker has the lease.
+    ``EXPIRED``: a shard iterator has expired; other calls are throttled instead. ``LEASE_LOST``: right before a checkpoint, another worker
+    takes the lease, which then does nothing with it; without a lease table, the checkpoint is refused.
     """
 
     KILLED_BEFORE = "killed_before"
@@ -32,6 +32,17 @@ class Trouble(StrEnum):
     THROTTLED = "throttled"
     EXPIRED = "expired"
     LEASE_LOST = "lease_lost"
+
+
+class Among(StrEnum):
+    """Calls that are counted together: all, those that change an object, and checkpoints.
+
+    Most calls only ask whether there is something new. What matters happens at a few others, so these are counted by themselves.
+    """
+
+    CALLS = "calls"
+    WRITES = "writes"
+    CHECKPOINTS = "checkpoints"
 
 
 _WEIGHTS: Final = {
@@ -53,14 +64,15 @@ LONGEST_FREEZE: Final = 400.0
 
 @dataclass(frozen=True, slots=True)
 class Disturbance:
-    """``trouble`` at the ``call``-th call of worker ``worker``; of ``LEASE_LOST``, at its ``call``-th checkpoint. Both count from 0.
+    """``trouble`` at the ``call``-th call of worker ``worker``, which counts from 0.
 
-    ``seconds``: how long a process stands still, or how much later a call happens.
+    ``among``: the calls that are counted. ``seconds``: how long a process stands still, or how much later a call happens.
     """
 
     worker: int
     call: int
     trouble: Trouble
+    among: Among
     seconds: float = 0.0
 
 
@@ -77,12 +89,14 @@ class Arrival:
     """Records that are put at the time ``at`` under the partition key ``key``: as a KPL aggregate if there is more than one.
 
     ``records``: their places among the sample's records. ``damaged``: their bytes are cut short at random, as a producer's defect would.
+    ``stream``: the number of the stream among those that the pipeline reads.
     """
 
     at: float
     key: str
     records: tuple[int, ...]
     damaged: bool = False
+    stream: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +120,50 @@ class Reshard:
     at: float
     merges: bool
     where: float
+    stream: int = 0
 
 
-Piece = Disturbance | Arrival | Start | Reshard
+@dataclass(frozen=True, slots=True)
+class Pausing:
+    """An operator who pauses reading at the time ``at``, and resumes it ``seconds`` later.
+
+    Of a shard chosen by ``where`` in [0, 1), or if that is None, of the whole stream. ``number`` counts operators, as workers are counted.
+    """
+
+    number: int
+    at: float
+    seconds: float
+    where: float | None
+    stream: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rewinding:
+    """An operator who, at the time ``at``, rewinds a shard chosen by ``where`` to one of its records, chosen by ``share``, both in [0, 1).
+
+    ``number`` counts operators, as workers are counted.
+    """
+
+    number: int
+    at: float
+    where: float
+    share: float
+    stream: int = 0
+
+
+Operation = Pausing | Rewinding
+Piece = Disturbance | Arrival | Start | Reshard | Pausing | Rewinding
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """One course of events. ``rows`` and ``age``: when workers cut a unit. ``until``: from then on, nothing goes wrong any more."""
+    """One course of events. ``rows`` and ``age``: when workers cut a unit. ``until``: from then on, nothing goes wrong any more.
+
+    ``leased``: workers share the shards through the lease table; otherwise each of them reads all.
+    """
 
     seed: int
+    leased: bool
     shards: int
     rows: int
     age: float
@@ -123,15 +171,17 @@ class Schedule:
     arrivals: tuple[Arrival, ...]
     starts: tuple[Start, ...]
     reshards: tuple[Reshard, ...]
+    operations: tuple[Operation, ...]
     disturbances: tuple[Disturbance, ...]
 
     @property
     def size(self) -> int:
         """The number of pieces."""
-        return len(self.arrivals) + len(self.starts) + len(self.reshards) + len(self.disturbances)
+        return sum(1 for _ in self.pieces())
 
     def pieces(self) -> Iterator[Piece]:
         """What can be left out, beginning with that whose absence simplifies most."""
+        yield from self.operations
         yield from self.reshards
         yield from reversed(self.starts)
         yield from reversed(self.disturbances)
@@ -140,40 +190,66 @@ class Schedule:
     def without(self, pieces: frozenset[Piece]) -> Schedule:
         """The schedule without ``pieces``, and without what happens to workers that do not start."""
         starts = tuple(each for each in self.starts if each not in pieces)
-        known = {each.number for each in starts}
+        operations = tuple(each for each in self.operations if each not in pieces)
+        known = {each.number for each in (*starts, *operations)}
         return replace(
             self,
             arrivals=tuple(each for each in self.arrivals if each not in pieces),
             starts=starts,
             reshards=tuple(each for each in self.reshards if each not in pieces),
+            operations=operations,
             disturbances=tuple(each for each in self.disturbances if each not in pieces and each.worker in known),
         )
 
 
-def draw(seed: int, records: int, *, rolling: bool) -> Schedule:
-    """The schedule of ``seed`` for a sample of ``records``; ``rolling``: some workers have the new pipeline file.
+@dataclass(frozen=True, slots=True)
+class Possible:
+    """What the pipeline allows to happen. ``records``: the size of its sample. ``streams``: how many it reads.
 
-    A fifth of all schedules are without trouble, so that what fails there is known not to need any.
+    ``rolling``: some workers have the new pipeline file. ``leased``: it has a lease table. ``rewinds``: its sinks can be rewound.
+    """
+
+    records: int
+    streams: int = 1
+    rolling: bool = False
+    leased: bool = False
+    rewinds: bool = True
+
+
+OPERATORS: Final = 50
+"""The number of the first operator; workers have smaller ones."""
+
+
+def draw(seed: int, possible: Possible) -> Schedule:
+    """The schedule of ``seed``.
+
+    A fifth of all schedules are without trouble, so that what fails there is known not to need any. Of a pipeline with leases, a quarter
+    are played as if everybody had every lease: exactly-once must not depend on leases.
     """
     dice = Random(seed)  # noqa: S311 - a schedule, not a secret
     until = dice.choice((15.0, 40.0, 120.0))
     age = dice.choice((1.0, 4.0, 15.0))
-    starts = tuple(_starts(dice, until, rolling=rolling))
+    starts = tuple(_starts(dice, until, rolling=possible.rolling))
     calm = dice.random() < 0.2
+    leased = possible.leased and dice.random() < 0.75
+    operations = tuple(_operations(dice, until, possible))
     return Schedule(
         seed=seed,
+        leased=leased,
         shards=dice.choice((1, 1, 2, 3)),
         rows=dice.choice((1, 3, 8, 30)),
         age=age,
         until=until,
-        arrivals=tuple(_arrivals(dice, until, records)),
+        arrivals=tuple(_arrivals(dice, until, possible)),
         starts=starts,
-        reshards=tuple(sorted(_reshards(dice, until), key=lambda each: each.at)),
-        disturbances=() if calm else tuple(_disturbances(dice, starts)),
+        reshards=tuple(sorted(_reshards(dice, until, possible.streams), key=lambda each: each.at)),
+        operations=operations,
+        disturbances=() if calm else tuple(_disturbances(dice, [each.number for each in (*starts, *operations)], leased=leased)),
     )
 
 
-def _arrivals(dice: Random, until: float, records: int) -> Iterator[Arrival]:
+def _arrivals(dice: Random, until: float, possible: Possible) -> Iterator[Arrival]:
+    records = possible.records
     burst, first = dice.random() < 0.3, dice.randrange(records)
     at, number = 0.0, first
     for _ in range(dice.randrange(2, 17)):
@@ -181,7 +257,8 @@ def _arrivals(dice: Random, until: float, records: int) -> Iterator[Arrival]:
         count = dice.choice((1, 1, 1, 2, 3))
         places = tuple((number + step) % records for step in range(count))
         number += count
-        yield Arrival(round(at, 3), f"key-{dice.randrange(1000)}", places, damaged=dice.random() < 0.08)
+        key, stream = f"key-{dice.randrange(1000)}", dice.randrange(possible.streams)
+        yield Arrival(round(at, 3), key, places, damaged=dice.random() < 0.08, stream=stream)
 
 
 def _starts(dice: Random, until: float, *, rolling: bool) -> Iterator[Start]:
@@ -192,21 +269,33 @@ def _starts(dice: Random, until: float, *, rolling: bool) -> Iterator[Start]:
         yield Start(number, at, newer=rolling and dice.random() < 0.5, skew=skew, drains=dice.random() < 0.5)
 
 
-def _reshards(dice: Random, until: float) -> Iterator[Reshard]:
+def _reshards(dice: Random, until: float, streams: int) -> Iterator[Reshard]:
     for _ in range(dice.choice((0, 0, 0, 1, 2))):
-        yield Reshard(round(dice.random() * until, 3), dice.random() < 0.5, dice.random())
+        yield Reshard(round(dice.random() * until, 3), dice.random() < 0.5, dice.random(), dice.randrange(streams))
 
 
-def _disturbances(dice: Random, starts: tuple[Start, ...]) -> Iterator[Disturbance]:
-    troubles, weights = list(_WEIGHTS), list(_WEIGHTS.values())
-    for start in starts:
-        taken: set[tuple[bool, int]] = set()
-        for _ in range(dice.choice((0, 1, 2, 4, 8))):
+def _operations(dice: Random, until: float, possible: Possible) -> Iterator[Operation]:
+    for number in range(OPERATORS, OPERATORS + dice.choice((0, 0, 0, 1, 2))):
+        at, stream = round(dice.random() * until * 0.9, 3), dice.randrange(possible.streams)
+        rewinds, where = dice.random() < 0.5, dice.random()
+        if rewinds and possible.rewinds:
+            yield Rewinding(number, at, where, dice.random(), stream)
+        else:
+            yield Pausing(number, at, round(dice.random() * (until - at), 3), where if dice.random() < 0.5 else None, stream)
+
+
+def _disturbances(dice: Random, numbers: Sequence[int], *, leased: bool) -> Iterator[Disturbance]:
+    """Whatever a worker does comes early in its life; with leases, it makes several calls a second."""
+    troubles, weights, most = list(_WEIGHTS), list(_WEIGHTS.values()), 250 if leased else 120
+    for number in numbers:
+        taken: set[tuple[Among, int]] = set()
+        for _ in range(dice.choice((0, 1, 2, 4, 8) if number < OPERATORS else (0, 1, 2))):
             trouble = dice.choices(troubles, weights)[0]
-            lease = trouble is Trouble.LEASE_LOST
-            call = dice.randrange(4) if lease else int(120 * dice.random() ** 1.5)
-            if (lease, call) in taken:
+            among = Among.CHECKPOINTS if trouble is Trouble.LEASE_LOST else dice.choice((Among.CALLS, Among.WRITES))
+            limit = {Among.CALLS: most if number < OPERATORS else 60, Among.WRITES: 24, Among.CHECKPOINTS: 4}[among]
+            call = int(limit * dice.random() ** 1.5)
+            if (among, call) in taken:
                 continue
-            taken.add((lease, call))
+            taken.add((among, call))
             seconds = round(LONGEST_FREEZE * dice.random() ** 3, 3) if trouble in {Trouble.FROZEN, Trouble.LATE} else 0.0
-            yield Disturbance(start.number, call, trouble, seconds)
+            yield Disturbance(number, call, trouble, among, seconds)

@@ -13,6 +13,8 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched
 from stream.pipeline.secrets import SecretReader
 from stream.pipeline.trial import batch_of
+from stream.simulation.schedule import Possible
+from stream.sink.tables import TableSinkConfig
 from stream.storage.memory import MemoryStore
 from stream.worker.definitions import Definitions
 from stream.worker.recipe import Recipe
@@ -62,9 +64,22 @@ class Subject:
     known: Known = field(default_factory=Known)
 
     @property
-    def stream(self) -> str:
-        """The stream that is simulated: if the pipeline reads several, the first one."""
-        return self.pipeline.source.kinesis.names[0]
+    def streams(self) -> tuple[str, ...]:
+        """The streams that the pipeline reads."""
+        return self.pipeline.source.kinesis.names
+
+    @property
+    def possible(self) -> Possible:
+        """What may happen to it."""
+        files = [self.version(newer=newer)[0] for newer in (False, True)]
+        tables = {None if each.leases is None else each.leases.tables(each.application).leases for each in files}
+        return Possible(
+            records=len(self.records),
+            streams=len(self.streams),
+            rolling=self.newer is not None,
+            leased=len(tables) == 1 and None not in tables,
+            rewinds=not any(isinstance(sink, TableSinkConfig) for each in files for sink in each.sinks),
+        )
 
     @property
     def batch(self) -> Batch:
@@ -112,7 +127,7 @@ def refuse_unrelated(pipeline: Pipeline, newer: Pipeline) -> None:
     pairs = {
         "application": (pipeline.application, newer.application),
         "state": (pipeline.state, newer.state),
-        "source.kinesis.stream": (pipeline.source.kinesis.names[0], newer.source.kinesis.names[0]),
+        "source.kinesis.stream": (", ".join(pipeline.source.kinesis.names), ", ".join(newer.source.kinesis.names)),
     }
     for name, (old, new) in pairs.items():
         if old != new:

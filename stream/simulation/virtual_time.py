@@ -67,18 +67,19 @@ class LeapingLoop(asyncio.SelectorEventLoop):
 
 
 class LoopClock:
-    """``contracts.Clock`` of the running loop; its wall clock is ahead by ``skew`` seconds."""
+    """``contracts.Clock`` of the running loop. Its wall clock is ahead by ``skew`` seconds, its monotonic clock by ``booted``."""
 
-    def __init__(self, skew: float = 0.0) -> None:
+    def __init__(self, skew: float = 0.0, booted: float = 0.0) -> None:
         self._skew = timedelta(seconds=skew)
+        self._booted = booted
 
     def now(self) -> datetime:
         """Virtual wall-clock time, UTC."""
-        return EPOCH + timedelta(seconds=self.monotonic()) + self._skew
+        return EPOCH + timedelta(seconds=loop_seconds()) + self._skew
 
     def monotonic(self) -> float:
-        """Virtual seconds since the loop was made."""
-        return asyncio.get_running_loop().time()
+        """Virtual seconds since the machine of this clock was booted."""
+        return loop_seconds() + self._booted
 
     async def sleep(self, seconds: float) -> None:
         """Return after ``seconds`` of virtual time."""
@@ -91,6 +92,11 @@ class LoopClock:
             timer.cancel()
 
 
+def loop_seconds() -> float:
+    """Virtual seconds since the running loop was made."""
+    return asyncio.get_running_loop().time()
+
+
 def _arrived(moment: asyncio.Future[None]) -> None:
     if not moment.done():
         moment.set_result(None)
@@ -98,6 +104,8 @@ def _arrived(moment: asyncio.Future[None]) -> None:
 
 def leaping(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """The result of ``body``, run in virtual time.
+
+    The watchdog does not watch this loop: to ask it for a sign of life would take a turn, and a turn takes time, so no two runs were equal.
 
     Raises:
         Deadlock: all tasks wait for each other.

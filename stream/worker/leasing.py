@@ -59,12 +59,8 @@ class Leases(Protocol):
         """Ids of shards that may be read now, whoever holds them, and their holders."""
         ...
 
-    async def sync(self) -> None:
-        """Create the leases that are missing for the stream's shards, as they are listed now."""
-        ...
-
-    async def look(self) -> None:
-        """Look at the leases of all workers, and take those that are free."""
+    async def settle(self) -> None:
+        """Create the leases that are missing for the streams' shards, as they are listed now, and take those that are free."""
         ...
 
     async def release(self, stream: str, shard_id: str, *, avoid: bool = False) -> None:
@@ -150,10 +146,24 @@ async def open_leases(
             worker holds leases.
     """
     if alone:
-        # A share of the leases is not enough.
-        options = options.model_copy(update={"max_leases": None, "balance": LeaseBalance.EVEN})
+        options = options_alone(options)
     coordinator = await coordinator_of(pipeline, options, source, me, clock, emit, stack)
-    await coordinator.table.open(create=options.create_table)
+    await take_first(coordinator, clock, stack, alone=alone)
+    return coordinator
+
+
+def options_alone(options: NativeCoordination) -> NativeCoordination:
+    """``options`` for a worker that reads all shards by itself: a share of the leases is not enough."""
+    return options.model_copy(update={"max_leases": None, "balance": LeaseBalance.EVEN})
+
+
+async def take_first(coordinator: Coordinator, clock: Clock, stack: AsyncExitStack, *, alone: bool) -> None:
+    """Make sure of the table and take the first leases; those that are still held when ``stack`` closes are released.
+
+    Raises:
+        Fatal: as ``open_leases``.
+    """
+    await coordinator.table.open(create=coordinator.settings.create_table)
     seen = await _observe_alone(coordinator, clock) if alone else None
 
     async def give_up() -> None:
@@ -163,7 +173,6 @@ async def open_leases(
 
     stack.push_async_callback(give_up)
     await coordinator.start(seen)
-    return coordinator
 
 
 async def _observe_alone(coordinator: Coordinator, clock: Clock) -> dict[str, Seen]:
@@ -191,19 +200,31 @@ async def coordinator_of(
     Raises:
         Fatal: a stream is missing.
     """
-    table = await open_table(pipeline, options, clock, emit, stack)
-    dice = Random(me)  # noqa: S311 - only spreads workers over leases
-
-    def order(candidates: Sequence[Seen]) -> list[Seen]:
-        return dice.sample(candidates, len(candidates))
-
-    repeat = Repeater(clock, emit)
+    table, repeat = await open_table(pipeline, options, clock, emit, stack), Repeater(clock, emit)
     if isinstance(source, AwsSession):
         client = await stack.enter_async_context(open_kinesis(source))
         streams = await leased_streams(pipeline, client, repeat)
     else:
         streams = [_leased_objects(pipeline.source.kinesis.stream, source, repeat)]
-    return Coordinator(table, me, streams, settings_of(options, pipeline.application), clock, emit, order)
+    return coordinator_over(table, me, streams, settings_of(options, pipeline.application), clock, emit)
+
+
+def coordinator_over(
+    table: LeaseTable,
+    me: str,
+    streams: Sequence[LeasedStream],
+    settings: LeaseSettings,
+    clock: Clock,
+    emit: Emit,
+    kind: type[Coordinator] = Coordinator,
+) -> Coordinator:
+    """A coordinator for ``table`` that has not read it yet, of the class ``kind``."""
+    dice = Random(me)  # noqa: S311 - only spreads workers over leases
+
+    def order(candidates: Sequence[Seen]) -> list[Seen]:
+        return dice.sample(candidates, len(candidates))
+
+    return kind(table, me, streams, settings, clock, emit, order)
 
 
 def settings_of(options: NativeCoordination, application: str) -> LeaseSettings:

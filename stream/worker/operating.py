@@ -156,14 +156,23 @@ async def rewind(
         msg = f"rows of the sink `{loaded[0]}` are loaded into a table, from which a rewind cannot remove them; nothing was changed"
         raise DefinitionError(msg)
     async with _operation(pipeline, stream, shard_id, base, env, emit) as (parts, shard, head):
-        known = await history(parts.log, shard, wanted)
-        target = ORIGIN if wanted == ORIGIN and known.end is None else target_for(known, wanted)
-        link = rewind_link(parts.log, known, head, target, note, parts.clock.now().isoformat())
         stores = Stores.open(pipeline, base, AwsSession(region=pipeline.source.kinesis.region)).targets
-        await _refuse_elsewhere([each for each in known.links if int(each.after) >= target], stores)
-        await _refuse_redriven(parts.log, known, link)
-        await _commit(parts, shard, link)
-        return Done(link, target, len(link.superseded))
+        return await take_back(parts, shard, head, wanted, note, stores)
+
+
+async def take_back(parts: Parts, shard: Shard, head: Head, wanted: int, note: str, stores: Mapping[str, ObjectStore]) -> Done:
+    """Rewind ``shard``, whose chain is complete up to ``head``, as ``rewind`` promises. ``stores``: those of the pipeline's sinks.
+
+    Raises:
+        DefinitionError: as ``rewind``.
+    """
+    known = await history(parts.log, shard, wanted)
+    target = ORIGIN if wanted == ORIGIN and known.end is None else target_for(known, wanted)
+    link = rewind_link(parts.log, known, head, target, note, parts.clock.now().isoformat())
+    await _refuse_elsewhere([each for each in known.links if int(each.after) >= target], stores)
+    await _refuse_redriven(parts.log, known, link)
+    await _commit(parts, shard, link)
+    return Done(link, target, len(link.superseded))
 
 
 async def _refuse_elsewhere(links: Sequence[Manifest], stores: Mapping[str, ObjectStore]) -> None:
@@ -264,15 +273,21 @@ async def _operation(
         each = await assemble(pipeline, options, emit, ObservableEvent(), stack)
         one = next(one for one in each if one.stream == stream)
         try:
-            shard, head = await _recovered(one, await _known_shard(one, shard_id))
+            shard, head = await recovered(one, await _known_shard(one, shard_id))
         except LeaseLost as error:
             msg = f"{stream}/{shard_id}: somebody else has taken the lease meanwhile; nothing was changed, try again"
             raise DefinitionError(msg) from error
         yield one.parts, shard, head
 
 
-async def _recovered(one: StreamParts, shard: Shard) -> tuple[Shard, Head]:
+async def recovered(one: StreamParts, shard: Shard) -> tuple[Shard, Head]:
+    """The shard in its newest generation, its chain complete up to the head that is returned.
+
+    Raises:
+        DefinitionError: the shard's parents have not ended, so nobody may begin it.
+    """
     parts = one.parts
+    await _refuse_before_parents(one, shard)
     shard, genesis, start = await open_newest(shard, one.start, parts)
 
     async def render_again(manifest: Manifest) -> RenderedUnit:
@@ -283,6 +298,17 @@ async def _recovered(one: StreamParts, shard: Shard) -> tuple[Shard, Head]:
         if head.target is None:
             return shard, head
         shard, genesis = await open_next(shard, start, parts, head)
+
+
+async def _refuse_before_parents(one: StreamParts, shard: Shard) -> None:
+    """A chain begins only once those of its parents have ended; who only looks for its head would begin it, too."""
+    if not shard.parents or await one.parts.log.genesis(shard) is not None:
+        return
+    listed = {each.shard_id for each in await one.parts.source.shards()}
+    for parent in sorted(listed & set(shard.parents)):
+        if (await history(one.parts.log, Shard(shard.stream, parent))).end is None:
+            msg = f"{shard.stream}/{shard.shard_id} has not begun: its parent {parent} is not read to its end; nothing was changed"
+            raise DefinitionError(msg)
 
 
 async def _known_shard(one: StreamParts, shard_id: str) -> Shard:

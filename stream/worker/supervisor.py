@@ -93,9 +93,8 @@ class Supervisor:
             return self.parts.once or bool(self.halted and not self.paused.shown)
         if not self.parts.once:
             return False
-        # A child's lease may have been created a moment ago.
-        await leases.sync()
-        await leases.look()
+        # The leases of shards that have just ended, and those of their children, must be seen as they are.
+        await leases.settle()
         waiting, held = leases.waiting(self.stream), leases.held(self.stream)
         left = waiting.keys() - self.started - self.paused.shown.keys()
         for shard_id in left - held:

@@ -68,6 +68,22 @@ def test_units_of_a_removed_or_moved_sink_cannot_be_rewound(stage: Stage, sink: 
     assert done.exit_code == 0, done.output
 
 
+def test_a_shard_whose_parent_has_not_been_read_to_its_end_is_not_begun_by_a_rewind(stage: Stage) -> None:
+    """To look for its head would create the first link of its chain, which must follow the ends of its parents."""
+    stage.put([1])
+    stage.work(sealed(1))
+    stage.client.split_shard(StreamName="numbers", ShardToSplit=stage.shard, NewStartingHashKey=str(2**127))
+    child = "shardId-000000000001"
+    refused = CliRunner().invoke(app, ["leases", "rewind", str(stage.folder / "pipeline.yaml"), child, "start", "--yes"])
+    assert refused.exit_code == 2
+    assert f"has not begun: its parent {stage.shard}" in " ".join(refused.output.split())
+    assert not list(stage.folder.rglob(f"commits/numbers/{child}/*"))
+
+    stage.work(lambda event: isinstance(event, events.ShardEnded))
+    done = CliRunner().invoke(app, ["leases", "rewind", str(stage.folder / "pipeline.yaml"), child, "start", "--yes"])
+    assert "has not begun" not in done.output
+
+
 def test_units_whose_files_moved_with_the_pipeline_can_be_rewound(stage: Stage) -> None:
     stage.put([1, 2])
     stage.work(sealed(2))

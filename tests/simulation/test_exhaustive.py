@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from stream.simulation.schedule import Trouble
 from tests.simulation.schedule import World, judge
-from tests.simulation.world import FATES, Process, Records, Version
+from tests.simulation.world import FATES, Fate, Records, Stepped, Version
 
-FAULTS = (*FATES[1:], "kill")
+FAULTS = (*FATES[1:], Trouble.KILLED_BEFORE)
 
 
 @dataclass
@@ -65,21 +66,20 @@ def run_path(decisions: Enumeration, switches: int, faults: int) -> None:
             current = 1 - current
         fault = decisions.pick(1 + len(FAULTS), "fault") if faults else 0
         if not fault:
-            workers[current].advance("done")
+            workers[current].advance(None)
             continue
         faults -= 1
         _inject(workers[current], FAULTS[fault - 1])
-    for objects in (world.log_objects, world.data_objects):
-        while objects.in_flight:
-            objects.in_flight.pop(0)()
+    while world.late:
+        world.late.pop(0)()
     last = world.start("p", Version(1, 1))
     while not last.finished:
-        last.advance("done")
+        last.advance(None)
     judge(world, strict_listing=False)
 
 
-def _inject(process: Process, fault: str) -> None:
-    if fault == "kill":
+def _inject(process: Stepped, fault: Fate) -> None:
+    if fault is Trouble.KILLED_BEFORE:
         process.kill()
     else:
         process.advance(fault)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
+from stream import events
 from stream.clock import SystemClock
 from stream.commit import protocol
 from stream.commit.committer import checkpoint_of
+from stream.lease.coordinator import Coordinator
+from stream.lease.shards import new_lease
+from stream.lease.table import LeaseTable
 from stream.pipeline.lint import check
 from stream.pipeline.resources import fetch_resources
 from stream.pipeline.sample import generated
@@ -18,6 +26,7 @@ from stream.simulation.fleet import Tools
 from stream.simulation.places import SimulatedStore
 from stream.simulation.schedule import draw
 from stream.simulation.subject import KnownDefinitions, Subject, payloads
+from stream.worker.pausing import PauseWatch
 from tests.simulation.schedule import MutantCommitter
 
 DEFAULT = 200
@@ -35,13 +44,19 @@ sinks:
   - s3: {url: s3://lake/orders/, partition_by: big}
 state: s3://lake/_stream/
 """
-NEWER = PIPELINE.replace("amount > 100", "amount < 100").replace("lake/orders/", "lake/sales/")
+LEASED = PIPELINE + "coordination: native\n"
+SEVERAL = LEASED.replace("stream: orders", "streams: [{stream: orders}, {stream: returns}]")
 
 
-def subject(tmp_path, *, newer=False):
+def newer_than(text):
+    """The pipeline file of a rolling update: other rows, in another place."""
+    return text.replace("amount > 100", "amount < 100").replace("lake/orders/", "lake/sales/")
+
+
+def subject(tmp_path, *, newer=False, text=PIPELINE):
     loaded = []
-    for name, text in (("p.yaml", PIPELINE), ("n.yaml", NEWER)):
-        (tmp_path / name).write_text(text)
+    for name, content in (("p.yaml", text), ("n.yaml", newer_than(text))):
+        (tmp_path / name).write_text(content)
         pipeline = check(tmp_path / name, {}).pipeline
         loaded.append((pipeline, asyncio.run(fetch_resources(pipeline, tmp_path, {}))))
     records = payloads(generated(loaded[0][0], 60, 1))
@@ -59,22 +74,61 @@ def told(failed):
     return None if failed is None else f"seed {failed.schedule.seed}: {failed.failures}"
 
 
-@pytest.mark.parametrize("newer", [False, True], ids=["one-file", "rolling-update"])
-def test_every_schedule_keeps_every_promise(tmp_path, newer):
-    tally, failed = played(subject(tmp_path, newer=newer), range(45))
+@pytest.mark.parametrize(
+    ("text", "newer", "seeds"),
+    [(PIPELINE, False, 45), (PIPELINE, True, 45), (LEASED, False, 60), (SEVERAL, True, 30)],
+    ids=["one-file", "rolling-update", "leases", "several-streams"],
+)
+def test_every_schedule_keeps_every_promise(tmp_path, text, newer, seeds):
+    tally, failed = played(subject(tmp_path, newer=newer, text=text), range(seeds))
     assert told(failed) is None
-    assert tally.schedules == 45
+    assert tally.schedules == seeds
     for what in ("killed_before", "killed_after", "undone", "unanswered", "late", "frozen", "throttled", "expired", "lease_lost"):
         assert tally.troubles[what] > 0, what
-    assert tally.troubles["split"] > 0
-    assert tally.troubles["merged"] > 0
+    for what in ("split", "merged", "paused", "rewound"):
+        assert tally.troubles[what] > 0, what
     assert (tally.troubles["updated"] > 0) == newer
     assert tally.units > 100
 
 
+def test_leases_are_taken_lost_and_taken_over(tmp_path):
+    one, why = subject(tmp_path, text=LEASED), Counter()
+    for seed in range(25):
+        world = play(one, draw(seed, one.possible), Tools()).world
+        why.update(f"taken {each.what.why}" for each in world.happened if isinstance(each.what, events.LeaseTaken))
+        why.update(f"dropped {each.what.why}" for each in world.happened if isinstance(each.what, events.LeaseDropped))
+    for what in ("taken free", "taken expired", "taken stolen", "taken own", "dropped released", "dropped lost", "dropped expired"):
+        assert why[what] > 0, (what, why)
+
+
+STORY = """
+import sys
+from pathlib import Path
+from tests.simulation.test_pipelines import SEVERAL, subject
+from stream.simulation.campaign import play
+from stream.simulation.fleet import Tools
+from stream.simulation.narrate import narration
+from stream.simulation.schedule import draw
+one = subject(Path(sys.argv[1]), newer=True, text=SEVERAL)
+for seed in (3, 7):
+    print(*narration(play(one, draw(seed, one.possible), Tools()).world), sep="\\n")
+"""
+
+
+def test_a_seed_tells_the_same_story_in_every_process(tmp_path):
+    told = []
+    for seed in ("0", "77"):
+        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run([sys.executable, "-c", STORY, str(tmp_path)], env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        told.append(done.stdout)
+    assert len(told[0].splitlines()) > 100
+    assert told[0] == told[1]
+
+
 def test_a_seed_always_plays_the_same(tmp_path):
-    one = subject(tmp_path)
-    first, second = (play(one, draw(7, 60, rolling=False), Tools()).world for _ in range(2))
+    one = subject(tmp_path, text=LEASED)
+    first, second = (play(one, draw(7, one.possible), Tools()).world for _ in range(2))
     assert first.happened == second.happened
     assert len(first.happened) > 20
     assert first.writes == second.writes
@@ -126,25 +180,108 @@ class WritesNothing(MutantCommitter):
         return await super()._carry_out(todo, work)
 
 
+class BelievesLostReplies(MutantCommitter):
+    """Takes every write of a manifest for done, although no reply came."""
+
+    async def _carry_out(self, todo, work):
+        event = await super()._carry_out(todo, work)
+        return protocol.Replaced("?") if isinstance(event, protocol.Unknown) and isinstance(todo, protocol.Replace) else event
+
+
+class IgnoresConditions(LeaseTable):
+    """Takes a refused write of a lease for one that was done."""
+
+    async def take(self, lease, me):
+        return await super().take(lease, me) or replace(lease, owner=me)
+
+    async def renew(self, lease, throughput=None, until=float("inf")):
+        return await super().renew(lease, throughput, until) or lease
+
+
+class NeverSeesLosses(Coordinator):
+    """Does not notice in a scan that a lease is another worker's."""
+
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.holdings.refresh = lambda row: None
+
+
+class KeepsLeases(Coordinator):
+    """Ends without giving its leases back."""
+
+    async def release(self, stream, shard_id, *, avoid=False):
+        pass
+
+    async def leave(self):
+        await self.stop_taking()
+
+
+class ChildrenAtOnce(Coordinator):
+    """Reads children before their parents have ended."""
+
+    def waiting(self, stream):
+        return {shard: lease.holder for shard, lease in self.leases(stream).items() if not lease.ended}
+
+    async def _create_missing(self, leased, listed, leases):
+        for shard in listed:
+            if shard.shard_id not in leases:
+                await self.table.create(new_lease(leased.key(shard.shard_id), shard, "TRIM_HORIZON"))
+
+
+class NoLeasesForChildren(Coordinator):
+    """Creates the rows of the shards that there are when it starts, and no others."""
+
+    async def start(self, seen=None):
+        await super().start(seen)
+        self.started = True
+
+    async def _create_missing(self, leased, listed, leases):
+        if not hasattr(self, "started"):
+            await super()._create_missing(leased, listed, leases)
+
+
+class OldNews(Coordinator):
+    """Believes at the end of a run what it has last seen of the table."""
+
+    async def settle(self):
+        await self.sync()
+        await self.look()
+
+
+class NeverLooks(PauseWatch):
+    """Does not see what was paused after it has started."""
+
+    async def run(self):
+        await asyncio.Event().wait()
+
+
 MUTANTS = {
-    "no_seal": Tools(committer=NoSeal),
-    "seal_before_write": Tools(committer=SealBeforeWrite),
-    "checkpoint_before_write": Tools(committer=CheckpointBeforeWrite),
-    "writes_nothing": Tools(committer=WritesNothing),
-    "no_if_none_match": Tools(store=NoIfNoneMatch),
-    "no_if_match": Tools(store=NoIfMatch),
-    "unpinned": Tools(definitions=Unpinned),
+    "no_seal": (PIPELINE, Tools(committer=NoSeal)),
+    "seal_before_write": (PIPELINE, Tools(committer=SealBeforeWrite)),
+    "checkpoint_before_write": (PIPELINE, Tools(committer=CheckpointBeforeWrite)),
+    "writes_nothing": (PIPELINE, Tools(committer=WritesNothing)),
+    "believes_lost_replies": (PIPELINE, Tools(committer=BelievesLostReplies)),
+    "no_if_none_match": (PIPELINE, Tools(store=NoIfNoneMatch)),
+    "no_if_match": (PIPELINE, Tools(store=NoIfMatch)),
+    "unpinned": (PIPELINE, Tools(definitions=Unpinned)),
+    "ignores_conditions": (LEASED, Tools(table=IgnoresConditions, coordinator=NeverSeesLosses)),
+    "keeps_leases": (LEASED, Tools(coordinator=KeepsLeases)),
+    "children_at_once": (LEASED, Tools(coordinator=ChildrenAtOnce)),
+    "no_leases_for_children": (LEASED, Tools(coordinator=NoLeasesForChildren)),
+    "old_news": (LEASED, Tools(coordinator=OldNews)),
+    "never_looks": (PIPELINE, Tools(pauses=NeverLooks)),
 }
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_each_planted_defect_is_found_within_the_default_number_of_schedules(tmp_path, name):
-    _, failed = played(subject(tmp_path, newer=name == "unpinned"), range(1, DEFAULT + 1), MUTANTS[name])
+    text, tools = MUTANTS[name]
+    _, failed = played(subject(tmp_path, newer=name == "unpinned", text=text), range(1, DEFAULT + 1), tools)
     assert failed is not None, f"{name} survived {DEFAULT} schedules"
 
 
 def test_a_failing_schedule_is_made_smaller_and_fails_in_the_same_way(tmp_path):
-    one, tools = subject(tmp_path), MUTANTS["seal_before_write"]
+    one, (_, tools) = subject(tmp_path), MUTANTS["seal_before_write"]
     _, failed = played(one, range(1, DEFAULT + 1), tools)
     smaller = minimized(one, failed, tools)
     assert smaller.schedule.size < failed.schedule.size

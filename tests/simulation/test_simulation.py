@@ -25,6 +25,7 @@ MUTANTS = (
     "delete_before_seal",
     "unpinned",
     "cut_inside_aggregate",
+    "same_names",
 )
 
 
@@ -92,7 +93,7 @@ def test_rewinds_skips_and_foreign_workers_keep_every_chain_whole(batch: int) ->
             for process in world.processes:
                 process.kill()
         moved += world.moved
-        moved += Counter(manifest.kind.value for _, manifest in manifests(world.log_objects))
+        moved += Counter(manifest.kind.value for _, manifest in manifests(world))
     assert min(moved[kind] for kind in ("rewind", "skip", "foreign", "operator")) > 0
 
 
@@ -113,7 +114,7 @@ def test_moving_and_renaming_sinks_still_commits_each_record_once(batch: int) ->
         finally:
             for process in world.processes:
                 process.kill()
-        for _, manifest in manifests(world.log_objects):
+        for _, manifest in manifests(world):
             sink, folder = world.sink(int(manifest.pipeline or 1))
             assert manifest.targets.get(sink, DATA + folder) == DATA + folder
             finished[folder + sink] += manifest.kind is Kind.UNIT

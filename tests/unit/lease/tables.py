@@ -6,15 +6,14 @@ tests/contract/test_lease_table.py holds it to moto's DynamoDB.
 from __future__ import annotations
 
 import asyncio
-import re
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-from stream.aws.dynamodb import ConditionFailed
 from stream.aws.errors import AwsFatal, AwsRetryable
 from stream.lease.rows import ExtendedSequenceNumber, Lease
 from stream.lease.table import LeaseTable
+from stream.simulation.dynamodb import Tables
 
 
 class FakeClock:
@@ -59,7 +58,7 @@ async def settle():
         await asyncio.sleep(0)  # noqa: TID251 - yields, takes no time
 
 
-class MemoryDynamo:
+class MemoryDynamo(Tables):
     """A lease table and the tables that KCL 3.x keeps beside it: ``other`` (coordinator state) and ``reports`` (worker metrics).
 
     ``faults`` are the outcomes of the next calls: lost_before, lost_after, throttled, or None. While ``throttling``, all are throttled.
@@ -68,10 +67,10 @@ class MemoryDynamo:
     place = "memory"
 
     def __init__(self):
+        super().__init__()
         self.items = {}
         self.tables = set()
         self.faults = []
-        self.page = 10**9
         self.calls = []
         self.denied = set()
         self.old_item_returned = True
@@ -91,88 +90,31 @@ class MemoryDynamo:
             raise AwsRetryable("no answer", code="ConnectionError")
         if fault == "throttled":
             raise AwsRetryable("slow down", code="ThrottlingException")
-        answer = getattr(self, operation)(table, deepcopy(request))
+        asked = deepcopy(request)
+        if not self.old_item_returned:
+            asked.pop("ReturnValuesOnConditionCheckFailure", None)
+        answer = self.answer(operation, table, asked)
         if fault == "lost_after":
             raise AwsRetryable("no answer", code="ConnectionError")
         return deepcopy(answer)
 
-    def DescribeTable(self, table, request):  # noqa: N802
+    def describe(self, table, request):
         if table not in self.tables:
             raise AwsFatal("no table", code="ResourceNotFoundException")
-        return {"Table": {"TableStatus": self.status, "KeySchema": [{"AttributeName": "leaseKey", "KeyType": "HASH"}]}}
+        answer = super().describe(table, request)
+        answer["Table"]["TableStatus"] = self.status
+        return answer
 
-    def CreateTable(self, table, request):  # noqa: N802
+    def create(self, table, request):
         self.tables.add(table)
         return {}
 
-    def GetItem(self, table, request):  # noqa: N802
-        item = self._items(table).get(_key_in(request))
-        return {} if item is None else {"Item": item}
-
-    def _items(self, table):
+    def rows(self, table):
         if table.endswith("-CoordinatorState"):
             if not self.other:
                 raise AwsFatal("no table", code="ResourceNotFoundException")
             return self.other
         return self.reports if table.endswith("-WorkerMetricStats") else self.items
-
-    def Scan(self, table, request):  # noqa: N802
-        rows = self._items(table)
-        keys = sorted(rows)
-        start = request.get("ExclusiveStartKey", {}).get("leaseKey", {}).get("S", "")
-        rest = [key for key in keys if key > start]
-        chosen = rest[: self.page]
-        answer = {"Items": [rows[key] for key in chosen]}
-        return answer | ({"LastEvaluatedKey": {"leaseKey": {"S": chosen[-1]}}} if len(rest) > len(chosen) else {})
-
-    def PutItem(self, table, request):  # noqa: N802
-        key = request["Item"]["leaseKey"]["S"]
-        self._check(self.items, key, request)
-        self.items[key] = request["Item"]
-        return {}
-
-    def DeleteItem(self, table, request):  # noqa: N802
-        rows, key = self._items(table), _key_in(request)
-        self._check(rows, key, request)
-        rows.pop(key, None)
-        return {}
-
-    def UpdateItem(self, table, request):  # noqa: N802
-        rows, key = self._items(table), _key_in(request)
-        self._check(rows, key, request)
-        item = rows.setdefault(key, dict(request["Key"]))
-        values, names = request["ExpressionAttributeValues"], request.get("ExpressionAttributeNames", {})
-        for clause in re.findall(r"(?:SET|ADD|REMOVE) .*?(?= (?:SET|ADD|REMOVE) |$)", request["UpdateExpression"]):
-            verb, _, rest = clause.partition(" ")
-            for part in rest.split(", "):
-                name, _, value = part.replace(" = ", " ").partition(" ")
-                name = names.get(name, name)
-                if verb == "SET":
-                    item[name] = values[value]
-                elif verb == "ADD":
-                    item[name] = {"N": str(int(item.get(name, {"N": "0"})["N"]) + int(values[value]["N"]))}
-                else:
-                    item.pop(name, None)
-        return {}
-
-    def _check(self, rows, key, request):
-        item, names = rows.get(key), request.get("ExpressionAttributeNames", {})
-        conditions = request.get("ConditionExpression")
-        for condition in conditions.split(" AND ") if conditions else ():
-            if (match := re.fullmatch(r"attribute_(not_)?exists\((.*)\)", condition)) is not None:
-                there = item is not None and names.get(match[2], match[2]) in item
-                holds = there != bool(match[1])
-            else:
-                name, _, value = condition.partition(" = ")
-                holds = item is not None and item.get(names.get(name, name)) == request["ExpressionAttributeValues"][value]
-            if not holds:
-                shown = deepcopy(item) if self.old_item_returned and "ReturnValuesOnConditionCheckFailure" in request else None
-                raise ConditionFailed("condition", shown)
-
-
-def _key_in(request):
-    (value,) = request["Key"].values()
-    return value["S"]
 
 
 def lease(key="shardId-0", owner=None, counter=0, checkpoint="TRIM_HORIZON", **more):

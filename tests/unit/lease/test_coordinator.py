@@ -463,7 +463,7 @@ def test_progress_reads_back_and_a_foreign_checkpoint_beside_it():
         assert row["checkpointSubSequenceNumber"] == {"N": "2"}
         assert await checkpoints.read(shard) == gap
         await fleet.leave("a")
-        row |= {"checkpoint": {"S": "300"}, "checkpointSubSequenceNumber": {"N": "1"}}
+        fleet.dynamo.items[shard.shard_id] |= {"checkpoint": {"S": "300"}, "checkpointSubSequenceNumber": {"N": "1"}}
         await fleet.join("b")
         read = await LeaseCheckpoints(fleet.workers["b"]).read(shard)
         assert (read.position, read.foreign) == (200, Reached(300, 1))
@@ -582,3 +582,22 @@ def test_a_slow_table_costs_no_lease_however_many_there_are():
         assert not [event for event in fleet.emitted["a"] if isinstance(event, events.LeaseDropped)]
 
     play(lambda: Fleet(shards(300)), test)
+
+
+def test_settled_leases_include_those_of_a_child_whose_parents_have_just_ended():
+    """A run that ends would otherwise take what it saw a moment ago for the whole stream, and leave the child unread."""
+
+    async def test(fleet):
+        await fleet.join("a")
+        worker, (left, right) = fleet.workers["a"], fleet.shards
+        fleet.shards.append(Shard("s", "shardId-000000000002", (left.shard_id, right.shard_id), 0, TOP))
+        for shard in (left, right):
+            fleet.dynamo.items[shard.shard_id] |= {"checkpoint": {"S": "SHARD_END"}}
+        fleet.dynamo.requests.clear()
+        await worker.settle()
+        assert "shardId-000000000002" in worker.runnable("s")
+        scans = [request for operation, _, request in fleet.dynamo.requests if operation == "Scan"]
+        assert scans
+        assert all(request["ConsistentRead"] for request in scans)
+
+    play(lambda: Fleet(shards(2)), test)
