@@ -22,6 +22,7 @@ PROCESSES: Final = ("tests/unit/worker/test_allocators.py",)
 """Files whose tests start processes of the service: what these call is not seen here."""
 
 FILES: Final = (
+    "tests/contract/test_compaction.py",
     "tests/contract/test_decoder.py",
     "tests/contract/test_encryption.py",
     "tests/contract/test_excerpt.py",
@@ -38,6 +39,8 @@ FILES: Final = (
     "tests/unit/aws/test_kinesis.py",
     "tests/unit/aws/test_pages.py",
     "tests/unit/worker/test_answer.py",
+    "tests/unit/worker/test_compacted.py",
+    "tests/unit/worker/test_compacting.py",
     "tests/unit/worker/test_definitions.py",
     "tests/unit/worker/test_exporting.py",
     "tests/unit/worker/test_inspecting.py",

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from stream.audit.chain import Link, ShardLog, StoredCheckpoint
+from stream.audit.compacted import Compacted
 from stream.audit.ledger import LedgerObject
 from stream.audit.objects import Area
 from stream.audit.outputs import Separation
@@ -27,6 +28,7 @@ class Evidence(Protocol):
     horizon: datetime | None
     deletes_ended_checkpoints: bool
     shares_places: bool
+    compacted: Compacted
 
     async def shards(self) -> list[str]:
         """The names of all chains that have a folder in the log."""
@@ -56,6 +58,10 @@ class Evidence(Protocol):
 
     async def of_another_stream(self, sink: str, key: str) -> bool:
         """Whether a file that no manifest of this stream lists belongs to another stream of the same application."""
+        ...
+
+    async def unit(self, shard: str, after: int) -> Link | None:
+        """The manifest of ``shard`` that begins at ``after``; None if there is none that can be read."""
         ...
 
     async def pinned_start(self) -> str | None:

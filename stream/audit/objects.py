@@ -225,7 +225,7 @@ def check_rows(link: Link, segment: Segment, file: LedgerObject, url: str, body:
 
     Of a file without lineage columns, only the number of rows is checked. ``separation``: how it is written if its values are separated.
     """
-    number = next((n for n, item in enumerate(segment.header.objects) if (item.sink, item.key) == (file.sink, file.key)), None)
+    number = _number(segment, file)
     if number is None:
         return []
     item = segment.header.objects[number]
@@ -246,6 +246,19 @@ def check_rows(link: Link, segment: Segment, file: LedgerObject, url: str, body:
         return []
     why = _misplaced(lineage, segment, number)
     return failure(why) if why else []
+
+
+def misplaced(link: Link, segment: Segment, file: LedgerObject, url: str, lineage: pl.DataFrame) -> list[Finding]:
+    """Check that rows with the lineage columns ``lineage``, found at ``url``, are those that the ledger has in ``file``."""
+    number = _number(segment, file)
+    if number is None:
+        return []
+    why = _misplaced(lineage, segment, number)
+    return [Finding(link.shard, Check.OBJECTS, Verdict.FAILED, why, *link.bounds, object=url)] if why else []
+
+
+def _number(segment: Segment, file: LedgerObject) -> int | None:
+    return next((n for n, item in enumerate(segment.header.objects) if (item.sink, item.key) == (file.sink, file.key)), None)
 
 
 def _misplaced(lineage: pl.DataFrame, segment: Segment, number: int) -> str:

@@ -43,12 +43,20 @@ class RecordQuery:
         return RecordQuery(int(match["seq"]), None if match["sub"] is None else int(match["sub"]), match["shard"], match["stream"])
 
 
+class Row(msgspec.Struct, frozen=True):
+    """A row of a file, counted from 0."""
+
+    url: str
+    row: int
+
+
 class Place(msgspec.Struct, frozen=True):
-    """A file, and its first row that comes from the record, counted from 0."""
+    """A file, and its first row that comes from the record, counted from 0. ``compacted``: where that row is in the compacted dataset."""
 
     sink: str
     url: str
     row: int
+    compacted: Row | None = None
 
 
 class Fate(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from stream.audit import chain, objects
 from stream.audit.chain import Followed, Link, LinkKind, ShardLog, StoredCheckpoint
+from stream.audit.compacted import CompactionCheck
 from stream.audit.evidence import Evidence
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment, SegmentError, read_segment
@@ -69,6 +70,8 @@ class _State:
     checked: Counter[Check] = field(default_factory=Counter)
     hashes: dict[tuple[str, int], str] = field(default_factory=dict)
     """Set hash of each unit of the current shard whose ledger could be read, by chain and start."""
+    superseded: set[tuple[str, int]] = field(default_factory=set)
+    """The units that rewinds took back, by chain and start."""
     units: int = 0
     examined: int = 0
     records: int = 0
@@ -116,6 +119,7 @@ class Verifier:
         families = [await self._family(group, files) for group in groups]
         chains = {name: each for family in families for name, each in family.chains.items()}
         state.findings += chain.check_family(chains, await self._start(shards))
+        await self._compactions()
         unlisted_files = [file for family in families for file in family.unlisted_files]
         if self._scope.shard is None:
             unlisted_files += await self._unlisted_files({url: sink for remaining in files.values() for url, sink in remaining.items()}, ())
@@ -131,6 +135,7 @@ class Verifier:
         logs = {name: await self._shard(name) for name in names}
         chains = {name: (_genesis(log), chain.outline(followed)) for name, (log, followed) in logs.items()}
         superseded = chain.superseded({name: followed for name, (_, followed) in logs.items()})
+        self._state.superseded |= superseded
         links = [_as_left_by_rewind(link, superseded) for log, _ in logs.values() for link in log.links]
         logs = {name: (log, _without(superseded, followed)) for name, (log, followed) in logs.items()}
         chosen = [name for name in names if self._scope.shard in {None, name}]
@@ -214,9 +219,34 @@ class Verifier:
         segment = await self._segment(unit)
         for file in (each for each in objects.kept_files(unit) if each.sink != LEDGER):
             body, url = await self._body(unit, file)
+            if await self._evidence.compacted.has(unit, file) is False:
+                why = "compactions took files that were sealed after this one, but not this: its rows are not in the compacted dataset"
+                self._state.findings.append(self._failed(unit, Check.OBJECTS, why, url))
             separation = await self._evidence.separation(unit, file)
             if body is not None and segment is not None and separation is not None:
                 self._state.findings += objects.check_rows(unit, segment, file, url, body, separation)
+
+    async def _compactions(self) -> None:
+        """Check the compacted datasets against the log."""
+        scope = self._scope
+        whole = scope.shard is None and not scope.after and scope.last is None
+        check = CompactionCheck(
+            self._evidence.compacted, self._compacted_unit, self._state.superseded, scope.names, contents=scope.contents, whole=whole
+        )
+        await check.run()
+        self._state.findings += check.findings
+        self._state.checked[Check.OBJECTS] += check.files
+
+    async def _compacted_unit(self, shard: str, after: int) -> tuple[Link, Segment | None] | None:
+        link = await self._evidence.unit(shard, after)
+        if link is None or not link.sealed or link.ledger is None:
+            return None
+        # What is wrong with the ledger is found when the unit is checked.
+        found = await self._evidence.read_file(link, link.ledger) if self._scope.contents else None
+        try:
+            return link, None if found is None or found[0] is None else read_segment(found[0])
+        except SegmentError:
+            return link, None
 
     async def _segment(self, unit: Link) -> Segment | None:
         ledger = unit.ledger
@@ -244,7 +274,7 @@ class Verifier:
             self._state.findings.append(Finding(unit.shard, Check.OBJECTS, Verdict.UNKNOWN, why, *unit.bounds, object=file.key))
             return None, ""
         body, url = found
-        if body is None and self._evidence.may_be_gone(unit, file):
+        if body is None and (self._evidence.may_be_gone(unit, file) or await self._evidence.compacted.has(unit, file)):
             return None, url
         wrong = objects.check_file(unit, file, url, body)
         self._state.findings += wrong

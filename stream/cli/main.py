@@ -54,6 +54,7 @@ GROUPS: Final[dict[str, dict[str, str]]] = {
         "resume": "pausing:resume",
         "dlq": "dlq:app",
         "loads": "loads:app",
+        "compact": "compact:compact",
     },
     "Ask what became of records": {
         "trace": "trace:trace",

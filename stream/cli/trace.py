@@ -6,6 +6,7 @@ import functools
 import json as json_text
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ if libraries_wanted():
 
     from stream.audit.chain import Link
     from stream.audit.criteria import Criterion
-    from stream.audit.trace import Fate, RecordQuery
+    from stream.audit.trace import Fate, Place, RecordQuery
     from stream.aws.secrets import read_secret
     from stream.cli.audit import carry_out
     from stream.cli.output import as_json
@@ -208,7 +209,7 @@ def _show(fate: Fate, steps: list[Step], console: Console) -> None:
         "outcome": fate.outcome,
         "stage": fate.stage,
         "reason": fate.reason,
-        **{f"in {place.sink}": f"{place.url} row {place.row}" for place in fate.places},
+        **{name: text for place in fate.places for name, text in _place(place)},
         "rows": str(fate.rows) if fate.rows > 1 else None,
         "arrived": f"{arrived} ({fate.payload_bytes} bytes)",
         "sealed": f"{fate.sealed_at} by {fate.sealed_by}",
@@ -228,6 +229,12 @@ def _show(fate: Fate, steps: list[Step], console: Console) -> None:
         for values in step.rows:
             for name, value in values.items():
                 console.print(f"  {name}: {_text(value)}", markup=False)
+
+
+def _place(place: Place) -> Iterator[tuple[str, str]]:
+    yield f"in {place.sink}", f"{place.url} row {place.row}"
+    if place.compacted is not None:
+        yield f"compacted {place.sink}", f"{place.compacted.url} row {place.compacted.row}"
 
 
 def _plain(step: Step) -> dict[str, Any]:

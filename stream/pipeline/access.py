@@ -119,7 +119,7 @@ def _source(pipeline: Pipeline, where: Account) -> Iterator[Access]:
             yield Access("kinesis", REGISTER, streams, "register the consumer of enhanced fan-out")
             yield Access("kinesis", SUBSCRIBE, consumers, "subscribe to shards")
         return
-    yield from _below(objects.url, where, "read the source's objects")
+    yield from below(objects.url, where, "read the source's objects")
     if objects.watch is not None and objects.watch.queue is not None:
         yield Access("sqs", RECEIVE, (queue_arn(objects.watch.queue, where),), "follow the notifications of new objects")
     if objects.manifest is not None and is_remote(objects.manifest):
@@ -143,12 +143,12 @@ def _requirements(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         yield Access("sns", ("sns:Publish",), (pipeline.notify.sns,), "tell of halted shards")
 
 
-def _below(url: str, where: Account, why: str) -> Iterator[Access]:
-    """Access to read every object below ``url``."""
+def below(url: str, where: Account, why: str, actions: tuple[str, ...] = ("s3:GetObject",)) -> Iterator[Access]:
+    """Access to list every object below ``url``, and to do ``actions`` with it: by default, to read it."""
     if is_remote(url):
         bucket, prefix = _bucket(url)
         prefix = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
-        yield Access("s3", ("s3:GetObject",), (f"{_s3(where, bucket)}/{prefix}*",), why)
+        yield Access("s3", actions, (f"{_s3(where, bucket)}/{prefix}*",), why)
         yield Access("s3", LIST, (_s3(where, bucket),), why, (f"{prefix}*",))
 
 
@@ -162,11 +162,7 @@ def _one(url: str, where: Account, why: str) -> Iterator[Access]:
 def _stores(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     state = pipeline.state.rstrip("/") + f"/{pipeline.application}/"
     for url, why in ((state, KEEP_LOG), *((sink.url, writing(sink.name)) for sink in pipeline.sinks)):
-        if is_remote(url):
-            bucket, prefix = _bucket(url)
-            prefix = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
-            yield Access("s3", OBJECTS, (f"{_s3(where, bucket)}/{prefix}*",), why)
-            yield Access("s3", LIST, (_s3(where, bucket),), why, (f"{prefix}*",))
+        yield from below(url, where, why, OBJECTS)
 
 
 def _warehouses(pipeline: Pipeline, where: Account) -> Iterator[Access]:

@@ -21,3 +21,4 @@ class Role(StrEnum):
     TRANSFORM = "transform"
     FIREHOSE = "firehose"
     OPERATOR = "operator"
+    COMPACTOR = "compactor"

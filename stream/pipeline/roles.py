@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
+from stream.commit.compaction import CURSORS
+from stream.commit.compaction import FOLDER as COMPACTIONS
 from stream.errors import DefinitionError
 from stream.lease.pauses import FOLDER
 from stream.pipeline.access import (
@@ -30,11 +33,13 @@ from stream.pipeline.access import (
     UNLOCK,
     Access,
     Account,
+    below,
     loading,
     names_secret,
     needed,
     writing,
 )
+from stream.pipeline.compacting import beside, compactable
 from stream.pipeline.firehose import WRITE_LOG, delivering, log_group, transforming
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import is_remote
@@ -98,27 +103,19 @@ _CREATE_ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 def accesses(pipeline: Pipeline, role: Role, account: Account) -> tuple[Access, ...]:
     """What ``role`` must be allowed to do; empty if the pipeline has no use for the role."""
     needs = needed(pipeline, account)
-    found: Iterable[Access]
-    match role:
-        case Role.WORKER:
-            found = (each for each in needs if not _creates_table(each))
-        case Role.BOOTSTRAP:
-            found = _creation(needs)
-        case Role.REDSHIFT_COPY:
-            found = _copy(pipeline, needs)
-        case Role.BACKFILL:
-            found = (each for each in needs if each.service not in {"kinesis", "sqs"} and not _creates_table(each) and each.why != FLEET)
-        case Role.READER:
-            found = _reading(pipeline, needs)
-        case Role.FUNCTION:
-            found = _invoked(pipeline, needs, account)
-        case Role.TRANSFORM:
-            found = transforming(pipeline, needs, account)
-        case Role.FIREHOSE:
-            found = delivering(pipeline, needs, account)
-        case Role.OPERATOR:
-            found = _operating(needs)
-    return tuple(found)
+    found: Mapping[Role, Callable[[], Iterable[Access]]] = {
+        Role.WORKER: lambda: (each for each in needs if not _creates_table(each)),
+        Role.BOOTSTRAP: lambda: _creation(needs),
+        Role.REDSHIFT_COPY: lambda: _copy(pipeline, needs),
+        Role.BACKFILL: lambda: filter(_backfills, needs),
+        Role.READER: lambda: _reading(pipeline, needs),
+        Role.FUNCTION: lambda: _invoked(pipeline, needs, account),
+        Role.TRANSFORM: lambda: transforming(pipeline, needs, account),
+        Role.FIREHOSE: lambda: delivering(pipeline, needs, account),
+        Role.OPERATOR: lambda: _operating(needs),
+        Role.COMPACTOR: lambda: _compacting(pipeline, needs, account),
+    }
+    return tuple(found[role]())
 
 
 def policy(needs: Iterable[Access], keys: Iterable[str] = (), region: str = "*", partition: str = "aws") -> Document:
@@ -208,6 +205,11 @@ def _creates_table(access: Access) -> bool:
     return access.actions == CREATE_TABLE
 
 
+def _backfills(access: Access) -> bool:
+    """Whether a backfill needs this too: it reads objects, and has the shards for itself."""
+    return access.service not in {"kinesis", "sqs"} and not _creates_table(access) and access.why != FLEET
+
+
 def _made_by_aws(resource: str) -> bool:
     """Whether AWS creates this resource itself, together with another one."""
     return "/consumer/" in resource or "/index/" in resource
@@ -221,6 +223,9 @@ def _copy(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
             actions = LIST if each.actions == LIST else ("s3:GetObject",)
             yield Access("s3", actions, each.resources, "let Redshift copy", each.prefixes)
 
+
+RECORDS: Final = (COMPACTIONS, CURSORS)
+"""The folders of the state that ``stream compact`` writes."""
 
 _READ_ACTIONS: Final = {
     OBJECTS: ("s3:GetObject",),
@@ -270,6 +275,28 @@ def _operating(needs: Iterable[Access]) -> Iterator[Access]:
         if each.why == KEEP_LOG and each.actions == OBJECTS:
             pauses = tuple(f"{resource.removesuffix('*')}{FOLDER}*" for resource in each.resources)
             yield Access("s3", ("s3:PutObject",), pauses, "pause and resume")
+
+
+def _compacting(pipeline: Pipeline, needs: Iterable[Access], account: Account) -> Iterator[Access]:
+    """What ``stream compact`` needs: to read the log, the stream's end and the files, to write compacted ones, and to delete."""
+    try:
+        sinks = [sink for sink in compactable(pipeline, None) if is_remote(sink.url)]
+    except DefinitionError:
+        return
+    files = {writing(sink.name) for sink in sinks}
+    for each in needs if sinks else ():
+        if each.actions == READ_STREAM or each.why in {KEEP_LOG, SHARE}:
+            actions = ("dynamodb:GetItem",) if each.actions == LEASES else _READ_ACTIONS.get(each.actions, each.actions)
+            yield replace(each, actions=actions, why="ask which partitions are closed")
+        if each.why == KEEP_LOG and each.actions == OBJECTS:
+            records = tuple(f"{resource.removesuffix('*')}{folder}*" for resource in each.resources for folder in RECORDS)
+            yield Access("s3", ("s3:PutObject",), records, "record what is compacted")
+        if each.why in files:
+            actions = LIST if each.actions == LIST else ("s3:DeleteObject", "s3:GetObject")
+            yield replace(each, actions=actions, why="read what is compacted, and delete it later")
+    for sink in sinks:
+        with suppress(DefinitionError):  # a whole bucket has no place beside it
+            yield from below(beside(sink.url), account, "write compacted files", OBJECTS)
 
 
 def _trusted(principal: Document, actions: list[str], equal: Mapping[str, str]) -> Document:

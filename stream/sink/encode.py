@@ -135,7 +135,7 @@ def parquet(frame: pl.DataFrame, compression: Compression = Compression.ZSTD, le
         row_group_size=ROW_GROUP_ROWS,
         compression=compression.value,
         compression_level=level,
-        use_dictionary=_repetitive(frame),
+        use_dictionary=repetitive(frame),
         write_statistics=_with_statistics(frame),
         store_schema=durations,
     )
@@ -156,7 +156,7 @@ def _without_wide_types(frame: pl.DataFrame) -> list[pl.Expr]:
     return [pl.col(name).cast(pl.String) for name in names]
 
 
-def _repetitive(frame: pl.DataFrame) -> list[str]:
+def repetitive(frame: pl.DataFrame) -> list[str]:
     """Parquet paths of the leaf columns whose first rows have few distinct values."""
     leaves = (leaf for column in frame.head(_SAMPLE_ROWS) for leaf in _leaves(column, column.name, _SAMPLE_ROWS))
     candidates = ((path, values) for path, values in leaves if values.dtype.base_type() not in {pl.Boolean, pl.Null})

@@ -12,6 +12,7 @@ from typing import Final
 
 from stream.audit import ledger
 from stream.audit.chain import Link, LinkKind, ShardLog, StageRun, StoredCheckpoint
+from stream.audit.compacted import Compacted
 from stream.audit.ledger import LedgerObject
 from stream.audit.objects import Area, former_place, stream_of, unit_of, url_in
 from stream.audit.outputs import Separation
@@ -30,6 +31,7 @@ from stream.sink import rejects
 from stream.sink.redshift import COPY_MANIFESTS
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
+from stream.worker.compacted import CompactedFiles
 from stream.worker.places import kms_key, located
 from stream.worker.separations import Separations
 
@@ -201,6 +203,7 @@ class StoredEvidence:
         self.loaded: Mapping[str, int] = {}
         self.damage: Callable[[Shard], Awaitable[str]] = _whole
         """Says why the place of a shard's checkpoint cannot be read."""
+        self.compacted: Compacted = CompactedFiles(log.store, stream, open_place, {area.store.url: area.store for area in areas.values()})
         self._log = log
         self._checkpoints = checkpoints
         self._source = source
@@ -250,6 +253,15 @@ class StoredEvidence:
         """Where to begin reading for what follows ``after``: one unit earlier, at whose end a checkpoint may be; None: at the beginning."""
         start = await unit_start(self._log.store, self.stream, shard, after + 1) if after else None
         return await unit_start(self._log.store, self.stream, shard, start) if start else None
+
+    async def unit(self, shard: str, after: int) -> Link | None:
+        """See ``audit.verify.Evidence``."""
+        key = manifest_key(self.stream, shard, after)
+        stored = await self._log.store.get(key)
+        try:
+            return None if stored is None else link_of(key, stored.body, after)
+        except (Halted, ValueError):
+            return None
 
     async def checkpoint(self, shard: str) -> StoredCheckpoint | None:
         """See ``audit.verify.Evidence``."""

@@ -7,7 +7,7 @@ loses against them as against any other commit. The lease is taken first only to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,13 +17,11 @@ from typing import Final
 
 import msgspec
 
-from stream.audit.objects import WITH_THE_LOG
 from stream.aws.errors import INVALID_ARGUMENT, NOT_FOUND, AwsFatal
 from stream.aws.kinesis import IteratorAt, IteratorKind, open_kinesis
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN
 from stream.clock import SystemClock
-from stream.commit.claims import Claims
 from stream.commit.committer import Head, RenderedUnit
 from stream.commit.log import CommitLog
 from stream.commit.manifest import Manifest
@@ -36,17 +34,16 @@ from stream.lease.coordinator import Coordinator
 from stream.lease.pauses import PauseRecord
 from stream.lease.rows import Lease, RowProblem
 from stream.pipeline.model import Pipeline
-from stream.sink import rejects
 from stream.sink.tables import TableSinkConfig
 from stream.source.kinesis import KinesisSource
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.auditing import Stores
-from stream.worker.dead_letters import Redrive, chain_name
 from stream.worker.evidence import session_of
 from stream.worker.generations import open_newest, open_next
 from stream.worker.leasing import ListShards, coordinator_of
 from stream.worker.parts import Parts, StreamParts, to_nobody
 from stream.worker.places import located
+from stream.worker.rewinding import refuse_doubles
 from stream.worker.watched import WatchedShards, slices_of
 
 OPERATOR: Final = "operator/"
@@ -149,7 +146,7 @@ async def rewind(
 
     Raises:
         DefinitionError: no unit holds it; the shard has ended; a sink loads a table, from which rows cannot be removed; a sink of the units
-            is gone or elsewhere now; or dead letters of the units were redriven, and what that wrote cannot be removed either.
+            is gone or elsewhere now; or the units were compacted, or dead letters of them redriven, and what that wrote stays.
         Halted: a person must repair the shard's log first.
     """
     if loaded := [config.name for config in pipeline.sinks if isinstance(config, TableSinkConfig)]:
@@ -169,43 +166,9 @@ async def take_back(parts: Parts, shard: Shard, head: Head, wanted: int, note: s
     known = await history(parts.log, shard, wanted)
     target = ORIGIN if wanted == ORIGIN and known.end is None else target_for(known, wanted)
     link = rewind_link(parts.log, known, head, target, note, parts.clock.now().isoformat())
-    await _refuse_elsewhere([each for each in known.links if int(each.after) >= target], stores)
-    await _refuse_redriven(parts.log, known, link)
+    await refuse_doubles(parts.log, known, link, target, stores)
     await _commit(parts, shard, link)
     return Done(link, target, len(link.superseded))
-
-
-async def _refuse_elsewhere(links: Sequence[Manifest], stores: Mapping[str, ObjectStore]) -> None:
-    """Make sure that the files of ``links`` are where ``stores`` says that their sinks are: others would stay beside those made again."""
-    for link in reversed(links):
-        for file in link.files:
-            written, store = link.targets.get(file.sink), stores.get(file.sink)
-            if file.sink in WITH_THE_LOG or (store is not None and store.url == written):
-                continue
-            if store is not None and [info async for info in store.list(file.key)]:
-                continue  # moved together with the pipeline
-            where = "this pipeline does not have" if store is None else f"is at {store.url} now"
-            msg = (
-                f"units that would be taken back were written to the sink `{file.sink}` at {written}, which {where}: their files would "
-                f"stay, and their records be there twice. Rewind to after {link.last}, or with a pipeline file that has that sink there, "
-                "or process all of it again with another application name; nothing was changed"
-            )
-            raise DefinitionError(msg)
-
-
-async def _refuse_redriven(log: CommitLog, known: History, link: Manifest) -> None:
-    taken = {file.key for file in link.superseded if file.sink == rejects.NAME}
-    claims = await Claims(log.store, chain_name(link.stream), Redrive).all()
-    by_number = {file.key: number for number, claim in enumerate(claims, 1) for file in claim.files if file.key in taken}
-    if not by_number:
-        return
-    redriven = [each for each in known.links if any(file.sink == rejects.NAME and file.key in by_number for file in each.files)]
-    msg = (
-        f"dead letters of {len(redriven)} unit(s) that would be taken back were redriven (the last one by redrive "
-        f"{max(by_number.values())}): their results stay, and they would be processed twice. Rewind to after {redriven[-1].last}, or "
-        "process all of it again with another application name; nothing was changed"
-    )
-    raise DefinitionError(msg)
 
 
 async def preview_rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, base: Path) -> tuple[int, History]:

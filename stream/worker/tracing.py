@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import polars as pl
 
 from stream.audit import ids
@@ -16,7 +17,7 @@ from stream.audit.criteria import LEDGER_COLUMNS, Criterion, in_file, in_segment
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment, read_segment
 from stream.audit.objects import Area, unit_of, url_in
-from stream.audit.trace import Fate, RecordQuery, fates, find, record_at
+from stream.audit.trace import Fate, Place, RecordQuery, Row, fates, find, record_at
 from stream.batch import ORIGIN, ROW, SEQUENCE, SUBSEQUENCE, Batch
 from stream.commit.log import CommitLog
 from stream.commit.lookup import last_starts, shards_of, unit_start
@@ -30,6 +31,7 @@ from stream.sink.rejects import NAME as REJECTS
 from stream.transform.engine import SOURCE, CompiledChain
 from stream.transform.stage import StageConfig
 from stream.worker.auditing import link_of
+from stream.worker.compacted import CompactedFiles
 from stream.worker.recipe import Recipe
 from stream.worker.separations import Separations
 
@@ -64,6 +66,7 @@ class Tracer:
         self._stream = stream
         self._areas = areas
         self._separations = Separations(log.store)
+        self._compacted = CompactedFiles(log.store, stream, None, {})
 
     async def find(self, wanted: RecordQuery) -> list[tuple[Link, Fate]]:
         """What became of the records that ``wanted`` names; empty if no sealed unit holds one.
@@ -77,26 +80,32 @@ class Tracer:
             link = None if start is None else await self._link(shard, start)
             if link is not None and link.sealed and link.last is not None and link.last >= wanted.sequence:
                 segment = await self._segment(link)
-                found += self._fates(find(segment, wanted), segment, link)
+                found += await self._fates(find(segment, wanted), segment, link)
         return found
 
     async def find_row(self, url: str, row: int) -> list[tuple[Link, Fate]]:
-        """The record whose rows include row ``row`` (from 0) of the file at ``url``, which may be a key inside a target.
+        """The record whose rows include row ``row`` (from 0) of the file at ``url`` (or its key), which may be a compacted one.
 
         Raises:
             DefinitionError: ``url`` is not a file of this pipeline.
         """
-        name = unit_of(url, self._stream)
+        compacted = await self._compacted.origin(url, row)
+        if compacted is not None:
+            _, origin, row = compacted
+            url = origin.key
+        name = (origin.shard, int(origin.after)) if compacted is not None else unit_of(url, self._stream)
         link = await self._link(*name) if name is not None else None
         file = next((each for each in link.files if url in {each.key, self._url(link, each)}), None) if link is not None else None
         if link is None or file is None or not link.sealed or file.sink == LEDGER:
+            if await self._compacted.is_output(url):
+                return []
             self._refuse_foreign(url)
             if name is None:
                 msg = f"{url} is not named as this service names files: [<stream>.]<shard>-<after>-<last>.<part>.<digest>.<extension>"
                 raise DefinitionError(msg)
             return []
         segment = await self._segment(link)
-        return self._fates(record_at(segment, file.sink, file.key, row), segment, link)
+        return await self._fates(record_at(segment, file.sink, file.key, row), segment, link)
 
     async def search(self, criterion: Criterion, units: int) -> tuple[list[tuple[Link, Fate]], Searched]:
         """Records that match ``criterion`` in the newest ``units`` of each shard, newest unit first.
@@ -132,7 +141,7 @@ class Tracer:
         searched.units += 1
         if criterion.in_ledger:
             segment = await self._segment(link)
-            return self._fates(in_segment(segment, criterion), segment, link)
+            return await self._fates(in_segment(segment, criterion), segment, link)
         hits: list[tuple[LedgerObject, list[int]]] = []
         for file in link.files:
             if file.sink in {LEDGER, REJECTS} or file.sink not in self._areas:
@@ -148,7 +157,7 @@ class Tracer:
             return []
         segment = await self._segment(link)
         rows_of = [record_at(segment, file.sink, file.key, row) for file, rows in hits for row in rows]
-        return self._fates(pl.concat(rows_of).unique("at", maintain_order=True), segment, link)
+        return await self._fates(pl.concat(rows_of).unique("at", maintain_order=True), segment, link)
 
     def _url(self, link: Link, file: LedgerObject) -> str:
         return url_in(link, file.sink, file.key, self._areas)
@@ -159,9 +168,19 @@ class Tracer:
             msg = f"{url} is in none of this pipeline's targets: {', '.join(roots)}"
             raise DefinitionError(msg)
 
-    def _fates(self, rows: pl.DataFrame, segment: Segment, link: Link) -> list[tuple[Link, Fate]]:
+    async def _fates(self, rows: pl.DataFrame, segment: Segment, link: Link) -> list[tuple[Link, Fate]]:
         known = ids.hex_ids(rows, link.stream, link.shard, link.application)
-        return [(link, fate) for fate in fates(rows, segment, link, self._areas, known)]
+        found = []
+        for fate in fates(rows, segment, link, self._areas, known):
+            places = [await self._with_compacted(place, link) for place in fate.places]
+            found.append((link, msgspec.structs.replace(fate, places=tuple(places))))
+        return found
+
+    async def _with_compacted(self, place: Place, link: Link) -> Place:
+        """``place``, and where its row is in the compacted dataset."""
+        file = next((each for each in link.files if each.sink == place.sink and self._url(link, each) == place.url), None)
+        there = None if file is None else await self._compacted.place(file.sink, link.shard, link.after, file.key)
+        return place if there is None else msgspec.structs.replace(place, compacted=Row(there[0], there[1] + place.row))
 
     async def _link(self, shard: str, start: int) -> Link | None:
         key = manifest_key(self._stream, shard, start)

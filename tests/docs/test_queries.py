@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from stream.batch import SeqRange
+from stream.commit import compaction as compactions
+from stream.commit.compaction import Compaction, Origin, Output
 from stream.commit.manifest import State, encode
 from stream.commit.naming import manifest_key
 from stream.contracts import Shard
@@ -37,12 +39,25 @@ def unit():
     ).unit
 
 
+def compacted(made):
+    """The file of AA as `stream compact` leaves it, as an object of the dataset and one of the state. That of UA is not compacted."""
+    (file,) = [file for file in made.files if file.key.startswith("carrier=AA/")]
+    origin = Origin("shardId-000000000000", "0", str(10**20 + 2), file.key, file.rows, len(file.body), file.sha256)
+    key = f"carrier=AA/flights.s3.00000001.0.{file.sha256[:16]}.parquet"
+    output = Output(key, file.rows, len(file.body), file.sha256)
+    places = ("flights", "flights", "s3", "carrier=AA", 1, "lake/flights/", "lake/flights-compacted/")
+    record = Compaction(compactions.State.PUBLISHED, *places, (origin,), (output,), file.rows, {})
+    at = "lake/_stream/flights/compactions/flights/s3/carrier=AA/00000001.json"
+    return {at: compactions.encode(compactions.sealed(record)), f"lake/flights-compacted/{key}": file.body}
+
+
 @pytest.fixture
 def lake(tmp_path):
     made = unit()
     sealed = msgspec.structs.replace(made.manifest, state=State.SEALED)
     objects = {f"lake/{ROOTS[file.sink]}{file.key}": file.body for file in made.files}
     objects["lake/_stream/flights/" + manifest_key("flights", "shardId-000000000000", 0)] = encode(sealed)
+    objects |= compacted(made)
     line = gzip.compress(b'{"order": 1, "_sequence": "7"}\n')
     objects |= {f"lake/orders/day=2026-11-26/{name}.ndjson.gz": line for name in ("delivered", "delivered-again")}
     for key, body in objects.items():
@@ -82,3 +97,9 @@ def test_the_ledger_query_finds_where_a_record_went(lake):
 def test_the_dead_letter_query_counts_by_cause(lake):
     ((stage, reason, count, data),) = lake.execute(query("rejects")).fetchall()
     assert (stage, reason, count, data) == ("decode", "json_syntax", 1, b"{")
+
+
+def test_each_row_is_read_once_from_a_sink_and_its_compacted_files(lake):
+    found = query("flights-compacted", "published")
+    assert sorted(lake.execute(found).fetchall()) == [("AA", 1), ("UA", 1)]
+    assert "flights-compacted" in str(lake.execute(found.replace("carrier, count(*)", "carrier, filename")).fetchall())

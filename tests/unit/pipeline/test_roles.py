@@ -124,6 +124,40 @@ def test_an_operator_pauses_and_resumes_and_changes_nothing_else():
     assert not actions & {"s3:DeleteObject", "dynamodb:Scan", "dynamodb:UpdateItem", "dynamodb:PutItem"}
 
 
+def test_a_compactor_writes_beside_the_sink_and_deletes_in_it():
+    made = document(Role.COMPACTOR, coordination="native")
+    lake = "arn:aws:s3:::lake/{}"
+    for action, key in [
+        ("s3:GetObject", "flights/a"),
+        ("s3:DeleteObject", "flights/a"),
+        ("s3:PutObject", "flights-compacted/a"),
+        ("s3:DeleteObject", "flights-compacted/a"),
+        ("s3:GetObject", "_stream/flights/commits/a"),
+        ("s3:PutObject", "_stream/flights/compactions/a"),
+        ("s3:PutObject", "_stream/flights/compacting/a"),
+    ]:
+        assert allows(made, action, lake.format(key)), (action, key)
+    for action, key in [
+        ("s3:PutObject", "flights/a"),
+        ("s3:PutObject", "_stream/flights/commits/a"),
+        ("s3:DeleteObject", "_stream/flights/compactions/a"),
+    ]:
+        assert not allows(made, action, lake.format(key)), (action, key)
+    assert allows(made, "kinesis:GetRecords", "arn:aws:kinesis:eu-west-1:111122223333:stream/flights")
+    assert allows(made, "s3:ListBucket", "arn:aws:s3:::lake", "flights-compacted/month=2013-01/")
+
+
+@pytest.mark.parametrize(
+    "sinks",
+    [
+        [{"s3": {"url": "s3://lake/flights/", "format": "ndjson"}}],
+        [{"s3": {"url": "file:lake"}}],
+    ],
+)
+def test_without_parquet_in_s3_there_is_no_compactor(sinks):
+    assert document(Role.COMPACTOR, sinks=sinks)["Statement"] == []
+
+
 def test_an_operator_of_a_pipeline_that_reads_objects_needs_its_state_alone():
     source = {"s3": {"url": "s3://lake/in/"}, "schema": {"carrier": "string"}}
     made = document(Role.OPERATOR, source=source, stages=[])
