@@ -44,7 +44,7 @@ test: install ## Run the whole suite
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-without-kernel: install ## Run once more, with the compiled kernel switched off, the tests that call it
-	@STREAM_NATIVE=off $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $$($(BIN)/python -m tests.kernel_use) $(ARGS)
+	@STREAM_NATIVE=off $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m 'not compares_kernel' $$($(BIN)/python -m tests.kernel_use) $(ARGS)
 
 postgresql: # Debian, as root or with sudo
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(APT) || { $(SUDO) apt-get -qq update && $(APT); }
@@ -76,6 +76,13 @@ airflow-check: install ## Run the DAGs of examples/airflow in a real Airflow, in
 	@$(BIN)/uv pip sync --quiet --python .make/airflow/bin/python --require-hashes requirements/airflow.txt
 	@PATH="$(abspath $(BIN)):$$PATH" .make/airflow/bin/python -m pytest -q -n $(WORKERS) --dist worksteal \
 		-c examples/airflow/pytest.ini -p no:cacheprovider examples/airflow $(ARGS)
+
+readers-check: install ## Read our files with Spark, ClickHouse, DataFusion, DuckDB, pandas and Polars, in an environment of its own; needs Java
+	@command -v java >/dev/null || { echo 'Spark needs Java 8, 11 or 17; install one' >&2; exit 1; }
+	@test -x .make/readers/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .make/readers
+	@$(BIN)/uv pip sync --quiet --python .make/readers/bin/python --require-hashes requirements/readers.txt
+	@$(BIN)/python -m tests.readers.sample .make/readers-sample
+	@PYTHONPATH=. READERS_SAMPLE=$(abspath .make/readers-sample) .make/readers/bin/python -m pytest -q -c tests/readers/pytest.ini -p no:cacheprovider tests/readers $(ARGS)
 
 iam-check: install ## Check the IAM policies with an independent evaluator; needs Node.js
 	@mkdir -p .make/iam && cp deploy/eks/iam/package*.json deploy/eks/iam/iam.mjs .make/iam/ && cd .make/iam && npm ci --silent --no-audit --no-fund
@@ -129,6 +136,7 @@ lock: install ## Rewrite the locked requirements from pyproject.toml
 	$(COMPILE) --universal --python-version 3.11 -c requirements/run.txt requirements/kcl.in -o requirements/kcl.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/dev.txt requirements/lambda.in -o requirements/lambda.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/dev.txt requirements/deploy.in -o requirements/deploy.txt
+	$(COMPILE) --universal --python-version 3.11 -c requirements/dev.txt requirements/readers.in -o requirements/readers.txt
 	$(COMPILE) --python-version 3.13 requirements/localstack.in -o requirements/localstack.txt
 	$(COMPILE) --universal --python-version 3.11 requirements/airflow.in -o requirements/airflow.txt
 	echo 'uv' | $(COMPILE) --universal - -o requirements/installer.txt

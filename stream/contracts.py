@@ -96,7 +96,8 @@ class Page:
     ``position`` is the greatest sequence number read so far in this shard, even if the page has no rows. ``held`` is the
     number of bytes of the byte budget that this page occupies; whoever drops the page must give them back. After a page with
     ``ended`` set there is no further page, and ``children`` lists the shards that continue this one. After a page with ``paused`` set
-    there is none either, although the shard continues: the reader asked for no more than this.
+    there is none either, although the shard continues: the reader asked for no more than this. With ``closes``, a unit must end with this
+    page, because how a range is read again depends on where it ends.
     """
 
     batch: Batch
@@ -106,6 +107,7 @@ class Page:
     ended: bool = False
     children: tuple[str, ...] = ()
     paused: bool = False
+    closes: bool = False
 
 
 class Source(Protocol):

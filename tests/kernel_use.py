@@ -47,6 +47,7 @@ FILES: Final = (
     "tests/unit/worker/test_loading.py",
     "tests/unit/worker/test_lookahead.py",
     "tests/unit/worker/test_maintenance.py",
+    "tests/unit/worker/test_object_lookahead.py",
     "tests/unit/worker/test_operating.py",
     "tests/unit/worker/test_outcomes.py",
     "tests/unit/worker/test_recent_segments.py",

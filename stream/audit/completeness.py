@@ -181,10 +181,29 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Unclaimed:
+    """Objects that are there and in no shard: ``fresh``, which nobody has claimed, and ``changed``, of which another version is claimed.
+
+    ``fresh_since`` and ``changed_since``: when the oldest was last modified. ``examples``: keys of some that changed.
+    """
+
+    fresh: int = 0
+    fresh_since: datetime | None = None
+    changed: int = 0
+    changed_since: datetime | None = None
+    examples: tuple[str, ...] = ()
+
+    @property
+    def reach(self) -> datetime:
+        """None of them was modified before it."""
+        return min((each for each in (self.fresh_since, self.changed_since) if each is not None), default=FOR_EVER)
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The answer for one stream. ``reach``: no record that arrived before it is missing in files or tables; None if unknown.
 
-    ``tables`` is None if they were not examined.
+    ``tables`` is None if they were not examined, ``unclaimed`` if what is read are not objects.
     """
 
     stream: str
@@ -194,28 +213,37 @@ class Answer:
     shards: tuple[Standing, ...]
     tables: tuple[Loaded, ...] | None = None
     why: str = ""
+    unclaimed: Unclaimed | None = None
 
     @property
     def sealed(self) -> bool:
-        """Whether every shard is complete."""
-        return bool(self.shards) and all(each.state in DONE for each in self.shards)
+        """Whether every shard is complete. Shards of objects that are finished are not listed any more, so there may be none."""
+        return (bool(self.shards) or self.unclaimed is not None) and not self.why and all(each.state in DONE for each in self.shards)
 
 
 def answer(
-    stream: str, standings: Sequence[Standing], tables: Sequence[Loaded] | None, asked_at: datetime, question: Question, why: str = ""
+    stream: str,
+    standings: Sequence[Standing],
+    tables: Sequence[Loaded] | None,
+    asked_at: datetime,
+    question: Question,
+    why: str = "",
+    unclaimed: Unclaimed | None = None,
 ) -> Answer:
-    """The answer for a stream whose shards were listed when the service's clock showed ``asked_at`` or later.
+    """The answer for a stream whose shards, or objects, were listed when the service's clock showed ``asked_at`` or later.
 
     A shard that is created later has no older records, within ``margin``. ``why``: a reason why the stream as a whole is not complete.
     """
     listed = asked_at - question.margin
-    reaches = [listed, *(each.reach for each in standings), *(_reach(each, question) for each in tables or ())]
-    reach = min((each for each in reaches if each is not None), default=None) if standings and None not in reaches else None
-    missing = bool(why) or not standings or listed < question.until
+    outside = FOR_EVER if unclaimed is None else unclaimed.reach
+    known = bool(standings) or (unclaimed is not None and not why)
+    reaches = [listed, outside, *(each.reach for each in standings), *(_reach(each, question) for each in tables or ())]
+    reach = min((each for each in reaches if each is not None), default=None) if known and None not in reaches else None
+    missing = bool(why) or not known or min(listed, outside) < question.until
     missing = missing or any(each.state not in DONE | {State.SILENT} for each in standings) or any(each.units for each in tables or ())
     unknown = tables is None or any(each.state is State.SILENT for each in standings) or any(each.why for each in tables)
     verdict = Verdict.NOT_YET if missing else Verdict.UNKNOWN if unknown else Verdict.COMPLETE
-    return Answer(stream, verdict, reach, asked_at, tuple(standings), None if tables is None else tuple(tables), why)
+    return Answer(stream, verdict, reach, asked_at, tuple(standings), None if tables is None else tuple(tables), why, unclaimed)
 
 
 def _reach(table: Loaded, question: Question) -> datetime | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
@@ -17,7 +17,7 @@ from stream.cli.options import AsJson, File, Stream
 if libraries_wanted():
     from rich.table import Table
 
-    from stream.audit.completeness import DONE, FOR_EVER, Answer, Loaded, Question, Standing, Verdict
+    from stream.audit.completeness import DONE, FOR_EVER, Answer, Loaded, Question, Standing, Unclaimed, Verdict
     from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
     from stream.cli.backfill import moment
     from stream.cli.output import as_json, table_console
@@ -38,7 +38,10 @@ def complete(
     until: Annotated[str, typer.Option("--until", help="The time, such as 2026-01-01T00:00:00Z or 2026-01-01.", show_default=False)],
     wait: Annotated[float, typer.Option("--wait", min=0.0, help="Seconds to keep checking until the answer is yes; 0 checks once.")] = 0.0,
     margin: Annotated[
-        float, typer.Option("--margin", min=0.0, help="Seconds by which arrival times within a shard may be out of order.")
+        float,
+        typer.Option(
+            "--margin", min=0.0, help="Seconds by which arrival times within a shard may be out of order, or that an upload may take."
+        ),
     ] = MARGIN,
     without: Annotated[list[str] | None, typer.Option("--without", help="Leave this shard out; may be repeated.")] = None,
     stream: Stream = None,
@@ -46,7 +49,8 @@ def complete(
 ) -> None:
     """Tell whether every record that arrived before a given time is sealed, and loaded where a sink is a table.
 
-    Reads the commit log, the stream, and the tables' own records of what is loaded. Needs no running worker, and changes nothing.
+    A record of an object arrived when the object was last modified. Reads the commit log, the stream or the list of objects, and the
+    tables' own records of what is loaded. Needs no running worker, and changes nothing.
 
     Exit code 0: complete; 1: not yet; 2: it could not be determined, or the command is wrong.
     """
@@ -98,8 +102,32 @@ def _stream(answer: Answer) -> dict[str, Any]:
         "asked_at": _moment(answer.asked_at),
         "why": answer.why,
         "shards": [_shard(each) for each in answer.shards],
+        "objects": None if answer.unclaimed is None else unclaimed(answer.unclaimed),
         "tables": None if answer.tables is None else [_table(each) for each in answer.tables],
     }
+
+
+def unclaimed(found: Unclaimed) -> dict[str, Any]:
+    """The objects that are in no shard, as this document and that of ``stream status`` have them."""
+    return {
+        "unclaimed": found.fresh,
+        "unclaimed_since": _moment(found.fresh_since),
+        "changed": found.changed,
+        "changed_since": _moment(found.changed_since),
+        "changed_examples": list(found.examples),
+    }
+
+
+def in_no_shard(found: Unclaimed) -> Iterator[str]:
+    """The same in words; nothing if there are none."""
+    if found.fresh:
+        since = _moment(found.fresh_since)
+        are = "object is" if found.fresh == 1 else "objects are"
+        yield f"{found.fresh:,} {are} not claimed, the oldest of {since}: no worker has found them yet."
+    if found.changed:
+        are = "object is" if found.changed == 1 else "objects are"
+        names = f"{', '.join(found.examples)}{', ...' if found.changed > len(found.examples) else ''}"
+        yield f"{found.changed:,} {are} not read, since another version was claimed: give them keys of their own ({names})."
 
 
 def _shard(standing: Standing) -> dict[str, Any]:
@@ -139,6 +167,8 @@ def show(application: str, question: Question, answers: Sequence[Answer]) -> Non
             reach = "for good" if shard.reach == FOR_EVER else _moment(shard.reach) or ""
             table.add_row(shard.shard, shard.state, _moment(shard.sealed_to) or "", reach, shard.why)
         console.print(table)
+        for line in () if each.unclaimed is None else in_no_shard(each.unclaimed):
+            console.print(line, markup=False)
         for sink in each.tables or ():
             console.print(f"sink {sink.sink}: {_loading(sink)}", markup=False)
             if sink.paused:
@@ -168,6 +198,9 @@ def _loading(table: Loaded) -> str:
 
 def _print_waiting(answers: list[Answer], seconds: float) -> None:
     """Progress messages while the command waits."""
+    outside = sum(each.unclaimed.fresh + each.unclaimed.changed for each in answers if each.unclaimed is not None)
     undone = [each for answer in answers for each in answer.shards if each.state not in DONE]
-    waiting = f"{len(undone)} of {sum(len(each.shards) for each in answers)} shards" if undone else "a table" if answers else "no answer"
+    waiting = "objects that are not claimed" if outside else "a table" if answers else "no answer"
+    if undone:
+        waiting = f"{len(undone)} of {sum(len(each.shards) for each in answers)} shards"
     typer.echo(f"not yet: {waiting}; looking again in {seconds:.1f} s", err=True)

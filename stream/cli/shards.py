@@ -20,6 +20,7 @@ if libraries_wanted():
 
     from stream.audit.completeness import State
     from stream.batch import PARTITION_KEY
+    from stream.cli import object_shards
     from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
     from stream.cli.notices import Notices
     from stream.cli.output import as_json, table_console
@@ -28,6 +29,7 @@ if libraries_wanted():
     from stream.pipeline.units import format_duration, parse_duration
     from stream.source.resharding import SHARD_BYTES, SHARD_RECORDS, Advice, Place, commands
     from stream.worker.surveying import Keys, Row, Survey, SurveyRequest, survey
+    from stream.worker.surveying_objects import ObjectSurvey, survey_objects
 
     _STATES: Final = {State.EARLY: "sealed", State.UNSEALED: "unsealed"}
     """Texts for the two states of a shard that could be examined. No time is asked about here, so either everything is sealed or not."""
@@ -65,6 +67,8 @@ def shards(  # noqa: PLR0917 - options of a command are given by name
 ) -> None:
     """Show which shards are hot or late, when unread records expire, which worker reads them, and whether to split or merge.
 
+    Of a pipeline that reads objects: how many claimed objects wait in each shard, since when, and which worker reads it.
+
     Reads the commit log and the ledger, and one record of each shard of the stream; more records only with --keys. Changes nothing.
 
     Exit code 0: no shard is hot or late; 1: at least one is; 2: something could not be determined, or the command is wrong.
@@ -78,7 +82,17 @@ def shards(  # noqa: PLR0917 - options of a command are given by name
             raise DefinitionError(msg)
         return pipeline, await survey(chosen(pipeline, stream), file.parent, wanted, SystemClock(), Notices())
 
-    pipeline, surveys = carry_out(file, run)
+    async def run_objects(pipeline: Pipeline) -> tuple[Pipeline, ObjectSurvey | list[Survey]]:
+        if pipeline.source.s3 is None:
+            return await run(pipeline)
+        if keys:
+            msg = "--keys is about the partition keys of a stream, and the pipeline reads objects of `source.s3`"
+            raise DefinitionError(msg)
+        return pipeline, await survey_objects(pipeline, file.parent, tuple(shard or ()), SystemClock(), Notices())
+
+    pipeline, surveys = carry_out(file, run_objects)
+    if isinstance(surveys, ObjectSurvey):
+        raise typer.Exit(object_shards.say(pipeline.application, surveys, json=json))
     if json:
         sys.stdout.write(as_json(document(pipeline, surveys, length, top)))
     else:

@@ -22,6 +22,7 @@ if libraries_wanted():
     from rich.table import Column, Table
     from rich.text import Text
 
+    from stream.cli import object_status
     from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
     from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
@@ -29,7 +30,7 @@ if libraries_wanted():
     from stream.worker.condition import judge, verdict
     from stream.worker.finding import Finding, Harm, clock, count, length
     from stream.worker.inspecting import Inspector, open_inspectors
-    from stream.worker.snapshot import ShardLook, Snapshot
+    from stream.worker.snapshot import Exported, Halt, ShardLook, Snapshot
 
     Judged = tuple[Snapshot, list[Finding]]
 
@@ -187,9 +188,22 @@ def _stream(pipeline: Pipeline, file: Path, look: Snapshot, findings: Sequence[F
             "files": dead.of,
             "causes": [{"stage": stage, "reason": reason, "records": records} for stage, reason, records in dead.causes],
         },
-        "export": None if exported is None else {"shards_waiting": exported.waiting, "waiting_since": _time(exported.since)},
+        "objects": None if look.objects is None else object_status.document(look, look.objects),
+        "export": None if exported is None else _export(exported),
         "unread": [{"part": each.part, "why": each.why} for each in look.unread],
     }
+
+
+def _export(exported: Exported) -> dict[str, Any]:
+    return {
+        "shards_waiting": exported.waiting,
+        "waiting_since": _time(exported.since),
+        "halted": [{"shard": name, **_halt(halt)} for name, halt in exported.halted],
+    }
+
+
+def _halt(halt: Halt) -> dict[str, Any]:
+    return {"reason": halt.reason, "worker": halt.worker, "since": _time(halt.since)}
 
 
 def _finding(pipeline: Pipeline, file: Path, look: Snapshot, finding: Finding) -> dict[str, Any]:
@@ -224,8 +238,10 @@ def _shard(look: Snapshot, shard: ShardLook) -> dict[str, Any]:
         "begun_by": shard.begun_by or None,
         "owner": shard.owner,
         "renewed": _time(shard.renewed),
-        "halted": None if halt is None else {"reason": halt.reason, "worker": halt.worker, "since": _time(halt.since)},
+        "halted": None if halt is None else _halt(halt),
         "paused": shard.paused,
+        "objects": shard.objects,
+        "bytes": shard.size,
     }
 
 
@@ -292,14 +308,22 @@ def _tables(look: Snapshot, worst: int) -> Iterator[RenderableType]:
 
 def _shard_table(look: Snapshot, worst: int) -> Table:
     leased = look.failover is not None
-    names = ("shard", *(("owner",) if leased else ()), "lag", "last seal", "begun", "expires in", "note")
+    names = ("shard", *(("owner",) if leased else ()), "lag", "objects", "last seal", "begun", "expires in", "note")
     rows = []
     for each in look.worst[:worst]:
         owner = (Text(each.owner or "-"),) if leased else ()
         left = look.left(each)
         expires = "" if left is None else length(left)
         lag = look.lag(each)
-        cells = ("?" if lag is None else length(lag), _ago(look, each.sealed_at), _ago(look, each.begun), expires, Text(_note(look, each)))
+        waiting = f"{each.objects:,}" if each.objects else ""
+        cells = (
+            "?" if lag is None else length(lag),
+            waiting,
+            _ago(look, each.sealed_at),
+            _ago(look, each.begun),
+            expires,
+            Text(_note(look, each)),
+        )
         rows.append((f"{each.name}{'' if each.open else ' (closed)'}", *owner, *cells))
     shown_at = [at for at in range(len(names)) if any(str(cells[at]) for cells in rows)]
     table = Table(*(Column(names[at], overflow="fold") for at in shown_at))
@@ -321,6 +345,7 @@ def _note(look: Snapshot, shard: ShardLook) -> str:
 
 
 def _notes(look: Snapshot) -> Iterator[RenderableType]:
+    yield from () if look.objects is None else map(Text, object_status.about(look, look.objects))
     fine, dead, exported = sum(look.is_fine(each) for each in look.shards), look.dead_letters, look.exported
     if look.shards:
         ended = f"; {count(look.finished, 'more is', 'more are')} read to the end" if look.finished else ""

@@ -15,6 +15,7 @@ class Trigger(StrEnum):
     PRESSURE = "pressure"
     SHARD_END = "shard_end"
     DRAIN = "drain"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,12 @@ class OpenUnit:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What may end a unit other than its size and age."""
+    """What may end a unit other than its size and age. ``closed``: its last page has to be that of a unit."""
 
     ended: bool = False
     draining: bool = False
     pressure: bool = False
+    closed: bool = False
 
 
 def trigger(unit: OpenUnit | None, limits: Limits, now: float, circumstances: Circumstances) -> Trigger | None:
@@ -51,6 +53,7 @@ def trigger(unit: OpenUnit | None, limits: Limits, now: float, circumstances: Ci
     conditions = (
         (Trigger.SHARD_END, circumstances.ended),
         (Trigger.DRAIN, circumstances.draining),
+        (Trigger.UNREADABLE, circumstances.closed),
         (Trigger.ROWS, unit.rows >= limits.rows),
         (Trigger.BYTES, unit.payload_bytes >= limits.payload_bytes),
         (Trigger.AGE, now - unit.since >= limits.age_seconds),

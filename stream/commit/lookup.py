@@ -69,6 +69,15 @@ async def last_starts(store: ObjectStore, stream: str, shard_id: str, count: int
     return starts[-count:]
 
 
+async def starts_of(store: ObjectStore, stream: str, chain: str) -> AsyncIterator[int]:
+    """The starts of all units of a chain, ascending: one listing for each thousand."""
+    prefix = shard_prefix(stream, chain)
+    async for info in store.list(prefix):
+        start = position_of(info.key, prefix)
+        if start is not None:
+            yield start
+
+
 async def shards_of(store: ObjectStore, stream: str) -> AsyncIterator[str]:
     """The ids of all shards that have a chain, ascending. Takes one listing per thousand shards, however long their chains are."""
     for name in await store.folders(f"commits/{stream}/"):

@@ -84,7 +84,7 @@ class BudgetWaited(Event):
 
 @dataclass(frozen=True, slots=True)
 class UnitCut(Event):
-    """A unit's bounds are fixed; ``trigger``: rows, bytes, age, pressure, shard_end, drain."""
+    """A unit's bounds are fixed; ``trigger``: rows, bytes, age, pressure, shard_end, drain, unreadable."""
 
     after: int
     last: int

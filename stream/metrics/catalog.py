@@ -91,7 +91,7 @@ OBJECTS_UNCLAIMED_SINCE = _gauge(
 )
 QUEUE_FAILING = _gauge("objects_queue_failing", _STREAM, "1 while the queue of notifications is missing or refuses calls.")
 
-UNITS_CUT = _counter("units_cut", (*_STREAM, "trigger"), "Units cut: rows, bytes, age, pressure, shard_end, drain.")
+UNITS_CUT = _counter("units_cut", (*_STREAM, "trigger"), "Units cut: rows, bytes, age, pressure, shard_end, drain, unreadable.")
 UNIT_RECORDS = _histogram("unit_records", _STREAM, ROWS, "User records in one unit.")
 UNIT_BYTES = _histogram("unit_bytes", _STREAM, BYTES, "Payload bytes in one unit.")
 UNITS_SEALED = _counter("units_sealed", _STREAM, "Units committed.")

@@ -44,6 +44,7 @@ FLEET: Final = "let workers under the KCL share the shards"
 SHARE: Final = "share the shards with other workers"
 UNLOCK: Final = "read a secret"
 REFERENCE: Final = "read a reference table"
+READ_OBJECTS: Final = "read the source's objects"
 KEEP_LOG: Final = "keep the commit log"
 EXECUTE: Final = ("redshift-data:BatchExecuteStatement", "redshift-data:ExecuteStatement")
 CATALOG: Final = ("glue:CreateTable", "glue:GetDatabase", "glue:GetTable", "glue:UpdateTable")
@@ -119,7 +120,7 @@ def _source(pipeline: Pipeline, where: Account) -> Iterator[Access]:
             yield Access("kinesis", REGISTER, streams, "register the consumer of enhanced fan-out")
             yield Access("kinesis", SUBSCRIBE, consumers, "subscribe to shards")
         return
-    yield from below(objects.url, where, "read the source's objects")
+    yield from below(objects.url, where, READ_OBJECTS)
     if objects.watch is not None and objects.watch.queue is not None:
         yield Access("sqs", RECEIVE, (queue_arn(objects.watch.queue, where),), "follow the notifications of new objects")
     if objects.manifest is not None and is_remote(objects.manifest):

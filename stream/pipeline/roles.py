@@ -25,7 +25,9 @@ from stream.pipeline.access import (
     LIST,
     MAP_STREAM,
     OBJECTS,
+    READ_OBJECTS,
     READ_STREAM,
+    RECEIVE,
     REGISTER,
     SEE_FLEET,
     SHARE,
@@ -230,6 +232,7 @@ RECORDS: Final = (COMPACTIONS, CURSORS)
 _READ_ACTIONS: Final = {
     OBJECTS: ("s3:GetObject",),
     LEASES: ("dynamodb:GetItem", "dynamodb:Scan"),
+    RECEIVE: ("sqs:GetQueueAttributes",),
     EXECUTE: EXECUTE_ONE,
     CATALOG: GET_TABLE,
     CATALOG[1:]: GET_TABLE,
@@ -238,14 +241,15 @@ _READ_ACTIONS: Final = {
 
 
 def _reading(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
-    """What ``stream status``, ``complete`` and ``shards`` read: the stream, the log, the leases, and the tables' records of their loads."""
-    if pipeline.source.s3 is not None:
-        return
+    """What ``stream status``, ``complete`` and ``shards`` read: the stream, the log, the leases, and the tables' records of their loads.
+
+    Of objects they read no content, only the listing, and of the queue its attributes.
+    """
     tables = [sink for sink in pipeline.sinks if isinstance(sink, TableSinkConfig)]
     whys = {KEEP_LOG, SHARE, *(loading(sink.name) for sink in tables), *(writing(sink.name) for sink in tables if sink.keeps_files)}
     secrets = [name for sink in tables for name in sink.secret_names()]
     for each in needs:
-        if each.actions == READ_STREAM or each.why in whys:
+        if each.actions in {READ_STREAM, RECEIVE} or each.why in whys or (each.why == READ_OBJECTS and each.actions == LIST):
             yield replace(each, actions=_READ_ACTIONS.get(each.actions, each.actions), why="ask how the stream stands")
         elif each.why == UNLOCK and any(names_secret(resource, secrets) for resource in each.resources):
             yield each

@@ -28,6 +28,9 @@ _INT: Final[frozenset[Any]] = frozenset({pl.Int8, pl.Int16, pl.Int32, pl.UInt8, 
 _PLAIN: Final[dict[Any, str]] = {pl.Boolean: "boolean", pl.Float32: "float", pl.Float64: "double", pl.Binary: "bytes"}
 _UINT64: Final = pl.Decimal(20, 0)
 _DECIMAL_BYTES: Final = 16
+_DIGITS: Final = {4: 9, 8: 18, _DECIMAL_BYTES: 38}
+"""Decimal digits that always fit a signed integer of so many bytes."""
+_MOST_DIGITS: Final = 38
 
 
 def avro(frame: pl.DataFrame, codec: str, level: int | None) -> bytes:
@@ -84,7 +87,7 @@ def _type(kind: Any, numbers: Iterator[int]) -> Any:
     base = kind.base_type()
     if base in {pl.Decimal, pl.UInt64}:
         decimal = _UINT64 if base == pl.UInt64 else kind
-        return {"type": "bytes", "logicalType": "decimal", "precision": decimal.precision or 38, "scale": decimal.scale}
+        return {"type": "bytes", "logicalType": "decimal", "precision": decimal.precision or _MOST_DIGITS, "scale": decimal.scale}
     if base == pl.Date:
         return {"type": "int", "logicalType": "date"}
     return "long" if base in _LONG else "int" if base in _INT else _PLAIN.get(base, "string")
@@ -108,15 +111,21 @@ def _stored(value: pl.Expr, kind: Any) -> pl.Expr:
 
 
 def _big_endian(decimals: pl.Series) -> pl.Series:
-    """The unscaled values in two's complement. Polars' own encoding loses the sign bit of some, such as 2**64 - 1."""
+    """The unscaled values in two's complement, as wide as ``_width`` says. Polars' own encoding loses the sign bit of some."""
+    width = _width(decimals.dtype.precision or _MOST_DIGITS)  # type: ignore[attr-defined]
     array = decimals.rechunk().to_arrow().cast(pa.decimal128(38, decimals.dtype.scale or 0))  # type: ignore[attr-defined]
     count = len(array)
     little = np.frombuffer(array.buffers()[1] or b"", np.uint8, count * _DECIMAL_BYTES, array.offset * _DECIMAL_BYTES)
-    data = np.ascontiguousarray(little.reshape(count, _DECIMAL_BYTES)[:, ::-1])
-    offsets = np.arange(count + 1, dtype=np.int64) * _DECIMAL_BYTES
+    data = np.ascontiguousarray(little.reshape(count, _DECIMAL_BYTES)[:, width - 1 :: -1])
+    offsets = np.arange(count + 1, dtype=np.int64) * width
     whole = pa.LargeBinaryArray.from_buffers(pa.large_binary(), count, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
     made = pl.Series(decimals.name, whole)
     return made if not decimals.null_count() else pl.select(pl.when(decimals.is_not_null()).then(made)).to_series().alias(decimals.name)
+
+
+def _width(precision: int) -> int:
+    """The bytes of a decimal: as many as the integer has that ClickHouse decodes it into, which refuses longer ones."""
+    return next(width for width, digits in _DIGITS.items() if precision <= digits)
 
 
 def _goes_by_cast(kind: Any) -> bool:

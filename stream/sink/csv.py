@@ -188,7 +188,7 @@ def _text(column: pl.Series, options: SeparatedValues) -> tuple[pl.Expr, bool]:
     elif isinstance(kind, pl.Duration):
         value = value.dt.to_string("iso")
     elif isinstance(kind, pl.Binary):
-        value = value.bin.encode("base64")
+        return value.bin.encode("base64"), True  # no bytes are empty text, and null is not
     elif kind.base_type() in _CAST:
         value = value.cast(pl.String)
     return value, False

@@ -45,8 +45,11 @@ class Block:
 class Piece(Protocol):
     """A part of a bounded source that is read from beginning to end."""
 
-    def blocks(self, after_number: int) -> AsyncIterator[Block]:
+    def blocks(self, after_number: int, until: int | None = None) -> AsyncIterator[Block]:
         """Blocks of about ``BLOCK_BYTES`` with the records whose number is greater than ``after_number``.
+
+        ``until``: the last record of the piece in the range that is read again, or a larger number if the range goes on beyond the piece;
+        there may be records after it. None if reading goes on.
 
         Raises:
             Halted: what was pinned no longer exists, or cannot be read.
@@ -125,7 +128,8 @@ class Pages:
         ``since``: when the piece arrived, for the delay that pages show; without it, they show none.
         """
         position = -1
-        async with aclosing(piece.blocks(after_number)) as blocks:  # type: ignore[type-var]
+        last = None if until is None else until - number * ROWS_PER_PIECE
+        async with aclosing(piece.blocks(after_number, last)) as blocks:  # type: ignore[type-var]
             while (until is None or position < until) and (page := await self._page(shard, number, blocks, until, since)) is not None:
                 position = page.position
                 yield page
@@ -148,7 +152,7 @@ class Pages:
             seconds = self._clock.monotonic() - started
             behind = 0 if since is None else max(0, int((self._clock.now() - since).total_seconds() * 1000))
             self._emit(PageReceived(shard.stream, shard.shard_id, batch.rows, batch.rows, batch.payload_bytes, behind, seconds))
-            return Page(batch, position, behind, reservation.hand_on())
+            return Page(batch, position, behind, reservation.hand_on(), closes=block.outcome is not Outcome.PENDING)
 
 
 def _batch(piece: int, block: Block) -> Batch:

@@ -81,7 +81,7 @@ class DeadLetterPiece:
     store: ObjectStore
     chosen: ChosenRows
 
-    async def blocks(self, after_number: int) -> AsyncIterator[Block]:
+    async def blocks(self, after_number: int, until: int | None = None) -> AsyncIterator[Block]:  # noqa: ARG002 - it is the same for all
         """See ``bounded.Piece``."""
         frame = (await read_dead_letters(self.store, self.chosen.key))[self.chosen.rows]
         height = max(1, min(SLICE_ROWS, frame.height * BLOCK_BYTES // max(1, int(frame.estimated_size()))))
@@ -104,7 +104,7 @@ class ObjectLetterPiece:
     chosen: ChosenRows
     open_object: Callable[[PinnedObject], ObjectPiece] | None
 
-    async def blocks(self, after_number: int) -> AsyncIterator[Block]:
+    async def blocks(self, after_number: int, until: int | None = None) -> AsyncIterator[Block]:
         """See ``bounded.Piece``.
 
         Raises:
@@ -120,7 +120,7 @@ class ObjectLetterPiece:
         part = msgspec.json.decode(letter[DATA][0], type=UnreadPart)
         piece = self.open_object(PinnedObject(part.key, part.size, part.version, part.modified))
         begun = place_of(int(letter[SEQUENCE][0]))[0]
-        async with aclosing(piece.blocks(max(after_number, part.after))) as blocks:  # type: ignore[type-var]
+        async with aclosing(piece.blocks(max(after_number, part.after), until)) as blocks:  # type: ignore[type-var]
             async for block in blocks:
                 yield _first_read(block, letter, begun)
 

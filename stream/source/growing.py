@@ -1,6 +1,7 @@
 """Objects that arrive for as long as a worker is up: a fixed number of shards, to each of which claims append objects.
 
-Records are numbered as in ``bounded``: the p-th object that was ever appended to a shard is its piece ``p``. A shard never ends.
+Records are numbered as in ``bounded``: the p-th object that was ever appended to a shard is its piece ``p``. A shard never ends. Once an
+object has been read to its end, the position is before the first record of the next one, so that the log says which objects are finished.
 """
 
 from __future__ import annotations
@@ -36,6 +37,12 @@ def growing_shard(number: int) -> str:
 def number_of(shard_id: str) -> int:
     """The number of the growing shard with that id."""
     return int(shard_id.removeprefix(_PREFIX))
+
+
+def first_unfinished(position: int) -> int:
+    """The number of the first object that, at ``position`` of its shard, is not known to have been read to its end."""
+    piece, number = place_of(position)
+    return max(1, piece + (number >= UNREADABLE))
 
 
 def is_growing(shard_id: str) -> bool:
@@ -112,7 +119,8 @@ class GrowingSource:
                 again.
         """
         number, position = number_of(shard.shard_id), after
-        piece, after_number = max(1, place_of(after)[0]), place_of(after)[1]
+        piece = first_unfinished(after)
+        after_number = place_of(after)[1] if place_of(after)[0] == piece else 0
         deleted: list[str] = []
         notes = await notes_of(self._state, shard.stream, shard.chain, piece)
         while until is None or position < until:
@@ -122,9 +130,8 @@ class GrowingSource:
                 async with aclosing(self._of(shard, piece, each, after_number, until, deleted, notes)) as pages:  # type: ignore[type-var]
                     async for page in pages:
                         position = page.position
-                        if until is None and place_of(position)[1] == UNREADABLE:
-                            why = str(page.batch.frame[DATA][-1], "utf-8", "replace")
-                            self._emit(ObjectRefused(shard.stream, shard.shard_id, "content", f"an object became a dead letter: {why}"))
+                        if until is None:
+                            self._tell_given_up(shard, page)
                         yield page
                 piece, after_number = piece + 1, 0
                 self._report_unread(shard, number, piece, until)
@@ -148,16 +155,24 @@ class GrowingSource:
         if until is None:
             self._emit(ObjectsUnread(shard.stream, shard.shard_id, max(0, self._appended.end(number) - piece + 1)))
 
+    def _tell_given_up(self, shard: Shard, page: Page) -> None:
+        if place_of(page.position)[1] == UNREADABLE:
+            why = str(page.batch.frame[DATA][-1], "utf-8", "replace")
+            self._emit(ObjectRefused(shard.stream, shard.shard_id, "content", f"an object became a dead letter: {why}"))
+
     async def _of(
         self, shard: Shard, piece: int, each: ObjectPiece, after_number: int, until: int | None, deleted: list[str], notes: ShardNotes
     ) -> AsyncIterator[Page]:
-        """Pages of one object; of one that is gone, its key goes into ``deleted``, if what is deleted is to be left out."""
-        if until is None or until >= sequence_of(piece, UNREADABLE):
-            # Only who reads on decides what is given up; a range is read again as it was read, whatever the pipeline says now.
-            each = replace(each, note=notes.of(piece), gives_up=() if until is not None or not self._reads.gives_up else (Unreadable,))
+        """Pages of one object, the last of which ends before the next object.
+
+        Of one that is gone, the key goes into ``deleted``, if what is deleted is to be left out.
+        """
+        each = replace(each, note=notes.of(piece), gives_up=(Unreadable,) if self._reads.gives_up else ())
+        position = 0
         try:
             async with aclosing(self._pages.of(shard, piece, each, after_number, until, each.modified)) as pages:  # type: ignore[type-var]
                 async for page in pages:
+                    position = page.position
                     yield page
         except Gone as error:
             if until is None:
@@ -166,3 +181,5 @@ class GrowingSource:
             if not self._reads.past_deleted:
                 raise
             deleted.append(each.item.key)
+        if place_of(position)[1] < UNREADABLE and (until is None or until >= sequence_of(piece + 1, 0)):
+            yield Page(Batch.empty(), sequence_of(piece + 1, 0), 0, 0)

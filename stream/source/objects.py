@@ -77,7 +77,8 @@ def parts_of(
 class ObjectPiece:
     """One object; see ``bounded.Piece``. ``_arrival`` is the time of its last modification, ``_partition_key`` its key.
 
-    ``note``: where it is noted if the rest of it cannot be read. Then that rest is one dead letter, an ``UnreadPart``, whenever it is read.
+    ``note``: where it is noted if the rest of it cannot be read. Then that rest is one dead letter, an ``UnreadPart``, the last record of a
+    unit. So a range that ends with it is read as the note says, and for any other range the note is wrong: its writer had lost the shard.
     ``gives_up``: because of which errors this is noted now; because of others, or without a note, the shard halts.
     """
 
@@ -92,13 +93,13 @@ class ObjectPiece:
         """When the object was last modified."""
         return datetime.fromisoformat(self.item.modified)
 
-    async def blocks(self, after_number: int) -> AsyncIterator[Block]:
+    async def blocks(self, after_number: int, until: int | None = None) -> AsyncIterator[Block]:
         """See ``bounded.Piece``."""
         if self.item.size == 0 or after_number >= UNREADABLE:
             return
-        part = await self.note.read() if self.note is not None else None
+        part = await self.note.read() if self.note is not None and until in {None, UNREADABLE} else None
         if part is not None and after_number > part.after:
-            # More was committed than the note allows for: whoever wrote it had lost the shard.
+            # More was committed than the note allows for, so no unit can end as it says.
             part = None
         last, end = after_number, UNREADABLE if part is None else part.after
         loop = asyncio.get_running_loop()
@@ -115,16 +116,10 @@ class ObjectPiece:
         except Halted as error:
             # Whatever a decoder makes of it, the content is not to blame if it could not be fetched.
             problem = file.failure or error
-            if part is not None or self.note is None or not isinstance(problem, self.gives_up):
+            if part is not None or until is not None or self.note is None or not isinstance(problem, self.gives_up):
                 raise problem from error
             item = self.item
-            part = await self.note.write(UnreadPart(item.key, item.size, item.version, item.modified, last, str(problem)))
-            if part.after < after_number:
-                msg = (
-                    f"{problem} More of it was committed, up to record {after_number}, than the note {self.note.key} says, so the note is "
-                    "wrong: delete it"
-                )
-                raise Halted(msg) from error
+            part = await self.note.write(UnreadPart(item.key, item.size, item.version, item.modified, last, str(problem)), after_number)
             if part.after != last:
                 msg = f"another worker has given up {item.key} after record {part.after}, not {last}; it is read again up to there"
                 raise Retryable(msg) from error

@@ -1,17 +1,19 @@
 """Which objects could not be read to their ends: noted once, so that everybody who reads them again gets the same records.
 
 What can be read of an object depends on the pipeline's options and on the build. So the first worker that gives an object up notes after
-which record, before it commits anything of it, and the note holds for whoever finishes its unit, proves it, or reads beside it.
+which record, before it commits anything of it, and the note holds for whoever finishes its unit, proves it, or reads beside it. A unit that
+goes on beyond the object has read it to its end, whatever a note says.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
-from stream.contracts import ObjectStore
+from stream.contracts import ObjectStore, Stored
 from stream.errors import Halted, Retryable
 from stream.source.bounded import ROWS_PER_PIECE
 
@@ -43,20 +45,36 @@ class Note:
         """The note, if there is one."""
         return await self._read() if self.may_exist else None
 
-    async def write(self, part: UnreadPart) -> UnreadPart:
-        """Write the note unless there is one; returns the one that holds."""
+    async def write(self, part: UnreadPart, committed: int = 0) -> UnreadPart:
+        """Write the note unless there is one; returns the one that holds.
+
+        ``committed``: up to which record of the object the log goes already. A note that allows for less was written by a worker that had
+        lost the shard, and no unit can end as it says, so it is replaced.
+
+        Raises:
+            Retryable: another worker was faster, or the store did not say who was.
+        """
         if await self.state.create(self.key, msgspec.json.encode(part)) is not None:
             return part
-        found = await self._read()
-        if found is None:
+        stored = await self.state.get(self.key)
+        if stored is None:
             msg = f"the note {self.key} under {self.state.url} was there and is gone"
             raise Retryable(msg)
-        return found
+        found = self._decoded(stored)
+        if found.after >= committed:
+            return found
+        if await self.state.replace(self.key, msgspec.json.encode(part), stored.etag) is None:
+            msg = f"the note {self.key} under {self.state.url} was replaced by another worker at the same time"
+            raise Retryable(msg)
+        return part
 
     async def _read(self) -> UnreadPart | None:
         stored = await self.state.get(self.key)
+        return None if stored is None else self._decoded(stored)
+
+    def _decoded(self, stored: Stored) -> UnreadPart:
         try:
-            return None if stored is None else msgspec.json.decode(stored.body, type=UnreadPart)
+            return msgspec.json.decode(stored.body, type=UnreadPart)
         except msgspec.MsgspecError as error:
             msg = f"the note {self.key} under {self.state.url} is not one that a worker wrote: restore it: {error}"
             raise Halted(msg) from error
@@ -86,6 +104,11 @@ async def notes_of(state: ObjectStore, chain: str, shard: str, first: int) -> Sh
     folder = _folder(chain, shard)
     there = frozenset([info.key async for info in state.list(folder, _key(folder, first - 1))])
     return ShardNotes(state, folder, there)
+
+
+async def unreadable_notes(state: ObjectStore, chain: str) -> list[tuple[Note, datetime]]:
+    """All notes of ``chain``, and when each was written."""
+    return [(Note(state, info.key), info.modified) async for info in state.list(f"unreadable/{chain}/")]
 
 
 def _folder(chain: str, shard: str) -> str:

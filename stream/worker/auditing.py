@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from stream.audit.source import Reread
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
 from stream.commit.log import CommitLog
-from stream.commit.lookup import PAGE, position_of, shards_of, streams_of, unit_start
+from stream.commit.lookup import PAGE, position_of, shards_of, starts_of, streams_of, unit_start
 from stream.commit.manifest import FileEntry, Kind, Manifest, decode, decode_start, digest, is_canonical, pinned, seal_of, unpinned
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
 from stream.concurrency import run_concurrently
@@ -29,11 +29,14 @@ from stream.errors import Halted
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.sink.redshift import COPY_MANIFESTS
+from stream.source.bounded import BoundedSource, place_of
+from stream.source.unreadable import UNREADABLE
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.compacted import CompactedFiles
 from stream.worker.places import kms_key, located
 from stream.worker.separations import Separations
+from stream.worker.slices import ClaimedSource
 
 READ_AT_ONCE: Final = 16
 """Manifests fetched at a time."""
@@ -337,16 +340,32 @@ class StoredEvidence:
 
     def reread(self, shard: str, until: int) -> AsyncIterator[Reread] | None:
         """See ``audit.verify.Evidence``."""
-        shard_id = shard_of_chain(shard)[0]
+        shard_id, generation = shard_of_chain(shard)
         if self._source is None or shard_id not in self._listed:
             return None
-        return self._reread(self._source, self._listed[shard_id], until)
+        return self._reread(self._source, self._listed[shard_id], generation, until)
 
-    async def _reread(self, source: LendingSource, shard: Shard, until: int) -> AsyncIterator[Reread]:
-        async with aclosing(source.read(shard, ORIGIN, await self._start_of(shard), until)) as pages:  # type: ignore[type-var]
-            async for page in pages:
-                yield Reread(page.batch.frame.select(SEQUENCE, SUBSEQUENCE), page.position)
-                source.budget.release(page.held)
+    async def _reread(self, source: LendingSource, shard: Shard, generation: int, until: int) -> AsyncIterator[Reread]:
+        start, position, ends = await self._start_of(shard), ORIGIN, [until]
+        if isinstance(source, ClaimedSource | BoundedSource):
+            shard = replace(shard, generation=generation)
+            # How an object that could not be read is read again depends on where the range ends.
+            starts = [each async for each in starts_of(self._log.store, self.stream, shard.chain)]
+            position = starts[0] if starts else ORIGIN
+            ends = [*(each for each in starts if place_of(each)[1] == UNREADABLE and position < each < until), until]
+        lost: Halted | None = None
+        for end in ends:
+            try:
+                async with aclosing(source.read(shard, position, start, end)) as pages:  # type: ignore[type-var]
+                    async for page in pages:
+                        yield Reread(page.batch.frame.select(SEQUENCE, SUBSEQUENCE), page.position)
+                        source.budget.release(page.held)
+            except Halted as error:
+                # What follows is compared all the same.
+                lost = lost or error
+            position = end
+        if lost is not None:
+            raise lost
 
     async def _start_of(self, shard: Shard) -> Start:
         """Where the chain of ``shard`` starts. What another application left may lie before the start of this one."""

@@ -61,14 +61,14 @@ class ClaimLog:
         async for number, claim in self._claims.after(self.last):
             await self._learn(number, claim, write_blocks=write_blocks)
 
-    async def follow(self) -> None:
-        """Learn the claims that others have appended since: one request if there is none."""
+    async def follow(self, *, write_blocks: bool = True) -> None:
+        """Learn the claims that others have appended since: one request if there is none. ``write_blocks`` as for ``open``."""
         async with self._lock:
-            await self._follow()
+            await self._follow(write_blocks=write_blocks)
 
-    async def _follow(self) -> None:
+    async def _follow(self, *, write_blocks: bool = True) -> None:
         while (claim := await self._claims.read(self.last + 1)) is not None:
-            await self._learn(self.last + 1, claim, write_blocks=True)
+            await self._learn(self.last + 1, claim, write_blocks=write_blocks)
 
     async def append(self, choose: Callable[[], Slice | None]) -> Slice | None:
         """Append the claim that ``choose`` makes from what is known now; returns it, or None if ``choose`` returned None.

@@ -13,7 +13,21 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-from stream.audit.completeness import DONE, Answer, Found, Loaded, Lookahead, Question, Sealed, Standing, answer, settled, stand, unlisted
+from stream.audit.completeness import (
+    DONE,
+    Answer,
+    Found,
+    Loaded,
+    Lookahead,
+    Question,
+    Sealed,
+    Standing,
+    Unclaimed,
+    answer,
+    settled,
+    stand,
+    unlisted,
+)
 from stream.aws.kinesis import open_kinesis
 from stream.aws.secrets import read_secret
 from stream.batch import ORIGIN
@@ -34,6 +48,7 @@ from stream.worker.evidence import open_checkpoints, session_of
 from stream.worker.loaders import open_loaders
 from stream.worker.loading import LoaderParts
 from stream.worker.lookahead import StreamLookahead
+from stream.worker.object_lookahead import open_lookahead
 
 AT_ONCE: Final = 16
 """Shards, or chains, that are read at a time."""
@@ -51,14 +66,21 @@ _NOTES: Final = {
 
 
 class Stream(Protocol):
-    """What is asked of the stream; see ``worker.lookahead.StreamLookahead``."""
+    """What is asked of a stream, see ``worker.lookahead.StreamLookahead``, or of objects, see ``worker.object_lookahead``."""
 
     async def time(self) -> datetime:
-        """The time by the clock of Kinesis, or earlier."""
+        """The time by the clock of the service, or earlier."""
+        ...
+
+    async def unclaimed(self) -> Unclaimed | None:
+        """Of objects: what is there and in no shard. None for a stream, whose records arrive in shards.
+
+        The shards of objects are those that ``shards`` lists, whatever else the log knows, and in them the dates of records do not ascend.
+        """
         ...
 
     async def shards(self) -> list[Shard]:
-        """All shards that Kinesis lists."""
+        """All shards that the service lists; of objects, those that may hold something that is not sealed."""
         ...
 
     async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
@@ -124,19 +146,19 @@ class Completeness:
         """
         # The order matters: everything is read after `asked_at`, and the log before the stream is asked what follows its end.
         asked_at = await self.source.time()
+        unclaimed = await self.source.unclaimed()
         listed = {shard.shard_id: shard for shard in await self.source.shards()}
         start = await self._start(question)
         if start is None:
-            return answer(self.stream, (), None, asked_at, question, _NOT_BEGUN)
-        if self.logged is None:
-            self.logged = frozenset([shard_of_chain(chain)[0] async for chain in shards_of(self.log.store, self.stream)])
+            return answer(self.stream, (), None, asked_at, question, _NOT_BEGUN, unclaimed)
+        logged = await self._logged() if unclaimed is None else frozenset[str]()
         standings: dict[str, Standing] = {}
         children: set[str] = set()
         pauses = await PauseRecord(self.log.store).in_force(asked_at)
 
         async def one(name: str) -> None:
             try:
-                sealed, ahead = await self._shard(name, listed, start, asked_at, question)
+                sealed, ahead = await self._shard(name, listed, start, asked_at, question, ascending=unclaimed is None)
             except StreamError as error:
                 if not self.tolerant:
                     raise
@@ -146,20 +168,25 @@ class Completeness:
             children.update(sealed.children, ahead.children if ahead else ())
             standings[name] = explained(stand(sealed, ahead, asked_at, question), pauses.reading(self.stream, name))
 
-        names = listed.keys() | self.logged
+        names = listed.keys() | logged
         await run_concurrently([one(name) for name in sorted(names.difference(self.without))], AT_ONCE)
         if unknown := set(self.without) - names - children:
             msg = f"{', '.join(sorted(unknown))}: {self.stream} has no such shard; it has {', '.join(sorted(names | children))}"
             raise DefinitionError(msg)
         rows = [standings[name] for name in sorted(standings)] + unlisted(children, names.union(self.without))
-        found = answer(self.stream, rows, None, asked_at, question)
+        found = answer(self.stream, rows, None, asked_at, question, unclaimed=unclaimed)
         if not tables and not found.sealed:
             return found
-        tables_now = [await loaded(each, self.log, question) for each in self.tables]
-        for at, table in enumerate(tables_now):
-            if not table.done and (pause := pauses.loads(self.stream, table.sink)) is not None:
-                tables_now[at] = replace(table, paused=str(pause))
-        return answer(self.stream, rows, tables_now, asked_at, question)
+        tables_now = [await loaded(each, self.log, question, ascending=unclaimed is None) for each in self.tables]
+        paused = {table.sink: pauses.loads(self.stream, table.sink) for table in tables_now if not table.done}
+        tables_now = [replace(table, paused=str(paused.get(table.sink) or "")) for table in tables_now]
+        return answer(self.stream, rows, tables_now, asked_at, question, unclaimed=unclaimed)
+
+    async def _logged(self) -> frozenset[str]:
+        """The shards that the log had at the first look: later ones are listed."""
+        if self.logged is None:
+            self.logged = frozenset([shard_of_chain(chain)[0] async for chain in shards_of(self.log.store, self.stream)])
+        return self.logged
 
     async def _start(self, question: Question) -> Start | None:
         key = start_key(self.stream)
@@ -174,14 +201,14 @@ class Completeness:
         return start
 
     async def _shard(
-        self, name: str, every: Mapping[str, Shard], start: Start, asked_at: datetime, question: Question
+        self, name: str, every: Mapping[str, Shard], start: Start, asked_at: datetime, question: Question, *, ascending: bool
     ) -> tuple[Sealed, Lookahead | None]:
         tail, listed = await self.tail(name), every.get(name)
         sealed = tail.sealed()
         if sealed.ended and listed is not None and recreated(listed, tail.position, sealed.children, every.values()):
             why = f"the log has it read to its end at {tail.position}, yet the stream goes on: it was deleted and created again"
             return replace(sealed, ended=False), Lookahead(Found.GONE, why=why)
-        if settled(sealed, question):
+        if settled(sealed, question) and (ascending or sealed.ended):
             return sealed, None
         if listed is None:
             why = f"the stream does not list the shard any more; what it held after {tail.position}, if anything, was never sealed"
@@ -246,8 +273,11 @@ def _agrees(link: Manifest, hint: Checkpoint) -> bool:
     return link.kind in {Kind.END, Kind.REWIND} or link.reach == hint.position
 
 
-async def loaded(table: LoaderParts, log: CommitLog, question: Question) -> Loaded:
-    """Sealed units with rows for ``table`` that may have arrived before the given time and are not loaded."""
+async def loaded(table: LoaderParts, log: CommitLog, question: Question, *, ascending: bool = True) -> Loaded:
+    """Sealed units with rows for ``table`` that may have arrived before the given time and are not loaded.
+
+    ``ascending``: later units of a shard hold no older records.
+    """
     sink = table.config.name
     try:
         positions, parked = await table.warehouse.positions(), await table.state.parked()
@@ -257,7 +287,7 @@ async def loaded(table: LoaderParts, log: CommitLog, question: Question) -> Load
     waiting: dict[str, list[tuple[Manifest, int]]] = {}
 
     async def one(chain: str) -> None:
-        waiting[chain] = await _waiting(log, Shard(table.stream, chain), positions.get(chain, ORIGIN), table, question)
+        waiting[chain] = await _waiting(log, Shard(table.stream, chain), positions.get(chain, ORIGIN), table, question, ascending=ascending)
 
     try:
         await run_concurrently([one(chain) for chain in chains], AT_ONCE)
@@ -274,15 +304,18 @@ async def loaded(table: LoaderParts, log: CommitLog, question: Question) -> Load
     )
 
 
-async def _waiting(log: CommitLog, shard: Shard, position: int, table: LoaderParts, question: Question) -> list[tuple[Manifest, int]]:
+async def _waiting(
+    log: CommitLog, shard: Shard, position: int, table: LoaderParts, question: Question, *, ascending: bool
+) -> list[tuple[Manifest, int]]:
     """Sealed links of ``shard`` after ``position`` with rows for ``table``, and the number of these rows."""
     found: list[tuple[Manifest, int]] = []
     loaded_to = position = position or await log.chain_start(shard.stream, shard.shard_id)
     while (entry := await log.read(shard, position)) is not None and entry.manifest.sealed and entry.manifest.last is not None:
         link = entry.manifest
-        if link.first_arrival and datetime.fromisoformat(link.first_arrival) >= question.enough:
+        late = bool(link.first_arrival) and datetime.fromisoformat(link.first_arrival) >= question.enough
+        if late and ascending:
             break
-        if rows := await table.log.rows(link):
+        if not late and (rows := await table.log.rows(link)):
             found.append((link, rows))
         position = link.reach
     if entry is None and position == loaded_to:
@@ -296,21 +329,14 @@ async def open_completeness(
     """The question for each of ``streams``, each a pipeline narrowed to one stream; connections live as long as ``stack``.
 
     Raises:
-        DefinitionError: the pipeline reads no stream, or a shard is to be left out and there are several streams.
+        DefinitionError: a shard is to be left out and there are several streams.
     """
-    if any(one.source.s3 is not None for one in streams):
-        msg = (
-            "the pipeline reads objects of `source.s3`: S3 dates an object from the beginning of its upload, so one that appears tomorrow "
-            "may be dated today, and nobody can tell that all are there. Use `requires`, or the result of `stream run --once`; how far "
-            "workers are is told by kst_objects_unclaimed, kst_objects_unread and kst_source_behind_latest_seconds, see docs/objects.md"
-        )
-        raise DefinitionError(msg)
     if without and len(streams) > 1:
         msg = f"--without names a shard of one stream, and this pipeline reads {len(streams)}: name it with --stream"
         raise DefinitionError(msg)
     found = []
     session = session_of(streams[0])
-    client = await stack.enter_async_context(open_kinesis(session))
+    client = None if streams[0].source.s3 is not None else await stack.enter_async_context(open_kinesis(session))
     for one in streams:
         stream, stores = one.source.kinesis.stream, Stores.open(one, base, session)
         log = CommitLog(stores.state, one.application, clock, "complete")
@@ -319,7 +345,8 @@ async def open_completeness(
         loaders = await open_loaders(one, stream, session, log, stores.targets, definitions, identity, stack)
         checkpoints = await open_checkpoints(one, stream, stores.state, session, clock, stack)
         tables = [loader.parts for loader in loaders]
-        found.append(Completeness(stream, log, checkpoints, StreamLookahead(client, stream, clock), tables, without))
+        source = open_lookahead(one, base, stores.state, session, clock) if client is None else StreamLookahead(client, stream, clock)
+        found.append(Completeness(stream, log, checkpoints, source, tables, without))
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from stream.audit.completeness import State
 from stream.metrics import thresholds
+from stream.worker import object_condition
 from stream.worker.finding import DETAILS, Finding, Harm, clock, count, length, lines_of
 from stream.worker.snapshot import STREAM, Halt, ShardLook, Snapshot
 
@@ -276,14 +277,28 @@ def _dead_letters(look: Snapshot, _: set[str]) -> Iterator[Finding]:
 
 
 def _exports(look: Snapshot, _: set[str]) -> Iterator[Finding]:
-    waited = look.since(look.exported.since) if look.exported is not None else None
-    if look.exported is not None and waited is not None and waited > thresholds.EXPORT_LAG_SECONDS:
+    exported = look.exported
+    if exported is None:
+        return
+    if halted := exported.halted:
+        yield Finding(
+            "export_halted",
+            Harm.STUCK if exported.blocking else Harm.DEGRADED,
+            f"the export of spans is halted for {count(len(halted), 'shard', 'shards')}{', and checkpoints wait' * exported.blocking}",
+            "streamaudithalted",
+            tuple(name for name, _ in halted),
+            halted[0][1].since,
+            details=lines_of((name, _reason(halt, f"{look.stream}/{name}")) for name, halt in halted),
+            commands=("stream doctor FILE",),
+        )
+    waited = look.since(exported.since)
+    if len(halted) < exported.waiting and waited is not None and waited > thresholds.EXPORT_LAG_SECONDS:
         yield Finding(
             "export_lag",
             Harm.DEGRADED,
-            f"spans of {count(look.exported.waiting, 'shard', 'shards')} are not exported",
+            f"spans of {count(exported.waiting, 'shard', 'shards')} are not exported",
             "streamauditlag",
-            since=look.exported.since,
+            since=exported.since,
             figure=waited,
             limit=thresholds.EXPORT_LAG_SECONDS,
             commands=("stream doctor FILE",),
@@ -330,9 +345,12 @@ _RULES: Final[tuple[Callable[[Snapshot, set[str]], Iterator[Finding]], ...]] = (
     _read_by_nobody,
     _not_sealing,
     _behind,
+    object_condition.not_claimed,
     _tables,
     _holes,
     _unfinished,
+    object_condition.changed,
+    object_condition.given_up,
     _dead_letters,
     _exports,
     _unknown,

@@ -1,7 +1,8 @@
 """Records beside the commit log why a shard stands still, for commands that cannot ask the worker: ``halts/<stream>/<shard>.json``.
 
-A note is written when a shard halts, and removed when the shard is known to go on. A shard that does neither costs one read when it is
-started. Nothing is ever decided by a note; it is for people.
+A note is written when a shard halts, and removed when the shard is known to go on. The same is done for the export of a shard's spans, in
+``export/<stream>/halted/<shard>.json``. A shard that does neither costs one read when it is started, and another one if spans are exported.
+Nothing is ever decided by a note; it is for people.
 """
 
 from __future__ import annotations
@@ -43,21 +44,44 @@ def halt_key(stream: str, shard: str) -> str:
     return f"{folder_of(stream)}{shard or WHOLE_STREAM}.json"
 
 
+def halted_exports_of(stream: str) -> str:
+    """The prefix of the notes about the exports of the shards of ``stream``."""
+    return f"export/{stream}/halted/"
+
+
+def export_key(stream: str, shard: str) -> str:
+    """The key of the note about the export of a shard."""
+    return f"{halted_exports_of(stream)}{shard}.json"
+
+
 async def read_halts(store: ObjectStore, stream: str) -> Mapping[str, Halt]:
     """The notes about the shards of ``stream``, by shard, ``WHOLE_STREAM`` included; one that cannot be read says so itself."""
+    return await _read_all(store, folder_of(stream))
+
+
+async def read_halted_exports(store: ObjectStore, stream: str) -> Mapping[str, Halt]:
+    """The notes about the exports of the shards of ``stream``, by shard."""
+    return await _read_all(store, halted_exports_of(stream))
+
+
+async def _read_all(store: ObjectStore, folder: str) -> Mapping[str, Halt]:
     found: dict[str, Halt] = {}
-    async for info in store.list(folder_of(stream)):
+    async for info in store.list(folder):
         stored = await store.get(info.key)
         if stored is not None:
-            shard = info.key.removeprefix(folder_of(stream)).removesuffix(".json")
+            shard = info.key.removeprefix(folder).removesuffix(".json")
             found[shard] = _read(stored.body) or Halt(f"the note {info.key} cannot be read", "", info.modified)
     return found
 
 
 class HaltNotes:
-    """An ``Emit`` that keeps the notes of one worker; ``run`` writes and removes them. Callable from any thread of the loop's process."""
+    """An ``Emit`` that keeps the notes of one worker; ``run`` writes and removes them. Callable from any thread of the loop's process.
 
-    def __init__(self, store: ObjectStore, worker: str, clock: Clock, emit: Emit) -> None:
+    ``exports``: whether the worker exports spans.
+    """
+
+    def __init__(self, store: ObjectStore, worker: str, clock: Clock, emit: Emit, *, exports: bool = False) -> None:
+        self._exports = exports
         self._store = store
         self._worker = worker
         self._clock = clock
@@ -70,8 +94,8 @@ class HaltNotes:
         """Shards of which records were received since they were started."""
         self._streams: set[str] = set()
         """Streams of which a shard was started, so that they can be read."""
-        self._noted: set[_Where] = set()
-        """Shards with a note, as far as this worker knows."""
+        self._noted: set[str] = set()
+        """Keys of the notes that there are, as far as this worker knows."""
 
     def __call__(self, event: events.Event) -> None:
         """Queue what ``event`` changes."""
@@ -86,7 +110,13 @@ class HaltNotes:
                 self._go_on(where)
             case events.ShardHalted(reason=reason):
                 since, position = self._clock.now(), self._positions.get(where)
-                self._later(lambda: self._write(where, reason, since, position))
+                self._later(lambda: self._write(halt_key(*where), where, reason, since, position))
+            case events.ExportHalted(reason=reason):
+                since = self._clock.now()
+                self._noted.add(export_key(*where))
+                self._later(lambda: self._write(export_key(*where), where, reason, since, None))
+            case events.ExportResumed() | events.SpansExported():
+                self._withdraw(export_key(*where), where)
             case events.ShardEnded():
                 self._forget(where)
                 self._go_on(where)
@@ -106,16 +136,21 @@ class HaltNotes:
         self._received.discard(where)
         if where[0] not in self._streams:
             self._streams.add(where[0])
-            self._later(lambda: self._look((where[0], "")))
-        self._later(lambda: self._look(where))
+            self._later(lambda: self._look(halt_key(where[0], ""), (where[0], "")))
+        self._later(lambda: self._look(halt_key(*where), where))
+        if self._exports:
+            self._later(lambda: self._look_for_halted_export(where))
 
     def _forget(self, where: _Where) -> None:
         self._positions.pop(where, None)
         self._received.discard(where)
 
     def _go_on(self, where: _Where) -> None:
-        if where in self._noted:
-            self._later(lambda: self._remove(where))
+        self._withdraw(halt_key(*where), where)
+
+    def _withdraw(self, key: str, where: _Where) -> None:
+        if key in self._noted:
+            self._later(lambda: self._remove(key, where))
 
     async def run(self) -> None:
         """Write and remove notes until cancelled. A store that refuses costs the notes, and nothing else."""
@@ -142,37 +177,46 @@ class HaltNotes:
         if not self._queue.full():
             self._queue.put_nowait(change)
 
-    async def _look(self, where: _Where) -> None:
+    async def _look_for_halted_export(self, where: _Where) -> None:
+        """A shard was started: if its export had halted, the note goes as soon as something is exported."""
+
+        async def attempt() -> None:
+            if await self._store.get(export_key(*where)) is not None:
+                self._noted.add(export_key(*where))
+
+        await self._patiently("read note of a halt", where, attempt)
+
+    async def _look(self, key: str, where: _Where) -> None:
         """A shard was started: its note is out of date if it had halted elsewhere, or before it was started."""
 
         async def attempt() -> None:
-            stored = await self._store.get(halt_key(*where))
+            stored = await self._store.get(key)
             if stored is None:
                 return
             halt, position = _read(stored.body), self._positions.get(where)
             if halt is None or halt.position is None or (position is not None and halt.is_over(position)):
-                await self._store.delete(halt_key(*where))
+                await self._store.delete(key)
             else:
-                self._noted.add(where)
+                self._noted.add(key)
 
         await self._patiently("read note of a halt", where, attempt)
 
-    async def _write(self, where: _Where, reason: str, since: datetime, position: int | None) -> None:
+    async def _write(self, key: str, where: _Where, reason: str, since: datetime, position: int | None) -> None:
         async def attempt() -> None:
-            stored = await self._store.get(halt_key(*where))
+            stored = await self._store.get(key)
             before = _read(stored.body) if stored is not None else None
             text = None if position is None else str(position)
             first = before.since if before is not None and before.position == text else since
-            await self._store.put(halt_key(*where), msgspec.json.encode(Halt(reason, self._worker, first, text)))
-            self._noted.add(where)
+            await self._store.put(key, msgspec.json.encode(Halt(reason, self._worker, first, text)))
+            self._noted.add(key)
 
         await self._patiently("note a halt", where, attempt)
 
-    async def _remove(self, where: _Where) -> None:
+    async def _remove(self, key: str, where: _Where) -> None:
         async def attempt() -> None:
-            if where in self._noted:
-                await self._store.delete(halt_key(*where))
-                self._noted.discard(where)
+            if key in self._noted:
+                await self._store.delete(key)
+                self._noted.discard(key)
 
         await self._patiently("remove note of a halt", where, attempt)
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from stream import events
-from stream.audit.completeness import Answer, Found, Lookahead, Question, State
+from stream.audit.completeness import Answer, Found, Lookahead, Question, State, Unclaimed
+from stream.audit.export import Mode
 from stream.aws.kinesis import StreamSummary, open_kinesis
 from stream.aws.secrets import read_secret
 from stream.batch import ORIGIN
@@ -44,14 +45,19 @@ from stream.worker.leasing import key_prefix, open_table
 from stream.worker.loaders import open_loaders
 from stream.worker.loading import LoaderParts
 from stream.worker.lookahead import StreamLookahead
+from stream.worker.object_lookahead import ObjectsLookahead, open_lookahead
+from stream.worker.object_looks import objects_look, queue_attributes
 from stream.worker.outcomes import RecentUnits, exported_look, table_look
-from stream.worker.snapshot import FRESH, LEASES, LOG, MARGIN, STREAM, WHOLE_STREAM, Halt, ShardLook, Snapshot, TableLook, Unread
+from stream.worker.snapshot import FRESH, LEASES, LOG, MARGIN, OBJECTS, STREAM, WHOLE_STREAM, Halt, ShardLook, Snapshot, TableLook, Unread
 from stream.worker.surveying import unfinished
 
 T = TypeVar("T")
 
 PART_SECONDS: Final = 15.0
 """Seconds after which a part of the shared state counts as unreadable."""
+
+LIST_SECONDS: Final = 300.0
+"""The same for a listing of all objects: a million of them need about a minute."""
 
 TABLE_SECONDS: Final = 60.0
 """The same for a table: a warehouse that was paused needs most of a minute until it answers."""
@@ -82,9 +88,15 @@ class ScannedCheckpoints:
 
 
 class Listing:
-    """A stream that remembers which shards it listed. While ``why`` says that it cannot be read, it lists those of the log."""
+    """A stream that remembers which shards it listed. While ``why`` says that it cannot be read, it lists those of the log.
 
-    def __init__(self, inner: Stream, log: CommitLog, stream: str, clock: Clock) -> None:
+    ``objects``: what lists objects; then ``arrived`` and ``listed_at`` are what it found and when it began, None if it could not be listed.
+    """
+
+    def __init__(self, inner: Stream, log: CommitLog, stream: str, clock: Clock, objects: ObjectsLookahead | None = None) -> None:
+        self.objects = objects
+        self.arrived: Unclaimed | None = None
+        self.listed_at: datetime | None = None
         self.listed: list[Shard] = []
         self.why = ""
         self._inner = inner
@@ -94,7 +106,18 @@ class Listing:
 
     async def time(self) -> datetime:
         """As ``completing.Stream.time``."""
-        return self._clock.now() if self.why else await self._inner.time()
+        return self.listed_at or (self._clock.now() if self.why else await self._inner.time())
+
+    async def list_objects(self, objects: ObjectsLookahead) -> Unclaimed:
+        """List the objects, which may take longer than everything else."""
+        self.arrived = self.listed_at = None
+        begun = await objects.time()
+        self.arrived, self.listed_at = await objects.unclaimed(), begun
+        return self.arrived
+
+    async def unclaimed(self) -> Unclaimed | None:
+        """As ``completing.Stream.unclaimed``, by the last ``list_objects``."""
+        return None if self.objects is None else self.arrived or Unclaimed()
 
     async def shards(self) -> list[Shard]:
         """As ``completing.Stream.shards``."""
@@ -134,13 +157,14 @@ class Heard:
 class Inspector:
     """Looks at one stream of ``pipeline``, which is narrowed to it; remembers between looks where each chain ended.
 
-    ``describe`` asks the stream about itself, ``leases`` scans the lease table; None if the pipeline has none.
+    ``describe`` asks the stream about itself, ``leases`` scans the lease table, ``queue`` asks for the attributes of the queue of
+    notifications; each is None if the pipeline has none.
     """
 
     pipeline: Pipeline
     completeness: Completeness
     source: Listing
-    describe: Callable[[], Awaitable[StreamSummary]]
+    describe: Callable[[], Awaitable[StreamSummary]] | None
     leases: Callable[[], Awaitable[Sequence[Lease]]] | None
     scanned: ScannedCheckpoints
     tables: Sequence[LoaderParts]
@@ -148,6 +172,7 @@ class Inspector:
     clock: Clock
     heard: Heard
     unread: list[Unread] = field(default_factory=list)
+    queue: Callable[[], Awaitable[Mapping[str, str]]] | None = None
 
     async def look(self) -> Snapshot:
         """What can be read now.
@@ -156,24 +181,29 @@ class Inspector:
             DefinitionError: there is no shard of a name that is to be left out.
         """
         self.unread, self.heard.rows, self.heard.last = [], [], ""
-        summary = await self._part(STREAM, self.describe())
-        self.source.why = "" if summary is not None else self.unread[0].why
+        summary = None
+        if self.describe is not None:
+            summary = await self._part(STREAM, self.describe())
+            self.source.why = "" if summary is not None else self.unread[0].why
+        objects = self.source.objects
+        arrived = None if objects is None else await self._part(OBJECTS, self.source.list_objects(objects), least=LIST_SECONDS)
         leases = await self._part(LEASES, self.leases()) if self.leases is not None else None
         self.unread += [Unread("lease row", why) for why in self.heard.rows]
         self.scanned.leases = {lease.shard: lease for lease in leases or ()}
         log = self.completeness.log
         answer = await self._part(LOG, self._answer(), max(len(self.source.listed), len(self.scanned.leases)))
         halts = await self._part("notes of halts", read_halts(log.store, self._stream)) or {}
-        asked_at, native = answer.asked_at if answer else self.clock.now(), self.pipeline.leases
+        asked_at = answer.asked_at if answer else self.clock.now()
         pauses = await self._part("pauses", PauseRecord(log.store).in_force(asked_at)) or NONE
-        otlp = self.pipeline.audit.otlp is not None
+        otlp, native = self.pipeline.audit.otlp, self.pipeline.leases
+        blocking = otlp is not None and otlp.mode is Mode.STRICT
         return Snapshot(
             stream=self._stream,
             asked_at=asked_at,
             flush_age=self.pipeline.flush.age,
             retention=None if summary is None else summary.retention,
-            failover=None if native is None else native.failover.total_seconds(),
-            reach=answer.reach if answer else None,
+            failover=None if self.leases is None or native is None else native.failover.total_seconds(),
+            reach=answer.reach if answer and (objects is None or arrived is not None) else None,
             shards=tuple(replace(each, paused=_words(pauses.reading(self._stream, each.name))) for each in self._shards(answer, halts)),
             finished=0 if answer is None else sum(each.state is State.ENDED for each in answer.shards),
             tables=tuple(
@@ -184,10 +214,15 @@ class Inspector:
                 ]
             ),
             dead_letters=await self._part("dead letters", self.recent.look(self._tails, asked_at), len(self._tails)),
-            exported=await self._part("export of spans", exported_look(log, self._stream, self._tails), len(self._tails)) if otlp else None,
+            exported=await self._part("export of spans", exported_look(log, self._stream, self._tails, blocking=blocking), len(self._tails))
+            if otlp
+            else None,
             holes=len(holes(leases)) if leases else 0,
             stream_halt=halts.get(WHOLE_STREAM),
             why=answer.why if answer else "",
+            objects=None
+            if objects is None
+            else await objects_look(self.pipeline, objects, arrived, log.store, self.queue, asked_at, self._part),
             unread=tuple(self.unread),
         )
 
@@ -260,6 +295,9 @@ class Inspector:
                 blocked=row.shard is not None and any(parent in names for parent in row.shard.parents),
                 halt=None if halt is None or halt.is_over(position) else halt,
             )
+            if self.source.objects is not None:
+                backlog = self.source.objects.backlogs.get(row.name)
+                look = replace(look, objects=backlog.objects if backlog else None, size=backlog.size if backlog else None)
             found.append(self._leased(look, self.scanned.leases.get(row.name)))
         return found
 
@@ -290,31 +328,31 @@ async def open_inspectors(
     Nothing is called yet, and connections live as long as ``stack``.
 
     Raises:
-        DefinitionError: the pipeline reads no stream, or a shard is to be left out and there are several streams.
+        DefinitionError: a shard is to be left out and there are several streams.
     """
     if without and len(streams) > 1:
         msg = f"--without names a shard of one stream, and this pipeline reads {len(streams)}: name it with --stream"
         raise DefinitionError(msg)
-    if any(one.source.s3 is not None for one in streams):
-        msg = (
-            "the pipeline reads objects of `source.s3`, which has no shards of Kinesis; what a run did is in its result, and how far "
-            "workers are that watch for objects in `stream leases ls` and their metrics, see docs/objects.md"
-        )
-        raise DefinitionError(msg)
     session = session_of(streams[0])
-    client = await stack.enter_async_context(open_kinesis(session))
+    client = None if streams[0].source.s3 is not None else await stack.enter_async_context(open_kinesis(session))
     found = []
     for one in streams:
         stream, stores, heard = one.source.kinesis.stream, Stores.open(one, base, session), Heard()
         log = CommitLog(stores.state, one.application, clock, "status")
-        listing = Listing(StreamLookahead(client, stream, clock), log, stream, clock)
+        watch = None if one.source.s3 is None else one.source.s3.watch
+        describe: Callable[[], Awaitable[StreamSummary]] | None = None
+        if client is None:
+            objects = open_lookahead(one, base, stores.state, session, clock)
+            listing = Listing(objects, log, stream, clock, objects)
+        else:
+            listing = Listing(StreamLookahead(client, stream, clock), log, stream, clock)
+            repeat = Repeater(clock, heard)
+            describe = partial(repeat, "describe stream", Shard(stream, ""), partial(client.describe_stream_summary, stream))
         definitions = Definitions(stores.state, base, env, clock, partial(read_secret, session))
         loaders = await open_loaders(one, stream, session, log, stores.targets, definitions, ("status", clock, heard), stack)
         scanned = ScannedCheckpoints()
         native = one.leases is not None
         checkpoints: Checkpoints = scanned if native else StoredCheckpoints(stores.state)
-        whole, repeat = Shard(stream, ""), Repeater(clock, heard)
-        describe = partial(repeat, "describe stream", whole, partial(client.describe_stream_summary, stream))
         found.append(
             Inspector(
                 pipeline=one,
@@ -327,6 +365,7 @@ async def open_inspectors(
                 recent=RecentUnits(log, stream, stores.targets[rejects.NAME]),
                 clock=clock,
                 heard=heard,
+                queue=None if watch is None or watch.queue is None else partial(queue_attributes, session, watch.queue, clock),
             )
         )
     return found

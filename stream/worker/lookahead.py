@@ -65,6 +65,10 @@ class StreamLookahead:
         self._clock.ahead = moment - self._clock.now()
         return moment
 
+    async def unclaimed(self) -> None:
+        """As ``completing.Stream.unclaimed``."""
+        return
+
     async def shards(self) -> list[Shard]:
         """As ``contracts.Source.shards``."""
         return await self._source.shards()

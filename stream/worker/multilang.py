@@ -250,7 +250,8 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
             lines = asyncio.StreamReader(limit=LINE_BYTES)
             await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), pipe[0])
             state = Stores.open(pipeline, options.base, AwsSession(region=pipeline.source.kinesis.region)).state
-            notes = HaltNotes(state, options.worker or worker_id(options.clock), options.clock, emit)
+            name, exports = options.worker or worker_id(options.clock), pipeline.audit.otlp is not None
+            notes = HaltNotes(state, name, options.clock, emit, exports=exports)
             emit = to_all(emit, notes)
             (stream,) = await assemble(polled(pipeline), options, emit, ObservableEvent(), stack)
             export = stream.parts.export

@@ -22,8 +22,9 @@ from stream.concurrency import run_concurrently
 from stream.contracts import ObjectStore, Shard, shard_of_chain
 from stream.sink import rejects
 from stream.worker.completing import Tail
+from stream.worker.halts import read_halted_exports
 from stream.worker.loading import LoaderParts
-from stream.worker.snapshot import DeadLetters, Exported, Parked, TableLook
+from stream.worker.snapshot import DeadLetters, Exported, Halt, Parked, TableLook
 
 AT_ONCE: Final = 16
 """Shards that are examined at a time."""
@@ -142,9 +143,10 @@ async def table_look(table: LoaderParts, log: CommitLog, tails: Mapping[str, Tai
     return TableLook(table.config.name, len(since), min(since, default=None), reasons)
 
 
-async def exported_look(log: CommitLog, stream: str, tails: Mapping[str, Tail]) -> Exported:
-    """How far spans are exported, given where the log ends."""
+async def exported_look(log: CommitLog, stream: str, tails: Mapping[str, Tail], *, blocking: bool = False) -> Exported:
+    """How far spans are exported, given where the log ends, and which exports are halted; ``blocking`` as for ``Exported``."""
     since: list[datetime] = []
+    notes, halted = await read_halted_exports(log.store, stream), dict[str, Halt]()
 
     async def one(name: str, tail: Tail) -> None:
         cursor = await stored_cursor(log.store, stream, name)
@@ -155,9 +157,11 @@ async def exported_look(log: CommitLog, stream: str, tails: Mapping[str, Tail]) 
         entry = await log.read(shard, position)
         if entry is not None and entry.manifest.sealed and (moment := _moment(entry.manifest)) is not None:
             since.append(moment)
+            # A worker that has gone on without removing its note has nothing left to export.
+            halted.update({name: notes[name]} if name in notes else {})
 
     await run_concurrently([one(name, tail) for name, tail in tails.items()], AT_ONCE)
-    return Exported(len(since), min(since, default=None))
+    return Exported(len(since), min(since, default=None), tuple(sorted(halted.items(), key=lambda pair: pair[1].since)), blocking)
 
 
 def _moment(link: Manifest) -> datetime | None:

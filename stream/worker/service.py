@@ -170,7 +170,8 @@ async def _open(
     managed = functools.partial(read_secret, session)
     tracker.sender = await _span_queue(pipeline, options, managed, emit, recorder, stack)
     notifier = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
-    notes = HaltNotes(Stores.open(pipeline, options.base, session).state, options.worker, options.clock, emit)
+    state, exports = Stores.open(pipeline, options.base, session).state, pipeline.audit.otlp is not None
+    notes = HaltNotes(state, options.worker, options.clock, emit, exports=exports)
     emit = to_all(emit, notifier, notes) if notifier else to_all(emit, notes)
     parts_by_stream = await assemble(pipeline, options, emit, draining, stack)
     reporter = await open_reporter(pipeline, parts_by_stream[0].parts, totals, options.env, options.base, managed, stack)

@@ -199,6 +199,7 @@ class _ShardRun:
                 ended=page is not None and page.ended,
                 draining=stop is not None or self.lost is not None or (page is not None and page.paused),
                 pressure=self._pressed(unit.held, page),
+                closed=page is not None and page.closes,
             )
             why = cut.trigger(unit.size, limits, clock.monotonic(), circumstances)
             if why is not None and unit.position > unit.after:

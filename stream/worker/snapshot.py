@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from stream.audit.completeness import State
+from stream.audit.completeness import State, Unclaimed
 from stream.commit.manifest import Kind
 from stream.metrics import thresholds
 
@@ -25,6 +25,7 @@ MARGIN: Final = timedelta(seconds=5)
 """By how much arrival times within a shard may be out of order; as for ``stream complete``."""
 
 STREAM: Final = "stream"
+OBJECTS: Final = "objects"
 LEASES: Final = "lease table"
 LOG: Final = "commit log"
 """Names of parts of the shared state that others depend on."""
@@ -58,7 +59,8 @@ class ShardLook:
     ``reach``: everything that arrived before is sealed. ``last``: the kind of the last link, sealed ``sealed_at`` by ``sealed_by``.
     ``begun``: when the unit was begun that is not sealed, by ``begun_by``. ``blocked``: a parent is not read to its end yet. ``leased``:
     the shard has a lease; ``owner`` and ``renewed`` are the lease's, and ``renewed`` is None if none of our workers renews it. ``paused``:
-    the pause in words, if an operator has paused the reading of the shard.
+    the pause in words, if an operator has paused the reading of the shard. ``objects`` and ``size``: claimed objects of it that are not
+    known to be sealed to their ends, and their bytes; None for a stream.
     """
 
     name: str
@@ -79,6 +81,39 @@ class ShardLook:
     renewed: datetime | None = None
     halt: Halt | None = None
     paused: str | None = None
+    objects: int | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LastClaim:
+    """The newest claim of objects: its number, who made it, when, and of how many objects."""
+
+    number: int
+    worker: str
+    at: datetime
+    objects: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectsLook:
+    """What is known of the objects of `source.s3` beside their shards; what is None could not be read, or does not exist.
+
+    ``watched``: a worker that stays up should claim them, within ``limit`` seconds. ``messages`` wait in the queue, and ``hidden`` ones are
+    with workers. ``given_up``: how many objects could not be read to their ends, the last of them at ``given_up_at``, ``recent`` of them
+    within the last hour; ``newest`` says of some which and why.
+    """
+
+    watched: bool
+    limit: float
+    unclaimed: Unclaimed | None = None
+    last_claim: LastClaim | None = None
+    messages: int | None = None
+    hidden: int | None = None
+    given_up: int | None = None
+    given_up_at: datetime | None = None
+    recent: int = 0
+    newest: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +159,15 @@ class DeadLetters:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The export of spans: how many shards have sealed units that are not exported, and when the oldest of these was sealed."""
+    """The export of spans: how many shards have sealed units that are not exported, and when the oldest of these was sealed.
+
+    ``halted``: those of them whose export a worker has halted, and why. ``blocking``: checkpoints wait for the export.
+    """
 
     waiting: int = 0
     since: datetime | None = None
+    halted: tuple[tuple[str, Halt], ...] = ()
+    blocking: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +183,7 @@ class Snapshot:
     """All that was read about one stream at ``asked_at``, by the clock of Kinesis if that answered.
 
     ``failover``: seconds, None if there are no leases. ``stream_halt``: the note that the whole stream is halted. ``why``: why nothing is
-    known of the shards. ``holes``: ranges of hash keys that no lease covers.
+    known of the shards. ``holes``: ranges of hash keys that no lease covers. ``objects``: None for a stream.
     """
 
     stream: str
@@ -161,6 +201,7 @@ class Snapshot:
     stream_halt: Halt | None = None
     why: str = ""
     unread: tuple[Unread, ...] = ()
+    objects: ObjectsLook | None = None
 
     def since(self, moment: datetime | None) -> float | None:
         """Seconds from ``moment`` to the look."""
@@ -187,6 +228,17 @@ class Snapshot:
             return False
         silent = shard.renewed is not None and (self.since(shard.renewed) or 0.0) > self.silent_after
         return not shard.leased or silent or (shard.owner is None and shard.renewed is None)
+
+    @property
+    def first_holder(self) -> str | None:
+        """The owner of the first lease that a living worker has: it lists objects for all."""
+        owned = sorted((each for each in self.shards if each.owner and not self.read_by_nobody(each)), key=lambda each: each.name)
+        return owned[0].owner if owned else None
+
+    @property
+    def sealed_at(self) -> datetime | None:
+        """When the last unit of an unfinished shard was sealed."""
+        return max((each.sealed_at for each in self.shards if each.sealed_at is not None), default=None)
 
     @property
     def worst(self) -> list[ShardLook]:

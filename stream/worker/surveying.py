@@ -347,12 +347,9 @@ async def survey(streams: Sequence[Pipeline], base: Path, wanted: SurveyRequest,
     """The state of the shards of each of ``streams``, each a pipeline narrowed to one stream.
 
     Raises:
-        DefinitionError: the pipeline reads no stream, or shards are named and there are several streams.
+        DefinitionError: shards are named, and there are several streams.
         StreamError: as ``Surveyor.look``.
     """
-    if any(one.source.s3 is not None for one in streams):
-        msg = "the pipeline reads objects of `source.s3`, which has no shards of Kinesis"
-        raise DefinitionError(msg)
     if wanted.only and len(streams) > 1:
         msg = f"--shard names a shard of one stream, and this pipeline reads {len(streams)}: name it with --stream"
         raise DefinitionError(msg)
@@ -365,14 +362,15 @@ async def survey(streams: Sequence[Pipeline], base: Path, wanted: SurveyRequest,
             log = CommitLog(stores.state, one.application, clock, "shards")
             checkpoints = await open_checkpoints(one, stream, stores.state, session, clock, stack, emit)
             completeness = Completeness(stream, log, checkpoints, StreamLookahead(client, stream, clock))
-            late, owner = one.flush.age + LATE, await _owners(one, clock, emit, stack)
+            late, owner = one.flush.age + LATE, await owners(one, clock, emit, stack)
             pauses = await PauseRecord(stores.state).in_force(clock.now())
             surveyor = Surveyor(stream, client, completeness, stores.targets[ledger.NAME], clock, emit, late, owner, pauses)
             found.append(await surveyor.look(wanted))
         return found
 
 
-async def _owners(pipeline: Pipeline, clock: Clock, emit: Emit, stack: AsyncExitStack) -> Callable[[str], Awaitable[str | None]] | None:
+async def owners(pipeline: Pipeline, clock: Clock, emit: Emit, stack: AsyncExitStack) -> Callable[[str], Awaitable[str | None]] | None:
+    """Asks for the owner of a shard's lease; None if the pipeline has no leases."""
     native = pipeline.leases
     if native is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -205,11 +205,12 @@ async def read_unit(source: LendingSource, link: Link) -> Batch:
         Halted: the stream no longer holds them.
     """
     listed = {shard.shard_id: shard for shard in await source.shards()}
-    shard = listed.get(shard_of_chain(link.shard)[0])
+    name, generation = shard_of_chain(link.shard)
+    shard = listed.get(name)
     if shard is None:
         msg = f"the stream no longer has the shard {link.shard}: its records were dropped by age and cannot be shown"
         raise Halted(msg)
-    frames = []
+    frames, shard = [], replace(shard, generation=generation)
     async with aclosing(source.read(shard, link.after, Start(StartKind.TRIM_HORIZON), link.last)) as pages:  # type: ignore[type-var]
         async for page in pages:
             frames.append(page.batch)

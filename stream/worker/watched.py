@@ -10,9 +10,8 @@ from stream.contracts import Checkpoint, Checkpoints, Clock, ObjectStore, Shard
 from stream.errors import DefinitionError
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.model import Pipeline
-from stream.source.bounded import place_of
 from stream.source.dead_letters import OpenObject
-from stream.source.growing import growing_shard, is_growing, number_of
+from stream.source.growing import first_unfinished, growing_shard, is_growing, number_of
 from stream.source.object_formats import Unreadable
 from stream.source.objects import Changed, Gone, ObjectPiece, shard_name
 from stream.source.unreadable import note_of
@@ -83,11 +82,10 @@ class WatchedShards:
         return [Shard(self.slices.config.name, name) for name in sorted((*self._bounded, *growing))]
 
     async def behind(self, shard_id: str, position: int, now: datetime) -> float | None:
-        """Seconds since the object was modified that follows the one in which ``position`` is; 0 if none is claimed, None if not known."""
+        """Seconds since the first object was modified that is not read to its end at ``position``; 0 if none is, None if not known."""
         if not is_growing(shard_id):
             return None
-        piece = max(1, place_of(position)[0] + 1)
-        _, found = await (await self.log()).appended(number_of(shard_id), piece, 1)
+        _, found = await (await self.log()).appended(number_of(shard_id), first_unfinished(position), 1)
         return max(0.0, (now - datetime.fromisoformat(found[0].modified)).total_seconds()) if found else 0.0
 
 

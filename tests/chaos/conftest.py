@@ -14,8 +14,8 @@ import pytest
 
 from stream.local.moto import moto
 from stream.local.process import helper
-from tests.chaos.workers import prepare
 from tests.chaos.world import World
+from tests.forked import prepare
 
 _NUMBERS = count(1)
 KEYS = {

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from tests.chaos.oracle import Definition
-from tests.chaos.workers import ROOT
 from tests.chaos.world import KNOWN
+from tests.forked import ROOT
 
 POINTS = [
     "WorkerStarted",

@@ -15,7 +15,8 @@ from stream.clock import SystemClock
 from stream.pipeline.lint import check
 from stream.worker.evidence import open_evidence
 from tests.chaos.conftest import KEYS, client
-from tests.chaos.workers import Worker, prepare
+from tests.chaos.workers import Worker
+from tests.forked import prepare
 
 PIPELINE = """
 application: watched

@@ -6,20 +6,11 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from multiprocessing import connection, get_context
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-_CONTEXT = get_context("forkserver")
-_PATIENCE = 120.0
-"""Seconds after which a process that has not done what a test waits for counts as stuck."""
-
-
-def prepare() -> None:
-    """Import the service once for all workers to come."""
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    _CONTEXT.set_forkserver_preload(["stream.testing.crash", "stream.cli.pausing", "tests.chaos.workers"])
+from tests.forked import CONTEXT, PATIENCE
 
 
 def _enter(arguments: Sequence[str], environment: Mapping[str, str], log: str) -> None:
@@ -51,7 +42,7 @@ class Worker:
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, *, operator: bool = False) -> None:
         self.log = log
         target = _operate if operator else _enter
-        self._process: Any = _CONTEXT.Process(target=target, args=(list(arguments), dict(environment), str(log)))
+        self._process: Any = CONTEXT.Process(target=target, args=(list(arguments), dict(environment), str(log)))
         self._process.start()
 
     @property
@@ -70,7 +61,7 @@ class Worker:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Return once ``condition`` holds, which is checked every 30 ms and when the process has ended."""
-        for _ in range(int(_PATIENCE / 0.03)):
+        for _ in range(int(PATIENCE / 0.03)):
             if condition():
                 return
             if connection.wait([self._process.sentinel], timeout=0.03):
@@ -86,7 +77,7 @@ class Worker:
 
     def exit(self) -> int:
         """The exit code, minus the signal's number if one killed it."""
-        self._process.join(_PATIENCE)
+        self._process.join(PATIENCE)
         assert self._process.exitcode is not None, f"the worker does not end:\n{self.said()}"
         return int(self._process.exitcode)
 

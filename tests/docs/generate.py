@@ -38,6 +38,7 @@ from stream.pipeline.schema import json_schema
 from tests.docs import filetypes, reference, scale, transcripts
 from tests.docs.reference import overview
 from tests.docs.tables import default_text, table
+from tests.readers import known
 from tests.unit.audit.tampering import CASES, report_on
 from tests.unit.metrics.every_event import CLASSES, sample
 
@@ -176,6 +177,10 @@ def tampers() -> str:
     return table(("what was done", "found by", "named"), rows)
 
 
+def readers() -> str:
+    return table(("reader", *known.FORMATS), known.cells())
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "commands": command_line,
     "metrics": metrics,
@@ -186,6 +191,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "filetypes": filetypes.file_types,
     "largefleet": scale.large_fleet,
     "smallfleet": scale.small_fleet,
+    "readers": readers,
     "sinks": sinks,
     "kinds": kinds,
     "tampers": tampers,

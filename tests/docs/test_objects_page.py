@@ -2,13 +2,12 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import boto3
 import pytest
 
 from stream.local.moto import moto
+from tests import forked
 from tests.docs.generate import ROOT
 
 PAGE = (ROOT / "docs" / "objects.md").read_text()
@@ -35,14 +34,7 @@ def aws():
 
 def doctor(folder, url):
     (folder / "pipeline.yaml").write_text(PIPELINE)
-    done = subprocess.run(
-        [sys.executable, "-m", "stream", "doctor", "pipeline.yaml", "--json"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PYTHONPATH": str(ROOT), **KEYS, "AWS_ENDPOINT_URL": url},
-    )
+    done = forked.run("doctor", "pipeline.yaml", "--json", cwd=folder, env={**KEYS, "AWS_ENDPOINT_URL": url})
     return done.returncode, [finding["what"] for finding in json.loads(done.stdout)["findings"] if finding["check"] == "queue"]
 
 

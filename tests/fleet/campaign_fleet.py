@@ -20,10 +20,10 @@ from stream.local.moto import moto
 from stream.local.process import helper
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.oracle import Definition
-from tests.chaos.workers import ROOT, prepare
 from tests.chaos.world import KNOWN, LARGE, World
 from tests.fleet.fleet import FAILOVER, NATIVE, Fleet
 from tests.fleet.plan import draw
+from tests.forked import ROOT, prepare
 
 SEED = int(os.environ.get("FLEET_SEED", "1"))
 SECONDS = float(os.environ.get("FLEET_SECONDS", "120"))

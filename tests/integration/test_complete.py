@@ -209,18 +209,9 @@ def test_the_answer_is_printed_in_words(stage: Stage) -> None:
     assert "is not sealed" in ran.stdout
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (("{stream: numbers", "{stream: strangers"), "strangers"),
-        (("source:\n", "source:\n  s3: {url: 'file:./in'}\n"), "nobody can tell that all are there"),
-    ],
-)
-def test_a_stream_that_cannot_be_asked_exits_with_2(stage: Stage, change: tuple[str, str], says: str) -> None:
-    text = PIPELINE.format(url=stage.url, on_expired="gap", start="trim_horizon").replace(*change)
-    if "s3:" in change[1]:
-        text = text.replace("  kinesis: {stream", "  #kinesis: {stream")
+def test_a_stream_that_cannot_be_asked_exits_with_2(stage: Stage) -> None:
+    text = PIPELINE.format(url=stage.url, on_expired="gap", start="trim_horizon").replace("{stream: numbers", "{stream: strangers")
     (stage.folder / "pipeline.yaml").write_text(text)
     ran = CliRunner().invoke(app, ["complete", str(stage.folder / "pipeline.yaml"), "--until", "2026-01-01"])
     assert ran.exit_code == 2, ran.output
-    assert says in " ".join(ran.stderr.split())
+    assert "strangers" in " ".join(ran.stderr.split())

@@ -1,10 +1,10 @@
 """A pipeline that prints to the console, run by hand."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+
+from tests import forked
 
 PIPELINE = """
 application: look
@@ -28,19 +28,15 @@ def folder(tmp_path):
     return tmp_path
 
 
-def stream(folder, *words):
-    return subprocess.run([sys.executable, "-m", "stream", *words], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
-
-
 def test_rows_are_printed_and_the_audit_checks_the_files_beside_them(folder):
-    done = stream(folder, "run", "pipeline.yaml", "--metrics-port", "0")
+    done = forked.run("run", "pipeline.yaml", "--metrics-port", "0", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert [json.loads(line) for line in done.stdout.splitlines()] == [{"carrier": "UA", "delay": 20}, {"carrier": "Zoë", "delay": 5}]
     assert [path.read_text() for path in (folder / "out").rglob("*.ndjson")] == [done.stdout]
     for words in (("--contents",), ("--names-only",)):
-        verified = stream(folder, "audit", "verify", "pipeline.yaml", *words)
+        verified = forked.run("audit", "verify", "pipeline.yaml", *words, cwd=folder)
         assert verified.returncode == 0, verified.stdout
-    again = stream(folder, "run", "pipeline.yaml", "--metrics-port", "0")
+    again = forked.run("run", "pipeline.yaml", "--metrics-port", "0", cwd=folder)
     assert (again.returncode, again.stdout) == (0, "")
     (folder / "pipeline.yaml").write_text(PIPELINE.replace("  - console: {}\n", ""))
-    assert stream(folder, "audit", "verify", "pipeline.yaml").returncode == 0
+    assert forked.run("audit", "verify", "pipeline.yaml", cwd=folder).returncode == 0

@@ -25,7 +25,8 @@ from stream.commit.manifest import decode
 from stream.local.flights import flights_table
 from stream.local.kinesis.server import running
 from stream.worker.auditing import link_of
-from tests.chaos.workers import Worker, prepare
+from tests.chaos.workers import Worker
+from tests.forked import prepare
 from tests.unit.worker.rotel_agent import agent
 
 RECORDS = int(os.environ.get("AUDIT_CHECK_RECORDS", "3000"))

@@ -430,14 +430,6 @@ def test_without_credentials_every_part_says_so_and_there_is_no_traceback(stage:
     assert "redentials" in text
 
 
-def test_a_pipeline_over_objects_has_no_status(stage: Stage) -> None:
-    (stage.folder / "pipeline.yaml").write_text(
-        'application: app\nsource:\n  s3: {url: "file:in"}\n  schema: {n: int64}\nsinks: [s3: {url: "file:lake"}]\nstate: file:state\n'
-    )
-    code, text = say()
-    assert (code, "which has no shards of Kinesis" in text) == (2, True)
-
-
 def test_watching_until_interrupted(stage: Stage) -> None:
     stage.put(range(50))
     stage.work(sealed(50))

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 
+import msgspec
 import polars as pl
 import pytest
 from typer.testing import CliRunner
@@ -14,8 +15,9 @@ from stream.cli.main import app
 from stream.errors import Retryable
 from stream.source.object_formats import Layout, ObjectFormat, Unreadable
 from stream.source.objects import ObjectPiece, PinnedObject
-from stream.source.unreadable import UNREADABLE, note_of
+from stream.source.unreadable import UNREADABLE, UnreadPart, note_of
 from stream.storage.memory import MemoryStore
+from stream.storage.open import open_store
 from stream.worker.dead_letters import CLAIMED, STATE, WAITING
 from stream.worker.reading import Reading
 from tests.integration.test_replay import place, truth, written  # noqa: F401 - the fixture
@@ -170,3 +172,34 @@ def test_what_could_not_be_fetched_is_not_taken_for_unreadable(name):
         return
     with pytest.raises(Retryable, match="no answer"):
         asyncio.run(main())
+
+
+def test_a_note_by_a_worker_that_had_lost_the_shard_changes_nothing(place):  # noqa: F811
+    """It gave up, as its options were, what another worker read to its end at the same time, in a unit that goes on beyond it."""
+    place.settings = {"s3": ", shards: 1, watch: {}"}
+    for name in "abc":
+        place.lines(f"{name}.json", range(ord(name) * 100, ord(name) * 100 + 100))
+    assert once(place, s3=", shards: 1, watch: {}").code == 0
+    items = {path.name: path.stat() for path in (place.folder / "in").iterdir()}
+    state = open_store(f"file:{place.folder}/state/replay")
+    for piece, name in ((1, "a.json"), (2, "b.json")):
+        part = UnreadPart(name, items[name].st_size, "", "", 4, "cannot be read as gzip")
+        asyncio.run(note_of(state, "archive", "watch-0001", piece).write(part))
+    assert place.proof() == []
+    # Whoever finishes an unfinished unit of it reads the same records.
+    (chain,) = (place.folder / "state/replay/commits/archive").iterdir()
+    first = min(path for path in chain.iterdir() if path.name.startswith("0"))
+    link = json.loads(first.read_bytes())
+    for file in link["files"]:
+        if file["sink"] == "s3":
+            (place.folder / "lake" / file["key"]).unlink()
+    intent = {key: value for key, value in link.items() if key not in {"seal", "sealed_at", "sealed_by"}} | {"state": "intent"}
+    first.write_bytes(msgspec.json.encode(intent, order="sorted"))
+    for later in chain.iterdir():
+        if later.name.startswith("0") and later != first:
+            later.unlink()
+    for hint in (place.folder / "state/replay/checkpoints").rglob("*.json"):
+        hint.unlink()
+    assert once(place, s3=", shards: 1, watch: {}").code == 0
+    assert written(place).equals(truth([n for name in "abc" for n in range(ord(name) * 100, ord(name) * 100 + 100)]))
+    assert place.proof() == []

@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 from stream.cli.main import app
 from stream.local.moto import moto
 from tests.chaos.conftest import KEYS, client
-from tests.chaos.workers import Worker, prepare
+from tests.chaos.workers import Worker
 from tests.chaos.world import World
 from tests.contract.peers import kinesis_local
+from tests.forked import prepare
 from tests.interop.beside import NATIVE, Beside, shape
 
 MakeBeside = Callable[[str, int], Beside]

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
-import sys
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-ROOT = Path(__file__).parents[2]
+from tests.forked import ROOT, Forked
 
 
 class FakeDaemon:
@@ -26,10 +25,12 @@ class FakeDaemon:
         """Java exceptions to answer the next checkpoints with."""
         self.log = log
         self._err = log.open("ab")
-        command = [sys.executable, "-m", "stream", "kcl", "run", str(file), *options]
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, env={"PATH": "", **environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._err
-        )
+        (stdin, ours), (theirs, stdout) = os.pipe(), os.pipe()
+        self._stdin, self._stdout = open(ours, "wb"), open(theirs, "rb")  # noqa: PTH123, SIM115
+        streams = (stdin, stdout, self._err.fileno())
+        self._process = Forked(["kcl", "run", str(file), *options], streams, cwd=ROOT, env={"PATH": "", **environment})
+        os.close(stdin)
+        os.close(stdout)
 
     def __enter__(self) -> Self:
         return self
@@ -61,15 +62,13 @@ class FakeDaemon:
         return str(message["action"])
 
     def send(self, message: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
         self.transcript.append((">", message))
-        self._process.stdin.write(json.dumps(message).encode() + b"\n")
-        self._process.stdin.flush()
+        self._stdin.write(json.dumps(message).encode() + b"\n")
+        self._stdin.flush()
 
     def receive(self) -> dict[str, Any] | None:
         """The child's next message; None if it has ended. Anything but JSON on its standard output is an error here."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        for line in self._stdout:
             if line.strip():
                 message: dict[str, Any] = json.loads(line)
                 self.transcript.append(("<", message))
@@ -84,15 +83,12 @@ class FakeDaemon:
 
     def close(self) -> int:
         """Close the pipe, as the daemon does when it ends; the child's exit code."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._stdin.close()
         return self.exit()
 
     def die(self) -> int:
         """Close both pipes at once, as when the daemon dies; the child's exit code."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self._stdout.close()
         return self.close()
 
     def exit(self) -> int:
@@ -101,8 +97,7 @@ class FakeDaemon:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait(90)
-        for pipe in (self._process.stdin, self._process.stdout, self._err):
-            assert pipe is not None
+        for pipe in (self._stdin, self._stdout, self._err):
             pipe.close()
 
     def said(self) -> str:

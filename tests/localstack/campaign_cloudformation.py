@@ -27,7 +27,8 @@ from stream.local.flights import flights_table, produce
 from stream.local.progress import LogReader
 from stream.local.start import environment
 from stream.pipeline.grants import allows
-from tests.chaos.workers import ROOT, Worker
+from tests.chaos.workers import Worker
+from tests.forked import ROOT
 from tests.localstack.running import aws_command
 from tests.recording import Naming, recording
 from tests.serving import serving

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.chaos.workers import ROOT
+from tests.forked import ROOT
 from tests.localstack.running import aws_command
 
 PATIENCE = 420

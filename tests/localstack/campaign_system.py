@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.workers import ROOT
 from tests.chaos.world import World
+from tests.forked import ROOT
 
 MakeWorld = Callable[[int], World]
 

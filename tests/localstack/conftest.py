@@ -14,8 +14,8 @@ import localstack_client.session
 import pytest
 
 from stream.local.start import environment
-from tests.chaos.workers import prepare
 from tests.chaos.world import World
+from tests.forked import prepare
 from tests.localstack.running import running
 
 _NUMBERS = count(1)

@@ -14,7 +14,7 @@ from stream.pipeline.access import Account
 from stream.pipeline.lint import check
 from stream.pipeline.roles import Role, accesses, policy
 from tests.chaos.workers import Worker
-from tests.chaos.workers import prepare as prepare_workers
+from tests.forked import prepare as prepare_workers
 from tests.recording import ACCOUNT, REGION, Naming, judge, recording
 from tests.redshift.campaign_worker import PIPELINE, put
 from tests.redshift.conftest import KEYS

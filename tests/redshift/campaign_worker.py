@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from stream.cli.main import app
 from stream.local.process import helper
 from tests.chaos.workers import Worker
-from tests.chaos.workers import prepare as prepare_workers
+from tests.forked import prepare as prepare_workers
 from tests.redshift.conftest import KEYS
 
 PIPELINE = """\

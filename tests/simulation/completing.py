@@ -255,6 +255,9 @@ class Interrupted:
         await self._something()
         return await self.inner.time()
 
+    async def unclaimed(self) -> None:
+        return None
+
     async def shards(self) -> list[Shard]:
         await self._something()
         return await self.inner.shards()

@@ -16,6 +16,7 @@ from stream.audit.completeness import (
     Sealed,
     Standing,
     State,
+    Unclaimed,
     Verdict,
     answer,
     settled,
@@ -103,6 +104,26 @@ def test_the_answer_follows_from_all_shards_and_tables(
     standings: list[Standing], tables: list[Loaded] | None, asked_at: datetime, why: str, verdict: Verdict
 ) -> None:
     assert answer("numbers", standings, tables, asked_at, ASKED, why).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("unclaimed", "standings", "why", "verdict", "reach"),
+    [
+        (Unclaimed(), [whole()], "", Verdict.COMPLETE, at(15)),
+        # Finished shards of objects are not listed any more.
+        (Unclaimed(), [], "", Verdict.COMPLETE, at(55)),
+        (Unclaimed(), [], "nobody has begun", Verdict.NOT_YET, None),
+        (Unclaimed(fresh=2, fresh_since=at(-0.001)), [whole()], "", Verdict.NOT_YET, at(-0.001)),
+        (Unclaimed(fresh=2, fresh_since=at(0)), [whole()], "", Verdict.COMPLETE, at(0)),
+        (Unclaimed(changed=1, changed_since=at(-3)), [whole()], "", Verdict.NOT_YET, at(-3)),
+        (Unclaimed(1, at(2), 1, at(1)), [whole()], "", Verdict.COMPLETE, at(1)),
+    ],
+)
+def test_an_object_in_no_shard_counts_by_its_date(
+    unclaimed: Unclaimed, standings: list[Standing], why: str, verdict: Verdict, reach: datetime | None
+) -> None:
+    found = answer("objects", standings, [], LATER, ASKED, why, unclaimed)
+    assert (found.verdict, found.reach) == (verdict, reach)
 
 
 def test_the_reach_is_that_of_the_last_shard_and_the_last_table() -> None:

@@ -6,11 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from stream.cli.main import app
+from tests.forked import Forked
 
 PIPELINE = """
 application: a
@@ -67,23 +69,28 @@ def test_a_signal_ends_a_worker_that_still_waits_for_aws(tmp_path, number, optio
 
 
 def failing_run(tmp_path, taken, stderr):
+    """Its exit code."""
     file = tmp_path / "pipeline.yaml"
     file.write_text(PIPELINE.replace("192.0.2.1, port: 1", f"127.0.0.1, port: {taken}"))
-    return subprocess.Popen([sys.executable, "-m", "stream", "run", str(file)], stderr=stderr)
+    with Path(os.devnull).open("r+") as nothing:
+        run = Forked(["run", str(file)], (nothing.fileno(), nothing.fileno(), stderr))
+    try:
+        return run.wait()
+    finally:
+        run.kill()
 
 
 def test_every_log_line_is_json_and_the_last_one_gives_the_reason_of_the_failure(tmp_path, taken):
-    with failing_run(tmp_path, taken, subprocess.PIPE) as worker:
-        lines = [json.loads(line) for line in worker.communicate(timeout=60)[1].splitlines()]
-    assert worker.returncode == 1
+    with (tmp_path / "log").open("wb") as log:
+        assert failing_run(tmp_path, taken, log.fileno()) == 1
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert (lines[-1]["level"], lines[-1]["event"], lines[-1]["stream"]) == ("error", "worker_failed", "s")
     assert lines[-1]["reason"].endswith("choose another metrics.port")
 
 
 def test_on_a_terminal_the_reason_is_printed_in_words_too(tmp_path, taken):
     ours, theirs = os.openpty()
-    with failing_run(tmp_path, taken, theirs) as worker:
-        assert worker.wait(timeout=60) == 1
+    assert failing_run(tmp_path, taken, theirs) == 1
     os.close(theirs)
     shown = os.read(ours, 65536).decode()
     os.close(ours)

@@ -180,10 +180,13 @@ def test_the_reader_reads_tables_and_only_the_secrets_of_their_catalogs():
     assert {action for each in glue["Statement"] for action in each["Action"] if action.startswith("glue:")} == {"glue:GetTable"}
 
 
-def test_a_pipeline_over_objects_has_no_reader_permissions():
-    source = {"s3": {"url": "s3://archive/in/"}, "schema": {"carrier": "string"}}
+def test_the_reader_of_a_pipeline_over_objects_lists_them_and_reads_none():
+    queue = "arn:aws:sqs:eu-central-1:123456789012:landing"
+    source = {"s3": {"url": "s3://archive/in/", "watch": {"queue": queue}}, "schema": {"carrier": "string"}}
     pipeline = Pipeline.model_validate(least() | {"source": source, "stages": []})
-    assert [accesses(pipeline, role, HERE) for role in (Role.READER, Role.FUNCTION)] == [(), ()]
+    assert accesses(pipeline, Role.FUNCTION, HERE) == ()
+    found = [each for each in accesses(pipeline, Role.READER, HERE) if each.service == "sqs" or "archive" in str(each.resources)]
+    assert sorted((each.actions, each.prefixes) for each in found) == [(("s3:ListBucket",), ("in/*",)), (("sqs:GetQueueAttributes",), ())]
 
 
 def test_a_function_does_what_a_worker_does_without_leases_and_lets_lambda_read_for_it():

@@ -99,6 +99,16 @@ def test_decimals_and_unsigned_numbers_are_exact(decimals, numbers):
     assert [row["l"] for row in read(avro(nested, "null", None))] == [numbers, None, []]
 
 
+@pytest.mark.parametrize(("digits", "width"), [(1, 4), (9, 4), (10, 8), (18, 8), (19, 16), (38, 16)])
+def test_decimals_are_as_wide_as_clickhouse_takes_them_and_exact_at_both_ends(digits, width):
+    most = Decimal(f"{'9' * (digits - 1)}.9")
+    values = [most, most.copy_negate(), Decimal("-0.1"), None, Decimal("0.0")]
+    body = avro(pl.DataFrame({"d": pl.Series(values, dtype=pl.Decimal(digits, 1))}), "null", None)
+    assert [row["d"] for row in read(body)] == values
+    (block,) = avro_file.read(body).blocks
+    assert tuple(block.data[:2]) == (2, 2 * width), "the branch of the union and the length, both doubled"
+
+
 def test_fields_may_be_null_and_are_so_by_default_so_that_columns_can_be_added():
     older = avro(pl.DataFrame({"a": [1]}), "null", None)
     newer = avro_file.read(avro(pl.DataFrame({"a": [1], "b": ["x"]}), "null", None)).schema

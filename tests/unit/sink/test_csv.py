@@ -180,6 +180,12 @@ def test_our_own_source_and_decoder_read_back_what_was_written(rows):
     assert applied.frame.drop(SYSTEM).rows() == frame.rows()
 
 
+def test_empty_bytes_are_told_from_null():
+    frame = pl.DataFrame({"n": [1, 2], "bytes": [b"", None]})
+    assert separated(frame, SeparatedValues(header=False)) == b'1,""\n2,\n'
+    assert separated(frame, SeparatedValues(header=False, quote=None, escape="\\")) == b"1,\n2,\\N\n"
+
+
 def test_what_a_spreadsheet_would_take_for_a_formula_is_written_as_it_is():
     assert separated(pl.DataFrame({"t": ["=1+1", "@x", "-1"]}), SeparatedValues(header=False)) == b"=1+1\n@x\n-1\n"
 

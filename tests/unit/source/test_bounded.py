@@ -29,7 +29,7 @@ class Numbers:
     def numbers(self):
         return [number for number in range(1, self.count + 1) if number % 3]
 
-    async def blocks(self, behind):
+    async def blocks(self, behind, until=None):
         left = [number for number in self.numbers if number > behind]
         for at in range(0, len(left), self.step):
             chosen = left[at : at + self.step]

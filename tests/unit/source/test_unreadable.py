@@ -23,10 +23,10 @@ async def pinned(store, name, body):
     return PinnedObject(name, info.size, info.version, info.modified.isoformat())
 
 
-async def read(piece, after=0):
+async def read(piece, after=0, until=None):
     """Records as (number, content), and the outcomes of their blocks."""
     found, outcomes = [], set()
-    async for block in piece.blocks(after):
+    async for block in piece.blocks(after, until):
         found += zip(block.numbers.to_list(), block.frame[DATA].to_list(), strict=True)
         outcomes.add(block.outcome)
     return found, outcomes
@@ -131,7 +131,29 @@ def test_a_note_that_allows_for_less_than_was_committed_counts_for_nothing():
         await note.write(UnreadPart(item.key, item.size, item.version, item.modified, 4, "why"))
         found, _ = await read(ObjectPiece(objects, item, PLAIN, note, GIVES_UP), 6)
         assert [number for number, _ in found] == [7, 8, 9, 10]
-        with pytest.raises(Halted, match=r"up to record 6.*unreadable/c/s/000000000000001\.json.*delete it"):
-            await read(ObjectPiece(objects, item, GZIP, note, GIVES_UP), 6)
+        # Nor does it keep others from giving up further on: no unit can end as it says, so it is replaced.
+        assert [number for number, _ in (await read(ObjectPiece(objects, item, GZIP, note, GIVES_UP), 6))[0]] == [UNREADABLE]
+        assert (await note.read()).after == 6
+        # One that allows for as much or more stays.
+        assert (await note.write(UnreadPart(item.key, item.size, item.version, item.modified, 7, "later"), 6)).after == 6
+
+    asyncio.run(main())
+
+
+def test_a_range_that_goes_on_beyond_an_object_has_read_it_to_its_end_whatever_a_note_says():
+    """The note of a worker that had lost the shard, written while another one read the object to its end."""
+
+    async def main():
+        objects, state = MemoryStore(), MemoryStore()
+        item = await pinned(objects, "a", b"".join(b"%d\n" % number for number in range(10)))
+        note = note_of(state, "c", "s", 1)
+        await note.write(UnreadPart(item.key, item.size, item.version, item.modified, 4, "why"))
+        piece = ObjectPiece(objects, item, PLAIN, note, GIVES_UP)
+        for until in (10, UNREADABLE - 1, UNREADABLE + 1, 10**12 + 5):
+            assert [number for number, _ in (await read(piece, 0, until))[0]] == list(range(1, 11))
+        assert [number for number, _ in (await read(piece, 0, UNREADABLE))[0]] == [1, 2, 3, 4, UNREADABLE]
+        # A range is read again as it was read: nothing is given up that was not.
+        with pytest.raises(Unreadable):
+            await read(ObjectPiece(objects, item, GZIP, note, GIVES_UP), 0, 10**12 + 5)
 
     asyncio.run(main())

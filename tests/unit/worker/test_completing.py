@@ -34,6 +34,9 @@ class Scripted:
             raise error
         return self.clock.now()
 
+    async def unclaimed(self) -> None:
+        return None
+
     async def shards(self) -> list[Shard]:
         return [Shard("numbers", "s")]
 

@@ -12,17 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.eks.monitoring.alerts import ALERTS, anchor
-from stream.audit.completeness import State
+from stream.audit.completeness import State, Unclaimed
 from stream.commit.manifest import Kind
 from stream.metrics import thresholds
 from stream.worker.condition import judge, verdict
 from stream.worker.finding import DETAILS, Finding, Harm, length
-from stream.worker.snapshot import DeadLetters, Exported, Halt, Parked, ShardLook, Snapshot, TableLook, Unread
+from stream.worker.snapshot import DeadLetters, Exported, Halt, LastClaim, ObjectsLook, Parked, ShardLook, Snapshot, TableLook, Unread
 from tests.docs.generate import ROOT
 
 NOW = datetime(2026, 1, 1, 3, tzinfo=UTC)
 AGE = timedelta(minutes=1)
 DAY = timedelta(days=1)
+NOTHING = Unclaimed()
 
 
 def ago(seconds: float) -> datetime:
@@ -83,6 +84,28 @@ EXPIRING = thresholds.RETENTION_SHARE * DAY.total_seconds()
 LETTERS = DeadLetters(ago(3600), 10, 1000, 0)
 
 
+HALTED = Halt("401", "w1", ago(1))
+
+
+def fresh(seconds: float) -> Unclaimed:
+    return Unclaimed(fresh=2, fresh_since=ago(seconds))
+
+
+def claimed(seconds: float) -> LastClaim:
+    return LastClaim(3, "w1", ago(seconds), 1)
+
+
+def objects(unclaimed: Unclaimed = NOTHING, *, watched: bool = True, **more: Any) -> ObjectsLook:
+    """Objects that are listed every minute."""
+    return ObjectsLook(watched, thresholds.BEHIND_SECONDS + 60, unclaimed, **more)
+
+
+def test_a_halted_export_is_not_also_said_to_lag() -> None:
+    late = ago(thresholds.EXPORT_LAG_SECONDS + 1)
+    assert codes(look(exported=Exported(1, late, (("s", HALTED),)))) == ["export_halted"]
+    assert codes(look(exported=Exported(2, late, (("s", HALTED),)))) == ["export_halted", "export_lag"]
+
+
 @pytest.mark.parametrize(
     ("code", "harm", "fine", "bad"),
     [
@@ -118,6 +141,25 @@ LETTERS = DeadLetters(ago(3600), 10, 1000, 0)
             look(exported=Exported(1, ago(thresholds.EXPORT_LAG_SECONDS))),
             look(exported=Exported(1, ago(thresholds.EXPORT_LAG_SECONDS + 1))),
         ),
+        ("export_halted", Harm.DEGRADED, look(exported=Exported(1, ago(1))), look(exported=Exported(1, ago(1), (("s", HALTED),)))),
+        ("export_halted", Harm.STUCK, look(), look(exported=Exported(1, ago(1), (("s", HALTED),), blocking=True))),
+        ("not_claimed", Harm.BEHIND, look(objects=objects(fresh(360))), look(objects=objects(fresh(361)))),
+        ("not_claimed", Harm.STUCK, look(objects=objects(fresh(360))), look(objects=objects(fresh(1261)))),
+        (
+            "not_claimed",
+            Harm.BEHIND,
+            look(objects=objects()),
+            look(objects=objects(fresh(9000), last_claim=claimed(899))),
+        ),
+        (
+            "not_claimed",
+            Harm.STUCK,
+            look(objects=objects()),
+            look(objects=objects(fresh(9000), last_claim=claimed(901))),
+        ),
+        ("not_claimed", Harm.BEHIND, look(objects=objects(fresh(900), watched=False)), look(objects=objects(fresh(900)))),
+        ("objects_changed", Harm.DEGRADED, look(objects=objects()), look(objects=objects(Unclaimed(changed=1, changed_since=ago(9))))),
+        ("objects_unreadable", Harm.DEGRADED, look(objects=objects(given_up=9)), look(objects=objects(given_up=9, recent=1))),
         ("hash_range_holes", Harm.STUCK, look(), look(holes=1)),
         ("not_begun", Harm.STUCK, look(), look(why="no worker has begun with this stream")),
         ("unreadable", Harm.UNKNOWN, look(), look(unread=(Unread("commit log", "denied"),))),

@@ -11,7 +11,7 @@ import pytest
 from stream import events
 from stream.errors import Fatal
 from stream.storage.memory import MemoryStore
-from stream.worker.halts import HaltNotes, halt_key, read_halts
+from stream.worker.halts import HaltNotes, halt_key, read_halted_exports, read_halts
 from stream.worker.snapshot import WHOLE_STREAM, Halt
 
 STREAM, SHARD = "numbers", "shardId-000000000000"
@@ -67,12 +67,17 @@ def halted(reason: str = "bad", shard: str = SHARD) -> events.Event:
 
 
 def worker(
-    store: MemoryStore, clock: Hand, *happened: events.Event, name: str = "w1", emit: Callable[[events.Event], None] = print
+    store: MemoryStore,
+    clock: Hand,
+    *happened: events.Event,
+    name: str = "w1",
+    emit: Callable[[events.Event], None] = print,
+    exports: bool = False,
 ) -> None:
     """What a worker notes of what happens in it, until it ends in good order. Each event is dealt with before the next."""
 
     async def run() -> None:
-        notes = HaltNotes(store, name, clock, emit)
+        notes = HaltNotes(store, name, clock, emit, exports=exports)
         running = asyncio.ensure_future(notes.run())
         for event in happened:
             notes(event)
@@ -177,3 +182,30 @@ def test_a_store_that_refuses_is_told_and_the_worker_goes_on() -> None:
     (failed,) = heard
     assert isinstance(failed, events.NotificationFailed)
     assert (failed.channel, "no permission" in failed.detail) == ("state", True)
+
+
+def exports_in(store: MemoryStore) -> dict[str, Halt]:
+    return dict(asyncio.run(read_halted_exports(store, STREAM)))
+
+
+def export_halted(reason: str) -> events.Event:
+    return events.ExportHalted(*WHERE, 401, reason, 10.0, blocking=False)
+
+
+@pytest.mark.parametrize("after", [events.ExportResumed(*WHERE), events.SpansExported(*WHERE, 5, 0, 0)])
+def test_a_halted_export_is_noted_beside_the_cursor_until_something_is_exported(after: events.Event) -> None:
+    store, clock = MemoryStore(), Hand()
+    first = clock.moment
+    worker(store, clock, started(0), sealed(70), export_halted("401"))
+    clock.moment += timedelta(minutes=5)
+    # The next worker has the same problem, and then somebody solves it. That the shard goes on says nothing of its export.
+    worker(store, clock, started(70), export_halted("401 again"), sealed(80), page(), name="w2", exports=True)
+    assert (exports_in(store), notes_in(store)) == ({SHARD: Halt("401 again", "w2", first)}, {})
+    worker(store, clock, started(80), after, name="w3", exports=True)
+    assert exports_in(store) == {}
+
+
+def test_who_exports_without_trouble_writes_nothing() -> None:
+    store, clock = Watched(), Hand()
+    worker(store, clock, started(0), sealed(70), events.SpansExported(*WHERE, 5, 0, 0), exports=True)
+    assert store.written == []

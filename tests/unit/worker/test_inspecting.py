@@ -83,6 +83,9 @@ class Tips:
             raise self.error
         return self.clock.now()
 
+    async def unclaimed(self) -> None:
+        return None
+
     async def shards(self) -> list[Shard]:
         return [Shard(STREAM, name, is_open=True) for name in self.shard_ids]
 

@@ -25,7 +25,7 @@ from stream.worker.loading import Loader, LoaderParts, complete_all, standing
 from stream.worker.loadlog import LoadLog, LoadState, recorded_staging
 from stream.worker.warehouse import LoadFailed
 from tests.contract.warehouse import MemoryWarehouse
-from tests.sealed import Sealed, shard_id
+from tests.sealed import NOON, Sealed, shard_id
 
 LIFE = life_for(timedelta(seconds=60))
 PIPELINE = """\
@@ -144,6 +144,22 @@ def test_a_table_loaded_from_another_state_is_reported_and_not_taken_as_loaded(f
         question = Question(rig.sealed.clock.now() + timedelta(days=1), timedelta())
         assert "no unit" in (await loaded(rig.loader().parts, rig.sealed.log, question)).why
         assert len(rig.warehouse.rows) == before
+
+    asyncio.run(run())
+
+
+def test_behind_a_unit_of_newer_objects_older_ones_are_found_that_are_not_loaded(monkeypatch):
+    async def run():
+        rig = await Rig.open()
+        monkeypatch.setattr("tests.sealed.NOON", NOON + timedelta(hours=1))
+        await rig.sealed.unit(0, 1, 20)
+        monkeypatch.setattr("tests.sealed.NOON", NOON)
+        await rig.sealed.unit(0, 21, 20)
+        question = Question(NOON + timedelta(minutes=10), timedelta())
+        found = await loaded(rig.loader().parts, rig.sealed.log, question, ascending=False)
+        assert (found.units, found.oldest) == (1, NOON + timedelta(milliseconds=21))
+        # Records of a stream ascend, so nobody looks further there.
+        assert (await loaded(rig.loader().parts, rig.sealed.log, question)).units == 0
 
     asyncio.run(run())
 

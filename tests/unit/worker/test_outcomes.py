@@ -13,7 +13,9 @@ from stream.commit.log import CommitLog
 from stream.contracts import Shard
 from stream.storage.memory import MemoryStore
 from stream.worker.completing import Tail
+from stream.worker.halts import export_key
 from stream.worker.outcomes import RecentUnits, exported_look
+from stream.worker.snapshot import Halt
 from tests.sealed import Sealed, shard_id, three_units
 
 
@@ -56,8 +58,13 @@ def test_spans_wait_since_the_first_unit_that_is_not_exported_was_sealed() -> No
         assert first is not None
         waiting = await exported_look(log, "events", ended)
         assert (waiting.waiting, waiting.since) == (1, datetime.fromisoformat(first.manifest.sealed_at))
+        halt = Halt("401", "w1", sealed.clock.now())
+        await sealed.stores.state.put(export_key("events", shard_id(1)), msgspec.json.encode(halt))
+        assert (await exported_look(log, "events", ended, blocking=True)).halted == ((shard_id(1), halt),)
         position = msgspec.json.encode(Cursor(position=str(ended[shard_id(1)].position)))
         await sealed.stores.state.put(f"export/events/{shard_id(1)}.json", position)
-        assert (await exported_look(log, "events", ended)).waiting == 0
+        # Nothing waits, so the note is out of date.
+        done = await exported_look(log, "events", ended)
+        assert (done.waiting, done.halted) == (0, ())
 
     asyncio.run(body())

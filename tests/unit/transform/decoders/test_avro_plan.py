@@ -130,6 +130,7 @@ def damaged(payloads, seed):
     return [bent(each, payloads, rng) if rng.random() < 0.7 else each for each in payloads] if payloads else payloads
 
 
+@pytest.mark.compares_kernel
 @settings(max_examples=250)
 @given(st.data(), st.integers(0, 2**32))
 def test_rows_and_reasons_are_the_same_as_with_fastavro(data, seed):

@@ -218,6 +218,7 @@ def assert_same(payloads: list[bytes], options: dict[str, Any]) -> None:
     assert_frame_equal(*whole)
 
 
+@pytest.mark.compares_kernel
 @settings(max_examples=400, deadline=None)
 @given(batches())
 @example(([b"1," * 13 + b"x"], {}))

@@ -181,6 +181,7 @@ def written(name: str, rng: random.Random) -> bytes:
     return record[:at] + token + record[at + rng.choice((0, 0, 1, len(token))) :]
 
 
+@pytest.mark.compares_kernel
 @pytest.mark.parametrize("name", DOCUMENTS)
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32), count=st.integers(0, 12), plain=st.booleans(), unknown=st.sampled_from(["ignore", "reject", "capture"]))
@@ -197,6 +198,7 @@ def test_rows_and_reasons_are_the_same_with_and_without_the_kernel(name: str, se
     assert_same(*both(name, [written(name, rng) for _ in range(count)], SCHEMA if plain or name == "json_lines" else None, **options))
 
 
+@pytest.mark.compares_kernel
 @pytest.mark.parametrize("name", DOCUMENTS)
 @settings(max_examples=40, deadline=None)
 @given(st.data())

@@ -151,6 +151,7 @@ def test_the_kernel_exists_wherever_it_can_be_compiled() -> None:
 DECIMALS = parse_schema({"cents": "decimal(6,2)?", "wide": "decimal(38,19)?", "whole": "decimal(20,0)?", "share": "decimal(3,3)?"})
 
 
+@pytest.mark.compares_kernel
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([name for name, _ in DECIMALS]), st.one_of(cents, cents, numbers)), max_size=12))
 @example([("whole", "9" * 19), ("whole", "9" * 20), ("whole", "1" + "0" * 19), ("wide", "9" * 19), ("wide", "-" + "9" * 19)])
@@ -173,6 +174,7 @@ def test_decimals_are_the_same_with_and_without_the_kernel(members: list[tuple[s
     assert_same(*both([f'{{"{name}":{value}}}'.encode() for name, value in members], DECIMALS))
 
 
+@pytest.mark.compares_kernel
 @settings(max_examples=300, deadline=None)
 @given(st.lists(records(), max_size=8), st.sampled_from(Unknown))
 @example([b'{"text":"a"}', b"", b'{"text":"b"}'], Unknown.IGNORE)
@@ -197,6 +199,7 @@ def test_rows_and_reasons_are_the_same_with_and_without_the_kernel(payloads: lis
     assert_same(*both(payloads, unknown=unknown))
 
 
+@pytest.mark.compares_kernel
 @settings(max_examples=100, deadline=None)
 @given(st.lists(records(), max_size=6), st.sampled_from(Unknown))
 def test_rows_and_reasons_are_the_same_with_required_columns(payloads: list[bytes], unknown: Unknown) -> None:
@@ -336,6 +339,7 @@ def value_of(kind: Type) -> st.SearchStrategy[object]:
     return st.none() | members(kind.fields) if kind.fields else st.sampled_from(filled[kind.text])
 
 
+@pytest.mark.compares_kernel
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_fields_with_one_name_at_several_levels_are_kept_apart(data: st.DataObject) -> None:

@@ -226,6 +226,7 @@ def rearranged(payload, others, rng):
     return bent(made, others, rng) if rng.random() < 0.4 else made
 
 
+@pytest.mark.compares_kernel
 @settings(max_examples=300)
 @given(st.data(), st.integers(0, 2**32))
 def test_rows_and_reasons_are_the_same_as_with_the_library(data, seed):
