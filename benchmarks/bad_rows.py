@@ -61,7 +61,7 @@ def alternating(clean: Callable[[], Any], bad: Callable[[], Any]) -> tuple[float
     return best[0], best[1]
 
 
-def told(name: str, what: str, rows: int, seconds: tuple[float, float]) -> None:
+def reported(name: str, what: str, rows: int, seconds: tuple[float, float]) -> None:
     clean, bad = (each / rows * 1e9 for each in seconds)
     print(f"| {name} | {what} | {clean:.0f} | {bad:.0f} | {bad / clean:.2f} |", flush=True)
 
@@ -100,7 +100,7 @@ def decoding(chosen: Sequence[str]) -> None:
         for kind, spoiled in kinds.items():
             other = batch(spoiled)
             if chain.run(other, "s").settled.height > chain.run(clean, "s").settled.height:
-                told(f"decode {name}", kind, len(records), alternating(partial(chain.run, clean, "s"), partial(chain.run, other, "s")))
+                reported(f"decode {name}", kind, len(records), alternating(partial(chain.run, clean, "s"), partial(chain.run, other, "s")))
 
 
 def staging() -> None:
@@ -119,7 +119,7 @@ def staging() -> None:
     for name, options, column, value in cases:
         step = step_of(stages[name].model_validate(options), frame.schema, resources)
         bad = frame.with_columns(pl.when(pl.col("_row") % EVERY == EVERY // 3).then(pl.lit(value)).otherwise(column).alias(column))
-        told(name, f"`{json.dumps(options)}`", RECORDS, alternating(partial(advance, step, frame), partial(advance, step, bad)))
+        reported(name, f"`{json.dumps(options)}`", RECORDS, alternating(partial(advance, step, frame), partial(advance, step, bad)))
 
 
 def _picky(frame: pl.DataFrame) -> pl.DataFrame:
@@ -141,7 +141,7 @@ def whole() -> None:
     def run(unit: Batch) -> None:
         chain.run(unit, "s").frame.write_parquet(os.devnull, compression="zstd", compression_level=1)
 
-    told("a unit", "decode, 4 stages, Parquet", RECORDS, alternating(lambda: run(units[0]), lambda: run(units[1])))
+    reported("a unit", "decode, 4 stages, Parquet", RECORDS, alternating(lambda: run(units[0]), lambda: run(units[1])))
 
 
 def main(chosen: Sequence[str]) -> None:

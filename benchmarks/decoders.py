@@ -52,8 +52,8 @@ def without_kernel(chosen: Sequence[str]) -> dict[str, float]:
     """The same from a process without the kernel."""
     command = [sys.executable, "-m", "benchmarks.decoders", "--json", *chosen]
     done = subprocess.run(command, env={**os.environ, SWITCH: "off"}, stdout=subprocess.PIPE, check=True)
-    told: dict[str, float] = json.loads(done.stdout)
-    return told
+    reported: dict[str, float] = json.loads(done.stdout)
+    return reported
 
 
 def main(given: list[str]) -> None:
@@ -67,9 +67,9 @@ def main(given: list[str]) -> None:
     for case in wanted:
         records, took = measured(case)
         beside = best(lambda case=case, records=records: case.alone(records), len(records)) if case.alone else None
-        told = f"{case.by} | {beside:,.0f} | {took / beside:.2f}" if beside else " |  | "
+        reported = f"{case.by} | {beside:,.0f} | {took / beside:.2f}" if beside else " |  | "
         size = sum(map(len, records)) / len(records)
-        print(f"| {case.name} | {size:.0f} | {took:,.0f} | {slow.get(case.name, took):,.0f} | {told} |", flush=True)
+        print(f"| {case.name} | {size:.0f} | {took:,.0f} | {slow.get(case.name, took):,.0f} | {reported} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def first_reads(notes: Path, since: float) -> dict[str, float]:
     return found
 
 
-def told(kind: str, number: signal.Signals, waited: list[float]) -> str:
+def formatted(kind: str, number: signal.Signals, waited: list[float]) -> str:
     waited = sorted(waited)
     quantile = waited[min(len(waited) - 1, int(0.95 * len(waited)))]
     figures = f"median {statistics.median(waited):.2f} s, 95 % {quantile:.2f} s, worst {waited[-1]:.2f} s"
@@ -218,7 +218,7 @@ def main() -> None:
                 start = starter(kind, folder, environment, bench.stream, given.failover)
                 name = kind if kind == "stream" else f"KCL {kind}"
                 waited = bench.measure(start, given.rounds, number)
-                print(told(name, number, waited), flush=True)
+                print(formatted(name, number, waited), flush=True)
                 if given.json:
                     keep(given.json, {"kind": name, "signal": number.name, "failover": given.failover, "seconds": sorted(waited)})
 

@@ -58,16 +58,16 @@ def main() -> None:
 
 def fill(url: str, shards: int, records: int, size: int) -> int:
     """Put ``records`` records of ``size`` bytes; random text, which hardly compresses."""
-    dice = Random(1)
+    rng = Random(1)
     client = boto3.client("kinesis", endpoint_url=url, region_name="us-east-1", aws_access_key_id="t", aws_secret_access_key="t")
     client.create_stream(StreamName="memory", ShardCount=shards)
     head = len(json.dumps({"id": 10**9, "carrier": "AA", "delay": 100, "note": ""}))
-    noise = dice.randbytes(2**20).hex()
+    noise = rng.randbytes(2**20).hex()
     for start in range(0, records, 500):
         entries = []
         for at in range(start, min(start + 500, records)):
-            offset = dice.randrange(len(noise) - size)
-            row = {"id": 10**9 + at, "carrier": dice.choice(("AA", "UA", "DL")), "delay": dice.randrange(100, 999),
+            offset = rng.randrange(len(noise) - size)
+            row = {"id": 10**9 + at, "carrier": rng.choice(("AA", "UA", "DL")), "delay": rng.randrange(100, 999),
                    "note": noise[offset : offset + size - head]}  # fmt: skip
             entries.append({"Data": json.dumps(row).encode(), "PartitionKey": str(at)})
         client.put_records(StreamName="memory", Records=entries)

@@ -76,7 +76,7 @@ class Fleet:
     """Workers over one table, each at its own point of a schedule drawn from ``seed``."""
 
     def __init__(self, shards: int, workers: int, settings: LeaseSettings, start: float, seed: int = 1) -> None:
-        dice = Random(seed)
+        rng = Random(seed)
         self.settings = settings
         self.size = table_bytes(shards, "10.0.0.1-1-00000000")
         self.every = settings.look_after(self.size)
@@ -92,7 +92,7 @@ class Fleet:
         self._numbers = count()
         self._events: list[tuple[float, int, str, list[Take] | None, bool]] = []
         for worker in sorted(self.alive):
-            self._push(dice.random() * start, worker, again=True)
+            self._push(rng.random() * start, worker, again=True)
 
     def settle(self) -> Phase:
         """Continue until all workers have started and nothing was taken for two rounds in which leases may move."""
@@ -181,7 +181,7 @@ def simulate(shards: int, workers: int, settings: LeaseSettings, start: float = 
     }
 
 
-def told(figures: dict[str, Any]) -> str:
+def formatted(figures: dict[str, Any]) -> str:
     """The figures as rows of a table."""
     size, every = figures["table_bytes"] / 2**20, figures["seconds_between_looks"]
     head = f"{figures['shards']:,} leases, {figures['workers']:,} workers: a table of {size:.1f} MiB, a look every {every:.0f} s"
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     figures = simulate(given.shards, given.workers, LeaseSettings(failover=given.failover), given.start, given.kill)
-    print(told(figures))
+    print(formatted(figures))
     if given.json:
         given.json.write_text(json.dumps(figures, indent=2) + "\n")
 

@@ -39,64 +39,64 @@ class Shape:
 
 def clicks(count: int, seed: int = 1) -> Iterator[bytes]:
     """``count`` click events; one in ten has no ``dwell_ms``."""
-    dice = Random(seed)
+    rng = Random(seed)
     for number in range(count):
-        yield json.dumps(_click(dice, number), separators=(",", ":")).encode()
+        yield json.dumps(_click(rng, number), separators=(",", ":")).encode()
 
 
-def _click(dice: Random, number: int) -> dict[str, Any]:
-    page = dice.choice(_PAGES)
+def _click(rng: Random, number: int) -> dict[str, Any]:
+    page = rng.choice(_PAGES)
     return {
-        "event_id": f"{dice.getrandbits(128):032x}",
+        "event_id": f"{rng.getrandbits(128):032x}",
         "ts": (_BEGIN + timedelta(milliseconds=number * 7)).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "user_id": dice.randrange(10**8),
-        "session": f"{dice.getrandbits(64):016x}",
+        "user_id": rng.randrange(10**8),
+        "session": f"{rng.getrandbits(64):016x}",
         "page": page,
-        "url": f"https://shop.example/{page}/{dice.randrange(10**6)}?ref={dice.getrandbits(32):08x}",
-        "country": dice.choice(_COUNTRIES),
-        "device": dice.choice(_DEVICES),
-        "browser": dice.choice(_BROWSERS),
-        "width": dice.choice((360, 390, 412, 1280, 1440, 1920)),
-        "height": dice.choice((640, 844, 915, 720, 900, 1080)),
-        "dwell_ms": None if dice.random() < 0.1 else dice.randrange(200, 90_000),
-        "scroll": round(dice.random(), 4),
-        "returning": dice.random() < 0.4,
+        "url": f"https://shop.example/{page}/{rng.randrange(10**6)}?ref={rng.getrandbits(32):08x}",
+        "country": rng.choice(_COUNTRIES),
+        "device": rng.choice(_DEVICES),
+        "browser": rng.choice(_BROWSERS),
+        "width": rng.choice((360, 390, 412, 1280, 1440, 1920)),
+        "height": rng.choice((640, 844, 915, 720, 900, 1080)),
+        "dwell_ms": None if rng.random() < 0.1 else rng.randrange(200, 90_000),
+        "scroll": round(rng.random(), 4),
+        "returning": rng.random() < 0.4,
     }
 
 
 def orders(count: int, seed: int = 2) -> Iterator[bytes]:
     """``count`` orders; one in ten is a test order."""
-    dice = Random(seed)
+    rng = Random(seed)
     for number in range(count):
-        yield json.dumps(_order(dice, number), separators=(",", ":")).encode()
+        yield json.dumps(_order(rng, number), separators=(",", ":")).encode()
 
 
-def _order(dice: Random, number: int) -> dict[str, Any]:
+def _order(rng: Random, number: int) -> dict[str, Any]:
     lines = [
         {
-            "sku": f"SKU-{dice.randrange(10**6):06d}",
-            "quantity": dice.randrange(1, 6),
-            "price": round(dice.uniform(1, 400), 2),
+            "sku": f"SKU-{rng.randrange(10**6):06d}",
+            "quantity": rng.randrange(1, 6),
+            "price": round(rng.uniform(1, 400), 2),
             "gift": False,
         }
-        for _ in range(dice.randrange(2, 8))
+        for _ in range(rng.randrange(2, 8))
     ]
-    city = dice.choice(_CITIES)
+    city = rng.choice(_CITIES)
     return {
-        "order_id": f"{dice.getrandbits(128):032x}",
+        "order_id": f"{rng.getrandbits(128):032x}",
         "placed_at": (_BEGIN + timedelta(seconds=number)).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "customer": dice.randrange(10**7),
-        "channel": dice.choice(("web", "app", "phone", "test", "store", "web", "app", "web", "app", "web")),
-        "currency": dice.choice(("EUR", "USD", "GBP")),
+        "customer": rng.randrange(10**7),
+        "channel": rng.choice(("web", "app", "phone", "test", "store", "web", "app", "web", "app", "web")),
+        "currency": rng.choice(("EUR", "USD", "GBP")),
         "total": round(sum(line["quantity"] * line["price"] for line in lines), 2),  # type: ignore[operator, misc]
-        "note": f'leave at "{city}" gate\n\tring twice, code {dice.randrange(10**4)}; thank you {dice.getrandbits(256):064x}',
-        "shipping": {"name": f"Customer {dice.randrange(10**6)}", "street": f"{dice.randrange(1, 400)} Long Street", "city": city,
-                     "zip": f"{dice.randrange(10**5):05d}", "country": dice.choice(_COUNTRIES)},
-        "billing": {"name": f"Customer {dice.randrange(10**6)}", "street": f"{dice.randrange(1, 400)} Short Street", "city": city,
-                    "zip": f"{dice.randrange(10**5):05d}", "country": dice.choice(_COUNTRIES)},
+        "note": f'leave at "{city}" gate\n\tring twice, code {rng.randrange(10**4)}; thank you {rng.getrandbits(256):064x}',
+        "shipping": {"name": f"Customer {rng.randrange(10**6)}", "street": f"{rng.randrange(1, 400)} Long Street", "city": city,
+                     "zip": f"{rng.randrange(10**5):05d}", "country": rng.choice(_COUNTRIES)},
+        "billing": {"name": f"Customer {rng.randrange(10**6)}", "street": f"{rng.randrange(1, 400)} Short Street", "city": city,
+                    "zip": f"{rng.randrange(10**5):05d}", "country": rng.choice(_COUNTRIES)},
         "lines": lines,
-        "coupon": None if dice.random() < 0.7 else f"AUTUMN-{dice.randrange(100)}",
-        "priority": dice.randrange(5),
+        "coupon": None if rng.random() < 0.7 else f"AUTUMN-{rng.randrange(100)}",
+        "priority": rng.randrange(5),
     }  # fmt: skip
 
 

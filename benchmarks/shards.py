@@ -58,8 +58,8 @@ def main() -> None:
     for shards in map(int, given.shards.split(",")):
         line = measure(SHAPES[given.shape], shards, given.records, given.runs, given.budget)
         lines.append(line)
-        told = (spread(line["mb_per_cpu_second"]), spread(line["records_per_second"], 0), spread(line["peak_rss_mib"], 0))
-        print(f"| {shards} | {line['records']:,} | {' | '.join(told)} | {line['limit']} |", flush=True)
+        reported = (spread(line["mb_per_cpu_second"]), spread(line["records_per_second"], 0), spread(line["peak_rss_mib"], 0))
+        print(f"| {shards} | {line['records']:,} | {' | '.join(reported)} | {line['limit']} |", flush=True)
     keep(given.json, shape=given.shape, budget=given.budget, shards=lines)
 
 

@@ -53,9 +53,9 @@ def main(chosen: list[str]) -> None:
         bound = stages[case.stage].model_validate(case.options).bind(frame.schema, resources)
         took = best(lambda bound=bound, frame=frame: bound(frame))
         beside = best(lambda case=case, frame=frame: case.alone(frame)) if case.alone else None
-        told = f"{ROWS / beside / 1e6:.1f} | {took / beside:.2f}" if beside else " | "
+        reported = f"{ROWS / beside / 1e6:.1f} | {took / beside:.2f}" if beside else " | "
         options = json.dumps(case.options).replace("|", "\\|")
-        print(f"| {case.stage} | `{options}` | {ROWS / took / 1e6:.1f} | {told} |", flush=True)
+        print(f"| {case.stage} | `{options}` | {ROWS / took / 1e6:.1f} | {reported} |", flush=True)
 
 
 if __name__ == "__main__":

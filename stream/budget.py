@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 TURN_BYTES: Final = 2 * 2**20
 """What a reader that is behind may fetch before it is another's turn. A unit of that size is worth a file, and with each shard giving
 two megabytes a second, the readers whose turn it is deliver more than a processor can keep up with."""
 
 FEWEST_TURNS: Final = 4
-
-
-@runtime_checkable
-class Lending(Protocol):
-    """A source whose pages hold bytes of a budget; whoever drops a page must give them back."""
-
-    budget: ByteBudget
 
 
 class ByteBudget:

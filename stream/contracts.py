@@ -6,7 +6,7 @@ No room imports a neighbour. Each sees only the Protocols below; ``worker/servic
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -137,20 +137,20 @@ class Source(Protocol):
         ...
 
 
+class Budget(Protocol):
+    """A limit on the bytes held at once."""
+
+    def release(self, size: int) -> None:
+        """Give ``size`` bytes back."""
+        ...
+
+
 class LendingSource(Source, Protocol):
     """A source whose pages hold bytes of ``budget``."""
 
     @property
     def budget(self) -> Budget:
         """Takes back the ``held`` bytes of a dropped page."""
-        ...
-
-
-class Budget(Protocol):
-    """A limit on the bytes held at once."""
-
-    def release(self, size: int) -> None:
-        """Give ``size`` bytes back."""
         ...
 
 
@@ -367,7 +367,3 @@ class Checkpoints(Protocol):
             LeaseLost: the shard belongs to another worker now; nothing was stored.
         """
         ...
-
-
-Secrets: TypeAlias = Mapping[str, bytes]
-"""Resolved secrets by reference name; never logged, never part of a pipeline definition."""

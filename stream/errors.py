@@ -27,11 +27,7 @@ class DefinitionError(StreamError):
 
 
 class Retryable(StreamError):
-    """The far side may answer differently if asked again; ``retry_after`` is the pause in seconds that it asked for, or None."""
-
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+    """The far side may answer differently if asked again."""
 
 
 class LeaseLost(StreamError):

@@ -53,11 +53,11 @@ class Handler(ABC):
         try:
             return self._runner.run(self.answer(event, seconds))
         except StreamError as error:
-            self._tell(error, str(error))
+            self._report(error, str(error))
             # Lambda logs the error with its trace, which is of no use for an error that says what is wrong.
             raise error.with_traceback(None) from None
         except Exception as error:
-            self._tell(error, unforeseen(error))
+            self._report(error, unforeseen(error))
             raise
         finally:
             if self._metrics is not None:
@@ -109,7 +109,7 @@ class Handler(ABC):
             raise DefinitionError(msg)
         return Level[name]
 
-    def _tell(self, error: Exception, reason: str) -> None:
+    def _report(self, error: Exception, reason: str) -> None:
         if self._log is not None and not isinstance(error, Halted):
             self._log(events.WorkerFailed("", "", reason))
 

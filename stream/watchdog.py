@@ -104,7 +104,7 @@ class Watchdog:
     write: Callable[[str], None]
     _loop: _Loop | None = None
     _listeners: list[Listener] = field(default_factory=list)
-    _told: float = float("-inf")
+    _reported_at: float = float("-inf")
     _started: bool = False
     _wanted: str = ""
     _asked: threading.Event = field(default_factory=threading.Event)
@@ -179,7 +179,7 @@ class Watchdog:
                 watched.answered()
             try:
                 if asked:
-                    self._tell(self._wanted)
+                    self._report(self._wanted)
                 elif watched is not None:
                     self._look(watched, woken)
             except Exception as error:  # noqa: BLE001 - nothing that goes wrong here may end the watch
@@ -202,11 +202,11 @@ class Watchdog:
             watched.owed_since = now
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 watched.loop.call_soon_threadsafe(watched.answered)
-        elif now - watched.owed_since >= BLOCKED_SECONDS and now - self._told >= QUIET_SECONDS:
-            self._told = now
-            self._tell("", now - watched.owed_since)
+        elif now - watched.owed_since >= BLOCKED_SECONDS and now - self._reported_at >= QUIET_SECONDS:
+            self._reported_at = now
+            self._report("", now - watched.owed_since)
 
-    def _tell(self, why: str, blocked_for: float = 0.0) -> None:
+    def _report(self, why: str, blocked_for: float = 0.0) -> None:
         watched = self._loop
         blocked, tasks = (None, []) if watched is None or not watched.loop.is_running() else self._tasks(watched)
         report = Report(why, blocked_for or blocked, (*threads(), *tasks))

@@ -67,23 +67,23 @@ class Killed(Exception):
 
 
 class Environment:
-    """One execution environment. ``told`` has every event of its invocations."""
+    """One execution environment. ``events`` has every event of its invocations."""
 
     def __init__(self, path: Path, env: Mapping[str, str], *listeners: Emit) -> None:
         pipeline = check(path, env).pipeline
         assert pipeline is not None
-        self.told: list[Event] = []
+        self.events: list[Event] = []
         self._left = -1
         self._task: asyncio.Task[Any] | None = None
-        options = WorkerOptions(path.parent, env, 0.0, 1, (self.told.append, self._count, *listeners), SystemClock())
+        options = WorkerOptions(path.parent, env, 0.0, 1, (self.events.append, self._count, *listeners), SystemClock())
         self.function = Function(pipeline, options)
 
-    async def deliver(self, told: Delivery, seconds: float = 60.0) -> int | None:
-        return await self.function.deliver(told, seconds)
+    async def deliver(self, delivery: Delivery, seconds: float = 60.0) -> int | None:
+        return await self.function.deliver(delivery, seconds)
 
-    async def killed(self, told: Delivery, after: int) -> bool:
+    async def killed(self, delivery: Delivery, after: int) -> bool:
         """Invoke, and end the environment for good at the ``after``-th event; returns whether it came to that."""
-        self._left, self._task = after, asyncio.ensure_future(self.function.deliver(told, 60.0))
+        self._left, self._task = after, asyncio.ensure_future(self.function.deliver(delivery, 60.0))
         try:
             await self._task
         except asyncio.CancelledError:
@@ -99,7 +99,7 @@ class Environment:
             self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
     def of(self, kind: type[Event]) -> list[Any]:
-        return [event for event in self.told if isinstance(event, kind)]
+        return [event for event in self.events if isinstance(event, kind)]
 
 
 def with_environments(body: Callable[[Callable[..., Environment]], Any]) -> Any:

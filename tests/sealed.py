@@ -11,6 +11,7 @@ import msgspec
 import polars as pl
 
 from stream.batch import RAW_SCHEMA, Batch, SeqRange
+from stream.budget import ByteBudget
 from stream.commit.committer import Committer, Head, RenderedUnit
 from stream.commit.log import CommitLog
 from stream.commit.manifest import FileEntry, Kind, Manifest, State, decode, digest, encode, with_seal
@@ -82,10 +83,11 @@ def shard_id(shard: int) -> str:
 
 @dataclass
 class StreamOfRecords:
-    """The ``shards`` and ``read`` of a ``contracts.Source``, over records in memory."""
+    """A ``contracts.LendingSource`` over records in memory; its pages hold nothing of the budget."""
 
     frames: dict[str, pl.DataFrame] = field(default_factory=dict)
     page_rows: int = 7
+    budget: ByteBudget = field(default_factory=lambda: ByteBudget(2**20))
 
     async def shards(self):
         return [Shard("events", name) for name in sorted(self.frames)]

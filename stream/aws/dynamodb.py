@@ -15,7 +15,7 @@ from stream.aws.errors import UNKNOWN, AwsFatal, AwsRetryable, Call, explain, un
 from stream.aws.posting import Post, SignedPost, open_post
 from stream.aws.session import AwsSession
 from stream.aws.signing import Signer
-from stream.aws.wire import Patience
+from stream.aws.wire import Timeouts
 from stream.contracts import Clock
 from stream.errors import StreamError
 
@@ -23,7 +23,7 @@ CONDITION_FAILED: Final = "ConditionalCheckFailedException"
 TABLE_MISSING: Final = "ResourceNotFoundException"
 
 _TARGET: Final = "DynamoDB_20120810."
-_PATIENCE: Final = Patience(connect=2.0, total=5.0)
+_TIMEOUTS: Final = Timeouts(connect=2.0, total=5.0)
 """Seconds; DynamoDB answers in milliseconds, and a response that takes longer must not outlive the lease that it is about."""
 
 _NEEDED: Final[Mapping[str, str]] = {"Scan": "Items", "DescribeTable": "Table"}
@@ -86,7 +86,7 @@ class DynamoDb:
 async def open_dynamodb(session: AwsSession, clock: Clock) -> AsyncIterator[DynamoDb]:
     """A client whose connections are kept for reuse until the context ends."""
     url = session.endpoint("dynamodb").rstrip("/") + "/"
-    async with open_post(url, _PATIENCE, session) as post:
+    async with open_post(url, _TIMEOUTS, session) as post:
         yield DynamoDb(session, url, post, clock)
 
 

@@ -29,8 +29,8 @@ class Call:
 class AwsRetryable(Retryable):
     """The same call may succeed later; ``code`` is AWS's error code."""
 
-    def __init__(self, message: str, *, code: str, retry_after: float | None = None) -> None:
-        super().__init__(message, retry_after=retry_after)
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
         self.code = code
 
 

@@ -24,7 +24,7 @@ from stream.aws.errors import UNKNOWN, AwsRetryable, Call, explain, translate
 from stream.aws.pages import RawPage, parse_get_records
 from stream.aws.session import AwsSession
 from stream.aws.signing import Signer
-from stream.aws.wire import Patience, Wire, open_wire
+from stream.aws.wire import Timeouts, Wire, open_wire
 from stream.clock import SystemClock
 from stream.contracts import Clock, Shard
 from stream.errors import Fatal
@@ -33,8 +33,8 @@ from stream.native import KERNEL
 MAX_RECORDS: Final = 10_000
 """Largest ``Limit`` of GetRecords (Kinesis API reference)."""
 _TARGET: Final = "Kinesis_20131202."
-_PATIENCE: Final = Patience(connect=5, total=120, silence=30)
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=_PATIENCE.total, sock_connect=_PATIENCE.connect, sock_read=_PATIENCE.silence)
+_TIMEOUTS: Final = Timeouts(connect=5, total=120, read=30)
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=_TIMEOUTS.total, sock_connect=_TIMEOUTS.connect, sock_read=_TIMEOUTS.read)
 _PARSE_ASIDE: Final = 256 * 2**10 if KERNEL is None else 8 * 2**20
 """Longer responses are parsed in a thread, to keep the event loop free. The kernel parses four megabytes in a millisecond, in which a
 thread would hardly have started."""
@@ -288,7 +288,7 @@ async def open_kinesis(session: AwsSession, clock: Clock | None = None) -> Async
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60, ssl=trust or True)
     async with (
         aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()) as http,
-        open_wire(url, _PATIENCE, trust) as wire,
+        open_wire(url, _TIMEOUTS, trust) as wire,
     ):
         yield KinesisClient(session, url, http, wire, clock or SystemClock())
 

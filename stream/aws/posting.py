@@ -13,7 +13,7 @@ from stream.aws.errors import Call, translate
 from stream.aws.kinesis import proxy_for
 from stream.aws.session import AwsSession
 from stream.aws.signing import Signer
-from stream.aws.wire import Answer, Patience, open_wire
+from stream.aws.wire import Answer, Timeouts, open_wire
 from stream.contracts import Clock
 
 Post: TypeAlias = Callable[[Mapping[str, str], bytes], Awaitable[Answer]]
@@ -21,14 +21,14 @@ Post: TypeAlias = Callable[[Mapping[str, str], bytes], Awaitable[Answer]]
 
 
 @asynccontextmanager
-async def open_post(url: str, patience: Patience, session: AwsSession) -> AsyncIterator[Post]:
+async def open_post(url: str, timeouts: Timeouts, session: AwsSession) -> AsyncIterator[Post]:
     """Requests to ``url``; connections live as long as the context."""
     if (proxy := proxy_for(url)) is None:
-        async with open_wire(url, patience, session.trust()) as wire:
+        async with open_wire(url, timeouts, session.trust()) as wire:
             yield wire.post
         return
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60, ssl=session.trust() or True)
-    timeout, jar = aiohttp.ClientTimeout(total=patience.total, sock_connect=patience.connect), aiohttp.DummyCookieJar()
+    timeout, jar = aiohttp.ClientTimeout(total=timeouts.total, sock_connect=timeouts.connect), aiohttp.DummyCookieJar()
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=jar) as http:
 
         async def post(headers: Mapping[str, str], body: bytes) -> Answer:

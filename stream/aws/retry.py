@@ -40,12 +40,12 @@ _MAX_DOUBLINGS: Final = 30
 def decide(error: Exception, attempt: int, jitter: float, policy: Policy = FOR_EVER) -> Wait | GiveUp:
     """What to do after ``error`` in attempt number ``attempt`` (the first is 1).
 
-    Full jitter: ``jitter``, in [0, 1], scales the pause, so that callers that failed together do not repeat together. A pause
-    that the service asked for is never shortened. Only ``Retryable`` errors are repeated.
+    Full jitter: ``jitter``, in [0, 1], scales the pause, so that callers that failed together do not repeat together. Only
+    ``Retryable`` errors are repeated.
     """
     if not isinstance(error, Retryable):
         return GiveUp()
     if policy.attempts is not None and attempt >= policy.attempts:
         return GiveUp()
     ceiling = min(policy.cap, policy.base * 2.0 ** min(attempt - 1, _MAX_DOUBLINGS))
-    return Wait(max(ceiling * jitter, error.retry_after or 0.0))
+    return Wait(ceiling * jitter)

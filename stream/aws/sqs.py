@@ -18,7 +18,7 @@ from stream.aws.errors import UNKNOWN, AwsFatal, AwsRetryable, Call, explain, un
 from stream.aws.posting import Post, SignedPost, open_post
 from stream.aws.session import AwsSession
 from stream.aws.signing import Signer
-from stream.aws.wire import Patience
+from stream.aws.wire import Timeouts
 from stream.contracts import Clock
 
 MAX_MESSAGES: Final = 10
@@ -28,9 +28,7 @@ LONG_POLL: Final = 20
 """Seconds; the longest that SQS lets a receive wait for a message."""
 
 _TARGET: Final = "AmazonSQS."
-_PATIENCE: Final = Patience(connect=5.0, total=LONG_POLL + 15.0)
-
-HANDLE_INVALID: Final = "ReceiptHandleIsInvalid"
+_TIMEOUTS: Final = Timeouts(connect=5.0, total=LONG_POLL + 15.0)
 
 _ATTRIBUTES: Final = (
     "ApproximateNumberOfMessages",
@@ -154,7 +152,7 @@ async def open_sqs(session: AwsSession, queue: QueuePlace, clock: Clock) -> Asyn
     parts = urlsplit(queue.url)
     own = f"{parts.scheme}://{parts.netloc}" if queue.url else session.endpoint("sqs")
     endpoint = (session.endpoint_override("sqs") or own).rstrip("/") + "/"
-    async with open_post(endpoint, _PATIENCE, session) as post:
+    async with open_post(endpoint, _TIMEOUTS, session) as post:
         yield Sqs(session, endpoint, queue, post, clock)
 
 

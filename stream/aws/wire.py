@@ -38,29 +38,29 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Timeouts:
     """Seconds for a new connection, for a whole call, and, if given, without a byte of the response.
 
-    ``kept``: a connection that was idle for longer is closed, since the server may be about to do so.
+    ``keep_alive``: a connection that was idle for longer is closed, since the server may be about to do so.
     """
 
     connect: float
     total: float
-    silence: float | None = None
-    kept: float = 20.0
+    read: float | None = None
+    keep_alive: float = 20.0
 
 
 class Wire:
     """POST requests to ``url``; ``trust``: whose certificates are accepted, if not the usual ones."""
 
-    def __init__(self, url: str, patience: Patience, trust: ssl.SSLContext | None = None) -> None:
+    def __init__(self, url: str, timeouts: Timeouts, trust: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if secure else 80)
         self._tls = (trust or ssl.create_default_context()) if secure else None
         self._line = f"POST {parts.path or '/'} HTTP/1.1\r\n"
-        self._patience = patience
+        self._timeouts = timeouts
         self._idle: deque[_Connection] = deque()
         self._all: set[_Connection] = set()
 
@@ -75,10 +75,10 @@ class Wire:
         request = f"{self._line}{lines}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body
         begun = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(self._patience.total):
+            async with asyncio.timeout(self._timeouts.total):
                 connection = self._kept() or await self._new()
                 try:
-                    answer = await connection.ask(request, self._patience.silence)
+                    answer = await connection.ask(request, self._timeouts.read)
                 except BaseException:
                     # A response that is no longer awaited would be taken for that of the next call.
                     connection.close()
@@ -108,14 +108,14 @@ class Wire:
         return None
 
     def _close_old(self) -> None:
-        self._close_idle_since(asyncio.get_running_loop().time() - self._patience.kept)
+        self._close_idle_since(asyncio.get_running_loop().time() - self._timeouts.keep_alive)
 
     def _close_idle_since(self, moment: float) -> None:
         while self._idle and self._idle[0].rested < moment:
             self._idle.popleft().close()
 
     async def _new(self) -> _Connection:
-        async with asyncio.timeout(self._patience.connect):
+        async with asyncio.timeout(self._timeouts.connect):
             loop = asyncio.get_running_loop()
             reached = await reach(self._host, self._port)
             name = None if self._tls is None else self._host
@@ -145,8 +145,8 @@ class _Connection(asyncio.BufferedProtocol):
         """Whether it is open and no call is in progress."""
         return self._free and self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, request: bytes, silence: float | None) -> Answer:
-        """The response to ``request``; there may be no more than ``silence`` seconds between two of its bytes."""
+    async def ask(self, request: bytes, read_timeout: float | None) -> Answer:
+        """The response to ``request``; there may be no more than ``read_timeout`` seconds between two of its bytes."""
         if self._transport is None or self._transport.is_closing():
             msg = "the connection was closed by the other side"
             raise ConnectionResetError(msg)
@@ -154,9 +154,9 @@ class _Connection(asyncio.BufferedProtocol):
         loop = asyncio.get_running_loop()
         self._waiting = loop.create_future()
         self._transport.write(request)
-        if silence is not None:
+        if read_timeout is not None:
             self._heard = loop.time()
-            self._timer = loop.call_later(silence, self._listen, silence)
+            self._timer = loop.call_later(read_timeout, self._listen, read_timeout)
         try:
             return await self._waiting
         finally:
@@ -165,12 +165,12 @@ class _Connection(asyncio.BufferedProtocol):
             if self._timer is not None:
                 self._timer.cancel()
 
-    def _listen(self, silence: float) -> None:
+    def _listen(self, read_timeout: float) -> None:
         loop = asyncio.get_running_loop()
-        if (left := self._heard + silence - loop.time()) > 0:
-            self._timer = loop.call_later(left, self._listen, silence)
+        if (left := self._heard + read_timeout - loop.time()) > 0:
+            self._timer = loop.call_later(left, self._listen, read_timeout)
         else:
-            self._fail(TimeoutError(f"not a byte for {silence:g} s"))
+            self._fail(TimeoutError(f"not a byte for {read_timeout:g} s"))
 
     def close(self) -> None:
         """Close it, even if a call is in progress."""
@@ -343,9 +343,9 @@ def _unchunked(came: bytearray, filled: int, begin: int) -> bytes | None:
 
 
 @asynccontextmanager
-async def open_wire(url: str, patience: Patience, trust: ssl.SSLContext | None = None) -> AsyncIterator[Wire]:
+async def open_wire(url: str, timeouts: Timeouts, trust: ssl.SSLContext | None = None) -> AsyncIterator[Wire]:
     """A ``Wire`` whose connections live as long as the context."""
-    wire = Wire(url, patience, trust)
+    wire = Wire(url, timeouts, trust)
     try:
         yield wire
     finally:

@@ -60,7 +60,7 @@ def complete(
         clock = SystemClock()
         async with AsyncExitStack() as stack:
             asked = await open_completeness(chosen(pipeline, stream), file.parent, os.environ, without or (), clock, stack)
-            return pipeline.application, await wait_until_complete(asked, question, clock, wait, _tell)
+            return pipeline.application, await wait_until_complete(asked, question, clock, wait, _print_waiting)
 
     application, answers = carry_out(file, run)
     if json:
@@ -196,7 +196,7 @@ def _loading(table: Loaded) -> str:
     return f"{table.units:,} units with {table.rows:,} rows wait to be loaded{since}"
 
 
-def _tell(answers: list[Answer], seconds: float) -> None:
+def _print_waiting(answers: list[Answer], seconds: float) -> None:
     """Progress messages while the command waits."""
     outside = sum(each.unclaimed.fresh + each.unclaimed.changed for each in answers if each.unclaimed is not None)
     undone = [each for answer in answers for each in answer.shards if each.state not in DONE]

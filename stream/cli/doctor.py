@@ -25,7 +25,7 @@ if libraries_wanted():
 
 EXIT_FAILED: Final = 1
 EXIT_DEFINITION: Final = 2
-PATIENCE: Final = 20.0
+TIMEOUT: Final = 20.0
 """Seconds; as in `stream.worker.diagnosis`, whose import would take a second."""
 
 
@@ -49,7 +49,7 @@ def doctor(
             show_default="any",
         ),
     ] = None,
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that one check may take.", min=0.1)] = PATIENCE,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that one check may take.", min=0.1)] = TIMEOUT,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Check everything that a worker will need: identity, clock, memory, streams, buckets, leases, tables, secrets, warehouse, collector.
@@ -61,7 +61,7 @@ def doctor(
     """
     pipeline = checked(file)
     subject = None if service_account is None else f"system:serviceaccount:{service_account}"
-    environment = Environment(file.parent, os.environ, role, audience, subject, patience=timeout)
+    environment = Environment(file.parent, os.environ, role, audience, subject, timeout=timeout)
     try:
         findings = watchdog.run(examine(pipeline, environment))
     except StreamError as error:

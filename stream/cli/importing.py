@@ -71,7 +71,7 @@ def import_(
     if json:
         sys.stdout.write(as_json(document(done)))
     else:
-        _tell(done, written, folder)
+        _print_result(done, written, folder)
     raise typer.Exit(EXIT_TODO if done.count(Fate.TO_DO) else 0)
 
 
@@ -114,7 +114,7 @@ def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:
     return list(paths)
 
 
-def _tell(done: Imported, written: list[Path], folder: Path) -> None:
+def _print_result(done: Imported, written: list[Path], folder: Path) -> None:
     for path in written:
         typer.echo(f"wrote {path}")
     for each in done.outcomes:

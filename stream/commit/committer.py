@@ -116,14 +116,14 @@ class Committer:
         worker: str,
         concurrently: Concurrently = in_task_group,
     ) -> None:
-        self._log = log
+        self.log = log
         self._places = places
-        self._checkpoints = checkpoints
-        self._clock = clock
-        self._emit = emit
+        self.checkpoints = checkpoints
+        self.clock = clock
+        self.emit = emit
         self._worker = worker
         self._concurrently = concurrently
-        self._repeat = Repeater(clock, emit)
+        self.repeat = Repeater(clock, emit)
 
     async def commit(self, shard: Shard, unit: RenderedUnit, render: Renderer) -> Entry:
         """Commit ``unit``, or complete the unit that another worker began at the same position. Returns the sealed entry.
@@ -152,7 +152,7 @@ class Committer:
         manifest = Manifest(
             kind=Kind.END,
             state=State.SEALED,
-            application=self._log.application,
+            application=self.log.application,
             stream=shard.stream,
             shard=shard.chain,
             after=str(head.position),
@@ -160,11 +160,11 @@ class Committer:
             children=tuple(sorted(children)),
             trigger=trigger,
             worker=self._worker,
-            created_at=self._clock.now().isoformat(),
+            created_at=self.clock.now().isoformat(),
         )
-        if await self._repeat("create end of shard", shard, lambda: self._log.create(shard, with_seal(manifest))) is not None:
-            self._emit(events.ManifestSealed(shard.stream, shard.shard_id, head.position, None))
-        entry = await self._repeat("read end of shard", shard, lambda: self._log.read(shard, head.position))
+        if await self.repeat("create end of shard", shard, lambda: self.log.create(shard, with_seal(manifest))) is not None:
+            self.emit(events.ManifestSealed(shard.stream, shard.shard_id, head.position, None))
+        entry = await self.repeat("read end of shard", shard, lambda: self.log.read(shard, head.position))
         moved = entry is not None and entry.manifest.kind in {Kind.REWIND, Kind.SKIP, Kind.FOREIGN}
         if moved or (trigger == FOREIGN and entry is not None and entry.manifest.kind is not Kind.END):
             msg = f"{shard.stream}/{shard.shard_id}: the chain was continued at {head.position} by an operator or another application"
@@ -180,15 +180,15 @@ class Committer:
 
     async def checkpoint(self, shard: Shard, hint: Checkpoint) -> None:
         """Store ``hint``; raises ``LeaseLost`` if the shard belongs to another worker now."""
-        await self._repeat("checkpoint", shard, lambda: self._checkpoints.advance(shard, hint))
-        self._emit(events.Checkpointed(shard.stream, shard.shard_id, hint.position))
+        await self.repeat("checkpoint", shard, lambda: self.checkpoints.advance(shard, hint))
+        self.emit(events.Checkpointed(shard.stream, shard.shard_id, hint.position))
 
     async def note_tip(self, shard: Shard, head: Head, tip: datetime) -> Head:
         """Record in the checkpoint that everything that had arrived by ``tip`` is committed: this cannot be determined later."""
         if head.checkpoint is None:
             return head
         hint = replace(head.checkpoint, tip=tip)
-        await self._repeat("note tip", shard, lambda: self._checkpoints.advance(shard, hint))
+        await self.repeat("note tip", shard, lambda: self.checkpoints.advance(shard, hint))
         return replace(head, checkpoint=hint, complete_until=tip)
 
     async def _run(self, shard: Shard, after: int, own: RenderedUnit | None, render: Renderer) -> Entry | None:
@@ -221,21 +221,21 @@ class Committer:
                 return protocol.Written()
             case protocol.Delete(files):
                 await self._concurrently([self._delete(work, entry) for entry in files])
-                self._emit(events.LeftoversRemoved(work.shard.stream, work.shard.shard_id, len(files)))
+                self.emit(events.LeftoversRemoved(work.shard.stream, work.shard.shard_id, len(files)))
                 return protocol.Deleted()
             case protocol.Finish():
                 msg = "Finish is not carried out"
                 raise protocol.InvalidTransition(msg)
 
     def _adopted(self, work: _Work, manifest: Manifest, how: str) -> None:
-        self._emit(events.IntentAdopted(work.shard.stream, work.shard.shard_id, work.after, manifest.reach, how))
+        self.emit(events.IntentAdopted(work.shard.stream, work.shard.shard_id, work.after, manifest.reach, how))
 
     async def _look(self, work: _Work) -> protocol.Event:
         refused, work.refused = work.refused, None
-        entry = await self._repeat("read manifest", work.shard, lambda: self._log.read(work.shard, work.after))
+        entry = await self.repeat("read manifest", work.shard, lambda: self.log.read(work.shard, work.after))
         if refused is not None and refused.etag == (entry.etag if entry is not None else ""):
             # Else the store would be asked again at once, and for as long as it answers like that.
-            await self._pause(work, refused.call, Retryable(refused.contradiction(self._log.store.url)))
+            await self._pause(work, refused.call, Retryable(refused.contradiction(self.log.store.url)))
         if entry is None:
             return protocol.Absent()
         work.entry = entry
@@ -244,7 +244,7 @@ class Committer:
 
     async def _create(self, work: _Work, manifest: Manifest) -> protocol.Event:
         try:
-            etag = await self._log.create(work.shard, manifest)
+            etag = await self.log.create(work.shard, manifest)
         except Retryable as error:
             return await self._unknown(work, CREATE, error)
         if etag is None:
@@ -252,17 +252,17 @@ class Committer:
             return protocol.Refused()
         work.wait = FIRST_WAIT
         work.targets |= manifest.targets
-        self._emit(events.IntentCreated(work.shard.stream, work.shard.shard_id, work.after, manifest.reach))
+        self.emit(events.IntentCreated(work.shard.stream, work.shard.shard_id, work.after, manifest.reach))
         return protocol.Created(etag)
 
     async def _replace(self, work: _Work, manifest: Manifest, etag: str) -> protocol.Event:
         stamped = manifest
         if manifest.sealed:
-            now = self._clock.now().isoformat()
+            now = self.clock.now().isoformat()
             stamped = with_seal(msgspec.structs.replace(manifest, sealed_by=self._worker, sealed_at=now))
         body, call = encode(stamped), "seal" if manifest.sealed else "amend intent"
         try:
-            new = await self._log.replace(work.shard, body, work.after, etag)
+            new = await self.log.replace(work.shard, body, work.after, etag)
         except Retryable as error:
             return await self._unknown(work, call, error)
         if new is None:
@@ -273,9 +273,9 @@ class Committer:
         work.targets |= stamped.targets
         where = (work.shard.stream, work.shard.shard_id, work.after)
         if stamped.sealed:
-            self._emit(events.ManifestSealed(*where, stamped.reach))
+            self.emit(events.ManifestSealed(*where, stamped.reach))
         else:
-            self._emit(events.IntentAmended(*where, stamped.reach, len(stamped.superseded)))
+            self.emit(events.IntentAmended(*where, stamped.reach, len(stamped.superseded)))
         return protocol.Replaced(new)
 
     async def _unknown(self, work: _Work, call: str, error: Retryable) -> protocol.Event:
@@ -283,7 +283,7 @@ class Committer:
         return protocol.Unknown()
 
     async def _pause(self, work: _Work, call: str, error: Retryable) -> None:
-        await self._repeat.pause(call, work.shard, error, work.wait)
+        await self.repeat.pause(call, work.shard, error, work.wait)
         work.wait = longer(work.wait)
 
     async def _all_in_place(self, work: _Work, files: Sequence[FileEntry]) -> bool:
@@ -294,10 +294,10 @@ class Committer:
         return True
 
     async def _write(self, work: _Work, file: OutputFile) -> None:
-        begun = self._clock.monotonic()
+        begun = self.clock.monotonic()
         await self._at(work, file.sink, f"write to {file.sink}", lambda store: store.put(file.key, file.body))
-        seconds, shard = self._clock.monotonic() - begun, work.shard
-        self._emit(events.FileWritten(shard.stream, shard.shard_id, file.sink, file.rows, len(file.body), seconds))
+        seconds, shard = self.clock.monotonic() - begun, work.shard
+        self.emit(events.FileWritten(shard.stream, shard.shard_id, file.sink, file.rows, len(file.body), seconds))
 
     async def _delete(self, work: _Work, entry: FileEntry) -> None:
         await self._at(work, entry.sink, f"remove from {entry.sink}", lambda store: store.delete(entry.key))
@@ -311,7 +311,7 @@ class Committer:
         url = work.targets.get(sink)
         try:
             store = self._places.store(sink, url)
-            return await self._repeat(call, work.shard, lambda: use(store))
+            return await self.repeat(call, work.shard, lambda: use(store))
         except (Fatal, DefinitionError) as error:
             if not self._places.is_former(sink, url):
                 raise

@@ -7,20 +7,12 @@ from dataclasses import replace
 
 from stream import events
 from stream.commit.committer import FOREIGN, Committer, Head, RenderedUnit, Renderer, head_after
-from stream.commit.log import CommitLog
 from stream.commit.manifest import Kind, Manifest, State
-from stream.contracts import Clock, Emit, Shard
+from stream.contracts import Shard
 
 
 async def admit_foreign(
-    log: CommitLog,
-    committer: Committer,
-    shard: Shard,
-    head: Head,
-    children: Callable[[], Awaitable[tuple[str, ...]]],
-    render: Renderer,
-    clock: Clock,
-    emit: Emit,
+    committer: Committer, shard: Shard, head: Head, children: Callable[[], Awaitable[tuple[str, ...]]], render: Renderer
 ) -> Head:
     """Record the progress that ``head.foreign`` reports, and return the head after it; ``head`` itself if it reports none.
 
@@ -35,14 +27,14 @@ async def admit_foreign(
         return head
     if reached.position is None:
         ended = await committer.end(shard, head, await children(), trigger=FOREIGN)
-        emit(events.ForeignProgress(shard.stream, shard.shard_id, head.position, None))
+        committer.emit(events.ForeignProgress(shard.stream, shard.shard_id, head.position, None))
         return ended
     if reached.position - 1 == head.position:
         return replace(head, foreign=None, foreign_subsequence=reached.subsequence)
     manifest = Manifest(
         kind=Kind.FOREIGN,
         state=State.INTENT,
-        application=log.application,
+        application=committer.log.application,
         stream=shard.stream,
         shard=shard.chain,
         after=str(head.position),
@@ -50,9 +42,9 @@ async def admit_foreign(
         previous=head.previous,
         trigger=FOREIGN,
         foreign_subsequence=reached.subsequence,
-        worker=log.worker,
-        created_at=clock.now().isoformat(),
+        worker=committer.log.worker,
+        created_at=committer.clock.now().isoformat(),
     )
     entry = await committer.commit(shard, RenderedUnit(manifest, ()), render)
-    emit(events.ForeignProgress(shard.stream, shard.shard_id, head.position, entry.manifest.reach))
+    committer.emit(events.ForeignProgress(shard.stream, shard.shard_id, head.position, entry.manifest.reach))
     return head_after(entry)

@@ -11,8 +11,7 @@ from stream.commit.committer import Committer, Head, Renderer, head_after
 from stream.commit.log import CommitLog, Entry
 from stream.commit.lookup import last_starts
 from stream.commit.manifest import Kind, digest
-from stream.commit.retry import Repeater
-from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, Reached, Shard
+from stream.contracts import Checkpoint, Reached, Shard
 from stream.errors import Halted
 
 MANY_LINKS: Final = 100
@@ -57,16 +56,7 @@ async def _near_the_end(log: CommitLog, shard: Shard, start: Head) -> Head:
     return head if last is not None and last.manifest.previous == head.previous else start
 
 
-async def recover(
-    log: CommitLog,
-    committer: Committer,
-    checkpoints: Checkpoints,
-    shard: Shard,
-    genesis: Entry,
-    render: Renderer,
-    clock: Clock,
-    emit: Emit,
-) -> Head:
+async def recover(committer: Committer, shard: Shard, genesis: Entry, render: Renderer) -> Head:
     """The head of the shard's sealed chain, after completing the intent at its end if there is one.
 
     Its ``foreign`` is set if the checkpoint says that another application has gone further; the checkpoint is then left unchanged.
@@ -76,9 +66,9 @@ async def recover(
             cannot be reached.
         LeaseLost: the shard belongs to another worker now.
     """
+    log, clock, emit, repeat = committer.log, committer.clock, committer.emit, committer.repeat
     begun = clock.monotonic()
-    repeat = Repeater(clock, emit)
-    checkpoint = await repeat("read checkpoint", shard, lambda: checkpoints.read(shard))
+    checkpoint = await repeat("read checkpoint", shard, lambda: committer.checkpoints.read(shard))
     head = await repeat("read manifest", shard, lambda: entry_point(log, shard, checkpoint, genesis))
     links_followed = 0
     while head.open and (entry := await committer.complete(shard, head.position, render)) is not None:

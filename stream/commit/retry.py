@@ -39,7 +39,6 @@ class Repeater:
                 wait = longer(wait)
 
     async def pause(self, call: str, shard: Shard, error: Retryable, wait: float = FIRST_WAIT) -> None:
-        """Wait as long as the server asked for, or else ``wait`` seconds."""
-        seconds = error.retry_after or wait
-        self._emit(events.CallRepeated(shard.stream, shard.shard_id, call, str(error), seconds))
-        await self._clock.sleep(seconds)
+        """Wait ``wait`` seconds, and say why."""
+        self._emit(events.CallRepeated(shard.stream, shard.shard_id, call, str(error), wait))
+        await self._clock.sleep(wait)

@@ -69,15 +69,15 @@ class Draft:
         """Note that the field is not needed."""
         self.notes.append((slot, Verdict(Fate.NOT_NEEDED, why)))
 
-    def to_do(self, slot: Slot, cure: str) -> None:
+    def to_do(self, slot: Slot, remedy: str) -> None:
         """Note, also at the top of the pipeline file, that something about the field is left to do.
 
         Does nothing if the field has no values.
         """
         if not slot.values:
             return
-        self.notes.append((slot, Verdict(Fate.TO_DO, cure)))
-        entry = f"{slot.field} of {slot.owner}: {cure}"
+        self.notes.append((slot, Verdict(Fate.TO_DO, remedy)))
+        entry = f"{slot.field} of {slot.owner}: {remedy}"
         if entry not in self.todo:
             self.todo.append(entry)
 

@@ -43,9 +43,9 @@ class FieldNotes:
         """Note that the field is not needed, and ``why``."""
         self.note(slot, Verdict(Fate.NOT_NEEDED, why))
 
-    def to_do(self, slot: Slot, cure: str) -> None:
-        """Note that something is left to do; ``cure`` says why, and what."""
-        self.note(slot, Verdict(Fate.TO_DO, cure))
+    def to_do(self, slot: Slot, remedy: str) -> None:
+        """Note that something is left to do; ``remedy`` says why, and what."""
+        self.note(slot, Verdict(Fate.TO_DO, remedy))
 
     def note(self, slot: Slot, verdict: Verdict) -> None:
         """Add ``verdict`` to the notes on the field; do nothing if no object has the field."""

@@ -227,12 +227,12 @@ def _option(made: CopyOptions, name: str, rest: list[str]) -> int:
         return 1
     if name in {"DATEFORMAT", "TIMEFORMAT"}:
         fits = value.lower() in _AUTO
-        cure = (
+        remedy = (
             "ISO 8601 is read without an option"
             if fits
             else "give the column the type string, and read it with a `parse` stage that names its format"
         )
-        (made.handled if fits else made.to_do).append(f"{name}: {cure}")
+        (made.handled if fits else made.to_do).append(f"{name}: {remedy}")
         return 1
     return _switch(made, name, value)
 

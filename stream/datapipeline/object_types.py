@@ -364,4 +364,3 @@ OBJECT_TYPES: Final[Mapping[str, ObjectType]] = {
 """Every type of object, in the order of the guide."""
 
 ACTIVITIES: Final = tuple(name for name, kind in OBJECT_TYPES.items() if kind.group == "activity")
-TRANSLATED: Final = tuple(name for name in ACTIVITIES if not OBJECT_TYPES[name].advice)

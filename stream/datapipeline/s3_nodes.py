@@ -218,14 +218,14 @@ def _reading(draft: Draft, node: ResolvedObject, copy: list[str] | None) -> Read
             return _lines(draft, form, columns)
         case _:
             known = OBJECT_TYPES.get(form.type)
-            cure = (
+            remedy = (
                 known.becomes.removeprefix("to do: ")
                 if known is not None and known.group == "data format"
                 else "use CSV, TSV, Custom or RegEx"
             )
             msg = (
                 f"the dataFormat of `{node.id}`, `{form.id}`, is {form.type or 'an object without a type'}, which stream does not read: "
-                f"{cure}"
+                f"{remedy}"
             )
             raise Refused(msg)
     _ends(draft, form)

@@ -367,13 +367,13 @@ class Coordinator:
         if fresh is None or not fleet_rules.assigned([fresh], self.me, self.holdings.held, self._avoided):
             return
         if self._leaving:
-            await self.table.assign(fresh, self.follower.heir(self._seen.values()))
+            await self.table.assign(fresh, self.follower.successor(self._seen.values()))
         elif (adopted := await self.table.adopt(fresh)) is not None:
             self.holdings.add(self._stream_of(lease.key), adopted, asked)
             self._emit(events.LeaseTaken(self._stream_of(lease.key), lease.shard, decide.Why.ASSIGNED, lease.signed or ""))
 
     async def _give_up(self, key: str) -> None:
-        await self.holdings.release(key, self.follower.heir(self._seen.values()))
+        await self.holdings.release(key, self.follower.successor(self._seen.values()))
 
     async def _without_renewed(self, takes: Iterable[Take]) -> list[Take]:
         """``takes`` without leases that were renewed since: a long scan may be stale (KCL also re-reads before it steals)."""

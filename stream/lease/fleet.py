@@ -34,11 +34,11 @@ ATTEMPTS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Charter:
+class MigrationState:
     """Which KCL version's rules the fleet follows (``cv``; None without such a row), and whether everything is in the lease table."""
 
     version: str | None = None
-    single: bool = False
+    in_lease_table: bool = False
 
 
 class FleetTables:
@@ -50,39 +50,39 @@ class FleetTables:
         self._emit = emit
         self._state, self._reports = fleet_tables or (f"{table.name}-CoordinatorState", f"{table.name}-WorkerMetricStats")
 
-    async def charter(self) -> Charter:
-        """The current rules."""
+    async def migration_state(self) -> MigrationState:
+        """The version whose rules the fleet follows now, and where it keeps its state."""
         own = await self._leases.item(MIGRATION)
         other = await self._state_of(MIGRATION)
         found = own if own is not None else other
         if found is None:
-            return Charter()
+            return MigrationState()
         moved = await self._leases.item(TABLE_MIGRATION) or (None if other is None else await self._state_of(TABLE_MIGRATION))
-        single = _text(moved, "tm") in IN_LEASE_TABLE if moved is not None else other is None
-        return Charter(_text(found, "cv"), single)
+        in_lease_table = _text(moved, "tm") in IN_LEASE_TABLE if moved is not None else other is None
+        return MigrationState(_text(found, "cv"), in_lease_table)
 
-    async def leader(self, charter: Charter) -> Leader | None:
+    async def leader(self, migration: MigrationState) -> Leader | None:
         """The holder of the leader lock; None if it is free (a leader that stops cleanly removes it)."""
-        item = await self._leases.item(LEADER) if charter.single else await self._state_of(LEADER)
+        item = await self._leases.item(LEADER) if migration.in_lease_table else await self._state_of(LEADER)
         if item is None or _text(item, "isReleased") == "1":
             return None
         duration = _text(item, "leaseDuration") or "0"
         return Leader(_text(item, "ownerName") or "", _text(item, "recordVersionNumber") or "", float(duration) / 1000)
 
-    async def members(self, charter: Charter, attempts: int | None = None) -> list[Member]:
+    async def members(self, migration: MigrationState, attempts: int | None = None) -> list[Member]:
         """Every worker that has a report, however old.
 
         Raises:
             AwsRetryable: none of ``attempts`` calls was answered.
         """
-        key, table = ("leaseKey", self._leases.name) if charter.single else ("wid", self._reports)
+        key, table = ("leaseKey", self._leases.name) if migration.in_lease_table else ("wid", self._reports)
         return [
             Member(item[key]["S"], item["lut"]["N"], ours=OURS in item)
             async for item in self._rows(table, attempts)
             if "lut" in item and item.get("entityType", {"S": "WORKER_METRIC_STATS"}).get("S") == "WORKER_METRIC_STATS"
         ]
 
-    async def report(self, charter: Charter, me: str, *, first: bool) -> None:
+    async def report(self, migration: MigrationState, me: str, *, first: bool) -> None:
         """Report this worker's presence, without CPU figures, so that the leader balances by traffic.
 
         Only the ``first`` report creates a row: a later one that arrives after ``withdraw`` must not re-create it.
@@ -90,14 +90,14 @@ class FleetTables:
         Raises:
             AwsRetryable: there was no answer; the next report will do.
         """
-        table, key = self._place(charter, me)
+        table, key = self._place(migration, me)
         values: dict[str, Any] = {
             ":now": {"N": str(int(self._clock.now().timestamp()))},
             ":none": {"M": {}},
             ":ours": {"S": stream.__version__},
         }
         update = f"SET lut = :now, sts = :none, opr = :none, {OURS} = :ours"
-        if charter.single:
+        if migration.in_lease_table:
             update += ", entityType = :entity"
             values[":entity"] = {"S": "WORKER_METRIC_STATS"}
         request = {"Key": key, "UpdateExpression": update, "ExpressionAttributeValues": values}
@@ -109,17 +109,17 @@ class FleetTables:
             # The KCL removes the row of a worker that it considers dead.
             await self._patiently("UpdateItem", table, {name: request[name] for name in request if name != "ConditionExpression"}, ATTEMPTS)
 
-    async def withdraw(self, charter: Charter, me: str) -> None:
+    async def withdraw(self, migration: MigrationState, me: str) -> None:
         """Withdraw the report, so that nothing more is assigned to this worker.
 
         Raises:
             AwsRetryable: there was no answer; the leader finds out by itself, within a minute.
         """
-        table, key = self._place(charter, me)
+        table, key = self._place(migration, me)
         await self._patiently("DeleteItem", table, {"Key": key}, ATTEMPTS)
 
-    def _place(self, charter: Charter, me: str) -> tuple[str, dict[str, Any]]:
-        return (self._leases.name, {"leaseKey": {"S": me}}) if charter.single else (self._reports, {"wid": {"S": me}})
+    def _place(self, migration: MigrationState, me: str) -> tuple[str, dict[str, Any]]:
+        return (self._leases.name, {"leaseKey": {"S": me}}) if migration.in_lease_table else (self._reports, {"wid": {"S": me}})
 
     async def _state_of(self, key: str) -> Item | None:
         request = {"Key": {"key": {"S": key}}, "ConsistentRead": True}

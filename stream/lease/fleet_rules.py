@@ -1,4 +1,4 @@
-"""Decisions of a worker in a KCL 3.x fleet, whose leader assigns leases: whether to follow, what to work on, who inherits leases. Pure.
+"""Decides what a worker does in a KCL 3.x fleet, whose leader assigns leases: follow or not, and to whom to hand over when leaving. Pure.
 
 Clocks of other machines are never compared: a leader or a worker is alive as long as this worker sees its row change.
 """
@@ -59,81 +59,81 @@ def reports(version: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """The holder of the leader lock. ``beat`` changes with each heartbeat; the lock is free ``duration`` seconds after the last one."""
+    """The holder of the leader lock. ``heartbeat`` changes with each renewal; the lock is free ``duration`` seconds after the last one."""
 
     worker: str
-    beat: str
+    heartbeat: str
     duration: float
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A worker that has reported; ``beat`` changes with each report. ``ours``: it runs this service."""
+    """A worker that has reported; ``heartbeat`` changes with each report. ``ours``: it runs this service."""
 
     worker: str
-    beat: str
+    heartbeat: str
     ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """A ``beat`` and the monotonic time at which it was first seen; ``moved``: a different one had been seen before."""
+class Heartbeat:
+    """A heartbeat's ``value`` and the monotonic time at which it was first seen; ``has_changed``: a different one had been seen before."""
 
-    beat: str
+    value: str
     at: float
-    moved: bool = False
+    has_changed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Roster:
+class FleetView:
     """The fleet as observed: its leader, and its workers by name."""
 
     leader: Leader | None = None
-    leader_heard: Heard | None = None
+    leader_heartbeat: Heartbeat | None = None
     members: Mapping[str, Member] = field(default_factory=dict)
-    heard: Mapping[str, Heard] = field(default_factory=dict)
+    heartbeats: Mapping[str, Heartbeat] = field(default_factory=dict)
 
 
-def observe(before: Roster, leader: Leader | None, members: Iterable[Member], now: float) -> Roster:
+def observe(before: FleetView, leader: Leader | None, members: Iterable[Member], now: float) -> FleetView:
     """The fleet as observed at ``now``."""
     present = {member.worker: member for member in members}
     same_leader = leader is not None and before.leader is not None and leader.worker == before.leader.worker
-    return Roster(
+    return FleetView(
         leader=leader,
-        leader_heard=None if leader is None else _heard(before.leader_heard if same_leader else None, leader.beat, now),
+        leader_heartbeat=None if leader is None else _heartbeat(before.leader_heartbeat if same_leader else None, leader.heartbeat, now),
         members=present,
-        heard={worker: _heard(before.heard.get(worker), member.beat, now) for worker, member in present.items()},
+        heartbeats={worker: _heartbeat(before.heartbeats.get(worker), member.heartbeat, now) for worker, member in present.items()},
     )
 
 
-def _heard(before: Heard | None, beat: str, now: float) -> Heard:
+def _heartbeat(before: Heartbeat | None, value: str, now: float) -> Heartbeat:
     if before is None:
-        return Heard(beat, now)
-    return before if before.beat == beat else Heard(beat, now, moved=True)
+        return Heartbeat(value, now)
+    return before if before.value == value else Heartbeat(value, now, has_changed=True)
 
 
-def alive(roster: Roster, worker: str, now: float) -> bool:
+def alive(fleet: FleetView, worker: str, now: float) -> bool:
     """Whether the worker has reported recently."""
-    heard = roster.heard.get(worker)
-    return heard is not None and now - heard.at < (ALIVE_SECONDS if heard.moved else FIRST_LOOK_SECONDS)
+    last = fleet.heartbeats.get(worker)
+    return last is not None and now - last.at < (ALIVE_SECONDS if last.has_changed else FIRST_LOOK_SECONDS)
 
 
-def leads(roster: Roster, now: float) -> bool:
+def leads(fleet: FleetView, now: float) -> bool:
     """Whether the leader lock is held: its duration has not passed, so nobody else can have taken it."""
-    leader, heard = roster.leader, roster.leader_heard
-    return leader is not None and heard is not None and now - heard.at < leader.duration
+    leader, last = fleet.leader, fleet.leader_heartbeat
+    return leader is not None and last is not None and now - last.at < leader.duration
 
 
-def idlers(seen: Iterable[Seen], now: float, failover: float) -> set[str]:
+def dead_workers(seen: Iterable[Seen], now: float, failover: float) -> set[str]:
     """Workers all of whose leases have expired: they are dead, whatever they reported last."""
     owners: dict[str, bool] = {}
     for row in seen:
         if row.lease.holder is not None:
             owners[row.lease.holder] = owners.get(row.lease.holder, True) and is_available(row, now, failover)
-    return {owner for owner, idle in owners.items() if idle}
+    return {owner for owner, dead in owners.items() if dead}
 
 
-def follows(version: str | None, roster: Roster, idle: Collection[str], now: float) -> bool:
+def follows(version: str | None, fleet: FleetView, dead: Collection[str], now: float) -> bool:
     """Whether leases are assigned to this worker, so that it must take none by itself.
 
     True in a 3.x fleet while it has a leader or a live KCL worker that can become the leader: between two leaders nobody assigns leases,
@@ -142,8 +142,8 @@ def follows(version: str | None, roster: Roster, idle: Collection[str], now: flo
     """
     if version in _TAKERS:
         return False
-    kcl = (name for name, member in roster.members.items() if not member.ours)
-    return leads(roster, now) or any(alive(roster, name, now) and name not in idle for name in kcl)
+    kcl = (name for name, member in fleet.members.items() if not member.ours)
+    return leads(fleet, now) or any(alive(fleet, name, now) and name not in dead for name in kcl)
 
 
 def assigned(leases: Iterable[Lease], me: str, held: Collection[str], avoided: Collection[str]) -> list[Lease]:
@@ -160,13 +160,13 @@ def wanted_elsewhere(lease: Lease, me: str) -> bool:
     return lease.checkpoint_owner == me and lease.owner is not None and lease.owner != me
 
 
-def heir(roster: Roster, seen: Collection[Seen], handed_over: Mapping[str, int], me: str, now: float, failover: float) -> str | None:
+def successor(fleet: FleetView, seen: Collection[Seen], handed_over: Mapping[str, int], me: str, now: float, failover: float) -> str | None:
     """The worker to which a leaving worker gives a lease: as the leader would choose, the least loaded live one; None if there is none.
 
     ``handed_over``: how many leases this worker has already given to each. Among equals, our own workers come first: they look more often.
     """
-    counts, idle = Counter(handed_over), idlers(seen, now, failover)
+    counts, dead = Counter(handed_over), dead_workers(seen, now, failover)
     counts.update(row.lease.owner for row in seen if row.lease.owner is not None and not row.lease.ended)
-    candidates = [member for name, member in roster.members.items() if name != me and alive(roster, name, now) and name not in idle]
+    candidates = [member for name, member in fleet.members.items() if name != me and alive(fleet, name, now) and name not in dead]
     chosen = min(candidates, key=lambda member: (counts[member.worker], not member.ours, member.worker), default=None)
     return None if chosen is None else chosen.worker

@@ -14,8 +14,8 @@ from stream.contracts import Clock, Emit
 from stream.errors import Fatal
 from stream.lease import fleet_rules
 from stream.lease.decide import Seen
-from stream.lease.fleet import ATTEMPTS, Charter, FleetTables
-from stream.lease.fleet_rules import Roster
+from stream.lease.fleet import ATTEMPTS, FleetTables, MigrationState
+from stream.lease.fleet_rules import FleetView
 from stream.lease.settings import LeaseSettings
 from stream.lease.table import LeaseTable
 
@@ -35,8 +35,8 @@ class Follower:
         self._emit = emit
         self._table_name = table.name
         self._tables = FleetTables(table, clock, emit, settings.fleet_tables)
-        self._charter = Charter()
-        self._roster = Roster()
+        self._migration = MigrationState()
+        self._fleet = FleetView()
         self._reported = False
         self._leaving = False
         self._left = False
@@ -49,23 +49,25 @@ class Follower:
         Raises:
             Fatal: rules that this build does not know, or a table that this worker may not use.
         """
-        self._charter = await self._tables.charter()
-        if (why := fleet_rules.refusal(self._table_name, self._charter.version)) is not None:
+        self._migration = await self._tables.migration_state()
+        if (why := fleet_rules.refusal(self._table_name, self._migration.version)) is not None:
             raise Fatal(why)
-        if fleet_rules.reports(self._charter.version):
+        if fleet_rules.reports(self._migration.version):
             await self._report()
-            leader, members = await self._tables.leader(self._charter), await self._tables.members(self._charter)
-            self._roster = fleet_rules.observe(self._roster, leader, members, self._clock.monotonic())
+            leader, members = await self._tables.leader(self._migration), await self._tables.members(self._migration)
+            self._fleet = fleet_rules.observe(self._fleet, leader, members, self._clock.monotonic())
             self.every = min(LOOK_SECONDS, self._settings.sync)
         else:
             async with self._report_lock:
                 await self._withdraw()
-            self._roster, self.every = Roster(), self._settings.sync
+            self._fleet, self.every = FleetView(), self._settings.sync
         now = self._clock.monotonic()
-        following = fleet_rules.follows(self._charter.version, self._roster, fleet_rules.idlers(seen, now, self._settings.failover), now)
+        following = fleet_rules.follows(
+            self._migration.version, self._fleet, fleet_rules.dead_workers(seen, now, self._settings.failover), now
+        )
         if following != self.following:
             self.following = following
-            worker = self._roster.leader.worker if following and self._roster.leader is not None else ""
+            worker = self._fleet.leader.worker if following and self._fleet.leader is not None else ""
             self._emit(events.FleetLed("", "", following, worker))
 
     async def leave(self) -> None:
@@ -77,16 +79,16 @@ class Follower:
             await self._withdraw()
             if self.following:
                 with suppress(AwsRetryable):
-                    members = await self._tables.members(self._charter, ATTEMPTS)
-                    self._roster = fleet_rules.observe(self._roster, self._roster.leader, members, self._clock.monotonic())
+                    members = await self._tables.members(self._migration, ATTEMPTS)
+                    self._fleet = fleet_rules.observe(self._fleet, self._fleet.leader, members, self._clock.monotonic())
             self._left = True
 
-    def heir(self, seen: Collection[Seen]) -> str | None:
+    def successor(self, seen: Collection[Seen]) -> str | None:
         """The worker that gets the next lease that this one releases; None if it is simply released."""
         if not (self.following and self._leaving):
             return None
         now = self._clock.monotonic()
-        chosen = fleet_rules.heir(self._roster, seen, self._handed_over, self._me, now, self._settings.failover)
+        chosen = fleet_rules.successor(self._fleet, seen, self._handed_over, self._me, now, self._settings.failover)
         if chosen is not None:
             self._handed_over[chosen] += 1
         return chosen
@@ -95,11 +97,11 @@ class Follower:
         async with self._report_lock:
             if not self._leaving:
                 with suppress(AwsRetryable):
-                    await self._tables.report(self._charter, self._me, first=not self._reported)
+                    await self._tables.report(self._migration, self._me, first=not self._reported)
                 self._reported = True
 
     async def _withdraw(self) -> None:
         if self._reported:
             with suppress(AwsRetryable):
-                await self._tables.withdraw(self._charter, self._me)
+                await self._tables.withdraw(self._migration, self._me)
             self._reported = False

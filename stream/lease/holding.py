@@ -156,8 +156,8 @@ class Holdings:
         msg = f"the lease {key} in table {self._table.name} belongs to another worker; it stops reading the shard, and nothing is lost"
         raise LeaseLost(msg)
 
-    async def release(self, key: str, heir: str | None = None) -> None:
-        """Release the lease now, so that others need not wait for its expiry: to the worker that is to take over, or else to ``heir``."""
+    async def release(self, key: str, successor: str | None = None) -> None:
+        """Release the lease now, so that nobody waits for its expiry. If no worker was named to take over, ``successor`` gets it."""
         held = self.held.get(key)
         if held is None:
             return
@@ -166,11 +166,11 @@ class Holdings:
                 return
             wanted = held.wanted is not None
             try:
-                await self._table.assign(held.lease, held.lease.owner if wanted else heir, held.until)
+                await self._table.assign(held.lease, held.lease.owner if wanted else successor, held.until)
             except Retryable:
                 self.drop(key, "expired")
                 return
-            self.drop(key, "handed_over" if wanted or heir else "released")
+            self.drop(key, "handed_over" if wanted or successor else "released")
 
     def refresh(self, row: Lease) -> None:
         """Take over what others wrote without changing the counter, such as children. Ignored while a write of the row is in flight.

@@ -332,11 +332,11 @@ class LeaseTable:
         await self._clock.sleep(min(pause, max(0.0, until - self._clock.monotonic())))
 
 
-def retry_pause(error: AwsRetryable, attempt: int, dice: str) -> float:
-    """Seconds until the next attempt after ``error`` in attempt number ``attempt``; ``dice``: a unique text that seeds the jitter."""
+def retry_pause(error: AwsRetryable, attempt: int, seed: str) -> float:
+    """Seconds until the next attempt after ``error`` in attempt number ``attempt``; ``seed``: a unique text that seeds the jitter."""
     if not is_throttle(error):
-        return error.retry_after or RETRY_SECONDS
-    decision = decide_retry(error, attempt, Random(dice).random(), CROWDED)  # noqa: S311 - only spreads callers
+        return RETRY_SECONDS
+    decision = decide_retry(error, attempt, Random(seed).random(), CROWDED)  # noqa: S311 - only spreads callers
     return decision.seconds if isinstance(decision, Wait) else CROWDED.cap
 
 

@@ -66,7 +66,7 @@ def produce(endpoint: str, region: str, stream: str, flights: pl.DataFrame, seed
     """
     import boto3
 
-    dice = Random(seed)  # noqa: S311 - repeatable on purpose
+    rng = Random(seed)  # noqa: S311 - repeatable on purpose
     config = Config(retries={"mode": "standard", "max_attempts": 8})
     client = boto3.client(
         "kinesis",
@@ -80,9 +80,9 @@ def produce(endpoint: str, region: str, stream: str, flights: pl.DataFrame, seed
     try:
         for start in range(0, flights.height, WINDOW):
             window = flights.slice(start, WINDOW)
-            spoilt = [BROKEN[dice.randrange(len(BROKEN))] for _ in range(window.height // BROKEN_ONE_IN)]
+            spoilt = [BROKEN[rng.randrange(len(BROKEN))] for _ in range(window.height // BROKEN_ONE_IN)]
             broken += len(spoilt)
-            for entries, users in _requests(_mixed(window, spoilt, dice)):
+            for entries, users in _requests(_mixed(window, spoilt, rng)):
                 _put(client, stream, entries)
                 done += users
                 progress(done)
@@ -96,13 +96,13 @@ def slice_of(partition_key: str) -> int:
     return int(hashlib.md5(partition_key.encode(), usedforsecurity=False).hexdigest(), 16) * BUCKETS >> 128
 
 
-def _mixed(window: pl.DataFrame, spoilt: list[bytes], dice: Random) -> Iterator[tuple[dict[str, Any], int]]:
+def _mixed(window: pl.DataFrame, spoilt: list[bytes], rng: Random) -> Iterator[tuple[dict[str, Any], int]]:
     """Entries of PutRecords and the number of user records in each."""
     lines = window.write_ndjson().encode().splitlines()
     keys = [f"{carrier}-{flight}" for carrier, flight in window.select("carrier", "flight").iter_rows()]
     slices: dict[int, list[UserRecord]] = {}
     for key, line in zip([*keys, *(f"broken-{n}" for n in range(len(spoilt)))], [*lines, *spoilt], strict=True):
-        if dice.random() >= AGGREGATED_SHARE:
+        if rng.random() >= AGGREGATED_SHARE:
             yield {"Data": line, "PartitionKey": key}, 1
             continue
         filling = slices.setdefault(slice_of(key), [])

@@ -21,11 +21,11 @@ def register_process(registry: CollectorRegistry) -> None:
     GCCollector(registry=registry)
 
 
-async def watch_loop(clock: Clock, report: Callable[[float], None], interval: float = LOOK_SECONDS) -> None:
-    """Until cancelled, report every ``interval`` seconds by how much the event loop woke this task too late, at worst recently."""
+async def watch_loop(clock: Clock, report: Callable[[float], None]) -> None:
+    """Until cancelled, report every ``LOOK_SECONDS`` by how much the event loop woke this task too late, at worst recently."""
     latest: deque[float] = deque(maxlen=REMEMBERED)
     while True:
         asleep = clock.monotonic()
-        await clock.sleep(interval)
-        latest.append(max(0.0, clock.monotonic() - asleep - interval))
+        await clock.sleep(LOOK_SECONDS)
+        latest.append(max(0.0, clock.monotonic() - asleep - LOOK_SECONDS))
         report(max(latest))

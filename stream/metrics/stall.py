@@ -31,9 +31,8 @@ class StallWatch:
     that says so counts as movement.
     """
 
-    def __init__(self, clock: Clock, after: float = STALL_SECONDS) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._after = after
         self._moved: dict[tuple[str, str], float] = {}
         self._behind: dict[tuple[str, str], int] = {}
         self._excused = float("-inf")
@@ -59,9 +58,9 @@ class StallWatch:
         """Stream, shard and seconds without movement of each shard that is stalled now, longest first."""
         now = self._clock.monotonic()
         with self._lock:
-            if now - self._excused < self._after:
+            if now - self._excused < STALL_SECONDS:
                 return []
-            found = [(stream, shard, now - since) for (stream, shard), since in self._moved.items() if now - since >= self._after]
+            found = [(stream, shard, now - since) for (stream, shard), since in self._moved.items() if now - since >= STALL_SECONDS]
         return sorted(found, key=lambda each: -each[2])
 
     def _moves(self, event: ev.Event, where: tuple[str, str]) -> bool:

@@ -45,7 +45,7 @@ MAX_UNPACKED: Final = 1024 * 1024 * 1024
 """Bytes of columns; each worker holds them as long as it lives."""
 _TYPES: Final = {str: pl.String(), int: pl.Int64(), float: pl.Float64(), bytes: pl.Binary()}
 _WORDS: Final = {str: "text", int: "numbers", float: "numbers", bytes: "blobs"}
-PATIENCE: Final = 30.0
+LOCK_SECONDS: Final = 30.0
 """Seconds to wait while somebody else writes to the database."""
 
 
@@ -68,7 +68,7 @@ def read_database(url: str, base: Path) -> bytes:
         msg = f"there is no database {place}: no file {path} (relative paths begin at the pipeline file's directory)"
         raise DefinitionError(msg)
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=PATIENCE)) as connection:
+        with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=LOCK_SECONDS)) as connection:
             cursor = connection.execute(query)
             names = [column[0] for column in cursor.description or ()]
             rows = cursor.fetchmany(MAX_ROWS + 1)

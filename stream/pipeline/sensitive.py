@@ -45,7 +45,7 @@ class Sensitive(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A finding about the definition: where, its code, the sentence, and the cure."""
+    """A finding about the definition: where, its code, the sentence, and the remedy."""
 
     path: Path
     code: str

@@ -43,8 +43,8 @@ from stream.worker.pausing import CALL, PauseWatch
 from stream.worker.recipe import CutUnit, Recipe, Rendered, render
 from stream.worker.refreshing import CurrentRecipe
 from stream.worker.reread import Rereader
-from stream.worker.several import Obstacles, Streams
 from stream.worker.slices import record_options
+from stream.worker.streams import Obstacles, Streams
 
 BUDGET: Final = 64 * 2**20
 IDLE: Final = 4.0
@@ -97,7 +97,7 @@ def source_of(subject: Subject, stream: str, state: State, process: Process, *, 
         kpl_out_of_range=OutOfRange(pipeline.source.kinesis.kpl_out_of_range.value),
     )
     client, budget = SimulatedKinesis(state, process), ByteBudget(BUDGET)
-    return KinesisSource(client, stream, budget=budget, clock=process.clock, emit=process.emit, settings=settings, dice=lambda: 0.5)
+    return KinesisSource(client, stream, budget=budget, clock=process.clock, emit=process.emit, settings=settings, random=lambda: 0.5)
 
 
 def table_of(pipeline: Pipeline, tables: RecentTables, process: Process, kind: type[LeaseTable] = LeaseTable) -> LeaseTable:

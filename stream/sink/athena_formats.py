@@ -148,8 +148,8 @@ def _numbers(schema: pl.Schema) -> Iterator[str]:
     for name, kind in schema.items():
         if isinstance(kind, pl.Datetime) and avro_type(kind) == "bigint":
             unit = _IN_A_SECOND[kind.time_unit]
-            cure = f"from_unixtime({name.lower()} / {unit})"
-            yield f"column `{name.lower()}` is a number, since Hive does not know this type of Avro: convert it with {cure}"
+            remedy = f"from_unixtime({name.lower()} / {unit})"
+            yield f"column `{name.lower()}` is a number, since Hive does not know this type of Avro: convert it with {remedy}"
 
 
 def avro_type(kind: pl.Datetime) -> str:

@@ -46,8 +46,8 @@ class Times(StrEnum):
 
 def _one_character(value: str, what: str) -> str:
     if len(value) != 1 or not value.isascii() or value in _FORBIDDEN:
-        cure = 'write a tab as "\\t", in double quotes' if value == "\\t" else "use a single ASCII character that is not a line break"
-        msg = f"{value!r} cannot be the {what}; {cure}"
+        remedy = 'write a tab as "\\t", in double quotes' if value == "\\t" else "use a single ASCII character that is not a line break"
+        msg = f"{value!r} cannot be the {what}; {remedy}"
         raise ValueError(msg)
     return value
 

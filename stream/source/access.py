@@ -27,13 +27,13 @@ MOST_AHEAD: Final = timedelta(minutes=5)
 
 T = TypeVar("T")
 
-_dice = secrets.SystemRandom().random
+_random = secrets.SystemRandom().random
 
 
 class StreamAccess:
     """One stream, given by name or ARN, and what all readers of its shards share.
 
-    Readers acquire bytes from ``budget`` before they fetch a page; whoever receives the page releases them. ``dice`` returns random numbers
+    Readers acquire bytes from ``budget`` before they fetch a page; whoever receives the page releases them. ``random`` returns numbers
     in [0, 1), for jitter between retries.
     """
 
@@ -46,7 +46,7 @@ class StreamAccess:
         clock: Clock,
         emit: Emit,
         settings: ReadSettings | None = None,
-        dice: Callable[[], float] = _dice,
+        random: Callable[[], float] = _random,
     ) -> None:
         self.client = client
         self.stream = stream
@@ -54,7 +54,7 @@ class StreamAccess:
         self.clock = clock
         self.emit = emit
         self.settings = settings or ReadSettings()
-        self.dice = dice
+        self.random = random
         self._retention: timedelta | None = None
         self._describe_at = clock.monotonic()
 
@@ -87,7 +87,7 @@ class StreamAccess:
             try:
                 return await call()
             except AwsRetryable as error:
-                step = decide(error, attempt, self.dice(), A_FEW_TIMES)
+                step = decide(error, attempt, self.random(), A_FEW_TIMES)
                 if isinstance(step, GiveUp):
                     raise
                 self.emit(PollRepeated(stream_name(self.stream), "", "error", str(error), step.seconds))

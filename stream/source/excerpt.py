@@ -26,10 +26,10 @@ PAGE_BYTES: Final = 256 * 2**10
 FIRST_LIMIT: Final = 25
 """Records requested by the first call, when their size is unknown: at 100 KB each, as much as a shard delivers in a second."""
 
-PATIENCE: Final = Policy(base=1.0, cap=5.0, attempts=4)
+RETRIES: Final = Policy(base=1.0, cap=5.0, attempts=4)
 """A failed call is retried three times; after that, the sample ends, because other readers need the shard more."""
 
-_dice = secrets.SystemRandom().random
+_random = secrets.SystemRandom().random
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Excerpts:
     stream: str
     pages: int
     clock: Clock
-    dice: Callable[[], float] = _dice
+    random: Callable[[], float] = _random
 
     async def read(self, shard_id: str, begin: datetime, end: datetime) -> Excerpt:
         """Records that arrived at ``begin`` or later, and before ``end``: the first ones of each of ``pages`` equal parts of that time.
@@ -112,7 +112,7 @@ class _Reading:
                     iterator = await self.by.client.get_shard_iterator(self.by.stream, self.shard_id, at)
                 page = await self.by.client.get_records(self.by.stream, iterator, self.limit)
             except AwsRetryable as error:
-                step = decide(error, attempt, self.by.dice(), PATIENCE)
+                step = decide(error, attempt, self.by.random(), RETRIES)
                 if isinstance(step, GiveUp):
                     raise
                 await self.by.clock.sleep(step.seconds)

@@ -160,9 +160,9 @@ class FanOutReader(ShardReader):
             self._change(POLLING, str(error))
             return
         if error.code == IN_USE:
-            wait = self._fan_out.resubscribe_seconds * (1 + self._source.dice())
+            wait = self._fan_out.resubscribe_seconds * (1 + self._source.random())
         else:
-            step = decide(error, self._fruitless, self._source.dice(), FOR_EVER if was_subscribed else THROTTLED)
+            step = decide(error, self._fruitless, self._source.random(), FOR_EVER if was_subscribed else THROTTLED)
             wait = step.seconds if isinstance(step, Wait) else 0.0
         why = "in_use" if error.code == IN_USE else "silence" if error.code == "Silence" else "broken"
         self._source.emit(SubscriptionEnded(self._shard.stream, self._shard.shard_id, why, str(error), wait))

@@ -125,7 +125,7 @@ class GrowingSource:
         notes = await notes_of(self._state, shard.stream, shard.chain, piece)
         while until is None or position < until:
             some = await self._appended.pieces(number, piece)
-            self._tell_unread(shard, number, piece, until)
+            self._report_unread(shard, number, piece, until)
             for each in some:
                 async with aclosing(self._of(shard, piece, each, after_number, until, deleted, notes)) as pages:  # type: ignore[type-var]
                     async for page in pages:
@@ -134,7 +134,7 @@ class GrowingSource:
                             self._tell_given_up(shard, page)
                         yield page
                 piece, after_number = piece + 1, 0
-                self._tell_unread(shard, number, piece, until)
+                self._report_unread(shard, number, piece, until)
                 if until is not None and position >= until:
                     break
             if some:
@@ -151,7 +151,7 @@ class GrowingSource:
             msg = f"{len(deleted):,} object(s) have been deleted since they were read: {', '.join(deleted[:_SHOWN])}{more}"
             raise Halted(msg)
 
-    def _tell_unread(self, shard: Shard, number: int, piece: int, until: int | None) -> None:
+    def _report_unread(self, shard: Shard, number: int, piece: int, until: int | None) -> None:
         if until is None:
             self._emit(ObjectsUnread(shard.stream, shard.shard_id, max(0, self._appended.end(number) - piece + 1)))
 

@@ -29,11 +29,11 @@ from stream.source.access import StreamAccess
 from stream.source.aggregated import HashRange, expand, marked, without_expanding
 from stream.source.pace import Pace, PageSize
 
-_EXPAND_ASIDE: Final = 256 * 1024
+_EXPAND_IN_THREAD: Final = 256 * 1024
 """Pages above this many bytes are expanded in a thread, to keep the event loop free."""
 _SHORTEST_RETENTION: Final = timedelta(hours=24)
 NEAR_HORIZON: Final = timedelta(minutes=5)
-_PATIENCE: Final = 5
+_CONFIRMATIONS: Final = 5
 """Consecutive equal responses before a suspected loss or a missing child is taken as fact."""
 _LATEST_SLACK: Final = timedelta(seconds=5)
 """Clock difference allowed for when LATEST has to be replaced by the time of the first call."""
@@ -146,7 +146,7 @@ class ShardReader:
         clock = self._source.clock
         begin = clock.monotonic()
         await self._source.budget.acquire(size)
-        self._tell_waited(clock.monotonic() - begin)
+        self._report_wait(clock.monotonic() - begin)
         return Reservation(self._source.budget, size)
 
     async def _wait_for_turn(self) -> None:
@@ -155,9 +155,9 @@ class ShardReader:
         begin = clock.monotonic()
         if self._behind:
             await self._source.budget.turns.begin(self)
-        self._tell_waited(clock.monotonic() - begin)
+        self._report_wait(clock.monotonic() - begin)
 
-    def _tell_waited(self, seconds: float) -> None:
+    def _report_wait(self, seconds: float) -> None:
         if seconds > 0.001:
             self._source.emit(BudgetWaited(self._shard.stream, self._shard.shard_id, seconds))
 
@@ -213,7 +213,7 @@ class ShardReader:
             return Batch.empty()
         if seen is not None and not seen.aggregates:
             return Batch(without_expanding(frame), seen.payload_bytes, traced=seen.traced)
-        if frame.estimated_size() > _EXPAND_ASIDE and marked(frame):
+        if frame.estimated_size() > _EXPAND_IN_THREAD and marked(frame):
             expanded = await asyncio.to_thread(expand, frame, self._hashes)
         else:
             expanded = expand(frame, self._hashes)
@@ -270,7 +270,7 @@ class ShardReader:
         source, at = self._source, IteratorAt(IteratorKind.AT, sequence=str(sequence))
         try:
             iterator = await source.client.get_shard_iterator(source.stream, self._shard.shard_id, at)
-            for _ in range(_PATIENCE):
+            for _ in range(_CONFIRMATIONS):
                 found = await source.client.get_records(source.stream, iterator, 1)
                 # A response without records does not mean that there are none further on.
                 if found.frame.height or found.next_iterator is None or found.behind_ms == 0:
@@ -307,7 +307,7 @@ class ShardReader:
         throttled = is_throttle(error)
         self._source.budget.turns.end(self)
         self._failures += 1
-        step = decide(error, self._failures, self._source.dice(), THROTTLED if throttled else FOR_EVER)
+        step = decide(error, self._failures, self._source.random(), THROTTLED if throttled else FOR_EVER)
         # The first new iterator after an expiry needs no pause: nothing was overloaded.
         fresh = error.code == EXPIRED_ITERATOR and self._failures == 1
         wait = step.seconds if isinstance(step, Wait) and not fresh else 0.0
@@ -339,7 +339,7 @@ class ShardReader:
         if children:
             return children
         self._childless += 1
-        if self._childless < _PATIENCE:
+        if self._childless < _CONFIRMATIONS:
             msg = f"{self._where()}: the service says that the shard has ended, but names no shard that continues it"
             raise AwsRetryable(msg, code="EndWithoutChildren")
         msg = (
@@ -368,7 +368,7 @@ class ShardReader:
                 self._suspicions = 0
             return
         self._suspicions += 1
-        if self._suspicions >= _PATIENCE:
+        if self._suspicions >= _CONFIRMATIONS:
             raise Expired(await self._lost(finding))
 
     async def _check_first(self, frame: pl.DataFrame) -> None:

@@ -52,7 +52,7 @@ class DirectoryStore:
 
     def __init__(self, root: Path, *, fsync: bool = True, url: str | None = None) -> None:
         self._root = root.absolute()
-        self._aside = self._root / _RESERVED / "aside"
+        self._temporary_folder = self._root / _RESERVED / "aside"
         self._claims = self._root / _RESERVED / "claims"
         self._fsync = fsync
         self._tidy = False
@@ -112,7 +112,7 @@ class DirectoryStore:
             Fatal: this user may not write here, or the file system is mounted read-only.
             Retryable: no space is left.
         """
-        await self._run(_check_writable, self._aside)
+        await self._run(_check_writable, self._temporary_folder)
 
     def _path(self, key: str) -> Path:
         check_key(key, self._url)
@@ -128,9 +128,9 @@ class DirectoryStore:
             raise _translate(error, self._url) from error
 
     def _create(self, path: Path, body: bytes) -> str | None:
-        with self._written_aside(body) as (aside, tag):
+        with self._written_temporary(body) as (temporary, tag):
             try:
-                self._link(aside, path)
+                self._link(temporary, path)
                 self._sync_directory(path.parent)
             except FileExistsError:
                 if path.is_dir():
@@ -139,29 +139,29 @@ class DirectoryStore:
             else:
                 return tag
             finally:
-                aside.unlink()
+                temporary.unlink()
 
-    def _link(self, aside: Path, path: Path) -> None:
+    def _link(self, temporary: Path, path: Path) -> None:
         try:
-            os.link(aside, path)
+            os.link(temporary, path)
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.link(aside, path)
+            os.link(temporary, path)
 
     def _replace(self, path: Path, body: bytes, etag: str) -> str | None:
         if _tag_at(path) != etag:
             return None
-        with self._written_aside(body) as (aside, tag):
+        with self._written_temporary(body) as (temporary, tag):
             try:
-                self._claim(path, etag).symlink_to(aside.name)
+                self._claim(path, etag).symlink_to(temporary.name)
             except FileExistsError:
-                aside.unlink()
+                temporary.unlink()
                 self._complete(path, etag)
                 return None
             # From here on others may put the file in place, so only proof that the claim came too late allows removing it.
             self._complete(path, etag)
-            if aside.exists():
-                aside.unlink()
+            if temporary.exists():
+                temporary.unlink()
                 return None
             return tag
 
@@ -180,19 +180,19 @@ class DirectoryStore:
         except FileNotFoundError:
             return
         if _tag_at(path) == tag:
-            self._install(self._aside / claimed, path)
+            self._install(self._temporary_folder / claimed, path)
         self._sync_directory(path.parent)
         if _tag_at(path) == tag:
             msg = (
-                f"{path} cannot be replaced: the file {self._aside / claimed}, which was to be its next version, was removed from under "
-                f"{self._url}. Restore it, or remove {claim} while no worker runs on this store."
+                f"{path} cannot be replaced: the file {self._temporary_folder / claimed}, which was to be its next version, was removed "
+                f"from under {self._url}. Restore it, or remove {claim} while no worker runs on this store."
             )
             raise Fatal(msg)
         claim.unlink(missing_ok=True)
 
-    def _install(self, aside: Path, path: Path) -> None:
+    def _install(self, temporary: Path, path: Path) -> None:
         with suppress(FileNotFoundError):
-            aside.rename(path)
+            temporary.rename(path)
 
     def _claim(self, path: Path, tag: str) -> Path:
         self._claims.mkdir(parents=True, exist_ok=True)
@@ -208,21 +208,21 @@ class DirectoryStore:
             self._sync_directory(path.parent)
 
     @contextmanager
-    def _written_aside(self, body: bytes) -> Iterator[tuple[Path, str]]:
+    def _written_temporary(self, body: bytes) -> Iterator[tuple[Path, str]]:
         """A new file with ``body``, and its tag; it is held as long as the context, so that it is not taken for a leftover."""
         if not self._tidy:
             self._tidy = True
-            remove_leftovers(self._aside, self._claims)
-        aside = self._aside / f"{os.getpid()}-{secrets.token_hex(8)}"
-        descriptor = self._opened(aside)
+            remove_leftovers(self._temporary_folder, self._claims)
+        temporary = self._temporary_folder / f"{os.getpid()}-{secrets.token_hex(8)}"
+        descriptor = self._opened(temporary)
         try:
             hold(descriptor)
             try:
                 tag = self._written(descriptor, body)
             except OSError:
-                aside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
                 raise
-            yield aside, tag
+            yield temporary, tag
         finally:
             os.close(descriptor)
 
@@ -236,13 +236,13 @@ class DirectoryStore:
             os.fsync(descriptor)
         return _tag(os.fstat(descriptor))
 
-    def _opened(self, aside: Path) -> int:
+    def _opened(self, temporary: Path) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            return os.open(aside, flags, 0o666)
+            return os.open(temporary, flags, 0o666)
         except FileNotFoundError:
-            self._aside.mkdir(parents=True, exist_ok=True)
-            return os.open(aside, flags, 0o666)
+            self._temporary_folder.mkdir(parents=True, exist_ok=True)
+            return os.open(temporary, flags, 0o666)
 
     def _sync_directory(self, directory: Path) -> None:
         if not self._fsync:

@@ -23,13 +23,13 @@ def hold(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
-def remove_leftovers(aside: Path, claims: Path) -> None:
-    """Remove files in ``aside`` that no living process holds and none of ``claims`` names. Never raises for what it cannot remove.
+def remove_leftovers(folder: Path, claims: Path) -> None:
+    """Remove files in ``folder`` that no living process holds and none of ``claims`` names. Never raises for what it cannot remove.
 
     A frozen process still holds its file, and a claimed one is somebody's next version, whoever claimed it.
     """
     with suppress(OSError):
-        old = [path for path in aside.iterdir() if _NAME.fullmatch(path.name) and _is_old(path)]
+        old = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and _is_old(path)]
         for path in old:
             with suppress(OSError), _abandoned(path):
                 if path.name not in set(_claimed(claims)):

@@ -124,11 +124,11 @@ def _check_possible(text: str, expression: pl.Expr, schema: pl.Schema, result: p
         problem = f"Polars declares its result as {result}, but computes {found[0]}"
     if problem:
         raise SchemaMismatch(
-            path, f"{_quoted(text)} does not fit its columns: {problem}", cure(problem) or f"the columns are: {_listed(used)}"
+            path, f"{_quoted(text)} does not fit its columns: {problem}", remedy(problem) or f"the columns are: {_listed(used)}"
         )
 
 
-def cure(problem: str) -> str:
+def remedy(problem: str) -> str:
     """A remedy for the ``problem`` that Polars reports for an expression; empty if none is known."""
     return "read text as a date or a time with the stage `cast` or `parse`" if problem.startswith(_TEXT_TO_TIME) else ""
 

@@ -19,13 +19,12 @@ from stream.audit.outputs import Separation
 from stream.audit.source import Reread
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
-from stream.budget import Lending
 from stream.commit.log import CommitLog
 from stream.commit.lookup import PAGE, position_of, shards_of, starts_of, streams_of, unit_start
 from stream.commit.manifest import FileEntry, Kind, Manifest, decode, decode_start, digest, is_canonical, pinned, seal_of, unpinned
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
 from stream.concurrency import run_concurrently
-from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
+from stream.contracts import Checkpoints, LendingSource, ObjectStore, Shard, Start, StartKind, shard_of_chain
 from stream.errors import Halted
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
@@ -192,7 +191,7 @@ class StoredEvidence:
         areas: Mapping[str, Area],
         checkpoints: Checkpoints,
         stream: str,
-        source: Source | None = None,
+        source: LendingSource | None = None,
         oldest: datetime | None = None,
         open_place: Callable[[str], ObjectStore] | None = None,
         *,
@@ -346,7 +345,7 @@ class StoredEvidence:
             return None
         return self._reread(self._source, self._listed[shard_id], generation, until)
 
-    async def _reread(self, source: Source, shard: Shard, generation: int, until: int) -> AsyncIterator[Reread]:
+    async def _reread(self, source: LendingSource, shard: Shard, generation: int, until: int) -> AsyncIterator[Reread]:
         start, position, ends = await self._start_of(shard), ORIGIN, [until]
         if isinstance(source, ClaimedSource | BoundedSource):
             shard = replace(shard, generation=generation)
@@ -360,8 +359,7 @@ class StoredEvidence:
                 async with aclosing(source.read(shard, position, start, end)) as pages:  # type: ignore[type-var]
                     async for page in pages:
                         yield Reread(page.batch.frame.select(SEQUENCE, SUBSEQUENCE), page.position)
-                        if isinstance(source, Lending):
-                            source.budget.release(page.held)
+                        source.budget.release(page.held)
             except Halted as error:
                 # What follows is compared all the same.
                 lost = lost or error

@@ -41,7 +41,7 @@ def _halted(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
             "the whole stream is halted",
             "streamshardhalted",
             since=halt.since,
-            details=(_told(halt, look.stream),),
+            details=(_reason(halt, look.stream),),
             commands=("stream doctor FILE",),
         )
     if not halts:
@@ -55,7 +55,7 @@ def _halted(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
         "when-a-shard-is-halted",
         tuple(each.name for each, _ in halts),
         halts[0][1].since,
-        details=lines_of((each.name, _told(halt, f"{look.stream}/{each.name}")) for each, halt in halts),
+        details=lines_of((each.name, _reason(halt, f"{look.stream}/{each.name}")) for each, halt in halts),
         commands=_commands_for([halt for _, halt in halts]),
     )
 
@@ -65,7 +65,7 @@ def _commands_for(halts: Sequence[Halt]) -> tuple[str, ...]:
     return ("stream preview FILE --unsealed",) * bool(rejected) + ("stream doctor FILE",) * (len(rejected) < len(halts))
 
 
-def _told(halt: Halt, where: str) -> str:
+def _reason(halt: Halt, where: str) -> str:
     """The reason without the place that reasons begin with, and who halted."""
     reason = halt.reason.removeprefix(f"{where}: ")
     return f"{reason} ({halt.worker})" if halt.worker else reason
@@ -288,7 +288,7 @@ def _exports(look: Snapshot, _: set[str]) -> Iterator[Finding]:
             "streamaudithalted",
             tuple(name for name, _ in halted),
             halted[0][1].since,
-            details=lines_of((name, _told(halt, f"{look.stream}/{name}")) for name, halt in halted),
+            details=lines_of((name, _reason(halt, f"{look.stream}/{name}")) for name, halt in halted),
             commands=("stream doctor FILE",),
         )
     waited = look.since(exported.since)

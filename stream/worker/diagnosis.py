@@ -25,7 +25,7 @@ from stream.worker.auditing import Stores
 from stream.worker.probe import LET, Noted, Probe
 from stream.worker.probes import probes, untried
 
-PATIENCE: Final = 20.0
+TIMEOUT: Final = 20.0
 """Seconds that one check may take."""
 
 SKEW_NOTED: Final = timedelta(seconds=60)
@@ -71,7 +71,7 @@ class Environment:
     audience: str | None = None
     subject: str | None = None
     limits: tuple[str, ...] = _LIMITS
-    patience: float = PATIENCE
+    timeout: float = TIMEOUT
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -92,7 +92,7 @@ async def examine(pipeline: Pipeline, environment: Environment) -> list[Finding]
         if all(each.verdict is not Verdict.FAILED for each in credentials):
             findings += await _identity(session, environment)
     for probe in probes(pipeline, session, environment.base, environment.env):
-        findings.append(await _tried(probe, environment.patience))
+        findings.append(await _tried(probe, environment.timeout))
     findings += await _pauses(pipeline, session, environment)
     findings += [await _collector(pipeline, environment)] if pipeline.audit.otlp else []
     findings += [
@@ -133,7 +133,7 @@ def _findings_of(check: str, problems: list[Problem]) -> list[Finding]:
 
 async def _credentials(session: AwsSession, environment: Environment) -> list[Finding]:
     try:
-        async with asyncio.timeout(environment.patience):
+        async with asyncio.timeout(environment.timeout):
             await session.credentials()
             life = await session.credential_life()
     except (StreamError, TimeoutError) as error:
@@ -148,7 +148,7 @@ async def _credentials(session: AwsSession, environment: Environment) -> list[Fi
 
 async def _identity(session: AwsSession, environment: Environment) -> list[Finding]:
     try:
-        async with asyncio.timeout(environment.patience):
+        async with asyncio.timeout(environment.timeout):
             caller = await ask_caller(session, environment.clock)
     except (StreamError, TimeoutError) as error:
         remedy = _NAMED if isinstance(error, DefinitionError) else "STS must be reachable: by a VPC endpoint, or through port 443"
@@ -190,12 +190,12 @@ def _limit(path: str) -> int | None:
     return int(text) if text.isdecimal() and int(text) < 2**60 else None
 
 
-async def _tried(probe: Probe, patience: float) -> Finding:
+async def _tried(probe: Probe, timeout: float) -> Finding:
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout):
             said = await probe.look()
     except TimeoutError:
-        return Finding(probe.check, Verdict.FAILED, f"{probe.what}: no answer in {patience:g} s", _REACH)
+        return Finding(probe.check, Verdict.FAILED, f"{probe.what}: no answer in {timeout:g} s", _REACH)
     except Noted as error:
         return Finding(probe.check, Verdict.NOTE, f"{probe.what}: {error}", _remedy(probe, error.__cause__ or error))
     except (StreamError, OSError) as error:
@@ -219,7 +219,7 @@ def _remedy(probe: Probe, error: BaseException) -> str:
 async def _pauses(pipeline: Pipeline, session: AwsSession, environment: Environment) -> list[Finding]:
     """What is paused on purpose, which a worker would obey. That the state cannot be read at all is found by another check."""
     try:
-        async with asyncio.timeout(environment.patience):
+        async with asyncio.timeout(environment.timeout):
             record = PauseRecord(Stores.open(pipeline, environment.base, session).state)
             pauses = await record.in_force(environment.clock.now())
     except PausesUnreadable as error:
@@ -234,7 +234,7 @@ async def _collector(pipeline: Pipeline, environment: Environment) -> Finding:
     if otlp is None:
         msg = "there is no collector to check"
         raise DefinitionError(msg)
-    said = await _reached(otlp.endpoint, environment.patience)
+    said = await _reached(otlp.endpoint, environment.timeout)
     if said is None:
         return Finding("collector", Verdict.OK, f"{otlp.endpoint} answers")
     # A collector that is down makes the export lag and nothing else, unless checkpoints wait for it.
@@ -242,12 +242,12 @@ async def _collector(pipeline: Pipeline, environment: Environment) -> Finding:
     return Finding("collector", verdict, f"{otlp.endpoint}: {said}", "check the address, the collector, and the network policy")
 
 
-async def _reached(url: str, patience: float) -> str | None:
+async def _reached(url: str, timeout: float) -> str | None:
     """Why nothing listens at ``url``; None if something does."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout):
             _, writer = await asyncio.open_connection(parts.hostname, port)
             writer.close()
             await writer.wait_closed()

@@ -73,4 +73,4 @@ async def admit_foreign_progress(shard: Shard, head: Head, parts: Parts, render:
         listed = await parts.repeat("list shards", shard, parts.source.shards)
         return tuple(child.shard_id for child in children_of(listed, shard.shard_id))
 
-    return await admit_foreign(parts.log, parts.committer, shard, head, children, render, parts.clock, parts.emit)
+    return await admit_foreign(parts.committer, shard, head, children, render)

@@ -203,8 +203,8 @@ class IcebergWarehouse:
         except (ValueError, TypeError) as error:
             # PyIceberg says so of a file with several values of a partition field (``partition_record_value``).
             several = "partition" in str(error) and bool(table.spec().fields)
-            cure = f". {self._cure([field.name for field in table.spec().fields])}" if several else ""
-            msg = f"{url} does not fit {self._config.table}: {difference(str(error))}{cure}"
+            remedy = f". {self._remedy([field.name for field in table.spec().fields])}" if several else ""
+            msg = f"{url} does not fit {self._config.table}: {difference(str(error))}{remedy}"
             raise LoadFailed(msg, Failure.DATA) from error
         if (found.record_count, found.file_size_in_bytes) != (rows, size):
             msg = f"{url} holds {found.record_count} rows in {found.file_size_in_bytes} bytes, the manifest says {rows} in {size}"
@@ -215,12 +215,12 @@ class IcebergWarehouse:
                 column = table.schema().find_column_name(field.source_id)
                 msg = (
                     f"{url} has rows with and without a value in {column}, by which {self._config.table} is partitioned, and a file must "
-                    f"be of one partition: it was written before `partition_by` named {column}. {self._cure([field.name])}"
+                    f"be of one partition: it was written before `partition_by` named {column}. {self._remedy([field.name])}"
                 )
                 raise LoadFailed(msg, Failure.DATA)
         return found
 
-    def _cure(self, fields: Sequence[str]) -> str:
+    def _remedy(self, fields: Sequence[str]) -> str:
         table = self._config.table
         drop = "; ".join(f"ALTER TABLE {table} DROP PARTITION FIELD {field}" for field in fields)
         return f"To load it: {drop} (Spark's SQL), then `stream loads retry`, then add the partition again; the rows loaded meanwhile stay"

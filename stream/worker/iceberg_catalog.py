@@ -60,7 +60,7 @@ class CatalogTable:
                     self._known = properties, _open(properties)
                 return work(self._known[1])
 
-        return await _aside(carry_out)
+        return await _in_thread_left_behind(carry_out)
 
     async def look(self) -> str:
         """A phrase that says what there is."""
@@ -98,7 +98,7 @@ class CatalogTable:
         return "allowed; the table does not exist yet"
 
 
-async def _aside(work: Callable[[], T]) -> T:
+async def _in_thread_left_behind(work: Callable[[], T]) -> T:
     """The result of ``work``, run in a thread that may be left behind: it is no thread of the loop's, which are all waited for at the end.
 
     What it does then is known to nobody, as with a worker that is killed.
@@ -154,7 +154,7 @@ def catalog_properties(config: IcebergSinkConfig, session: AwsSession, secret: S
         }
         given["client.session-token"] = keys.token
         if session.trust() is not None:
-            given |= {"py-io-impl": "stream.worker.iceberg_files.TrustingFiles"}
+            given |= {"py-io-impl": "stream.worker.iceberg_files.FilesWithAuthorities"}
         return {name: value for name, value in given.items() if value}
 
     return now

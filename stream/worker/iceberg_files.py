@@ -8,8 +8,8 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 from stream.worker.iceberg_catalog import AUTHORITIES
 
 
-class TrustingFiles(PyArrowFileIO):
-    """The usual access, which takes the word of ``AUTHORITIES`` instead of the system's."""
+class FilesWithAuthorities(PyArrowFileIO):
+    """The usual access, trusting the certificate authorities in the file that ``AUTHORITIES`` names instead of the system's."""
 
     def _initialize_s3_fs(self, netloc: str | None) -> FileSystem:
         usual = super()._initialize_s3_fs(netloc)

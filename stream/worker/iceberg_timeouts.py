@@ -24,8 +24,8 @@ RETRIES: Final = 2
 """Attempts per call to Glue; the loader itself retries for as long as necessary."""
 
 
-class _Trusting(HTTPAdapter):
-    """Connections that take the word of ``authorities``, a path, beside that of the usual ones."""
+class _AdapterWithAuthorities(HTTPAdapter):
+    """Connections that trust the certificate authorities in the file ``authorities`` besides the usual ones."""
 
     def __init__(self, authorities: str) -> None:
         self._authorities = authorities
@@ -53,7 +53,7 @@ class RestCatalogWithTimeouts(RestCatalog):
                 # It is AWS's, for whose services these authorities stand in place of the usual ones.
                 session.verify = authorities
             else:
-                session.mount("https://", _Trusting(authorities))
+                session.mount("https://", _AdapterWithAuthorities(authorities))
         session.request = functools.partial(session.request, timeout=(CONNECT_SECONDS, READ_SECONDS))  # type: ignore[method-assign]
         return session
 

@@ -21,10 +21,10 @@ from stream.contracts import Emit, Shard
 from stream.errors import DefinitionError, Fatal, Halted, Retryable
 from stream.lease.paused import Pause
 from stream.pipeline.model import Pipeline
+from stream.source.announced import ReadAnnounced
 from stream.source.kinesis import KinesisSource
 from stream.source.mapping import Delivery
 from stream.source.until import ReadUntil
-from stream.source.up_to import ReadUpTo
 from stream.worker.allowance import Allowance, allowance
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.loading import complete_all
@@ -32,8 +32,8 @@ from stream.worker.notifying import Notifier, open_notifier
 from stream.worker.parts import Stop, StreamParts, most_severe, to_all
 from stream.worker.pausing import CALL
 from stream.worker.reading import Reading
-from stream.worker.several import Obstacles, Streams, halted_error
 from stream.worker.shard import run_shard
+from stream.worker.streams import Obstacles, Streams, halted_error
 from stream.worker.supervisor import LISTING_SECONDS, RESTART_SECONDS
 
 _LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -238,7 +238,7 @@ class Function:
         parts = stream.parts
         if parts.pause_of(shard) is not None:
             return
-        up_to = replace(parts, source=ReadUpTo(_own(stream), {shard.shard_id: delivery.numbers}, parts.emit))
+        up_to = replace(parts, source=ReadAnnounced(_own(stream), {shard.shard_id: delivery.numbers}, parts.emit))
         before_the_start = delivery.last_arrival < (stream.start.timestamp or _LONG_AGO)
         while not parts.draining.is_set():
             try:
@@ -324,7 +324,7 @@ class Function:
                 notify = (pipeline.notify, pipeline.application, options.env, options.base, options.clock, self._emit)
                 notifier = await open_notifier(*notify, stack)
                 emit = to_all(self._emit, FirstHalts(notifier)) if notifier else self._emit
-                reading = Reading(told_since=since)
+                reading = Reading(announced_since=since)
                 made = await assemble(pipeline, replace(options, reading=reading), emit, ObservableEvent(), stack)
                 self._opened = _Opened({each.stream: each for each in made}, notifier, stack.pop_all())
         else:

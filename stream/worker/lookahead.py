@@ -48,8 +48,8 @@ class _ServiceClock:
 class StreamLookahead:
     """Finds out what follows positions in one stream, with time-outs suited to a command. Emits no events, since it is not a reader."""
 
-    def __init__(self, client: KinesisClient, stream: str, clock: Clock, settings: ReadSettings | None = None) -> None:
-        settings = settings or ReadSettings(limit=1, calls_per_second=CALLS_PER_SECOND)
+    def __init__(self, client: KinesisClient, stream: str, clock: Clock) -> None:
+        settings = ReadSettings(limit=1, calls_per_second=CALLS_PER_SECOND)
         self._clock = _ServiceClock(clock)
         self._source = KinesisSource(
             client, stream, budget=ByteBudget(BUDGET), clock=self._clock, emit=self._count_failures, settings=settings

@@ -27,7 +27,7 @@ from stream.worker.lookahead import StreamLookahead
 from stream.worker.pausing import LOOK_SECONDS
 from stream.worker.surveying import WHOLE
 
-PATIENCE: Final = 30.0
+ANSWER_SECONDS: Final = 30.0
 """Seconds that the look at one stream may take: a pause must be possible while Kinesis does not answer."""
 
 SHORTEST: Final = timedelta(seconds=2 * LOOK_SECONDS)
@@ -169,7 +169,7 @@ class Operator:
         """
         stream = one.source.kinesis.stream
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(ANSWER_SECONDS):
                 return await self._look(one, shards)
         except DefinitionError:
             raise
@@ -178,7 +178,7 @@ class Operator:
                 raise
             return Outlook(stream, why=str(error))
         except TimeoutError as error:
-            why = f"the stream {stream} did not answer within {PATIENCE:g} s"
+            why = f"the stream {stream} did not answer within {ANSWER_SECONDS:g} s"
             if shards:
                 msg = f"{why}, so it is not known whether it has {', '.join(sorted(shards))}; a whole stream can be paused all the same"
                 raise Fatal(msg) from error

@@ -16,7 +16,7 @@ from stream.source.unreadable import Note, unreadable_notes
 from stream.worker.finding import DETAILS
 from stream.worker.object_lookahead import ObjectsLookahead
 from stream.worker.outcomes import HOUR
-from stream.worker.queue_probes import queue_place
+from stream.worker.places import queue_place
 from stream.worker.snapshot import ObjectsLook
 
 T = TypeVar("T")

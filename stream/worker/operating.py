@@ -103,15 +103,13 @@ def view_of(stream: str, lease: Lease) -> LeaseView:
     )
 
 
-async def list_leases(
-    pipeline: Pipeline, *, lag: bool, base: Path = Path(), clock: Clock | None = None, emit: Emit = to_nobody
-) -> list[LeaseView]:
+async def list_leases(pipeline: Pipeline, *, lag: bool, base: Path = Path(), emit: Emit = to_nobody) -> list[LeaseView]:
     """All leases of the pipeline's streams, by stream and shard; with ``lag``, also how far each checkpoint is behind its shard's tip.
 
     Raises:
         DefinitionError: the pipeline has no leases.
     """
-    clock = clock or SystemClock()
+    clock = SystemClock()
     async with _coordinator(pipeline, base, clock, emit) as (coordinator, session, watched):
         pauses = await PauseRecord(Stores.open(pipeline, base, session_of(pipeline)).state).in_force(clock.now())
         scanned = await coordinator.table.scan()
@@ -259,7 +257,7 @@ async def recovered(one: StreamParts, shard: Shard) -> tuple[Shard, Head]:
         return await parts.render_again(shard, start, manifest)
 
     while True:
-        head = await recover(parts.log, parts.committer, parts.checkpoints, shard, genesis, render_again, parts.clock, parts.emit)
+        head = await recover(parts.committer, shard, genesis, render_again)
         if head.target is None:
             return shard, head
         shard, genesis = await open_next(shard, start, parts, head)

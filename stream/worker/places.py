@@ -1,4 +1,4 @@
-"""Resolves a pipeline's URLs on this machine."""
+"""Resolves the URLs and queues that a pipeline names."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 
 from stream.aws.session import AwsSession
+from stream.aws.sqs import QueuePlace
 from stream.contracts import CONSOLE, ObjectStore
 from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
+from stream.pipeline.replay import Queue
 from stream.storage.console import ConsoleStore
 from stream.storage.open import open_store
 from stream.storage.s3 import KmsKey
@@ -78,3 +80,9 @@ async def is_there(session: AwsSession, url: str, base: Path) -> bool:
         if not key or info.key == key:
             return True
     return False
+
+
+def queue_place(text: str) -> QueuePlace:
+    """The queue with that ARN or URL."""
+    queue = Queue.of(text)
+    return QueuePlace(queue.name, queue.account, queue.region, queue.url)

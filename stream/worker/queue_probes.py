@@ -11,12 +11,13 @@ import msgspec
 
 from stream.aws.errors import AwsFatal, Call
 from stream.aws.session import AwsSession
-from stream.aws.sqs import QueuePlace, open_sqs
+from stream.aws.sqs import open_sqs
 from stream.clock import SystemClock
 from stream.errors import DefinitionError
 from stream.pipeline.replay import ObjectsSource, Queue
 from stream.pipeline.units import format_duration
 from stream.source.notifications import place_of_notices
+from stream.worker.places import queue_place
 from stream.worker.probe import LET, Noted, Probe
 from stream.worker.watching import HIDDEN_SECONDS, LONGEST_HOLD
 
@@ -29,12 +30,6 @@ _NO_HANDLE: Final = "stream-doctor"
 """A receipt handle that no message has: whether a message may be deleted shows without one."""
 
 _OPEN_POLICY: Final = "see docs/objects.md for the queue's policy and the bucket's notifications"
-
-
-def queue_place(text: str) -> QueuePlace:
-    """The queue with that ARN or URL."""
-    queue = Queue.of(text)
-    return QueuePlace(queue.name, queue.account, queue.region, queue.url)
 
 
 def queue_probes(objects: ObjectsSource, session: AwsSession) -> Iterator[Probe]:

@@ -30,7 +30,7 @@ from stream.source.until import ReadUntil, refuse_future, refuse_lost
 from stream.storage.open import open_store
 from stream.worker.dead_letters import DeadLetters, chain_name
 from stream.worker.finished_claims import FinishedClaims
-from stream.worker.queue_probes import queue_place
+from stream.worker.places import queue_place
 from stream.worker.slices import Window
 from stream.worker.watched import WatchedShards, object_opener, slices_of
 from stream.worker.watching import LONGEST_HOLD, Watcher, WatchSettings
@@ -49,15 +49,15 @@ class Reading:
     """How a worker reads its pipeline's source.
 
     ``once``: only what is there when it starts. ``window``: only what arrived in that time range, beside the live pipeline. ``letters``:
-    the claimed dead letters instead of the source. ``disjoint``: nothing else writes the same records to the same sinks. ``told_since``:
-    somebody else says which shards have records, the first of which arrived then; `latest` means that moment.
+    the claimed dead letters instead of the source. ``disjoint``: nothing else writes the same records to the same sinks.
+    ``announced_since``: somebody else says which shards have records, the first of which arrived then; `latest` means that moment.
     """
 
     once: bool = False
     window: Window = field(default_factory=Window)
     letters: bool = False
     disjoint: bool = False
-    told_since: datetime | None = None
+    announced_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +200,10 @@ async def _kinesis(options: KinesisOptions, client: KinesisClient, context: Sour
             await _refuse_duplicates(options, until, context)
         await _refuse_overlap(options.stream, chain, (_stamp(begin), _stamp(until)), context.state)
 
-    if reading.told_since is not None and start.kind is StartKind.LATEST:
-        start = Start(StartKind.AT_TIMESTAMP, reading.told_since)
+    if reading.announced_since is not None and start.kind is StartKind.LATEST:
+        start = Start(StartKind.AT_TIMESTAMP, reading.announced_since)
 
-    subscribes = options.retrieval is Retrieval.FAN_OUT and until is None and reading.told_since is None
+    subscribes = options.retrieval is Retrieval.FAN_OUT and until is None and reading.announced_since is None
     fan_out = FanOut(options.consumer or context.pipeline.application) if subscribes else None
     seconds = tip_seconds(context.pipeline.flush.age.total_seconds())
     settings = ReadSettings(idle_first=seconds, kpl_out_of_range=OutOfRange(options.kpl_out_of_range.value), fan_out=fan_out)

@@ -129,11 +129,11 @@ def write_result(path: Path, result: Result) -> None:
         path.write_bytes(document)
         return
     place = path.resolve()
-    aside = place.with_name(f".{place.name}.part")
+    temporary = place.with_name(f".{place.name}.part")
     try:
-        aside.write_bytes(document)
-        aside.replace(place)
+        temporary.write_bytes(document)
+        temporary.replace(place)
     except OSError:
         place.write_bytes(document)
         with contextlib.suppress(OSError):
-            aside.unlink()
+            temporary.unlink()

@@ -44,8 +44,8 @@ from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
 from stream.worker.parts import StreamParts, to_all
 from stream.worker.reporting import reports_to
-from stream.worker.several import Obstacles, Streams, halted_error
-from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
+from stream.worker.streams import Obstacles, Streams, halted_error
+from stream.worker.telemetry import OperationTracker, SpanQueue, spans_to_collector
 from stream.worker.watching import Watcher
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -63,18 +63,18 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     registry, health = CollectorRegistry(), Health()
     recorder, name = Recorder(registry, options.clock), worker_id(options.clock)
     log = JsonLog(_to_stderr, options.clock, options.log_level)
-    narrator = Narrator(Operations(pipeline.application, name, options.clock), log)
+    tracker = OperationTracker(Operations(pipeline.application, name, options.clock), log)
     totals, board = RunTotals(), Board(pipeline.application, options.clock)
     stalls = StallWatch(options.clock)
     obstacles = Obstacles(strict=pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT)
-    emit = to_all(recorder, narrator, totals, stalls, obstacles, board, _HealthListener(health), *options.listeners)
+    emit = to_all(recorder, tracker, totals, stalls, obstacles, board, _HealthListener(health), *options.listeners)
     register_process(registry)
     draining = ObservableEvent()
     _drain_on_signals(draining)
     with WATCHDOG.telling(reports_to(log)), reporting_failure(", ".join(pipeline.source.kinesis.names), log, emit):
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(MetricsServer(registry, health, board, pipeline.metrics.host, pipeline.metrics.port))
-            opening = _open(pipeline, replace(options, worker=name), narrator, recorder, totals, emit, draining, stack)
+            opening = _open(pipeline, replace(options, worker=name), tracker, recorder, totals, emit, draining, stack)
             if (opened := await unless_set(draining, opening)) is None:
                 _drained_before_start(pipeline, options, emit)
                 return
@@ -115,12 +115,12 @@ def _watch_itself(
     clock = options.clock
     return [
         group.create_task(watch_loop(clock, lambda late: recorder.set(LOOP_LAG, late)), name="watch loop"),
-        group.create_task(watch_stalls(stalls, clock, functools.partial(_tell_stall, emit)), name="watch stalls"),
+        group.create_task(watch_stalls(stalls, clock, functools.partial(_report_stall, emit)), name="watch stalls"),
         group.create_task(trim_periodically(clock), name="trim memory"),
     ]
 
 
-def _tell_stall(emit: Emit, stream_name: str, shard: str, seconds: float) -> None:
+def _report_stall(emit: Emit, stream_name: str, shard: str, seconds: float) -> None:
     """Report a shard that stands still, and what the process waits for: liveness is about to have it restarted."""
     emit(events.ShardStalled(stream_name, shard, seconds))
     WATCHDOG.tell(f"the shard {stream_name}/{shard} stands still")
@@ -158,7 +158,7 @@ def _refuse_unfinished(streams: Streams, unloaded: Sequence[str]) -> None:
 async def _open(
     pipeline: Pipeline,
     options: WorkerOptions,
-    narrator: Narrator,
+    tracker: OperationTracker,
     recorder: Recorder,
     totals: RunTotals,
     emit: Emit,
@@ -168,7 +168,7 @@ async def _open(
     """What a worker needs before it reads: the parts of its streams, what tells of halts, the reporter of runs, and the ``Emit``."""
     session = AwsSession(region=pipeline.source.kinesis.region)
     managed = functools.partial(read_secret, session)
-    narrator.sender = await _span_queue(pipeline, options, managed, emit, recorder, stack)
+    tracker.sender = await _span_queue(pipeline, options, managed, emit, recorder, stack)
     notifier = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
     state, exports = Stores.open(pipeline, options.base, session).state, pipeline.audit.otlp is not None
     notes = HaltNotes(state, options.worker, options.clock, emit, exports=exports)

@@ -138,7 +138,7 @@ async def _fleet(opened: Opened, tables: LeaseTables) -> str:
                 raise Noted(str(error)) from error
         table = LeaseTable(client, tables.leases, SystemClock(), lambda _: None, secrets.token_urlsafe)
         try:
-            version = (await FleetTables(table, SystemClock(), lambda _: None, (tables.state, tables.reports)).charter()).version
+            version = (await FleetTables(table, SystemClock(), lambda _: None, (tables.state, tables.reports)).migration_state()).version
         except AwsFatal as error:
             msg = f"cannot be determined: {error}"
             raise Noted(msg) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from stream import events
@@ -52,7 +52,7 @@ async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...]
 
     lost: Expired | None = None
     while True:
-        head = await recover(parts.log, parts.committer, parts.checkpoints, shard, genesis, render_again, parts.clock, parts.emit)
+        head = await recover(parts.committer, shard, genesis, render_again)
         if head.target is not None:
             shard, genesis = await open_next(shard, start, parts, head)
             continue
@@ -90,18 +90,41 @@ async def _continue(shard: Shard, start: Start, parts: Parts, head: Head, gap: E
             return head, parts.stops(shard) or Stop.CAUGHT_UP
     if not head.open:
         return head, Stop.CAUGHT_UP
-    run = _ShardRun(shard, start, parts, head)
+    run = _ShardRun(shard, start, parts, head, render)
     return await run.run(), run.stop
+
+
+@dataclass(slots=True)
+class _UnitBeingFilled:
+    """The records read after ``after``, up to ``position``, and how many bytes of the byte budget they hold.
+
+    ``size`` is None while there is nothing to commit.
+    """
+
+    after: int
+    position: int
+    batches: list[Batch] = field(default_factory=list)
+    size: cut.OpenUnit | None = None
+    held: int = 0
+
+    def add(self, page: Page, now: float) -> None:
+        self.position = page.position
+        self.held += page.held
+        if page.batch.rows or self.position > self.after:
+            self.batches.append(page.batch)
+            before = self.size or cut.OpenUnit(0, 0, now)
+            self.size = cut.OpenUnit(before.rows + page.batch.rows, before.payload_bytes + page.batch.payload_bytes, before.since)
 
 
 class _ShardRun:
     """The regular work on a shard: fetch, prepare and commit, starting from a recovered head."""
 
-    def __init__(self, shard: Shard, start: Start, parts: Parts, head: Head) -> None:
+    def __init__(self, shard: Shard, start: Start, parts: Parts, head: Head, render_again: Renderer) -> None:
         self.shard = shard
         self.start = start
         self.parts = parts
         self.head = head
+        self.render_again = render_again
         self.stop = Stop.CAUGHT_UP
         self.held = HeldBytes(parts.budget)
         self.breaker = ShardBreaker(parts.breaker)
@@ -163,37 +186,31 @@ class _ShardRun:
             self.lost = error
 
     async def prepare(self, fetching: asyncio.Task[None]) -> None:
-        after, open_unit, batches, held = self.head.position, None, [], 0
-        position, first = after, True
+        clock, limits = self.parts.clock, self.parts.limits
+        unit, foreign_subsequence = _UnitBeingFilled(self.head.position, self.head.position), self.head.foreign_subsequence
         while True:
-            page = await self._next_page(cut.seconds_until_due(open_unit, self.parts.limits, self.parts.clock.monotonic(), NUDGE_SECONDS))
+            page = await self._next_page(cut.seconds_until_due(unit.size, limits, clock.monotonic(), NUDGE_SECONDS))
             if page is not None:
-                position, held = page.position, held + page.held
-                if page.behind_ms == 0 and position == after:
-                    await self.note_tip(position, page.asked or self.parts.clock.now())
-                if page.batch.rows or position > after:
-                    batches.append(page.batch)
-                    since = open_unit.since if open_unit else self.parts.clock.monotonic()
-                    open_unit = cut.OpenUnit(sum(batch.rows for batch in batches), sum(batch.payload_bytes for batch in batches), since)
+                if page.behind_ms == 0 and page.position == unit.after:
+                    await self.note_tip(page.position, page.asked or clock.now())
+                unit.add(page, clock.monotonic())
             stop = self.parts.stops(self.shard)
             circumstances = cut.Circumstances(
                 ended=page is not None and page.ended,
                 draining=stop is not None or self.lost is not None or (page is not None and page.paused),
-                pressure=self._pressed(held, page),
+                pressure=self._pressed(unit.held, page),
                 closed=page is not None and page.closes,
             )
-            why = cut.trigger(open_unit, self.parts.limits, self.parts.clock.monotonic(), circumstances)
-            if why is not None and position > after:
-                span, raw = SeqRange(after, position), Batch.concat(batches)
-                foreign_subsequence = self.head.foreign_subsequence if first else -1
-                first = False
-                after, open_unit, batches, page = position, None, [], page if circumstances.ended else None
+            why = cut.trigger(unit.size, limits, clock.monotonic(), circumstances)
+            if why is not None and unit.position > unit.after:
+                span, raw, held = SeqRange(unit.after, unit.position), Batch.concat(unit.batches), unit.held
+                unit, page = _UnitBeingFilled(span.last, span.last), page if circumstances.ended else None
                 rendered = await self._render(CutUnit(self.shard, span, raw, why, foreign_subsequence))
+                foreign_subsequence = -1
                 # The raw records are no longer needed, and the byte budget does not allow for keeping them.
                 del raw
                 await self.rendered.put((rendered, held))
                 del rendered
-                held = 0
             if circumstances.ended:
                 await self.rendered.put(page)
                 return
@@ -252,11 +269,7 @@ class _ShardRun:
     async def _seal(self, rendered: Rendered) -> None:
         parts, started = self.parts, self.parts.clock.monotonic()
         own = with_previous(rendered.unit, self.head.previous, parts.worker, parts.clock.now())
-
-        async def render_again(manifest: Manifest) -> RenderedUnit:
-            return await parts.render_again(self.shard, self.start, manifest)
-
-        entry = await parts.committer.commit(self.shard, own, render_again)
+        entry = await parts.committer.commit(self.shard, own, self.render_again)
         self.head = head_after(entry)
         if not self.head.open:
             msg = f"{self.shard.stream}/{self.shard.shard_id}: the chain ends at {own.manifest.after}, where an operator rewound it"

@@ -45,7 +45,7 @@ class Log(Protocol):
         ...
 
 
-class Narrator:
+class OperationTracker:
     """An ``Emit`` that tracks operations, adds their trace and span ids to the log, and passes on spans that have ended."""
 
     def __init__(self, operations: Operations, log: Log) -> None:

@@ -19,12 +19,11 @@ from stream.audit.ledger import LedgerObject, Segment, read_segment
 from stream.audit.objects import Area, unit_of, url_in
 from stream.audit.trace import Fate, Place, RecordQuery, Row, fates, find, record_at
 from stream.batch import ORIGIN, ROW, SEQUENCE, SUBSEQUENCE, Batch
-from stream.budget import Lending
 from stream.commit.log import CommitLog
 from stream.commit.lookup import last_starts, shards_of, unit_start
 from stream.commit.naming import manifest_key
 from stream.concurrency import run_concurrently
-from stream.contracts import Shard, Source, Start, StartKind, shard_of_chain
+from stream.contracts import LendingSource, Shard, Start, StartKind, shard_of_chain
 from stream.errors import DefinitionError, Halted
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.sensitive import Sensitive, hidden, sensitive_columns, unreadable
@@ -199,7 +198,7 @@ class Tracer:
         return stored.body
 
 
-async def read_unit(source: Source, link: Link) -> Batch:
+async def read_unit(source: LendingSource, link: Link) -> Batch:
     """The records of a unit, from the stream.
 
     Raises:
@@ -215,8 +214,7 @@ async def read_unit(source: Source, link: Link) -> Batch:
     async with aclosing(source.read(shard, link.after, Start(StartKind.TRIM_HORIZON), link.last)) as pages:  # type: ignore[type-var]
         async for page in pages:
             frames.append(page.batch)
-            if isinstance(source, Lending):
-                source.budget.release(page.held)
+            source.budget.release(page.held)
     batch = Batch.concat(frames)
     if batch.rows != link.records:
         msg = (

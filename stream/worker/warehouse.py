@@ -188,8 +188,8 @@ class RedshiftWarehouse:
         for _ in range(CALLS - 1):
             try:
                 return await call()
-            except Retryable as error:
-                await self._clock.sleep(error.retry_after or pause)
+            except Retryable:
+                await self._clock.sleep(pause)
                 pause *= 2
         return await call()
 

@@ -37,7 +37,7 @@ state: s3://state/
 """
 
 
-def told(folder: Path, event: Any, pipeline: str = PIPELINE, **environment: str) -> tuple[Answer, str]:
+def reported(folder: Path, event: Any, pipeline: str = PIPELINE, **environment: str) -> tuple[Answer, str]:
     """The answer to ``event``, and what the function has logged."""
     (folder / "pipeline.yaml").write_text(pipeline)
     with RuntimeApi() as api, Sandbox(api, folder, KEYS | environment, folder / "function.log", HANDLER) as sandbox:
@@ -75,7 +75,7 @@ def test_the_flights_become_the_same_rows_as_in_the_service(tmp_path, monkeypatc
     written = defaultdict(list)
     for path in (tmp_path / "lake").rglob("*.ndjson.gz"):
         written[path.parent.name] += gzip.decompress(path.read_bytes()).splitlines(keepends=True)
-    answer, said = told(tmp_path, event, text, **environment)
+    answer, said = reported(tmp_path, event, text, **environment)
     assert answer.ok, answer.body
     found = delivered(event, answer.body)
     assert len(found) == made.records == FLIGHTS + made.broken
@@ -93,7 +93,7 @@ def test_the_flights_become_the_same_rows_as_in_the_service(tmp_path, monkeypatc
 
 def test_what_failed_and_why_is_logged_and_counted_without_any_of_its_content(tmp_path):
     event = asked([b'{"n": 1, "word": "visible"}', b'{"n": "secret"}', b"secret", b'{"n": 0}'])
-    answer, said = told(tmp_path, event)
+    answer, said = reported(tmp_path, event)
     assert [(result, keys) for result, _, keys in delivered(event, answer.body)] == [
         ("Ok", {"half": "1"}),
         ("ProcessingFailed", {}),
@@ -121,7 +121,7 @@ def test_an_answer_of_the_largest_size_goes_through_the_runtime_client(tmp_path)
     """Two and a half megabytes that a stage makes larger than Lambda accepts: what fits is answered, the rest is given back."""
     grown = PIPELINE.replace("  - filter: n > 0\n", '  - filter: n > 0\n  - derive: {again: "concat(word, word)"}\n')
     event = asked([json.dumps({"n": 1, "word": "w" * 500}).encode() for _ in range(5000)])
-    answer, said = told(tmp_path, event, grown)
+    answer, said = reported(tmp_path, event, grown)
     found = delivered(event, answer.body)
     assert {result for result, _, _ in found} == {"Ok", "ProcessingFailed"}
     (transformed,) = [line for line in lines(said) if line.get("event") == "records_transformed"]
@@ -140,7 +140,7 @@ def test_an_answer_of_the_largest_size_goes_through_the_runtime_client(tmp_path)
     ],
 )
 def test_what_cannot_be_answered_is_an_error_in_words(tmp_path, event, pipeline, words):
-    answer, said = told(tmp_path, event, pipeline)
+    answer, said = reported(tmp_path, event, pipeline)
     assert not answer.ok
     assert answer.body["errorType"] == "DefinitionError"
     assert words in answer.body["errorMessage"]
@@ -166,20 +166,20 @@ def test_tables_and_secrets_on_aws_are_read_as_in_the_service(tmp_path, make_wor
     secrets.create_secret(Name="orders/mask", SecretString="key")
     secrets.close()
     event = asked([b'{"n": 2, "word": "w"}'])
-    answer, _ = told(tmp_path, event, PIPELINE.replace("  - filter: n > 0\n", stages), **environment)
+    answer, _ = reported(tmp_path, event, PIPELINE.replace("  - filter: n > 0\n", stages), **environment)
     assert answer.ok, answer.body
     ((_, data, _),) = delivered(event, answer.body)
     assert json.loads(data)["name"] == "two"
     assert len(json.loads(data)["word"]) == 32
     world.s3.delete_object(Bucket=world.bucket, Key="names.csv")
-    answer, _ = told(tmp_path, event, PIPELINE.replace("  - filter: n > 0\n", stages), **environment)
+    answer, _ = reported(tmp_path, event, PIPELINE.replace("  - filter: n > 0\n", stages), **environment)
     assert f"there is no object s3://{world.bucket}/names.csv" in answer.body["errorMessage"]
 
 
 def test_the_mask_is_that_of_the_service_and_the_original_stays_with_firehose(tmp_path):
     masked = PIPELINE.replace("  - filter: n > 0\n", "  - mask: {columns: word, method: redact}\n")
     event = asked([b'{"n": 1, "word": "private"}'])
-    answer, said = told(tmp_path, event, masked)
+    answer, said = reported(tmp_path, event, masked)
     ((_, data, _),) = delivered(event, answer.body)
     assert b"private" not in data
     assert "private" not in json.dumps(answer.body)

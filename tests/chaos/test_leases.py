@@ -115,8 +115,8 @@ def test_after_an_operator_rewinds_the_worker_processes_the_records_again_once(f
     assert {lease["shard"] for lease in listed} == set(fleet.owners())
     shard = listed[0]["shard"]
     before = {key for key in world.objects("lake/") if shard in key}
-    told = command(monkeypatch, fleet, "leases", "rewind", str(fleet.path), shard, "start", "--yes", "--note", "wrong rates")
-    assert "its start" in told
+    reported = command(monkeypatch, fleet, "leases", "rewind", str(fleet.path), shard, "start", "--yes", "--note", "wrong rates")
+    assert "its start" in reported
     worker.until(lambda: f'"shard":"{shard}","position":0,"generation":1' in worker.said())
     worker.until(lambda: any(f"{shard}_r1" in key for key in world.objects("lake/")))
     report = command(monkeypatch, fleet, "leases", "release", str(fleet.path), shard, "--json")

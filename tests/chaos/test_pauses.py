@@ -44,7 +44,7 @@ def resume(world: World, path: Any, *options: str) -> dict[str, Any]:
     return found
 
 
-def told(worker: Worker, event: str) -> list[dict[str, Any]]:
+def logged(worker: Worker, event: str) -> list[dict[str, Any]]:
     """What the worker logged about an event."""
     return [line for text in worker.said().splitlines() if f'"event":"{event}"' in text and (line := json.loads(text))]
 
@@ -74,7 +74,7 @@ def test_a_paused_pipeline_seals_what_it_has_read_and_reads_nothing_until_it_is_
     path = world.pipeline(age="1h")  # a unit ends by its age only after an hour: what is sealed is sealed because of the pause
     world.put_all([json.dumps({"id": number, "kind": "a", "value": number}).encode() for number in range(20)])
     worker = world.start(path)
-    worker.until(lambda: len(told(worker, "shard_started")) == 2)
+    worker.until(lambda: len(logged(worker, "shard_started")) == 2)
     change = pause(world, path)
     assert [each["stream"] for each in change["paused"]] == [world.stream]
     worker.until(lambda: standing(worker) == names(world))
@@ -93,9 +93,9 @@ def test_a_paused_pipeline_seals_what_it_has_read_and_reads_nothing_until_it_is_
     assert "2 shard(s) are paused, so this run has not read everything" in ran.output + ran.stderr
     assert other.drain() == 0, other.said()
     assert moments(world)[-1] < begun, "something was read while it was paused"
-    assert [line["why"] for line in told(worker, "shard_released")] == ["paused", "paused"]
+    assert [line["why"] for line in logged(worker, "shard_released")] == ["paused", "paused"]
     resume(world, path)
-    worker.until(lambda: len(told(worker, "shard_started")) == 4)
+    worker.until(lambda: len(logged(worker, "shard_started")) == 4)
     assert worker.drain() == 0, worker.said()
     world.finish(world.pipeline())
     world.exact()
@@ -113,7 +113,7 @@ def test_a_shard_is_paused_alone_and_ends_by_itself(world: World) -> None:
     world.produce(100)
     worker.until(lambda: moments(world, second)[-1] > paused_at)
     worker.until(world.committed)
-    (line,) = told(worker, "shard_paused")
+    (line,) = logged(worker, "shard_paused")
     assert moments(world, first)[-1] >= datetime.fromisoformat(line["until"]), "the shard was read before its pause ended"
     assert worker.drain() == 0, worker.said()
     world.exact()
@@ -143,7 +143,7 @@ def test_through_kills_reshards_and_takeovers_nothing_is_read_while_it_is_paused
     assert all("new disks" in each["paused"] for each in listed)
     assert moments(world)[-1] < begun, "something was sealed while it was paused"
     resume(world, path)
-    second.until(lambda: told(second, "shard_resumed") != [])
+    second.until(lambda: logged(second, "shard_resumed") != [])
     fourth = fleet.join()
     world.merge(1)
     world.produce(300)
@@ -159,7 +159,7 @@ def test_a_worker_that_is_killed_while_it_stops_leaves_what_it_began_for_after_t
     path.write_text(path.read_text().replace("age: 150ms", "age: 1h"))
     world.produce(60)
     worker = world.start(path, "--at", "IntentCreated")
-    worker.until(lambda: len(told(worker, "shard_started")) == 3)
+    worker.until(lambda: len(logged(worker, "shard_started")) == 3)
     pause(world, path)
     assert worker.exit() == -9
     intents = [each for each in world.manifests() if each["state"] == "intent"]
@@ -169,7 +169,7 @@ def test_a_worker_that_is_killed_while_it_stops_leaves_what_it_began_for_after_t
     other.until(lambda: standing(other) == names(world))
     assert [each for each in world.manifests() if each["state"] == "intent"] == intents
     resume(world, path)
-    other.until(lambda: len(told(other, "shard_resumed")) == 3)
+    other.until(lambda: len(logged(other, "shard_resumed")) == 3)
     assert other.drain() == 0
     path.write_text(path.read_text().replace("age: 1h", "age: 150ms"))
     last = fleet.join()
@@ -209,7 +209,7 @@ def test_a_paused_worker_is_alive_and_ready_and_shows_that_it_is_paused(world: W
     world.produce(50)
     # The end of the pause is moved, which the worker tells after its next look; up to then it has asked for no record.
     pause(world, path, "--until", "1h")
-    worker.until(lambda: len(told(worker, "shard_paused")) == 4)
+    worker.until(lambda: len(logged(worker, "shard_paused")) == 4)
     assert [line for line in asked("metrics").splitlines() if line.startswith("kst_source_polls_total")] == polls
     for shard in names(world):
         assert f'kst_shard_paused{{shard="{shard}",stream="{world.stream}"}} 1.0' in shown

@@ -197,10 +197,10 @@ def test_complete_and_shards_need_exactly_the_policy_of_the_reader_role(
         assert ran.exit_code == 0, ran.output
         ran = CliRunner().invoke(app, ["shards", str(path), "--keys", "--pages", "1", "--json"])
         assert ran.exit_code == 0, ran.output
-        told = CliRunner().invoke(app, ["status", str(path), "--json"])
-        assert told.exit_code == 1, told.output
+        reported = CliRunner().invoke(app, ["status", str(path), "--json"])
+        assert reported.exit_code == 1, reported.output
     assert [shard["owner"] for shard in json.loads(ran.stdout)["streams"][0]["shards"]] == ["somebody", None]
-    assert json.loads(told.stdout)["streams"][0]["unread"] == []
+    assert json.loads(reported.stdout)["streams"][0]["unread"] == []
     judge(granted(path, Role.READER), recorders.seen)
 
 

@@ -38,7 +38,7 @@ def times(count: int, chosen: Callable[[Asked], bool], answer: Answer) -> Rule:
     return lambda asked: left.pop() if left and chosen(asked) else None
 
 
-def told(worker: Worker, event: str) -> list[dict[str, Any]]:
+def logged(worker: Worker, event: str) -> list[dict[str, Any]]:
     return [line for text in worker.said().splitlines() if f'"event":"{event}"' in text and (line := json.loads(text))]
 
 
@@ -60,7 +60,7 @@ def test_a_store_that_refuses_manifests_is_asked_less_and_less_and_not_sent_the_
     world.produce(100)
     worker = world.finish(world.pipeline())
     assert len(gate.met) == 4
-    waits = [line for line in told(worker, "call_repeated") if line["call"] == call]
+    waits = [line for line in logged(worker, "call_repeated") if line["call"] == call]
     why = "SlowDown: Please reduce your request rate." if answer is SLOW_DOWN else "as if another worker had been faster"
     assert why in waits[0]["detail"]
     written = Counter(asked.key for asked in gate.seen if asked.method == "PUT" and asked.key.endswith(".parquet"))
@@ -116,7 +116,7 @@ def test_a_refusal_on_one_prefix_ends_the_worker_with_the_cause_and_the_next_one
     world.produce(100)
     assert worker.exit() == 1
     assert clean(worker.said())
-    (line,) = told(worker, "worker_failed")
+    (line,) = logged(worker, "worker_failed")
     assert cause in line["reason"]
     assert remedy in line["reason"]
     gate.rules.clear()

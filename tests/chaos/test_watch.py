@@ -51,15 +51,15 @@ class Watched:
         self.s3.create_bucket(Bucket=self.bucket)
         self.address = self.sqs.create_queue(QueueName=self.queue)["QueueUrl"]
         arn = f"arn:aws:sqs:us-east-1:123456789012:{self.queue}"
-        told = {"QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]}
+        reported = {"QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]}
         if through == "sns":
             sns = client("sns", url)
             topic = sns.create_topic(Name=self.queue)["TopicArn"]
             sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
             sns.close()
-            told = {"TopicConfigurations": [{"TopicArn": topic, "Events": ["s3:ObjectCreated:*"]}]}
+            reported = {"TopicConfigurations": [{"TopicArn": topic, "Events": ["s3:ObjectCreated:*"]}]}
         if through:
-            self.s3.put_bucket_notification_configuration(Bucket=self.bucket, NotificationConfiguration=told)
+            self.s3.put_bucket_notification_configuration(Bucket=self.bucket, NotificationConfiguration=reported)
         self.watch = f"queue: {arn}, every: 1h" if through else "every: 1s"
         self.put_so_far = 0
         self.workers = []

@@ -44,8 +44,8 @@ class Shared:
 
     def read_by(self, worker):
         """The shards of which this worker has sealed units."""
-        told = [json.loads(line) for line in worker.said().splitlines() if '"event":"unit_sealed"' in line]
-        return {each["shard"] for each in told}
+        reported = [json.loads(line) for line in worker.said().splitlines() if '"event":"unit_sealed"' in line]
+        return {each["shard"] for each in reported}
 
     def command(self, *arguments):
         result = CliRunner().invoke(app, [*arguments])

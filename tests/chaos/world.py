@@ -58,7 +58,7 @@ class World:
     workers: list[Worker] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.dice = Random(self.seed)
+        self.rng = Random(self.seed)
         self.place = f"s3://{self.bucket}/" if self.bucket else "file:"
 
     # --- the stream -------------------------------------------------------------------------------------------------------
@@ -67,8 +67,8 @@ class World:
         """``count`` user records: plain, in aggregates (some in a shard that is not theirs), and broken."""
         entries, made = [], 0
         while made < count:
-            users = 1 if self.dice.random() < 0.6 else self.dice.randrange(2, 7)
-            records = [UserRecord(f"k{self.dice.randrange(50)}", None, self._data(made + at)) for at in range(users)]
+            users = 1 if self.rng.random() < 0.6 else self.rng.randrange(2, 7)
+            records = [UserRecord(f"k{self.rng.randrange(50)}", None, self._data(made + at)) for at in range(users)]
             data = records[0].data if users == 1 else aggregate(records)
             entries.append({"Data": data, "PartitionKey": records[0].partition_key})
             made += users
@@ -86,11 +86,11 @@ class World:
         self.put([{"Data": data, "PartitionKey": f"k{at}"} for at, data in enumerate(payloads)], len(payloads))
 
     def _data(self, number: int) -> bytes:
-        if self.dice.random() < 0.06:
-            return self.dice.choice(BROKEN)
-        value = None if self.dice.random() < 0.2 else self.dice.randrange(100)
-        note = self.dice.choice([None, "plain", "größer ✓", "x" * self.dice.randrange(80)])
-        row = {"id": number, "kind": self.dice.choice("abc"), "value": value, "note": note}
+        if self.rng.random() < 0.06:
+            return self.rng.choice(BROKEN)
+        value = None if self.rng.random() < 0.2 else self.rng.randrange(100)
+        note = self.rng.choice([None, "plain", "größer ✓", "x" * self.rng.randrange(80)])
+        row = {"id": number, "kind": self.rng.choice("abc"), "value": value, "note": note}
         return json.dumps(row, ensure_ascii=False).encode()
 
     def split(self, which: int = 0) -> None:

@@ -19,10 +19,10 @@ class _Message:
 
 
 class FakeQueue:
-    """``watching.Queue``; ``dice`` chooses which visible messages come, and in which order."""
+    """``watching.Queue``; ``rng`` chooses which visible messages come, and in which order."""
 
-    def __init__(self, dice: Random | None = None) -> None:
-        self._dice = dice or Random(0)
+    def __init__(self, rng: Random | None = None) -> None:
+        self._rng = rng or Random(0)
         self._messages: dict[int, _Message] = {}
         self._sent = 0
         self._arrived = asyncio.Event()
@@ -55,7 +55,7 @@ class FakeQueue:
                     await self._arrived.wait()
             except TimeoutError:
                 pass
-        chosen = self._dice.sample(visible, min(most, len(visible)))
+        chosen = self._rng.sample(visible, min(most, len(visible)))
         for number in chosen:
             message = self._messages[number]
             message.received += 1

@@ -45,7 +45,7 @@ class World:
             self.clock.passed += 1.0
 
     async def read(self, pages: int, seconds: int) -> Excerpt:
-        excerpts = Excerpts(self.client, "s", pages, self.clock, dice=lambda: 1.0)
+        excerpts = Excerpts(self.client, "s", pages, self.clock, random=lambda: 1.0)
         return await excerpts.read(S0, self.begin, self.begin + timedelta(seconds=seconds))
 
 

@@ -127,7 +127,7 @@ CLIENTS = {
 """What each client is told by its service when it asks for what is not there."""
 
 
-def told(ask: Callable[[AwsSession], Awaitable[None]], url: str, context: ssl.SSLContext) -> str:
+def reported(ask: Callable[[AwsSession], Awaitable[None]], url: str, context: ssl.SSLContext) -> str:
     """The answer, or the error, of a request over TLS."""
 
     async def body() -> str:
@@ -158,11 +158,11 @@ def emulator():
 def test_the_bundle_named_in_the_environment_is_trusted(ask, url, aws_env, tmp_path, monkeypatch):
     bundle, context = authority(tmp_path)
     monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
-    reached = told(ask, url, context)
+    reached = reported(ask, url, context)
     assert CLIENTS[ask] in reached
     assert "certificate" not in reached
     monkeypatch.delenv("AWS_CA_BUNDLE")
-    assert "certificate" in told(ask, url, context)
+    assert "certificate" in reported(ask, url, context)
 
 
 def test_the_bundle_named_in_the_profile_is_trusted(moto_url, aws_env, tmp_path, monkeypatch):
@@ -171,8 +171,8 @@ def test_the_bundle_named_in_the_profile_is_trusted(moto_url, aws_env, tmp_path,
     (tmp_path / "config").write_text(f"[profile p]\nca_bundle = {bundle}\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_PROFILE", "p")
-    assert CLIENTS[s3] in told(s3, moto_url, context)
-    assert "ResourceNotFoundException" in told(dynamodb, moto_url, context)
+    assert CLIENTS[s3] in reported(s3, moto_url, context)
+    assert "ResourceNotFoundException" in reported(dynamodb, moto_url, context)
 
 
 def pyiceberg_finds_a_file(url: str, context: ssl.SSLContext, tmp_path: Path) -> bool:

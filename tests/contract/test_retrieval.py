@@ -98,7 +98,7 @@ async def world(body: Callable[[World], Awaitable[None]], limit: int, emulator: 
         session = AwsSession(region="eu-west-1", endpoints={"kinesis": server.url})
         async with open_kinesis(session) as client:
             source = KinesisSource(
-                client, "s", budget=ByteBudget(limit), clock=clock, emit=events.append, settings=settings, dice=lambda: 0.1
+                client, "s", budget=ByteBudget(limit), clock=clock, emit=events.append, settings=settings, random=lambda: 0.1
             )
             made = World(client, server, source, clock, events)
             await made.ask("CreateStream", StreamName="s", ShardCount=1)
@@ -463,7 +463,7 @@ def test_a_reader_whose_subscription_was_taken_over_polls_instead(pushed):
             clock=made.clock,
             emit=lambda _: None,
             settings=made.source.settings,
-            dice=lambda: 0.1,
+            random=lambda: 0.1,
         )
         async with aclosing(cast("Any", rival.read(Shard("s", FIRST), ORIGIN, HORIZON))) as theirs:
 

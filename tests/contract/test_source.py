@@ -51,7 +51,7 @@ def run(aws_env: None, body: Callable[[World], Awaitable[None]], *, limit: int =
             async with open_kinesis(session) as client:
                 events: list[Event] = []
                 budget = ByteBudget(limit)
-                source = KinesisSource(client, "s", budget=budget, clock=clock, emit=events.append, settings=settings, dice=lambda: 0.5)
+                source = KinesisSource(client, "s", budget=budget, clock=clock, emit=events.append, settings=settings, random=lambda: 0.5)
                 await body(World(fake, source, budget, clock, events))
 
     asyncio.run(asyncio.wait_for(main(), 20))

@@ -165,9 +165,9 @@ def _decoder(model: type[DecoderConfig]) -> list[str]:
 
 def _outcome(after: pl.DataFrame, rejects: pl.DataFrame | None, before: pl.DataFrame, drops: Outcome) -> list[str]:
     lines = [f"out {_json(row)}" for row in after.drop(SYSTEM).to_dicts()]
-    told = dict(rejects.iter_rows()) if rejects is not None else {}
+    reported = dict(rejects.iter_rows()) if rejects is not None else {}
     kept = set(after[ROW])
-    fates = {row: f"{Outcome.DEAD_LETTERED.label} {reason}" for row, reason in told.items()}
+    fates = {row: f"{Outcome.DEAD_LETTERED.label} {reason}" for row, reason in reported.items()}
     lines += [f"row {row + 1} {fates.get(row, drops.label)}" for row in before[ROW] if row not in kept]
     return lines
 

@@ -134,7 +134,7 @@ def large_fleet() -> str:
 
 def small_fleet() -> str:
     """The simulation at a size that takes a second."""
-    return scale.told(scale.simulate(200, 20, LeaseSettings()))
+    return scale.formatted(scale.simulate(200, 20, LeaseSettings()))
 
 
 def _usd(amount: float) -> str:

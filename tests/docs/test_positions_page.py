@@ -75,5 +75,5 @@ def test_the_commands_in_the_section_import_positions(aws, tmp_path):
 
 
 def test_every_plan_for_a_shard_is_documented():
-    told = re.findall(r"^\| [^|]* \| `(\w+)`: ", SECTION, re.MULTILINE)
-    assert set(told) == {fate.value for fate in Fate}
+    reported = re.findall(r"^\| [^|]* \| `(\w+)`: ", SECTION, re.MULTILINE)
+    assert set(reported) == {fate.value for fate in Fate}

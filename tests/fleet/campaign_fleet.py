@@ -63,9 +63,9 @@ def test_nothing_is_lost_duplicated_or_reordered(fleet: Fleet, capfd: pytest.Cap
     fleet.settle(PATIENCE)
     verdict = world.exact(*versions, leftovers=True)
     assert sum(verdict.outcomes.values()) == world.put_so_far
-    told = report(fleet, len(verdict.rows))
+    reported = report(fleet, len(verdict.rows))
     with capfd.disabled():
-        os.write(1, f"\n{told}\n".encode())
+        os.write(1, f"\n{reported}\n".encode())
     verify(fleet, monkeypatch)
     exact_for_plain_readers(world, *versions)
 
@@ -88,9 +88,9 @@ def report(fleet: Fleet, rows: int) -> str:
     fates = fleet.fates_so_far()
     faults = sum(count for name, count in fates.items() if not name.endswith(".passed"))
     units = sum(manifest["kind"] == "unit" for manifest in fleet.sealed.values())
-    told = {"seed": SEED, "seconds": SECONDS, "records": fleet.world.put_so_far, "rows": rows, "units": units, **fleet.done}
-    told |= {"requests": sum(fates.values()), "faults": faults, "fates": dict(sorted(fates.items()))}
+    reported = {"seed": SEED, "seconds": SECONDS, "records": fleet.world.put_so_far, "rows": rows, "units": units, **fleet.done}
+    reported |= {"requests": sum(fates.values()), "faults": faults, "fates": dict(sorted(fates.items()))}
     folder = ROOT / ".make" / "fleet"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"seed-{SEED}.json").write_text(json.dumps(told, indent=1))
-    return " ".join(f"{key}={value:g}" for key, value in told.items() if isinstance(value, int | float))
+    (folder / f"seed-{SEED}.json").write_text(json.dumps(reported, indent=1))
+    return " ".join(f"{key}={value:g}" for key, value in reported.items() if isinstance(value, int | float))

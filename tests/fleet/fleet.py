@@ -66,7 +66,7 @@ class Fleet:
     sealed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.dice = Random(f"{self.seed}:fleet")
+        self.rng = Random(f"{self.seed}:fleet")
         self.born = 0
 
     # --- a run ------------------------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ class Fleet:
         self._set_fault_rates()
         waiting = list(steps)
         while (now := monotonic() - begun) < seconds:
-            self.world.produce(self.dice.randrange(5, 30))
+            self.world.produce(self.rng.randrange(5, 30))
             while waiting and waiting[0].at <= now:
                 self.carry_out(waiting.pop(0), now)
             self._pass_time(now)

@@ -36,18 +36,18 @@ class Step:
 
 def draw(seed: int, seconds: float, failover: float) -> list[Step]:
     """Steps in order of time. A freeze lasts longer than ``failover``, so that the worker has been replaced when it continues."""
-    dice, steps, at = Random(seed), [], CALM_SECONDS
+    rng, steps, at = Random(seed), [], CALM_SECONDS
     acts, weights = list(WEIGHTS), list(WEIGHTS.values())
-    while (at := at + dice.expovariate(1 / MEAN_SECONDS)) < seconds:
-        act = dice.choices(acts, weights)[0]
+    while (at := at + rng.expovariate(1 / MEAN_SECONDS)) < seconds:
+        act = rng.choices(acts, weights)[0]
         lasts = (
-            failover * dice.uniform(1.2, 3.0)
+            failover * rng.uniform(1.2, 3.0)
             if act in {"freeze", "outage"}
-            else failover * dice.uniform(0.5, 2.5)
+            else failover * rng.uniform(0.5, 2.5)
             if act == "throttling"
-            else dice.uniform(2.0, 8.0)
+            else rng.uniform(2.0, 8.0)
         )
-        steps.append(Step(at, act, dice.random(), lasts))
+        steps.append(Step(at, act, rng.random(), lasts))
     return steps
 
 

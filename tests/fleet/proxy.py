@@ -52,8 +52,8 @@ def service_of(target: str) -> str:
 
 def fate(seed: int, service: str, number: int, rates: Mapping[str, float]) -> tuple[str, float]:
     """What happens to the request, and a number in [0, 1) that says for how long or how much."""
-    dice = Random(f"{seed}:{service}:{number}")
-    roll, extent = dice.random(), dice.random()
+    rng = Random(f"{seed}:{service}:{number}")
+    roll, extent = rng.random(), rng.random()
     for fault in FAULTS:
         roll -= rates.get(fault, 0.0)
         if roll < 0:

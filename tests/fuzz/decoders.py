@@ -84,30 +84,30 @@ def documented(config: DecoderConfig) -> set[str]:
     )
 
 
-def bent(record: bytes, others: list[bytes], dice: random.Random) -> bytes:
+def bent(record: bytes, others: list[bytes], rng: random.Random) -> bytes:
     """``record`` after one to three changes."""
     data = bytearray(record)
-    for _ in range(dice.choice((1, 1, 2, 3))):
-        at, kind = dice.randrange(len(data) + 1), dice.randrange(12)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        at, kind = rng.randrange(len(data) + 1), rng.randrange(12)
         if kind == 0 and at < len(data):
-            data[at] ^= 1 << dice.randrange(8)
+            data[at] ^= 1 << rng.randrange(8)
         elif kind == 1:
-            del data[at : at + dice.randint(1, 8)]
+            del data[at : at + rng.randint(1, 8)]
         elif kind == 2:
-            data[at:at] = dice.randbytes(dice.randint(1, 4))
+            data[at:at] = rng.randbytes(rng.randint(1, 4))
         elif kind == 3:
-            data[at:at] = dice.choice(TOKENS)
+            data[at:at] = rng.choice(TOKENS)
         elif kind == 4:
-            data[at : at + dice.randint(1, 12)] = dice.choice(TOKENS)
+            data[at : at + rng.randint(1, 12)] = rng.choice(TOKENS)
         elif kind == 5:
-            data[at:at] = data[at : at + dice.randint(1, 64)] * dice.randint(1, 3)
+            data[at:at] = data[at : at + rng.randint(1, 64)] * rng.randint(1, 3)
         elif kind > 6:
             if at < len(data):
                 # As like as can be: what looks good from outside is read further.
-                data[at] = dice.choice(_LIKE.get(data[at], b"019azAZ"))
+                data[at] = rng.choice(_LIKE.get(data[at], b"019azAZ"))
         else:
-            other = dice.choice(others)
-            start = dice.randrange(len(other) + 1)
+            other = rng.choice(others)
+            start = rng.randrange(len(other) + 1)
             data[at:] = other[start : start + 400]
     return bytes(data)
 
@@ -141,14 +141,14 @@ def fuzz(name: str, records: int, seed: int) -> Counter[str]:
     """Outcomes of ``records`` records bent by ``seed``; the same for the same arguments."""
     it, outcomes = target(name), Counter[str]()
     for number, start in enumerate(range(0, records, BATCH)):
-        dice = random.Random(f"{name} {seed} {number}")
-        given = [bent(dice.choice(it.records), it.records, dice) for _ in range(min(BATCH, records - start))]
+        rng = random.Random(f"{name} {seed} {number}")
+        given = [bent(rng.choice(it.records), it.records, rng) for _ in range(min(BATCH, records - start))]
         faulthandler.dump_traceback_later(HUNG_SECONDS, exit=True)
         try:
-            outcomes += check(it, given, dice.sample(range(len(given)), min(2, len(given))))
+            outcomes += check(it, given, rng.sample(range(len(given)), min(2, len(given))))
             if number % SPARSE == 0:
                 # A few bad records among many good ones are looked for in another way than many.
-                bad = sorted(dice.sample(range(len(given)), min(FEW, len(given))))
+                bad = sorted(rng.sample(range(len(given)), min(FEW, len(given))))
                 check(it, [given[at] if at in bad else it.records[0] for at in range(len(given))], bad)
         except Exception as error:
             error.add_note(f"target {name}, seed {seed}, batch {number}")
@@ -174,8 +174,8 @@ def main() -> None:
         for name, outcomes, seconds in pool.map(
             timed, given.targets, [given.records] * len(given.targets), [given.seed] * len(given.targets)
         ):
-            told = ", ".join(f"{code} {count:,}" for code, count in outcomes.most_common())
-            sys.stdout.write(f"{name:16s} {seconds:6.1f} s  {told}\n")
+            reported = ", ".join(f"{code} {count:,}" for code, count in outcomes.most_common())
+            sys.stdout.write(f"{name:16s} {seconds:6.1f} s  {reported}\n")
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ def test_the_memory_limit_is_compared_with_the_budget(tmp_path, monkeypatch, con
     limit.write_text(f"{content}\n")
     path = pipeline(tmp_path, lake="file:lake", state="file:state")
     env = {"MASK_KEY": "x", "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
-    assert ("memory", verdict) in examined(path, env, monkeypatch, limits=(str(tmp_path / "none"), str(limit)), patience=5)
+    assert ("memory", verdict) in examined(path, env, monkeypatch, limits=(str(tmp_path / "none"), str(limit)), timeout=5)
 
 
 class FastClock(SystemClock):

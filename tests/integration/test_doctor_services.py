@@ -143,11 +143,11 @@ def test_a_denied_action_is_named_with_a_remedy(aws: Aws, tmp_path: Path, action
         result, findings = run(pipeline(tmp_path, topic), env)
     finally:
         kinesis.denied = moto.denied = frozenset()
-    told = [each for each in findings if action in each["what"] and each["verdict"] != "ok" and each["check"] != "permission"]
-    assert told, findings
-    assert all(each["remedy"] for each in told)
+    reported = [each for each in findings if action in each["what"] and each["verdict"] != "ok" and each["check"] != "permission"]
+    assert reported, findings
+    assert all(each["remedy"] for each in reported)
     assert result.exit_code == (1 if action in FATAL else 0), result.output
-    assert ("failed" in {each["verdict"] for each in told}) == (action in FATAL)
+    assert ("failed" in {each["verdict"] for each in reported}) == (action in FATAL)
 
 
 @pytest.mark.usefixtures("clean")
@@ -155,8 +155,8 @@ def test_a_missing_lease_table_is_a_note_if_workers_may_create_it_and_else_a_fai
     env, *_, topic = aws
     result, findings = run(pipeline(tmp_path, topic, "missing"), env)
     assert result.exit_code == 0, result.output
-    told = found(findings, "leases", "DescribeTable")
-    assert (told["verdict"], "dynamodb:CreateTable" in told["what"]) == ("note", True)
+    reported = found(findings, "leases", "DescribeTable")
+    assert (reported["verdict"], "dynamodb:CreateTable" in reported["what"]) == ("note", True)
     assert {each["verdict"] for each in findings if each["check"] == "leases" and "on table" in each["what"]} == {"note"}
     result, findings = run(pipeline(tmp_path, topic, "missing", create=False), env)
     assert result.exit_code == 1
@@ -259,9 +259,9 @@ def test_an_action_denied_to_the_kcl_daemon_is_named_for_each_table(aws: Aws, tm
     finally:
         moto.denied = frozenset()
     assert result.exit_code == 1
-    told = [each for each in findings if each["check"] == "leases" and f"{action} on" in each["what"]]
-    assert told
-    assert all((each["verdict"], "stream iam" in each["remedy"]) == ("failed", True) for each in told)
+    reported = [each for each in findings if each["check"] == "leases" and f"{action} on" in each["what"]]
+    assert reported
+    assert all((each["verdict"], "stream iam" in each["remedy"]) == ("failed", True) for each in reported)
 
 
 @pytest.mark.usefixtures("clean")

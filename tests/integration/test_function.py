@@ -44,7 +44,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: ShiftedClock) 
         kinesis.close()
 
 
-def told(world: World, shard: str = SHARD, first: int = 0, last: int | None = None, step: int = 1):
+def delivered(world: World, shard: str = SHARD, first: int = 0, last: int | None = None, step: int = 1):
     return delivery("s", shard, held(world.client, "s", shard)[first:last:step])
 
 
@@ -60,7 +60,7 @@ def test_the_records_of_an_event_are_committed(world):
     world.produce(200)
 
     async def body(make):
-        return await make(path, world.environment).deliver(told(world))
+        return await make(path, world.environment).deliver(delivered(world))
 
     assert with_environments(body) is None
     world.exact()
@@ -75,7 +75,7 @@ def test_one_environment_serves_many_invocations_and_repeats_nothing(world):
     async def body(make):
         environment = make(path, world.environment)
         for last in (count // 3, count // 3, count // 2, count):
-            assert await environment.deliver(told(world, last=last)) is None
+            assert await environment.deliver(delivered(world, last=last)) is None
         return environment
 
     environment = with_environments(body)
@@ -89,7 +89,7 @@ def test_records_that_the_mapping_dropped_are_read_from_the_stream(world):
     world.produce(120)
 
     async def body(make):
-        return await make(path, world.environment).deliver(told(world, first=-3))
+        return await make(path, world.environment).deliver(delivered(world, first=-3))
 
     assert with_environments(body) is None
     world.exact()
@@ -101,7 +101,7 @@ def test_a_mapping_with_a_filter_or_several_batches_at_a_time_loses_nothing_and_
 
     async def body(make):
         even, odd = make(path, world.environment), make(path, world.environment)
-        assert await asyncio.gather(even.deliver(told(world, step=2)), odd.deliver(told(world, first=1, step=2))) == [None, None]
+        assert await asyncio.gather(even.deliver(delivered(world, step=2)), odd.deliver(delivered(world, first=1, step=2))) == [None, None]
         return even.of(events.EventIncomplete) + odd.of(events.EventIncomplete)
 
     incomplete = with_environments(body)
@@ -121,11 +121,11 @@ def test_children_follow_parents_that_have_ended_although_nobody_says_that_they_
 
     async def body(make):
         environment = make(path, world.environment)
-        assert await environment.deliver(told(world, youngest)) is None
+        assert await environment.deliver(delivered(world, youngest)) is None
         order = [event.shard for event in environment.of(events.ShardStarted)]
         for shard in world.open_shards():
             if held(world.client, "s", shard["ShardId"]):
-                assert await environment.deliver(told(world, shard["ShardId"])) is None
+                assert await environment.deliver(delivered(world, shard["ShardId"])) is None
         return order
 
     assert with_environments(body) == [SHARD, RIGHT, youngest]
@@ -138,7 +138,7 @@ def test_children_follow_parents_that_have_ended_although_nobody_says_that_they_
 def test_what_is_left_when_the_time_is_over_is_named_and_done_next_time(world):
     path = world.pipeline(budget="64KiB")
     world.produce(1500)
-    everything = told(world)
+    everything = delivered(world)
 
     async def body(make):
         environment, answers = make(path, world.environment), []
@@ -157,7 +157,7 @@ def test_what_is_left_when_the_time_is_over_is_named_and_done_next_time(world):
 def test_an_invocation_that_cannot_seal_anything_is_an_error_that_says_what_it_waited_for(world):
     path = world.pipeline()
     world.produce(10)
-    everything = told(world)
+    everything = delivered(world)
     world.misbehave({"operation": "GetRecords", "action": "error500", "times": 100_000})
 
     async def body(make):
@@ -181,16 +181,16 @@ def test_what_is_paused_is_not_read_and_goes_on_in_the_same_environment_when_it_
 
     async def body(make):
         environment = make(path, world.environment)
-        assert await environment.deliver(told(world)) is None
+        assert await environment.deliver(delivered(world)) is None
         world.produce(40)
         await command("pause", str(path), "--note", "new bucket policy")
         with pytest.raises(Fatal, match=r"reading of s is paused, by .*: new bucket policy\. Lambda tries again until"):
-            await environment.deliver(told(world))
+            await environment.deliver(delivered(world))
         (left,) = await environment.function.catch_up(60.0)
         assert "new bucket policy" in left
         before = world.sealed_units()
         await command("resume", str(path))
-        assert await environment.deliver(told(world)) is None
+        assert await environment.deliver(delivered(world)) is None
         return before
 
     assert with_environments(body) == 1, "units sealed before it was resumed"
@@ -209,9 +209,9 @@ def test_a_delivery_that_waits_for_a_paused_parent_says_that_it_is_paused(world)
         environment = make(path, world.environment)
         await command("pause", str(path), SHARD, "--note", "new bucket policy")
         with pytest.raises(Fatal, match=rf"reading of s/{SHARD} is paused, by .*: new bucket policy\. Lambda tries again until"):
-            await environment.deliver(told(world, child))
+            await environment.deliver(delivered(world, child))
         await command("resume", str(path), SHARD)
-        assert await environment.deliver(told(world, child)) is None
+        assert await environment.deliver(delivered(world, child)) is None
 
     with_environments(body)
     assert {manifest["shard"] for manifest in world.manifests() if manifest["kind"] == "unit"} == {SHARD, child}
@@ -225,7 +225,7 @@ def test_a_shard_that_halts_is_an_error_and_other_shards_go_on_in_the_same_envir
         environment = make(path, world.environment)
         for _ in range(2):
             with pytest.raises(Halted, match="would become dead letters"):
-                await environment.deliver(told(world))
+                await environment.deliver(delivered(world))
         return environment
 
     environment = with_environments(body)
@@ -255,8 +255,8 @@ def test_latest_begins_with_the_first_record_that_is_delivered(world, clock):
 
     async def body(make):
         environment = make(path, world.environment)
-        assert await environment.deliver(told(world, first=early)) is None
-        assert await make(path, world.environment).deliver(told(world, last=early)) is None
+        assert await environment.deliver(delivered(world, first=early)) is None
+        assert await make(path, world.environment).deliver(delivered(world, last=early)) is None
         return environment
 
     with_environments(body)
@@ -274,7 +274,7 @@ def test_with_latest_another_shard_whose_records_all_arrived_before_has_nothing_
 
     async def body(make):
         environment = make(path, world.environment)
-        assert await environment.deliver(told(world, RIGHT, first=-1)) is None
+        assert await environment.deliver(delivered(world, RIGHT, first=-1)) is None
         assert await environment.deliver(delivery("s", LEFT, early)) is None
 
     with_environments(body)
@@ -316,7 +316,7 @@ def test_from_invocations_to_a_worker_and_back(world):
     world.produce(80)
 
     async def deliver(make):
-        return await make(path, world.environment).deliver(told(world))
+        return await make(path, world.environment).deliver(delivered(world))
 
     assert with_environments(deliver) is None
     world.produce(70)
@@ -332,18 +332,18 @@ def test_from_invocations_to_a_worker_and_back(world):
 @pytest.mark.parametrize("seed", range(12))
 def test_whatever_the_mapping_does_each_record_is_committed_once(world, seed):
     """Repeated, overlapping, split, reordered, incomplete, concurrent and killed invocations; the last one is told of the last record."""
-    dice = Random(seed)
-    path = world.pipeline(budget=dice.choice(["128KiB", "1MiB"]))
+    rng = Random(seed)
+    path = world.pipeline(budget=rng.choice(["128KiB", "1MiB"]))
     world.seed = seed
 
     async def invocation(make, environments: list[Environment], count: int) -> None:
-        first = dice.randrange(count)
-        some = told(world, first=first, last=dice.randrange(first + 1, count + 1), step=dice.choice([1, 1, 2, 3]))
-        if not environments or dice.random() < 0.3:
+        first = rng.randrange(count)
+        some = delivered(world, first=first, last=rng.randrange(first + 1, count + 1), step=rng.choice([1, 1, 2, 3]))
+        if not environments or rng.random() < 0.3:
             environments.append(make(path, world.environment))
-        environment = environments.pop(dice.randrange(len(environments)))
-        if dice.random() < 0.4:
-            await environment.killed(some, dice.randrange(1, 40))
+        environment = environments.pop(rng.randrange(len(environments)))
+        if rng.random() < 0.4:
+            await environment.killed(some, rng.randrange(1, 40))
             return
         assert await environment.deliver(some) is None
         environments.append(environment)
@@ -351,11 +351,11 @@ def test_whatever_the_mapping_does_each_record_is_committed_once(world, seed):
     async def body(make):
         environments: list[Environment] = []
         for _ in range(4):
-            world.produce(dice.randrange(20, 80))
+            world.produce(rng.randrange(20, 80))
             count = len(held(world.client, "s", SHARD))
-            for _ in range(dice.randrange(1, 4)):
-                await asyncio.gather(*(invocation(make, environments, count) for _ in range(dice.randrange(1, 4))))
-        assert await make(path, world.environment).deliver(told(world, first=-1)) is None
+            for _ in range(rng.randrange(1, 4)):
+                await asyncio.gather(*(invocation(make, environments, count) for _ in range(rng.randrange(1, 4))))
+        assert await make(path, world.environment).deliver(delivered(world, first=-1)) is None
 
     with_environments(body)
     world.exact()
@@ -381,7 +381,7 @@ def exported(world: World) -> str:
 def test_spans_are_exported_before_the_answer(world, received):
     path = with_collector(world.pipeline(), received)
     world.produce(60)
-    everything = told(world)
+    everything = delivered(world)
 
     async def body(make):
         assert await make(path, world.environment).deliver(everything) is None
@@ -394,7 +394,7 @@ def test_spans_are_exported_before_the_answer(world, received):
 def test_a_collector_that_refuses_holds_nothing_up_and_a_schedule_makes_up_for_it(world, received):
     path = with_collector(world.pipeline(), received)
     world.produce(60)
-    everything = told(world)
+    everything = delivered(world)
     received.status = 503
 
     async def body(make):
@@ -411,7 +411,7 @@ def test_a_collector_that_refuses_holds_nothing_up_and_a_schedule_makes_up_for_i
 def test_in_strict_mode_an_invocation_is_not_done_before_its_spans_are(world, received):
     path = with_collector(world.pipeline(), received, "strict")
     world.produce(60)
-    everything = told(world)
+    everything = delivered(world)
     received.status = 503
 
     async def body(make):
@@ -447,7 +447,7 @@ def test_a_schedule_loads_tables(world):
 
     async def body(make):
         environment = make(path, world.environment)
-        assert await environment.deliver(told(world)) is None
+        assert await environment.deliver(delivered(world)) is None
         assert not (world.folder / "catalog.db").exists()
         assert await environment.function.catch_up(120.0) == []
         assert await environment.function.catch_up(120.0) == []
@@ -470,15 +470,15 @@ def test_people_are_told_of_a_halted_shard_once_until_it_goes_on(world, received
         environment = make(path, world.environment)
         for _ in range(3):
             with pytest.raises(Halted, match="would become dead letters"):
-                await environment.deliver(told(world))
+                await environment.deliver(delivered(world))
             assert notices() == ["/v1/notices"]
         path.write_text(halting.replace("min_records: 1", "min_records: 1000"))
-        assert await make(path, world.environment).deliver(told(world)) is None
+        assert await make(path, world.environment).deliver(delivered(world)) is None
         world.put_all([b'{"id": 1, "kind": "a", "value": 1}'] * 20)
-        assert await environment.deliver(told(world)) is None
+        assert await environment.deliver(delivered(world)) is None
         world.put_all([b"{"] * 40)
         with pytest.raises(Halted, match="would become dead letters"):
-            await environment.deliver(told(world))
+            await environment.deliver(delivered(world))
 
     with_environments(body)
     assert notices() == ["/v1/notices"] * 2

@@ -59,8 +59,8 @@ def test_events_are_posted_and_kept_if_the_receiver_refuses_them(stage: Stage, r
     stage.put(valid_records(10))
     heard = work(stage.pipeline(f"audit: {{lineage: {{url: '{received.url}/api/v1/lineage'}}}}\n"), Sealed(10), clock=ImpatientClock())
     posted = [json.loads(body) for path, body in received.bodies if path == "/api/v1/lineage"]
-    told = posted if status == 200 else kept(stage)
-    assert [event["eventType"] for event in told] == ["START", "COMPLETE"]
+    reported = posted if status == 200 else kept(stage)
+    assert [event["eventType"] for event in reported] == ["START", "COMPLETE"]
     assert bool(kept(stage)) == (status == 500)
     assert any(isinstance(event, events.CallRepeated) and event.call == "report lineage" for event in heard) == (status == 500)
 

@@ -244,8 +244,8 @@ def test_a_line_that_is_not_a_message_ends_the_child_with_an_error(world, path):
         assert "Traceback" not in child.said()
 
 
-@pytest.mark.parametrize(("level", "told"), [("debug", {"unit_cut", "unit_sealed"}), ("info", {"unit_sealed"}), ("warning", set())])
-def test_a_child_logs_at_the_level_in_the_daemons_environment(world, path, level, told):
+@pytest.mark.parametrize(("level", "emitted"), [("debug", {"unit_cut", "unit_sealed"}), ("info", {"unit_sealed"}), ("warning", set())])
+def test_a_child_logs_at_the_level_in_the_daemons_environment(world, path, level, emitted):
     world.environment["STREAM_LOG_LEVEL"] = level
     world.produce(30)
     with daemon(world, path) as child:
@@ -253,7 +253,7 @@ def test_a_child_logs_at_the_level_in_the_daemons_environment(world, path, level
         until_committed(child, world)
         assert child.close() == 0
         said = child.said()
-    assert {event for event in ("unit_cut", "unit_sealed") if f'"event":"{event}"' in said} == told
+    assert {event for event in ("unit_cut", "unit_sealed") if f'"event":"{event}"' in said} == emitted
 
 
 def test_a_daemon_that_dies_during_a_checkpoint_is_not_an_error_of_the_child(world, path):
@@ -303,8 +303,8 @@ def test_a_failing_list_of_shards_does_not_end_the_child(world, path, monkeypatc
     assert pipeline is not None
 
     async def serve():
-        lines, said, progress, told = asyncio.StreamReader(limit=2**20), SentMessages(), Progress(), []
-        emit = to_all(progress, told.append)
+        lines, said, progress, emitted = asyncio.StreamReader(limit=2**20), SentMessages(), Progress(), []
+        emit = to_all(progress, emitted.append)
 
         async def ask(action: str, **members: Any) -> None:
             lines.feed_data(json.dumps({"action": action, **members}).encode() + b"\n")
@@ -322,7 +322,7 @@ def test_a_failing_list_of_shards_does_not_end_the_child(world, path, monkeypatc
                 await ask("processRecords", records=everything, millisBehindLatest=0)
                 await ask("shutdownRequested")
                 lines.feed_eof()
-        return [event.call for event in told if isinstance(event, CallRepeated)]
+        return [event.call for event in emitted if isinstance(event, CallRepeated)]
 
     assert "run shard" in asyncio.run(asyncio.wait_for(serve(), 60))
     world.exact()

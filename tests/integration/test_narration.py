@@ -161,9 +161,9 @@ def test_operations_have_spans_and_log_lines_refer_to_them(stage: Stage, receive
     assert {span.name for span in spans if span.parent_span_id == commit.span_id} >= {"transform decode", "write s3", f"seal {stream}"}
     units = {span.trace_id for span in received.of_scope("stream.audit") if span.name == f"poll {stream}"}
     assert {span.trace_id for span in spans if span.name == f"commit {stream}"} == units
-    told = lines(capfd.readouterr().err)
-    assert all(len(line["trace_id"]) == 32 and len(line["span_id"]) == 16 for line in told)
-    sealed = [line for line in told if line["event"] == "unit_sealed"]
+    reported = lines(capfd.readouterr().err)
+    assert all(len(line["trace_id"]) == 32 and len(line["span_id"]) == 16 for line in reported)
+    sealed = [line for line in reported if line["event"] == "unit_sealed"]
     assert {bytes.fromhex(line["trace_id"]) for line in sealed} == units
     assert all((bytes.fromhex(line["trace_id"]), bytes.fromhex(line["span_id"])) in by_id for line in sealed)
 
@@ -302,14 +302,14 @@ def test_no_record_content_and_no_secret_leaves_in_spans_logs_or_metrics(
 
         file = stage.pipeline(more, unknown, port)
         work(file, Sealed(len(TAGGED_EVERYWHERE) + len(payloads)), clock=ImpatientClock(), meanwhile=scrape)
-    told = capfd.readouterr()
+    reported = capfd.readouterr()
     assert len(record_span_ids(received)) == len(TAGGED_EVERYWHERE) + len(payloads) == len({record.span_id for record in received.logs})
     assert received.of_scope("stream.worker")
     assert b"kst_records_total" in scraped[0]
-    assert told.err
+    assert reported.err
     for path, body in received.bodies:
         assert TAG.encode() not in body, path
-    assert TAG not in told.err + told.out
+    assert TAG not in reported.err + reported.out
     assert TAG.encode() not in scraped[0]
 
 

@@ -57,7 +57,7 @@ def command(stage: Stage, *words: str) -> Any:
     return CliRunner().invoke(app, [words[0], str(stage.folder / "pipeline.yaml"), *words[1:]])
 
 
-def told(heard: list[events.Event], kind: type[events.Event]) -> list[events.Event]:
+def of_kind(heard: list[events.Event], kind: type[events.Event]) -> list[events.Event]:
     return [event for event in heard if isinstance(event, kind)]
 
 
@@ -111,13 +111,13 @@ def test_before_anything_is_read_it_can_be_paused_and_then_no_worker_begins(stag
     assert outcome.outlooks[0].expires is None
     assert "no worker has begun" in outcome.outlooks[0].why
     heard = stage.work(first(events.ShardPaused))
-    assert not told(heard, events.ShardStarted)
-    assert not told(heard, events.PageReceived)
-    (paused,) = told(heard, events.ShardPaused)
+    assert not of_kind(heard, events.ShardStarted)
+    assert not of_kind(heard, events.PageReceived)
+    (paused,) = of_kind(heard, events.ShardPaused)
     assert (paused.by, paused.note) == ("ann@a", "new disks")
     resume(stage)
     heard = stage.work(sealed(5))
-    assert not told(heard, events.ShardPaused)
+    assert not of_kind(heard, events.ShardPaused)
 
 
 def test_a_worker_that_finds_a_shard_paused_knows_from_the_log_how_far_behind_it_is(stage: Stage) -> None:
@@ -126,9 +126,9 @@ def test_a_worker_that_finds_a_shard_paused_knows_from_the_log_how_far_behind_it
     pause(stage)
     stage.clock.ahead += timedelta(hours=5)
     heard = stage.work(first(events.ShardPaused))
-    (paused,) = told(heard, events.ShardPaused)
+    (paused,) = of_kind(heard, events.ShardPaused)
     assert 5 * 3600 <= paused.behind < 5 * 3600 + 60
-    assert not told(heard, events.PageReceived)
+    assert not of_kind(heard, events.PageReceived)
 
 
 def test_a_run_that_ends_does_not_read_what_is_paused_and_does_not_succeed(stage: Stage) -> None:
@@ -140,7 +140,7 @@ def test_a_run_that_ends_does_not_read_what_is_paused_and_does_not_succeed(stage
         stage.work(lambda _event: False, reading=Reading(once=True))
     resume(stage, SHARD)
     heard = stage.work(lambda _event: False, reading=Reading(once=True))
-    assert sum(sum(count for _, count in event.outcomes) for event in told(heard, events.UnitSealed)) == 5
+    assert sum(sum(count for _, count in event.outcomes) for event in of_kind(heard, events.UnitSealed)) == 5
 
 
 def test_resuming_ends_what_is_named_and_lists_what_stays(stage: Stage) -> None:

@@ -228,8 +228,8 @@ def test_a_condition_selects_what_is_redriven_and_the_rest_waits(place):
 def test_a_condition_may_refer_to_the_payload(place):
     place.lines("1.json", range(100), render=record_with_or_without_value)
     assert place.run(**BAD).code == 0
-    told = CliRunner().invoke(app, ["dlq", "redrive", str(place.file()), "--dry-run", "--where", "_data IS NOT NULL"])
-    assert "30 dead letters would be redriven" in told.output
+    reported = CliRunner().invoke(app, ["dlq", "redrive", str(place.file()), "--dry-run", "--where", "_data IS NOT NULL"])
+    assert "30 dead letters would be redriven" in reported.output
     assert place.redrive("_data IS NULL")[0] is None
     assert place.redrive("_data IS NOT NULL")[0] == (1, 30)
 

@@ -42,11 +42,11 @@ def test_a_run_cut_short_by_a_signal_fails_and_the_next_one_continues(place):
     end = place.run(listeners=(OnceAt(events.UnitSealed, lambda: signal.raise_signal(signal.SIGTERM)),))
     assert end.code == 1
     assert "a signal ended the run, and it is not known that archive is read to its end" in end.error
-    told = place.result()
-    assert (told["exit_code"], told["error"]) == (1, end.error)
-    assert 10 <= told["records"] < 3000
+    reported = place.result()
+    assert (reported["exit_code"], reported["error"]) == (1, end.error)
+    assert 10 <= reported["records"] < 3000
     assert place.run().code == 0
-    assert place.result()["records"] == 3000 - told["records"]
+    assert place.result()["records"] == 3000 - reported["records"]
     assert place.rows()["id"].sort().to_list() == list(range(3000))
     assert place.proof() == []
 
@@ -83,7 +83,7 @@ def test_an_unexpected_error_is_in_the_result(place):
 
 
 @pytest.mark.parametrize(
-    ("command", "more", "told"),
+    ("command", "more", "reported"),
     [
         (["run", "--once"], "sink: []", "sink"),
         (["backfill", "--from", "2020-01-01", "--to", "2021-01-01"], "sink: []", "sink"),
@@ -91,14 +91,14 @@ def test_an_unexpected_error_is_in_the_result(place):
         (["dlq", "redrive"], "sink: []", "sink"),
     ],
 )
-def test_an_invalid_definition_is_in_the_result(place, command, more, told):
+def test_an_invalid_definition_is_in_the_result(place, command, more, reported):
     result = place.folder / "result.json"
     done = CliRunner().invoke(app, [*command, str(place.file(more=more)), "--result", str(result)])
     assert done.exit_code == 2, done.output
-    assert told in done.output
+    assert reported in done.output
     document = json.loads(result.read_text())
     assert (document["exit_code"], document["records"]) == (2, 0)
-    assert told in document["error"]
+    assert reported in document["error"]
 
 
 def test_a_result_on_standard_output_is_one_line(place):

@@ -75,35 +75,35 @@ def ask_until(process: subprocess.Popen[str], pattern: str) -> str:
         assert process.poll() is None, process.stderr.read()
     while True:
         process.send_signal(signal.SIGUSR1)
-        told = read_until(process, "What process") + read_until(process, "^$")
-        if re.search(pattern, told, re.MULTILINE):
-            return told
+        reported = read_until(process, "What process") + read_until(process, "^$")
+        if re.search(pattern, reported, re.MULTILINE):
+            return reported
 
 
 def test_a_worker_writes_its_tasks_and_threads_to_its_log_and_goes_on(tmp_path, aws):
     with command("run", pipeline(tmp_path), **aws | {"AWS_SECRET_ACCESS_KEY": PASSWORD}) as worker:
         read_until(worker, '"event":"shard_started".*shardId-000000000001')
         worker.send_signal(signal.SIGUSR1)
-        told = read_until(worker, '"event":"stack_taken".*"fetch s/shardId-000000000001"')
+        reported = read_until(worker, '"event":"stack_taken".*"fetch s/shardId-000000000001"')
         worker.send_signal(signal.SIGTERM)
-        told += worker.stderr.read()
+        reported += worker.stderr.read()
         assert worker.wait() == 0
-    stacks = [json.loads(line) for line in told.splitlines() if '"stack_taken"' in line]
+    stacks = [json.loads(line) for line in reported.splitlines() if '"stack_taken"' in line]
     fetching = next(stack for stack in stacks if "fetch s/shardId-000000000001" in stack["names"])
     assert (fetching["kind"], fetching["level"]) == ("task", "info")
     assert any(re.fullmatch(r"stream/worker/shard\.py:\d+ in .*fetch", frame) for frame in fetching["frames"])
     assert fetching["age"] >= 0
     names = {name for stack in stacks for name in stack["names"]}
     assert {"MainThread", "watch loop", "supervise s"} <= names
-    assert "shard_released" in told  # it was drained as usual
-    assert PASSWORD not in told
-    assert "What process" not in told
+    assert "shard_released" in reported  # it was drained as usual
+    assert PASSWORD not in reported
+    assert "What process" not in reported
 
 
 def test_a_worker_whose_log_leaves_the_lines_out_writes_text(tmp_path, aws):
     with command("run", pipeline(tmp_path), "--log-level", "error", **aws) as worker:
-        told = ask_until(worker, "^task .*fetch s/shardId-000000000001")
-        assert "stack_taken" not in told
+        reported = ask_until(worker, "^task .*fetch s/shardId-000000000001")
+        assert "stack_taken" not in reported
         worker.send_signal(signal.SIGTERM)
         worker.stderr.read()
         assert worker.wait() == 0
@@ -111,8 +111,8 @@ def test_a_worker_whose_log_leaves_the_lines_out_writes_text(tmp_path, aws):
 
 def test_a_child_of_the_kcl_answers_although_it_ignores_signals_to_end(tmp_path, aws):
     with command("kcl", "run", pipeline(tmp_path, "kcl"), "--log-level", "error", **aws) as child:
-        told = ask_until(child, "in Daemon.receive")
-        assert "the event loop runs" in told
+        reported = ask_until(child, "in Daemon.receive")
+        assert "the event loop runs" in reported
         child.stdin.close()
         child.stderr.read()
         assert child.wait() != -signal.SIGUSR1
@@ -120,8 +120,8 @@ def test_a_child_of_the_kcl_answers_although_it_ignores_signals_to_end(tmp_path,
 
 def test_a_verification_that_gets_no_answer_says_which_one_it_waits_for(tmp_path, aws):
     with silent_place() as url, command("audit", "verify", pipeline(tmp_path), **aws | {"AWS_ENDPOINT_URL_KINESIS": url}) as verify:
-        told = ask_until(verify, "in KinesisClient.describe_stream_summary")
-        assert re.search(r"^    stream/cli/audit\.py:\d+ in verify", told, re.MULTILINE)
+        reported = ask_until(verify, "in KinesisClient.describe_stream_summary")
+        assert re.search(r"^    stream/cli/audit\.py:\d+ in verify", reported, re.MULTILINE)
 
 
 def test_local_aws_and_its_emulators_answer():

@@ -80,7 +80,7 @@ def say(*options: str) -> tuple[int, str]:
     return ran.exit_code, ran.output
 
 
-def told(*options: str) -> str:
+def normalized(*options: str) -> str:
     """Exit code and text, with what differs from run to run made equal, and without the tables' frames."""
     code, text = say(*options)
     text = re.sub(r"\b[0-9]{50,60}\b", "NUMBER", text)
@@ -111,7 +111,7 @@ def halt(stage: Stage) -> None:
 
 
 def test_nothing_has_begun(stage: Stage) -> None:
-    assert told() == (
+    assert normalized() == (
         "1\n"
         "stuck: app on numbers, TIME\n\n"
         "1. no worker has begun with this stream\n"
@@ -137,7 +137,7 @@ In 1 unit sealed since TIME: 50 records, 0 of them dead letters.
 def test_healthy(stage: Stage) -> None:
     stage.put(range(50))
     stage.work(sealed(50))
-    assert told() == HEALTHY
+    assert normalized() == HEALTHY
     stage.clock.ahead += timedelta(hours=10)
     assert say()[0] == 0, "a shard may be quiet"
 
@@ -156,7 +156,7 @@ def test_halted(stage: Stage) -> None:
     stage.work(sealed(50))
     halt(stage)
     stage.clock.ahead += timedelta(minutes=5)
-    assert " ".join(told().split()).startswith(" ".join(HALTED.split()))
+    assert " ".join(normalized().split()).startswith(" ".join(HALTED.split()))
     assert codes() == ["shard_halted"]
     (shard,) = found()["shards"]
     assert shard["halted"]["reason"].startswith("numbers/shardId-000000000000: 60 of 60 records")
@@ -209,15 +209,15 @@ def test_behind_then_not_sealing_then_losing_data_soon(stage: Stage) -> None:
     stage.put(range(50, 60))
     assert say()[0] == 0
     stage.clock.ahead += timedelta(minutes=10)
-    assert told() == BEHIND
+    assert normalized() == BEHIND
     stage.clock.ahead += timedelta(minutes=10)
-    assert told().startswith("1\nstuck: app on numbers")
+    assert normalized().startswith("1\nstuck: app on numbers")
     assert codes() == ["not_sealing"]
     stage.clock.ahead += timedelta(hours=6)
-    assert told().startswith("1\nlosing data soon: app on numbers")
+    assert normalized().startswith("1\nlosing data soon: app on numbers")
     assert codes() == ["expiring", "not_sealing"]
     stage.clock.ahead += timedelta(hours=30)
-    assert told().startswith("1\nlosing data: app on numbers")
+    assert normalized().startswith("1\nlosing data: app on numbers")
     assert codes() == ["records_expired"]
     assert say("--without", stage.shard)[0] == 0
     code, text = say("--without", "shardId-000000000009")
@@ -264,13 +264,13 @@ def test_a_unit_whose_worker_died_before_its_seal(stage: Stage) -> None:
     stage.work(sealed(50), clock=stage.clock)
     stage.unseal_last()
     stage.clock.ahead += timedelta(minutes=20)
-    assert told() == UNFINISHED
+    assert normalized() == UNFINISHED
 
 
 def test_dead_letters_by_cause(stage: Stage) -> None:
     stage.put([*range(95), *["bad"] * 5])
     stage.work(sealed(100), clock=stage.clock)
-    text = told()
+    text = normalized()
     assert text.startswith("1\ndegraded: app on numbers, TIME\n")
     assert (
         "1. 5.0% of the records of the last hour are dead letters (5 of 100), since TIME (1h)\n"
@@ -301,12 +301,12 @@ def test_rows_that_are_not_loaded_and_a_shard_that_is_parked(stage: Stage, monke
     assert codes() == []
     stage.clock.ahead += timedelta(hours=1)
     assert codes() == ["load_lag"]
-    assert "$ stream loads ls pipeline.yaml --sink iceberg\n   docs/runbook.md#streamloadlag" in told()
+    assert "$ stream loads ls pipeline.yaml --sink iceberg\n   docs/runbook.md#streamloadlag" in normalized()
 
     parked = stage.folder / "state/app/loads/iceberg/numbers/parked/shardId-000000000000.json"
     parked.parent.mkdir(parents=True, exist_ok=True)
     parked.write_text(json.dumps({"after": "0", "reason": "the file cannot be read", "since": stage.clock.now().isoformat()}))
-    text = told()
+    text = normalized()
     assert text.startswith("1\nstuck: app on numbers")
     assert (
         "1. the loader of iceberg has parked 1 shard, since TIME (0s)\n"
@@ -366,7 +366,7 @@ def test_a_worker_that_was_killed_and_one_that_left(tmp_path: Path, monkeypatch:
         finally:
             worker.end()
         clock.ahead = timedelta(minutes=10)
-        assert re.sub(r"\b(10m(\d+s)?|9m5\ds)\b", "AGE", told()) == NOBODY
+        assert re.sub(r"\b(10m(\d+s)?|9m5\ds)\b", "AGE", normalized()) == NOBODY
         clock.ahead = timedelta()
         # The next one takes the lease over, and leaves in good order: its lease has no owner.
         stage.put(range(50, 60))
@@ -374,9 +374,9 @@ def test_a_worker_that_was_killed_and_one_that_left(tmp_path: Path, monkeypatch:
         stage.work(sealed(10))
         assert codes() == []
         clock.ahead = timedelta(minutes=10)
-        assert "shardId-000000000000: its lease has no owner" in told()
+        assert "shardId-000000000000: its lease has no owner" in normalized()
         boto3.client("dynamodb", endpoint_url=moto_url, region_name="us-east-1").delete_table(TableName="leases")
-        text = told()
+        text = normalized()
         assert text.startswith("2\nnot known: app on numbers, TIME\n")
         assert "1. the lease table could not be read\n" in text
         assert "shardId-000000000000 | - | 0s" in text, "the rest is there all the same"
@@ -390,7 +390,7 @@ def test_a_stream_that_does_not_exist(stage: Stage) -> None:
     stage.put(range(50))
     stage.work(sealed(50))
     stage.client.delete_stream(StreamName="numbers")
-    text = told()
+    text = normalized()
     assert text.startswith("2\nnot known: app on numbers, TIME\n")
     assert "1. the stream could not be read\n" in text
     assert "shardId-000000000000" in text
@@ -401,7 +401,7 @@ def test_a_manifest_that_was_damaged(stage: Stage) -> None:
     stage.work(sealed(50))
     manifest = max((stage.folder / "state" / "app" / "commits").rglob("0*.json"))
     manifest.write_text("{")
-    text = told()
+    text = normalized()
     assert text.startswith("2\nnot known: app on numbers, TIME\n")
     assert "1. how 1 shard stands could not be found out\n" in text
     assert f"commits/numbers/{stage.shard}/NUMBER.json is not a readable manifest" in text
@@ -411,7 +411,7 @@ def test_a_log_that_cannot_be_read_at_all(stage: Stage) -> None:
     stage.put(range(50))
     stage.work(sealed(50))
     (stage.folder / "state" / "app" / start_key("numbers")).write_text("{")
-    text = told()
+    text = normalized()
     assert text.startswith("2\nnot known: app on numbers, TIME\n")
     assert "1. the commit log could not be read\n" in text
 

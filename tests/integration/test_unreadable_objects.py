@@ -91,9 +91,9 @@ def test_a_redrive_reads_it_again_as_the_pipeline_says_now_and_no_record_is_ther
     row = rows.row(5, named=True)
     traced = CliRunner().invoke(app, ["trace", str(place.file(**right)), f"{row['_shard']}:{row['_sequence']}", "--json"])
     assert traced.exit_code == 0, traced.output
-    told = json.loads(traced.output)
-    assert [each["outcome"] for each in told] == ["dead_lettered", "dead_lettered", "written"]
-    assert told[2]["first_read"].startswith(f"{row['_shard']}:{row['_sequence']}")
+    reported = json.loads(traced.output)
+    assert [each["outcome"] for each in reported] == ["dead_lettered", "dead_lettered", "written"]
+    assert reported[2]["first_read"].startswith(f"{row['_shard']}:{row['_sequence']}")
     nothing = CliRunner().invoke(app, ["trace", str(place.file(**right)), "watch-0001:7000000000003"])
     assert nothing.exit_code == 1
 

@@ -42,11 +42,10 @@ class Beside:
         """Put ``count`` user records, some of them in aggregates whose records all belong to the aggregate's shard."""
         world, entries, made = self.world, [], 0
         while made < count:
-            users = 1 if world.dice.random() < 0.5 else world.dice.randrange(2, 5)
-            key = f"k{world.dice.randrange(1000)}"
+            users = 1 if world.rng.random() < 0.5 else world.rng.randrange(2, 5)
+            key = f"k{world.rng.randrange(1000)}"
             rows = [
-                json.dumps({"id": world.put_so_far + made + at, "kind": world.dice.choice("ab"), "value": 1}).encode()
-                for at in range(users)
+                json.dumps({"id": world.put_so_far + made + at, "kind": world.rng.choice("ab"), "value": 1}).encode() for at in range(users)
             ]
             data = rows[0] if users == 1 else aggregate([UserRecord(key, None, row) for row in rows])
             entries.append({"Data": data, "PartitionKey": key})

@@ -41,9 +41,9 @@ def test_every_line_of_the_page_works_and_the_alert_fires(url: str, tmp_path: Pa
     steps = blocks("walk")
     assert [len(steps), len(re.findall(r"^\*\*\d\. ", page(), re.MULTILINE))] == [8, 8]
     # Each step says that it has come to its end; a command that fails ends everything, and whatever it left running.
-    told = "".join(f"{step}printf '\\nstep {number} is done\\n'\n" for number, step in enumerate(steps, 1))
+    reported = "".join(f"{step}printf '\\nstep {number} is done\\n'\n" for number, step in enumerate(steps, 1))
     begin = "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\nexec 9> trace\nBASH_XTRACEFD=9\nset -x\n"
-    (tmp_path / "walk.sh").write_text(f"{begin}{place.replace('http://127.0.0.1:4566', url)}{told}")
+    (tmp_path / "walk.sh").write_text(f"{begin}{place.replace('http://127.0.0.1:4566', url)}{reported}")
     here = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "STREAM", "STATE", "LAKE"))}
     here |= {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "PYTHONPATH": str(ROOT), "AWS_EC2_METADATA_DISABLED": "true"}
     with (tmp_path / "said").open("wb") as said:

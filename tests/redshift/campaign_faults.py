@@ -117,14 +117,14 @@ def test_the_ledger_prevents_duplicates_when_reply_and_token_are_lost(make_world
 
 
 @MODES
-@pytest.mark.parametrize("told", ["abort", "1023"])
+@pytest.mark.parametrize("reported", ["abort", "1023"])
 @pytest.mark.parametrize("point", [*STATEMENTS, "commit:before"])
-def test_an_aborted_transaction_is_repeated(make_world, redshift, options, point, told):
+def test_an_aborted_transaction_is_repeated(make_world, redshift, options, point, reported):
     world = one_more_loaded(make_world, options)
-    redshift.hook = fault = Once(point, lambda: told)
+    redshift.hook = fault = Once(point, lambda: reported)
     assert not world.load()
     assert fault.happened.is_set()
-    REPORT[f"{told} at {point}"] += 1
+    REPORT[f"{reported} at {point}"] += 1
     world.load_until_done()
     world.assert_exactly_once()
 
@@ -141,14 +141,14 @@ def test_a_busy_database_is_tried_again(make_world, redshift, options):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_two_loaders_without_a_lease_load_every_unit_once_amid_faults(make_world, redshift, options, seed):
     """Nobody holds a lease, both load the same units at once, and one or both are killed at random points."""
-    dice = Random(seed)
-    world = make_world(options=options + f"      units: {dice.choice([1, 2, 3, 200])}\n", seed=seed)
-    world.seal({shard: dice.randrange(1, 4) for shard in range(dice.randrange(1, 4))}, rows=dice.choice([1, 5, 30]))
+    rng = Random(seed)
+    world = make_world(options=options + f"      units: {rng.choice([1, 2, 3, 200])}\n", seed=seed)
+    world.seal({shard: rng.randrange(1, 4) for shard in range(rng.randrange(1, 4))}, rows=rng.choice([1, 5, 30]))
     processes = []
-    faults = RandomFaults(dice, dice.randrange(1, 10), lambda: dice.choice(processes).kill())
+    faults = RandomFaults(rng, rng.randrange(1, 10), lambda: rng.choice(processes).kill())
     processes += [LoaderProcess(world.text, Path(), world.environment(), f"loader-{n}", leased=False) for n in range(2)]
-    redshift.hook, redshift.forget_tokens = faults, dice.random() < 0.3
-    redshift.isolation = dice.choice([SNAPSHOT, SERIALIZABLE])
+    redshift.hook, redshift.forget_tokens = faults, rng.random() < 0.3
+    redshift.isolation = rng.choice([SNAPSHOT, SERIALIZABLE])
     try:
         for _ in range(int(PATIENCE / 0.2)):
             processes[0].wait(0.1)

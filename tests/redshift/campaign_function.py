@@ -60,12 +60,12 @@ class Place:
         assert self.client.put_records(StreamName="events", Records=entries)["FailedRecordCount"] == 0
         self.put_so_far += count
 
-    def told(self):
+    def delivered(self):
         """What a mapping delivers for each shard."""
         return [delivery("events", shard, found) for shard in SHARDS if (found := held(self.client, "events", shard))]
 
     async def seal(self, environment):
-        for each in self.told():
+        for each in self.delivered():
             assert await environment.deliver(each) is None
 
     def loaded(self):
@@ -98,7 +98,7 @@ def test_invocations_seal_and_a_schedule_loads_each_row_once(place, redshift):
             assert await environment.function.catch_up(60.0) == []
             assert await asyncio.to_thread(place.loaded) == place.expected()
             assert await environment.function.catch_up(60.0) == []
-            environment.told.clear()
+            environment.events.clear()
 
     with_environments(body)
     assert place.loaded() == place.expected()

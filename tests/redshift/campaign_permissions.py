@@ -110,10 +110,10 @@ def test_the_doctor_names_a_denied_action(place, action):
     with recorded() as (environment, recorders):
         recorders["REDSHIFT_DATA"].denied = frozenset({f"redshift-data:{action}"})
         result, findings = doctor(path, environment)
-    told = [each for each in findings if each["check"] == "warehouse" and each["verdict"] == "failed"]
+    reported = [each for each in findings if each["check"] == "warehouse" and each["verdict"] == "failed"]
     assert result.exit_code == 1
-    assert told
-    assert all(f"redshift-data:{action} on" in each["what"] and each["remedy"] for each in told)
+    assert reported
+    assert all(f"redshift-data:{action} on" in each["what"] and each["remedy"] for each in reported)
 
 
 def table_finding(path, environment):

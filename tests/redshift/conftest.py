@@ -53,8 +53,8 @@ def make_world(redshift: Double, s3: Any, request: pytest.FixtureRequest) -> Ite
         number = next(_NUMBERS)
         bucket = f"b-{number}"
         s3.create_bucket(Bucket=bucket)
-        dice = Random(given.pop("seed", zlib.crc32(request.node.nodeid.encode())))
-        return World(redshift, s3, bucket, f"t{number}", dice=dice, **given)
+        rng = Random(given.pop("seed", zlib.crc32(request.node.nodeid.encode())))
+        return World(redshift, s3, bucket, f"t{number}", rng=rng, **given)
 
     yield make
     redshift.hook = lambda point: ""

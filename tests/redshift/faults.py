@@ -36,10 +36,10 @@ class Once:
 class RandomFaults:
     """At most ``most`` faults at random points; ``done`` counts them by kind. ``kill`` kills one of the loaders."""
 
-    def __init__(self, dice: Random, most: int, kill: Callable[[], None] | None = None) -> None:
-        self.waits = dice.random() < 0.7
+    def __init__(self, rng: Random, most: int, kill: Callable[[], None] | None = None) -> None:
+        self.waits = rng.random() < 0.7
         self.done: Counter[str] = Counter()
-        self._dice = dice
+        self._dice = rng
         self._left = most
         self._kill = kill
 

@@ -59,7 +59,7 @@ class World:
     table: str
     options: str = ""
     stages: str = ""
-    dice: Random = field(default_factory=Random)
+    rng: Random = field(default_factory=Random)
     kinds: int = 12
     heard: list[Event] = field(default_factory=list)
     sealed: Sealed | None = None
@@ -106,9 +106,9 @@ class World:
                 await self.sealed.unit(shard, first, rows, self._payload)
 
     def _payload(self, n: int) -> bytes:
-        tags = self.dice.choice([None, [], ["a", "ü'\";--"]])
-        row = {"n": n, "kind": f"k{self.dice.randrange(self.kinds)}", "tags": tags, "at": self.dice.choice([None, 1_700_000_000_000 + n])}
-        return b"{broken" if self.dice.random() < 0.05 else json.dumps(row).encode()
+        tags = self.rng.choice([None, [], ["a", "ü'\";--"]])
+        row = {"n": n, "kind": f"k{self.rng.randrange(self.kinds)}", "tags": tags, "at": self.rng.choice([None, 1_700_000_000_000 + n])}
+        return b"{broken" if self.rng.random() < 0.05 else json.dumps(row).encode()
 
     def end(self, shard: int) -> None:
         assert self.sealed is not None

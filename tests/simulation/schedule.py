@@ -150,7 +150,7 @@ class MutantCommitter(Committer):
                 return protocol.Replaced(etag)
             case "blind_seal", protocol.Replace(manifest, _) if manifest.sealed:
                 key = manifest_key(work.shard.stream, work.shard.shard_id, work.after)
-                latest = tag_of(at_once(self._log.store._bucket.get(prefix_of(LOG) + key)).body)
+                latest = tag_of(at_once(self.log.store._bucket.get(prefix_of(LOG) + key)).body)
                 return await super()._carry_out(protocol.Replace(manifest, latest), work)
             case "seal_before_write", protocol.Write(files):
                 self.unwritten = files
@@ -204,12 +204,10 @@ class Bench:
         shard, start = self.shard(), Start(StartKind.TRIM_HORIZON)
         genesis = await self.repeat("open chain", shard, lambda: self.log.open_chain(shard, start))
         while True:
-            tools = (self.world.checkpoints, shard, genesis, self.render_again, StandingClock(), NOTHING)
-            head = await recover(self.log, self.committer, *tools)
+            head = await recover(self.committer, shard, genesis, self.render_again)
             if head.target is None:
                 try:
-                    tools = (self.children, self.render_again, StandingClock(), NOTHING)
-                    head = await admit_foreign(self.log, self.committer, shard, head, *tools)
+                    head = await admit_foreign(self.committer, shard, head, self.children, self.render_again)
                 except Superseded:
                     continue
             if head.target is None:

@@ -134,13 +134,17 @@ def test_a_process_tells_what_its_tasks_and_threads_do_and_goes_on(stand, loop, 
     with process(stand) as child:
         for _ in range(2):
             child.send_signal(signal.SIGUSR1)
-            told = report(child)
-        assert f"What process {child.pid} is doing (SIGUSR1; {loop}" in told
-        assert re.search(r"^task fetch s/shard-0, fetch s/shard-1, age [\d.]+ s, has not moved for [\d.]+ s or longer$", told, re.MULTILINE)
-        assert re.search(r"^    <string>:\d+ in wait\n    asyncio/locks.py:\d+ in Event.wait\n    waits for a future$", told, re.MULTILINE)
-        assert "thread MainThread" in told
-        assert where in told
-        assert "the-password-of-the-warehouse" not in told
+            reported = report(child)
+        assert f"What process {child.pid} is doing (SIGUSR1; {loop}" in reported
+        assert re.search(
+            r"^task fetch s/shard-0, fetch s/shard-1, age [\d.]+ s, has not moved for [\d.]+ s or longer$", reported, re.MULTILINE
+        )
+        assert re.search(
+            r"^    <string>:\d+ in wait\n    asyncio/locks.py:\d+ in Event.wait\n    waits for a future$", reported, re.MULTILINE
+        )
+        assert "thread MainThread" in reported
+        assert where in reported
+        assert "the-password-of-the-warehouse" not in reported
         end(child)
 
 
@@ -224,9 +228,9 @@ def test_a_process_that_was_suspended_does_not_blame_its_event_loop():
         for_a_while(1.0)  # long enough for the loop to count as blocked
         child.send_signal(signal.SIGCONT)
         child.send_signal(signal.SIGUSR1)
-        told = report(child)
+        reported = report(child)
         end(child)
-        assert "watchdog;" not in told + child.stderr.read()
+        assert "watchdog;" not in reported + child.stderr.read()
 
 
 def test_a_listener_that_writes_reports_takes_them_from_standard_error():

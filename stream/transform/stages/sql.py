@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from stream.batch import ROW
 from stream.dry_run import polars_message, type_error
-from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE, cure
+from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE, remedy
 from stream.transform.origins import BATCH, MIXES, query_origins, without_comments
 from stream.transform.row_numbers import first_indexes, has_one_row_per_record
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
@@ -105,7 +105,7 @@ class Sql(StageConfig):
             raise SchemaMismatch(("query",), message, "use the stage `cast` or `parse`, or strptime(text, '%Y-%m-%d')")
         if problem := self._impossible(schema, resources, result):
             raise SchemaMismatch(
-                ("query",), f"the query does not fit its columns: {problem}", cure(problem) or f"`batch` has: {', '.join(schema)}"
+                ("query",), f"the query does not fit its columns: {problem}", remedy(problem) or f"`batch` has: {', '.join(schema)}"
             )
         if result.get(ROW) != schema[ROW]:
             message = "the result has no column `_row`, so nothing says to which record its rows belong"

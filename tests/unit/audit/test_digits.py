@@ -39,9 +39,9 @@ def ways(text: bytes) -> set[bytes | None]:
 @settings(deadline=None)
 @given(SIZES, st.integers(0, 2**32), st.sampled_from([range(10), range(4), range(4, 10), (0,), (9,)]), st.integers(0, 300_000))
 def test_all_ways_make_one_frame_and_zstandard_reads_it(size, seed, alphabet, head_size):
-    dice = np.random.default_rng(seed)
-    text = (dice.choice(np.array(alphabet), size) + ord("0")).astype(np.uint8).tobytes()
-    head = dice.integers(0, 3, head_size).astype(np.uint8).tobytes()
+    rng = np.random.default_rng(seed)
+    text = (rng.choice(np.array(alphabet), size) + ord("0")).astype(np.uint8).tobytes()
+    head = rng.integers(0, 3, head_size).astype(np.uint8).tobytes()
     (made,) = ways(text)
     assert made is not None
     assert len(made) <= size / 2 + 64 * (size / 2**17 + 1)
@@ -67,8 +67,8 @@ def test_any_frame_can_come_before_the_digits(head):
 
 @pytest.mark.parametrize("rows", [50, 5_000, 60_000])
 def test_readers_of_parquet_read_sequence_numbers_back(rows, tmp_path):
-    dice = np.random.default_rng(rows)
-    firsts, rests = np.sort(dice.integers(10**15, 10**16, rows)).tolist(), dice.integers(0, 10**18, rows).tolist()
+    rng = np.random.default_rng(rows)
+    firsts, rests = np.sort(rng.integers(10**15, 10**16, rows)).tolist(), rng.integers(0, 10**18, rows).tolist()
     numbers = [f"{first}{rest:040d}" for first, rest in zip(firsts, rests, strict=True)]
     column = pl.Series("seq", numbers)
     file = columns.parquet({"seq": column}, rows, {})

@@ -80,14 +80,14 @@ def test_only_leftovers_of_the_own_chain_are_reported_beside_other_chains():
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "reported"),
     [
         ({"leaseKey": {"S": SHARD}, "leaseCounter": {"S": "x"}}, "lease row 'shardId-000000000000' is not as KCL writes it: checkpoint"),
         ({"leaseKey": {"S": SHARD}}, "lease row 'shardId-000000000000': it has no leaseCounter"),
         (None, "there is no checkpoint, although the log is sealed"),
     ],
 )
-def test_an_unreadable_lease_row_is_reported_and_not_taken_for_a_missing_one(row, told):
+def test_an_unreadable_lease_row_is_reported_and_not_taken_for_a_missing_one(row, reported):
     async def run():
         sealed, dynamo = await three_units(), MemoryDynamo()
         if row is not None:
@@ -101,7 +101,7 @@ def test_an_unreadable_lease_row_is_reported_and_not_taken_for_a_missing_one(row
         return [finding.message for finding in report.findings if finding.shard == SHARD]
 
     (message,) = asyncio.run(run())
-    assert told in message
+    assert reported in message
     assert ("nobody reads the shard" in message and "delete it while no worker runs" in message) is (row is not None)
 
 

@@ -96,8 +96,8 @@ def test_retryable_answers_are_repeated_with_growing_pauses(status):
     assert waited == 1 + 2 + 4 + 8
     assert set(collector.spans.values()) == {1}
     assert len(collector.spans) == 170 + EXTRA
-    told = [event.detail for event in heard if isinstance(event, events.CallRepeated)]
-    assert told == [f"{status or 'no answer:'} why"] * 4
+    reported = [event.detail for event in heard if isinstance(event, events.CallRepeated)]
+    assert reported == [f"{status or 'no answer:'} why"] * 4
 
 
 @pytest.mark.parametrize("status", [400, 422])

@@ -166,9 +166,9 @@ def test_integers_of_all_widths_are_encoded_the_same(width):
 @settings(deadline=None)
 @given(st.integers(1, 600), st.sampled_from([1, 2, 3, 5, 17, 300, 40_000]), st.booleans(), st.integers(0, 2**32))
 def test_dictionary_pages_are_encoded_the_same(rows, kinds, some_null, seed):
-    dice = np.random.default_rng(seed)
-    texts = [f"{number:05}" for number in dice.integers(0, kinds, rows)]
-    column = pl.Series([None if some_null and dice.integers(0, 3) == 0 else text for text in texts], dtype=pl.String)
+    rng = np.random.default_rng(seed)
+    texts = [f"{number:05}" for number in rng.integers(0, kinds, rows)]
+    column = pl.Series([None if some_null and rng.integers(0, 3) == 0 else text for text in texts], dtype=pl.String)
     fast, slow = both(lambda: columns.parquet({"n": columns.dictionary_encoded(column)}, rows, {}))
     assert fast == slow
     assert pl.read_parquet(fast)["n"].equals(column, null_equal=True)
@@ -235,35 +235,35 @@ def test_numbers_are_padded_the_same(values):
     assert len(fast) == len(values)
 
 
-def byte_columns(vary, dice, rows, width):
+def byte_columns(vary, rng, rows, width):
     """A field of ``rows`` rows, in which messages share more or less with the message before."""
     if vary == "seldom":
-        return (dice.random((rows, width)) < 0.01) * dice.integers(0, 256, (rows, width), dtype=np.uint8)
+        return (rng.random((rows, width)) < 0.01) * rng.integers(0, 256, (rows, width), dtype=np.uint8)
     if vary == "late":
-        return np.where(np.arange(rows)[:, None] < rows * 3 // 4, 7, dice.integers(0, 256, (rows, width))).astype(np.uint8)
+        return np.where(np.arange(rows)[:, None] < rows * 3 // 4, 7, rng.integers(0, 256, (rows, width))).astype(np.uint8)
     if vary == "once":
-        return np.where(np.arange(rows)[:, None] < rows * 3 // 4, dice.bytes(1)[0], 9).repeat(width, 1).astype(np.uint8)
+        return np.where(np.arange(rows)[:, None] < rows * 3 // 4, rng.bytes(1)[0], 9).repeat(width, 1).astype(np.uint8)
     if vary == "count":
         counted = np.zeros((rows, max(8, width)), np.uint8)
-        counted[:, :8] = (np.arange(rows, dtype="<u8") + dice.integers(0, 2**40)).view(np.uint8).reshape(-1, 8)
+        counted[:, :8] = (np.arange(rows, dtype="<u8") + rng.integers(0, 2**40)).view(np.uint8).reshape(-1, 8)
         return counted[:, :width]
-    return dice.integers(0, {"not": 1, "little": 2, "all": 256}[vary], (rows, width), dtype=np.uint8)
+    return rng.integers(0, {"not": 1, "little": 2, "all": 256}[vary], (rows, width), dtype=np.uint8)
 
 
 @st.composite
 def blocks(draw):
     rows = draw(st.sampled_from([1, 2, 5, 70, 300, 900]))
-    dice = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     pieces = []
     for _ in range(draw(st.integers(1, 6))):
         if draw(st.booleans()):
-            pieces.append(dice.bytes(draw(st.sampled_from([0, 1, 2, 3, 20, 300, 600, 33_000]))))
+            pieces.append(rng.bytes(draw(st.sampled_from([0, 1, 2, 3, 20, 300, 600, 33_000]))))
         else:
             width = draw(st.sampled_from([1, 2, 5, 8, 16, 56]))
             vary = draw(st.sampled_from(["not", "little", "all", "count", "seldom", "late", "once"]))
-            pieces.append(byte_columns(vary, dice, draw(st.sampled_from([rows, rows, 1])), width + 3)[:, :width])
+            pieces.append(byte_columns(vary, rng, draw(st.sampled_from([rows, rows, 1])), width + 3)[:, :width])
     start = draw(st.integers(0, rows - 1))
-    chosen = dice.integers(0, rows, rows, dtype=np.uint32) if draw(st.booleans()) else None
+    chosen = rng.integers(0, rows, rows, dtype=np.uint32) if draw(st.booleans()) else None
     return Block([b"\n", *pieces], rows - start, start, chosen)
 
 
@@ -293,9 +293,9 @@ def unpacked(request):
 
 
 def test_halves_of_a_request_are_compressed_as_well_as_the_whole():
-    dice = np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     head = b"\n\x02ab"
-    block = Block([b"\x12\x96\x01", dice.integers(0, 256, (4000, 16), dtype=np.uint8), b"x" * 134], 4000)
+    block = Block([b"\x12\x96\x01", rng.integers(0, 256, (4000, 16), dtype=np.uint8), b"x" * 134], 4000)
     (request,) = packing.packed("/v1/traces", (head, head), [block], 2**20)
     for half in packing.split(request):
         assert half.size > packing.SMALL
@@ -329,7 +329,7 @@ def test_every_single_changed_bit_survives_compression(width, stays):
 )
 @settings(deadline=None)
 def test_runs_of_many_lengths_survive_compression(lengths, seed):
-    dice = np.random.default_rng(seed)
-    pieces = [piece for width, still in lengths for piece in (dice.integers(0, 256, (400, width), dtype=np.uint8), dice.bytes(still))]
+    rng = np.random.default_rng(seed)
+    pieces = [piece for width, still in lengths for piece in (rng.integers(0, 256, (400, width), dtype=np.uint8), rng.bytes(still))]
     width = packing.wire.width(pieces)
     unpacked(Request("/v1/traces", 400, 400 * width, b"", (Block(pieces, 400),)))

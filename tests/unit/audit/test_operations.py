@@ -47,7 +47,7 @@ def test_a_lease_lost_before_its_shard_starts_is_forgotten():
 
 def test_a_lease_lost_during_work_on_its_shard_ends_with_the_work():
     operations = Operations("a", "worker", StillClock())
-    told = [operations(sample(kind)) for kind in (ev.LeaseTaken, ev.ShardStarted, ev.LeaseDropped, ev.ShardReleased)]
-    assert len({each.trace for each in told}) == 1
-    assert [done.name for done in told[-1].ended] == ["hold shard events"]
+    emitted = [operations(sample(kind)) for kind in (ev.LeaseTaken, ev.ShardStarted, ev.LeaseDropped, ev.ShardReleased)]
+    assert len({each.trace for each in emitted}) == 1
+    assert [done.name for done in emitted[-1].ended] == ["hold shard events"]
     assert operations._holds == {}

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from stream.aws.addresses import alternating, reach, written
-from stream.aws.wire import Patience, open_wire
+from stream.aws.wire import Timeouts, open_wire
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -72,7 +72,7 @@ async def alive(body):
 def test_a_dead_address_of_a_host_does_not_prevent_calls_to_the_others(names, dead, refusing):
     async def body(living):
         names["kinesis.example"] = [dead, refusing, living]
-        async with open_wire("http://kinesis.example/", Patience(connect=10.0, total=20.0)) as wire:
+        async with open_wire("http://kinesis.example/", Timeouts(connect=10.0, total=20.0)) as wire:
             return await wire.post({"host": "kinesis.example"}, b"")
 
     assert asyncio.run(alive(body))[:2] == (200, b"{}")

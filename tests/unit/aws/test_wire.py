@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.aws.wire import Patience, open_wire, parse
+from stream.aws.wire import Timeouts, open_wire, parse
 from stream.clock import SystemClock
 
 HEADERS = {"host": "here", "x-amz-target": "T"}
@@ -25,7 +25,7 @@ CHUNKED = b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;
 
 
 @asynccontextmanager
-async def server(*answers, kept=20.0, tls=None, patient=False):
+async def server(*answers, keep_alive=20.0, tls=None, patient=False):
     """Answers the n-th request with the n-th answer, on any connection; None closes it. ``seen`` holds connection and request."""
     seen, waiting, connections = [], list(answers), []
 
@@ -50,8 +50,8 @@ async def server(*answers, kept=20.0, tls=None, patient=False):
     running = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     url = f"http{'s' * (tls is not None)}://127.0.0.1:{running.sockets[0].getsockname()[1]}/path/"
     hurried = tls is None and not patient
-    patience = Patience(connect=1.0, total=0.5, silence=0.3, kept=kept) if hurried else Patience(connect=10.0, total=20.0)
-    async with open_wire(url, patience) as wire:
+    timeouts = Timeouts(connect=1.0, total=0.5, read=0.3, keep_alive=keep_alive) if hurried else Timeouts(connect=10.0, total=20.0)
+    async with open_wire(url, timeouts) as wire:
         yield wire, seen, connections
     running.close()
     for writer in connections:
@@ -238,7 +238,7 @@ def test_a_connection_closed_while_idle_is_not_used_again():
 
 def test_surplus_idle_connections_are_closed():
     async def body():
-        async with server(OK, OK, OK, OK, kept=0.02) as (wire, seen, connections):
+        async with server(OK, OK, OK, OK, keep_alive=0.02) as (wire, seen, connections):
             await asyncio.gather(wire.post(HEADERS, b"a"), wire.post(HEADERS, b"b"))
             assert len(connections) == 2
             old = asyncio.Event()
@@ -254,7 +254,7 @@ def test_surplus_idle_connections_are_closed():
 
 def test_an_unreachable_server_is_a_connection_error():
     async def body():
-        async with open_wire("http://127.0.0.1:1/", Patience(connect=1.0, total=2.0)) as wire:
+        async with open_wire("http://127.0.0.1:1/", Timeouts(connect=1.0, total=2.0)) as wire:
             with pytest.raises(OSError, match="Connect"):
                 await wire.post(HEADERS, b"")
 

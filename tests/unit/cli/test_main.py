@@ -130,7 +130,7 @@ def test_modules_loaded_without_libraries_are_loaded_again():
 
 
 def test_values_repeated_in_signatures_equal_those_in_the_modules():
-    assert doctor.PATIENCE == diagnosis.PATIENCE
+    assert doctor.TIMEOUT == diagnosis.TIMEOUT
     shown = " ".join(CliRunner().invoke(app, ["preview", "--help"], env={"COLUMNS": "300"}).stdout.split())
     assert f"({', '.join(sample.LINES)})" in shown
 

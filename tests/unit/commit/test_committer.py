@@ -89,7 +89,7 @@ class Setting:
     """A committer over stores in memory. ``before``: where the sink was when the unit of ``begun`` was begun."""
 
     def __init__(self, sinks=("s3",), open_place=None):
-        self.state, self.lake, self.told = MemoryStore(), MemoryStore(url="memory:lake"), []
+        self.state, self.lake, self.emitted = MemoryStore(), MemoryStore(url="memory:lake"), []
         self.before, self.sinks = MemoryStore(url="memory:before"), dict.fromkeys(sinks, self.lake)
         self.open_place = open_place or (lambda url: {self.before.url: self.before}[url])
         self.join(self)
@@ -100,7 +100,7 @@ class Setting:
         self.checkpoints = StoredCheckpoints(self.state)
         self.log = CommitLog(self.state, "app", SystemClock(), "me")
         places = Places({**self.sinks, "ledger": MemoryStore()}, self.open_place)
-        self.committer = Committer(self.log, places, self.checkpoints, SystemClock(), self.told.append, "me")
+        self.committer = Committer(self.log, places, self.checkpoints, SystemClock(), self.emitted.append, "me")
 
     async def keys(self, store=None):
         return [info.key async for info in (store or self.lake).list("")]
@@ -114,7 +114,7 @@ class Setting:
 
     async def recover(self, render):
         genesis = await self.log.open_chain(SHARD, START)
-        return await recover(self.log, self.committer, self.checkpoints, SHARD, genesis, render, SystemClock(), self.told.append)
+        return await recover(self.committer, SHARD, genesis, render)
 
     async def chain(self, *bounds):
         """Commit units that end at ``bounds``; returns the head."""
@@ -150,7 +150,7 @@ def test_a_unit_is_written_sealed_and_then_checkpointed():
         b = Setting()
         head = await b.chain(10)
         assert head.position == 10
-        kinds = [type(event) for event in b.told]
+        kinds = [type(event) for event in b.emitted]
         assert kinds == [events.IntentCreated, events.FileWritten, events.ManifestSealed, events.Checkpointed]
         assert await b.checkpoints.read(SHARD) == Checkpoint(10, 0, 0)
         assert (await b.log.read(SHARD, 0)).manifest.sealed
@@ -167,13 +167,13 @@ def test_a_manifest_that_is_not_accepted_is_written_again_ever_later_and_the_fil
         b = Setting()
         clock, state, lake = Sleepless(), Refusing([*before, *[answer] * 10]), Refusing(url="memory:lake")
         log, places = CommitLog(state, "app", clock, "me"), Places({"s3": lake, "ledger": lake}, b.open_place)
-        committer = Committer(log, places, StoredCheckpoints(MemoryStore()), clock, b.told.append, "me")
+        committer = Committer(log, places, StoredCheckpoints(MemoryStore()), clock, b.emitted.append, "me")
         genesis = await log.open_chain(SHARD, START)
         entry = await committer.commit(SHARD, unit(file("f"), previous=digest(genesis.body)), never)
         assert entry.manifest.sealed
         assert clock.slept == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 20.0, 20.0, 20.0]
         assert len(lake.puts) == 1
-        waits = [event for event in b.told if isinstance(event, events.CallRepeated)]
+        waits = [event for event in b.emitted if isinstance(event, events.CallRepeated)]
         assert {event.call for event in waits} == ({"seal"} if before else {"create intent"})
         assert all(("another worker had been faster, but the manifest" in event.detail) == (answer is None) for event in waits)
 
@@ -185,7 +185,7 @@ def test_a_worker_that_is_overtaken_does_not_wait():
         b = Setting()
         clock = Sleepless()
         log, places = CommitLog(b.state, "app", clock, "me"), Places({"s3": b.lake, "ledger": b.lake}, b.open_place)
-        committer = Committer(log, places, b.checkpoints, clock, b.told.append, "me")
+        committer = Committer(log, places, b.checkpoints, clock, b.emitted.append, "me")
         genesis = await log.open_chain(SHARD, START)
         await b.chain(10)
         entry = await committer.commit(SHARD, unit(file("f10"), last=10, previous=digest(genesis.body)), never)
@@ -200,10 +200,10 @@ def test_recovery_continues_from_the_checkpoint_if_the_log_agrees():
         b = Setting()
         head = await b.chain(10, 20, 30)
         assert place(await b.recover(never)) == place(head)
-        assert b.told[-1].units_followed == 0
+        assert b.emitted[-1].units_followed == 0
         await b.checkpoints.advance(SHARD, Checkpoint(15, 0, 10))
         assert place(await b.recover(never)) == place(head)
-        assert b.told[-1].units_followed == 1
+        assert b.emitted[-1].units_followed == 1
         assert await b.checkpoints.read(SHARD) == Checkpoint(30, 0, 20)
 
     run(test)
@@ -219,7 +219,7 @@ def test_without_a_checkpoint_a_long_chain_is_entered_near_its_end():
                 await b.log.create(SHARD, left.manifest)
             await b.state.delete("checkpoints/events/shardId-1.json")
             assert (await b.recover(rendering(left))).position == newest
-            assert b.told[-1].units_followed == 1
+            assert b.emitted[-1].units_followed == 1
             assert await b.checkpoints.read(SHARD) == Checkpoint(newest, 0, newest - 10)
 
     run(test)
@@ -234,7 +234,7 @@ def test_from_a_checkpoint_that_lags_far_behind_recovery_goes_to_the_end_of_the_
         await b.log.create(SHARD, left.manifest)
         await b.checkpoints.advance(SHARD, Checkpoint(20, 0, 10))
         assert (await b.recover(rendering(left))).position == head.position + 10
-        assert b.told[-1].units_followed <= 102
+        assert b.emitted[-1].units_followed <= 102
         assert await b.checkpoints.read(SHARD) == Checkpoint(head.position + 10, 0, head.position)
 
     run(test)
@@ -275,8 +275,8 @@ def test_recovery_replaces_files_it_cannot_reproduce_and_removes_the_old_ones():
         await b.lake.put(kept.key, kept.body)
         assert (await b.recover(rendering(unit(new)))).position == 20
         assert sorted(await b.keys()) == sorted([file("f10").key, new.key])
-        assert events.IntentAmended("events", "shardId-1", 10, 20, 2) in b.told
-        assert any(isinstance(event, events.LeftoversRemoved) and event.files == 2 for event in b.told)
+        assert events.IntentAmended("events", "shardId-1", 10, 20, 2) in b.emitted
+        assert any(isinstance(event, events.LeftoversRemoved) and event.files == 2 for event in b.emitted)
 
     run(test)
 
@@ -326,7 +326,7 @@ def test_the_end_of_a_shard_is_written_once_and_found_again():
         assert await b.committer.end(SHARD, head, ("b", "a")) == ended
         assert await b.recover(never) == ended
         assert await b.checkpoints.read(SHARD) == Checkpoint(None, 0, 10)
-        assert [event.last for event in b.told if isinstance(event, events.ManifestSealed)] == [10, None]
+        assert [event.last for event in b.emitted if isinstance(event, events.ManifestSealed)] == [10, None]
 
     run(test)
 
@@ -462,8 +462,8 @@ def test_a_waking_worker_of_the_old_definition_changes_nothing_at_either_place()
         old.join(old)
         entry = await old.committer.commit(SHARD, mine, never)
         assert entry.manifest.sealed
-        assert [type(event) for event in new.told].count(events.ManifestSealed) == 1
-        assert [type(event) for event in old.told].count(events.ManifestSealed) == 0
+        assert [type(event) for event in new.emitted].count(events.ManifestSealed) == 1
+        assert [type(event) for event in old.emitted].count(events.ManifestSealed) == 0
         assert await old.keys() == [mine.files[0].key]
         assert await new.keys() == []
 

@@ -93,8 +93,8 @@ def test_copy_options_select_other_formats(text, form):
     ],
 )
 def test_copy_options_without_a_counterpart_are_reported(text, name):
-    (told,) = [each for each in copy_options([text], CSV).to_do if each.startswith(name)]
-    assert told
+    (reported,) = [each for each in copy_options([text], CSV).to_do if each.startswith(name)]
+    assert reported
 
 
 def test_irrelevant_copy_options_are_accepted():

@@ -51,12 +51,12 @@ def test_any_definition_is_refused_or_fully_reported(document):
     try:
         done = import_definition(text, "old.json", (), "", lambda _text, _env: "")
     except DefinitionError as error:
-        told = str(error).splitlines()
+        reported = str(error).splitlines()
         event("refused")
     else:
-        told = []
+        reported = []
         accounted_for(done, document)
-    assert all(line.startswith(("old.json", "and ")) for line in told)
+    assert all(line.startswith(("old.json", "and ")) for line in reported)
 
 
 def accounted_for(done, document):

@@ -75,8 +75,8 @@ def test_the_values_satisfy_the_schema_of_the_chart(sample):
 @every_sample
 def test_no_secret_is_written(sample):
     done = imported(sample)
-    told = [*files(sample).values(), json.dumps(document(done))]
-    assert [each for each in told if "canary" in each] == []
+    reported = [*files(sample).values(), json.dumps(document(done))]
+    assert [each for each in reported if "canary" in each] == []
 
 
 def test_the_samples_contain_secrets_and_every_kind_of_object():

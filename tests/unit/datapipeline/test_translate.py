@@ -108,8 +108,8 @@ def test_a_definition_without_activities_gives_no_files():
 def test_an_untranslatable_activity_is_refused_with_a_reason(changes, why):
     done = imported(COPY, changes)
     assert why in refusal(done)
-    told, text = fate(done, "Copy", "id")
-    assert (told, text.startswith("no pipeline file: ")) == (Fate.TO_DO, True)
+    reported, text = fate(done, "Copy", "id")
+    assert (reported, text.startswith("no pipeline file: ")) == (Fate.TO_DO, True)
 
 
 def test_the_state_is_placed_as_configured():
@@ -161,8 +161,8 @@ def test_times_in_keys_become_a_time_pattern(path, time):
 def test_objects_distinguished_only_by_names_in_their_keys_suspend_the_schedule(field, path, name):
     plan = {"Copy.schedule": {"ref": "Plan"}, "Plan.type": "Schedule", "Plan.period": "1 day"}
     done = imported(COPY, {**plan, "In.directoryPath": None, f"In.{field}": path}, values={"myShop": "north"})
-    told, text = fate(done, "In", field)
-    assert (told is Fate.TO_DO, f"without `{name}` in their keys" in text) == (bool(name), bool(name))
+    reported, text = fate(done, "In", field)
+    assert (reported is Fate.TO_DO, f"without `{name}` in their keys" in text) == (bool(name), bool(name))
     assert ("replicas" in values(done)) == bool(name)
 
 
@@ -200,12 +200,12 @@ def test_output_paths_become_a_url_and_partitions(path, url, partition):
     assert (sink["url"], sink.get("partition_by")) == (url, [partition] if partition else None)
 
 
-@pytest.mark.parametrize(("place", "told"), [("s3://shop-out/b/", True), ("s3://shop-out/b/c", True), ("s3://shop-out/bc", False)])
-def test_two_activities_that_write_to_one_place_are_reported(place, told):
+@pytest.mark.parametrize(("place", "reported"), [("s3://shop-out/b/", True), ("s3://shop-out/b/c", True), ("s3://shop-out/bc", False)])
+def test_two_activities_that_write_to_one_place_are_reported(place, reported):
     also = {"Other.type": "CopyActivity", "Other.input": {"ref": "In"}, "Other.output": {"ref": "Out2"}}
     done = imported(COPY, {**also, "Out2.type": "S3DataNode", "Out2.directoryPath": place})
-    assert (fate(done, "Other", "output")[0] is Fate.TO_DO) == told
-    assert ("`Copy` writes below s3://shop-out/b/, too" in fate(done, "Other", "output")[1]) == told
+    assert (fate(done, "Other", "output")[0] is Fate.TO_DO) == reported
+    assert ("`Copy` writes below s3://shop-out/b/, too" in fate(done, "Other", "output")[1]) == reported
 
 
 def test_an_output_file_becomes_a_folder():
@@ -439,8 +439,8 @@ def test_files_that_would_be_read_differently_suspend_the_schedule(changes, held
 def test_preconditions_become_required_objects(condition, on, requires):
     done = imported(COPY, {f"{on}.precondition": {"ref": "Ready"}, **{f"Ready.{key}": value for key, value in condition.items()}})
     assert pipeline(done).get("requires") == requires
-    told = fate(done, on, "precondition")[0]
-    assert told is (Fate.TAKEN_OVER if requires else Fate.NOT_NEEDED if condition["type"] == "S3PrefixNotEmpty" else Fate.TO_DO)
+    reported = fate(done, on, "precondition")[0]
+    assert reported is (Fate.TAKEN_OVER if requires else Fate.NOT_NEEDED if condition["type"] == "S3PrefixNotEmpty" else Fate.TO_DO)
 
 
 PLAN = {"Copy.schedule": {"ref": "Plan"}, "Plan.type": "Schedule", "Plan.period": "1 hours"}
@@ -515,8 +515,8 @@ def test_a_secret_in_a_path_is_refused_and_never_shown():
 
 @pytest.mark.parametrize("field", ["colour", "colum"])
 def test_an_unknown_field_is_reported(field):
-    told, text = fate(imported(COPY, {f"Form.{field}": "x"}), "Form", field)
-    assert (told, text) == (Fate.TO_DO, "`CSV` has no such field: remove it, or correct its name and import again")
+    reported, text = fate(imported(COPY, {f"Form.{field}": "x"}), "Form", field)
+    assert (reported, text) == (Fate.TO_DO, "`CSV` has no such field: remove it, or correct its name and import again")
 
 
 def test_a_parameter_used_only_by_an_untranslated_activity_is_not_needed():

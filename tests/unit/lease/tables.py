@@ -121,6 +121,6 @@ def lease(key="shardId-0", owner=None, counter=0, checkpoint="TRIM_HORIZON", **m
     return Lease(key, ExtendedSequenceNumber(checkpoint), counter, owner, **more)
 
 
-def table_on(dynamo, clock, told=None, name="app"):
+def table_on(dynamo, clock, emitted=None, name="app"):
     marks = count()
-    return LeaseTable(dynamo, name, clock, (told if told is not None else []).append, lambda: f"{id(marks)}-{next(marks)}")
+    return LeaseTable(dynamo, name, clock, (emitted if emitted is not None else []).append, lambda: f"{id(marks)}-{next(marks)}")

@@ -30,7 +30,7 @@ class Fleet:
         self.dynamo.tables.add("app")
         self.shards = list(shards)
         self.settings = LeaseSettings(**options)
-        self.workers, self.tasks, self.told = {}, {}, {}
+        self.workers, self.tasks, self.emitted = {}, {}, {}
 
     async def _list(self):
         return list(self.shards)
@@ -39,16 +39,16 @@ class Fleet:
         return [LeasedStream("s", self.start, self._list)]
 
     def make(self, name):
-        told = self.told.setdefault(name, [])
-        dice = Random(name)
+        emitted = self.emitted.setdefault(name, [])
+        rng = Random(name)
         worker = Coordinator(
-            table_on(self.dynamo, self.clock, told),
+            table_on(self.dynamo, self.clock, emitted),
             name,
             self.streams(),
             self.settings,
             self.clock,
-            told.append,
-            lambda rows: dice.sample(rows, len(rows)),
+            emitted.append,
+            lambda rows: rng.sample(rows, len(rows)),
         )
         self.workers[name] = worker
         return worker
@@ -121,9 +121,9 @@ def test_newcomers_get_their_share_and_no_shard_has_two_workers(balance):
         counts = sorted(len(held) for held in fleet.holders().values())
         assert counts == [3, 3, 3, 3]
         fleet.assert_alone()
-        taken = sum(isinstance(event, events.LeaseTaken) for told in fleet.told.values() for event in told)
+        taken = sum(isinstance(event, events.LeaseTaken) for emitted in fleet.emitted.values() for event in emitted)
         await fleet.clock.advance(40)
-        assert taken == sum(isinstance(event, events.LeaseTaken) for told in fleet.told.values() for event in told)
+        assert taken == sum(isinstance(event, events.LeaseTaken) for emitted in fleet.emitted.values() for event in emitted)
 
     play(lambda: Fleet(shards(12), balance=balance, failover=3.0), test)
 
@@ -155,18 +155,18 @@ def test_leases_of_a_dead_worker_are_taken_after_the_failover_time_and_not_befor
 
 def test_no_lease_ever_has_two_holders_while_workers_come_go_and_die():
     async def test(fleet):
-        dice = Random(7)
+        rng = Random(7)
         await fleet.join("w0")
         for number in range(1, 20):
-            await fleet.clock.advance(dice.uniform(1.1, 15))  # whoever a lease was stolen from sees it in the next look
+            await fleet.clock.advance(rng.uniform(1.1, 15))  # whoever a lease was stolen from sees it in the next look
             fleet.assert_alone()
-            choice = dice.randrange(3)
+            choice = rng.randrange(3)
             if choice == 0 or len(fleet.workers) < 2:
                 await fleet.join(f"w{number}")
             elif choice == 1:
-                await fleet.leave(dice.choice(sorted(fleet.workers)))
+                await fleet.leave(rng.choice(sorted(fleet.workers)))
             else:
-                await fleet.kill(dice.choice(sorted(fleet.workers)))
+                await fleet.kill(rng.choice(sorted(fleet.workers)))
         await fleet.clock.advance(60)
         assert sorted(shard for held in fleet.holders().values() for shard in held) == [shard.shard_id for shard in fleet.shards]
 
@@ -187,7 +187,7 @@ def test_a_worker_cut_off_from_the_table_stops_before_another_may_start():
         assert fleet.holders()["a"]
         await fleet.clock.advance(1.2)
         assert fleet.holders()["a"] == []
-        assert events.LeaseDropped("s", "shardId-000000000000", "expired") in fleet.told["a"]
+        assert events.LeaseDropped("s", "shardId-000000000000", "expired") in fleet.emitted["a"]
 
     play(lambda: Fleet(shards(2)), test)
 
@@ -205,7 +205,10 @@ def test_throttling_for_less_than_the_failover_time_costs_no_lease():
             fleet.assert_alone()
         assert fleet.holders() == before
         assert not [
-            event for told in fleet.told.values() for event in told if isinstance(event, events.LeaseDropped) and event.why == "expired"
+            event
+            for emitted in fleet.emitted.values()
+            for event in emitted
+            if isinstance(event, events.LeaseDropped) and event.why == "expired"
         ]
 
     play(lambda: Fleet(shards(8)), test)
@@ -250,7 +253,7 @@ def test_one_row_whose_writes_are_not_answered_costs_no_other_lease(failover):
 
         fleet.dynamo.call = silent
         await fleet.clock.advance(60)
-        dropped = {event.shard for event in fleet.told["a"] if isinstance(event, events.LeaseDropped)}
+        dropped = {event.shard for event in fleet.emitted["a"] if isinstance(event, events.LeaseDropped)}
         assert dropped == {"shardId-000000000000"}
 
     play(lambda: Fleet(shards(40), failover=failover), test)
@@ -260,9 +263,9 @@ def test_a_lease_is_written_once_per_renewal_interval():
     async def test(fleet):
         await fleet.join("a")
         await fleet.clock.advance(1)
-        fleet.told["a"].clear()
+        fleet.emitted["a"].clear()
         await fleet.clock.advance(100)
-        renewals = sum(isinstance(event, events.LeaseWritten) for event in fleet.told["a"])
+        renewals = sum(isinstance(event, events.LeaseWritten) for event in fleet.emitted["a"])
         assert 29 * 5 <= renewals <= 30 * 5
 
     play(lambda: Fleet(shards(5)), test)
@@ -272,11 +275,11 @@ def test_a_checkpoint_counts_as_a_renewal():
     async def test(fleet):
         await fleet.join("a")
         checkpoints = LeaseCheckpoints(fleet.workers["a"])
-        fleet.told["a"].clear()
+        fleet.emitted["a"].clear()
         for number in range(1, 31):
             await checkpoints.advance(fleet.shards[0], Checkpoint(number, 0, number - 1))
             await fleet.clock.advance(1)
-        writes = [event.operation for event in fleet.told["a"] if isinstance(event, events.LeaseWritten)]
+        writes = [event.operation for event in fleet.emitted["a"] if isinstance(event, events.LeaseWritten)]
         assert set(writes) == {"checkpoint"}
         assert len(writes) == 30
 
@@ -351,7 +354,7 @@ def test_a_deleted_stream_costs_no_lease_of_another_stream():
         assert not fleet.tasks["a"].done()
         assert len(fleet.workers["a"].held("s")) == 3
         assert "ListShards on stream t was refused" in next(
-            event.detail for event in fleet.told["a"] if isinstance(event, events.CallRepeated)
+            event.detail for event in fleet.emitted["a"] if isinstance(event, events.CallRepeated)
         )
 
     play(lambda: OfTwoStreams(shards(2)), test)
@@ -389,7 +392,7 @@ def test_a_deleted_row_is_reported_and_created_again():
         await fleet.clock.advance(5)
         del fleet.dynamo.items["shardId-000000000000"]
         await fleet.clock.advance(5)
-        dropped = [event for event in fleet.told["a"] if isinstance(event, events.LeaseDropped | events.LeaseVanished)]
+        dropped = [event for event in fleet.emitted["a"] if isinstance(event, events.LeaseDropped | events.LeaseVanished)]
         assert dropped
         await fleet.clock.advance(40)
         assert fleet.holders()["a"] == [shard.shard_id for shard in fleet.shards]
@@ -402,9 +405,9 @@ def test_a_hole_in_the_hash_range_is_reported_after_three_looks():
         fleet.shards = [Shard("s", "0", (), 0, TOP - 5)]
         await fleet.join("a")
         await fleet.clock.advance(45)
-        assert not [event for event in fleet.told["a"] if isinstance(event, events.LeaseHoles)]
+        assert not [event for event in fleet.emitted["a"] if isinstance(event, events.LeaseHoles)]
         await fleet.clock.advance(60)
-        assert events.LeaseHoles("s", "", 1, str(TOP - 4)) in fleet.told["a"]
+        assert events.LeaseHoles("s", "", 1, str(TOP - 4)) in fleet.emitted["a"]
 
     play(lambda: Fleet([]), test)
 
@@ -420,7 +423,7 @@ def test_beside_java_workers_the_rules_of_the_kcl_apply():
                 row = decode(fleet.dynamo.items[key])
                 if row.owner == "java":
                     fleet.dynamo.items[key]["leaseCounter"] = {"N": str(row.counter + 1)}
-        assert events.MixedFleet("", "", 1) in fleet.told["a"]
+        assert events.MixedFleet("", "", 1) in fleet.emitted["a"]
         assert 1 <= len(fleet.holders()["a"]) <= 2  # by rows, ended ones included; a fleet of our own would take none
 
     play(lambda: Fleet([]), test)
@@ -576,7 +579,7 @@ def test_a_slow_table_costs_no_lease_however_many_there_are():
         fleet.workers["a"].table.client = type("Slow", (), {"call": staticmethod(slow)})()
         await fleet.clock.advance(40)
         assert len(fleet.holders()["a"]) == 300
-        assert not [event for event in fleet.told["a"] if isinstance(event, events.LeaseDropped)]
+        assert not [event for event in fleet.emitted["a"] if isinstance(event, events.LeaseDropped)]
 
     play(lambda: Fleet(shards(300)), test)
 

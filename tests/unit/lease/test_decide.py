@@ -154,15 +154,15 @@ fleets = st.tuples(st.integers(1, 8), st.integers(0, 40), st.integers(0, 2**32))
 
 def play(workers, leases, seed, choose, rounds):
     """In each round every worker decides from its own view, in random order; the second taker of a lease fails. Returns moves a round."""
-    dice = Random(seed)
-    rows = {f"s{at:02}": lease(f"s{at:02}", throughput=dice.choice((0.0, 0.0, 10.0, 200.0))) for at in range(leases)}
+    rng = Random(seed)
+    rows = {f"s{at:02}": lease(f"s{at:02}", throughput=rng.choice((0.0, 0.0, 10.0, 200.0))) for at in range(leases)}
     views, moves, now = {worker: {} for worker in range(workers)}, [], 0.0
     for _ in range(rounds):
         now += 2 * FAILOVER
         moved = 0
-        views = {worker: observe(view, rows.values(), now - dice.random()) for worker, view in views.items()}
-        for worker in dice.sample(sorted(views), workers):
-            for take in choose(views[worker], f"w{worker}", now, dice):
+        views = {worker: observe(view, rows.values(), now - rng.random()) for worker, view in views.items()}
+        for worker in rng.sample(sorted(views), workers):
+            for take in choose(views[worker], f"w{worker}", now, rng):
                 if rows[take.lease.key].counter == take.lease.counter:
                     rows[take.lease.key] = lease(
                         take.lease.key, f"w{worker}", take.lease.counter + 1, throughput=rows[take.lease.key].throughput
@@ -194,8 +194,8 @@ def test_an_evenly_balanced_fleet_settles_and_stays(fleet):
 def test_a_fleet_by_kcl_rules_settles_with_no_worker_above_the_target(fleet):
     workers, leases, seed = fleet
 
-    def choose(seen, me, now, dice):
-        return take_as_kcl(seen, me, now, RULES, lambda rows: dice.sample(rows, len(rows)))
+    def choose(seen, me, now, rng):
+        return take_as_kcl(seen, me, now, RULES, lambda rows: rng.sample(rows, len(rows)))
 
     rows, _ = play(workers, leases, seed, choose, leases + 20)
     assert all(row.owner is not None for row in rows.values())
@@ -208,13 +208,13 @@ def test_a_fleet_by_kcl_rules_settles_with_no_worker_above_the_target(fleet):
 @settings(deadline=None)
 def test_the_fast_balance_equals_the_plain_one(fleet, steals, tenure, most):
     workers, leases, seed = fleet
-    dice, rules = Random(seed), Rules(FAILOVER, max_leases=most, max_steal=steals, tenure=tenure)
-    ages, unowned = dice.choice(((FRESH,), (FRESH,), (FRESH, EXPIRED, VERY_OLD))), dice.choice((0.0, 0.0, 0.1))
+    rng, rules = Random(seed), Rules(FAILOVER, max_leases=most, max_steal=steals, tenure=tenure)
+    ages, unowned = rng.choice(((FRESH,), (FRESH,), (FRESH, EXPIRED, VERY_OLD))), rng.choice((0.0, 0.0, 0.1))
     rows = {}
     for at in range(leases):
-        owner = f"w{dice.choice((0, dice.randrange(workers)))}" if dice.random() >= unowned else None
-        row = lease(f"s{at:02}", owner, throughput=dice.choice((0.0, 1.0, 10.0, 500 * dice.random())))
-        rows[row.key] = Seen(row, NOW - dice.choice(ages) if owner else -math.inf, NOW - dice.choice((1.0, 99.0)))
+        owner = f"w{rng.choice((0, rng.randrange(workers)))}" if rng.random() >= unowned else None
+        row = lease(f"s{at:02}", owner, throughput=rng.choice((0.0, 1.0, 10.0, 500 * rng.random())))
+        rows[row.key] = Seen(row, NOW - rng.choice(ages) if owner else -math.inf, NOW - rng.choice((1.0, 99.0)))
     for me in ("me", "w0"):
         assert even(rows, me, rules) == take_plainly(rows, me, NOW, rules)
 

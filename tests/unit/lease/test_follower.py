@@ -37,7 +37,7 @@ class LedFleet(Fleet):
         }
         self.dynamo.reports["java"] = {"wid": {"S": "java"}, "lut": {"N": str(self.beats)}, "sts": {"M": {}}, "opr": {"M": {}}}
 
-    async def go_on(self, seconds):
+    async def advance(self, seconds):
         """Let time pass, while the Java worker renews and reports."""
         for second in range(int(seconds)):
             await self.clock.advance(1)
@@ -78,7 +78,7 @@ class YieldingTable:
 def test_the_tables_beside_the_lease_table_may_have_any_name():
     async def test(fleet):
         await fleet.join("a")
-        await fleet.go_on(20)
+        await fleet.advance(20)
         assert fleet.holders()["a"] == []
         assert fleet.dynamo.reports.keys() == {"java", "a"}
         used = {table for _, table, _ in fleet.dynamo.requests}
@@ -95,10 +95,10 @@ def test_a_follower_reports_and_takes_nothing_by_itself():
         assert (report["sts"], report["opr"]) == ({"M": {}}, {"M": {}})
         first = int(report["lut"]["N"])
         fleet.dynamo.items[ZERO].pop("leaseOwner")
-        await fleet.go_on(100)
+        await fleet.advance(100)
         assert fleet.holders()["a"] == []
         assert int(fleet.dynamo.reports["a"]["lut"]["N"]) - first >= 90
-        assert events.FleetLed("", "", led=True, leader="java") in fleet.told["a"]
+        assert events.FleetLed("", "", led=True, leader="java") in fleet.emitted["a"]
         assert all(table.endswith("-WorkerMetricStats") for operation, table, _ in fleet.dynamo.requests if operation == "UpdateItem")
 
     play(LedFleet, test)
@@ -108,12 +108,12 @@ def test_an_assigned_lease_is_worked_on_within_one_look():
     async def test(fleet):
         await fleet.join("a")
         fleet.assign(ZERO, "a")
-        await fleet.go_on(2)
+        await fleet.advance(2)
         assert fleet.workers["a"].runnable("s") == {ZERO}
-        assert events.LeaseTaken("s", ZERO, "assigned", "") in fleet.told["a"]
-        await fleet.go_on(30)
+        assert events.LeaseTaken("s", ZERO, "assigned", "") in fleet.emitted["a"]
+        await fleet.advance(30)
         assert fleet.holders()["a"] == [ZERO]
-        assert not [event for event in fleet.told["a"] if isinstance(event, events.LeaseDropped)]
+        assert not [event for event in fleet.emitted["a"] if isinstance(event, events.LeaseDropped)]
 
     play(LedFleet, test)
 
@@ -122,10 +122,10 @@ def test_a_lease_being_handed_over_waits_for_its_previous_owner():
     async def test(fleet):
         await fleet.join("a")
         fleet.begin_hand_off(ZERO, "a")
-        await fleet.go_on(20)
+        await fleet.advance(20)
         assert fleet.holders()["a"] == []
         fleet.assign(ZERO, "a")
-        await fleet.go_on(2)
+        await fleet.advance(2)
         assert fleet.holders()["a"] == [ZERO]
 
     play(LedFleet, test)
@@ -136,7 +136,7 @@ def test_a_hand_off_leaves_time_to_checkpoint_and_ends_with_the_next_owner(notic
     async def test(fleet):
         await fleet.join("a")
         fleet.assign(ZERO, "a")
-        await fleet.go_on(2)
+        await fleet.advance(2)
         worker, checkpoints = fleet.workers["a"], LeaseCheckpoints(fleet.workers["a"])
         fleet.begin_hand_off(ZERO, "java")
         if noticed_by == "look":
@@ -148,14 +148,14 @@ def test_a_hand_off_leaves_time_to_checkpoint_and_ends_with_the_next_owner(notic
             await worker.holdings.renew(ZERO)
         assert worker.wanted_elsewhere("s", ZERO)
         assert fleet.owner(ZERO) == ("java", "a")
-        assert events.LeaseWanted("s", ZERO, "java") in fleet.told["a"]
-        await fleet.go_on(10)
+        assert events.LeaseWanted("s", ZERO, "java") in fleet.emitted["a"]
+        await fleet.advance(10)
         await checkpoints.advance(fleet.shards[0], Checkpoint(9, 0, 3))
         assert fleet.rows()[ZERO].checkpoint.text == "9"
         await worker.release("s", ZERO)
         assert fleet.owner(ZERO) == ("java", None)
         assert fleet.holders()["a"] == []
-        assert events.LeaseDropped("s", ZERO, "handed_over") in fleet.told["a"]
+        assert events.LeaseDropped("s", ZERO, "handed_over") in fleet.emitted["a"]
         with pytest.raises(LeaseLost):
             await checkpoints.advance(fleet.shards[0], Checkpoint(10, 0, 3))
 
@@ -166,11 +166,11 @@ def test_a_hand_off_that_takes_too_long_is_ended_before_the_leader_ends_it():
     async def test(fleet):
         await fleet.join("a")
         fleet.assign(ZERO, "a")
-        await fleet.go_on(2)
+        await fleet.advance(2)
         fleet.begin_hand_off(ZERO, "java")
-        await fleet.go_on(29)
+        await fleet.advance(29)
         assert fleet.owner(ZERO) == ("java", "a")
-        await fleet.go_on(6)
+        await fleet.advance(6)
         assert fleet.owner(ZERO) == ("java", None)
         assert fleet.holders()["a"] == []
 
@@ -181,9 +181,9 @@ def test_a_lease_the_leader_withdraws_is_lost_and_not_taken_back():
     async def test(fleet):
         await fleet.join("a")
         fleet.assign(ZERO, "a")
-        await fleet.go_on(2)
+        await fleet.advance(2)
         fleet.assign(ZERO, "java")
-        await fleet.go_on(40)
+        await fleet.advance(40)
         assert fleet.owner(ZERO) == ("java", None)
         assert fleet.holders()["a"] == []
 
@@ -194,14 +194,14 @@ def test_a_leaving_worker_withdraws_its_report_and_then_gives_its_leases_away():
     async def test(fleet):
         await fleet.join("a", "b")
         fleet.assign(ZERO, "a")
-        await fleet.go_on(12)
+        await fleet.advance(12)
         fleet.dynamo.requests.clear()
         await fleet.leave("a")
         writes = [(operation, table) for operation, table, _ in fleet.dynamo.requests if operation in {"DeleteItem", "UpdateItem"}]
         assert writes[0] == ("DeleteItem", "app-WorkerMetricStats")
         assert "a" not in fleet.dynamo.reports
         assert fleet.owner(ZERO) == ("b", None)
-        await fleet.go_on(2)
+        await fleet.advance(2)
         assert fleet.holders()["b"] == [ZERO]
 
     play(LedFleet, test)
@@ -214,7 +214,7 @@ def test_a_worker_that_has_just_joined_inherits_too():
         del fleet.dynamo.reports["java"]
         fleet.assign(ZERO, "a")
         fleet.assign(ONE, "a")
-        await fleet.go_on(2)
+        await fleet.advance(2)
         await fleet.join("b")
         worker = fleet.workers["a"]
         worker.table.client = YieldingTable(fleet.dynamo)
@@ -232,12 +232,12 @@ def test_a_worker_that_has_just_joined_inherits_too():
 def test_a_lease_assigned_to_a_leaving_worker_goes_on_to_another():
     async def test(fleet):
         await fleet.join("a", "b")
-        await fleet.go_on(12)
+        await fleet.advance(12)
         await fleet.workers["a"].stop_taking()
         fleet.assign(ZERO, "a")
-        await fleet.go_on(3)
+        await fleet.advance(3)
         assert fleet.holders() == {"a": [], "b": [ZERO]}
-        await fleet.go_on(30)
+        await fleet.advance(30)
         assert fleet.dynamo.reports.keys() == {"java", "b"}
 
     play(LedFleet, test)
@@ -246,7 +246,7 @@ def test_a_lease_assigned_to_a_leaving_worker_goes_on_to_another():
 def test_a_late_report_does_not_bring_back_a_worker_that_left():
     async def test(fleet):
         await fleet.join("a")
-        await fleet.go_on(11)
+        await fleet.advance(11)
         late = [request for operation, table, request in fleet.dynamo.requests if operation == "UpdateItem" and table.endswith("Stats")][-1]
         await fleet.workers["a"].stop_taking()
         with pytest.raises(Exception, match="condition"):
@@ -260,14 +260,14 @@ def test_a_table_without_a_living_kcl_belongs_to_the_remaining_workers():
     async def test(fleet):
         await fleet.join("a")
         fleet.alive = False
-        await fleet.go_on(115)
+        await fleet.advance(115)
         assert fleet.holders()["a"] == []
-        await fleet.go_on(40)
+        await fleet.advance(40)
         assert fleet.holders()["a"] == [ZERO, ONE]
-        assert fleet.told["a"].count(events.FleetLed("", "", led=False, leader="")) == 1
+        assert fleet.emitted["a"].count(events.FleetLed("", "", led=False, leader="")) == 1
         fleet.alive = True
         fleet._beat()
-        await fleet.go_on(31)
+        await fleet.advance(31)
         assert fleet.workers["a"].follower.following
         assert fleet.holders()["a"] == [ZERO, ONE]
 
@@ -279,9 +279,9 @@ def test_a_leader_that_ended_cleanly_is_not_waited_for_as_long():
         fleet.alive = False
         del fleet.dynamo.other["Leader"]
         await fleet.join("a")
-        await fleet.go_on(9)
+        await fleet.advance(9)
         assert fleet.holders()["a"] == []
-        await fleet.go_on(15)
+        await fleet.advance(15)
         assert fleet.holders()["a"] == [ZERO, ONE]
 
     play(LedFleet, test)
@@ -291,7 +291,7 @@ def test_after_a_rollback_to_2_x_leases_are_taken_again_and_the_report_is_remove
     async def test(fleet):
         await fleet.join("a")
         fleet.dynamo.other["Migration3.0"]["cv"] = {"S": "CLIENT_VERSION_2X"}
-        await fleet.go_on(60)
+        await fleet.advance(60)
         assert len(fleet.holders()["a"]) == 1
         assert "a" not in fleet.dynamo.reports
 
@@ -302,7 +302,7 @@ def test_a_fleet_upgrading_to_3_x_gets_reports_and_shares_by_the_rules_of_2_x():
     async def test(fleet):
         fleet.dynamo.other["Migration3.0"]["cv"] = {"S": "CLIENT_VERSION_UPGRADE_FROM_2X"}
         await fleet.join("a")
-        await fleet.go_on(60)
+        await fleet.advance(60)
         assert "a" in fleet.dynamo.reports
         assert len(fleet.holders()["a"]) == 1
 
@@ -318,9 +318,9 @@ def test_a_fleet_of_kcl_3_5_keeps_everything_in_the_lease_table():
         report = fleet.dynamo.items["a"]
         assert report["entityType"] == {"S": "WORKER_METRIC_STATS"}
         fleet.assign(ZERO, "a")
-        await fleet.go_on(2)
+        await fleet.advance(2)
         assert fleet.holders()["a"] == [ZERO]
-        assert not [event for event in fleet.told["a"] if isinstance(event, events.LeaseRowUnreadable)]
+        assert not [event for event in fleet.emitted["a"] if isinstance(event, events.LeaseRowUnreadable)]
         await fleet.workers["a"].stop_taking()
         assert "a" not in fleet.dynamo.items
 

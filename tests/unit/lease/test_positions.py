@@ -148,7 +148,7 @@ class OtherConsumer:
     """Another consumer somewhere in a stream. It begins children once their parents are read; if ``hasty``, once these are begun."""
 
     listed: list[Shard]
-    dice: random.Random
+    rng: random.Random
     hasty: bool
     finished: set[str] = field(default_factory=set)
     reached: dict[str, int | None] = field(default_factory=dict)
@@ -164,8 +164,8 @@ class OtherConsumer:
             ]
             if not may:
                 return
-            shard = self.dice.choice(may)
-            match self.dice.randrange(3):
+            shard = self.rng.choice(may)
+            match self.rng.randrange(3):
                 case 0:
                     self.reached.setdefault(shard.shard_id, None)
                 case 1:
@@ -191,7 +191,7 @@ class OtherConsumer:
         ]
 
 
-def read_on(listed: list[Shard], rows: dict[str, Lease], dice: random.Random, start: StartKind) -> dict[str, str]:
+def read_on(listed: list[Shard], rows: dict[str, Lease], rng: random.Random, start: StartKind) -> dict[str, str]:
     """Where a fleet of our workers begins each shard that it reads; all shards that are open now are closed later, without children."""
     began: dict[str, str] = {}
     while True:
@@ -200,7 +200,7 @@ def read_on(listed: list[Shard], rows: dict[str, Lease], dice: random.Random, st
         may = sorted(name for name, row in rows.items() if not row.ended and unblocked(row, rows))
         if not may:
             return began
-        name = dice.choice(may)
+        name = rng.choice(may)
         began[name] = rows[name].checkpoint.text
         rows[name] = replace(rows[name], checkpoint=at(SHARD_END))
 
@@ -214,12 +214,12 @@ def test_every_record_is_read_by_one_of_the_two_consumers(
 ) -> None:
     everything = opened(grown(seed, grows, roots))
     listed = everything[min(trimmed, len(everything) - 1) :]
-    dice = random.Random(seed)
-    other = OtherConsumer(listed, dice, hasty and not forgets)
+    rng = random.Random(seed)
+    other = OtherConsumer(listed, rng, hasty and not forgets)
     if start is StartKind.LATEST:
         # With a position for each of the oldest shards, the start decides about nothing.
         other.reached = {shard.shard_id: 1 for shard in listed if not {*shard.parents} & {each.shard_id for each in listed}}
-    other.work(dice.randrange(40))
+    other.work(rng.randrange(40))
     steps = plan(listed, other.positions(forgets=forgets), {}, (), start)
     assert not [step for step in steps if step.fate is Fate.REFUSE]
     graph = {shard.shard_id: shard for shard in listed}
@@ -227,6 +227,6 @@ def test_every_record_is_read_by_one_of_the_two_consumers(
     expected = {
         shard.shard_id: str(other.reached.get(shard.shard_id) or TRIM_HORIZON) for shard in listed if shard.shard_id not in other.finished
     }
-    assert read_on(listed, dict(rows), dice, start) == expected
+    assert read_on(listed, dict(rows), rng, start) == expected
     again = plan(listed, other.positions(forgets=forgets), rows, (), start)
     assert not [step for step in again if step.fate in {Fate.WRITE, Fate.REFUSE}]

@@ -19,12 +19,12 @@ def named(number: int) -> str:
 
 def grown(seed: int, steps: int, roots: int) -> list[Shard]:
     """A stream after random splits and merges of its open shards."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     made = [Shard("s", named(i)) for i in range(roots)]
     live = [shard.shard_id for shard in made]
     for _ in range(steps):
-        place = dice.randrange(len(live))
-        if dice.random() < 0.4 and place + 1 < len(live):
+        place = rng.randrange(len(live))
+        if rng.random() < 0.4 and place + 1 < len(live):
             parents = (live[place], live[place + 1])
             made.append(Shard("s", named(len(made)), parents))
             live[place : place + 2] = [made[-1].shard_id]
@@ -44,17 +44,17 @@ def test_every_shard_is_started_once_and_only_after_its_parents(seed: int, steps
     everything = grown(seed, steps, roots)
     listed = everything[min(trimmed, len(everything) - 1) :]
     known = set(ids(listed))
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     ended: set[str] = set()
     running: set[str] = set()
     order: list[str] = []
     while len(ended) < len(listed):
-        for shard in ready(dice.sample(listed, len(listed)), ended, running):
+        for shard in ready(rng.sample(listed, len(listed)), ended, running):
             assert all(parent in ended or parent not in known for parent in shard.parents)
             running.add(shard.shard_id)
             order.append(shard.shard_id)
         assert running, "nothing runs and nothing is ready"
-        finished = dice.choice(sorted(running))
+        finished = rng.choice(sorted(running))
         running.remove(finished)
         ended.add(finished)
     assert sorted(order) == sorted(known)
@@ -248,13 +248,13 @@ def test_holes_in_the_hash_range_are_found():
 @settings(max_examples=150, deadline=None)
 def test_whatever_rows_are_lost_the_open_shards_are_covered_after_one_sync(seed, reshards, start):
     """A random history of splits and merges, random rows kept: after one sync the rows cover the whole hash range."""
-    dice = Random(seed)
+    rng = Random(seed)
     shards, leaves = [Shard("s", "0", (), 0, 2**128 - 1)], ["0"]
     by_id = {"0": shards[0]}
     for number in range(reshards):
-        leaf = by_id[leaves.pop(dice.randrange(len(leaves)))]
+        leaf = by_id[leaves.pop(rng.randrange(len(leaves)))]
         neighbours = [by_id[each] for each in leaves if by_id[each].first_hash == leaf.last_hash + 1]
-        if neighbours and dice.random() < 0.4:
+        if neighbours and rng.random() < 0.4:
             leaves.remove(neighbours[0].shard_id)
             made = [Shard("s", f"m{number}", (leaf.shard_id, neighbours[0].shard_id), leaf.first_hash, neighbours[0].last_hash)]
         else:
@@ -264,7 +264,7 @@ def test_whatever_rows_are_lost_the_open_shards_are_covered_after_one_sync(seed,
         for shard in made:
             by_id[shard.shard_id] = shard
             leaves.append(shard.shard_id)
-    kept = {each: lease(each, hash_range=(by_id[each].first_hash, by_id[each].last_hash)) for each in by_id if dice.random() < 0.3}
+    kept = {each: lease(each, hash_range=(by_id[each].first_hash, by_id[each].last_hash)) for each in by_id if rng.random() < 0.3}
     made = {shard.shard_id: new_lease(shard.shard_id, shard, sentinel) for shard, sentinel in missing_leases(by_id.values(), kept, start)}
     assert not made.keys() & kept.keys()
     assert holes((kept | made).values()) == []

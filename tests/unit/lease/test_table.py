@@ -18,8 +18,8 @@ def run(test, *, by_hand=False):
     async def body():
         dynamo, clock = MemoryDynamo(), FakeClock()
         dynamo.tables.add("app")
-        told = []
-        main = asyncio.ensure_future(test(table_on(dynamo, clock, told), dynamo, clock, told))
+        emitted = []
+        main = asyncio.ensure_future(test(table_on(dynamo, clock, emitted), dynamo, clock, emitted))
         await settle()
         while not (by_hand or main.done()):
             await clock.advance(0.5)
@@ -35,7 +35,7 @@ def put(dynamo, row):
 @pytest.mark.parametrize("fault", ["lost_before", "lost_after", "throttled"])
 @pytest.mark.parametrize("old_item_returned", [True, False])
 def test_a_write_whose_reply_was_lost_is_recognised_as_our_own(fault, old_item_returned):
-    async def test(table, dynamo, clock, told):
+    async def test(table, dynamo, clock, emitted):
         dynamo.old_item_returned = old_item_returned
         dynamo.faults = [fault]
         assert await table.create(lease())
@@ -61,7 +61,7 @@ def test_a_write_whose_reply_was_lost_is_recognised_as_our_own(fault, old_item_r
 def test_a_write_overtaken_by_the_kcl_before_its_repetition_has_lost():
     """KCL keeps our mark in the row, so the mark alone does not say who has the lease."""
 
-    async def test(table, dynamo, clock, told):
+    async def test(table, dynamo, clock, emitted):
         put(dynamo, lease(owner="me", counter=3))
         row, answering = await table.get("shardId-0"), dynamo.call
 
@@ -78,7 +78,7 @@ def test_a_write_overtaken_by_the_kcl_before_its_repetition_has_lost():
 
 
 def test_of_two_writers_the_second_is_refused():
-    async def test(table, dynamo, clock, told):
+    async def test(table, dynamo, clock, emitted):
         await table.create(lease())
         assert not await table.create(lease())
         seen = await table.get("shardId-0")
@@ -90,7 +90,7 @@ def test_of_two_writers_the_second_is_refused():
 
 
 def test_a_row_that_was_deleted_and_recreated_does_not_match_by_its_counter_alone():
-    async def test(table, dynamo, clock, told):
+    async def test(table, dynamo, clock, emitted):
         put(dynamo, lease(owner="me", counter=3))
         held = await table.get("shardId-0")
         put(dynamo, lease(owner="other", counter=3))
@@ -102,7 +102,7 @@ def test_a_row_that_was_deleted_and_recreated_does_not_match_by_its_counter_alon
 
 
 def test_a_checkpoint_drops_the_pending_one_and_keeps_unknown_attributes():
-    async def test(table, dynamo, clock, told):
+    async def test(table, dynamo, clock, emitted):
         pending = Pending(ExtendedSequenceNumber("9"), "AAEC")
         row = lease(owner="me", counter=3, checkpoint="5", owner_switches=4, pending=pending, unknown={"theirs": {"S": "x"}})
         put(dynamo, row)
@@ -117,7 +117,7 @@ def test_a_checkpoint_drops_the_pending_one_and_keeps_unknown_attributes():
 
 
 def test_owner_switches_are_counted_as_in_the_kcl():
-    async def test(table, dynamo, clock, told):
+    async def test(table, dynamo, clock, emitted):
         await table.create(lease())
         first = await table.take(await table.get("shardId-0"), "a")
         again = await table.take(first, "a")
@@ -129,7 +129,7 @@ def test_owner_switches_are_counted_as_in_the_kcl():
 
 
 def test_a_released_lease_has_no_owner_attribute():
-    async def test(table, dynamo, clock, told):
+    async def test(table, dynamo, clock, emitted):
         put(dynamo, lease(owner="me"))
         await table.release(lease(owner="me"))
         assert "leaseOwner" not in dynamo.items["shardId-0"]
@@ -138,7 +138,7 @@ def test_a_released_lease_has_no_owner_attribute():
 
 
 def test_a_renewal_gives_up_when_its_time_is_over():
-    async def test(table, dynamo, clock, told):
+    async def test(table, dynamo, clock, emitted):
         put(dynamo, lease(owner="me"))
         dynamo.faults = ["throttled"] * 100
         with pytest.raises(Retryable):
@@ -150,7 +150,7 @@ def test_a_renewal_gives_up_when_its_time_is_over():
 
 @pytest.mark.parametrize("call", ["renew", "scan", "get"])
 def test_a_throttled_table_is_called_less_and_less(call):
-    async def test(table, dynamo, clock, told):
+    async def test(table, dynamo, clock, emitted):
         put(dynamo, lease(owner="me"))
         dynamo.throttling = True
         calls = {"renew": lambda: table.renew(lease(owner="me")), "scan": table.scan, "get": lambda: table.get("shardId-0")}
@@ -169,14 +169,14 @@ def test_a_throttled_table_is_called_less_and_less(call):
 
 
 def test_workers_throttled_together_retry_at_different_times():
-    async def test(table, dynamo, clock, told):
+    async def test(table, dynamo, clock, emitted):
         rows = [lease(f"shardId-{number}", owner="me") for number in range(20)]
         for row in rows:
             put(dynamo, row)
         dynamo.throttling = True
         renewals = [asyncio.ensure_future(table.renew(row)) for row in rows]
         await clock.advance(4)
-        pauses = [event.wait for event in told if isinstance(event, events.CallRepeated)]
+        pauses = [event.wait for event in emitted if isinstance(event, events.CallRepeated)]
         assert len(set(pauses)) > len(pauses) / 2
         dynamo.throttling = False
         await clock.advance(4)
@@ -186,21 +186,21 @@ def test_workers_throttled_together_retry_at_different_times():
 
 
 def test_unknown_rows_are_skipped_and_reported():
-    async def test(table, dynamo, clock, told):
+    async def test(table, dynamo, clock, emitted):
         put(dynamo, lease("a"))
         dynamo.items["Leader"] = {"leaseKey": {"S": "Leader"}, "entityType": {"S": "LEADER"}}
         dynamo.items["odd"] = {"leaseKey": {"S": "odd"}}
         dynamo.items["bad"] = encode(lease("bad")) | {"checkpoint": {"S": "?"}}
         scanned = await table.scan()
         assert [row.key for row in scanned.leases] == ["a"]
-        unreadable = [event.detail for event in told if isinstance(event, events.LeaseRowUnreadable)]
+        unreadable = [event.detail for event in emitted if isinstance(event, events.LeaseRowUnreadable)]
         assert len(unreadable) == 2
 
     run(test)
 
 
 def test_a_large_table_is_scanned_in_pages():
-    async def test(table, dynamo, clock, told):
+    async def test(table, dynamo, clock, emitted):
         dynamo.page = 7
         for number in range(100):
             put(dynamo, lease(f"shardId-{number:03}"))
@@ -211,7 +211,7 @@ def test_a_large_table_is_scanned_in_pages():
 
 
 def test_an_existing_table_needs_no_permission_to_create_one():
-    async def test(table, dynamo, clock, told):
+    async def test(table, dynamo, clock, emitted):
         dynamo.denied = {"CreateTable"}
         assert not await table.open(create=True)
         dynamo.tables.clear()
@@ -226,7 +226,7 @@ def test_an_existing_table_needs_no_permission_to_create_one():
 
 
 def test_a_table_that_never_becomes_active_is_reported_with_its_status():
-    async def test(table, dynamo, clock, told):
+    async def test(table, dynamo, clock, emitted):
         dynamo.status = "INACCESSIBLE_ENCRYPTION_CREDENTIALS"
         async with asyncio.TaskGroup() as group:
             opening = group.create_task(refusal(table))
@@ -244,7 +244,7 @@ async def refusal(table):
 
 @pytest.mark.parametrize("fault", [None, "lost_before", "lost_after"])
 def test_only_the_row_as_it_was_seen_is_deleted(fault):
-    async def test(table, dynamo, clock, told):
+    async def test(table, dynamo, clock, emitted):
         row = lease(checkpoint="SHARD_END", counter=3)
         put(dynamo, row)
         assert not await table.delete(replace(row, counter=2))
@@ -256,7 +256,7 @@ def test_only_the_row_as_it_was_seen_is_deleted(fault):
 
 
 def test_children_are_noted_without_changing_the_counter_or_creating_a_row():
-    async def test(table, dynamo, clock, told):
+    async def test(table, dynamo, clock, emitted):
         put(dynamo, lease(counter=4))
         await table.note_children("shardId-0", frozenset({"b", "a"}))
         await table.note_children("gone", frozenset({"b"}))

@@ -125,6 +125,6 @@ def test_each_stall_is_reported_once():
     watch = StallWatch(clock)
     watch(ev.ShardStarted(*HERE, 0))
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(watch_stalls(watch, clock, lambda *told: seen.append(told)))
+        asyncio.run(watch_stalls(watch, clock, lambda *reported: seen.append(reported)))
     assert [(stream, shard) for stream, shard, _ in seen] == [HERE]
     assert seen[0][2] == pytest.approx(STALL_SECONDS, abs=30)

@@ -29,12 +29,12 @@ def pipeline(sinks=(S3,), **changes):
     return Pipeline.model_validate(given | changes)
 
 
-def told(new, old=None):
+def reported(new, old=None):
     return {each.what: each for each in consequences(old or pipeline(), new)}
 
 
 def test_a_change_of_stages_or_flush_alone_has_none():
-    assert told(pipeline(stages=[{"filter": "n > 1"}], flush={"age": "5s"})) == {}
+    assert reported(pipeline(stages=[{"filter": "n > 1"}], flush={"age": "5s"})) == {}
 
 
 @pytest.mark.parametrize(
@@ -45,33 +45,38 @@ def test_a_change_of_stages_or_flush_alone_has_none():
     ],
 )
 def test_a_log_of_its_own_would_write_everything_again(changes, what):
-    found = told(pipeline(**changes))
+    found = reported(pipeline(**changes))
     assert list(found) == [what]
     assert found[what].doubles
     assert "everything from `start: trim_horizon` on is processed again" in found[what].follows
     assert "s3://lake/flights/), where records would be twice" in found[what].follows
-    elsewhere = told(pipeline(sinks=({"s3": {"url": "s3://sea/"}},), **changes))
+    elsewhere = reported(pipeline(sinks=({"s3": {"url": "s3://sea/"}},), **changes))
     assert not elsewhere[what].doubles
     assert "sink s3: s3://lake/flights/ -> s3://sea/" in elsewhere
 
 
 def test_a_sink_that_is_renamed_stays_and_others_are_told_as_removed_and_added():
-    assert told(pipeline(sinks=({"s3": {"url": "s3://lake/flights/", "name": "clean"}},)))["sink s3 -> clean"].follows.startswith("nothing")
-    found = told(pipeline(sinks=({"s3": {"url": "s3://sea/", "name": "sea"}},)), pipeline(sinks=(S3, TABLE)))
+    assert reported(pipeline(sinks=({"s3": {"url": "s3://lake/flights/", "name": "clean"}},)))["sink s3 -> clean"].follows.startswith(
+        "nothing"
+    )
+    found = reported(pipeline(sinks=({"s3": {"url": "s3://sea/", "name": "sea"}},)), pipeline(sinks=(S3, TABLE)))
     assert set(found) == {"sink s3 is removed", "sink rs is removed", "sink sea is added"}
     assert found["sink rs is removed"].follows.endswith("rows that wait for its table are not loaded any more")
 
 
 def test_another_table_and_another_mode_hold_for_what_comes():
-    found = told(pipeline(sinks=({"redshift": TABLE["redshift"] | {"table": "trips"}},)), pipeline(sinks=(TABLE,)))
+    found = reported(pipeline(sinks=({"redshift": TABLE["redshift"] | {"table": "trips"}},)), pipeline(sinks=(TABLE,)))
     assert list(found) == ["sink rs: events -> trips"]
     upsert = {"redshift": TABLE["redshift"] | {"mode": "upsert", "keys": ["carrier"]}}
-    assert set(told(pipeline(sinks=(upsert,)), pipeline(sinks=(TABLE,)))) == {"sink rs.mode: append -> upsert", "sink rs.keys:  -> carrier"}
+    assert set(reported(pipeline(sinks=(upsert,)), pipeline(sinks=(TABLE,)))) == {
+        "sink rs.mode: append -> upsert",
+        "sink rs.keys:  -> carrier",
+    }
 
 
 def test_streams_that_come_and_go_and_a_start_that_changes_nothing():
     other = {"kinesis": {"streams": ["flights", "trains"]}, "schema": {"carrier": "string", "n": "int64"}}
-    assert list(told(pipeline(source=other))) == ["stream trains is added"]
-    assert list(told(pipeline(), pipeline(source=other))) == ["stream trains is removed"]
+    assert list(reported(pipeline(source=other))) == ["stream trains is added"]
+    assert list(reported(pipeline(), pipeline(source=other))) == ["stream trains is removed"]
     start = {"kinesis": {"stream": "flights", "start": "latest"}, "schema": {"carrier": "string", "n": "int64"}}
-    assert told(pipeline(source=start))["start: trim_horizon -> latest"].follows.startswith("nothing for streams that were read before")
+    assert reported(pipeline(source=start))["start: trim_horizon -> latest"].follows.startswith("nothing for streams that were read before")

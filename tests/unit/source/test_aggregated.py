@@ -150,8 +150,8 @@ def test_too_many_or_too_large_user_records_leave_the_aggregate_closed(monkeypat
 
 
 def test_two_shards_share_an_aggregate_between_their_ranges_without_loss_or_duplicates() -> None:
-    dice = random.Random(7)
-    items = [user(f"key {i}", str(i).encode(), dice.randrange(2**128) if i % 3 == 0 else None) for i in range(200)]
+    rng = random.Random(7)
+    items = [user(f"key {i}", str(i).encode(), rng.randrange(2**128) if i % 3 == 0 else None) for i in range(200)]
     low = expand(page(aggregate(items)), HashRange(0, HALF - 1))
     high = expand(page(aggregate(items)), HashRange(HALF, 2**128 - 1))
     kept_low = low.filter(pl.col(OUTCOME) == int(Outcome.PENDING)).get_column(SUBSEQUENCE).to_list()

@@ -102,8 +102,8 @@ class MeetingStore(DirectoryStore):
         self._barrier = threading.Barrier(parties, timeout=10)
 
     @contextmanager
-    def _written_aside(self, body: bytes) -> Iterator[tuple[Path, str]]:
-        with super()._written_aside(body) as written:
+    def _written_temporary(self, body: bytes) -> Iterator[tuple[Path, str]]:
+        with super()._written_temporary(body) as written:
             self._barrier.wait()
             yield written
 
@@ -175,11 +175,11 @@ def test_a_writer_that_claims_an_outdated_version_changes_nothing(tmp_path: Path
     class Late(DirectoryStore):
         """Lets its version be replaced after it looked and before it claims."""
 
-        def _written_aside(self, body: bytes) -> AbstractContextManager[tuple[Path, str]]:
+        def _written_temporary(self, body: bytes) -> AbstractContextManager[tuple[Path, str]]:
             other = DirectoryStore(tmp_path, fsync=False)
             asyncio.run(other.put("k", b"second"))
             asyncio.run(other.put("k", b"third"))
-            return super()._written_aside(body)
+            return super()._written_temporary(body)
 
     async def main() -> None:
         late = Late(tmp_path, fsync=False)

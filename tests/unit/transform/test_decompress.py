@@ -97,8 +97,8 @@ def test_zstd_frames_of_all_sizes_are_read_alone_and_concatenated(size: int) -> 
 
 
 def test_mutated_zstd_frames_give_the_same_as_when_read_byte_by_byte(monkeypatch: pytest.MonkeyPatch) -> None:
-    dice = random.Random(1)
-    frames = [pa.compress(dice.randbytes(size) * 3, "zstd", asbytes=True) for size in (1, 10, 100, 300, 30_000)]
+    rng = random.Random(1)
+    frames = [pa.compress(rng.randbytes(size) * 3, "zstd", asbytes=True) for size in (1, 10, 100, 300, 30_000)]
     bent = [
         frame[:at] + bytes([frame[at] ^ 1 << bit]) + frame[at + 1 :]
         for frame in frames

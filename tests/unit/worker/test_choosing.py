@@ -35,12 +35,12 @@ def test_what_is_claimed_is_found_wherever_it_lies(seed, monkeypatch):
 
     monkeypatch.setattr(module, "_CHUNK", 7)
     monkeypatch.setattr(module, "_MERGED", 3)
-    dice, claimed, blocks = Random(seed), Claimed(), []
-    names = [f"{number}" for number in range(dice.randrange(1, 200))]
+    rng, claimed, blocks = Random(seed), Claimed(), []
+    names = [f"{number}" for number in range(rng.randrange(1, 200))]
     left = list(names)
     while left:
-        some = [left.pop() for _ in range(min(len(left), dice.randrange(1, 12)))]
-        into = Claimed() if dice.random() < 0.4 else claimed
+        some = [left.pop() for _ in range(min(len(left), rng.randrange(1, 12)))]
+        into = Claimed() if rng.random() < 0.4 else claimed
         keys, versions = into.add([(name, pinned(name, size=int(name))) for name in some])
         if into is not claimed:
             blocks.append(Block("u", keys, versions))

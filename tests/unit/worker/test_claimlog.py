@@ -136,15 +136,15 @@ def test_what_others_append_is_followed_and_a_claim_that_comes_too_late_is_chose
 @pytest.mark.parametrize("seed", range(10))
 def test_each_object_is_found_from_any_position_and_from_any_hint(seed, monkeypatch):
     monkeypatch.setattr(claimlog, "_KEPT", 2)
-    dice = Random(seed)
+    rng = Random(seed)
 
     async def body():
         store = Counted()
         # Claims with shards of their own stand between the others, and say how far those have got.
         claims = []
-        for claim in claims_of([dice.randrange(1, 6) for _ in range(150)]):
+        for claim in claims_of([rng.randrange(1, 6) for _ in range(150)]):
             claims.append(claim)
-            if dice.random() < 0.2:
+            if rng.random() < 0.2:
                 grown = tuple((end, end) for _, end in claim.appended)
                 claims.append(Slice(claim.objects[:1], "w", "", bounds=((0, 1),), url=URL, appended=grown))
         log = await filled(store, claims)
@@ -152,7 +152,7 @@ def test_each_object_is_found_from_any_position_and_from_any_hint(seed, monkeypa
         for shard, keys in expected.items():
             pieces = Pieces(log, store, LAYOUT, 5)
             assert pieces.shards() == 5
-            for piece in [dice.randrange(1, len(keys) + 1) for _ in range(20)]:
+            for piece in [rng.randrange(1, len(keys) + 1) for _ in range(20)]:
                 store.calls.clear()
                 some = await pieces.pieces(shard, piece)
                 assert [each.item.key for each in some] == keys[piece - 1 : piece - 1 + len(some)]

@@ -24,7 +24,7 @@ DEFINITION = {
 def test_listing_shards_is_repeated_until_it_succeeds(monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
-    told = []
+    emitted = []
 
     async def main():
         clock = JumpingClock()
@@ -32,9 +32,9 @@ def test_listing_shards_is_repeated_until_it_succeeds(monkeypatch):
             fake.put("shardId-000000000000", b"x")
             fake.faults += [("ListShards", 500, "InternalFailure"), ("ListShards", 400, "LimitExceededException"), ("ListShards", 0, "")]
             async with open_kinesis(AwsSession(region="eu-west-1", endpoints={"kinesis": fake.url})) as client:
-                [leased] = await leased_streams(Pipeline.model_validate(DEFINITION), client, Repeater(clock, told.append))
+                [leased] = await leased_streams(Pipeline.model_validate(DEFINITION), client, Repeater(clock, emitted.append))
                 return await leased.list_shards()
 
     shards = asyncio.run(asyncio.wait_for(main(), 60))
     assert [shard.shard_id for shard in shards] == ["shardId-000000000000"]
-    assert [event.call for event in told if isinstance(event, CallRepeated)] == ["list shards"] * 3
+    assert [event.call for event in emitted if isinstance(event, CallRepeated)] == ["list shards"] * 3

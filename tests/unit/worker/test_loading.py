@@ -97,7 +97,7 @@ class Rig:
         )
         return Loader(parts)
 
-    def told(self, kind):
+    def emitted(self, kind):
         return [event for event in self.heard if isinstance(event, kind)]
 
     def assert_exactly_once(self):
@@ -135,7 +135,7 @@ def test_a_table_loaded_from_another_state_is_reported_and_not_taken_as_loaded(f
         await rig.sealed.unit(0, *second)
         loader = rig.loader()
         assert not await loader.attempt()
-        (refused,) = rig.told(events.LoadRefused)
+        (refused,) = rig.emitted(events.LoadRefused)
         assert refused.kind == "setup"
         assert "no unit in memory:state/flights/ ends there" in refused.detail
         assert "no unit" in await rig.loader().complete()
@@ -205,8 +205,8 @@ def test_every_sealed_unit_is_loaded_once_with_few_queries():
         return rig
 
     rig = asyncio.run(run())
-    assert [event.units for event in rig.told(events.UnitsLoaded)] == [5, 1]
-    assert rig.told(events.LoadsWaiting)[-1] == events.LoadsWaiting("events", "", "redshift", 0, 0.0, 0)
+    assert [event.units for event in rig.emitted(events.UnitsLoaded)] == [5, 1]
+    assert rig.emitted(events.LoadsWaiting)[-1] == events.LoadsWaiting("events", "", "redshift", 0, 0.0, 0)
 
 
 @pytest.mark.parametrize(("shards", "units"), [(1, 24), (24, 1)])
@@ -331,7 +331,7 @@ def test_a_shard_rewound_before_the_table_existed_is_loaded_from_where_it_contin
         numbers = [(row["_shard"], row["_sequence"]) for row in rig.warehouse.rows]
         expected = {name: frame.height - dropped(frame) for name, frame in rig.sealed.source.frames.items()}
         assert len(numbers) == len(set(numbers)) == sum(expected.values())
-        assert [event.parked for event in rig.told(events.LoadsWaiting)][-1] == 0
+        assert [event.parked for event in rig.emitted(events.LoadsWaiting)][-1] == 0
         rig.sealed.clock.time += timedelta(days=2)
         loader.cleaned_at = None
         assert await loader.attempt()
@@ -370,16 +370,16 @@ def test_no_load_while_an_operator_has_paused_them_and_how_long_units_wait_is_st
             rig.sealed.clock.time += timedelta(minutes=10)
             assert await loader.attempt()
         assert len(rig.warehouse.loads) == before
-        assert rig.told(events.LoadsPaused) == [events.LoadsPaused("events", "", loader.parts.config.name, "ann@a", "resize", "")]
-        ages = [event.age for event in rig.told(events.LoadsWaiting)][-3:]
+        assert rig.emitted(events.LoadsPaused) == [events.LoadsPaused("events", "", loader.parts.config.name, "ann@a", "resize", "")]
+        ages = [event.age for event in rig.emitted(events.LoadsWaiting)][-3:]
         assert [round(age - ages[0]) for age in ages] == [0, 600, 1200]
         assert ages[0] > 600
         assert await loader.parts.lease.holder() == "", "the lease is not kept by a loader that does not load"
         assert await loader.complete() == str(pause)
-        assert rig.told(events.LoadsResumed) == []
+        assert rig.emitted(events.LoadsResumed) == []
         pauses.clear()
         assert await loader.attempt()
-        assert len(rig.told(events.LoadsResumed)) == 1
+        assert len(rig.emitted(events.LoadsResumed)) == 1
         rig.assert_exactly_once()
 
     asyncio.run(run())
@@ -441,10 +441,10 @@ def test_a_unit_that_cannot_be_loaded_parks_only_its_shard():
         return rig
 
     rig = asyncio.run(run())
-    (event,) = rig.told(events.LoadParked)
+    (event,) = rig.emitted(events.LoadParked)
     assert event.shard == shard_id(1)
     assert "stream loads retry" in event.reason
-    assert rig.told(events.LoadsWaiting)[-1].parked == 0
+    assert rig.emitted(events.LoadsWaiting)[-1].parked == 0
 
 
 def test_a_table_that_must_not_be_changed_is_reported_and_tried_again():
@@ -463,7 +463,7 @@ def test_a_table_that_must_not_be_changed_is_reported_and_tried_again():
         rig.assert_exactly_once()
         return rig
 
-    (event,) = asyncio.run(run()).told(events.LoadRefused)
+    (event,) = asyncio.run(run()).emitted(events.LoadRefused)
     assert (event.kind, event.detail) == ("setup", "permission denied for relation events")
 
 
@@ -483,7 +483,7 @@ def test_a_store_that_does_not_answer_does_not_delay_the_end_of_a_loader(monkeyp
             await loader.finish()
         return rig
 
-    (event,) = asyncio.run(run()).told(events.LoadRefused)
+    (event,) = asyncio.run(run()).emitted(events.LoadRefused)
     assert event.detail == "the loader's lease could not be given up in time; it ends by itself"
 
 
@@ -507,7 +507,7 @@ def test_lag_grows_while_the_warehouse_does_not_answer():
         assert await loader.attempt()
         return rig
 
-    ages = [event.age for event in asyncio.run(run()).told(events.LoadsWaiting)]
+    ages = [event.age for event in asyncio.run(run()).emitted(events.LoadsWaiting)]
     assert ages[-3:] == [40 * 60, 45 * 60, 0]
 
 
@@ -556,10 +556,10 @@ def test_a_worker_that_is_no_longer_the_loader_reports_no_lag():
         before = len(rig.heard)
         for _ in range(3):
             assert await one.attempt()
-        return rig.told(events.LoadsWaiting), rig.heard[before:]
+        return rig.emitted(events.LoadsWaiting), rig.heard[before:]
 
-    told, last = asyncio.run(run())
-    assert any(event.units for event in told)
+    emitted, last = asyncio.run(run())
+    assert any(event.units for event in emitted)
     assert last == [events.LoadsWaiting("events", "", "redshift", 0, 0.0, 0)]
 
 
@@ -575,7 +575,7 @@ def test_an_unexpected_error_is_reported_and_ends_nothing():
         assert not await rig.loader().attempt()
         return rig
 
-    (event,) = asyncio.run(run()).told(events.LoadRefused)
+    (event,) = asyncio.run(run()).emitted(events.LoadRefused)
     assert event.kind == "unexpected"
     assert event.detail.startswith("unexpected ZeroDivisionError; please report it with this trace: test_loading.py:")
     assert "4711" not in event.detail

@@ -50,7 +50,7 @@ def test_what_is_named(given, scope, targets):
 
 
 @pytest.mark.parametrize(
-    ("given", "scope", "told"),
+    ("given", "scope", "reported"),
     [
         ({}, Scope("b"), "--stream b: the pipeline reads a"),
         ({"source": TWO}, Scope(shards=("0",)), "0 is a shard of one stream, and the pipeline reads 2: name it with --stream"),
@@ -62,8 +62,8 @@ def test_what_is_named(given, scope, targets):
         ({"more": "coordination: {kcl: {}}"}, Scope(), "stop the daemons instead"),
     ],
 )
-def test_what_cannot_be_paused_is_refused(given, scope, told):
-    with pytest.raises(DefinitionError, match=told):
+def test_what_cannot_be_paused_is_refused(given, scope, reported):
+    with pytest.raises(DefinitionError, match=reported):
         targets_of(pipeline(**given), scope)
 
 

@@ -71,14 +71,14 @@ def watched(store, *acts, before=None):
         if before is not None:
             await before()
         store.calls.clear()
-        steps, told, seen = Steps(*acts), [], []
-        watch = PauseWatch(PauseRecord(store), steps, told.append)
+        steps, emitted, seen = Steps(*acts), [], []
+        watch = PauseWatch(PauseRecord(store), steps, emitted.append)
         watch.listeners.append(lambda: seen.append((watch.now.reading("s", "0") is not None, steps.now() - NOON)))
         await watch.look()
         try:
             await watch.run()
         except asyncio.CancelledError:
-            return seen, steps, told
+            return seen, steps, emitted
 
     return asyncio.run(run())
 
@@ -111,10 +111,10 @@ def test_a_pause_with_an_end_ends_on_time_although_the_store_is_silent():
     async def fall_silent():
         store.silent = True
 
-    seen, steps, told = watched(store, fall_silent, None, None, before=pausing(store, NOON + timedelta(seconds=8)))
+    seen, steps, emitted = watched(store, fall_silent, None, None, before=pausing(store, NOON + timedelta(seconds=8)))
     assert seen == [(True, timedelta()), (False, timedelta(seconds=8))]
     assert steps.slept == [5.0, 3.0, 5.0, 5.0]
-    assert {(event.call, event.wait) for event in told} == {(CALL, LOOK_SECONDS)}
+    assert {(event.call, event.wait) for event in emitted} == {(CALL, LOOK_SECONDS)}
 
 
 def test_while_the_store_is_silent_a_pause_stays_and_none_begins():
@@ -127,9 +127,9 @@ def test_while_the_store_is_silent_a_pause_stays_and_none_begins():
     async def answer():
         store.silent = False
 
-    seen, _, told = watched(store, None, fall_silent, None, answer)
+    seen, _, emitted = watched(store, None, fall_silent, None, answer)
     assert seen == [(True, timedelta(seconds=20))]
-    assert [type(event) for event in told] == [events.CallRepeated] * 2
+    assert [type(event) for event in emitted] == [events.CallRepeated] * 2
 
 
 def test_a_worker_does_not_begin_while_it_cannot_know_what_is_paused():

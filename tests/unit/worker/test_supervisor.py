@@ -48,7 +48,7 @@ class Stream:
     listed: list
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     clock: Clock = field(default_factory=Clock)
-    told: list = field(default_factory=list)
+    reported: list = field(default_factory=list)
     order: list = field(default_factory=list)
     leases: None = None
     once: bool = False
@@ -61,7 +61,7 @@ class Stream:
 
     @property
     def emit(self):
-        return self.told.append
+        return self.reported.append
 
     @property
     def stop_listeners(self):
@@ -213,7 +213,7 @@ def test_a_halted_shard_is_parked_and_its_children_wait(monkeypatch):
     stream, watched = supervise(monkeypatch, {"0": [Halted("look here")]}, PARENT, LEFT)
     assert watched.halted == {"0": "look here"}
     assert stream.order == ["0"]
-    assert stream.told == [events.ShardHalted("s", "0", "look here")]
+    assert stream.reported == [events.ShardHalted("s", "0", "look here")]
 
 
 def test_a_halted_shard_does_not_stop_another(monkeypatch):
@@ -241,7 +241,7 @@ def test_the_text_of_a_system_error_is_reported_without_its_file_name(monkeypatc
 def test_a_lost_lease_ends_the_shard_without_an_alarm(monkeypatch):
     stream, watched = supervise(monkeypatch, {"0": [LeaseLost("gone")], "9": ["drain"]}, PARENT, Shard("s", "9"))
     assert not watched.halted
-    assert events.ShardReleased("s", "0", "lease_lost") in stream.told
+    assert events.ShardReleased("s", "0", "lease_lost") in stream.reported
 
 
 def test_a_lease_lost_just_before_its_shard_starts_may_come_back(monkeypatch):
@@ -259,7 +259,7 @@ def test_a_lease_lost_just_before_its_shard_starts_may_come_back(monkeypatch):
         async with asyncio.TaskGroup() as group:
             group.create_task(Supervisor("s", Start(StartKind.TRIM_HORIZON), stream).run())
             await settle()
-            assert events.ShardReleased("s", "0", "lease_lost") in stream.told
+            assert events.ShardReleased("s", "0", "lease_lost") in stream.reported
             stream.leases.mine.add("0")
             stream.leases.listeners[0]()
         return stream.order
@@ -399,7 +399,7 @@ def test_a_halted_shard_whose_lease_moved_is_reported_only_while_it_may_come_bac
     still, stream = asyncio.run(asyncio.wait_for(run(), 10))
     assert still == (set() if again else {"0"})
     assert stream.order == (["0", "0"] if again else ["0"])
-    assert (events.ShardReleased("s", "0", "lease_lost") in stream.told) is again
+    assert (events.ShardReleased("s", "0", "lease_lost") in stream.reported) is again
 
 
 def paused(stream, monkeypatch, test):
@@ -426,16 +426,16 @@ def test_a_paused_shard_is_not_started_and_its_lease_stays_until_it_is_resumed(m
 
     async def test(watched):
         assert stream.order == ["9"]
-        assert stream.told == [PAUSED["0"]]
+        assert stream.reported == [PAUSED["0"]]
         stream.tell()
         await settle()
-        assert stream.told == [PAUSED["0"]], "told again although nothing has changed"
+        assert stream.reported == [PAUSED["0"]], "told again although nothing has changed"
         assert not leased or stream.leases.did == []
         stream.paused.clear()
         stream.tell()
         await settle()
         assert stream.order == ["9", "0"]
-        assert stream.told == [PAUSED["0"], events.ShardResumed("s", "0")]
+        assert stream.reported == [PAUSED["0"], events.ShardResumed("s", "0")]
         watched.tasks["9"].cancel()
 
     paused(stream, monkeypatch, test)
@@ -447,7 +447,7 @@ def test_a_shard_that_stopped_for_a_pause_keeps_its_lease_and_is_started_again_w
     stream.leases = Leases(stream.draining, ["0"]) if leased else None
 
     async def test(_watched):
-        assert (stream.order, stream.told) == (["0"], [PAUSED["0"]])
+        assert (stream.order, stream.reported) == (["0"], [PAUSED["0"]])
         assert not leased or stream.leases.did == []
         stream.paused.clear()
         stream.tell()
@@ -476,7 +476,7 @@ def test_the_children_of_a_paused_shard_wait(monkeypatch):
 
     async def test(_watched):
         assert stream.order == []
-        assert stream.told == [PAUSED["0"]]
+        assert stream.reported == [PAUSED["0"]]
         del stream.paused["0"]
         stream.tell()
         await settle()
@@ -494,7 +494,7 @@ def test_a_paused_shard_whose_lease_is_lost_is_no_longer_shown_here(monkeypatch)
         stream.leases.mine.clear()
         stream.tell()
         await settle()
-        assert stream.told == [PAUSED["0"], events.ShardReleased("s", "0", "lease_lost")]
+        assert stream.reported == [PAUSED["0"], events.ShardReleased("s", "0", "lease_lost")]
         assert stream.order == []
 
     paused(stream, monkeypatch, test)
@@ -529,7 +529,7 @@ def test_a_drain_releases_the_leases_of_paused_shards(monkeypatch):
 def test_while_shards_cannot_be_listed_nobody_is_told_that_they_are_resumed(monkeypatch):
     class Failing(Stream):
         async def shards(self):
-            if self.told:
+            if self.reported:
                 raise Retryable("no answer")
             return self.listed
 
@@ -539,7 +539,7 @@ def test_while_shards_cannot_be_listed_nobody_is_told_that_they_are_resumed(monk
     async def test(_watched):
         stream.tell()
         await settle()
-        assert not [event for event in stream.told if isinstance(event, events.ShardResumed)]
+        assert not [event for event in stream.reported if isinstance(event, events.ShardResumed)]
 
     paused(stream, monkeypatch, test)
 

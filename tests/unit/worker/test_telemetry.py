@@ -10,7 +10,7 @@ from stream import events
 from stream.audit.operations import Operation, Operations
 from stream.clock import SystemClock
 from stream.metrics.logs import JsonLog, Level
-from stream.worker.telemetry import Narrator
+from stream.worker.telemetry import OperationTracker
 
 PAGE = events.PageReceived("s", "shardId-1", 3, 3, 30, 0, 0.1)
 STARTED = events.ShardStarted("s", "shardId-1", 0)
@@ -24,15 +24,15 @@ class Queue:
         self.ended += ended
 
 
-def narrator(level: Level = Level.INFO) -> tuple[Narrator, list[str]]:
+def tracker(level: Level = Level.INFO) -> tuple[OperationTracker, list[str]]:
     clock, lines = SystemClock(), []
     log = JsonLog(lambda line: lines.append(json.loads(line)["event"]), clock, level)
-    return Narrator(Operations("app", "worker", clock), log), lines
+    return OperationTracker(Operations("app", "worker", clock), log), lines
 
 
 @pytest.mark.parametrize("level", Level)
 def test_pages_are_logged_at_debug_only(level: Level) -> None:
-    tell, lines = narrator(level)
+    tell, lines = tracker(level)
     for event in (STARTED, PAGE):
         tell(event)
     assert ("page_received" in lines) == (level is Level.DEBUG)
@@ -40,7 +40,7 @@ def test_pages_are_logged_at_debug_only(level: Level) -> None:
 
 
 def test_a_collector_gets_a_span_for_every_page_whatever_the_log_level() -> None:
-    tell, lines = narrator()
+    tell, lines = tracker()
     queue = tell.sender = Queue()  # type: ignore[assignment]
     for event in (STARTED, PAGE, PAGE):
         tell(event)

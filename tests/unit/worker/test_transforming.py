@@ -112,7 +112,7 @@ def test_outcomes_stages_and_sizes_are_reported_under_the_name_of_the_firehose_s
     transformer, heard, _ = make()
     event = asked([b'{"n": 1}', b"{"])
     body = asyncio.run(transformer.answer(event, 60.0))
-    (told,) = [each for each in heard if isinstance(each, events.RecordsTransformed)]
-    assert (told.stream, told.outcomes, told.payload_bytes) == ("orders-out", (("dead_lettered", 1), ("written", 1)), 9)
-    assert told.answer_bytes >= len(json.dumps(body))
+    (reported,) = [each for each in heard if isinstance(each, events.RecordsTransformed)]
+    assert (reported.stream, reported.outcomes, reported.payload_bytes) == ("orders-out", (("dead_lettered", 1), ("written", 1)), 9)
+    assert reported.answer_bytes >= len(json.dumps(body))
     assert [each.stage for each in heard if isinstance(each, events.StageApplied)] == ["decode", "1:enrich"]

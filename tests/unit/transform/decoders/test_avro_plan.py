@@ -126,8 +126,8 @@ def assert_same(options, payloads):
 
 
 def damaged(payloads, seed):
-    dice = random.Random(seed)
-    return [bent(each, payloads, dice) if dice.random() < 0.7 else each for each in payloads] if payloads else payloads
+    rng = random.Random(seed)
+    return [bent(each, payloads, rng) if rng.random() < 0.7 else each for each in payloads] if payloads else payloads
 
 
 @pytest.mark.compares_kernel

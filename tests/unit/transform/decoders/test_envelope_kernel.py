@@ -43,18 +43,18 @@ def assert_same(quick: Applied, sure: Applied) -> None:
     assert_frame_equal(ends[0][1], ends[1][1])
 
 
-def spliced(document: Any, dice: random.Random) -> Any:
+def spliced(document: Any, rng: random.Random) -> Any:
     """``document`` with one value, name or member of it changed."""
-    if isinstance(document, dict) and document and dice.random() < 0.85:
-        name = dice.choice(list(document))
-        if dice.random() < 0.8:
-            return {**document, name: spliced(document[name], dice)}
+    if isinstance(document, dict) and document and rng.random() < 0.85:
+        name = rng.choice(list(document))
+        if rng.random() < 0.8:
+            return {**document, name: spliced(document[name], rng)}
         rest = {each: value for each, value in document.items() if each != name}
-        return rest if dice.random() < 0.5 else {**rest, dice.choice(["S", "N", "L", "x", "ÿ", "a\u0000"]): document[name]}
-    if isinstance(document, list) and document and dice.random() < 0.8:
-        at = dice.randrange(len(document))
-        return [*document[:at], spliced(document[at], dice), *document[at + 1 :]]
-    return dice.choice(VALUES)
+        return rest if rng.random() < 0.5 else {**rest, rng.choice(["S", "N", "L", "x", "ÿ", "a\u0000"]): document[name]}
+    if isinstance(document, list) and document and rng.random() < 0.8:
+        at = rng.randrange(len(document))
+        return [*document[:at], spliced(document[at], rng), *document[at + 1 :]]
+    return rng.choice(VALUES)
 
 
 VALUES: list[Any] = [
@@ -161,26 +161,24 @@ DOCUMENTS: dict[str, list[Any]] = {
 }
 
 
-def written(name: str, dice: random.Random) -> bytes:
+def written(name: str, rng: random.Random) -> bytes:
     """A good record, or one changed in one to three places."""
 
     def one() -> str:
-        document = dice.choice(DOCUMENTS[name])
-        for _ in range(dice.choice((0, 0, 0, 1, 1, 2))):
-            document = spliced(document, dice)
-        text = json.dumps(document, ensure_ascii=dice.random() < 0.5, separators=dice.choice([(",", ":"), (", ", ": ")]))
-        return text.replace(", ", dice.choice(["\n", "\t", "\r", " , "]), 1) if dice.random() < 0.05 else text
+        document = rng.choice(DOCUMENTS[name])
+        for _ in range(rng.choice((0, 0, 0, 1, 1, 2))):
+            document = spliced(document, rng)
+        text = json.dumps(document, ensure_ascii=rng.random() < 0.5, separators=rng.choice([(",", ":"), (", ", ": ")]))
+        return text.replace(", ", rng.choice(["\n", "\t", "\r", " , "]), 1) if rng.random() < 0.05 else text
 
     text = one()
     if name == "json_lines":
-        text = dice.choice(["\n", "\n", "\r\n", "\n \t\n"]).join(one() for _ in range(dice.randrange(4))) + dice.choice(
-            ["", "\n", "\r", " "]
-        )
+        text = rng.choice(["\n", "\n", "\r\n", "\n \t\n"]).join(one() for _ in range(rng.randrange(4))) + rng.choice(["", "\n", "\r", " "])
     record = text.encode("utf-8", "surrogatepass")
-    if dice.random() < 0.6:
+    if rng.random() < 0.6:
         return record
-    at, token = dice.randrange(len(record) + 1), dice.choice(TOKENS)
-    return record[:at] + token + record[at + dice.choice((0, 0, 1, len(token))) :]
+    at, token = rng.randrange(len(record) + 1), rng.choice(TOKENS)
+    return record[:at] + token + record[at + rng.choice((0, 0, 1, len(token))) :]
 
 
 @pytest.mark.compares_kernel
@@ -188,16 +186,16 @@ def written(name: str, dice: random.Random) -> bytes:
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32), count=st.integers(0, 12), plain=st.booleans(), unknown=st.sampled_from(["ignore", "reject", "capture"]))
 def test_rows_and_reasons_are_the_same_with_and_without_the_kernel(name: str, seed: int, count: int, plain: bool, unknown: str) -> None:
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     options: dict[str, Any] = {"unknown": unknown}
     if name == "cloudwatch_logs":
         options["compression"] = "none"
     elif name == "dms":
-        options["table"] = dice.choice([None, "shop.t", "None.t"])
+        options["table"] = rng.choice([None, "shop.t", "None.t"])
     elif name == "dynamodb_stream":
-        options["image"] = dice.choice(["new", "old"])
+        options["image"] = rng.choice(["new", "old"])
 
-    assert_same(*both(name, [written(name, dice) for _ in range(count)], SCHEMA if plain or name == "json_lines" else None, **options))
+    assert_same(*both(name, [written(name, rng) for _ in range(count)], SCHEMA if plain or name == "json_lines" else None, **options))
 
 
 @pytest.mark.compares_kernel

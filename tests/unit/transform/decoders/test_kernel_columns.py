@@ -42,14 +42,14 @@ def protobuf_spec():
 SPECS = {"avro": avro_spec, "protobuf": protobuf_spec}
 
 
-def changed(spec, dice):
+def changed(spec, rng):
     """``spec`` with a few of its numbers changed."""
     made = [[list(row) for row in rows] for rows in spec]
-    for _ in range(dice.randint(1, 3)):
-        row = dice.choice(dice.choice(made))
-        at = dice.randrange(len(row))
+    for _ in range(rng.randint(1, 3)):
+        row = rng.choice(rng.choice(made))
+        at = rng.randrange(len(row))
         if isinstance(row[at], int):
-            row[at] = dice.choice([row[at] + 1, row[at] - 1, 0, 1, -1, dice.randrange(40), 2**31 - 1, 2**62, -(2**62)])
+            row[at] = rng.choice([row[at] + 1, row[at] - 1, 0, 1, -1, rng.randrange(40), 2**31 - 1, 2**62, -(2**62)])
     return tuple(tuple(tuple(row) for row in rows) for rows in made)
 
 
@@ -59,10 +59,10 @@ def changed(spec, dice):
 def test_an_arbitrary_plan_is_refused_or_harmless(name, seed):
     if native.KERNEL is None:
         return
-    dice, records = random.Random(seed), CORPUS[name][2]
-    given_, buffers = native.views(pl.Series([bent(each, records, dice) for each in records * 3] + records, dtype=pl.Binary))
+    rng, records = random.Random(seed), CORPUS[name][2]
+    given_, buffers = native.views(pl.Series([bent(each, records, rng) for each in records * 3] + records, dtype=pl.Binary))
     try:
-        plan = getattr(native.KERNEL, f"{name}_plan")(changed(SPECS[name](), dice))
+        plan = getattr(native.KERNEL, f"{name}_plan")(changed(SPECS[name](), rng))
     except (TypeError, ValueError, OverflowError):
         return
     bad, wrong, _, _ = getattr(native.KERNEL, name)(plan, given_, buffers)

@@ -207,23 +207,23 @@ UNKNOWN = [
 ]
 
 
-def rearranged(payload, others, dice):
+def rearranged(payload, others, rng):
     """The fields in another order, repeated, mixed with unknown ones, or with changed bytes."""
     parts = pieces(payload)
-    for _ in range(dice.randint(0, 2)):
-        kind = dice.randrange(5)
+    for _ in range(rng.randint(0, 2)):
+        kind = rng.randrange(5)
         if kind == 0:
-            dice.shuffle(parts)
+            rng.shuffle(parts)
         elif kind == 1:
-            parts += pieces(dice.choice(others))
+            parts += pieces(rng.choice(others))
         elif kind == 2:
-            parts.insert(dice.randint(0, len(parts)), dice.choice(UNKNOWN))
+            parts.insert(rng.randint(0, len(parts)), rng.choice(UNKNOWN))
         elif kind == 3 and parts:
-            del parts[dice.randrange(len(parts))]
+            del parts[rng.randrange(len(parts))]
         elif parts:
-            parts.append(dice.choice(parts))
+            parts.append(rng.choice(parts))
     made = b"".join(parts)
-    return bent(made, others, dice) if dice.random() < 0.4 else made
+    return bent(made, others, rng) if rng.random() < 0.4 else made
 
 
 @pytest.mark.compares_kernel
@@ -231,13 +231,13 @@ def rearranged(payload, others, dice):
 @given(st.data(), st.integers(0, 2**32))
 def test_rows_and_reasons_are_the_same_as_with_the_library(data, seed):
     file, name, values = data.draw(files())
-    made, dice = class_of(file, name), random.Random(seed)
+    made, rng = class_of(file, name), random.Random(seed)
     payloads = [
-        filled(made(), each).SerializePartialToString(deterministic=dice.random() < 0.5) for each in data.draw(st.lists(values, max_size=6))
+        filled(made(), each).SerializePartialToString(deterministic=rng.random() < 0.5) for each in data.draw(st.lists(values, max_size=6))
     ]
 
     assert_same(options_of(file, name), payloads)
-    assert_same(options_of(file, name), [rearranged(each, payloads, dice) for each in payloads])
+    assert_same(options_of(file, name), [rearranged(each, payloads, rng) for each in payloads])
 
 
 def of(*fields, **more):

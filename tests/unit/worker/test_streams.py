@@ -1,7 +1,7 @@
 """What is reported of shards that delay the end of a worker."""
 
 from stream import events
-from stream.worker.several import MAX_SHOWN, Obstacles
+from stream.worker.streams import MAX_SHOWN, Obstacles
 
 
 def again(shard, call="put file", detail="no answer"):

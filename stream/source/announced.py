@@ -1,4 +1,4 @@
-"""Reads shards up to given records, for a caller that was told about these records and wants no more."""
+"""Reads shards up to records that were announced, for a caller that wants no more than these."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNKNOWN_MS: Final = 1
 """How far behind the tip a page is that was not read: it is not known to be at the tip."""
 
 
-class ReadUpTo:
+class ReadAnnounced:
     """``contracts.Source`` over another one. ``announced``: by shard, the sequence numbers of the records, ascending.
 
     Such a shard pauses at the end of the first page that reaches the last of its records; other shards go on. A record that does not come

@@ -9,7 +9,7 @@ from stream.batch import ARRIVAL, DATA, OUTCOME, PARTITION_KEY, RAW_SCHEMA, SEQU
 from stream.budget import ByteBudget
 from stream.contracts import Page, Shard, Start, StartKind
 from stream.events import EventIncomplete
-from stream.source.up_to import ReadUpTo
+from stream.source.announced import ReadAnnounced
 
 SHARD = Shard("s", "shardId-1")
 HORIZON = Start(StartKind.TRIM_HORIZON)
@@ -47,11 +47,11 @@ class Pages:
             yield each
 
 
-def read(inner, told, after=0, until=None, shard=SHARD):
+def read(inner, announced, after=0, until=None, shard=SHARD):
     heard = []
 
     async def all_pages():
-        return [each async for each in ReadUpTo(inner, told, heard.append).read(shard, after, HORIZON, until)]
+        return [each async for each in ReadAnnounced(inner, announced, heard.append).read(shard, after, HORIZON, until)]
 
     return asyncio.run(all_pages()), heard
 
@@ -88,9 +88,9 @@ def test_a_range_with_an_end_is_left_as_it_is():
 
 
 @pytest.mark.parametrize(
-    ("told", "missing"),
+    ("announced", "missing"),
     [((2, 8), 5), ((2, 4, 6, 8), 3), ((2, 3, 4, 5, 6, 7, 8), 0), ((8,), 0)],
 )
-def test_records_between_the_known_ones_that_were_not_told_are_counted(told, missing):
-    _, heard = read(Pages(page(1, 2, 3), page(4, 5, 6), page(7, 8, 9)), {"shardId-1": told})
-    assert heard == ([EventIncomplete("s", "shardId-1", len(told), missing)] if missing else [])
+def test_records_between_the_known_ones_that_were_not_told_are_counted(announced, missing):
+    _, heard = read(Pages(page(1, 2, 3), page(4, 5, 6), page(7, 8, 9)), {"shardId-1": announced})
+    assert heard == ([EventIncomplete("s", "shardId-1", len(announced), missing)] if missing else [])
