@@ -29,8 +29,9 @@ if libraries_wanted():
     from stream.pipeline.model import Pipeline
     from stream.worker.condition import judge, verdict
     from stream.worker.finding import Finding, Harm, clock, count, length
+    from stream.worker.halt import Halt
     from stream.worker.inspecting import Inspector, open_inspectors
-    from stream.worker.snapshot import Exported, Halt, ShardLook, Snapshot
+    from stream.worker.snapshot import Exported, ShardLook, Snapshot
 
     Judged = tuple[Snapshot, list[Finding]]
 

@@ -12,7 +12,8 @@ from stream.audit.completeness import State
 from stream.metrics import thresholds
 from stream.worker import object_condition
 from stream.worker.finding import DETAILS, Finding, Harm, clock, count, length, lines_of
-from stream.worker.snapshot import STREAM, Halt, ShardLook, Snapshot
+from stream.worker.halt import Halt
+from stream.worker.snapshot import STREAM, ShardLook, Snapshot
 
 _TOO_MANY_DEAD_LETTERS: Final = "would become dead letters"
 """Words of the reason with which a shard halts because of `rejects.max_ratio`."""

@@ -19,7 +19,7 @@ from stream import events
 from stream.commit.retry import Repeater
 from stream.contracts import Clock, Emit, ObjectStore, Shard
 from stream.errors import StreamError
-from stream.worker.snapshot import WHOLE_STREAM, Halt
+from stream.worker.halt import WHOLE_STREAM, Halt
 
 FINISH_SECONDS: Final = 5.0
 """Seconds that a process spends at its end on notes that are not written yet."""

@@ -40,6 +40,7 @@ from stream.worker.auditing import Stores
 from stream.worker.completing import Completeness, Stream, Tail
 from stream.worker.definitions import Definitions
 from stream.worker.evidence import session_of
+from stream.worker.halt import WHOLE_STREAM, Halt
 from stream.worker.halts import read_halts
 from stream.worker.leasing import key_prefix, open_table
 from stream.worker.loaders import open_loaders
@@ -48,7 +49,7 @@ from stream.worker.lookahead import StreamLookahead
 from stream.worker.object_lookahead import ObjectsLookahead, open_lookahead
 from stream.worker.object_looks import objects_look, queue_attributes
 from stream.worker.outcomes import RecentUnits, exported_look, table_look
-from stream.worker.snapshot import FRESH, LEASES, LOG, MARGIN, OBJECTS, STREAM, WHOLE_STREAM, Halt, ShardLook, Snapshot, TableLook, Unread
+from stream.worker.snapshot import FRESH, LEASES, LOG, MARGIN, OBJECTS, STREAM, ShardLook, Snapshot, TableLook, Unread
 from stream.worker.surveying import unfinished
 
 T = TypeVar("T")

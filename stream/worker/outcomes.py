@@ -22,9 +22,10 @@ from stream.concurrency import run_concurrently
 from stream.contracts import ObjectStore, Shard, shard_of_chain
 from stream.sink import rejects
 from stream.worker.completing import Tail
+from stream.worker.halt import Halt
 from stream.worker.halts import read_halted_exports
 from stream.worker.loading import LoaderParts
-from stream.worker.snapshot import DeadLetters, Exported, Halt, Parked, TableLook
+from stream.worker.snapshot import DeadLetters, Exported, Parked, TableLook
 
 AT_ONCE: Final = 16
 """Shards that are examined at a time."""

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-import msgspec
-
 from stream.audit.completeness import State, Unclaimed
 from stream.commit.manifest import Kind
 from stream.metrics import thresholds
+from stream.worker.halt import Halt
 
 SILENT_SECONDS: Final = 60.0
 """A lease that was not renewed for so long, or for three failover times if these are longer, has no living owner. Another worker takes it
@@ -29,26 +28,6 @@ OBJECTS: Final = "objects"
 LEASES: Final = "lease table"
 LOG: Final = "commit log"
 """Names of parts of the shared state that others depend on."""
-
-
-WHOLE_STREAM: Final = "stream"
-"""In place of a shard's name: the note about a stream that cannot be read at all."""
-
-
-class Halt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why a shard stands still, after ``position`` (decimal text; None if it halted before its position was known).
-
-    ``since``: when it first halted there, by the clock of the worker that noticed. ``worker``: the one that halted last.
-    """
-
-    reason: str
-    worker: str
-    since: datetime
-    position: str | None = None
-
-    def is_over(self, position: int) -> bool:
-        """Whether the shard has got further than it was when it halted, now that it is sealed up to ``position``."""
-        return self.position is not None and int(self.position) < position
 
 
 @dataclass(frozen=True, slots=True)

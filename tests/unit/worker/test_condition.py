@@ -17,7 +17,8 @@ from stream.commit.manifest import Kind
 from stream.metrics import thresholds
 from stream.worker.condition import judge, verdict
 from stream.worker.finding import DETAILS, Finding, Harm, length
-from stream.worker.snapshot import DeadLetters, Exported, Halt, LastClaim, ObjectsLook, Parked, ShardLook, Snapshot, TableLook, Unread
+from stream.worker.halt import Halt
+from stream.worker.snapshot import DeadLetters, Exported, LastClaim, ObjectsLook, Parked, ShardLook, Snapshot, TableLook, Unread
 from tests.docs.generate import ROOT
 
 NOW = datetime(2026, 1, 1, 3, tzinfo=UTC)

@@ -11,8 +11,8 @@ import pytest
 from stream import events
 from stream.errors import Fatal
 from stream.storage.memory import MemoryStore
+from stream.worker.halt import WHOLE_STREAM, Halt
 from stream.worker.halts import HaltNotes, halt_key, read_halted_exports, read_halts
-from stream.worker.snapshot import WHOLE_STREAM, Halt
 
 STREAM, SHARD = "numbers", "shardId-000000000000"
 WHERE = STREAM, SHARD

@@ -27,9 +27,10 @@ from stream.pipeline.model import Pipeline
 from stream.storage.memory import MemoryStore
 from stream.worker.completing import Completeness
 from stream.worker.condition import judge
+from stream.worker.halt import Halt
 from stream.worker.inspecting import Heard, Inspector, Listing, ScannedCheckpoints
 from stream.worker.outcomes import RecentUnits
-from stream.worker.snapshot import Halt, Snapshot
+from stream.worker.snapshot import Snapshot
 from tests.simulation.completing import LeapingClock
 
 STREAM = "numbers"

@@ -13,9 +13,9 @@ from stream.commit.log import CommitLog
 from stream.contracts import Shard
 from stream.storage.memory import MemoryStore
 from stream.worker.completing import Tail
+from stream.worker.halt import Halt
 from stream.worker.halts import export_key
 from stream.worker.outcomes import RecentUnits, exported_look
-from stream.worker.snapshot import Halt
 from tests.sealed import Sealed, shard_id, three_units
 
 
