@@ -11,9 +11,9 @@ from typing import Any
 
 from stream.errors import DefinitionError
 from stream.handler import Handler
+from stream.hosts.transforming import Transformer
 from stream.pipeline.host_names import Host
 from stream.source.transformation import is_transformation
-from stream.worker.transforming import Transformer
 
 
 class FirehoseHandler(Handler):

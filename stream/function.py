@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from stream.errors import DefinitionError
 from stream.handler import Handler
+from stream.hosts.allowance import within_memory
+from stream.hosts.invoked import Function
 from stream.pipeline.host_names import Host
 from stream.source.mapping import delivery_of, is_delivery
 from stream.source.transformation import is_transformation
 from stream.worker.allocators import prepare_allocators
-from stream.worker.allowance import within_memory
 from stream.worker.assemble import WorkerOptions, usable_cores
-from stream.worker.invoked import Function
 
 SCHEDULED: Final = "Scheduled Event"
 """``detail-type`` of what rules and schedules of EventBridge send."""

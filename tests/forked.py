@@ -27,7 +27,11 @@ PATIENCE: Final = 120.0
 _PRELOADED: Final = (
     "stream.testing.crash",
     "tests.chaos.workers",
-    *(f"stream.worker.{path.stem}" for path in sorted((ROOT / "stream" / "worker").glob("[a-z]*.py"))),
+    *(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for room in ("hosts", "operations", "worker")
+        for path in sorted((ROOT / "stream" / room).rglob("[a-z]*.py"))
+    ),
 )
 
 

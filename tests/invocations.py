@@ -11,10 +11,10 @@ from typing import Any
 from stream.clock import SystemClock
 from stream.contracts import Emit
 from stream.events import Event
+from stream.hosts.invoked import Function
 from stream.pipeline.lint import check
 from stream.source.mapping import Delivery, delivery_of
 from stream.worker.assemble import WorkerOptions
-from stream.worker.invoked import Function
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"

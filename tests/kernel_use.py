@@ -12,7 +12,10 @@ from typing import Any, Final
 
 from stream.native import KERNEL
 
-ROOMS: Final = ("tests/unit/transform/", "tests/unit/aws/", "tests/unit/audit/", "tests/unit/worker/", "tests/contract/")
+ROOMS: Final = (
+    *("tests/unit/transform/", "tests/unit/aws/", "tests/unit/audit/", "tests/unit/worker/", "tests/unit/operations/", "tests/unit/hosts/"),
+    "tests/contract/",
+)
 """Where the rooms that use the kernel are tested; what is tested above them uses it only through them."""
 
 WHOLE: Final = ("tests/unit/transform", "tests/unit/audit")
@@ -38,24 +41,24 @@ FILES: Final = (
     "tests/contract/test_warehouse.py",
     "tests/unit/aws/test_kinesis.py",
     "tests/unit/aws/test_pages.py",
-    "tests/unit/worker/test_answer.py",
+    "tests/unit/hosts/test_answer.py",
+    "tests/unit/hosts/test_transforming.py",
+    "tests/unit/operations/test_compacting.py",
+    "tests/unit/operations/test_inspecting.py",
+    "tests/unit/operations/test_lookahead.py",
+    "tests/unit/operations/test_maintenance.py",
+    "tests/unit/operations/test_object_lookahead.py",
+    "tests/unit/operations/test_operating.py",
+    "tests/unit/operations/test_outcomes.py",
+    "tests/unit/operations/test_tracing.py",
+    "tests/unit/worker/tables/test_loading.py",
     "tests/unit/worker/test_compacted.py",
-    "tests/unit/worker/test_compacting.py",
     "tests/unit/worker/test_definitions.py",
     "tests/unit/worker/test_exporting.py",
-    "tests/unit/worker/test_inspecting.py",
-    "tests/unit/worker/test_loading.py",
-    "tests/unit/worker/test_lookahead.py",
-    "tests/unit/worker/test_maintenance.py",
-    "tests/unit/worker/test_object_lookahead.py",
-    "tests/unit/worker/test_operating.py",
-    "tests/unit/worker/test_outcomes.py",
     "tests/unit/worker/test_recent_segments.py",
     "tests/unit/worker/test_refreshing.py",
     "tests/unit/worker/test_reread.py",
     "tests/unit/worker/test_separations.py",
-    "tests/unit/worker/test_tracing.py",
-    "tests/unit/worker/test_transforming.py",
 )
 
 called: Final[set[str]] = set()

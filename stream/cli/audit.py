@@ -28,9 +28,9 @@ if libraries_wanted():
     from stream.cli.notices import Notices
     from stream.cli.output import table_console
     from stream.clock import SystemClock
+    from stream.operations.evidence import chains_of, open_evidence
     from stream.pipeline.lint import check as check_file
     from stream.pipeline.model import Pipeline
-    from stream.worker.evidence import chains_of, open_evidence
     from stream.worker.exporting import export_range, open_export
 
 EXIT_FAILED = 1

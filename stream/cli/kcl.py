@@ -21,11 +21,11 @@ if libraries_wanted():
 
     from stream import watchdog
     from stream.cli.run import EXIT_DEFINITION, EXIT_FATAL, End, refuse_failure
+    from stream.hosts.multilang import one_stream, protected_pipe, run_child
+    from stream.hosts.properties import GRACE_MILLIS, properties
     from stream.pipeline.lint import check as check_file
     from stream.pipeline.model import Pipeline
     from stream.worker.assemble import WorkerOptions, usable_cores
-    from stream.worker.multilang import one_stream, protected_pipe, run_child
-    from stream.worker.properties import GRACE_MILLIS, properties
 
     DRAIN_SECONDS: Final = GRACE_MILLIS / 1000 - 3.0
     """Shorter than the daemon's grace period, so that the last checkpoint still reaches it."""

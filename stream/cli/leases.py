@@ -23,8 +23,8 @@ if libraries_wanted():
     from stream.cli.notices import Notices
     from stream.cli.output import table_console
     from stream.lease.foreign_positions import WHOLE_RECORD
+    from stream.operations.operating import Done, LeaseView, list_leases, preview_rewind, release_lease, rewind, skip
     from stream.pipeline.model import Pipeline
-    from stream.worker.operating import Done, LeaseView, list_leases, preview_rewind, release_lease, rewind, skip
 
 ShardId = Annotated[str, typer.Argument(help="Shard, such as shardId-000000000000.", show_default=False)]
 StreamName = Annotated[str | None, typer.Option("--stream", help="Which stream, if the pipeline reads several.")]

@@ -26,12 +26,12 @@ if libraries_wanted():
     from stream.clock import SystemClock
     from stream.commit.log import CommitLog
     from stream.lease.pauses import PauseRecord
+    from stream.operations.evidence import chains_of
     from stream.pipeline.model import Pipeline
     from stream.worker.auditing import Stores
     from stream.worker.definitions import Definitions
-    from stream.worker.evidence import chains_of
-    from stream.worker.loaders import open_loaders
-    from stream.worker.loading import Loader, LoaderParts, Standing, standing
+    from stream.worker.tables.loaders import open_loaders
+    from stream.worker.tables.loading import Loader, LoaderParts, Standing, standing
 
 app = typer.Typer(
     name="loads",

@@ -11,8 +11,8 @@ from rich.text import Text
 from stream.audit.completeness import State
 from stream.cli.audit import EXIT_UNKNOWN
 from stream.cli.output import as_json, table_console
-from stream.worker.finding import clock, length
-from stream.worker.surveying_objects import ObjectRow, ObjectSurvey
+from stream.operations.finding import clock, length
+from stream.operations.surveying_objects import ObjectRow, ObjectSurvey
 
 EXIT_ACT = 1
 

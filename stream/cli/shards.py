@@ -25,11 +25,11 @@ if libraries_wanted():
     from stream.cli.notices import Notices
     from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
+    from stream.operations.surveying import Keys, Row, Survey, SurveyRequest, survey
+    from stream.operations.surveying_objects import ObjectSurvey, survey_objects
     from stream.pipeline.model import KinesisSource, Pipeline
     from stream.pipeline.units import format_duration, parse_duration
     from stream.source.resharding import SHARD_BYTES, SHARD_RECORDS, Advice, Place, commands
-    from stream.worker.surveying import Keys, Row, Survey, SurveyRequest, survey
-    from stream.worker.surveying_objects import ObjectSurvey, survey_objects
 
     _STATES: Final = {State.EARLY: "sealed", State.UNSEALED: "unsealed"}
     """Texts for the two states of a shard that could be examined. No time is asked about here, so either everything is sealed or not."""

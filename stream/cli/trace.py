@@ -32,6 +32,9 @@ if libraries_wanted():
     from stream.clock import SystemClock
     from stream.commit.claims import Claims
     from stream.commit.log import CommitLog
+    from stream.operations.evidence import chains_of, open_source, session_of
+    from stream.operations.redrive_attempts import attempts
+    from stream.operations.tracing import Searched, Step, Tracer, read_unit, replay
     from stream.pipeline.model import Pipeline
     from stream.pipeline.sensitive import joined
     from stream.sink.rejects import NAME as REJECTS
@@ -41,10 +44,7 @@ if libraries_wanted():
     from stream.worker.auditing import Stores
     from stream.worker.dead_letters import Redrive, chain_name
     from stream.worker.definitions import Definitions
-    from stream.worker.evidence import chains_of, open_source, session_of
     from stream.worker.places import located
-    from stream.worker.redrive_attempts import attempts
-    from stream.worker.tracing import Searched, Step, Tracer, read_unit, replay
 
 EXIT_NOT_FOUND = 1
 

@@ -38,12 +38,12 @@ from stream.source.until import ReadUntil
 from stream.worker.auditing import Stores
 from stream.worker.breaker import Breaker
 from stream.worker.leasing import coordinator_over, leased_streams, options_alone, settings_of, take_first
+from stream.worker.objects.slices import record_options
 from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.pausing import CALL, PauseWatch
 from stream.worker.recipe import CutUnit, Recipe, Rendered, render
 from stream.worker.refreshing import CurrentRecipe
 from stream.worker.reread import Rereader
-from stream.worker.slices import record_options
 from stream.worker.streams import Obstacles, Streams
 
 BUDGET: Final = 64 * 2**20

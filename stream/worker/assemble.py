@@ -45,7 +45,8 @@ from stream.worker.credentials import CredentialKeeper
 from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
 from stream.worker.leasing import ListShards, open_leases
-from stream.worker.loaders import open_loaders
+from stream.worker.objects.slices import Window, record_options
+from stream.worker.objects.watched import NotedEnds, WatchedShards, slices_of
 from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.pausing import CALL, PauseWatch
 from stream.worker.places import former_place, is_there, kms_key, located, read_object
@@ -54,8 +55,7 @@ from stream.worker.recent_segments import RECENT_SHARE, RecentSegments
 from stream.worker.recipe import CutUnit, Recipe, Rendered, render
 from stream.worker.refreshing import CurrentRecipe, Refresher, intervals
 from stream.worker.reread import Rereader
-from stream.worker.slices import Window, record_options
-from stream.worker.watched import NotedEnds, WatchedShards, slices_of
+from stream.worker.tables.loaders import open_loaders
 
 REREADING_SHARE: Final = 1 / 16
 """Share of the memory budget for re-reading ranges. It is separate from that for reading, which may be held by units that wait for a

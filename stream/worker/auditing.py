@@ -34,9 +34,9 @@ from stream.source.unreadable import UNREADABLE
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.compacted import CompactedFiles
+from stream.worker.objects.slices import ClaimedSource
 from stream.worker.places import kms_key, located
 from stream.worker.separations import Separations
-from stream.worker.slices import ClaimedSource
 
 READ_AT_ONCE: Final = 16
 """Manifests fetched at a time."""

@@ -27,7 +27,7 @@ from stream.source.dead_letters import ChosenRows, OpenObject, part_of, read_dea
 from stream.transform.engine import OBJECT_UNREADABLE
 from stream.transform.expressions import compile_expression
 from stream.transform.stage import SchemaMismatch
-from stream.worker.finished_claims import FinishedClaims
+from stream.worker.objects.finished_claims import FinishedClaims
 
 READ_AT_ONCE: Final = 32
 """Small objects read at a time. A log of months has hundreds of thousands of them, and latency dominates."""

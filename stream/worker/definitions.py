@@ -19,9 +19,9 @@ from stream.pipeline.resources import Fetched, fetch_resources
 from stream.pipeline.secrets import SecretReader, find_secret
 from stream.transform.stage import SchemaMismatch
 from stream.worker.compiling import BUILD, compile_recipe, refuse_leaks
+from stream.worker.objects.slices import record_options
 from stream.worker.places import located
 from stream.worker.recipe import Recipe
-from stream.worker.slices import record_options
 
 KEPT: Final = 8
 """Number of compiled definitions kept in memory, each with its reference tables; an older one is read from the log again if needed."""

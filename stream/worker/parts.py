@@ -22,11 +22,11 @@ from stream.worker.breaker import Breaker
 from stream.worker.credentials import CredentialKeeper
 from stream.worker.exporting import ExportTask
 from stream.worker.leasing import Leases
-from stream.worker.loading import Loader
+from stream.worker.objects.watching import Watcher
 from stream.worker.pausing import PauseWatch
 from stream.worker.recipe import CutUnit, Recipe, Rendered
 from stream.worker.refreshing import CurrentRecipe, Refresher
-from stream.worker.watching import Watcher
+from stream.worker.tables.loading import Loader
 
 T = TypeVar("T")
 

@@ -29,11 +29,11 @@ from stream.source.pace import FanOut, ReadSettings, tip_seconds
 from stream.source.until import ReadUntil, refuse_future, refuse_lost
 from stream.storage.open import open_store
 from stream.worker.dead_letters import DeadLetters, chain_name
-from stream.worker.finished_claims import FinishedClaims
+from stream.worker.objects.finished_claims import FinishedClaims
+from stream.worker.objects.slices import Window
+from stream.worker.objects.watched import WatchedShards, object_opener, slices_of
+from stream.worker.objects.watching import LONGEST_HOLD, Watcher, WatchSettings
 from stream.worker.places import queue_place
-from stream.worker.slices import Window
-from stream.worker.watched import WatchedShards, object_opener, slices_of
-from stream.worker.watching import LONGEST_HOLD, Watcher, WatchSettings
 
 BACKFILL: Final = "backfill"
 """Prefix of the name of a chain that covers a range of time of a stream."""

@@ -40,13 +40,13 @@ from stream.worker.auditing import Stores
 from stream.worker.failure import reporting_failure
 from stream.worker.halts import HaltNotes
 from stream.worker.lineage import Reporter, open_reporter
-from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
+from stream.worker.objects.watching import Watcher
 from stream.worker.parts import StreamParts, to_all
 from stream.worker.reporting import reports_to
 from stream.worker.streams import Obstacles, Streams, halted_error
+from stream.worker.tables.loading import complete_all
 from stream.worker.telemetry import OperationTracker, SpanQueue, spans_to_collector
-from stream.worker.watching import Watcher
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 

@@ -15,14 +15,14 @@ import pytest
 from stream.cli.run import carry_out
 from stream.clock import SystemClock
 from stream.local.flights import flights_table
+from stream.operations.backfill import in_namespace
+from stream.operations.evidence import session_of
 from stream.pipeline.lint import check
 from stream.worker.assemble import WorkerOptions
 from stream.worker.auditing import Stores
-from stream.worker.backfill import in_namespace
 from stream.worker.dead_letters import DeadLetters
-from stream.worker.evidence import session_of
+from stream.worker.objects.slices import Window
 from stream.worker.reading import Reading
-from stream.worker.slices import Window
 from tests.backfill_check import backfill
 from tests.backfill_check import rows as flat
 

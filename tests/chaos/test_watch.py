@@ -12,8 +12,8 @@ import pytest
 
 from stream.audit.verify import Scope, Verifier
 from stream.clock import SystemClock
+from stream.operations.evidence import open_evidence
 from stream.pipeline.lint import check
-from stream.worker.evidence import open_evidence
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.workers import Worker
 from tests.forked import prepare

@@ -19,11 +19,11 @@ from stream.aws.errors import Call
 from stream.aws.session import AwsSession
 from stream.batch import SEQUENCE
 from stream.contracts import ObjectStore
+from stream.operations.compacting import Compactor
+from stream.operations.sources_removal import delete_sources
 from stream.sink.objects import ObjectsSinkConfig
 from stream.storage.directory import DirectoryStore
 from stream.storage.open import open_store
-from stream.worker.compacting import Compactor
-from stream.worker.sources_removal import delete_sources
 from tests.sealed import NOON, Sealed, three_units
 
 _buckets = itertools.count()

@@ -25,10 +25,10 @@ from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.loads import Failure, Link, StagedFile
 from stream.storage.directory import DirectoryStore
 from stream.storage.memory import MemoryStore
-from stream.worker.iceberg import LOADED, IcebergWarehouse
-from stream.worker.iceberg_catalog import CatalogTable
-from stream.worker.loaded_positions import LoadedPositions
-from stream.worker.warehouse import LoadFailed
+from stream.worker.tables.iceberg import LOADED, IcebergWarehouse
+from stream.worker.tables.iceberg_catalog import CatalogTable
+from stream.worker.tables.loaded_positions import LoadedPositions
+from stream.worker.tables.warehouse import LoadFailed
 from tests.contract import warehouse as contract
 from tests.contract.warehouse import Bench, failure, load_of
 from tests.frames import rows

@@ -17,10 +17,10 @@ from stream.pipeline.lint import check_content
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.storage.memory import MemoryStore
 from stream.storage.open import open_store
-from stream.worker.iceberg import IcebergWarehouse
-from stream.worker.iceberg_catalog import CatalogTable, catalog_properties
-from stream.worker.loaded_positions import LoadedPositions
-from stream.worker.warehouse import LoadFailed
+from stream.worker.tables.iceberg import IcebergWarehouse
+from stream.worker.tables.iceberg_catalog import CatalogTable, catalog_properties
+from stream.worker.tables.loaded_positions import LoadedPositions
+from stream.worker.tables.warehouse import LoadFailed
 from tests.contract import warehouse as contract
 from tests.contract.warehouse import Bench, load_of, staged
 

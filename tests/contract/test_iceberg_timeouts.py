@@ -13,9 +13,9 @@ from stream.aws.session import AwsSession
 from stream.errors import Retryable
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.loads import Failure
-from stream.worker import iceberg_timeouts
-from stream.worker.iceberg_catalog import CatalogTable, catalog_properties
-from stream.worker.warehouse import LoadFailed
+from stream.worker.tables import iceberg_timeouts
+from stream.worker.tables.iceberg_catalog import CatalogTable, catalog_properties
+from stream.worker.tables.warehouse import LoadFailed
 
 
 async def asked(answer):

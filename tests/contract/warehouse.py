@@ -19,7 +19,7 @@ from stream.sink.layouts import HasLayout, Layout
 from stream.sink.loads import Failure, Link, Load, StagedFile
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.sink.tables import TableSinkConfig
-from stream.worker.warehouse import LoadFailed, Warehouse
+from stream.worker.tables.warehouse import LoadFailed, Warehouse
 from tests.frames import rows
 
 STAGING = "s3://{bucket}/staging/"

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from stream.cli.main import app
 from stream.local.aws import LocalClients
 from stream.local.start import LocalAws
+from stream.operations.daemon_probes import MADE_BY_DAEMON
+from stream.operations.probes import NOT_TRIED
 from stream.pipeline.access import Account, needed
 from stream.pipeline.lint import check
-from stream.worker.daemon_probes import MADE_BY_DAEMON
-from stream.worker.probes import NOT_TRIED
 from tests.recording import ACCOUNT, REGION, Naming, Recorder, recording
 from tests.serving import serving
 

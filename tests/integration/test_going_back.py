@@ -17,8 +17,8 @@ from stream.errors import DefinitionError
 from stream.pipeline.lint import check
 from stream.storage.directory import DirectoryStore
 from stream.worker.dead_letters import DeadLetters
+from stream.worker.objects.slices import Window
 from stream.worker.reading import Reading
-from stream.worker.slices import Window
 from tests.integration.stage import Stage, sealed
 
 

@@ -16,12 +16,12 @@ import pytest
 from stream.clock import SystemClock
 from stream.concurrency import ObservableEvent
 from stream.events import CallRepeated
+from stream.hosts.multilang import Child, Daemon, Progress
 from stream.local.kinesis.server import running
 from stream.local.kpl import UserRecord, aggregate
 from stream.pipeline.lint import check
 from stream.source.aggregated import user_records
 from stream.worker.assemble import WorkerOptions, assemble
-from stream.worker.multilang import Child, Daemon, Progress
 from stream.worker.parts import to_all
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.world import World

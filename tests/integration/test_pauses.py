@@ -16,9 +16,9 @@ from stream.cli.main import app
 from stream.cli.pausing import told_of_refusal
 from stream.errors import DefinitionError, Fatal
 from stream.lease.paused import What
+from stream.operations.maintenance import Author, Operator, Outcome, Scope
 from stream.pipeline.lint import check
 from stream.pipeline.model import Pipeline
-from stream.worker.maintenance import Author, Operator, Outcome, Scope
 from stream.worker.reading import Reading
 from tests.integration.stage import PIPELINE, Stage, sealed
 

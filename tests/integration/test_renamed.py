@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from stream.aws.session import AwsSession
 from stream.cli.main import app
 from stream.storage.open import open_store
-from stream.worker.loadlog import LoadState
+from stream.worker.tables.loadlog import LoadState
 
 PIPELINE = """\
 application: app

@@ -17,12 +17,12 @@ from stream.cli.trace import _found
 from stream.clock import SystemClock
 from stream.commit.log import CommitLog
 from stream.errors import DefinitionError
+from stream.operations.backfill import in_namespace
+from stream.operations.evidence import session_of
 from stream.worker.auditing import Stores
-from stream.worker.backfill import in_namespace
 from stream.worker.dead_letters import CLAIMED, EXHAUSTED, STATE, WAITING
-from stream.worker.evidence import session_of
+from stream.worker.objects.slices import Window
 from stream.worker.reading import Reading
-from stream.worker.slices import Window
 from tests.replays import Place, row
 
 

@@ -17,8 +17,8 @@ from stream.cli.main import app
 from stream.clock import SystemClock
 from stream.errors import DefinitionError, Fatal
 from stream.local.kinesis.server import running
+from stream.operations.sampling import read_sample
 from stream.pipeline.model import Pipeline
-from stream.worker.sampling import read_sample
 from tests.unit.pipeline.definitions import least
 
 

@@ -11,7 +11,7 @@ from stream.aws.session import AwsSession
 from stream.clock import SystemClock
 from stream.sink.redshift_sql import Owner
 from stream.storage.open import open_store
-from stream.worker.warehouse import RedshiftWarehouse
+from stream.worker.tables.warehouse import RedshiftWarehouse
 from tests.contract.warehouse import BEHAVIOURS, Bench, config, load_of, staged
 from tests.redshift.double.server import SERIALIZABLE, SNAPSHOT
 

@@ -20,8 +20,8 @@ from stream.pipeline.lint import check_content
 from stream.testing.crash import CrashAt, Point
 from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
-from stream.worker.loaders import open_loaders
-from stream.worker.loading import Loader
+from stream.worker.tables.loaders import open_loaders
+from stream.worker.tables.loading import Loader
 
 CONTEXT = get_context("forkserver")
 

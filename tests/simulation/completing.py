@@ -24,9 +24,9 @@ from stream.commit.manifest import Kind, Manifest, State, encode, with_seal
 from stream.contracts import Checkpoint, Shard, Start, StartKind
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.local.kinesis.server import serve
+from stream.operations.completing import Completeness
+from stream.operations.lookahead import StreamLookahead
 from stream.storage.memory import MemoryStore
-from stream.worker.completing import Completeness
-from stream.worker.lookahead import StreamLookahead
 
 STREAM = "numbers"
 MARGIN = timedelta(seconds=2)

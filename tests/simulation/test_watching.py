@@ -19,9 +19,9 @@ from stream.simulation.virtual_time import LoopClock, leaping
 from stream.source.notifications import read_notice
 from stream.source.object_formats import Layout, ObjectCodec, ObjectFormat
 from stream.storage.memory import MemoryStore
-from stream.worker import claimlog
-from stream.worker.claimlog import ClaimLog, Pieces
-from stream.worker.watching import Watcher, WatchSettings
+from stream.worker.objects import claimlog
+from stream.worker.objects.claimlog import ClaimLog, Pieces
+from stream.worker.objects.watching import Watcher, WatchSettings
 from tests.contract.queue_fake import FakeQueue
 
 BUCKET, PREFIX = "lake", "in/"

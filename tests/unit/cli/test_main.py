@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from stream.cli import doctor
 from stream.cli.loading import settings_of_libraries
 from stream.cli.main import GROUPS, VERBS, about, app
+from stream.operations import diagnosis
 from stream.pipeline import sample
-from stream.worker import diagnosis
 
 
 def test_the_help_names_every_verb():

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from stream.audit.completeness import State
 from stream.cli.status import commands_of, document, shown
+from stream.operations.condition import judge
+from stream.operations.snapshot import ShardLook, Snapshot
 from stream.pipeline.lint import check_content
 from stream.pipeline.model import Pipeline
-from stream.worker.condition import judge
-from stream.worker.snapshot import ShardLook, Snapshot
 
 NOW = datetime(2026, 1, 1, 3, tzinfo=UTC)
 TEXT = """

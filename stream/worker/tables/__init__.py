@@ -1,0 +1,1 @@
+"""Loads of sealed units into Redshift and Iceberg tables."""

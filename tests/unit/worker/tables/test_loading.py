@@ -1,0 +1,774 @@
+"""The loader on a table in memory; the production code seals the units, and only the database is emulated."""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream import events
+from stream.audit.completeness import Question
+from stream.errors import Halted, Retryable
+from stream.lease.loader import Hold, LoaderLease, life_for
+from stream.lease.paused import Pause, What
+from stream.operations.completing import loaded
+from stream.sink.loads import Failure
+from stream.storage.memory import MemoryStore
+from stream.storage.prefixed import PrefixedStore
+from stream.worker.auditing import Stores
+from stream.worker.definitions import Definitions
+from stream.worker.tables.loading import Loader, LoaderParts, complete_all, standing
+from stream.worker.tables.loadlog import LoadLog, LoadState, recorded_staging
+from stream.worker.tables.warehouse import LoadFailed
+from tests.contract.warehouse import MemoryWarehouse
+from tests.sealed import NOON, Sealed, shard_id
+
+LIFE = life_for(timedelta(seconds=60))
+PIPELINE = """\
+application: flights
+source:
+  kinesis: {{stream: events}}
+  schema: {{n: int64, kind: string}}
+stages:
+  - filter: n % 5 <> 0
+{stages}
+sinks:
+  - redshift:
+      staging: s3://lake/staging/
+      table: events
+      database: dev
+      workgroup: analytics
+      iam_role: default
+{options}
+state: "file:./state"
+"""
+
+
+class Rig:
+    """One application, its table, and as many loaders as a test makes."""
+
+    def __init__(self, sealed, staging):
+        self.sealed = sealed
+        self.staging = staging
+        self.warehouse = MemoryWarehouse(staging, sealed.clock)
+        self.heard = []
+        self.others = {}
+
+    @staticmethod
+    async def open(options="", stages=""):
+        rig = Rig(await Rig.sealed_by(options, stages), MemoryStore(url="s3://lake/staging/"))
+        await rig.redefine(options, stages)
+        return rig
+
+    @staticmethod
+    async def sealed_by(options, stages, state=None):
+        return await Sealed.open(text=PIPELINE.format(options=options, stages=stages), state=state)
+
+    async def redefine(self, options="", stages=""):
+        again = await self.sealed_by(options, stages, self.sealed.root)
+        inner = PrefixedStore(again.root, "flights/")
+        own = {"rejects": PrefixedStore(inner, "rejects/"), "ledger": PrefixedStore(inner, "ledger/v1/")}
+        again.stores = Stores(inner, {sink.name: self.place(sink.url) for sink in again.pipeline.sinks} | own)
+        again.heads, again.source, again.clock = self.sealed.heads, self.sealed.source, self.sealed.clock
+        self.sealed, self.warehouse.clock = again, again.clock
+
+    def place(self, url):
+        return self.staging if url == self.staging.url else self.others.setdefault(url, MemoryStore(url=url))
+
+    def loader(self, worker="one"):
+        config = next(sink for sink in self.sealed.pipeline.sinks if sink.table == "events")
+        state, log = LoadState(self.sealed.stores.state, config.name, "events"), self.sealed.log
+        names = {sink.name for sink in self.sealed.pipeline.sinks}
+        definitions = Definitions(self.sealed.stores.state, Path(), {}, self.sealed.clock)
+        parts = LoaderParts(
+            config=config,
+            stream="events",
+            log=LoadLog(log, "events", recorded_staging(definitions, config, names)),
+            state=state,
+            warehouse=self.warehouse,
+            staging=self.staging,
+            lease=LoaderLease(self.sealed.stores.state, f"{state.root}lease.json", worker, self.sealed.clock, LIFE),
+            clock=self.sealed.clock,
+            emit=self.heard.append,
+        )
+        return Loader(parts)
+
+    def emitted(self, kind):
+        return [event for event in self.heard if isinstance(event, kind)]
+
+    def assert_exactly_once(self):
+        numbers = sorted((row["_shard"], row["_sequence"], row["_subsequence"]) for row in self.warehouse.rows)
+        assert len(numbers) == len(set(numbers))
+        expected = sum(frame.height - dropped(frame) for frame in self.sealed.source.frames.values())
+        assert len(numbers) == expected
+        assert self.warehouse._until(None) == {name: head.position for name, head in self.sealed.heads.items()}
+
+
+def dropped(frame):
+    """Records that are not JSON, or that the filter drops, by the numbers that tests/sealed.py assigns."""
+    import json
+
+    def kept(data):
+        try:
+            return json.loads(data)["n"] % 5 != 0
+        except ValueError:
+            return False
+
+    return sum(not kept(data) for data in frame["_data"])
+
+
+@pytest.mark.parametrize(("first", "second"), [((1, 20), (1, 30)), ((1, 40), (1, 20))], ids=["across", "ahead"])
+def test_a_table_loaded_from_another_state_is_reported_and_not_taken_as_loaded(first, second):
+    """The other state's units ended elsewhere; the new one's would never be loaded, since none begins where the table ends."""
+
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, *first)
+        assert await rig.loader().attempt()
+        before = len(rig.warehouse.rows)
+        rig.sealed = await rig.sealed_by("", "")
+        await rig.redefine()
+        await rig.sealed.unit(0, *second)
+        loader = rig.loader()
+        assert not await loader.attempt()
+        (refused,) = rig.emitted(events.LoadRefused)
+        assert refused.kind == "setup"
+        assert "no unit in memory:state/flights/ ends there" in refused.detail
+        assert "no unit" in await rig.loader().complete()
+        with pytest.raises(Halted, match="loaded from another state, or from a later one"):
+            await standing(rig.loader().parts)
+        question = Question(rig.sealed.clock.now() + timedelta(days=1), timedelta())
+        assert "no unit" in (await loaded(rig.loader().parts, rig.sealed.log, question)).why
+        assert len(rig.warehouse.rows) == before
+
+    asyncio.run(run())
+
+
+def test_behind_a_unit_of_newer_objects_older_ones_are_found_that_are_not_loaded(monkeypatch):
+    async def run():
+        rig = await Rig.open()
+        monkeypatch.setattr("tests.sealed.NOON", NOON + timedelta(hours=1))
+        await rig.sealed.unit(0, 1, 20)
+        monkeypatch.setattr("tests.sealed.NOON", NOON)
+        await rig.sealed.unit(0, 21, 20)
+        question = Question(NOON + timedelta(minutes=10), timedelta())
+        found = await loaded(rig.loader().parts, rig.sealed.log, question, ascending=False)
+        assert (found.units, found.oldest) == (1, NOON + timedelta(milliseconds=21))
+        # Records of a stream ascend, so nobody looks further there.
+        assert (await loaded(rig.loader().parts, rig.sealed.log, question)).units == 0
+
+    asyncio.run(run())
+
+
+def test_loading_continues_after_skipped_units_that_the_table_already_has():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 40)
+        assert await rig.loader().attempt()
+        before = len(rig.warehouse.rows)
+        rig.sealed = await rig.sealed_by("", "")
+        await rig.redefine()
+        await rig.sealed.unit(0, 1, 20)
+        await rig.sealed.gap(0, 40)
+        loader = rig.loader()
+        assert await loader.attempt()
+        await rig.sealed.unit(0, 41, 20)
+        assert await loader.attempt()
+        numbers = {(row["_shard"], row["_sequence"]) for row in rig.warehouse.rows}
+        assert len(rig.warehouse.rows) == len(numbers) > before
+
+    asyncio.run(run())
+
+
+def test_every_sealed_unit_is_loaded_once_with_few_queries():
+    async def run():
+        rig = await Rig.open()
+        for shard, units in ((0, 3), (1, 2)):
+            for unit in range(units):
+                await rig.sealed.unit(shard, 1 + 20 * unit, 20)
+        await rig.sealed.end(1)
+        loader = rig.loader()
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+        asked = rig.warehouse.asked
+        for _ in range(3):
+            assert await loader.attempt()
+        assert (len(rig.warehouse.loads), rig.warehouse.asked) == (1, asked)
+        await rig.sealed.unit(0, 61, 20)
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+        assert loader.ended == {shard_id(1)}
+        return rig
+
+    rig = asyncio.run(run())
+    assert [event.units for event in rig.emitted(events.UnitsLoaded)] == [5, 1]
+    assert rig.emitted(events.LoadsWaiting)[-1] == events.LoadsWaiting("events", "", "redshift", 0, 0.0, 0)
+
+
+@pytest.mark.parametrize(("shards", "units"), [(1, 24), (24, 1)])
+def test_the_number_of_shards_does_not_add_loads(shards, units):
+    async def run():
+        rig = await Rig.open(options="      units: 10")
+        for shard in range(shards):
+            for unit in range(units):
+                await rig.sealed.unit(shard, 1 + 3 * unit, 3)
+        assert await rig.loader().attempt()
+        rig.assert_exactly_once()
+        return len(rig.warehouse.loads), len(rig.warehouse.fitted), rig.warehouse.asked
+
+    assert asyncio.run(run()) == (3, 1, 2)
+
+
+def test_units_without_rows_advance_the_position_without_a_load():
+    async def run():
+        rig = await Rig.open()
+        for n in (5, 10, 15):
+            await rig.sealed.unit(0, n, 1)
+        loader = rig.loader()
+        assert await loader.attempt()
+        assert rig.warehouse.loads == []
+        await rig.sealed.unit(0, 16, 1)
+        await rig.sealed.unit(0, 20, 1)
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+        return [link.links for link in rig.warehouse.loads[0].links]
+
+    assert asyncio.run(run()) == [3, 1, 1]
+
+
+def test_units_of_another_definition_are_loaded_separately():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+        await rig.redefine(stages="  - derive: {twice: n * 2}")
+        await rig.sealed.unit(0, 11, 10)
+        await rig.sealed.unit(1, 1, 10)
+        assert await rig.loader().attempt()
+        rig.assert_exactly_once()
+        return [[column.name for column in layout.columns] for layout in rig.warehouse.fitted]
+
+    first, second = asyncio.run(run())
+    assert second == [first[0], first[1], "twice", *first[2:]]
+
+
+OTHER = """
+  - redshift: {name: %s, staging: s3://lake/others/, table: others, database: dev, workgroup: analytics, iam_role: default}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("      name: hourly", "      name: flights"),
+        ("", f"      name: flights{OTHER % 'delays'}"),
+        (f"      name: flights{OTHER % 'delays'}", f"      name: delays{OTHER % 'flights'}"),
+        (f"      name: flights{OTHER % 'delays'}", "      name: delays"),
+    ],
+)
+def test_units_sealed_under_an_earlier_name_of_the_sink_are_loaded(before, after):
+    async def run():
+        rig = await Rig.open(options=before)
+        await rig.sealed.unit(0, 1, 10)
+        assert await rig.loader().attempt()
+        await rig.sealed.unit(0, 11, 10)
+        await rig.redefine(options=f"      keep_staged: 1d\n{after}")
+        assert [row.units for row in await standing(rig.loader().parts)] == [1]
+        await rig.sealed.unit(0, 21, 10)
+        await rig.sealed.unit(1, 1, 10)
+        loader = rig.loader("two")
+        rig.sealed.clock.time += LIFE
+        assert await loader.attempt(), rig.heard
+        rig.assert_exactly_once()
+        rig.sealed.clock.time += timedelta(days=2)
+        loader.cleaned_at, loader.needs_clean_up = None, True
+        assert await loader.attempt(), rig.heard
+        return [info.key async for info in rig.staging.list("")]
+
+    assert asyncio.run(run()) == []
+
+
+def test_one_worker_loads_until_its_lease_expires_or_is_given_up():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+        one, two = rig.loader("one"), rig.loader("two")
+        assert await one.attempt()
+        await rig.sealed.unit(0, 11, 10)
+        assert await two.attempt()
+        assert len(rig.warehouse.loads) == 1
+        assert (await one.parts.lease.holder(), await two.parts.lease.holder()) == ("one", "one")
+        rig.sealed.clock.time += LIFE + timedelta(seconds=1)
+        assert await two.attempt()
+        assert len(rig.warehouse.loads) == 2
+        await two.finish()
+        await rig.sealed.unit(0, 21, 10)
+        assert await one.attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("back", [5, 0])
+def test_a_shard_rewound_before_the_table_existed_is_loaded_from_where_it_continued(back):
+    async def run():
+        rig = await Rig.open(options="      keep_staged: 1d")
+        # All records are filtered out: nothing is staged, as before the sink was there.
+        for n in (5, 10):
+            await rig.sealed.unit(0, n, 1)
+        await rig.sealed.rewind(0, back)
+        await rig.sealed.unit(0, back + 1, 20)
+        await rig.sealed.unit(0, back + 21, 20)
+        await rig.sealed.unit(1, 1, 20)
+        loader = rig.loader()
+        assert await loader.attempt(), rig.heard
+        await rig.sealed.unit(0, back + 41, 20)
+        assert await loader.attempt(), rig.heard
+        assert await rig.loader().attempt(), rig.heard
+        numbers = [(row["_shard"], row["_sequence"]) for row in rig.warehouse.rows]
+        expected = {name: frame.height - dropped(frame) for name, frame in rig.sealed.source.frames.items()}
+        assert len(numbers) == len(set(numbers)) == sum(expected.values())
+        assert [event.parked for event in rig.emitted(events.LoadsWaiting)][-1] == 0
+        rig.sealed.clock.time += timedelta(days=2)
+        loader.cleaned_at = None
+        assert await loader.attempt()
+        return [info.key async for info in rig.staging.list("")]
+
+    assert asyncio.run(run()) == []
+
+
+def test_nothing_is_loaded_in_a_quiet_window():
+    async def run():
+        rig = await Rig.open(options='      quiet: ["11:30-12:30"]')
+        await rig.sealed.unit(0, 1, 10)
+        loader = rig.loader()
+        assert await loader.attempt()
+        assert rig.warehouse.loads == []
+        rig.sealed.clock.time += timedelta(minutes=31)
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+def test_no_load_while_an_operator_has_paused_them_and_how_long_units_wait_is_still_told():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+        loader = rig.loader()
+        assert await loader.attempt()
+        await rig.sealed.unit(0, 11, 10)
+        await loader.parts.lease.give_up()
+        pauses, pause = [], Pause(what=What.LOADS, stream="events", by="ann@a", note="resize", since=rig.sealed.clock.now())
+        loader.parts = replace(loader.parts, pause=lambda: pauses[0] if pauses else None)
+        pauses.append(pause)
+        before = len(rig.warehouse.loads)
+        for _ in range(3):
+            rig.sealed.clock.time += timedelta(minutes=10)
+            assert await loader.attempt()
+        assert len(rig.warehouse.loads) == before
+        assert rig.emitted(events.LoadsPaused) == [events.LoadsPaused("events", "", loader.parts.config.name, "ann@a", "resize", "")]
+        ages = [event.age for event in rig.emitted(events.LoadsWaiting)][-3:]
+        assert [round(age - ages[0]) for age in ages] == [0, 600, 1200]
+        assert ages[0] > 600
+        assert await loader.parts.lease.holder() == "", "the lease is not kept by a loader that does not load"
+        assert await loader.complete() == str(pause)
+        assert rig.emitted(events.LoadsResumed) == []
+        pauses.clear()
+        assert await loader.attempt()
+        assert len(rig.emitted(events.LoadsResumed)) == 1
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+def test_a_pause_stops_a_loader_between_two_loads():
+    async def run():
+        rig = await Rig.open(options="      units: 1")
+        for unit in range(3):
+            await rig.sealed.unit(0, 1 + 10 * unit, 10)
+        loader = rig.loader()
+        pause = Pause(what=What.LOADS, stream="events", by="ann@a", note="resize", since=rig.sealed.clock.now())
+        loader.parts = replace(loader.parts, pause=lambda: pause if rig.warehouse.loads else None)
+        assert await loader.attempt()
+        assert len(rig.warehouse.loads) == 1
+        loader.parts = replace(loader.parts, pause=lambda: None)
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+def test_a_unit_that_cannot_be_loaded_parks_only_its_shard():
+    async def run():
+        rig = await Rig.open()
+        for shard in range(3):
+            for unit in range(3):
+                await rig.sealed.unit(shard, 1 + 10 * unit, 10)
+        loader = rig.loader()
+        bad = (await loader.parts.log.look({shard_id(1): ()}, {}, set()))[shard_id(1)][1]
+        key = bad.files[0].url.removeprefix(rig.staging.url)
+        body = (await rig.staging.get(key)).body
+        await rig.staging.delete(key)
+        assert await loader.attempt()
+        parked = await loader.parts.state.parked()
+        loaded = rig.warehouse._until(None)
+        assert {shard: loaded[shard] for shard in (shard_id(0), shard_id(2))} == {
+            shard: rig.sealed.heads[shard].position for shard in (shard_id(0), shard_id(2))
+        }
+        assert loaded[shard_id(1)] == bad.after
+        assert list(parked) == [shard_id(1)]
+        assert parked[shard_id(1)].after == str(bad.after)
+        await rig.sealed.unit(0, 31, 10)
+        assert await loader.attempt()
+        (row,) = [row for row in await standing(loader.parts) if row.parked]
+        assert (row.shard, row.units) == (shard_id(1), 2)
+        await rig.staging.put(key, body)
+        fitted, fit = [], rig.warehouse.fit
+
+        async def noted(layout):
+            fitted.append(layout)
+            await fit(layout)
+
+        rig.warehouse.fit = noted
+        await loader.parts.state.release(shard_id(1))
+        assert await loader.attempt()
+        assert len(fitted) == 1, "the table may have been changed before the shard was released"
+        rig.assert_exactly_once()
+        return rig
+
+    rig = asyncio.run(run())
+    (event,) = rig.emitted(events.LoadParked)
+    assert event.shard == shard_id(1)
+    assert "stream loads retry" in event.reason
+    assert rig.emitted(events.LoadsWaiting)[-1].parked == 0
+
+
+def test_a_table_that_must_not_be_changed_is_reported_and_tried_again():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+        loader = rig.loader()
+
+        def refuse(load):
+            raise LoadFailed("permission denied for relation events", Failure.SETUP)
+
+        rig.warehouse.before = refuse
+        assert not await loader.attempt()
+        rig.warehouse.before = lambda load: None
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+        return rig
+
+    (event,) = asyncio.run(run()).emitted(events.LoadRefused)
+    assert (event.kind, event.detail) == ("setup", "permission denied for relation events")
+
+
+def test_a_store_that_does_not_answer_does_not_delay_the_end_of_a_loader(monkeypatch):
+    monkeypatch.setattr("stream.worker.tables.loading.FINISH_SECONDS", 0.0)
+
+    async def run():
+        rig = await Rig.open()
+        loader = rig.loader()
+        assert await loader.attempt()
+
+        async def silence(_key):
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(loader.parts.lease._store, "get", silence)
+        async with asyncio.timeout(30):
+            await loader.finish()
+        return rig
+
+    (event,) = asyncio.run(run()).emitted(events.LoadRefused)
+    assert event.detail == "the loader's lease could not be given up in time; it ends by itself"
+
+
+def test_lag_grows_while_the_warehouse_does_not_answer():
+    async def run():
+        rig = await Rig.open()
+        loader, answering = rig.loader(), rig.warehouse.positions
+        await rig.sealed.unit(0, 1, 10)
+        assert await loader.attempt()
+
+        async def silence():
+            raise Retryable("no answer")
+
+        rig.warehouse.positions = silence
+        loader._forget()
+        rig.sealed.clock.time += timedelta(minutes=40)
+        assert not await loader.attempt()
+        rig.sealed.clock.time += timedelta(minutes=5)
+        assert not await loader.attempt()
+        rig.warehouse.positions = answering
+        assert await loader.attempt()
+        return rig
+
+    ages = [event.age for event in asyncio.run(run()).emitted(events.LoadsWaiting)]
+    assert ages[-3:] == [40 * 60, 45 * 60, 0]
+
+
+def test_lag_grows_while_a_statement_waits_for_a_lock(monkeypatch):
+    async def run():
+        rig = await Rig.open()
+        loader, answering, grown = rig.loader(), rig.warehouse.positions, asyncio.Event()
+        await rig.sealed.unit(0, 1, 10)
+        assert await loader.attempt()
+        monkeypatch.setattr("stream.worker.tables.loading.REPORT_SECONDS", 0.0)
+
+        def listen(event):
+            rig.heard.append(event)
+            if isinstance(event, events.LoadsWaiting) and event.age >= 3600:
+                grown.set()
+
+        async def locked():
+            rig.sealed.clock.time += timedelta(hours=1)
+            await grown.wait()
+            return await answering()
+
+        loader.parts = replace(loader.parts, emit=listen)
+        rig.warehouse.positions = locked
+        loader._forget()
+        async with asyncio.timeout(30):
+            assert await loader.attempt()
+        return rig.heard
+
+    assert asyncio.run(run())[-1:] == [events.LoadsWaiting("events", "", "redshift", 0, 0.0, 0)]
+
+
+def test_a_worker_that_is_no_longer_the_loader_reports_no_lag():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+
+        def refuse(load):
+            raise LoadFailed("permission denied for relation events", Failure.SETUP)
+
+        one, two = rig.loader("one"), rig.loader("two")
+        rig.warehouse.before = refuse
+        assert not await one.attempt()
+        rig.sealed.clock.time += timedelta(minutes=31)
+        rig.warehouse.before = lambda load: None
+        assert await two.attempt()
+        before = len(rig.heard)
+        for _ in range(3):
+            assert await one.attempt()
+        return rig.emitted(events.LoadsWaiting), rig.heard[before:]
+
+    emitted, last = asyncio.run(run())
+    assert any(event.units for event in emitted)
+    assert last == [events.LoadsWaiting("events", "", "redshift", 0, 0.0, 0)]
+
+
+def test_an_unexpected_error_is_reported_and_ends_nothing():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+
+        def stumble(load):
+            raise ZeroDivisionError("value 4711 of a row")
+
+        rig.warehouse.before = stumble
+        assert not await rig.loader().attempt()
+        return rig
+
+    (event,) = asyncio.run(run()).emitted(events.LoadRefused)
+    assert event.kind == "unexpected"
+    assert event.detail.startswith("unexpected ZeroDivisionError; please report it with this trace: test_loading.py:")
+    assert "4711" not in event.detail
+
+
+def test_staged_files_are_removed_when_old_enough_and_the_audit_knows():
+    async def run():
+        rig = await Rig.open(options="      keep_staged: 1d")
+        await rig.sealed.unit(0, 1, 10)
+        loader = rig.loader()
+        assert await loader.attempt()
+        assert len([info async for info in rig.staging.list("")]) == 1
+        rig.sealed.clock.time += timedelta(days=1, hours=1)
+        await rig.sealed.unit(0, 11, 10)
+        assert await loader.attempt()
+        left = [info.key async for info in rig.staging.list("")]
+        removed = await loader.parts.state.removed()
+        area = replace(rig.sealed.stores.areas("memory:state", "events")["redshift"], removed=removed)
+        evidence = rig.sealed.evidence(source=False)
+        evidence.areas = {**evidence.areas, "redshift": area}
+        from stream.audit.verify import Scope, Verifier
+
+        report = await Verifier(evidence, Scope(), rig.sealed.clock).run()
+        return rig, left, removed, report
+
+    rig, left, removed, report = asyncio.run(run())
+    first, second = (load.links[0] for load in rig.warehouse.loads)
+    assert left == [second.files[0].url.removeprefix(rig.staging.url)]
+    assert removed == {shard_id(0): first.last}
+    assert [finding for finding in report.findings if finding.verdict == "failed"] == []
+
+
+TROUBLE = st.lists(st.sampled_from(["none", "before", "after", "transient", "race"]), max_size=12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(TROUBLE, st.integers(1, 4), st.integers(1, 3))
+def test_whatever_is_lost_every_row_is_in_the_table_once(trouble, units, loaders):
+    """Replies lost before and after the load, failed transactions, and several loaders that each believe they are the only one."""
+
+    async def run():
+        rig = await Rig.open(options=f"      units: {units}")
+        hooks = Trouble(list(trouble))
+        rig.warehouse.before, rig.warehouse.after = hooks.before, hooks.after
+        fleet = [rig.loader(f"w{n}") for n in range(loaders)]
+        for loader in fleet:
+            loader.parts = replace(loader.parts, lease=LeaseForEveryone())
+        for turn in range(3 + len(trouble) + 2):
+            for shard in range(2) if turn < 3 else ():
+                await rig.sealed.unit(shard, 1 + 4 * turn, 4)
+            for loader in fleet:
+                await loader.attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+class Trouble:
+    """The fault of each load, in order; none once the list is used up."""
+
+    def __init__(self, queue):
+        self.queue = queue
+        self.now = "none"
+
+    def before(self, load):
+        self.now = self.queue.pop(0) if self.queue else "none"
+        if self.now == "before":
+            raise Retryable("no answer")
+        if self.now in {"transient", "race"}:
+            raise LoadFailed("1023", Failure(self.now))
+
+    def after(self, load):
+        if self.now == "after":
+            raise Retryable("no answer, and yet it is done")
+
+
+class LeaseForEveryone:
+    """A lease that every loader gets."""
+
+    async def take(self):
+        return Hold.KEPT
+
+
+def test_the_loop_runs_until_it_is_cancelled():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+        loader = rig.loader()
+        rounds = []
+
+        class Ticking:
+            def now(self):
+                return rig.sealed.clock.now()
+
+            def monotonic(self):
+                return rig.sealed.clock.monotonic()
+
+            async def sleep(self, seconds):
+                rounds.append(seconds)
+                if len(rounds) == 3:
+                    raise asyncio.CancelledError
+
+        loader.parts = replace(loader.parts, clock=Ticking())
+        with contextlib.suppress(asyncio.CancelledError):
+            await loader.run()
+        rig.assert_exactly_once()
+        return rounds
+
+    assert asyncio.run(run()) == [60.0, 60.0, 60.0]
+
+
+def complete(trouble=lambda rig, loader: None, options=""):
+    """Why a run that ends left rows unloaded, how many of ten rows are in the table, and the seconds it took."""
+
+    async def run():
+        rig = await Rig.open(options=options)
+        loader = rig.loader()
+        assert await loader.attempt()
+        await rig.sealed.unit(0, 1, 4)
+        await rig.sealed.unit(1, 1, 6)
+        before = rig.sealed.clock.monotonic()
+        awaited = trouble(rig, loader)
+        if awaited is not None:
+            await awaited
+        return await complete_all([loader], asyncio.Event()), len(rig.warehouse.rows), rig.sealed.clock.monotonic() - before
+
+    return asyncio.run(run())
+
+
+def test_a_run_loads_what_it_sealed_before_it_ends():
+    assert complete() == ([], 9, 0.0)
+
+
+def test_a_run_fails_if_no_loads_are_allowed_at_its_end():
+    (why,), rows, seconds = complete(options='      quiet: ["11:30-12:30"]')
+    assert "redshift: `quiet: 11:30-12:30` (UTC) allows no loads now" in why
+    assert (rows, seconds) == (0, 0.0)
+
+
+@pytest.mark.parametrize(("failure", "patient"), [(Failure.TRANSIENT, True), (Failure.SETUP, False)])
+def test_a_run_waits_only_for_errors_that_may_pass(failure, patient):
+    def always(rig, loader):
+        rig.warehouse.before = lambda load: stumble()
+
+    def twice(rig, loader):
+        left = [1, 1]
+        rig.warehouse.before = lambda load: stumble() if left and left.pop() else None
+
+    def stumble():
+        raise LoadFailed("not now", failure)
+
+    (why,), rows, seconds = complete(always)
+    assert (why, rows) == ("redshift: not now", 0)
+    assert (seconds >= LIFE.total_seconds()) is patient
+    assert complete(twice)[:2] == (([], 9) if patient else (["redshift: not now"], 0))
+
+
+def test_a_run_waits_for_the_loader_of_another_worker():
+    def elsewhere(rig, loader):
+        rig.sealed.clock.time += LIFE + timedelta(seconds=1)
+        return rig.loader("another").parts.lease.take()
+
+    found, rows, seconds = complete(elsewhere)
+    assert (found, rows) == ([], 9)
+    assert seconds >= LIFE.total_seconds()
+
+
+def test_a_run_names_the_units_that_were_refused():
+    def refuse(rig, loader):
+        def bad(load):
+            if any(link.shard == shard_id(1) for link in load.links):
+                raise LoadFailed("a value does not fit", Failure.DATA)
+
+        rig.warehouse.before = bad
+
+    (why,), rows, _ = complete(refuse)
+    assert "a value does not fit" in why
+    assert "stream loads retry" in why
+    assert rows == 4
+
+
+def test_a_signal_stops_a_run_that_waits_for_loads():
+    async def run():
+        rig, draining = await Rig.open(), asyncio.Event()
+        await rig.sealed.unit(0, 1, 10)
+        loader = rig.loader()
+
+        async def sleep(seconds):
+            draining.set()
+            await asyncio.Event().wait()
+
+        rig.sealed.clock.sleep = sleep
+        rig.warehouse.before = lambda load: (_ for _ in ()).throw(Retryable("no answer"))
+        return await complete_all([loader], draining)
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == ["redshift: a signal came before all was loaded"]
