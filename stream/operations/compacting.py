@@ -149,7 +149,7 @@ class Compactor:
                 if failures == ATTEMPTS:
                     raise
                 self.tell(f"{name}: {error}; trying again")
-                await self.clock.sleep(PAUSE * 2**failures)
+                await self.clock.sleep(PAUSE * 2 ** (failures - 1))
                 continue
             except _RewoundError:
                 self._seen = await self.scan()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import re
 from collections.abc import AsyncIterator, Awaitable, Mapping
@@ -57,8 +58,10 @@ _SENDING: Final = re.compile(
     r'"([^"\\]+)"|InvalidCertificate\(\s*(\w+)|\b(TimedOut|IncompleteMessage|ProxyAuthRequired|TunnelUnsuccessful)\b'
 )
 """The part of an obstore error about sending that says why nothing was sent."""
-_CREDENTIAL_LIFE: Final = timedelta(minutes=5)
-"""How long obstore may keep credentials: less than the 10 minutes before expiry at which botocore insists on new ones."""
+_CREDENTIAL_LIFE: Final = timedelta(minutes=10)
+"""When credentials expire, as obstore is told, which asks for others five minutes before; botocore gives none that expire any sooner."""
+_CREDENTIAL_SECONDS: Final = 60.0
+"""How long a request may wait for credentials."""
 _READ_RETRIES: Final[RetryConfig] = {
     "max_retries": 3,
     "retry_timeout": timedelta(seconds=20),
@@ -87,6 +90,8 @@ class S3Store:
 
     def __init__(self, bucket: str, prefix: str, session: AwsSession, key: KmsKey | None = None) -> None:
         self._url = f"s3://{bucket}/{prefix}"
+        self._loop: asyncio.AbstractEventLoop
+        """The loop of the newest call: obstore asks for credentials in threads of its own."""
         self._without_credentials: StreamError | None = None
         """Why the last request for credentials failed; obstore only passes on the text of that error."""
         endpoint = session.unusual_endpoint("s3")
@@ -106,12 +111,19 @@ class S3Store:
             client["root_certificate"] = Path(authorities).read_bytes()
         clock = SystemClock()
 
-        async def credentials() -> S3Credential:
+        def credentials() -> S3Credential:
+            # Parts are sent from threads in which obstore finds no event loop, so it cannot await anything.
+            found = asyncio.run_coroutine_threadsafe(session.credentials(), self._loop)
             try:
-                frozen = await session.credentials()
+                frozen = found.result(_CREDENTIAL_SECONDS)
             except StreamError as error:
                 self._without_credentials = error
                 raise
+            except TimeoutError as error:
+                found.cancel()
+                msg = f"there were no AWS credentials within {_CREDENTIAL_SECONDS:.0f} s; the event loop may be blocked"
+                self._without_credentials = Retryable(msg)
+                raise self._without_credentials from error
             self._without_credentials = None
             return {
                 "access_key_id": frozen.access_key,
@@ -259,6 +271,7 @@ class S3Store:
         return etag
 
     async def _call(self, action: str, key: str, call: Awaitable[_T]) -> _T:
+        self._loop = asyncio.get_running_loop()
         try:
             return await call
         except (BaseError, OSError) as error:

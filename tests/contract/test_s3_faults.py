@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import threading
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from stream.aws.session import AwsSession
+from stream.aws.session import AwsSession, Credentials
 from stream.contracts import ObjectStore
 from stream.errors import Fatal, Retryable
 from stream.storage import s3
@@ -86,6 +88,52 @@ def test_every_write_has_a_checksum_as_a_bucket_requires_that_retains_objects(aw
     asyncio.run(with_s3(retaining, use))
     assert bodies[:3] == [1, 2, 3]
     assert sum(bodies[3:]) == 6 * 2**20
+
+
+async def accepting(request: web.Request) -> web.StreamResponse:
+    """Accepts every write, whole or in parts."""
+    await request.content.read()
+    if request.method != "POST":
+        return web.Response(headers={"etag": '"tag"'})
+    kind, rest = ("Initiate", "<UploadId>u</UploadId>") if "uploads" in request.query else ("Complete", '<ETag>"tag"</ETag>')
+    return web.Response(text=f"<{kind}MultipartUploadResult>{rest}</{kind}MultipartUploadResult>")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """An entry for each time that the store has asked for credentials."""
+    found: list[object] = []
+    given = AwsSession.credentials
+
+    async def counted(session: AwsSession) -> Credentials:
+        found.append(session)
+        return await given(session)
+
+    monkeypatch.setattr(AwsSession, "credentials", counted)
+    return found
+
+
+async def writes_with_pauses(store: ObjectStore) -> None:
+    """One write in parts after others; between them passes a moment in which the library does not even ask for credentials again."""
+    for size in (1, 2, 11 * 2**20, 11 * 2**20):
+        await store.put("k", bytes(size))
+        threading.Event().wait(0.15)
+
+
+def test_objects_are_written_in_parts_when_credentials_have_to_be_renewed(
+    aws_env: None, monkeypatch: pytest.MonkeyPatch, asked: list[object]
+) -> None:
+    """Parts are sent by tasks of the library that know no event loop."""
+    monkeypatch.setattr(s3, "_PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr(s3, "_CREDENTIAL_LIFE", timedelta(0))
+    assert asyncio.run(with_s3(accepting, writes_with_pauses)) == 1 + 1 + 2 * 5
+    assert len(asked) >= 4
+
+
+def test_credentials_are_kept_for_minutes(aws_env: None, monkeypatch: pytest.MonkeyPatch, asked: list[object]) -> None:
+    monkeypatch.setattr(s3, "_PART_BYTES", 5 * 2**20)
+    asyncio.run(with_s3(accepting, writes_with_pauses))
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(("status", "code"), [(409, "OperationAborted"), (412, "PreconditionFailed")])
