@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+from stream import events
 from stream.audit.trace import RecordQuery
 from stream.cli.main import app
 from stream.cli.trace import _found
@@ -71,6 +72,19 @@ def test_csv_and_parquet_give_the_same_rows_as_lines(place):
     assert place.run(s3=", format: parquet", lake="from_parquet", state="s2").code == 0
     assert written(place, "from_csv").equals(truth(range(900)))
     assert written(place, "from_parquet").equals(truth(range(900)))
+
+
+def test_pages_add_up_to_units_and_each_unit_begins_where_the_last_one_ended(place):
+    heard = []
+    place.lines("large.json", range(20), render=lambda number: json.dumps(row(number)) + " " * 600_000)
+    assert place.run(listeners=(heard.append,), rows=10).code == 0
+    pages = [event.records for event in heard if isinstance(event, events.PageReceived)]
+    units = [event for event in heard if isinstance(event, events.UnitCut)]
+    assert max(pages) < 10
+    assert sum(pages) == sum(unit.records for unit in units) == 20, "a page was read twice"
+    assert [unit.trigger for unit in units] == ["rows", "shard_end"]
+    assert [unit.after for unit in units] == [0, units[0].last]
+    assert written(place).equals(truth(range(20)))
 
 
 def test_each_run_reads_the_new_objects_and_none_twice(place):
