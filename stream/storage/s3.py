@@ -90,6 +90,7 @@ class S3Store:
 
     def __init__(self, bucket: str, prefix: str, session: AwsSession, key: KmsKey | None = None) -> None:
         self._url = f"s3://{bucket}/{prefix}"
+        self._session = session
         self._loop: asyncio.AbstractEventLoop
         """The loop of the newest call: obstore asks for credentials in threads of its own."""
         self._without_credentials: StreamError | None = None
@@ -109,28 +110,6 @@ class S3Store:
         }
         if session.trust() is not None and (authorities := session.authorities()) is not None:
             client["root_certificate"] = Path(authorities).read_bytes()
-        clock = SystemClock()
-
-        def credentials() -> S3Credential:
-            # Parts are sent from threads in which obstore finds no event loop, so it cannot await anything.
-            found = asyncio.run_coroutine_threadsafe(session.credentials(), self._loop)
-            try:
-                frozen = found.result(_CREDENTIAL_SECONDS)
-            except StreamError as error:
-                self._without_credentials = error
-                raise
-            except TimeoutError as error:
-                found.cancel()
-                msg = f"there were no AWS credentials within {_CREDENTIAL_SECONDS:.0f} s; the event loop may be blocked"
-                self._without_credentials = Retryable(msg)
-                raise self._without_credentials from error
-            self._without_credentials = None
-            return {
-                "access_key_id": frozen.access_key,
-                "secret_access_key": frozen.secret_key,
-                "token": frozen.token,
-                "expires_at": clock.now() + _CREDENTIAL_LIFE,
-            }
 
         def store(retries: RetryConfig) -> Any:
             return RawStore(
@@ -139,7 +118,7 @@ class S3Store:
                 config=settings,
                 client_options=client,
                 retry_config=retries,
-                credential_provider=credentials,
+                credential_provider=self._credentials,
             )
 
         self._store = store(_READ_RETRIES)
@@ -269,6 +248,30 @@ class S3Store:
             msg = f"{what}: conditional writes need one; {_OTHER_STORE}"
             raise Fatal(msg)
         return etag
+
+    def _credentials(self) -> S3Credential:
+        """Credentials for obstore, which calls this in threads of its own.
+
+        It could await a coroutine, but not where it sends an object in parts: the tasks that do so know no event loop.
+        """
+        found = asyncio.run_coroutine_threadsafe(self._session.credentials(), self._loop)
+        try:
+            frozen = found.result(_CREDENTIAL_SECONDS)
+        except StreamError as error:
+            self._without_credentials = error
+            raise
+        except TimeoutError as error:
+            found.cancel()
+            msg = f"there were no AWS credentials within {_CREDENTIAL_SECONDS:.0f} s; the event loop may be blocked"
+            self._without_credentials = Retryable(msg)
+            raise self._without_credentials from error
+        self._without_credentials = None
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": SystemClock().now() + _CREDENTIAL_LIFE,
+        }
 
     async def _call(self, action: str, key: str, call: Awaitable[_T]) -> _T:
         self._loop = asyncio.get_running_loop()
