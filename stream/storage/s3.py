@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import re
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -149,21 +149,21 @@ class S3Store:
         check_key(key, self._url)
         action = "s3:PutObject"
         try:
-            await self._call(action, key, obstore.put_async(self._store, key, body, mode="overwrite", chunk_size=_PART_BYTES))
+            await self._call(action, key, lambda: obstore.put_async(self._store, key, body, mode="overwrite", chunk_size=_PART_BYTES))
         except (AlreadyExistsError, PreconditionError) as error:
             raise self._translate(action, key, error) from error
 
     async def get(self, key: str) -> Stored | None:
         """The object, or None."""
         check_key(key, self._url)
-        return await self._call("s3:GetObject", key, self._get(key))
+        return await self._call("s3:GetObject", key, lambda: self._get(key))
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:
         """Objects whose key starts with ``prefix`` and sorts after ``after``, in ascending order of key."""
         directory = prefix.rpartition("/")[0] or None
         pages = obstore.list(self._store, directory, offset=_offset(after), chunk_size=_LIST_CHUNK).__aiter__()
         last = ""
-        while (page := await self._call("s3:ListBucket", prefix, _next(pages))) is not None:
+        while (page := await self._call("s3:ListBucket", prefix, lambda: _next(pages))) is not None:
             for item in page:
                 key: str = item["path"]
                 if key <= last:
@@ -175,26 +175,27 @@ class S3Store:
 
     async def folders(self, prefix: str) -> builtins.list[str]:
         """Names of the folders right under ``prefix``, which ends in a slash: one request for a thousand of them."""
-        found = await self._call("s3:ListBucket", prefix, obstore.list_with_delimiter_async(self._store, prefix.rstrip("/") or None))
+        directory = prefix.rstrip("/") or None
+        found = await self._call("s3:ListBucket", prefix, lambda: obstore.list_with_delimiter_async(self._store, directory))
         return by_place(path.rpartition("/")[2] for path in found["common_prefixes"])
 
     async def read_range(self, key: str, start: int, end: int, version: str) -> bytes | None:
         """Bytes ``[start, end)`` of ``key`` as it was listed with ``version``; None if it is gone or has another version now."""
         check_key(key, self._url)
         try:
-            return await self._call("s3:GetObject", key, self._read_range(key, start, end, version))
+            return await self._call("s3:GetObject", key, lambda: self._read_range(key, start, end, version))
         except PreconditionError:
             return None
 
     async def look(self, key: str) -> ObjectInfo | None:
         """What ``list`` would say of ``key`` now; None if there is no such object."""
         check_key(key, self._url)
-        return await self._call("s3:GetObject", key, self._look(key))
+        return await self._call("s3:GetObject", key, lambda: self._look(key))
 
     async def delete(self, key: str) -> None:
         """Remove ``key``; fine if it is not there."""
         check_key(key, self._url)
-        await self._call("s3:DeleteObject", key, self._delete(key))
+        await self._call("s3:DeleteObject", key, lambda: self._delete(key))
 
     async def _get(self, key: str) -> Stored | None:
         try:
@@ -233,7 +234,7 @@ class S3Store:
 
     async def _write_if(self, key: str, body: bytes, mode: Any) -> str | None:
         try:
-            done = await self._call("s3:PutObject", key, obstore.put_async(self._conditional, key, body, mode=mode))
+            done = await self._call("s3:PutObject", key, lambda: obstore.put_async(self._conditional, key, body, mode=mode))
         except (AlreadyExistsError, PreconditionError) as error:
             if "409 Conflict" in str(error):
                 what = f"s3:PutObject of {without_values(repr(key))} under {self._url}"
@@ -273,10 +274,11 @@ class S3Store:
             "expires_at": SystemClock().now() + _CREDENTIAL_LIFE,
         }
 
-    async def _call(self, action: str, key: str, call: Awaitable[_T]) -> _T:
+    async def _call(self, action: str, key: str, call: Callable[[], Awaitable[_T]]) -> _T:
+        """The result of ``call``, which is made here because obstore asks for credentials as soon as it is called, before any await."""
         self._loop = asyncio.get_running_loop()
         try:
-            return await call
+            return await call()
         except (BaseError, OSError) as error:
             if isinstance(error, (AlreadyExistsError, PreconditionError)) and not _names_missing_bucket(error):
                 raise

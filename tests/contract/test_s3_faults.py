@@ -9,7 +9,9 @@ import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
 from aiohttp import web
 
@@ -134,6 +136,23 @@ def test_credentials_are_kept_for_minutes(aws_env: None, monkeypatch: pytest.Mon
     monkeypatch.setattr(s3, "_PART_BYTES", 5 * 2**20)
     asyncio.run(with_s3(accepting, writes_with_pauses))
     assert len(asked) == 1
+
+
+def test_credentials_may_be_asked_for_before_a_first_call_returns(aws_env: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library begins with a request as soon as it is called, in a thread of its own."""
+    put_async = obstore.put_async
+
+    def overtaken(*args: Any, **options: Any) -> Any:
+        begun = put_async(*args, **options)
+        threading.Event().wait(0.2)
+        return begun
+
+    monkeypatch.setattr(obstore, "put_async", overtaken)
+
+    async def first_call(store: ObjectStore) -> None:
+        await store.put("k", b"body")
+
+    assert asyncio.run(with_s3(accepting, first_call)) == 1
 
 
 @pytest.mark.parametrize(("status", "code"), [(409, "OperationAborted"), (412, "PreconditionFailed")])
