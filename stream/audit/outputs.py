@@ -87,7 +87,12 @@ def typed(key: str, rows: pl.LazyFrame, kinds: Mapping[str, pl.DataType]) -> pl.
     if list(kinds) != list(found) and all(name in LINEAGE or name == f"column_{at}" for at, name in enumerate(found, 1)):
         rows = rows.rename(dict(zip(found, kinds, strict=True)))  # there is no line of names
         found = rows.collect_schema()
-    frame = rows.with_columns(_as_kind(name, found[name], kind) for name, kind in kinds.items() if name in found).collect()
+    given = rows.collect()
+    frame = given.with_columns(_as_kind(name, found[name], kind) for name, kind in kinds.items() if name in found)
+    wrong = next((name for name in kinds if name in found and frame[name].null_count() != given[name].null_count()), None)
+    if wrong is not None:
+        msg = f"a value of the column {wrong} is no {kinds[wrong]}"
+        raise ValueError(msg)
     return frame.lazy()
 
 
@@ -102,7 +107,7 @@ def _as_kind(name: str, found: pl.DataType, kind: pl.DataType) -> pl.Expr:
         zone = "UTC" if kind.time_zone else None
         iso = "%Y-%m-%dT%H:%M:%S%.f" + "%:z" * (zone is not None)
         read = partial(column.str.to_datetime, time_unit=kind.time_unit, time_zone=zone)
-        return pl.coalesce(read(iso, strict=False), read("%Y-%m-%d %H:%M:%S%.f"))
+        return pl.coalesce(read(iso, strict=False), read("%Y-%m-%d %H:%M:%S%.f", strict=False))
     rules = {
         pl.Boolean: column == "true",
         pl.Date: column.str.to_date("%Y-%m-%d"),

@@ -77,10 +77,16 @@ class Recipes:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _own: Recipe | None = None
     _columns: dict[tuple[str, str], Columns] = field(default_factory=dict)
+    _recorded: dict[str, Pipeline] = field(default_factory=dict)
 
     async def definition(self, digest: str | None) -> Pipeline:
         """The definition with that digest; None stands for the pipeline file."""
-        return self.pipeline if digest is None else await self.definitions.pipeline(digest)
+        if digest is None:
+            return self.pipeline
+        async with self._lock:  # many files are read at a time, and few definitions
+            if digest not in self._recorded:
+                self._recorded[digest] = await self.definitions.pipeline(digest)
+            return self._recorded[digest]
 
     async def recipe(self, digest: str | None) -> Recipe:
         """The definition, compiled.
