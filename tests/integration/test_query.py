@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,3 +160,210 @@ def test_files_of_every_format_and_the_tail_have_the_same_types(stage: Stage, fo
     bounded = document(stage, "SELECT n FROM rows", "--since", "1h")
     assert len(bounded["rows"]) == 4
     assert any("lineage: false" in note for note in bounded["notes"]) == (lineage == "false")
+
+
+def test_rows_of_compacted_files_are_found_after_the_small_ones_are_gone(stage: Stage) -> None:
+    for some in (range(3), range(3, 6)):
+        stage.put(some)
+        stage.work(sealed(3))
+    stage.put(range(6, 8))
+    run("compact", str(stage.folder / "pipeline.yaml"), "--before", "2100-01-01")
+    assert numbers(stage) == marked(range(6), range(6, 8))
+    before = document(stage, "SELECT DISTINCT _file FROM rows WHERE _sealed")["rows"]
+    for file in (stage.folder / "lake").glob("*.parquet"):
+        file.unlink()
+    assert numbers(stage) == marked(range(6), range(6, 8))
+    after = document(stage, "SELECT DISTINCT _file FROM rows WHERE _sealed")["rows"]
+    assert (len(before), len(after)) == (2, 1)
+    assert "-compacted/" in after[0]["_file"]
+
+
+def test_a_file_that_is_missing_or_changed_is_named(stage: Stage) -> None:
+    stage.put(range(3))
+    stage.work(sealed(3))
+    (file,) = (stage.folder / "lake").glob("*.parquet")
+    body = file.read_bytes()
+    file.write_bytes(body[:-9] + b"?" + body[-8:])
+    said = run("query", str(stage.folder / "pipeline.yaml"), "SELECT * FROM rows", code=2)
+    assert f"the file {file.name} was changed after it was written" in said
+    file.unlink()
+    said = run("query", str(stage.folder / "pipeline.yaml"), "SELECT * FROM rows", code=2)
+    assert f"{file.name} is missing, though the log lists it; `stream audit verify` says" in said
+    assert run("query", str(stage.folder / "pipeline.yaml"), "SELECT count(*) AS letters FROM dead_letters", "--csv") == "letters\n0\n"
+
+
+def test_a_manifest_that_is_missing_or_edited_ends_the_query(stage: Stage) -> None:
+    for some in (range(3), range(3, 6)):
+        stage.put(some)
+        stage.work(sealed(3))
+    first, _ = sorted((stage.folder / "state" / "app" / "commits").rglob("0*.json"))
+    body = first.read_bytes()
+    first.write_bytes(body.replace(b'"records":3', b'"records":4'))
+    assert "it was edited" in run("query", str(stage.folder / "pipeline.yaml"), "SELECT * FROM rows", code=2)
+    first.unlink()
+    assert "is missing" in run("query", str(stage.folder / "pipeline.yaml"), "SELECT * FROM rows", code=2)
+    first.write_bytes(body)
+    assert numbers(stage) == marked(range(6))
+
+
+SENSITIVE = """
+application: app
+source:
+  kinesis: {{stream: numbers, endpoint: "{url}", start: trim_horizon}}
+  schema: {{n: int64, name: string?}}
+stages:
+  - derive: {{shout: upper(name), other: n + 1}}
+sinks: [s3: {{url: "file:lake", format: {form}}}]
+sensitive: {{columns: [name], allowed_in: [s3]}}
+state: file:state
+metrics: {{port: 0}}
+"""
+
+
+@pytest.mark.parametrize("form", ["parquet", "ndjson"])
+def test_sensitive_values_are_hidden_before_the_query_runs(stage: Stage, form: str) -> None:
+    file = str(stage.folder / "pipeline.yaml")
+    Path(file).write_text(SENSITIVE.format(url=stage.url, form=form))
+
+    def put(*records: dict[str, Any]) -> None:
+        for each in records:
+            stage.client.put_record(StreamName="numbers", Data=json.dumps(each).encode(), PartitionKey="k")
+
+    put({"n": 1, "name": "ada"}, {"n": "x", "name": "bob"})
+    run("run", file, "--once")
+    put({"n": 2, "name": None}, {"n": "y", "name": "eve"})
+    rows = document(stage, "SELECT n, name, shout, other FROM rows ORDER BY n")
+    assert rows["rows"] == [{"n": n, "name": "(hidden)", "shout": "(hidden)", "other": n + 1} for n in (1, 2)]
+    assert rows["hidden"] == ["name", "shout"]
+    for leak in ("name = 'ada'", "shout LIKE 'A%'", "length(name) = 3", "name IS NULL", "name <> '(hidden)'"):
+        assert document(stage, f"SELECT n FROM rows WHERE {leak}")["rows"] == [], leak  # noqa: S608
+    letters = document(stage, "SELECT _data FROM dead_letters")
+    assert letters["rows"] == [{"_data": "(hidden)"}] * 2
+    for sql in ("SELECT * FROM rows", "SELECT * FROM dead_letters", "SELECT name AS a FROM rows"):
+        for option in ("--json", "--csv"):
+            said = run("query", file, sql, option)
+            assert not any(value in said for value in ("ada", "ADA", "bob", "eve")), said
+    done = CliRunner().invoke(app, ["query", file, "SELECT name FROM rows"])
+    assert "hidden before the query ran: name, shout; --reveal shows them" in done.stderr
+    found = document(stage, "SELECT name, shout FROM rows WHERE n = 1", "--reveal")
+    assert (found["rows"], found["hidden"]) == ([{"name": "ada", "shout": "ADA"}], [])
+    assert document(stage, "SELECT count(*) AS n FROM rows WHERE name IS NULL", "--reveal")["rows"] == [{"n": 1}]
+
+
+@pytest.mark.parametrize(
+    ("sql", "options", "says"),
+    [
+        ("SELECT _shar FROM rows", (), "unable to find column \"_shar\" - did you mean '_shard'?"),
+        ("SELECT n FROM numbers", (), "the query reads no table: write FROM rows, or FROM dead_letters"),
+        ("SELECT n FROM rows JOIN more ON rows.n = more.n", (), "relation 'more' was not found"),
+        ("SELECT n + FROM rows", (), "the query fails: "),
+        ("SELECT nope(n) FROM rows", (), "unsupported function 'nope'"),
+        ("SELECT CAST(_shard AS BIGINT) FROM rows", (), "the query fails: "),
+        ("DELETE FROM rows", (), "a query begins with SELECT or WITH; this one begins with 'DELETE'"),
+        ("", (), "this one begins with 'nothing'"),
+        ("SELECT n FROM rows; SELECT 1", (), "a query is one statement"),
+        ("SELECT * FROM rows, read_parquet('lake/*')", (), "read_parquet() reads other files"),
+        ("SELECT * FROM rows", ("--max-rows", "3"), "the result has more than 3 rows: aggregate them, add a LIMIT, or raise --max-rows"),
+        (
+            "SELECT * FROM rows",
+            ("--max-bytes", "900"),
+            "more than 900 bytes of files and records would be read: ask for fewer with --since",
+        ),
+        ("SELECT * FROM rows", ("--max-bytes", "9XB"), "unknown unit"),
+        ("SELECT * FROM rows", ("--since", "soon"), "--since: 'soon' is not a duration"),
+        ("SELECT * FROM rows", ("--since", "1h", "--to", "2026-01-01"), "--since already names the time; omit --from and --to"),
+        ("SELECT * FROM rows", ("--from", "2026-01-02", "--to", "2026-01-01"), "must be before --to"),
+        ("SELECT * FROM rows", ("--sink", "lake"), "--sink lake: the pipeline has no such sink; it has s3"),
+        ("SELECT * FROM rows", ("--stream", "letters"), "--stream letters: the pipeline reads numbers"),
+        ("SELECT * FROM rows", ("--csv", "--json"), "--csv and --json: choose one"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(stage: Stage, sql: str, options: tuple[str, ...], says: str) -> None:
+    stage.put(range(3))
+    stage.work(sealed(3))
+    stage.put(range(3, 6))
+    done = CliRunner().invoke(app, ["query", str(stage.folder / "pipeline.yaml"), sql, *options])
+    assert done.exit_code == 2, done.output
+    assert says in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.output
+    assert done.stdout == ""
+
+
+def test_what_stands_still_and_why_is_told(stage: Stage) -> None:
+    file = str(stage.folder / "pipeline.yaml")
+    stage.put(range(3))
+    stage.work(sealed(3))
+    stage.put(range(3, 5))
+    run("pause", file, "--note", "new disks")
+    (shard,) = document(stage, "SELECT n FROM rows")["streams"][0]["shards"]
+    assert "new disks" in shard["why"]
+    done = CliRunner().invoke(app, ["query", file, "SELECT n FROM rows"])
+    assert f"numbers/{stage.shard}: reading of numbers is paused, by" in done.stderr
+    assert "numbers: read 3 rows of sealed units, and 2 that are not sealed" in done.stderr
+
+
+def test_what_is_not_sealed_is_made_with_the_definition_that_workers_have(stage: Stage) -> None:
+    stage.put(range(3))
+    stage.work(sealed(3))
+    stage.put(range(3, 6))
+    file = stage.folder / "pipeline.yaml"
+    file.write_text(file.read_text() + "stages: [filter: n > 4]\n")
+    assert numbers(stage) == marked(range(3), range(3, 6))
+    assert any("which is not that of this file" in note for note in document(stage, "SELECT n FROM rows")["notes"])
+    run("run", str(file), "--once")
+    assert numbers(stage) == [*marked(range(3)), (5, True)]
+
+
+def test_a_stage_that_looks_at_whole_units_is_named(stage: Stage) -> None:
+    stage.more = "stages: [dedupe: n]\n"
+    stage.put([1, 1, 2])
+    stage.work(sealed(3))
+    stage.put([2, 3, 3])
+    assert numbers(stage) == [(1, True), (2, True), (2, False), (3, False)]
+    (note,) = document(stage, "SELECT n FROM rows")["notes"]
+    assert note.startswith("1:dedupe looks at a unit as a whole")
+    assert document(stage, "SELECT n FROM rows", "--no-tail")["notes"] == []
+
+
+def test_redriven_rows_and_dead_letters_are_there(stage: Stage) -> None:
+    stage.put([1, "two"])
+    stage.work(sealed(2))
+    stage.put(["three"])
+    fixed = stage.folder / "fixed.yaml"
+    fixed.write_text((stage.folder / "pipeline.yaml").read_text().replace("n: int64", "n: string"))
+    run("dlq", "redrive", str(stage.folder / "pipeline.yaml"), "--pipeline", str(fixed))
+    rows = document(stage, "SELECT n, _sealed FROM rows ORDER BY _sequence")["rows"]
+    assert rows == [{"n": "1", "_sealed": True}, {"n": "two", "_sealed": True}]
+    letters = document(stage, "SELECT reason, _sealed, _attempt FROM dead_letters ORDER BY _sequence")["rows"]
+    assert [(row["_sealed"], row["_attempt"]) for row in letters] == [(True, 1), (False, 1)], "workers have the old definition"
+
+
+def test_several_streams_share_one_table(stage: Stage) -> None:
+    stage.client.create_stream(StreamName="others", ShardCount=1)
+    file = stage.folder / "pipeline.yaml"
+    text = PIPELINE.format(url=stage.url, on_expired="gap", start="trim_horizon")
+    file.write_text(
+        text.replace("{stream: numbers,", "{streams: [{stream: numbers}, {stream: others}],").replace(", start: trim_horizon", "")
+    )
+    file.write_text(file.read_text().replace("{stream: numbers}", "{stream: numbers, start: trim_horizon}"))
+    file.write_text(file.read_text().replace("{stream: others}", "{stream: others, start: trim_horizon}"))
+    stage.put(range(2))
+    run("run", str(file), "--once")
+    stage.client.put_record(StreamName="others", Data=b'{"n": 7}', PartitionKey="k")
+    sql = "SELECT n, _shard, _sealed FROM rows ORDER BY n"
+    shards = [(row["n"], row["_shard"].partition("/")[0], row["_sealed"]) for row in document(stage, sql)["rows"]]
+    assert shards == [(0, "numbers", True), (1, "numbers", True), (7, "others", False)]
+    assert [row["n"] for row in document(stage, sql, "--stream", "others")["rows"]] == [7]
+
+
+def test_the_answer_is_a_table_for_people_and_csv_for_programs(stage: Stage) -> None:
+    stage.put(range(2))
+    stage.work(sealed(2))
+    file = str(stage.folder / "pipeline.yaml")
+    assert run("query", file, "SELECT n, n / 2 AS half, 'a,\"b' AS t, NULL AS nil FROM rows ORDER BY n", "--csv") == (
+        'n,half,t,nil\n0,0.0,"a,""b",\n1,0.5,"a,""b",\n'
+    )
+    said = run("query", file, "SELECT n, 'x[red]' AS t FROM rows ORDER BY n;")
+    assert [line.split() for line in said.splitlines() if "x[red]" in line] == [["│", str(n), "│", "x[red]", "│"] for n in range(2)]
+    found = document(stage, "SELECT count(*) AS n, max(_arrival) AS last FROM rows")
+    assert found["columns"] == {"n": "int64", "last": "Datetime(time_unit='ms', time_zone='UTC')"}
