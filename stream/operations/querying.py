@@ -28,6 +28,7 @@ from stream.lease.pauses import PauseRecord
 from stream.operations.cuts import Bounds, CutReader, ShardCut, newest_definition
 from stream.operations.evidence import chains_of, open_checkpoints, open_evidence, open_source, session_of
 from stream.operations.lookahead import CALLS_PER_SECOND
+from stream.operations.object_lookahead import ObjectsLookahead, open_lookahead
 from stream.operations.sampling import resources_of
 from stream.operations.sink_rows import ADDED, LETTERS, ROWS, TABLES, FileMovedError, Piece, Recipes, RowReader
 from stream.operations.unsealed import Room, Tail, TailReader
@@ -105,7 +106,7 @@ def tables_in(contents: Sequence[Contents], wanted: Wanted) -> dict[str, list[pl
 class Queried:
     """One stream, as it can be asked. ``chains``: the stream's own, then those of its redrives and backfills, with their checkpoints.
 
-    ``source``: None if only what is sealed counts.
+    ``source``: None if only what is sealed counts. ``objects``: what says which objects are in no shard yet, if objects are read.
     """
 
     recipes: Recipes
@@ -114,6 +115,7 @@ class Queried:
     start: Start
     source: LendingSource | None
     clock: Clock
+    objects: ObjectsLookahead | None = None
 
     @property
     def stream(self) -> str:
@@ -216,6 +218,9 @@ class Queried:
         recorded, config = await self.recipes.definition(newest), reader.config
         if newest is None:
             yield f"no worker has committed anything from {self.stream} yet"
+        unclaimed = None if self.objects is None else await self.objects.unclaimed()
+        if unclaimed is not None and unclaimed.fresh:
+            yield f"{unclaimed.fresh:,} objects are not claimed by a worker yet: their rows are not here"
         if any(tail.records for tail in tails.values()):
             if canonical_text(recorded) != canonical_text(self.recipes.pipeline):
                 yield "what is not sealed was made with the definition that workers have, which is not that of this file: see `stream diff`"
@@ -227,7 +232,10 @@ class Queried:
                 )
         if reader.gone and isinstance(config, TableSinkConfig):
             rows = sum(file.rows for file in reader.gone)
-            yield f"{rows:,} rows are only in the table {config.table}: their files have been removed since they were loaded; ask the table"
+            yield (
+                f"{rows:,} rows are not among these: their files have been removed or replaced since they were loaded into the table "
+                f"{config.table}; ask the table for them"
+            )
         if reader.undated:
             yield "the files do not say when a row arrived (`lineage: false`): units are here whole if any of their records is in the range"
 
@@ -312,4 +320,5 @@ async def open_queried(
     definitions = Definitions(stores.state, base, env, clock, partial(read_secret, session))
     stored = await stores.state.get(start_key(stream))
     start = one.source.kinesis.start if stored is None else decode_start(stored.body, start_key(stream))
-    return Queried(Recipes(pipeline, definitions, own), chains, log, start, source, clock)
+    objects = open_lookahead(one, base, stores.state, session, clock) if tail and one.source.s3 is not None else None
+    return Queried(Recipes(pipeline, definitions, own), chains, log, start, source, clock, objects)
