@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import polars as pl
@@ -51,7 +51,7 @@ def run_query(query: str, tables: Mapping[str, Sequence[pl.LazyFrame]], most: in
         DefinitionError: it does not fit the tables, fails on a value, or has more than ``most`` rows.
     """
     try:
-        whole = {name: pl.concat(parts, how="diagonal_relaxed") for name, parts in tables.items()}
+        whole = {name: _joined(parts) for name, parts in tables.items()}
         schemas = {name: table.collect_schema() for name, table in whole.items()}
     except (PolarsError, PanicException) as error:
         msg = f"the columns of files of different definitions do not fit together: {polars_message(error)}; leave some out with --since"
@@ -68,6 +68,23 @@ def run_query(query: str, tables: Mapping[str, Sequence[pl.LazyFrame]], most: in
         msg = f"the result has more than {most:,} rows: aggregate them, add a LIMIT, or raise --max-rows"
         raise DefinitionError(msg)
     return result
+
+
+def _joined(parts: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
+    """The parts as one table. A column that is not of the same kind in all of them is text: Polars would make numbers of dates."""
+    kinds: dict[str, set[pl.DataType]] = {}
+    schemas = [part.collect_schema() for part in parts]
+    for schema in schemas:
+        for name, kind in schema.items():
+            kinds.setdefault(name, set()).add(kind)
+    text = {name for name, found in kinds.items() if _differ(found - {pl.Null()})}
+    same = [part.with_columns(pl.col(name).cast(pl.String) for name in text & set(of)) for part, of in zip(parts, schemas, strict=True)]
+    return pl.concat(same, how="diagonal_relaxed")
+
+
+def _differ(kinds: Collection[pl.DataType]) -> bool:
+    plain = not any(kind.is_nested() for kind in kinds) and not all(kind.is_numeric() for kind in kinds)
+    return plain and len({kind.base_type() for kind in kinds}) > 1
 
 
 def _lazy(query: str, tables: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
