@@ -26,7 +26,7 @@ if libraries_wanted():
     from stream.clock import SystemClock
     from stream.commit.log import CommitLog
     from stream.lease.pauses import PauseRecord
-    from stream.operations.evidence import chains_of
+    from stream.operations.opening import chains_of
     from stream.pipeline.model import Pipeline
     from stream.worker.auditing import Stores
     from stream.worker.definitions import Definitions

@@ -9,7 +9,7 @@ from aiohttp import web
 from stream.aws.session import AwsSession
 from stream.cli.audit import carry_out
 from stream.lease.rows import ExtendedSequenceNumber, Lease
-from stream.operations.operating import _behind, view_of
+from stream.operations.changes.rewinds import _behind, view_of
 
 VIEWS = [view_of("clicks", Lease(f"shardId-{number}", ExtendedSequenceNumber("TRIM_HORIZON"))) for number in range(3)]
 
