@@ -38,7 +38,8 @@ from stream.worker.objects.watched import object_opener, slices_of
 from stream.worker.parts import to_nobody
 from stream.worker.places import located
 from stream.worker.reading import BACKFILL
-from stream.worker.tables.iceberg_catalog import CatalogTable, catalog_properties, secrets_of
+from stream.worker.tables.iceberg_catalog import CatalogTable
+from stream.worker.tables.iceberg_properties import catalog_properties, secrets_of
 from stream.worker.tables.loadlog import LoadState
 
 BUDGET: Final = 64 * 2**20

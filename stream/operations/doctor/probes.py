@@ -28,7 +28,8 @@ from stream.storage.directory import DirectoryStore
 from stream.storage.open import open_store
 from stream.storage.s3 import KmsKey
 from stream.worker.places import is_there, kms_key, located, read_object
-from stream.worker.tables.iceberg_catalog import CatalogTable, Secret, catalog_properties, secrets_of
+from stream.worker.tables.iceberg_catalog import CatalogTable
+from stream.worker.tables.iceberg_properties import Secret, catalog_properties, secrets_of
 
 NOBODY: Final = '"00000000000000000000000000000000"'
 """An ETag that no object has: a write under this condition is denied or allowed by IAM, but never happens."""

@@ -47,8 +47,8 @@ from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
 from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
-from stream.worker.tables.loaders import open_loaders
-from stream.worker.tables.loading import LoaderParts
+from stream.worker.tables.loaders import open_loader_parts
+from stream.worker.tables.parts import LoaderParts
 
 AT_ONCE: Final = 16
 """Shards, or chains, that are read at a time."""
@@ -342,9 +342,8 @@ async def open_completeness(
         log = CommitLog(stores.state, one.application, clock, "complete")
         definitions = Definitions(stores.state, base, env, clock, partial(read_secret, session))
         identity = ("complete", clock, lambda _: None)
-        loaders = await open_loaders(one, stream, session, log, stores.targets, definitions, identity, stack)
+        tables = await open_loader_parts(one, stream, session, log, stores.targets, definitions, identity, stack)
         checkpoints = await open_checkpoints(one, stream, stores.state, session, clock, stack)
-        tables = [loader.parts for loader in loaders]
         source = open_lookahead(one, base, stores.state, session, clock) if client is None else StreamLookahead(client, stream, clock)
         found.append(Completeness(stream, log, checkpoints, source, tables, without))
     return found

@@ -49,8 +49,8 @@ from stream.worker.definitions import Definitions
 from stream.worker.halt import WHOLE_STREAM, Halt
 from stream.worker.halts import read_halts
 from stream.worker.leasing import key_prefix, open_table
-from stream.worker.tables.loaders import open_loaders
-from stream.worker.tables.loading import LoaderParts
+from stream.worker.tables.loaders import open_loader_parts
+from stream.worker.tables.parts import LoaderParts
 
 T = TypeVar("T")
 
@@ -350,7 +350,7 @@ async def open_inspectors(
             repeat = Repeater(clock, heard)
             describe = partial(repeat, "describe stream", Shard(stream, ""), partial(client.describe_stream_summary, stream))
         definitions = Definitions(stores.state, base, env, clock, partial(read_secret, session))
-        loaders = await open_loaders(one, stream, session, log, stores.targets, definitions, ("status", clock, heard), stack)
+        tables = await open_loader_parts(one, stream, session, log, stores.targets, definitions, ("status", clock, heard), stack)
         scanned = ScannedCheckpoints()
         native = one.leases is not None
         checkpoints: Checkpoints = scanned if native else StoredCheckpoints(stores.state)
@@ -362,7 +362,7 @@ async def open_inspectors(
                 describe=describe,
                 leases=await _scan(one, clock, heard, stack) if native else None,
                 scanned=scanned,
-                tables=[loader.parts for loader in loaders],
+                tables=tables,
                 recent=RecentUnits(log, stream, stores.targets[rejects.NAME]),
                 clock=clock,
                 heard=heard,

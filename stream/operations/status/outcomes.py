@@ -25,7 +25,7 @@ from stream.operations.status.snapshot import DeadLetters, Exported, Parked, Tab
 from stream.sink import rejects
 from stream.worker.halt import Halt
 from stream.worker.halts import read_halted_exports
-from stream.worker.tables.loading import LoaderParts
+from stream.worker.tables.parts import LoaderParts
 
 AT_ONCE: Final = 16
 """Shards that are examined at a time."""
