@@ -20,13 +20,12 @@ from stream.errors import DefinitionError
 if libraries_wanted():
     from rich.table import Table
 
-    from stream.aws.session import AwsSession
     from stream.cli.audit import carry_out
     from stream.cli.output import table_console
     from stream.clock import SystemClock
     from stream.commit.log import CommitLog
     from stream.lease.pauses import PauseRecord
-    from stream.operations.opening import chains_of
+    from stream.operations.opening import chains_of, session_of
     from stream.pipeline.model import Pipeline
     from stream.worker.auditing import Stores
     from stream.worker.definitions import Definitions
@@ -110,7 +109,7 @@ def retry(
 
 
 async def _open(pipeline: Pipeline, base: Path, sink: str | None, stack: AsyncExitStack) -> list[LoaderParts]:
-    session, clock = AwsSession(region=pipeline.source.kinesis.region), SystemClock()
+    session, clock = session_of(pipeline), SystemClock()
     stores = Stores.open(pipeline, base, session)
     log = CommitLog(stores.state, pipeline.application, clock, "loads")
     definitions = Definitions(stores.state, base, os.environ, clock)

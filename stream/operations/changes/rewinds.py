@@ -1,4 +1,4 @@
-"""Operations on single shards: list their leases, release one, rewind, skip.
+"""Rewinds a shard, or skips what is not committed yet.
 
 Rewinds and skips are links of the commit log, created where the next unit would begin. A worker that still believes that it has the lease
 loses against them as against any other commit. The lease is taken first only to avoid wasted work.
@@ -10,16 +10,10 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import Final
 
-import msgspec
-
-from stream.aws.errors import INVALID_ARGUMENT, NOT_FOUND, AwsFatal
-from stream.aws.kinesis import IteratorAt, IteratorKind, open_kinesis
-from stream.aws.session import AwsSession
+from stream.aws.errors import INVALID_ARGUMENT, AwsFatal
+from stream.aws.kinesis import IteratorAt, IteratorKind
 from stream.batch import ORIGIN
 from stream.clock import SystemClock
 from stream.commit.committer import Head, RenderedUnit
@@ -27,52 +21,19 @@ from stream.commit.log import CommitLog
 from stream.commit.manifest import Manifest
 from stream.commit.recovery import recover
 from stream.commit.rewind import History, history, rewind_link, skip_link, target_for
-from stream.concurrency import ObservableEvent, run_concurrently
-from stream.contracts import Clock, Emit, ObjectStore, Shard
+from stream.concurrency import ObservableEvent
+from stream.contracts import Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Fatal, LeaseLost
-from stream.lease.coordinator import Coordinator
-from stream.lease.pauses import PauseRecord
-from stream.lease.rows import Lease, RowProblem
+from stream.operations.changes.leases import OPERATOR, open_coordinator, seize
 from stream.operations.changes.rewind_refusals import refuse_doubles
 from stream.operations.opening import session_of
 from stream.pipeline.model import Pipeline
 from stream.sink.tables import TableSinkConfig
 from stream.source.kinesis import KinesisSource
-from stream.worker.assemble import WorkerOptions, assemble, worker_id
+from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.auditing import Stores
 from stream.worker.generations import open_newest, open_next
-from stream.worker.leasing import ListShards, coordinator_of
-from stream.worker.objects.watched import WatchedShards, slices_of
 from stream.worker.parts import Parts, StreamParts, to_nobody
-from stream.worker.places import located
-
-OPERATOR: Final = "operator/"
-"""Prefix of an operator's name in lease rows and in the log."""
-
-LOOKS_AT_ONCE: Final = 8
-
-
-class LeaseView(msgspec.Struct, frozen=True):
-    """One lease as ``stream leases ls`` shows it. ``behind_seconds``: how far its checkpoint is behind the shard's tip, if requested.
-
-    ``set_back``: somebody else set ``checkpoint`` to before what is committed, which changes nothing.
-    ``paused``: why an operator has paused the shard.
-    """
-
-    stream: str
-    shard: str
-    owner: str | None
-    checkpoint: str
-    subsequence: int
-    position: str | None
-    generation: int
-    counter: int
-    renewed: str | None
-    kilobytes_per_second: float | None
-    parents: list[str]
-    set_back: bool = False
-    behind_seconds: float | None = None
-    paused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,61 +43,6 @@ class Done:
     manifest: Manifest
     position: int
     files: int
-
-
-def view_of(stream: str, lease: Lease) -> LeaseView:
-    """``lease`` in the form shown to people and programs."""
-    progress = lease.progress
-    return LeaseView(
-        stream=stream,
-        shard=lease.shard,
-        owner=lease.owner,
-        checkpoint=lease.checkpoint.text,
-        subsequence=lease.checkpoint.subsequence,
-        position=None if progress is None or progress.position is None else str(progress.position),
-        generation=0 if progress is None else progress.generation,
-        counter=lease.counter,
-        renewed=lease.renewed,
-        kilobytes_per_second=lease.throughput,
-        parents=sorted(lease.parents),
-        set_back=lease.set_back,
-    )
-
-
-async def list_leases(pipeline: Pipeline, *, lag: bool, base: Path = Path(), emit: Emit = to_nobody) -> list[LeaseView]:
-    """All leases of the pipeline's streams, by stream and shard; with ``lag``, also how far each checkpoint is behind its shard's tip.
-
-    Raises:
-        DefinitionError: the pipeline has no leases.
-    """
-    clock = SystemClock()
-    async with _coordinator(pipeline, base, clock, emit) as (coordinator, session, watched):
-        pauses = await PauseRecord(Stores.open(pipeline, base, session_of(pipeline)).state).in_force(clock.now())
-        scanned = await coordinator.table.scan()
-        found = [
-            view_of(leased.stream, lease) for leased in coordinator.streams.values() for lease in scanned.leases if leased.owns(lease.key)
-        ]
-        behind = {}
-        if lag:
-            behind = await (_behind(found, session) if watched is None else _behind_objects(found, watched, clock.now()))
-        shown = []
-        for view in sorted(found, key=lambda view: (view.stream, view.shard)):
-            pause = pauses.reading(view.stream, view.shard)
-            why = None if pause is None else str(pause)
-            shown.append(msgspec.structs.replace(view, behind_seconds=behind.get((view.stream, view.shard)), paused=why))
-        return shown
-
-
-async def release_lease(pipeline: Pipeline, stream: str, shard_id: str, emit: Emit = to_nobody) -> str | None:
-    """Take the lease from its owner and release it; the previous owner, or None.
-
-    Raises:
-        DefinitionError: there is no such lease.
-    """
-    async with _coordinator(pipeline, Path(), SystemClock(), emit) as (coordinator, _, _):
-        before = await _seized(coordinator, stream, shard_id)
-        await coordinator.leave()
-        return before.owner
 
 
 async def rewind(
@@ -153,7 +59,7 @@ async def rewind(
         msg = f"rows of the sink `{loaded[0]}` are loaded into a table, from which a rewind cannot remove them; nothing was changed"
         raise DefinitionError(msg)
     async with _operation(pipeline, stream, shard_id, base, env, emit) as (parts, shard, head):
-        stores = Stores.open(pipeline, base, AwsSession(region=pipeline.source.kinesis.region)).targets
+        stores = Stores.open(pipeline, base, session_of(pipeline)).targets
         return await take_back(parts, shard, head, wanted, note, stores)
 
 
@@ -173,7 +79,7 @@ async def take_back(parts: Parts, shard: Shard, head: Head, wanted: int, note: s
 
 async def preview_rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, base: Path) -> tuple[int, History]:
     """Where ``rewind`` would go back to, and the links that count now. Changes nothing."""
-    session = AwsSession(region=pipeline.source.kinesis.region)
+    session = session_of(pipeline)
     log = CommitLog(Stores.open(pipeline, base, session).state, pipeline.application, SystemClock(), OPERATOR)
     known = await history(log, Shard(stream, shard_id), wanted)
     return (ORIGIN if wanted == ORIGIN and known.end is None else target_for(known, wanted)), known
@@ -195,30 +101,6 @@ async def skip(
 
 
 @asynccontextmanager
-async def _coordinator(
-    pipeline: Pipeline, base: Path, clock: Clock, emit: Emit
-) -> AsyncIterator[tuple[Coordinator, AwsSession, WatchedShards | None]]:
-    native, kinesis = pipeline.leases, pipeline.source.kinesis
-    if native is None:
-        only = "objects are shared only with `source.s3.watch` and" if pipeline.source.s3 is not None else "for leases, set"
-        msg = f"this pipeline has no leases: one worker reads all shards; {only} `coordination: native`"
-        raise DefinitionError(msg)
-    session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
-    async with AsyncExitStack() as stack:
-        me = f"{OPERATOR}{worker_id(clock)}"
-        source: AwsSession | ListShards = session
-        watched = None
-        if pipeline.source.s3 is not None:
-            state = Stores.open(pipeline, base, session).state
-            slices = slices_of(pipeline, session, state, partial(located, base=base), me, clock)
-            watched = WatchedShards(slices, write_blocks=False)
-            source = watched.shards
-        coordinator = await coordinator_of(pipeline, native, source, me, clock, emit, stack)
-        await coordinator.table.open(create=False)
-        yield coordinator, session, watched
-
-
-@asynccontextmanager
 async def _operation(
     pipeline: Pipeline, stream: str, shard_id: str, base: Path, env: Mapping[str, str], emit: Emit
 ) -> AsyncIterator[tuple[Parts, Shard, Head]]:
@@ -227,8 +109,8 @@ async def _operation(
     async with AsyncExitStack() as stack:
         coordinator = None
         if pipeline.leases is not None:
-            coordinator, _, _ = await stack.enter_async_context(_coordinator(pipeline, base, clock, emit))
-            await _seized(coordinator, stream, shard_id)
+            coordinator, _, _ = await stack.enter_async_context(open_coordinator(pipeline, base, clock, emit))
+            await seize(coordinator, stream, shard_id)
             stack.push_async_callback(coordinator.leave)
             # Reading a long chain takes longer than a lease lasts; another worker that took it would commit where the link belongs.
             stack.callback(asyncio.ensure_future(coordinator.keep()).cancel)
@@ -320,41 +202,3 @@ async def _check_position(parts: Parts, shard: Shard, last: int) -> None:
             raise
         msg = f"{last} is not a sequence number of {shard.stream}/{shard.shard_id}, so reading could not continue after it: {error}"
         raise DefinitionError(msg) from error
-
-
-async def _behind(views: list[LeaseView], session: AwsSession) -> dict[tuple[str, str], float]:
-    found: dict[tuple[str, str], float] = {}
-    async with open_kinesis(session) as client:
-
-        async def look(view: LeaseView) -> None:
-            after = view.position or (view.checkpoint if view.checkpoint.isdigit() else "0")
-            at = IteratorAt(IteratorKind.TRIM_HORIZON) if after == "0" else IteratorAt(IteratorKind.AFTER, sequence=after)
-            try:
-                iterator = await client.get_shard_iterator(view.stream, view.shard, at)
-                found[view.stream, view.shard] = (await client.get_records(view.stream, iterator, 1)).behind_ms / 1000
-            except AwsFatal as error:
-                if error.code not in {INVALID_ARGUMENT, NOT_FOUND}:
-                    raise
-                return  # the shard, or the position in it, is gone, so there is no lag
-
-        await run_concurrently([look(view) for view in views if view.checkpoint != "SHARD_END"], LOOKS_AT_ONCE)
-    return found
-
-
-async def _behind_objects(views: list[LeaseView], watched: WatchedShards, now: datetime) -> dict[tuple[str, str], float]:
-    ages = {(view.stream, view.shard): await watched.behind(view.shard, int(view.position or 0), now) for view in views}
-    return {where: age for where, age in ages.items() if age is not None}
-
-
-async def _seized(coordinator: Coordinator, stream: str, shard_id: str) -> Lease:
-    name = coordinator.table.name
-    try:
-        before = await coordinator.seize(stream, shard_id)
-    except RowProblem as error:
-        msg = f"table {name}: {error}; repair it, or stop the workers and delete it: it is created again"
-        raise DefinitionError(msg) from error
-    if before is None:
-        key = coordinator.streams[stream].key(shard_id)
-        msg = f"the lease table {name} has no lease {key}; `stream leases ls` lists those that exist"
-        raise DefinitionError(msg)
-    return before
