@@ -21,7 +21,7 @@ from stream.operations.compaction.sources_removal import delete_sources
 from stream.operations.records.tracing import Tracer
 from stream.storage.memory import MemoryStore
 from tests.sealed import sequence, shard_id, three_units
-from tests.unit.operations.test_compacting import LATER, Killed, compact, compactor, killing, links, rows
+from tests.unit.operations.compaction.test_compactor import LATER, Killed, compact, compactor, killing, links, rows
 
 
 class Application:
