@@ -28,11 +28,11 @@ if libraries_wanted():
     from stream.cli.notices import Notices
     from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
-    from stream.operations.cuts import Bounds
-    from stream.operations.querying import Contents, ShardRead, Wanted, chosen_sink, open_queried, tables_in
-    from stream.operations.sink_rows import TABLES
-    from stream.operations.sql import run_query, tables_of
-    from stream.operations.unsealed import Room
+    from stream.operations.query.contents import Contents, ShardRead, Wanted, chosen_sink, open_queried, tables_in
+    from stream.operations.query.cuts import Bounds
+    from stream.operations.query.sink_rows import TABLES
+    from stream.operations.query.sql import run_query, tables_of
+    from stream.operations.query.unsealed import Room
     from stream.pipeline.model import Pipeline
     from stream.pipeline.plan import type_name
     from stream.pipeline.trial import plain

@@ -19,9 +19,9 @@ from stream.commit.log import CommitLog
 from stream.contracts import Checkpoints
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.native import TableCheckpoints
-from stream.operations.querying import Contents, Queried, Wanted
-from stream.operations.sink_rows import FILE, LETTERS, ROWS, SEALED, Recipes
-from stream.operations.unsealed import Room
+from stream.operations.query.contents import Contents, Queried, Wanted
+from stream.operations.query.sink_rows import FILE, LETTERS, ROWS, SEALED, Recipes
+from stream.operations.query.unsealed import Room
 from stream.simulation.fleet import FIRST, leases_of, source_of, table_of
 from stream.simulation.judge import batch_of, left
 from stream.simulation.places import SimulatedStore

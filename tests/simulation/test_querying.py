@@ -9,9 +9,9 @@ from typing import ClassVar
 import pytest
 
 from stream.errors import Halted
-from stream.operations import cuts
-from stream.operations.cuts import ShardCut
-from stream.operations.querying import Queried
+from stream.operations.query import cuts
+from stream.operations.query.contents import Queried
+from stream.operations.query.cuts import ShardCut
 from stream.simulation.fleet import Tools
 from stream.simulation.schedule import Rewinding, draw
 from tests.simulation.querying import Questioned, play, wrong
