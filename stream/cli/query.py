@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json as json_text
 import os
 import sys
@@ -19,6 +18,8 @@ from stream.cli.loading import libraries_wanted
 from stream.cli.options import AsJson, File, Reveal, Stream
 
 if libraries_wanted():
+    import asyncio
+
     import polars as pl
     from rich.table import Table
     from rich.text import Text

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from stream.errors import Halted
+from stream.audit.outputs import DamagedFileError
 from stream.operations.query import cuts
 from stream.operations.query.contents import Queried
 from stream.operations.query.cuts import ShardCut
@@ -95,7 +95,7 @@ def test_units_that_a_rewind_took_back_would_be_noticed(tmp_path, monkeypatch):
         try:
             return bool(wrong(play(Questioned(one, draw(seed, one.possible), Tools()))))
         except ExceptionGroup as group:
-            return group.subgroup(Halted) is not None
+            return group.subgroup(DamagedFileError) is not None
 
     rewinding = [seed for seed in range(90) if any(isinstance(each, Rewinding) for each in draw(seed, one.possible).operations)]
     assert any(noticed(seed) for seed in rewinding[:20])

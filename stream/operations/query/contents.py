@@ -16,6 +16,7 @@ from typing import Final
 import polars as pl
 
 from stream.audit.ledger import LedgerObject
+from stream.audit.outputs import DamagedFileError
 from stream.aws.secrets import read_secret
 from stream.commit.log import CommitLog
 from stream.commit.lookup import shards_of
@@ -23,7 +24,7 @@ from stream.commit.manifest import decode_start
 from stream.commit.naming import start_key
 from stream.concurrency import run_concurrently
 from stream.contracts import CONSOLE, Checkpoints, Clock, Emit, LendingSource, Shard, Start, shard_of_chain
-from stream.errors import DefinitionError, Halted
+from stream.errors import DefinitionError
 from stream.lease.pauses import PauseRecord
 from stream.operations.opening import chains_of, open_checkpoints, open_evidence, open_source, session_of
 from stream.operations.progress.object_lookahead import ObjectsLookahead, open_lookahead
@@ -127,7 +128,9 @@ class Queried:
 
         Raises:
             DefinitionError: it is more than there is room for, or the definition cannot be run here.
-            Halted: the log is damaged, or a file that it lists is.
+            DamagedLogError: it is not known what is sealed.
+            DamagedFileError: a file that the log lists is missing, or is not what was written.
+            Halted: a stage broke its contract, or a definition cannot be run here.
             Fatal: the stream, a bucket or a permission is missing.
         """
         taken, missing = room.taken, ""
@@ -138,7 +141,7 @@ class Queried:
             except FileMovedError as error:
                 missing = str(error)
         msg = f"the file {missing} is missing, though the log lists it; `stream audit verify` says what else is wrong"
-        raise Halted(msg)
+        raise DamagedFileError(msg)
 
     async def _read(self, wanted: Wanted, room: Room) -> Contents:
         listed = {} if self.source is None else {shard.shard_id: shard for shard in await self.source.shards()}

@@ -14,13 +14,17 @@ from stream.commit.log import CommitLog
 from stream.commit.lookup import PAGE, last_starts, starts_of
 from stream.commit.manifest import unpinned
 from stream.contracts import Checkpoint, Checkpoints, Shard, Start, StartKind, shard_of_chain
-from stream.errors import Halted
+from stream.errors import StreamError
 from stream.operations.compaction.opening import MARGIN
 from stream.operations.progress.completeness import tip_of
 from stream.worker.auditing import StoredEvidence
 
 _PASSED: Final = frozenset({LinkKind.GAP, LinkKind.FOREIGN, LinkKind.SKIP})
 """Kinds of links whose records are in no file and never will be."""
+
+
+class DamagedLogError(StreamError):
+    """The log of a shard is damaged, so that it is not known what is sealed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ class CutReader:
         """The cut of one shard. What is sealed, rewound or begun after this has read it does not count.
 
         Raises:
-            Halted: the log is damaged, so that it is not known what is sealed.
+            DamagedLogError: the log is damaged, so that it is not known what is sealed.
         """
         shard = Shard(self.evidence.stream, shard_id)
         hint = await self.checkpoints.read(shard)
@@ -143,7 +147,7 @@ class CutReader:
         # What was begun when its manifest was read may be sealed, and followed by others, when those are read.
         if failed is not None and (chain.intent is None or log.unreadable):
             msg = f"{shard.stream}/{shard.chain}: {failed.object} {failed.message}; `stream audit verify` says what else is wrong"
-            raise Halted(msg)
+            raise DamagedLogError(msg)
         return chain
 
     async def _entry(self, shard: Shard, hint: Checkpoint | None) -> int:
