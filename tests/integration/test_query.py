@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,10 @@ from typer.testing import CliRunner
 
 from stream import events
 from stream.cli.main import app
+from stream.operations.query.contents import open_queried
+from stream.pipeline.lint import check
+from stream.worker.objects.slices import Window
+from stream.worker.reading import Reading
 from tests.integration.stage import PIPELINE, Stage, sealed
 
 
@@ -367,3 +373,54 @@ def test_the_answer_is_a_table_for_people_and_csv_for_programs(stage: Stage) -> 
     assert [line.split() for line in said.splitlines() if "x[red]" in line] == [["│", str(n), "│", "x[red]", "│"] for n in range(2)]
     found = document(stage, "SELECT count(*) AS n, max(_arrival) AS last FROM rows")
     assert found["columns"] == {"n": "int64", "last": "Datetime(time_unit='ms', time_zone='UTC')"}
+
+
+def test_a_renamed_sink_has_the_rows_from_before(stage: Stage) -> None:
+    stage.put(range(2))
+    stage.work(sealed(2))
+    stage.put(range(2, 4))
+    file = stage.folder / "pipeline.yaml"
+    text = file.read_text()
+    file.write_text(text.replace('s3: {url: "file:lake"}', 's3: {url: "file:lake", name: clean}'))
+    assert numbers(stage, "--sink", "clean") == marked(range(2), range(2, 4))
+    run("run", str(file), "--once")
+    assert numbers(stage) == marked(range(4))
+    file.write_text(text.replace('"file:lake"', '"file:sea"'))
+    assert numbers(stage) == marked(range(2)), (
+        "the two that were sealed under this name count where they are; those of `clean` are of a sink that is no more"
+    )
+
+
+def test_a_backfill_counts_beside_the_stream(stage: Stage) -> None:
+    begin = stage.clock.now().replace(microsecond=0) - timedelta(minutes=5)
+    stage.put(range(3))
+    stage.clock.ahead = timedelta(hours=2)
+    stage.work(lambda _event: False, reading=Reading(window=Window(begin, begin + timedelta(minutes=30)), disjoint=True))
+    stage.work(lambda event: isinstance(event, events.ShardStarted), start="latest")
+    stage.put(range(3, 5))
+    assert numbers(stage) == marked(range(3), range(3, 5))
+    stage.work(sealed(2), start="latest")
+    assert numbers(stage) == marked(range(5))
+
+
+def test_the_stream_is_read_no_more_than_twice_a_second(stage: Stage) -> None:
+    stage.put(range(2))
+    stage.work(sealed(2))
+
+    async def source() -> Any:
+        pipeline = check(stage.folder / "pipeline.yaml", {}).pipeline
+        assert pipeline is not None
+        async with AsyncExitStack() as stack:
+            opened = await open_queried(pipeline, pipeline, stage.folder, {}, stage.clock, lambda _event: None, stack, tail=True)
+            return opened.source
+
+    assert asyncio.run(source()).settings.calls_per_second == 2.0
+
+
+def test_a_stream_without_a_worker_that_would_start_at_the_tip_has_no_rows_yet(stage: Stage) -> None:
+    stage.put(range(3))
+    file = stage.folder / "pipeline.yaml"
+    file.write_text(PIPELINE.format(url=stage.url, on_expired="gap", start="latest"))
+    found = document(stage, "SELECT n, _sealed FROM rows")
+    assert found["rows"] == []
+    assert found["notes"] == ["no worker has committed anything from numbers yet"]

@@ -13,6 +13,7 @@ from stream.audit.chain import Link
 from stream.audit.ledger import LedgerObject
 from stream.audit.outputs import DAMAGE, DEFAULT, TEXTUAL, Separation, genuine, rows_of, typed, unreadable
 from stream.batch import ARRIVAL, LINEAGE, ROW
+from stream.errors import DefinitionError
 from stream.operations.query.cuts import Bounds
 from stream.pipeline.digest import canonical_text
 from stream.pipeline.model import Pipeline
@@ -115,10 +116,12 @@ class Recipes:
         if at not in self._columns:
             chain = (await self.recipe(digest)).chain
             config = next((each for each in recorded.sinks if each.name == sink), None)
-            if isinstance(chain, CompiledChain):
-                hidden = frozenset(sensitive_columns(sensitive, recorded.stages, [schema for _, schema in chain.schemas])[-1])
-                self._columns[at] = Columns(kinds_of(config, chain.output_schema), hidden, _form(config))
-        return self._columns.get(at, Columns())
+            if not isinstance(chain, CompiledChain):
+                msg = f"the definition {digest} was not compiled by this build's engine, so nobody can tell what is sensitive"
+                raise DefinitionError(msg)
+            hidden = frozenset(sensitive_columns(sensitive, recorded.stages, [schema for _, schema in chain.schemas])[-1])
+            self._columns[at] = Columns(kinds_of(config, chain.output_schema), hidden, _form(config))
+        return self._columns[at]
 
     async def empty(self, digest: str | None, config: SinkConfig) -> pl.DataFrame:
         """A table without rows, with the columns that rows of the sink would have."""
@@ -184,7 +187,9 @@ class RowReader:
         rows = rows.with_columns(
             pl.lit(value, ADDED.get(name, pl.String())).alias(name) for name, value in values.items() if name not in columns
         )
-        hidden = sorted(known.hidden & {*columns, *values})
+        # Names in a warehouse are in lower case.
+        secret = {name.lower() for name in known.hidden}
+        hidden = sorted(name for name in (*columns, *values) if name.lower() in secret)
         self.hidden.update(hidden)
         return self._inside(rows, columns).with_columns(pl.lit(HIDDEN).alias(name) for name in hidden)
 

@@ -42,7 +42,7 @@ class Room:
         if self.taken > self.most:
             msg = (
                 f"more than {self.most:,} bytes of files and records would be read: ask for fewer with --since, or --from and --to, or "
-                "raise --max-bytes; about four times as much memory is used"
+                "raise --max-bytes, if there is memory for them"
             )
             raise DefinitionError(msg)
 
