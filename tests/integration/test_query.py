@@ -126,6 +126,9 @@ def test_a_time_range_has_exactly_the_rows_that_arrived_in_it(stage: Stage) -> N
     assert only == (11, True), "the beginning is included, the end is not"
     assert numbers(stage, "--since", "1h") == marked(range(0), range(30, 33))
     assert numbers(stage, "--since", "1h", "--no-tail") == []
+    stage.clock.ahead += timedelta(minutes=20)
+    newest = document(stage, "SELECT min(_arrival) AS first FROM rows WHERE n >= 30")["rows"][0]["first"]
+    assert numbers(stage, "--from", newest) == marked(range(0), range(30, 33))
 
 
 MORE = """
