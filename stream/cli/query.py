@@ -166,7 +166,7 @@ def _remarks(answer: Answer) -> Iterator[str]:
 def _show(rows: pl.DataFrame) -> None:
     table = Table()
     for name, kind in rows.schema.items():
-        table.add_column(Text(name), justify="right" if kind.is_numeric() else "left")
+        table.add_column(Text(name), justify="right" if kind.is_numeric() else "left", overflow="fold")
     for row in rows.iter_rows():
         table.add_row(*(Text(_text(value)) for value in row))
     table_console().print(table)

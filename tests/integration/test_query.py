@@ -372,6 +372,9 @@ def test_the_answer_is_a_table_for_people_and_csv_for_programs(stage: Stage) -> 
     assert run("query", file, "SELECT n, n / 2 AS half, 'a,\"b' AS t, NULL AS nil FROM rows ORDER BY n", "--csv") == (
         'n,half,t,nil\n0,0.0,"a,""b",\n1,0.5,"a,""b",\n'
     )
+    wide = run("query", file, "SELECT _file, _file AS again, _sequence FROM rows WHERE n = 0")
+    shown = "".join(line.split("│")[1].strip() for line in wide.splitlines() if "│" in line)
+    assert any(shown.endswith(path.name) for path in (stage.folder / "lake").iterdir()), "nothing is cut off"
     said = run("query", file, "SELECT n, 'x[red]' AS t FROM rows ORDER BY n;")
     assert [line.split() for line in said.splitlines() if "x[red]" in line] == [["│", str(n), "│", "x[red]", "│"] for n in range(2)]
     found = document(stage, "SELECT count(*) AS n, max(_arrival) AS last FROM rows")

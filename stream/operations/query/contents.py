@@ -66,7 +66,7 @@ class Wanted:
 class ShardRead:
     """How one shard was read: sealed up to ``position``, and on from there up to ``read_to``; None if it was not read on.
 
-    ``sealed_rows`` and ``unsealed_rows``: of the sink, in units that the bounds touch. ``why``: what a person should know.
+    ``sealed_rows`` and ``unsealed_rows``: of the tables that are wanted, in units that the bounds touch. ``why``: what people should know.
     """
 
     shard: str
@@ -210,7 +210,7 @@ class Queried:
                 reasons += [f"halted since {halt.since.isoformat()}: {halt.reason}"] if halt and not halt.is_over(cut.position) else []
                 reasons += [str(pause)] if pause is not None else []
             reasons += [tail.why] if tail is not None and tail.why else []
-            rows = [piece for piece in pieces if piece.table == ROWS and piece.shard == name]
+            rows = [piece for piece in pieces if piece.shard == name]
             sealed = sum(piece.file.rows for piece in rows if piece.link is not None)
             unsealed = sum(piece.file.rows for piece in rows) - sealed
             read_to, records = (None, 0) if tail is None else (tail.position, tail.records)
