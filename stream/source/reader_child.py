@@ -95,7 +95,7 @@ def _serve(kind: str, column: str | None, size: int, after: int, most: int) -> A
                     number, begin, held = first + at, at, 0
     except MemoryError:
         send(_worker, ("bad", f"to read a part of it takes more than {HEADROOM // 2**20:,} MiB of memory, which no object may take"))
-        sys.exit(0)
+        return None
     except Exception as error:  # noqa: BLE001 - whatever a library makes of damage
         send(_worker, ("bad", str(error) or type(error).__name__))
         return None

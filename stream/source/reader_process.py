@@ -45,10 +45,25 @@ def typed_records(kind: str, column: str | None, file: BinaryIO, after: int, mos
         Halted: the process cannot be started, or somebody has killed it.
         StreamError, OSError: what reading ``file`` raises.
     """
-    child = _borrowed()
+    while True:
+        child, fresh = _borrowed()
+        try:
+            for first, bodies in _served(child, ("open", kind, column, file.seek(0, os.SEEK_END), after, most), file):
+                after = first + len(bodies) - 1
+                yield first, bodies
+        except BadContent:
+            # Damage that another object did to the process must not be held against this one.
+            if fresh:
+                raise
+        else:
+            return
+
+
+def _served(child: _Child, request: object, file: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
+    """What ``child`` answers to ``request``. It is used again unless something went wrong."""
     idle = False
     try:
-        child.send(("open", kind, column, file.seek(0, os.SEEK_END), after, most))
+        child.send(request)
         while True:
             match child.receive():
                 case ["read", int(at), int(size)]:
@@ -63,7 +78,6 @@ def typed_records(kind: str, column: str | None, file: BinaryIO, after: int, mos
                     idle = True
                     return
                 case ["bad", str(why)]:
-                    idle = True
                     raise BadContent(why)
                 case _:
                     raise BadContent(_ENDED.format("nonsense"))
@@ -152,15 +166,15 @@ _idle: Final[list[_Child]] = []
 _lock: Final = threading.Lock()
 
 
-def _borrowed() -> _Child:
-    """A process that nobody else uses."""
+def _borrowed() -> tuple[_Child, bool]:
+    """A process that nobody else uses, and whether it has read nothing yet."""
     while True:
         with _lock:
             child = _idle.pop() if _idle else None
         if child is None:
-            return _Child()
+            return _Child(), True
         if not child.ended:
-            return child
+            return child, False
         child.end()
 
 
