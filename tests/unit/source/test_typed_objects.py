@@ -317,7 +317,7 @@ BOMBS = {
     "avro deflate": (AVRO, lambda: as_if("deflate", deflated(GIB)), "has more than 256 MiB"),
     "avro zstandard": (AVRO, lambda: as_if("zstandard", pa.compress(bytes(GIB), "zstd", asbytes=True)), "has more than 256 MiB"),
     "avro snappy": (AVRO, lambda: as_if("snappy", b"\xff\xff\xff\xff\x0f" + bytes(100)), "has more than 256 MiB"),
-    "parquet page": (PARQUET, lambda: as_parquet(one_long_value(), compression="zstd", use_dictionary=False), "memory"),
+    "parquet page": (PARQUET, lambda: as_parquet(one_long_value(), compression="zstd", use_dictionary=False, write_statistics=False), "memory"),
     "parquet dictionary": (
         PARQUET,
         lambda: as_parquet(pa.table({"a": pa.DictionaryArray.from_arrays(pa.array([0] * 5000), pa.array([bytes(2**20)]))})),
@@ -365,7 +365,7 @@ def sound_objects():
 
 
 SOUND = {name: (layout, body) for name, layout, body in sound_objects()}
-MUTANTS = int(os.environ.get("STREAM_MUTANTS", "200"))
+MUTANTS = int(os.environ.get("STREAM_MUTANTS", "60"))
 
 
 @pytest.mark.parametrize("name", SOUND)
@@ -384,7 +384,7 @@ def test_damage_gives_rows_then_a_reason_and_the_same_from_any_row(name, tmp_pat
     assert [each for each in answers if not each.get("sound", True)] == []
     assert sum(each.get("said") is not None or each["code"] != 0 for each in answers) > MUTANTS // 4
     # The same through the worker's side.
-    for each in answers[:4]:
+    for each in answers[:2]:
         found, said = until_damage(damaged(body, random.Random(each["seed"])), layout)
         assert [number for number, _ in found] == [*range(1, len(found) + 1)]
         assert (said is None) == (each.get("said") is None and each["code"] == 0)
