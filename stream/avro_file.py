@@ -222,6 +222,7 @@ def _inflated(data: bytes) -> bytes:
 
 def _to_its_end(unpacker: Any, data: bytes) -> bytes:
     plain: bytes = unpacker.decompress(data, MOST_BLOCK_BYTES + 1)
+    # After the end, fastavro leaves a part of zlib's checksum.
     if len(plain) <= MOST_BLOCK_BYTES and not unpacker.eof:
         msg = "the data end too early"
         raise EOFError(msg)

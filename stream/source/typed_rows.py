@@ -58,7 +58,7 @@ def typed_rows(kind: str, column: str | None, file: BinaryIO, after: int) -> Ite
 
 def _parquet(file: BinaryIO, column: str | None, after: int) -> Iterator[list[bytes] | int]:
     """Records, or the number of rows of a row group that lies before ``after``."""
-    whole = pq.ParquetFile(file)
+    whole = pq.ParquetFile(file, page_checksum_verification=True)
     names = whole.schema_arrow.names
     _check_column(column, names)
     before = 0
@@ -74,7 +74,9 @@ def _parquet(file: BinaryIO, column: str | None, after: int) -> Iterator[list[by
             continue
         stored = sum(about.column(at).total_compressed_size for at in range(about.num_columns))
         piece = max(2**16, min(_PIECE, 4 * _BUFFERED // max(1, about.num_columns)))
-        reader = whole if stored <= _BUFFERED else pq.ParquetFile(file, metadata=whole.metadata, buffer_size=piece)
+        reader = whole
+        if stored > _BUFFERED:
+            reader = pq.ParquetFile(file, metadata=whole.metadata, buffer_size=piece, page_checksum_verification=True)
         height = max(1, min(MOST_ROWS, _AT_ONCE * max(1, about.num_rows) // max(1, about.total_byte_size)))
         found = 0
         for batch in reader.iter_batches(height, row_groups=[group], columns=None if column is None else [column], use_threads=False):
@@ -153,32 +155,32 @@ def _avro(file: BinaryIO, column: str | None, after: int) -> Iterator[list[bytes
 
 
 def _datums(number: int, rows: int, data: bytes, schema: Any, column: str | None) -> Iterator[list[bytes]]:
-    """The records of a block."""
+    """The records of a block, once all of them could be read: few codecs have a checksum, so what precedes damage may be damaged too."""
     if rows > max(len(data), _EMPTY_ROWS):
         msg = f"block {number} says that it has {rows} rows in {len(data)} bytes"
         raise Contradiction(msg)
     at = io.BytesIO(data)
-    found: list[bytes] = []
+    parts: list[list[bytes]] = [[]]
     held = 0
     try:
         for _ in range(rows):
             datum: Any = fastavro.schemaless_reader(at, schema)
-            found.append(msgspec.json.encode(finite(datum), enc_hook=_encoded) if column is None else _whole(datum[column], column))
-            held += len(found[-1])
-            if len(found) == MOST_ROWS or held > _AT_ONCE:
-                yield found
-                found, held = [], 0
+            body = msgspec.json.encode(finite(datum), enc_hook=_encoded) if column is None else _whole(datum[column], column)
+            if len(parts[-1]) == MOST_ROWS or held > _AT_ONCE:
+                parts.append([])
+                held = 0
+            parts[-1].append(body)
+            held += len(body)
+    except MemoryError:
+        raise
     except Exception as error:
-        # Whatever fastavro raises: the rows before it are sound.
-        if found:
-            yield found
+        # Whatever fastavro raises.
         msg = f"a row of block {number} cannot be read: {type(error).__name__}: {error}"
         raise Contradiction(msg) from error
-    if found:
-        yield found
     if at.tell() != len(data):
         msg = f"block {number} has {len(data) - at.tell()} bytes after its {rows} rows"
         raise Contradiction(msg)
+    yield from (part for part in parts if part)
 
 
 def _encoded(value: Any) -> Any:

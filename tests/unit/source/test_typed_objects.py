@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from stream import avro_file
 from stream.errors import Halted
-from stream.source import reader_process
+from stream.source import reader_process, typed_rows
 from stream.source.object_formats import Layout, ObjectFormat, Unreadable, chunks
 from tests.mutants import damaged
 
@@ -278,8 +278,8 @@ def test_what_no_library_writes_is_refused_with_its_reason():
     empty = {"type": "record", "name": "r", "fields": []}
     cases = [
         (avro_file.written(empty, "null", None, [avro_file.Block(2**40, b"")]), 0, "says that it has 1099511627776 rows in 0 bytes"),
-        (avro_file.written(schema, "null", None, [avro_file.Block(2, b"\x02")]), 1, "a row of block 0 cannot be read"),
-        (avro_file.written(schema, "null", None, [avro_file.Block(1, b"\x02\x04")]), 1, "1 bytes after its 1 rows"),
+        (avro_file.written(schema, "null", None, [avro_file.Block(2, b"\x02")]), 0, "a row of block 0 cannot be read"),
+        (avro_file.written(schema, "null", None, [avro_file.Block(1, b"\x02\x04")]), 0, "1 bytes after its 1 rows"),
         (avro_file.written("int", "null", None, [avro_file.Block(1, b"\x02")]), 0, "its rows are no records"),
         (b"", 0, "does not begin like an Avro container file"),
         (plain[:-1], 0, "it is cut off"),
@@ -404,6 +404,32 @@ def test_a_sound_object_is_not_blamed_for_the_one_before():
     found, said = until_damage(body, layout)
     assert (len(found), said) == (300, None)
     assert broken.ended
+
+
+def test_checksums_of_parquet_pages_are_compared():
+    table = pa.table({"a": pa.array(range(1000))})
+    body = bytearray(as_parquet(table, compression="none", use_dictionary=False, write_page_checksum=True))
+    at = bytes(body).index((500).to_bytes(8, "little"))
+    body[at] ^= 1
+    assert until_damage(bytes(body), PARQUET)[1] is not None
+
+
+def test_a_large_row_group_is_read_piece_by_piece(monkeypatch):
+    monkeypatch.setattr(typed_rows, "_BUFFERED", 0)
+    monkeypatch.setattr(typed_rows, "_PIECE", 2**16)
+    table = pa.table({"a": pa.array(range(200_000)), "b": pa.array([f"text {n}" for n in range(200_000)])})
+    body = as_parquet(table, row_group_size=150_000, compression="none", use_dictionary=False)
+    asked = []
+
+    class Asked(io.BytesIO):
+        def read(self, size=-1):
+            asked.append(size)
+            return super().read(size)
+
+    found = [body for _, bodies in typed_rows.typed_rows("parquet", None, Asked(body), 0) for body in bodies]
+    assert [json.loads(text) for text in found[:: 19_999]] == [{"a": n, "b": f"text {n}"} for n in range(0, 200_000, 19_999)]
+    assert len(found) == 200_000
+    assert max(asked) <= 2**17 < len(body) // 20
 
 
 @pytest.mark.parametrize("layout", [PARQUET, ARROW, AVRO])
