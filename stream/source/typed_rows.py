@@ -58,7 +58,7 @@ def typed_rows(kind: str, column: str | None, file: BinaryIO, after: int) -> Ite
 
 def _parquet(file: BinaryIO, column: str | None, after: int) -> Iterator[list[bytes] | int]:
     """Records, or the number of rows of a row group that lies before ``after``."""
-    whole = pq.ParquetFile(file, page_checksum_verification=True)
+    whole = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
     names = whole.schema_arrow.names
     _check_column(column, names)
     before = 0
@@ -76,7 +76,9 @@ def _parquet(file: BinaryIO, column: str | None, after: int) -> Iterator[list[by
         piece = max(2**16, min(_PIECE, 4 * _BUFFERED // max(1, about.num_columns)))
         reader = whole
         if stored > _BUFFERED:
-            reader = pq.ParquetFile(file, metadata=whole.metadata, buffer_size=piece, page_checksum_verification=True)
+            reader = pq.ParquetFile(
+                file, metadata=whole.metadata, buffer_size=piece, pre_buffer=False, page_checksum_verification=True
+            )
         height = max(1, min(MOST_ROWS, _AT_ONCE * max(1, about.num_rows) // max(1, about.total_byte_size)))
         found = 0
         for batch in reader.iter_batches(height, row_groups=[group], columns=None if column is None else [column], use_threads=False):

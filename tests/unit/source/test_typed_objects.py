@@ -429,7 +429,7 @@ def test_a_large_row_group_is_read_piece_by_piece(monkeypatch):
     found = [body for _, bodies in typed_rows.typed_rows("parquet", None, Asked(body), 0) for body in bodies]
     assert [json.loads(text) for text in found[:: 19_999]] == [{"a": n, "b": f"text {n}"} for n in range(0, 200_000, 19_999)]
     assert len(found) == 200_000
-    assert max(asked) <= 2**17 < len(body) // 20
+    assert max(asked) <= 2**18 < len(body) // 10
 
 
 @pytest.mark.parametrize("layout", [PARQUET, ARROW, AVRO])
