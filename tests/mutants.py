@@ -1,7 +1,7 @@
 """Reads damaged copies of an object, each in a process of its own: ``python -m tests.mutants FORMAT FILE FROM TO``.
 
-Prints one JSON line for each seed: how the process ended, how many rows it gave, and whether it said what is wrong. Processes are forked from
-one that has loaded the libraries, so that thousands take seconds, and have the limits of ``reader_child``.
+Prints one JSON line for each seed: how the process ended, how many rows it gave, and whether it said what is wrong. Processes are forked
+from one that has loaded the libraries, so that thousands take seconds, and have the limits of ``reader_child``.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def main() -> None:
         with os.fdopen(reading) as pipe:
             answer = pipe.read()
         code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        print(json.dumps({"seed": seed, "code": code} | (json.loads(answer) if answer else {})))
+        print(json.dumps({"seed": seed, "code": code} | (json.loads(answer) if answer else {})))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ class ObjectsSource(Part):
     )
     records: str | None = Field(
         default=None,
-        description="For json: the list whose elements are records, such as `Records` or `detail.items`; `$` if each document is that list.",
+        description="For json: the list whose elements are records, such as `Records` or `detail.items`; `$` if a document is that list.",
     )
     manifest: Location | None = Field(
         default=None, description="List of the objects under `url` to read: a key or URL per line, or a COPY manifest in JSON."
@@ -170,7 +170,10 @@ class ObjectsSource(Part):
             fail_at(("records",), "bad_value", f"objects of the format {self.format} have no lists of records", "write `format: json`")
         if not all(self.records_path or ("$",)):
             fail_at(
-                ("records",), "bad_value", f"{self.records!r} names no member", "write names with dots between them, such as `Records`, or `$`"
+                ("records",),
+                "bad_value",
+                f"{self.records!r} names no member",
+                "write names with dots between them, such as `Records`, or `$`",
             )
         return self
 

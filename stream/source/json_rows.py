@@ -50,7 +50,7 @@ def rows_as_json(batch: pa.RecordBatch) -> list[bytes]:
     return rows
 
 
-def _plain(array: pa.Array, name: str) -> pa.Array:
+def _plain(array: pa.Array, name: str) -> pa.Array:  # noqa: PLR0911 - one per kind
     """``array`` in types whose values both writers write alike, at every level."""
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
@@ -86,7 +86,7 @@ def _is_list(kind: pa.DataType) -> bool:
     return any(each(kind) for each in kinds)
 
 
-def _leaf(array: pa.Array, name: str) -> pa.Array:
+def _leaf(array: pa.Array, name: str) -> pa.Array:  # noqa: PLR0911 - one per kind
     kind = array.type
     if pa.types.is_decimal(kind):
         return _digits(array)

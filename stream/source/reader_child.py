@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 from stream.source.frames import receive, send
 
@@ -83,7 +83,7 @@ def _serve(kind: str, column: str | None, size: int, after: int, most: int) -> A
     from stream.source.typed_rows import typed_rows
 
     try:
-        for first, bodies in typed_rows(kind, column, _Wanted(size), after):
+        for first, bodies in typed_rows(kind, column, cast("BinaryIO", _Wanted(size)), after):
             number, begin, held = first, 0, 0
             for at, body in enumerate(bodies, 1):
                 held += len(body)
@@ -114,7 +114,7 @@ def main() -> None:
     import polars  # noqa: F401, ICN001
     import pyarrow as pa
     import pyarrow.compute
-    import pyarrow.parquet  # noqa: F401
+    import pyarrow.parquet
 
     from stream.source.typed_rows import read_logical_types_exactly
 

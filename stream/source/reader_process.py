@@ -114,7 +114,7 @@ class _Child:
             raise Halted(msg) from error
         if receive(cast("BinaryIO", self._process.stdout)) != ["ready"]:
             msg = (
-                f"the process that reads Parquet, Arrow and Avro objects ended at once, with code {self._process.wait()}: look whether this "
+                f"the process that reads Parquet, Arrow and Avro objects ended at once, with code {self._process.wait()}: look if this "
                 f"machine lacks memory, and what `{sys.executable} -m stream.source.reader_child` says"
             )
             raise Halted(msg)

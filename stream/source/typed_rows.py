@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, timedelta
-from typing import Any, BinaryIO, Final, TypeAlias
+from typing import Any, BinaryIO, Final, TypeAlias, cast
 
 import fastavro
 import fastavro.read
@@ -76,9 +76,7 @@ def _parquet(file: BinaryIO, column: str | None, after: int) -> Iterator[list[by
         piece = max(2**16, min(_PIECE, 4 * _BUFFERED // max(1, about.num_columns)))
         reader = whole
         if stored > _BUFFERED:
-            reader = pq.ParquetFile(
-                file, metadata=whole.metadata, buffer_size=piece, pre_buffer=False, page_checksum_verification=True
-            )
+            reader = pq.ParquetFile(file, metadata=whole.metadata, buffer_size=piece, pre_buffer=False, page_checksum_verification=True)
         height = max(1, min(MOST_ROWS, _AT_ONCE * max(1, about.num_rows) // max(1, about.total_byte_size)))
         found = 0
         for batch in reader.iter_batches(height, row_groups=[group], columns=None if column is None else [column], use_threads=False):
@@ -139,7 +137,7 @@ def _whole(value: Any, column: str) -> bytes:
 
 
 def _avro(file: BinaryIO, column: str | None, after: int) -> Iterator[list[bytes] | int]:
-    buffered = io.BufferedReader(file, _PIECE)  # type: ignore[type-var] - it reads, which is all that is needed
+    buffered = io.BufferedReader(cast("io.RawIOBase", file), _PIECE)
     container = avro_file.Reader(buffered)
     schema = fastavro.parse_schema(container.schema)
     if not isinstance(schema, dict) or schema.get("type") != "record":

@@ -53,11 +53,11 @@ def avro(numbers, size=90):
     return out.getvalue()
 
 
-def concatenated(numbers, size=90):  # noqa: ARG001 - it has no parts
+def concatenated(numbers, size=90):
     return gzip.compress("".join(json.dumps(row(n)) for n in numbers).encode())
 
 
-def delivered(numbers, size=90):  # noqa: ARG001 - it has no parts
+def delivered(numbers, size=90):
     return gzip.compress(json.dumps({"digest": [1, {"Records": 2}], "Records": [row(n) for n in numbers]}, indent=1).encode())
 
 

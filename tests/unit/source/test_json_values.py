@@ -1,5 +1,6 @@
 """JSON values in an object: where each begins and ends, whatever is between them and however the object is read."""
 
+import gzip
 import io
 import json
 
@@ -72,8 +73,6 @@ def test_what_is_no_object_or_list_is_a_record_up_to_the_end_of_its_line():
 
 
 def test_compressed_objects_are_read_like_others():
-    import gzip
-
     packed = gzip.compress(b'{"a":1}{"a":2}') + gzip.compress(b'{"a":3}')
     assert [number for number, _ in read(packed, name="x.gz")] == [1, 2, 3]
     assert [number for number, _ in read(packed, Layout(ObjectFormat.JSON, ObjectCodec.GZIP))] == [1, 2, 3]
@@ -98,14 +97,15 @@ def test_compressed_objects_are_read_like_others():
 )
 def test_a_document_of_another_form_is_unreadable_after_what_was_found(text, before, why):
     found = []
-    with pytest.raises(Unreadable, match="the object x cannot be read as json, compression none: .*") as caught:
-        for chunk in chunks(in_list(("Records",)), io.BytesIO(text.encode()), "x", 0, 1):
-            found += chunk
+    with pytest.raises(Unreadable, match="the object x cannot be read as json, compression none: ") as caught:
+        found.extend(record for chunk in chunks(in_list(("Records",)), io.BytesIO(text.encode()), "x", 0, 1) for record in chunk)
     assert [json.loads(body) for _, body in found] == [1, 2][:before]
     assert why in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "layout"), [('{"a":1}' + "[" * 500, PLAIN), ('{"a":1}{"b":"' + "x" * 500, PLAIN), ("[1," + "[" * 500, in_list())])
+@pytest.mark.parametrize(
+    ("text", "layout"), [('{"a":1}' + "[" * 500, PLAIN), ('{"a":1}{"b":"' + "x" * 500, PLAIN), ("[1," + "[" * 500, in_list())]
+)
 def test_a_value_without_an_end_is_refused_before_it_fills_the_memory(monkeypatch, text, layout):
     monkeypatch.setattr(object_formats, "MAX_RECORD_BYTES", 100)
     monkeypatch.setattr(json_values, "READ_BYTES", 50)

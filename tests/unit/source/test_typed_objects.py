@@ -73,6 +73,11 @@ def as_avro(rows, schema, codec="null", interval=16_000):
     return out.getvalue()
 
 
+def decimals(digits, scale):
+    return st.integers(-(10**digits) + 1, 10**digits - 1).map(lambda value: Decimal(f"{value}E-{scale}"))
+
+
+SECONDS = st.integers(-(2**40), 2**40).map(lambda ms: timedelta(milliseconds=ms))
 COLUMNS = {
     "whole": (pa.int64(), st.integers(-(2**63), 2**63 - 1), lambda value: value),
     "natural": (pa.uint64(), st.integers(0, 2**64 - 1), lambda value: value),
@@ -86,8 +91,8 @@ COLUMNS = {
     "text": (pa.string(), st.text(), lambda value: value),
     "octets": (pa.binary(), st.binary(), lambda value: base64.b64encode(value).decode()),
     "fixed": (pa.binary(3), st.binary(min_size=3, max_size=3), lambda value: base64.b64encode(value).decode()),
-    "money": (pa.decimal128(38, 9), st.integers(-(10**38) + 1, 10**38 - 1).map(lambda value: Decimal(f"{value}E-9")), lambda value: f"{value:f}"),
-    "wide": (pa.decimal256(76, 20), st.integers(-(10**60), 10**60).map(lambda value: Decimal(f"{value}E-20")), lambda value: f"{value:f}"),
+    "money": (pa.decimal128(38, 9), decimals(38, 9), lambda value: f"{value:f}"),
+    "wide": (pa.decimal256(76, 20), decimals(60, 20), lambda value: f"{value:f}"),
     "moment": (
         pa.timestamp("us", "Europe/Berlin"),
         st.datetimes(timezones=st.just(UTC)),
@@ -97,7 +102,7 @@ COLUMNS = {
               lambda value: (value.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]).zfill(23)),
     "day": (pa.date32(), st.dates(), lambda value: value.isoformat()),
     "hour": (pa.time64("us"), st.times(), lambda value: value.strftime("%H:%M:%S.%f")),
-    "long": (pa.duration("ms"), st.integers(-(2**40), 2**40).map(lambda ms: timedelta(milliseconds=ms)), lambda value: value // timedelta(milliseconds=1)),
+    "long": (pa.duration("ms"), SECONDS, lambda value: value // timedelta(milliseconds=1)),
 }  # fmt: skip
 
 
@@ -165,7 +170,7 @@ AVRO_TYPES = {
     "text": ("string", st.text(), lambda value: value),
     "octets": ("bytes", st.binary(), lambda value: base64.b64encode(value).decode()),
     "money": ({"type": "bytes", "logicalType": "decimal", "precision": 38, "scale": 9},
-              st.integers(-(10**38) + 1, 10**38 - 1).map(lambda value: Decimal(f"{value}E-9")), lambda value: f"{value:f}"),
+              decimals(38, 9), lambda value: f"{value:f}"),
     "moment": ({"type": "long", "logicalType": "timestamp-micros"}, st.datetimes(timezones=st.just(UTC)),
                lambda value: value.strftime("%Y-%m-%dT%H:%M:%S.%fZ").zfill(27)),
     "day": ({"type": "int", "logicalType": "date"}, st.dates(), lambda value: value.isoformat()),
@@ -195,7 +200,9 @@ def test_every_value_of_avro_is_kept_with_every_codec(codec, data):
         body = as_avro(rows, SCHEMA, codec, interval=50)
     found = read(body, AVRO)
     assert [number for number, _ in found] == [*range(1, len(rows) + 1)]
-    assert as_numbers([json.loads(text, parse_float=str) for _, text in found]) == as_numbers(json.loads(json.dumps(wanted), parse_float=str))
+    assert as_numbers([json.loads(text, parse_float=str) for _, text in found]) == as_numbers(
+        json.loads(json.dumps(wanted), parse_float=str)
+    )
     behind = data.draw(st.integers(0, len(rows)))
     assert read(body, AVRO, behind=behind) == found[behind:]
 
@@ -210,7 +217,9 @@ def snappy():
 
 def test_values_beyond_what_a_type_here_holds_stay_what_they_are():
     late, nanos = 10**18, 1_700_000_000_123_456_789
-    table = pa.table({"ms": pa.array([late, 0], pa.int64()).cast(pa.timestamp("ms")), "ns": pa.array([nanos, None]).cast(pa.timestamp("ns", "UTC"))})
+    table = pa.table(
+        {"ms": pa.array([late, 0], pa.int64()).cast(pa.timestamp("ms")), "ns": pa.array([nanos, None]).cast(pa.timestamp("ns", "UTC"))}
+    )
     for body, layout in ((as_parquet(table, coerce_timestamps=None), PARQUET), (as_stream(table), ARROW)):
         assert [json.loads(text) for _, text in read(body, layout)] == [
             {"ms": str(late), "ns": "2023-11-14T22:13:20.123456789Z"},
@@ -238,7 +247,14 @@ def zigzag(value):
 
 def test_types_that_are_others_inside_and_types_without_a_form():
     dictionary = pa.array(["a", None, "b"]).dictionary_encode()
-    table = pa.table({"d": dictionary, "v": pa.array(["x", None, "y"], pa.string_view()), "h": pa.array([1.5, None, math.nan], pa.float16()), "n": pa.nulls(3)})
+    table = pa.table(
+        {
+            "d": dictionary,
+            "v": pa.array(["x", None, "y"], pa.string_view()),
+            "h": pa.array([1.5, None, math.nan], pa.float16()),
+            "n": pa.nulls(3),
+        }
+    )
     assert [json.loads(text) for _, text in read(as_stream(table), ARROW)] == [
         {"d": "a", "v": "x", "h": 1.5, "n": None},
         {"d": None, "v": None, "h": None, "n": None},
@@ -317,7 +333,11 @@ BOMBS = {
     "avro deflate": (AVRO, lambda: as_if("deflate", deflated(GIB)), "has more than 256 MiB"),
     "avro zstandard": (AVRO, lambda: as_if("zstandard", pa.compress(bytes(GIB), "zstd", asbytes=True)), "has more than 256 MiB"),
     "avro snappy": (AVRO, lambda: as_if("snappy", b"\xff\xff\xff\xff\x0f" + bytes(100)), "has more than 256 MiB"),
-    "parquet page": (PARQUET, lambda: as_parquet(one_long_value(), compression="zstd", use_dictionary=False, write_statistics=False), "memory"),
+    "parquet page": (
+        PARQUET,
+        lambda: as_parquet(one_long_value(), compression="zstd", use_dictionary=False, write_statistics=False),
+        "memory",
+    ),
     "parquet dictionary": (
         PARQUET,
         lambda: as_parquet(pa.table({"a": pa.DictionaryArray.from_arrays(pa.array([0] * 5000), pa.array([bytes(2**20)]))})),
@@ -348,7 +368,9 @@ def peak():
 
 def sound_objects():
     """Objects to damage, by name: several row groups, blocks or batches each."""
-    rows = [{"id": n, "s": f"text {n % 7}" * (n % 5), "b": None if n % 3 else bytes([n % 256]) * 3, "l": list(range(n % 4))} for n in range(300)]
+    rows = [
+        {"id": n, "s": f"text {n % 7}" * (n % 5), "b": None if n % 3 else bytes([n % 256]) * 3, "l": list(range(n % 4))} for n in range(300)
+    ]
     table = pa.Table.from_pylist(rows, pa.schema({"id": pa.int64(), "s": pa.string(), "b": pa.binary(), "l": pa.list_(pa.int32())}))
     words = table.set_column(1, "s", table["s"].combine_chunks().dictionary_encode())
     kinds = {"id": "long", "s": "string", "b": ["null", "bytes"], "l": {"type": "array", "items": "int"}}
@@ -427,7 +449,7 @@ def test_a_large_row_group_is_read_piece_by_piece(monkeypatch):
             return super().read(size)
 
     found = [body for _, bodies in typed_rows.typed_rows("parquet", None, Asked(body), 0) for body in bodies]
-    assert [json.loads(text) for text in found[:: 19_999]] == [{"a": n, "b": f"text {n}"} for n in range(0, 200_000, 19_999)]
+    assert [json.loads(text) for text in found[::19_999]] == [{"a": n, "b": f"text {n}"} for n in range(0, 200_000, 19_999)]
     assert len(found) == 200_000
     assert max(asked) <= 2**18 < len(body) // 10
 

@@ -297,7 +297,9 @@ def test_values_without_quotes_keep_the_quotes_they_have():
 
 
 def test_comments_are_left_out_and_a_record_of_comments_has_no_rows():
-    rows, rejects = decoded(["#Version: 1.0\n#Fields: a b\n1\tx\n#\r\n2\ty", "# nothing", "3\tz", "", "4"], {"a": "int64", "b": "string"}, **TABS)
+    rows, rejects = decoded(
+        ["#Version: 1.0\n#Fields: a b\n1\tx\n#\r\n2\ty", "# nothing", "3\tz", "", "4"], {"a": "int64", "b": "string"}, **TABS
+    )
     assert rows == [(1, "x"), (2, "y"), (3, "z")]
     assert rejects == [(1, "filtered"), (3, "empty_record"), (4, "csv_fields")]
     quoted, rejects = decoded(['1,"a\n# no comment"\n# a comment\n2,b'], {"a": "int64", "b": "string"}, comment="#")
