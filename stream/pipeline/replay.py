@@ -168,7 +168,7 @@ class ObjectsSource(Part):
             return self
         if self.format is not ObjectFormat.JSON:
             fail_at(("records",), "bad_value", f"objects of the format {self.format} have no lists of records", "write `format: json`")
-        if not all(self.records_path or ("$",)):
+        if not self.records or not all(self.records_path or ("$",)):
             fail_at(
                 ("records",),
                 "bad_value",

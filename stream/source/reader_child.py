@@ -123,6 +123,7 @@ def main() -> None:
     read_logical_types_exactly()
     held = int(Path("/proc/self/statm").read_text().split()[_DATA]) * _PAGE
     resource.setrlimit(resource.RLIMIT_DATA, (held + HEADROOM, held + HEADROOM))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):
         # If the machine runs out of memory nevertheless, this process is the one to end.
         Path("/proc/self/oom_score_adj").write_text("1000")

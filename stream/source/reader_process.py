@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Final, cast
 
 import msgspec
@@ -89,9 +89,9 @@ def _served(child: _Child, request: object, file: BinaryIO) -> Iterator[tuple[in
 
 
 class _Child:
-    """One process."""
+    """One process. ``program``: arguments for Python."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: Sequence[str] = ("-m", "stream.source.reader_child")) -> None:
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment |= {
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -102,7 +102,7 @@ class _Child:
         }
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "stream.source.reader_child"],
+                [sys.executable, "-P", *program],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

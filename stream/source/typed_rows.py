@@ -29,7 +29,7 @@ _AT_ONCE: Final = 8 * 2**20
 _BUFFERED: Final = 64 * 2**20
 """Bytes of a row group above which its columns are read piece by piece, not each as a whole."""
 _PIECE: Final = 4 * 2**20
-_EMPTY_ROWS: Final = 2**20
+_EMPTY_ROWS: Final = 4096
 """Rows that a block of Avro may have if they have no bytes: otherwise a few bytes could stand for endless rows."""
 
 

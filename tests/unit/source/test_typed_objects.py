@@ -428,6 +428,34 @@ def test_a_sound_object_is_not_blamed_for_the_one_before():
     assert broken.ended
 
 
+BUSY = """
+import stream.source.reader_child as child, stream.source.typed_rows as rows
+child.STEP_SECONDS = 0.2
+def forever(*_):
+    print("nonsense", flush=True)
+    while True:
+        pass
+rows.typed_rows = forever
+child.main()
+"""
+
+
+def test_a_step_that_takes_forever_ends_with_its_process():
+    child = reader_process._Child(("-c", BUSY))
+    with pytest.raises(reader_process.BadContent, match="keeps the reader busy for minutes"):
+        list(reader_process._served(child, ("open", "parquet", None, 0, 0, 64), io.BytesIO()))
+    assert child.ended
+
+
+def test_the_process_knows_no_secret_of_the_worker(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-worker")
+    child = reader_process._Child()
+    try:
+        assert b"secret-of-the-worker" not in Path(f"/proc/{child.pid}/environ").read_bytes()
+    finally:
+        child.end()
+
+
 def test_checksums_of_parquet_pages_are_compared():
     table = pa.table({"a": pa.array(range(1000))})
     body = bytearray(as_parquet(table, compression="none", use_dictionary=False, write_page_checksum=True))
