@@ -101,7 +101,7 @@ class _Child:
             "OMP_NUM_THREADS": "1",
         }
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - it is our own module
                 [sys.executable, "-P", *program],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
