@@ -447,6 +447,12 @@ def test_a_step_that_takes_forever_ends_with_its_process():
     assert child.ended
 
 
+def test_an_object_that_ends_the_process_is_to_blame_for_it():
+    child = reader_process._Child(("-c", BUSY.replace("while True:\n        pass", "import os; os.abort()")))
+    with pytest.raises(reader_process.BadContent, match=r"it ends the process that reads it \(SIGABRT\)"):
+        list(reader_process._served(child, ("open", "parquet", None, 0, 0, 64), io.BytesIO()))
+
+
 def test_the_process_knows_no_secret_of_the_worker(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-worker")
     child = reader_process._Child()
