@@ -80,6 +80,10 @@ class Forked:
         code: int | None = self._process.exitcode
         return code
 
+    def poll(self) -> int | None:
+        """``returncode``, as ``subprocess.Popen`` has it."""
+        return self.returncode
+
     def send_signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)

@@ -110,7 +110,7 @@ def test_what_failed_and_why_is_logged_and_counted_without_any_of_its_content(tm
 
 def test_one_environment_answers_many_events(tmp_path):
     (tmp_path / "pipeline.yaml").write_text(PIPELINE)
-    with RuntimeApi() as api, Sandbox(api, tmp_path, KEYS, tmp_path / "function.log", HANDLER) as sandbox:
+    with RuntimeApi() as api, Sandbox(api, tmp_path, KEYS, tmp_path / "function.log", HANDLER, python=True) as sandbox:
         for first in (1, 10, 1):
             event = asked([json.dumps({"n": first + at}).encode() for at in range(5)], stream="" if first == 10 else "s")
             rows = [json.loads(data) for _, data, _ in delivered(event, sandbox.invoke(event).body)]
