@@ -32,6 +32,7 @@ _PRELOADED: Final = (
         for room in ("hosts", "operations", "worker")
         for path in sorted((ROOT / "stream" / room).rglob("[a-z]*.py"))
     ),
+    "tests.collected",
 )
 
 
