@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _COUNT = 8_000
+"""Ports to choose from, right below those that the system gives, unless these begin so low that there is no room."""
 
 
 @contextmanager
