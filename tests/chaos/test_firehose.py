@@ -60,7 +60,12 @@ def by_partition(found: list[tuple[str, bytes, Mapping[str, str]]]) -> dict[str,
 def test_the_flights_become_the_same_rows_as_in_the_service(tmp_path, monkeypatch):
     """Byte for byte, lineage included, and in the same partitions; and the same number of records is left out and refused."""
     text = (files("stream.data") / "flights.yaml").read_text().replace("format: parquet", "format: ndjson")
-    environment = {"MASK_KEY": "a key of this test", "LAKE": f"file:{tmp_path}/lake", "STATE": f"file:{tmp_path}/state"}
+    environment = {
+        "MASK_KEY": "a key of this test",
+        "LAKE": f"file:{tmp_path}/lake",
+        "STATE": f"file:{tmp_path}/state",
+        "METRICS_PORT": "0",
+    }
     with running() as server:
         for name, value in (KEYS | environment | {"AWS_ENDPOINT_URL_KINESIS": server.url}).items():
             monkeypatch.setenv(name, value)
