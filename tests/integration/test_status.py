@@ -442,7 +442,7 @@ def test_watching_until_interrupted(stage: Stage) -> None:
                 assert process.poll() is None, log.read_text()
                 stage.client.describe_stream_summary(StreamName="numbers")
             process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 0, log.read_text()
+            assert process.wait(120) == 0, log.read_text()
         finally:
             process.kill()
             process.wait()
