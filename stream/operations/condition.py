@@ -269,7 +269,6 @@ def _dead_letters(look: Snapshot, _: set[str]) -> Iterator[Finding]:
         Harm.DEGRADED,
         f"{share:.1%} of the records of the last hour are dead letters ({seen.dead:,} of {seen.records:,})",
         "streamdeadletters",
-        since=seen.since,
         figure=share,
         limit=thresholds.DEAD_LETTER_SHARE,
         details=causes,
@@ -321,7 +320,7 @@ def _unknown(look: Snapshot, _: set[str]) -> Iterator[Finding]:
             "unreadable",
             Harm.UNKNOWN,
             what,
-            "audit-commands-loads-and-the-export-of-spans",
+            "when-a-part-cannot-be-read",
             details=(each.why,),
             commands=("stream doctor FILE",),
         )
@@ -330,8 +329,8 @@ def _unknown(look: Snapshot, _: set[str]) -> Iterator[Finding]:
         yield Finding(
             "shard_unreadable",
             Harm.UNKNOWN,
-            f"how {count(len(silent), 'shard stands', 'shards stand')} could not be found out",
-            "when-a-shard-is-halted",
+            f"the state of {count(len(silent), 'shard', 'shards')} could not be read",
+            "when-a-part-cannot-be-read",
             tuple(each.name for each in silent),
             details=lines_of((each.name, each.why) for each in silent),
             commands=("stream doctor FILE",),

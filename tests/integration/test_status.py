@@ -403,7 +403,7 @@ def test_a_manifest_that_was_damaged(stage: Stage) -> None:
     manifest.write_text("{")
     text = normalized()
     assert text.startswith("2\nnot known: app on numbers, TIME\n")
-    assert "1. how 1 shard stands could not be found out\n" in text
+    assert "1. the state of 1 shard could not be read\n" in text
     assert f"commits/numbers/{stage.shard}/NUMBER.json is not a readable manifest" in text
 
 

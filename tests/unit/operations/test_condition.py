@@ -252,7 +252,7 @@ def test_every_finding_leads_to_a_section_of_the_runbook() -> None:
     found = every_finding()
     assert len(found) >= 14
     assert {each.section for each in found} <= anchors
-    assert {each.section for each in found} - {"when-a-shard-is-halted", "audit-commands-loads-and-the-export-of-spans"} <= {
+    assert {each.section for each in found} - {"when-a-shard-is-halted", "when-a-part-cannot-be-read"} <= {
         anchor(alert) for alert in ALERTS
     }
 
