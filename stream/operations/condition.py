@@ -12,7 +12,7 @@ from stream.audit.completeness import State
 from stream.metrics import thresholds
 from stream.operations import object_condition
 from stream.operations.finding import DETAILS, Finding, Harm, clock, count, length, lines_of
-from stream.operations.snapshot import STREAM, ShardLook, Snapshot
+from stream.operations.snapshot import LEASE_ROW, STREAM, ShardLook, Snapshot
 from stream.worker.halt import Halt
 
 _TOO_MANY_DEAD_LETTERS: Final = "would become dead letters"
@@ -315,14 +315,14 @@ def _unknown(look: Snapshot, _: set[str]) -> Iterator[Finding]:
     if look.why:
         yield Finding("not_begun", Harm.STUCK, look.why, "streamdown", commands=("stream doctor FILE", "stream run FILE"))
     for each in look.unread:
-        what = f"the {each.part} could not be read"
+        row = each.part == LEASE_ROW  # permissions are not in question then
         yield Finding(
             "unreadable",
             Harm.UNKNOWN,
-            what,
-            "when-a-part-cannot-be-read",
+            f"the {each.part} could not be read",
+            "streamleaserowsunreadable" if row else "when-a-part-cannot-be-read",
             details=(each.why,),
-            commands=("stream doctor FILE",),
+            commands=("stream leases ls FILE" if row else "stream doctor FILE",),
         )
     silent = [each for each in look.shards if each.state is State.SILENT]
     if silent and not any(each.part == STREAM for each in look.unread):

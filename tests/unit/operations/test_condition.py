@@ -17,7 +17,18 @@ from stream.commit.manifest import Kind
 from stream.metrics import thresholds
 from stream.operations.condition import judge, verdict
 from stream.operations.finding import DETAILS, Finding, Harm, length
-from stream.operations.snapshot import DeadLetters, Exported, LastClaim, ObjectsLook, Parked, ShardLook, Snapshot, TableLook, Unread
+from stream.operations.snapshot import (
+    LEASE_ROW,
+    DeadLetters,
+    Exported,
+    LastClaim,
+    ObjectsLook,
+    Parked,
+    ShardLook,
+    Snapshot,
+    TableLook,
+    Unread,
+)
 from stream.worker.halt import Halt
 from tests.docs.generate import ROOT
 
@@ -182,6 +193,11 @@ def test_one_cause_one_finding() -> None:
     assert codes(look(waiting(5000, **old), stream_halt=Halt("bad", "w1", ago(4000)))) == ["stream_halted"]
     # That records expire is never explained away.
     assert codes(look(waiting(50_000, halt=Halt("bad", "w1", ago(4000)), **old))) == ["expiring", "shard_halted"]
+
+
+def test_a_lease_row_that_cannot_be_read_leads_to_its_own_section() -> None:
+    (found,) = judge(look(unread=(Unread(LEASE_ROW, "row 'x' has no leaseCounter"),)))
+    assert (found.section, found.commands) == ("streamleaserowsunreadable", ("stream leases ls FILE",))
 
 
 def test_an_unread_lease_table_is_not_taken_for_a_table_without_leases() -> None:
