@@ -139,7 +139,7 @@ def type_name(kind: pl.DataType) -> str:
     if isinstance(kind, pl.Decimal):
         return f"decimal({kind.precision},{kind.scale})"
     if isinstance(kind, pl.Datetime) and kind.time_zone == "UTC":
-        return "timestamp"
+        return "timestamp" if kind.time_unit == "us" else f"timestamp({kind.time_unit})"
     if kind.is_numeric():
         return str(kind).lower()
     return _TYPE_NAMES.get(kind.base_type(), str(kind))

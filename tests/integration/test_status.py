@@ -273,7 +273,7 @@ def test_dead_letters_by_cause(stage: Stage) -> None:
     text = normalized()
     assert text.startswith("1\ndegraded: app on numbers, TIME\n")
     assert (
-        "1. 5.0% of the records of the last hour are dead letters (5 of 100), since TIME (1h)\n"
+        "1. 5.0% of the records of the last hour are dead letters (5 of 100)\n"
         "   5.0%; the limit is 1%\n"
         "   5 at decode: wrong_type:n\n"
         "   $ stream dlq top pipeline.yaml\n"
