@@ -41,7 +41,7 @@ from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.operations.shards.survey import unfinished
 from stream.operations.status.objects import objects_look, queue_attributes
 from stream.operations.status.outcomes import RecentUnits, exported_look, table_look
-from stream.operations.status.snapshot import FRESH, LEASES, LOG, MARGIN, OBJECTS, STREAM, ShardLook, Snapshot, TableLook, Unread
+from stream.operations.status.snapshot import FRESH, LEASE_ROW, LEASES, LOG, MARGIN, OBJECTS, STREAM, ShardLook, Snapshot, TableLook, Unread
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.worker.auditing import Stores
@@ -189,7 +189,7 @@ class Inspector:
         objects = self.source.objects
         arrived = None if objects is None else await self._part(OBJECTS, self.source.list_objects(objects), least=LIST_SECONDS)
         leases = await self._part(LEASES, self.leases()) if self.leases is not None else None
-        self.unread += [Unread("lease row", why) for why in self.heard.rows]
+        self.unread += [Unread(LEASE_ROW, why) for why in self.heard.rows]
         self.scanned.leases = {lease.shard: lease for lease in leases or ()}
         log = self.completeness.log
         answer = await self._part(LOG, self._answer(), max(len(self.source.listed), len(self.scanned.leases)))
