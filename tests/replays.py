@@ -12,7 +12,7 @@ import polars as pl
 from stream.audit.verify import Scope, Verifier
 from stream.cli.run import carry_out
 from stream.clock import SystemClock
-from stream.operations.evidence import chains_of, open_evidence, session_of
+from stream.operations.opening import chains_of, open_evidence, session_of
 from stream.pipeline.lint import check_content
 from stream.pipeline.model import Pipeline
 from stream.worker.assemble import WorkerOptions

@@ -28,7 +28,7 @@ if libraries_wanted():
     from stream.cli.notices import Notices
     from stream.cli.output import table_console
     from stream.clock import SystemClock
-    from stream.operations.evidence import chains_of, open_evidence
+    from stream.operations.opening import chains_of, open_evidence
     from stream.pipeline.lint import check as check_file
     from stream.pipeline.model import Pipeline
     from stream.worker.exporting import export_range, open_export

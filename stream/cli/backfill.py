@@ -21,8 +21,8 @@ if libraries_wanted():
     from stream.cli.run import carry_out, load_pipeline, refuse, refuse_failure
     from stream.clock import SystemClock
     from stream.contracts import CONSOLE
-    from stream.operations.backfill import in_namespace
     from stream.pipeline.model import Pipeline
+    from stream.pipeline.namespace import in_namespace
     from stream.source.bounded import place_of
     from stream.worker.assemble import WorkerOptions, usable_cores
     from stream.worker.objects.slices import Window

@@ -25,9 +25,9 @@ if libraries_wanted():
     from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
     from stream.contracts import Clock
-    from stream.operations.compacting import Compactor, PartitionDone
-    from stream.operations.compactors import Wanted, closed_before, open_compactors
-    from stream.operations.sources_removal import delete_sources
+    from stream.operations.compaction.compactor import Compactor, PartitionDone
+    from stream.operations.compaction.opening import Wanted, closed_before, open_compactors
+    from stream.operations.compaction.sources_removal import delete_sources
     from stream.pipeline.model import Pipeline
     from stream.pipeline.units import parse_duration, parse_size
 

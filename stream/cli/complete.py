@@ -22,7 +22,7 @@ if libraries_wanted():
     from stream.cli.backfill import moment
     from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
-    from stream.operations.completing import open_completeness, wait_until_complete
+    from stream.operations.progress.completeness import open_completeness, wait_until_complete
     from stream.pipeline.model import Pipeline
 
     EXIT: Final = {Verdict.COMPLETE: 0, Verdict.NOT_YET: 1, Verdict.UNKNOWN: EXIT_UNKNOWN}

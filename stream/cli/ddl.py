@@ -19,7 +19,7 @@ if libraries_wanted():
 
     from stream import watchdog
     from stream.cli.explain import EXIT_DEFINITION, checked
-    from stream.operations.evidence import session_of
+    from stream.operations.opening import session_of
     from stream.pipeline.model import Pipeline
     from stream.pipeline.plan import local_resources, output_schema
     from stream.pipeline.resources import parse_table

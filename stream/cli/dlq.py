@@ -27,7 +27,7 @@ if libraries_wanted():
     from stream.cli.output import table_console
     from stream.cli.run import carry_out, load_pipeline, refuse_failure
     from stream.clock import SystemClock
-    from stream.operations.evidence import session_of
+    from stream.operations.opening import session_of
     from stream.pipeline.model import Pipeline
     from stream.pipeline.sensitive import HIDDEN, Sensitive, unreadable
     from stream.sink import rejects

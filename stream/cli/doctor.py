@@ -19,14 +19,14 @@ if libraries_wanted():
 
     from stream import watchdog
     from stream.cli.explain import checked
-    from stream.operations.diagnosis import Environment, Finding, Verdict, examine
+    from stream.operations.doctor.diagnosis import Environment, Finding, Verdict, examine
 
     _STYLES: Final = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.FAILED: "bold red"}
 
 EXIT_FAILED: Final = 1
 EXIT_DEFINITION: Final = 2
 TIMEOUT: Final = 20.0
-"""Seconds; as in `stream.operations.diagnosis`, whose import would take a second."""
+"""Seconds; as in `stream.operations.doctor.diagnosis`, whose import would take a second."""
 
 
 def doctor(

@@ -23,7 +23,8 @@ if libraries_wanted():
     from stream.cli.notices import Notices
     from stream.cli.output import table_console
     from stream.lease.foreign_positions import WHOLE_RECORD
-    from stream.operations.operating import Done, LeaseView, list_leases, preview_rewind, release_lease, rewind, skip
+    from stream.operations.changes.leases import LeaseView, list_leases, release_lease
+    from stream.operations.changes.rewinds import Done, preview_rewind, rewind, skip
     from stream.pipeline.model import Pipeline
 
 ShardId = Annotated[str, typer.Argument(help="Shard, such as shardId-000000000000.", show_default=False)]

@@ -20,18 +20,18 @@ from stream.errors import DefinitionError
 if libraries_wanted():
     from rich.table import Table
 
-    from stream.aws.session import AwsSession
     from stream.cli.audit import carry_out
     from stream.cli.output import table_console
     from stream.clock import SystemClock
     from stream.commit.log import CommitLog
     from stream.lease.pauses import PauseRecord
-    from stream.operations.evidence import chains_of
+    from stream.operations.opening import chains_of, session_of
     from stream.pipeline.model import Pipeline
     from stream.worker.auditing import Stores
     from stream.worker.definitions import Definitions
-    from stream.worker.tables.loaders import open_loaders
-    from stream.worker.tables.loading import Loader, LoaderParts, Standing, standing
+    from stream.worker.tables.loaders import open_loader_parts
+    from stream.worker.tables.parts import LoaderParts
+    from stream.worker.tables.standing import Standing, standing
 
 app = typer.Typer(
     name="loads",
@@ -56,8 +56,8 @@ def ls(file: File, sink: SinkName = None, json: AsJson = False) -> None:
 
     async def run(pipeline: Pipeline) -> list[tuple[LoaderParts, str, list[Standing]]]:
         async with AsyncExitStack() as stack:
-            loaders = [each.parts for each in await _open(pipeline, file.parent, sink, stack)]
-            return [(each, await each.lease.holder(), await standing(each)) for each in loaders]
+            tables = await _open(pipeline, file.parent, sink, stack)
+            return [(each, await each.lease.holder(), await standing(each)) for each in tables]
 
     found = carry_out(file, run)
     if json:
@@ -94,12 +94,11 @@ def retry(
     async def run(pipeline: Pipeline) -> list[tuple[str, str]]:
         async with AsyncExitStack() as stack:
             released = []
-            for loader in await _open(pipeline, file.parent, sink, stack):
-                state = loader.parts.state
-                for parked in sorted(await state.parked()):
+            for table in await _open(pipeline, file.parent, sink, stack):
+                for parked in sorted(await table.state.parked()):
                     if shard in {None, parked}:
-                        await state.release(parked)
-                        released.append((loader.parts.config.name, parked))
+                        await table.state.release(parked)
+                        released.append((table.config.name, parked))
             return released
 
     released = carry_out(file, run)
@@ -109,20 +108,19 @@ def retry(
         typer.echo("nothing is parked" if shard is None else f"{shard} is not parked")
 
 
-async def _open(pipeline: Pipeline, base: Path, sink: str | None, stack: AsyncExitStack) -> list[Loader]:
-    session, clock = AwsSession(region=pipeline.source.kinesis.region), SystemClock()
+async def _open(pipeline: Pipeline, base: Path, sink: str | None, stack: AsyncExitStack) -> list[LoaderParts]:
+    session, clock = session_of(pipeline), SystemClock()
     stores = Stores.open(pipeline, base, session)
     log = CommitLog(stores.state, pipeline.application, clock, "loads")
     definitions = Definitions(stores.state, base, os.environ, clock)
     identity = ("loads", clock, lambda _: None)
-    chosen: list[Loader] = []
+    chosen: list[LoaderParts] = []
     pauses = await PauseRecord(stores.state).in_force(clock.now())
     for stream, chain in [(one.source.kinesis.stream, chain) for one in pipeline.each() for chain in await chains_of(one, base)]:
-        for loader in await open_loaders(pipeline, chain, session, log, stores.targets, definitions, identity, stack):
-            name = loader.parts.config.name
-            loader.parts = replace(loader.parts, pause=partial(pauses.loads, stream, name))
+        for table in await open_loader_parts(pipeline, chain, session, log, stores.targets, definitions, identity, stack):
+            name = table.config.name
             if sink in {None, name}:
-                chosen.append(loader)
+                chosen.append(replace(table, pause=partial(pauses.loads, stream, name)))
     if not chosen:
         msg = "the pipeline loads no table" if sink is None else f"the pipeline has no sink named {sink!r} that loads a table"
         raise DefinitionError(msg)

@@ -11,8 +11,8 @@ from rich.text import Text
 from stream.audit.completeness import State
 from stream.cli.audit import EXIT_UNKNOWN
 from stream.cli.output import as_json, table_console
-from stream.operations.finding import clock, length
-from stream.operations.surveying_objects import ObjectRow, ObjectSurvey
+from stream.operations.shards.object_survey import ObjectRow, ObjectSurvey
+from stream.operations.status.finding import clock, length
 
 EXIT_ACT = 1
 

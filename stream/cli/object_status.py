@@ -8,8 +8,8 @@ from typing import Any
 
 from stream.audit.completeness import Unclaimed
 from stream.cli.complete import unclaimed
-from stream.operations.finding import count, length
-from stream.operations.snapshot import ObjectsLook, Snapshot
+from stream.operations.status.finding import count, length
+from stream.operations.status.snapshot import ObjectsLook, Snapshot
 
 
 def document(look: Snapshot, objects: ObjectsLook) -> dict[str, Any]:

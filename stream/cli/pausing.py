@@ -24,7 +24,7 @@ if libraries_wanted():
     from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
     from stream.lease.paused import Action, Change, Pause, What
-    from stream.operations.maintenance import Author, Operator, Outcome, Outlook, Scope, covering, refuse_mixed
+    from stream.operations.changes.pauses import Author, Operator, Outcome, Outlook, Scope, covering, refuse_mixed
     from stream.pipeline.model import Pipeline
     from stream.pipeline.units import format_duration, parse_duration
     from stream.worker.pausing import LOOK_SECONDS

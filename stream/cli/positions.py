@@ -20,7 +20,7 @@ if libraries_wanted():
     from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
     from stream.lease.positions import Step, shown
-    from stream.operations.migrating import ImportPlan, Lag, plan_import, write_import
+    from stream.operations.changes.position_import import ImportPlan, Lag, plan_import, write_import
     from stream.pipeline.model import Pipeline
 
 EXIT_EXPIRED: Final = 1

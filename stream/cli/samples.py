@@ -9,7 +9,7 @@ from stream import watchdog
 from stream.batch import Batch
 from stream.clock import SystemClock
 from stream.errors import DefinitionError
-from stream.operations.sampling import read_sample, resources_of
+from stream.operations.records.sampling import read_sample, resources_of
 from stream.pipeline.model import Pipeline
 from stream.pipeline.sample import from_file, generated
 from stream.pipeline.units import parse_duration

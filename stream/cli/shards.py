@@ -25,8 +25,8 @@ if libraries_wanted():
     from stream.cli.notices import Notices
     from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
-    from stream.operations.surveying import Keys, Row, Survey, SurveyRequest, survey
-    from stream.operations.surveying_objects import ObjectSurvey, survey_objects
+    from stream.operations.shards.object_survey import ObjectSurvey, survey_objects
+    from stream.operations.shards.survey import Keys, Row, Survey, SurveyRequest, survey
     from stream.pipeline.model import KinesisSource, Pipeline
     from stream.pipeline.units import format_duration, parse_duration
     from stream.source.resharding import SHARD_BYTES, SHARD_RECORDS, Advice, Place, commands

@@ -26,10 +26,10 @@ if libraries_wanted():
     from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
     from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
-    from stream.operations.condition import judge, verdict
-    from stream.operations.finding import Finding, Harm, clock, count, length
-    from stream.operations.inspecting import Inspector, open_inspectors
-    from stream.operations.snapshot import Exported, ShardLook, Snapshot
+    from stream.operations.status.finding import Finding, Harm, clock, count, length
+    from stream.operations.status.inspector import Inspector, open_inspectors
+    from stream.operations.status.rules import judge, verdict
+    from stream.operations.status.snapshot import Exported, ShardLook, Snapshot
     from stream.pipeline.model import Pipeline
     from stream.worker.halt import Halt
 

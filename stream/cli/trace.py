@@ -32,9 +32,9 @@ if libraries_wanted():
     from stream.clock import SystemClock
     from stream.commit.claims import Claims
     from stream.commit.log import CommitLog
-    from stream.operations.evidence import chains_of, open_source, session_of
-    from stream.operations.redrive_attempts import attempts
-    from stream.operations.tracing import Searched, Step, Tracer, read_unit, replay
+    from stream.operations.opening import chains_of, open_source, session_of
+    from stream.operations.records.redrive_attempts import attempts
+    from stream.operations.records.tracing import Searched, Step, Tracer, read_unit, replay
     from stream.pipeline.model import Pipeline
     from stream.pipeline.sensitive import joined
     from stream.sink.rejects import NAME as REJECTS

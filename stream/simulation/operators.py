@@ -13,7 +13,7 @@ from stream.contracts import Shard
 from stream.errors import DefinitionError, LeaseLost, Retryable, StreamError
 from stream.lease.paused import Change, Pause, Target, paused, resumed
 from stream.lease.pauses import PauseRecord
-from stream.operations.operating import recovered, take_back
+from stream.operations.changes.rewinds import recovered, take_back
 from stream.simulation.fleet import Surroundings, leases_of, parts_of
 from stream.simulation.process import Process
 from stream.worker.auditing import Stores

@@ -55,7 +55,8 @@ from stream.worker.recent_segments import RECENT_SHARE, RecentSegments
 from stream.worker.recipe import CutUnit, Recipe, Rendered, render
 from stream.worker.refreshing import CurrentRecipe, Refresher, intervals
 from stream.worker.reread import Rereader
-from stream.worker.tables.loaders import open_loaders
+from stream.worker.tables.loaders import open_loader_parts
+from stream.worker.tables.loading import Loader
 
 REREADING_SHARE: Final = 1 / 16
 """Share of the memory budget for re-reading ranges. It is separate from that for reading, which may be held by units that wait for a
@@ -186,10 +187,9 @@ async def assemble(
 async def _with_loaders(opened: Opened, one: StreamParts, shared: _Shared, session: AwsSession, stack: AsyncExitStack) -> StreamParts:
     """``one`` with its loaders, which obey the pauses of the stream that the records come from, in whatever way they were read."""
     identity, targets = (shared.worker, shared.options.clock, shared.emit), shared.stores.targets
-    loaders = await open_loaders(shared.pipeline, one.stream, session, one.parts.log, targets, shared.definitions, identity, stack)
-    for loader in loaders:
-        loader.parts = replace(loader.parts, pause=functools.partial(shared.pauses.loads, opened.stream, loader.parts.config.name))
-    return replace(one, loaders=loaders)
+    tables = await open_loader_parts(shared.pipeline, one.stream, session, one.parts.log, targets, shared.definitions, identity, stack)
+    pauses = [functools.partial(shared.pauses.loads, opened.stream, table.config.name) for table in tables]
+    return replace(one, loaders=tuple(Loader(replace(table, pause=pause)) for table, pause in zip(tables, pauses, strict=True)))
 
 
 async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final
 
 from stream import events
@@ -12,7 +11,7 @@ from stream.contracts import Shard, Start
 from stream.errors import Fatal, Halted, LeaseLost, Retryable, unforeseen
 from stream.lease.shards import ready
 from stream.worker.parts import Parts, Stop
-from stream.worker.pausing import PausedShards
+from stream.worker.paused_shards import PausedShards
 from stream.worker.shard import run_shard
 
 SYNC_SECONDS: Final = 30.0
@@ -26,7 +25,6 @@ RESTART_SECONDS: Final = 5.0
 """Seconds before a shard is restarted after its source or store kept failing."""
 
 
-@dataclass(slots=True)
 class Supervisor:
     """Runs one task per shard of one stream.
 
@@ -35,23 +33,26 @@ class Supervisor:
     known.
     """
 
-    stream: str
-    start: Start
-    parts: Parts
-    ended: set[str] = field(default_factory=set)
-    started: set[str] = field(default_factory=set)
-    active: set[str] = field(default_factory=set)
-    halted: dict[str, str] = field(default_factory=dict)
-    lost: set[str] = field(default_factory=set)
-    avoided: set[str] = field(default_factory=set)
-    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    finished: bool = False
-    listed_at: float = float("-inf")
-    paused: PausedShards = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.paused = PausedShards(self.stream, self.parts)
+    def __init__(self, stream: str, start: Start, parts: Parts) -> None:
+        self.stream = stream
+        self.parts = parts
+        self.halted: dict[str, str] = {}
+        self.avoided: set[str] = set()
+        self.paused = PausedShards(stream, parts)
+        self.finished = False
+        self.changed = asyncio.Event()
+        """Set it to make the supervisor look at its shards at once."""
+        self._start = start
+        self._ended: set[str] = set()
+        """Shards that have been read to their end."""
+        self._started: set[str] = set()
+        """Shards that must not be started: their task runs, or they have ended or are halted."""
+        self._active: set[str] = set()
+        """Shards whose task runs."""
+        self._lost: set[str] = set()
+        """Active shards whose task was cancelled, since another worker has the lease."""
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._listed_at = float("-inf")
 
     async def run(self) -> None:
         """Run until the worker drains, or every unfinished shard is halted.
@@ -73,16 +74,16 @@ class Supervisor:
                     self._stop_lost()
                     await self._hand_over_idle()
                     for shard in await self._startable_or_draining():
-                        self.started.add(shard.shard_id)
-                        self.active.add(shard.shard_id)
-                        self.tasks[shard.shard_id] = group.create_task(self._work(shard), name=f"shard {self.stream}/{shard.shard_id}")
-                    if not self.active and await self._nothing_left():
+                        self._started.add(shard.shard_id)
+                        self._active.add(shard.shard_id)
+                        self._tasks[shard.shard_id] = group.create_task(self._work(shard), name=f"shard {self.stream}/{shard.shard_id}")
+                    if not self._active and await self._nothing_left():
                         self.finished = True
                         return
                     await self._wait()
                 if leases is not None:
                     await leases.stop_taking()
-                    await asyncio.gather(*(leases.release(self.stream, idle) for idle in leases.held(self.stream) - self.active))
+                    await asyncio.gather(*(leases.release(self.stream, idle) for idle in leases.held(self.stream) - self._active))
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from group_error
 
@@ -96,10 +97,10 @@ class Supervisor:
         # The leases of shards that have just ended, and those of their children, must be seen as they are.
         await leases.settle()
         waiting, held = leases.waiting(self.stream), leases.held(self.stream)
-        left = waiting.keys() - self.started - self.paused.shown.keys()
+        left = waiting.keys() - self._started - self.paused.shown.keys()
         for shard_id in left - held:
             if (holder := waiting[shard_id]) is not None:
-                self.started.add(shard_id)
+                self._started.add(shard_id)
                 msg = f"{self.stream}/{shard_id}: {holder} has taken the lease, and a run that ends has to read every shard; run it again"
                 self._halt(Shard(self.stream, shard_id), msg)
         return not left
@@ -120,12 +121,12 @@ class Supervisor:
         if self.parts.leases is None:
             return await self._ready()
         # A shard that has ended is runnable again if somebody has set its row back: that holds up its children, so the row is restored.
-        wanted = self.parts.leases.runnable(self.stream) - (self.started - self.ended) - self.active
+        wanted = self.parts.leases.runnable(self.stream) - (self._started - self._ended) - self._active
         wanted -= await self.paused.hold_back(wanted)
         now = self.parts.clock.monotonic()
-        if not wanted and now - self.listed_at < LISTING_SECONDS:
+        if not wanted and now - self._listed_at < LISTING_SECONDS:
             return []
-        self.listed_at = now
+        self._listed_at = now
         listed = {shard.shard_id: shard for shard in await self._listed()}
         # A leased shard that Kinesis no longer lists is started too: its end, and what was lost, belong in the log.
         return [listed.get(shard_id, Shard(self.stream, shard_id)) for shard_id in sorted(wanted)] if listed else []
@@ -133,7 +134,7 @@ class Supervisor:
     async def _ready(self) -> list[Shard]:
         if not (listed := await self._listed()):
             return []
-        found = ready(listed, self.ended, self.started)
+        found = ready(listed, self._ended, self._started)
         held_back = await self.paused.hold_back([shard.shard_id for shard in found])
         return [shard for shard in found if shard.shard_id not in held_back]
 
@@ -145,10 +146,10 @@ class Supervisor:
         if self.parts.leases is None:
             return
         held = self.parts.leases.held(self.stream)
-        for shard_id in self.active - held - self.lost:
-            self.lost.add(shard_id)
-            self.tasks[shard_id].cancel()
-        for shard_id in self.halted.keys() - held - self.active - self.avoided if not self.parts.once else ():
+        for shard_id in self._active - held - self._lost:
+            self._lost.add(shard_id)
+            self._tasks[shard_id].cancel()
+        for shard_id in self.halted.keys() - held - self._active - self.avoided if not self.parts.once else ():
             del self.halted[shard_id]
             self._forget(Shard(self.stream, shard_id))
         self.paused.drop_lost(held)
@@ -157,7 +158,7 @@ class Supervisor:
         """Release shards that another worker is to take over and that no task here works on; the others stop by themselves."""
         leases = self.parts.leases
         if leases is not None:
-            idle = leases.held(self.stream) - self.active
+            idle = leases.held(self.stream) - self._active
             wanted = [shard_id for shard_id in idle if leases.wanted_elsewhere(self.stream, shard_id)]
             await asyncio.gather(*(leases.release(self.stream, shard_id) for shard_id in wanted))
 
@@ -166,7 +167,7 @@ class Supervisor:
         try:
             return await self.parts.source.shards()
         except Retryable as error:
-            if self.parts.once and not self.active:
+            if self.parts.once and not self._active:
                 return await self.parts.repeat("list shards", Shard(self.stream, ""), self.parts.source.shards)
             self.parts.emit(events.CallRepeated(self.stream, "", "list shards", str(error), SYNC_SECONDS))
             return []
@@ -182,23 +183,23 @@ class Supervisor:
         try:
             await self._attempt(shard)
         except asyncio.CancelledError:
-            if shard.shard_id not in self.lost:
+            if shard.shard_id not in self._lost:
                 raise
             self._forget(shard)
         finally:
-            self.lost.discard(shard.shard_id)
-            self.active.discard(shard.shard_id)
-            self.tasks.pop(shard.shard_id, None)
+            self._lost.discard(shard.shard_id)
+            self._active.discard(shard.shard_id)
+            self._tasks.pop(shard.shard_id, None)
             self.changed.set()
 
     async def _attempt(self, shard: Shard) -> None:
         """Work on the shard once, and act on its end or its error. May be cancelled at any await."""
         try:
             await self._record_parents_ended(shard)
-            result = await run_shard(shard, self.start, self.parts)
+            result = await run_shard(shard, self._start, self.parts)
             if result is Stop.PAUSED:
                 # Its lease stays here, so that no worker of another kind reads it, and it goes on here when it is resumed.
-                self.started.discard(shard.shard_id)
+                self._started.discard(shard.shard_id)
             else:
                 await self._give_lease_back(shard, ended=not isinstance(result, Stop))
         except Fatal:
@@ -210,7 +211,7 @@ class Supervisor:
         except Retryable as error:
             self.parts.emit(events.CallRepeated(shard.stream, shard.shard_id, "run shard", str(error), RESTART_SECONDS))
             await self.parts.clock.sleep(RESTART_SECONDS)
-            self.started.discard(shard.shard_id)
+            self._started.discard(shard.shard_id)
         except Exception as error:  # noqa: BLE001 - an error in one shard must not end the others
             self._halt(shard, unforeseen(error))
             if self.parts.leases is not None:
@@ -222,12 +223,12 @@ class Supervisor:
         for parent in self.parts.leases.finished_elsewhere(self.stream, shard.shard_id) if self.parts.leases is not None else ():
             # This worker does not hold the parent's lease, and the lease row already says what the log now says.
             with suppress(LeaseLost):
-                await run_shard(Shard(self.stream, parent), self.start, self.parts)
+                await run_shard(Shard(self.stream, parent), self._start, self.parts)
 
     async def _give_lease_back(self, shard: Shard, *, ended: bool) -> None:
         """Give the lease back after the shard's task has ended or stopped, so that no other worker has to wait for it."""
         if ended:
-            self.ended.add(shard.shard_id)
+            self._ended.add(shard.shard_id)
         if self.parts.leases is None:
             return
         if self.parts.draining.is_set():
@@ -238,11 +239,11 @@ class Supervisor:
         await (self.parts.leases.done if ended else self.parts.leases.release)(self.stream, shard.shard_id)
         if not ended:
             # Its lease may come back.
-            self.started.discard(shard.shard_id)
+            self._started.discard(shard.shard_id)
 
     def _forget(self, shard: Shard) -> None:
         """Forget a shard whose lease another worker has; it is started again if the lease comes back."""
-        self.started.discard(shard.shard_id)
+        self._started.discard(shard.shard_id)
         self.parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "lease_lost"))
 
     def _halt(self, shard: Shard, reason: str) -> None:

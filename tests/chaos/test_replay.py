@@ -15,9 +15,9 @@ import pytest
 from stream.cli.run import carry_out
 from stream.clock import SystemClock
 from stream.local.flights import flights_table
-from stream.operations.backfill import in_namespace
-from stream.operations.evidence import session_of
+from stream.operations.opening import session_of
 from stream.pipeline.lint import check
+from stream.pipeline.namespace import in_namespace
 from stream.worker.assemble import WorkerOptions
 from stream.worker.auditing import Stores
 from stream.worker.dead_letters import DeadLetters

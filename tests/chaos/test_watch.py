@@ -12,7 +12,7 @@ import pytest
 
 from stream.audit.verify import Scope, Verifier
 from stream.clock import SystemClock
-from stream.operations.evidence import open_evidence
+from stream.operations.opening import open_evidence
 from stream.pipeline.lint import check
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.workers import Worker

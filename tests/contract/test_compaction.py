@@ -19,8 +19,8 @@ from stream.aws.errors import Call
 from stream.aws.session import AwsSession
 from stream.batch import SEQUENCE
 from stream.contracts import ObjectStore
-from stream.operations.compacting import Compactor
-from stream.operations.sources_removal import delete_sources
+from stream.operations.compaction.compactor import Compactor
+from stream.operations.compaction.sources_removal import delete_sources
 from stream.sink.objects import ObjectsSinkConfig
 from stream.storage.directory import DirectoryStore
 from stream.storage.open import open_store

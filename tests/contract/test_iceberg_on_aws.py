@@ -18,7 +18,8 @@ from stream.sink.iceberg import IcebergSinkConfig
 from stream.storage.memory import MemoryStore
 from stream.storage.open import open_store
 from stream.worker.tables.iceberg import IcebergWarehouse
-from stream.worker.tables.iceberg_catalog import CatalogTable, catalog_properties
+from stream.worker.tables.iceberg_catalog import CatalogTable
+from stream.worker.tables.iceberg_properties import catalog_properties
 from stream.worker.tables.loaded_positions import LoadedPositions
 from stream.worker.tables.warehouse import LoadFailed
 from tests.contract import warehouse as contract

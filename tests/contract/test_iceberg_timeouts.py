@@ -14,7 +14,8 @@ from stream.errors import Retryable
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.loads import Failure
 from stream.worker.tables import iceberg_timeouts
-from stream.worker.tables.iceberg_catalog import CatalogTable, catalog_properties
+from stream.worker.tables.iceberg_catalog import CatalogTable
+from stream.worker.tables.iceberg_properties import catalog_properties
 from stream.worker.tables.warehouse import LoadFailed
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from stream.aws.session import AwsSession
 from stream.cli.audit import carry_out
 from stream.lease.rows import ExtendedSequenceNumber, Lease
-from stream.operations.operating import _behind, view_of
+from stream.operations.changes.leases import _seconds_behind, view_of
 
 VIEWS = [view_of("clicks", Lease(f"shardId-{number}", ExtendedSequenceNumber("TRIM_HORIZON"))) for number in range(3)]
 
@@ -27,7 +27,7 @@ def behind(code, monkeypatch):
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         host, port = runner.addresses[0][:2]
         try:
-            return await _behind(VIEWS, AwsSession(region="us-east-1", endpoints={"kinesis": f"http://{host}:{port}"}))
+            return await _seconds_behind(VIEWS, AwsSession(region="us-east-1", endpoints={"kinesis": f"http://{host}:{port}"}))
         finally:
             await runner.cleanup()
 

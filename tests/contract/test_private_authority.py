@@ -32,7 +32,8 @@ from stream.errors import DefinitionError, StreamError
 from stream.local.kinesis.server import running
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.storage.open import open_store
-from stream.worker.tables.iceberg_catalog import CatalogTable, catalog_properties
+from stream.worker.tables.iceberg_catalog import CatalogTable
+from stream.worker.tables.iceberg_properties import catalog_properties
 
 
 def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:

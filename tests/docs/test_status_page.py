@@ -17,7 +17,7 @@ from stream.cli.main import app
 from stream.clock import SystemClock
 from stream.errors import Fatal
 from stream.local.kinesis.server import running
-from stream.operations.finding import Harm
+from stream.operations.status.finding import Harm
 from stream.pipeline.lint import check
 from stream.source.keys import hash_key
 from stream.worker import service
@@ -118,7 +118,7 @@ def test_the_command_prints_what_the_page_shows(tmp_path):
 
 
 def test_the_page_names_every_verdict_and_every_finding():
-    source = (ROOT / "stream" / "operations" / "condition.py").read_text()
+    source = (ROOT / "stream" / "operations" / "status" / "rules.py").read_text()
     codes = set(re.findall(r'Finding\(\s*"([a-z_]+)"', source))
     assert len(codes) > 12
     assert codes == set(re.findall(r"^\| `([a-z_]+)` \|", PAGE.partition("## What it finds")[2].partition("## ")[0], re.MULTILINE))

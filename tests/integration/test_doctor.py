@@ -19,7 +19,7 @@ from stream.cli.main import app
 from stream.clock import SystemClock
 from stream.local.aws import LocalClients
 from stream.local.start import LocalAws
-from stream.operations.diagnosis import Environment, Verdict, examine
+from stream.operations.doctor.diagnosis import Environment, Verdict, examine
 from stream.pipeline.lint import check
 
 PIPELINE = """

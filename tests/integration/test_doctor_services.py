@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from stream.cli.main import app
 from stream.local.aws import LocalClients
 from stream.local.start import LocalAws
-from stream.operations.daemon_probes import MADE_BY_DAEMON
-from stream.operations.probes import NOT_TRIED
+from stream.operations.doctor.daemon_probes import MADE_BY_DAEMON
+from stream.operations.doctor.probes import NOT_TRIED
 from stream.pipeline.access import Account, needed
 from stream.pipeline.lint import check
 from tests.recording import ACCOUNT, REGION, Naming, Recorder, recording

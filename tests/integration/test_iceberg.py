@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from stream.cli.loads import _open
 from stream.cli.main import app
-from stream.operations.backfill import in_namespace
+from stream.pipeline.namespace import in_namespace
 from tests.replays import Place, row
 
 SINK = """

@@ -16,7 +16,7 @@ from stream.cli.main import app
 from stream.cli.pausing import told_of_refusal
 from stream.errors import DefinitionError, Fatal
 from stream.lease.paused import What
-from stream.operations.maintenance import Author, Operator, Outcome, Scope
+from stream.operations.changes.pauses import Author, Operator, Outcome, Scope
 from stream.pipeline.lint import check
 from stream.pipeline.model import Pipeline
 from stream.worker.reading import Reading

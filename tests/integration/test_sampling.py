@@ -17,7 +17,7 @@ from stream.cli.main import app
 from stream.clock import SystemClock
 from stream.errors import DefinitionError, Fatal
 from stream.local.kinesis.server import running
-from stream.operations.sampling import read_sample
+from stream.operations.records.sampling import read_sample
 from stream.pipeline.model import Pipeline
 from tests.unit.pipeline.definitions import least
 

@@ -14,7 +14,7 @@ from stream.aws.session import AwsSession
 from stream.clock import SystemClock
 from stream.local.aws import LocalClients
 from stream.local.start import LocalAws
-from stream.operations.operating import list_leases
+from stream.operations.changes.leases import list_leases
 from stream.pipeline.lint import check
 from stream.worker.leasing import open_leases
 

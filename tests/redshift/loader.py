@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 from collections.abc import Mapping
@@ -20,8 +21,9 @@ from stream.pipeline.lint import check_content
 from stream.testing.crash import CrashAt, Point
 from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
-from stream.worker.tables.loaders import open_loaders
+from stream.worker.tables.loaders import open_loader_parts
 from stream.worker.tables.loading import Loader
+from stream.worker.tables.parts import LoaderParts
 
 CONTEXT = get_context("forkserver")
 
@@ -44,16 +46,13 @@ async def open_loader(text: str, base: Path, worker: str, emit: Emit, stack: Asy
     stores = Stores.open(pipeline, base, session)
     log = CommitLog(stores.state, pipeline.application, clock, worker)
     definitions = Definitions(stores.state, base, {}, clock)
-    (loader,) = await open_loaders(pipeline, "events", session, log, stores.targets, definitions, (worker, clock, emit), stack)
-    if not leased:
-        loader.parts = _without_lease(loader)
-    return loader
+    (parts,) = await open_loader_parts(pipeline, "events", session, log, stores.targets, definitions, (worker, clock, emit), stack)
+    return Loader(parts if leased else _without_lease(parts))
 
 
-def _without_lease(loader: Loader) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(loader.parts, lease=Always())
+def _without_lease(parts: LoaderParts) -> LoaderParts:
+    always: Any = Always()
+    return dataclasses.replace(parts, lease=always)
 
 
 async def _run(text: str, base: Path, worker: str, at: str, *, leased: bool) -> None:

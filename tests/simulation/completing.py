@@ -24,8 +24,8 @@ from stream.commit.manifest import Kind, Manifest, State, encode, with_seal
 from stream.contracts import Checkpoint, Shard, Start, StartKind
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.local.kinesis.server import serve
-from stream.operations.completing import Completeness
-from stream.operations.lookahead import StreamLookahead
+from stream.operations.progress.completeness import Completeness
+from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.storage.memory import MemoryStore
 
 STREAM = "numbers"

@@ -30,7 +30,7 @@ def test_what_is_listed_exists_and_is_where_the_kernel_is_tested():
 @pytest.mark.parametrize(
     ("file", "listed"),
     [
-        ("tests/unit/operations/test_tracing.py", True),
+        ("tests/unit/operations/records/test_tracing.py", True),
         ("tests/unit/worker/test_allocators.py", True),
         ("tests/unit/audit/test_new.py", True),
         ("tests/unit/worker/test_new.py", False),

@@ -1,8 +1,10 @@
-"""Limits on the length of modules, functions and signatures."""
+"""Limits on the length of modules and functions, and no import cycles."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 import stream
@@ -36,3 +38,24 @@ def lines_of(function):
     first = function.body[0]
     is_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
     return last - function.lineno + 1 - (first.end_lineno - first.lineno + 1 if is_docstring else 0)
+
+
+def test_no_module_imports_itself_through_others():
+    """Imports inside functions and under ``TYPE_CHECKING`` count, too: they hide a cycle without breaking it."""
+    assert cycle_in(grimp.build_graph("stream", cache_dir=None)) == []
+
+
+def test_a_cycle_is_found():
+    graph = grimp.ImportGraph()
+    for importer, imported in (("a", "b"), ("b", "c"), ("c", "b")):
+        graph.add_import(importer=importer, imported=imported)
+    assert sorted(set(cycle_in(graph))) == ["b", "c"]
+
+
+def cycle_in(graph):
+    """The modules of one cycle, in the order of their imports; empty if there is none."""
+    try:
+        TopologicalSorter({module: graph.find_modules_directly_imported_by(module) for module in graph.modules}).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []

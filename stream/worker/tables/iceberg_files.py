@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyarrow.fs import FileSystem, S3FileSystem
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
-from stream.worker.tables.iceberg_catalog import AUTHORITIES
+from stream.worker.tables.iceberg_properties import AUTHORITIES
 
 
 class FilesWithAuthorities(PyArrowFileIO):

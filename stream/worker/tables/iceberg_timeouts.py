@@ -14,7 +14,7 @@ from requests import Session
 from requests.adapters import HTTPAdapter
 
 from stream.aws.session import AwsSession
-from stream.worker.tables.iceberg_catalog import AUTHORITIES
+from stream.worker.tables.iceberg_properties import AUTHORITIES
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 30.0

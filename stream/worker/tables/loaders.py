@@ -1,4 +1,4 @@
-"""Builds loaders: for the worker, which loads all the time, and for commands about loads."""
+"""Opens what loaders need: for the worker, which loads all the time, and for commands about loads."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from stream.sink.redshift_sql import Owner
 from stream.sink.tables import TableSinkConfig
 from stream.worker.definitions import Definitions
 from stream.worker.tables.iceberg import IcebergWarehouse
-from stream.worker.tables.iceberg_catalog import CatalogTable, catalog_properties
+from stream.worker.tables.iceberg_catalog import CatalogTable
+from stream.worker.tables.iceberg_properties import catalog_properties
 from stream.worker.tables.loaded_positions import LoadedPositions
-from stream.worker.tables.loading import Loader, LoaderParts
 from stream.worker.tables.loadlog import LoadLog, LoadState, recorded_staging
+from stream.worker.tables.parts import LoaderParts
 from stream.worker.tables.warehouse import RedshiftWarehouse, Warehouse
 
 
-async def open_loaders(
+async def open_loader_parts(
     pipeline: Pipeline,
     stream: str,
     session: AwsSession,
@@ -35,13 +36,13 @@ async def open_loaders(
     definitions: Definitions,
     identity: tuple[str, Clock, Emit],
     stack: AsyncExitStack,
-) -> tuple[Loader, ...]:
-    """One loader for each sink that is a table, for the units of one stream. Connections live as long as ``stack``; nothing is called yet.
+) -> tuple[LoaderParts, ...]:
+    """The parts of a loader for each sink that is a table, for one stream. Connections live as long as ``stack``; nothing is called yet.
 
     ``identity``: the worker's name, its clock, and its ``Emit``.
     """
     worker, clock, emit = identity
-    loaders = []
+    found = []
     for config in pipeline.sinks:
         if not isinstance(config, TableSinkConfig):
             continue
@@ -71,5 +72,5 @@ async def open_loaders(
             clock=clock,
             emit=emit,
         )
-        loaders.append(Loader(parts))
-    return tuple(loaders)
+        found.append(parts)
+    return tuple(found)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from stream.cli import doctor
 from stream.cli.loading import settings_of_libraries
 from stream.cli.main import GROUPS, VERBS, about, app
-from stream.operations import diagnosis
+from stream.operations.doctor import diagnosis
 from stream.pipeline import sample
 
 

@@ -7,7 +7,7 @@ import typer
 
 from stream.cli.pausing import end_of, told_of_pause, told_of_refusal, told_of_resume
 from stream.lease.paused import Pause, Pauses, What, paused, resumed
-from stream.operations.maintenance import Outcome, Outlook, Scope
+from stream.operations.changes.pauses import Outcome, Outlook, Scope
 
 NOON = datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)
 

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from stream.audit.completeness import State
 from stream.cli.status import commands_of, document, shown
-from stream.operations.condition import judge
-from stream.operations.snapshot import ShardLook, Snapshot
+from stream.operations.status.rules import judge
+from stream.operations.status.snapshot import ShardLook, Snapshot
 from stream.pipeline.lint import check_content
 from stream.pipeline.model import Pipeline
 

@@ -16,12 +16,12 @@ from stream.audit.verify import Scope, Verifier
 from stream.batch import SEQUENCE
 from stream.commit import compaction as compactions
 from stream.commit.compaction import Catalogue
-from stream.operations.compacting import Compactor
-from stream.operations.sources_removal import delete_sources
-from stream.operations.tracing import Tracer
+from stream.operations.compaction.compactor import Compactor
+from stream.operations.compaction.sources_removal import delete_sources
+from stream.operations.records.tracing import Tracer
 from stream.storage.memory import MemoryStore
 from tests.sealed import sequence, shard_id, three_units
-from tests.unit.operations.test_compacting import LATER, Killed, compact, compactor, killing, links, rows
+from tests.unit.operations.compaction.test_compactor import LATER, Killed, compact, compactor, killing, links, rows
 
 
 class Application:

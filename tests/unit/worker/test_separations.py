@@ -12,7 +12,7 @@ from stream.audit.outputs import DEFAULT, Separation, rows_of
 from stream.audit.report import Check, Verdict
 from stream.audit.verify import Scope, Verifier
 from stream.commit.naming import pipeline_key
-from stream.operations.tracing import Tracer
+from stream.operations.records.tracing import Tracer
 from stream.sink.objects import ObjectsSinkConfig
 from stream.worker.separations import Separations
 from tests.sealed import PIPELINE, StillClock, sequence, shard_id, three_units

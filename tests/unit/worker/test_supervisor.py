@@ -201,7 +201,7 @@ def test_children_start_after_both_parents_ended(monkeypatch):
     fates = {"0": [("1", "2")], "1": [("3",)], "2": [("3",)], "3": ["drain"]}
     stream, watched = supervise(monkeypatch, fates, MERGED, RIGHT, LEFT, PARENT)
     assert stream.order == ["0", "1", "2", "3"]
-    assert watched.ended == {"0", "1", "2"}
+    assert watched._ended == {"0", "1", "2"}
 
 
 def test_a_fatal_error_ends_the_process_unchanged(monkeypatch):
@@ -334,7 +334,7 @@ def test_a_lease_lost_while_its_shard_waits_for_a_retry_may_come_back(monkeypatc
             stream.leases.mine.discard("0")
             stream.leases.listeners[0]()
             await settle()
-            assert not watched.active
+            assert not watched._active
             stream.leases.mine.add("0")
             stream.leases.listeners[0]()
         return stream.order
@@ -363,11 +363,11 @@ def test_a_lease_lost_twice_is_released_twice(monkeypatch):
         running = asyncio.ensure_future(watched.run())
         for _ in range(2):
             await settle()
-            assert watched.active == {"0"}
+            assert watched._active == {"0"}
             stream.leases.mine.discard("0")
             stream.leases.listeners[0]()
             await settle()
-            assert not watched.active
+            assert not watched._active
             stream.leases.mine.add("0")
             stream.leases.listeners[0]()
         running.cancel()
@@ -436,7 +436,7 @@ def test_a_paused_shard_is_not_started_and_its_lease_stays_until_it_is_resumed(m
         await settle()
         assert stream.order == ["9", "0"]
         assert stream.reported == [PAUSED["0"], events.ShardResumed("s", "0")]
-        watched.tasks["9"].cancel()
+        watched._tasks["9"].cancel()
 
     paused(stream, monkeypatch, test)
 

@@ -15,14 +15,16 @@ from stream.audit.completeness import Question
 from stream.errors import Halted, Retryable
 from stream.lease.loader import Hold, LoaderLease, life_for
 from stream.lease.paused import Pause, What
-from stream.operations.completing import loaded
+from stream.operations.progress.completeness import loaded
 from stream.sink.loads import Failure
 from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
-from stream.worker.tables.loading import Loader, LoaderParts, complete_all, standing
+from stream.worker.tables.loading import Loader, complete_all
 from stream.worker.tables.loadlog import LoadLog, LoadState, recorded_staging
+from stream.worker.tables.parts import LoaderParts
+from stream.worker.tables.standing import standing
 from stream.worker.tables.warehouse import LoadFailed
 from tests.contract.warehouse import MemoryWarehouse
 from tests.sealed import NOON, Sealed, shard_id
@@ -79,7 +81,7 @@ class Rig:
     def place(self, url):
         return self.staging if url == self.staging.url else self.others.setdefault(url, MemoryStore(url=url))
 
-    def loader(self, worker="one"):
+    def loader(self, worker="one", **instead):
         config = next(sink for sink in self.sealed.pipeline.sinks if sink.table == "events")
         state, log = LoadState(self.sealed.stores.state, config.name, "events"), self.sealed.log
         names = {sink.name for sink in self.sealed.pipeline.sinks}
@@ -95,7 +97,7 @@ class Rig:
             clock=self.sealed.clock,
             emit=self.heard.append,
         )
-        return Loader(parts)
+        return Loader(replace(parts, **instead))
 
     def emitted(self, kind):
         return [event for event in self.heard if isinstance(event, kind)]
@@ -284,7 +286,7 @@ def test_units_sealed_under_an_earlier_name_of_the_sink_are_loaded(before, after
         assert await loader.attempt(), rig.heard
         rig.assert_exactly_once()
         rig.sealed.clock.time += timedelta(days=2)
-        loader.cleaned_at, loader.needs_clean_up = None, True
+        loader._clean_up.done_at, loader._clean_up.needed = None, True
         assert await loader.attempt(), rig.heard
         return [info.key async for info in rig.staging.list("")]
 
@@ -333,7 +335,7 @@ def test_a_shard_rewound_before_the_table_existed_is_loaded_from_where_it_contin
         assert len(numbers) == len(set(numbers)) == sum(expected.values())
         assert [event.parked for event in rig.emitted(events.LoadsWaiting)][-1] == 0
         rig.sealed.clock.time += timedelta(days=2)
-        loader.cleaned_at = None
+        loader._clean_up.done_at = None
         assert await loader.attempt()
         return [info.key async for info in rig.staging.list("")]
 
@@ -358,12 +360,11 @@ def test_no_load_while_an_operator_has_paused_them_and_how_long_units_wait_is_st
     async def run():
         rig = await Rig.open()
         await rig.sealed.unit(0, 1, 10)
-        loader = rig.loader()
+        pauses, pause = [], Pause(what=What.LOADS, stream="events", by="ann@a", note="resize", since=rig.sealed.clock.now())
+        loader = rig.loader(pause=lambda: pauses[0] if pauses else None)
         assert await loader.attempt()
         await rig.sealed.unit(0, 11, 10)
         await loader.parts.lease.give_up()
-        pauses, pause = [], Pause(what=What.LOADS, stream="events", by="ann@a", note="resize", since=rig.sealed.clock.now())
-        loader.parts = replace(loader.parts, pause=lambda: pauses[0] if pauses else None)
         pauses.append(pause)
         before = len(rig.warehouse.loads)
         for _ in range(3):
@@ -390,12 +391,11 @@ def test_a_pause_stops_a_loader_between_two_loads():
         rig = await Rig.open(options="      units: 1")
         for unit in range(3):
             await rig.sealed.unit(0, 1 + 10 * unit, 10)
-        loader = rig.loader()
-        pause = Pause(what=What.LOADS, stream="events", by="ann@a", note="resize", since=rig.sealed.clock.now())
-        loader.parts = replace(loader.parts, pause=lambda: pause if rig.warehouse.loads else None)
+        pauses = [Pause(what=What.LOADS, stream="events", by="ann@a", note="resize", since=rig.sealed.clock.now())]
+        loader = rig.loader(pause=lambda: pauses[0] if pauses and rig.warehouse.loads else None)
         assert await loader.attempt()
         assert len(rig.warehouse.loads) == 1
-        loader.parts = replace(loader.parts, pause=lambda: None)
+        pauses.clear()
         assert await loader.attempt()
         rig.assert_exactly_once()
 
@@ -514,22 +514,23 @@ def test_lag_grows_while_the_warehouse_does_not_answer():
 def test_lag_grows_while_a_statement_waits_for_a_lock(monkeypatch):
     async def run():
         rig = await Rig.open()
-        loader, answering, grown = rig.loader(), rig.warehouse.positions, asyncio.Event()
-        await rig.sealed.unit(0, 1, 10)
-        assert await loader.attempt()
-        monkeypatch.setattr("stream.worker.tables.loading.REPORT_SECONDS", 0.0)
+        answering, grown = rig.warehouse.positions, asyncio.Event()
 
         def listen(event):
             rig.heard.append(event)
             if isinstance(event, events.LoadsWaiting) and event.age >= 3600:
                 grown.set()
 
+        loader = rig.loader(emit=listen)
+        await rig.sealed.unit(0, 1, 10)
+        assert await loader.attempt()
+        monkeypatch.setattr("stream.worker.tables.reports.REPORT_SECONDS", 0.0)
+
         async def locked():
             rig.sealed.clock.time += timedelta(hours=1)
             await grown.wait()
             return await answering()
 
-        loader.parts = replace(loader.parts, emit=listen)
         rig.warehouse.positions = locked
         loader._forget()
         async with asyncio.timeout(30):
@@ -620,9 +621,7 @@ def test_whatever_is_lost_every_row_is_in_the_table_once(trouble, units, loaders
         rig = await Rig.open(options=f"      units: {units}")
         hooks = Trouble(list(trouble))
         rig.warehouse.before, rig.warehouse.after = hooks.before, hooks.after
-        fleet = [rig.loader(f"w{n}") for n in range(loaders)]
-        for loader in fleet:
-            loader.parts = replace(loader.parts, lease=LeaseForEveryone())
+        fleet = [rig.loader(f"w{n}", lease=LeaseForEveryone()) for n in range(loaders)]
         for turn in range(3 + len(trouble) + 2):
             for shard in range(2) if turn < 3 else ():
                 await rig.sealed.unit(shard, 1 + 4 * turn, 4)
@@ -663,7 +662,6 @@ def test_the_loop_runs_until_it_is_cancelled():
     async def run():
         rig = await Rig.open()
         await rig.sealed.unit(0, 1, 10)
-        loader = rig.loader()
         rounds = []
 
         class Ticking:
@@ -678,7 +676,7 @@ def test_the_loop_runs_until_it_is_cancelled():
                 if len(rounds) == 3:
                     raise asyncio.CancelledError
 
-        loader.parts = replace(loader.parts, clock=Ticking())
+        loader = rig.loader(clock=Ticking())
         with contextlib.suppress(asyncio.CancelledError):
             await loader.run()
         rig.assert_exactly_once()

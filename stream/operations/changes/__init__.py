@@ -1,0 +1,1 @@
+"""What an operator changes while workers run: pauses, rewinds, skips, leases, positions taken over from another consumer."""

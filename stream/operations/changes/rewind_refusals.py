@@ -1,0 +1,74 @@
+"""Why a rewind is refused: what was made of the units that it takes back would stay beside what is made of their records again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from stream.audit.objects import WITH_THE_LOG
+from stream.batch import ORIGIN
+from stream.commit.claims import Claims
+from stream.commit.log import CommitLog
+from stream.commit.manifest import Manifest
+from stream.commit.rewind import History
+from stream.contracts import ObjectStore
+from stream.errors import DefinitionError
+from stream.operations.compaction.uncompacted import compacted_to
+from stream.sink import rejects
+from stream.worker.dead_letters import Redrive, chain_name
+
+
+async def refuse_doubles(log: CommitLog, known: History, link: Manifest, target: int, stores: Mapping[str, ObjectStore]) -> None:
+    """Make sure that the rewind ``link`` to ``target`` leaves nothing behind. ``stores``: those of the pipeline's sinks, by name.
+
+    Raises:
+        DefinitionError: it would.
+    """
+    taken = [each for each in known.links if int(each.after) >= target]
+    await _refuse_elsewhere(taken, stores)
+    await _refuse_redriven(log, known, link)
+    await _refuse_compacted(log, known.shard.stream, taken)
+
+
+async def _refuse_elsewhere(links: Sequence[Manifest], stores: Mapping[str, ObjectStore]) -> None:
+    """Make sure that the files of ``links`` are where ``stores`` says that their sinks are: others would stay beside those made again."""
+    for link in reversed(links):
+        for file in link.files:
+            written, store = link.targets.get(file.sink), stores.get(file.sink)
+            if file.sink in WITH_THE_LOG or (store is not None and store.url == written):
+                continue
+            if store is not None and [info async for info in store.list(file.key)]:
+                continue  # moved together with the pipeline
+            where = "this pipeline does not have" if store is None else f"is at {store.url} now"
+            msg = (
+                f"units that would be taken back were written to the sink `{file.sink}` at {written}, which {where}: their files would "
+                f"stay, and their records be there twice. Rewind to after {link.last}, or with a pipeline file that has that sink there, "
+                "or process all of it again with another application name; nothing was changed"
+            )
+            raise DefinitionError(msg)
+
+
+async def _refuse_redriven(log: CommitLog, known: History, link: Manifest) -> None:
+    taken = {file.key for file in link.superseded if file.sink == rejects.NAME}
+    claims = await Claims(log.store, chain_name(link.stream), Redrive).all()
+    by_number = {file.key: number for number, claim in enumerate(claims, 1) for file in claim.files if file.key in taken}
+    if not by_number:
+        return
+    redriven = [each for each in known.links if any(file.sink == rejects.NAME and file.key in by_number for file in each.files)]
+    msg = (
+        f"dead letters of {len(redriven)} unit(s) that would be taken back were redriven (the last one by redrive "
+        f"{max(by_number.values())}): their results stay, and they would be processed twice. Rewind to after {redriven[-1].last}, or "
+        "process all of it again with another application name; nothing was changed"
+    )
+    raise DefinitionError(msg)
+
+
+async def _refuse_compacted(log: CommitLog, stream: str, links: Sequence[Manifest]) -> None:
+    reached = await compacted_to(log.store, stream)
+    compacted = [each for each in links if int(each.after) < reached.get(each.shard, ORIGIN)]
+    if not compacted:
+        return
+    msg = (
+        f"files of {len(compacted)} unit(s) that would be taken back were compacted: the compacted files stay, and the records would be "
+        f"there twice. Rewind to after {compacted[-1].last}, or process all of it again with another application name; nothing was changed"
+    )
+    raise DefinitionError(msg)

@@ -1,0 +1,1 @@
+"""Many small files become few large ones, for `stream compact`."""

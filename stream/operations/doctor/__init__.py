@@ -1,0 +1,1 @@
+"""Checks, before a worker starts, of everything that it will need, for `stream doctor`."""

@@ -1,0 +1,385 @@
+"""Whether everything that arrived before a given time is in the lake and the tables, according to the log, the stream and the load ledgers.
+
+Workers are not asked, because a worker may be dead, or wrong about what it holds. The log says what is sealed, the stream what is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol
+
+from stream.audit.completeness import (
+    DONE,
+    Answer,
+    Found,
+    Loaded,
+    Lookahead,
+    Question,
+    Sealed,
+    Standing,
+    Unclaimed,
+    answer,
+    settled,
+    stand,
+    unlisted,
+)
+from stream.aws.kinesis import open_kinesis
+from stream.aws.secrets import read_secret
+from stream.batch import ORIGIN
+from stream.commit.log import CommitLog
+from stream.commit.lookup import last_starts, shards_of
+from stream.commit.manifest import Kind, Manifest, decode_start
+from stream.commit.naming import start_key
+from stream.concurrency import run_concurrently
+from stream.contracts import Checkpoint, Checkpoints, Clock, Shard, Start, shard_of_chain
+from stream.errors import DefinitionError, Halted, Retryable, StreamError
+from stream.lease.paused import Pause
+from stream.lease.pauses import PauseRecord
+from stream.lease.shards import recreated
+from stream.operations.opening import open_checkpoints, session_of
+from stream.operations.progress.object_lookahead import open_lookahead
+from stream.operations.progress.stream_lookahead import StreamLookahead
+from stream.pipeline.model import Pipeline
+from stream.worker.auditing import Stores
+from stream.worker.definitions import Definitions
+from stream.worker.tables.loaders import open_loader_parts
+from stream.worker.tables.parts import LoaderParts
+
+AT_ONCE: Final = 16
+"""Shards, or chains, that are read at a time."""
+
+FIRST_PAUSE: Final = 2.0
+LAST_PAUSE: Final = 30.0
+"""Longest pause between looks, in seconds. Pauses grow, so that a long wait makes few calls; the limit keeps the answer timely."""
+
+_NOT_BEGUN: Final = "no worker has begun with this stream"
+_NOTES: Final = {
+    Kind.GAP: "records up to here expired in the stream before they were read; the log says so",
+    Kind.FOREIGN: "another application processed the records up to here; they are not in the lake",
+    Kind.SKIP: "an operator passed over the records up to here; they are not in the lake",
+}
+
+
+class Stream(Protocol):
+    """What is asked of a stream, see ``stream_lookahead``, or of objects, see ``object_lookahead``."""
+
+    async def time(self) -> datetime:
+        """The time by the clock of the service, or earlier."""
+        ...
+
+    async def unclaimed(self) -> Unclaimed | None:
+        """Of objects: what is there and in no shard. None for a stream, whose records arrive in shards.
+
+        The shards of objects are those that ``shards`` lists, whatever else the log knows, and in them the dates of records do not ascend.
+        """
+        ...
+
+    async def shards(self) -> list[Shard]:
+        """All shards that the service lists; of objects, those that may hold something that is not sealed."""
+        ...
+
+    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
+        """What follows ``position``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of the sealed chain of one shard, as far as it was followed.
+
+    ``last``: the link that ends there, if known; ``begun``: the intent that follows it, if there is one.
+    """
+
+    shard: Shard
+    position: int = ORIGIN
+    last: Manifest | None = None
+    begun: Manifest | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether no link can follow any more."""
+        return self.last is not None and self.last.kind is Kind.END
+
+    def sealed(self) -> Sealed:
+        """The tail as input for the decision."""
+        last = self.last
+        if last is None:
+            return Sealed(self.shard.shard_id, self.position)
+        arrived = datetime.fromisoformat(last.last_arrival) if last.last_arrival else None
+        note = _NOTES.get(last.kind, "")
+        if self.ended:
+            note = {"expired": _NOTES[Kind.GAP], "foreign": _NOTES[Kind.FOREIGN]}.get(last.trigger, "")
+        return Sealed(self.shard.shard_id, self.position, arrived, self.ended, last.children, note)
+
+
+@dataclass(slots=True)
+class Completeness:
+    """The question about one stream; remembers between looks where each chain ended, since chains only grow.
+
+    ``tables``: the sinks whose rows are loaded. ``without``: shards that an operator has excluded. ``tolerant``: a shard of which something
+    cannot be read is silent, and the others are looked at all the same.
+    """
+
+    stream: str
+    log: CommitLog
+    checkpoints: Checkpoints
+    source: Stream
+    tables: Sequence[LoaderParts] = ()
+    without: Collection[str] = ()
+    tolerant: bool = False
+    tails: dict[str, Tail] = field(default_factory=dict)
+    logged: frozenset[str] | None = None
+
+    async def look(self, question: Question, *, tables: bool = True) -> Answer:
+        """The answer now; unless ``tables``, these are asked only once everything is sealed.
+
+        Raises:
+            DefinitionError: the pipeline reads nothing that arrived before the moment.
+            Retryable: the stream did not answer.
+            Halted: a link of the log cannot be read.
+            Fatal: the stream or a permission is missing.
+        """
+        # The order matters: everything is read after `asked_at`, and the log before the stream is asked what follows its end.
+        asked_at = await self.source.time()
+        unclaimed = await self.source.unclaimed()
+        listed = {shard.shard_id: shard for shard in await self.source.shards()}
+        start = await self._start(question)
+        if start is None:
+            return answer(self.stream, (), None, asked_at, question, _NOT_BEGUN, unclaimed)
+        logged = await self._logged() if unclaimed is None else frozenset[str]()
+        standings: dict[str, Standing] = {}
+        children: set[str] = set()
+        pauses = await PauseRecord(self.log.store).in_force(asked_at)
+
+        async def one(name: str) -> None:
+            try:
+                sealed, ahead = await self._shard(name, listed, start, asked_at, question, ascending=unclaimed is None)
+            except StreamError as error:
+                if not self.tolerant:
+                    raise
+                # What was known of it at an earlier look may have been taken back since.
+                self.tails.pop(name, None)
+                sealed, ahead = Sealed(name), Lookahead(Found.SILENT, why=str(error))
+            children.update(sealed.children, ahead.children if ahead else ())
+            standings[name] = explained(stand(sealed, ahead, asked_at, question), pauses.reading(self.stream, name))
+
+        names = listed.keys() | logged
+        await run_concurrently([one(name) for name in sorted(names.difference(self.without))], AT_ONCE)
+        if unknown := set(self.without) - names - children:
+            msg = f"{', '.join(sorted(unknown))}: {self.stream} has no such shard; it has {', '.join(sorted(names | children))}"
+            raise DefinitionError(msg)
+        rows = [standings[name] for name in sorted(standings)] + unlisted(children, names.union(self.without))
+        found = answer(self.stream, rows, None, asked_at, question, unclaimed=unclaimed)
+        if not tables and not found.sealed:
+            return found
+        tables_now = [await loaded(each, self.log, question, ascending=unclaimed is None) for each in self.tables]
+        paused = {table.sink: pauses.loads(self.stream, table.sink) for table in tables_now if not table.done}
+        tables_now = [replace(table, paused=str(paused.get(table.sink) or "")) for table in tables_now]
+        return answer(self.stream, rows, tables_now, asked_at, question, unclaimed=unclaimed)
+
+    async def _logged(self) -> frozenset[str]:
+        """The shards that the log had at the first look: later ones are listed."""
+        if self.logged is None:
+            self.logged = frozenset([shard_of_chain(chain)[0] async for chain in shards_of(self.log.store, self.stream)])
+        return self.logged
+
+    async def _start(self, question: Question) -> Start | None:
+        key = start_key(self.stream)
+        stored = await self.log.store.get(key)
+        start = None if stored is None else decode_start(stored.body, key)
+        if start is not None and start.timestamp is not None and start.timestamp >= question.until:
+            msg = (
+                f"the pipeline reads {self.stream} from {start.timestamp.isoformat()} on, and nothing that arrived before; ask for a later "
+                f"moment than {question.until.isoformat()}. What a backfill brought is told by its own result"
+            )
+            raise DefinitionError(msg)
+        return start
+
+    async def _shard(
+        self, name: str, every: Mapping[str, Shard], start: Start, asked_at: datetime, question: Question, *, ascending: bool
+    ) -> tuple[Sealed, Lookahead | None]:
+        tail, listed = await self.tail(name), every.get(name)
+        sealed = tail.sealed()
+        if sealed.ended and listed is not None and recreated(listed, tail.position, sealed.children, every.values()):
+            why = f"the log has it read to its end at {tail.position}, yet the stream goes on: it was deleted and created again"
+            return replace(sealed, ended=False), Lookahead(Found.GONE, why=why)
+        if settled(sealed, question) and (ascending or sealed.ended):
+            return sealed, None
+        if listed is None:
+            why = f"the stream does not list the shard any more; what it held after {tail.position}, if anything, was never sealed"
+            return sealed, Lookahead(Found.GONE, why=why)
+        return sealed, await self.source.look(listed, tail.position, start, await self._complete_until(tail, sealed), asked_at)
+
+    async def tail(self, name: str) -> Tail:
+        """Where the sealed chain of the shard ``name`` ends now, followed from where the last look ended.
+
+        Raises:
+            Halted: a link of the log cannot be read.
+        """
+        tail = self.tails.get(name) or await self._entry(Shard(self.stream, name))
+        entry = None
+        while not tail.ended and (entry := await self.log.read(tail.shard, tail.position)) is not None and entry.manifest.sealed:
+            link = entry.manifest
+            if link.target is not None:
+                tail = await self._near_the_end(replace(tail.shard, generation=tail.shard.generation + 1), int(link.target))
+            else:
+                tail = Tail(tail.shard, link.reach, link)
+        tail = replace(tail, begun=None if tail.ended or entry is None else entry.manifest)
+        self.tails[name] = tail
+        return tail
+
+    async def _entry(self, shard: Shard) -> Tail:
+        """Where to start following the log: at the checkpoint's unit, if the log agrees, else near the end of the first chain."""
+        hint = await self.checkpoints.read(shard)
+        if hint is None:
+            return await self._near_the_end(shard)
+        hinted = replace(shard, generation=hint.generation)
+        entry = await self.log.read(hinted, hint.unit_after)
+        if entry is not None and entry.manifest.sealed and _agrees(entry.manifest, hint):
+            link = entry.manifest
+            return Tail(hinted, hint.unit_after) if link.target is not None else Tail(hinted, link.reach, link)
+        genesis = await self.log.genesis(hinted) if hint.generation else None
+        if genesis is not None and int(genesis.manifest.after) == hint.unit_after:
+            return Tail(hinted, hint.unit_after)
+        return await self._near_the_end(shard)
+
+    async def _near_the_end(self, shard: Shard, begins: int = ORIGIN) -> Tail:
+        """Where the newest links of a chain begin, found by some listings; ``begins``, where the chain does, if it has none."""
+        # The last may be an intent, and only the sealed link before it says until when its records arrived.
+        newest = await last_starts(self.log.store, shard.stream, shard.chain, 2)
+        return Tail(shard, newest[0] if newest else begins)
+
+    async def _complete_until(self, tail: Tail, sealed: Sealed) -> datetime | None:
+        """The time up to which nothing is missing, by the last sealed record, or by what the worker of a quiet shard has recorded since."""
+        hint = await self.checkpoints.read(Shard(self.stream, tail.shard.shard_id))
+        if hint is None or hint.tip is None or (hint.generation, hint.position) != (tail.shard.generation, tail.position):
+            return sealed.arrived
+        return hint.tip if sealed.arrived is None else max(hint.tip, sealed.arrived)
+
+
+def explained(standing: Standing, pause: Pause | None) -> Standing:
+    """``standing`` with the pause of its shard as a reason why it is not complete."""
+    if pause is None or standing.state in DONE:
+        return standing
+    return replace(standing, why="; ".join(filter(None, (standing.why, str(pause)))))
+
+
+def _agrees(link: Manifest, hint: Checkpoint) -> bool:
+    return link.kind in {Kind.END, Kind.REWIND} or link.reach == hint.position
+
+
+async def loaded(table: LoaderParts, log: CommitLog, question: Question, *, ascending: bool = True) -> Loaded:
+    """Sealed units with rows for ``table`` that may have arrived before the given time and are not loaded.
+
+    ``ascending``: later units of a shard hold no older records.
+    """
+    sink = table.config.name
+    try:
+        positions, parked = await table.warehouse.positions(), await table.state.parked()
+        chains = await table.log.shards()
+    except StreamError as error:
+        return Loaded(sink, why=str(error))
+    waiting: dict[str, list[tuple[Manifest, int]]] = {}
+
+    async def one(chain: str) -> None:
+        waiting[chain] = await _waiting(log, Shard(table.stream, chain), positions.get(chain, ORIGIN), table, question, ascending=ascending)
+
+    try:
+        await run_concurrently([one(chain) for chain in chains], AT_ONCE)
+    except Halted as error:
+        return Loaded(sink, why=str(error))
+    links = [link for chain in chains for link in waiting[chain]]
+    arrivals = [datetime.fromisoformat(link.first_arrival) for link, _ in links if link.first_arrival]
+    return Loaded(
+        sink,
+        units=len(links),
+        rows=sum(rows for _, rows in links),
+        oldest=min(arrivals) if links and len(arrivals) == len(links) else None,
+        parked=tuple((chain, parked[chain].reason) for chain in chains if waiting[chain] and chain in parked),
+    )
+
+
+async def _waiting(
+    log: CommitLog, shard: Shard, position: int, table: LoaderParts, question: Question, *, ascending: bool
+) -> list[tuple[Manifest, int]]:
+    """Sealed links of ``shard`` after ``position`` with rows for ``table``, and the number of these rows."""
+    found: list[tuple[Manifest, int]] = []
+    loaded_to = position = position or await log.chain_start(shard.stream, shard.shard_id)
+    while (entry := await log.read(shard, position)) is not None and entry.manifest.sealed and entry.manifest.last is not None:
+        link = entry.manifest
+        late = bool(link.first_arrival) and datetime.fromisoformat(link.first_arrival) >= question.enough
+        if late and ascending:
+            break
+        if not late and (rows := await table.log.rows(link)):
+            found.append((link, rows))
+        position = link.reach
+    if entry is None and position == loaded_to:
+        await table.log.confirm(shard.shard_id, position)
+    return found
+
+
+async def open_completeness(
+    streams: Sequence[Pipeline], base: Path, env: Mapping[str, str], without: Collection[str], clock: Clock, stack: AsyncExitStack
+) -> list[Completeness]:
+    """The question for each of ``streams``, each a pipeline narrowed to one stream; connections live as long as ``stack``.
+
+    Raises:
+        DefinitionError: a shard is to be left out and there are several streams.
+    """
+    if without and len(streams) > 1:
+        msg = f"--without names a shard of one stream, and this pipeline reads {len(streams)}: name it with --stream"
+        raise DefinitionError(msg)
+    found = []
+    session = session_of(streams[0])
+    client = None if streams[0].source.s3 is not None else await stack.enter_async_context(open_kinesis(session))
+    for one in streams:
+        stream, stores = one.source.kinesis.stream, Stores.open(one, base, session)
+        log = CommitLog(stores.state, one.application, clock, "complete")
+        definitions = Definitions(stores.state, base, env, clock, partial(read_secret, session))
+        identity = ("complete", clock, lambda _: None)
+        tables = await open_loader_parts(one, stream, session, log, stores.targets, definitions, identity, stack)
+        checkpoints = await open_checkpoints(one, stream, stores.state, session, clock, stack)
+        source = open_lookahead(one, base, stores.state, session, clock) if client is None else StreamLookahead(client, stream, clock)
+        found.append(Completeness(stream, log, checkpoints, source, tables, without))
+    return found
+
+
+async def wait_until_complete(
+    asked: Sequence[Completeness], question: Question, clock: Clock, seconds: float, on_wait: Callable[[list[Answer], float], None]
+) -> list[Answer]:
+    """Look until every stream is complete, for up to ``seconds``; returns the answers of the last look.
+
+    ``on_wait`` is called before each pause with the answers so far and the seconds until the next look. Transient errors, such as a stream
+    that does not answer, are retried.
+
+    Raises:
+        Retryable: the last look failed.
+        StreamError: as ``Completeness.look``, if the error does not pass by itself.
+    """
+    deadline, pause = clock.monotonic() + seconds, FIRST_PAUSE
+    while True:
+        last = clock.monotonic() >= deadline
+        try:
+            answers = [await each.look(question, tables=last) for each in asked]
+        except Retryable:
+            if clock.monotonic() >= deadline:
+                raise
+            answers = []
+        left = deadline - clock.monotonic()
+        if last or (answers and all(each.verdict.complete for each in answers)):
+            return answers
+        wait = max(0.0, min(pause_before_next(answers, question, pause), left))
+        on_wait(answers, wait)
+        await clock.sleep(wait)
+        pause = min(2 * pause, LAST_PAUSE)
+
+
+def pause_before_next(answers: Sequence[Answer], question: Question, pause: float) -> float:
+    """Seconds until another look may find more. Before the clock of Kinesis shows the time in question plus the margin, none can."""
+    early = max(((question.enough - each.asked_at).total_seconds() for each in answers), default=0.0)
+    return max(pause, early)

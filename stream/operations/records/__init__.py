@@ -1,0 +1,1 @@
+"""Single records: what became of one, and samples of what arrives."""

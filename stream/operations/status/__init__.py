@@ -1,0 +1,1 @@
+"""The state of a pipeline: read, judged, and explained, for `stream status`."""

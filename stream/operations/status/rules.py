@@ -1,0 +1,372 @@
+"""What is wrong with a pipeline, how badly, and what to do next, given all that could be read of its shared state. Pure.
+
+One cause gives one finding: a shard that is halted, or that nobody reads, is not also said to be behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from stream.audit.completeness import State
+from stream.metrics import thresholds
+from stream.operations.status import object_rules
+from stream.operations.status.finding import DETAILS, Finding, Harm, clock, count, length, lines_of
+from stream.operations.status.snapshot import STREAM, ShardLook, Snapshot
+from stream.worker.halt import Halt
+
+_TOO_MANY_DEAD_LETTERS: Final = "would become dead letters"
+"""Words of the reason with which a shard halts because of `rejects.max_ratio`."""
+
+
+def judge(snapshot: Snapshot) -> list[Finding]:
+    """The findings of ``snapshot``, the most harmful first."""
+    explained: set[str] = set()
+    found = [each for rule in _RULES for each in rule(snapshot, explained)]
+    return sorted(found, key=lambda each: -each.harm)
+
+
+def verdict(findings: Sequence[Finding]) -> Harm:
+    """How the pipeline is: as bad as its worst finding."""
+    return max((each.harm for each in findings), default=Harm.HEALTHY)
+
+
+def _halted(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
+    halts = [(each, each.halt) for each in look.shards if each.halt is not None]
+    if look.stream_halt is not None:
+        explained.update(each.name for each in look.shards)
+        halt = look.stream_halt
+        yield Finding(
+            "stream_halted",
+            Harm.STUCK,
+            "the whole stream is halted",
+            "streamshardhalted",
+            since=halt.since,
+            details=(_reason(halt, look.stream),),
+            commands=("stream doctor FILE",),
+        )
+    if not halts:
+        return
+    halts.sort(key=lambda pair: pair[1].since)
+    explained.update(each.name for each, _ in halts)
+    yield Finding(
+        "shard_halted",
+        Harm.STUCK,
+        f"{count(len(halts), 'shard is', 'shards are')} halted",
+        "when-a-shard-is-halted",
+        tuple(each.name for each, _ in halts),
+        halts[0][1].since,
+        details=lines_of((each.name, _reason(halt, f"{look.stream}/{each.name}")) for each, halt in halts),
+        commands=_commands_for([halt for _, halt in halts]),
+    )
+
+
+def _commands_for(halts: Sequence[Halt]) -> tuple[str, ...]:
+    rejected = [halt for halt in halts if _TOO_MANY_DEAD_LETTERS in halt.reason]
+    return ("stream preview FILE --unsealed",) * bool(rejected) + ("stream doctor FILE",) * (len(rejected) < len(halts))
+
+
+def _reason(halt: Halt, where: str) -> str:
+    """The reason without the place that reasons begin with, and who halted."""
+    reason = halt.reason.removeprefix(f"{where}: ")
+    return f"{reason} ({halt.worker})" if halt.worker else reason
+
+
+def _read_by_nobody(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
+    nobody = [each for each in look.shards if each.name not in explained and look.read_by_nobody(each)]
+    if not nobody:
+        return
+    nobody.sort(key=lambda each: each.renewed or look.asked_at)
+    explained.update(each.name for each in nobody)
+    lines = []
+    for each in nobody:
+        if not each.leased:
+            lines.append((each.name, "there is no lease for it"))
+        elif each.owner is None:
+            lines.append((each.name, "its lease has no owner"))
+        else:
+            lines.append((each.name, f"{each.owner} last renewed its lease at {clock(each.renewed)}"))
+    silent = max((seconds for each in nobody if (seconds := look.since(each.renewed)) is not None), default=None)
+    yield Finding(
+        "no_worker",
+        Harm.STUCK,
+        f"{count(len(nobody), 'open shard has', 'open shards have')} no living worker",
+        "streamshardunread",
+        tuple(each.name for each in nobody),
+        min((each.renewed for each in nobody if each.renewed is not None), default=None),
+        silent,
+        look.silent_after,
+        lines_of(lines),
+        ("stream leases ls FILE", "stream run FILE"),
+    )
+
+
+def _expiring(look: Snapshot, _: set[str]) -> Iterator[Finding]:
+    if look.retention is None:
+        return
+    limit = look.retention.total_seconds() * thresholds.RETENTION_SHARE
+    late = _latest(look, lambda each: (look.since(each.unread) or 0.0) > limit)
+    if late:
+        left = look.left(late[0])
+        yield Finding(
+            "expiring",
+            Harm.EXPIRING,
+            f"unread records of {count(len(late), 'shard', 'shards')} expire, the first in {length(left)}",
+            "streamretentionquarterused",
+            tuple(each.name for each in late),
+            late[0].unread,
+            look.since(late[0].unread),
+            limit,
+            lines_of((each.name, f"expires in {length(look.left(each))}") for each in late),
+            ("stream shards FILE STREAM",),
+        )
+
+
+def _lost(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
+    gone = [each for each in look.shards if each.state in {State.EXPIRED, State.GONE}]
+    if gone:
+        explained.update(each.name for each in gone)
+        yield Finding(
+            "records_expired",
+            Harm.LOST,
+            f"records of {count(len(gone), 'shard', 'shards')} may have expired unread",
+            "streamrecordsexpired",
+            tuple(each.name for each in gone),
+            details=lines_of((each.name, each.why) for each in gone),
+            commands=("stream complete FILE --until NOW STREAM",),
+        )
+    gaps = look.dead_letters.gaps if look.dead_letters is not None else ()
+    if gaps:
+        yield Finding(
+            "gap",
+            Harm.LOST,
+            f"records of {count(len({shard for shard, _ in gaps}), 'shard', 'shards')} expired unread within the last hour",
+            "streamrecordsexpired",
+            tuple(dict.fromkeys(shard for shard, _ in gaps)),
+            min(moment for _, moment in gaps),
+            details=lines_of((shard, f"the log has a gap, sealed at {clock(moment)}") for shard, moment in gaps),
+            commands=("stream audit ls FILE STREAM",),
+        )
+
+
+def _paused(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
+    """Nothing that is paused on purpose needs a person; that unread records expire is still said."""
+    shards = {each.name: each.paused for each in look.shards if each.paused is not None}
+    explained.update(shards)
+    tables = {each.sink: each.paused for each in look.tables if each.paused is not None}
+    for what, paused in (("reading of {} is paused", shards), ("loads into {} are paused", tables)):
+        if paused:
+            objects = count(len(paused), "shard", "shards") if paused is shards else ", ".join(paused)
+            yield Finding(
+                "paused",
+                Harm.HEALTHY,
+                what.format(objects),
+                "streampaused",
+                tuple(paused) if paused is shards else (),
+                details=tuple(dict.fromkeys(paused.values()))[:DETAILS],
+                commands=("stream pause FILE --list", "stream resume FILE STREAM"),
+            )
+
+
+def _not_sealing(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
+    limit = thresholds.UNSEALED_SECONDS
+
+    def stands(each: ShardLook) -> bool:
+        quiet = look.since(each.sealed_at)
+        return each.name not in explained and (look.since(each.unread) or 0.0) > limit and (quiet is None or quiet > limit)
+
+    stuck = _latest(look, stands)
+    if stuck:
+        explained.update(each.name for each in stuck)
+        yield Finding(
+            "not_sealing",
+            Harm.STUCK,
+            f"{count(len(stuck), 'shard has', 'shards have')} unread records, of which nothing is sealed",
+            "streamnotsealing",
+            tuple(each.name for each in stuck),
+            min((each.sealed_at or each.unread for each in stuck if each.unread is not None), default=None),
+            look.since(stuck[0].unread),
+            limit,
+            lines_of((each.name, f"{_sealed(each)}; {_waits(look, each)}") for each in stuck),
+            ("stream doctor FILE", "stream leases ls FILE" if look.failover is not None else "stream run FILE"),
+        )
+
+
+def _behind(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
+    limit = thresholds.BEHIND_SECONDS + look.flush_age.total_seconds()
+    late = _latest(look, lambda each: each.name not in explained and (look.since(each.unread) or 0.0) > limit)
+    if late:
+        yield Finding(
+            "behind",
+            Harm.BEHIND,
+            f"{count(len(late), 'shard is', 'shards are')} behind, the worst by {length(look.since(late[0].unread))}",
+            "streambehind",
+            tuple(each.name for each in late),
+            late[0].unread,
+            look.since(late[0].unread),
+            limit,
+            lines_of((each.name, f"{_waits(look, each)}; {_sealed(each)}") for each in late),
+            ("stream shards FILE STREAM",),
+        )
+
+
+def _unfinished(look: Snapshot, _: set[str]) -> Iterator[Finding]:
+    limit = thresholds.COMMIT_SECONDS
+    begun = [each for each in look.shards if each.begun is not None and not each.paused and (look.since(each.begun) or 0.0) > limit]
+    begun.sort(key=lambda each: each.begun or look.asked_at)
+    if begun:
+        yield Finding(
+            "unfinished_unit",
+            Harm.DEGRADED,
+            f"{count(len(begun), 'unit was begun and is', 'units were begun and are')} not sealed",
+            "streamcommitsslow",
+            tuple(each.name for each in begun),
+            begun[0].begun,
+            look.since(begun[0].begun),
+            limit,
+            lines_of((each.name, f"begun at {clock(each.begun)} by {each.begun_by or 'a worker'}") for each in begun),
+            ("stream doctor FILE",),
+        )
+
+
+def _tables(look: Snapshot, _: set[str]) -> Iterator[Finding]:
+    for table in look.tables:
+        ls = f"stream loads ls FILE --sink {table.sink}"
+        if table.parked:
+            parked = sorted(table.parked, key=lambda each: each.since)
+            yield Finding(
+                "load_parked",
+                Harm.STUCK,
+                f"the loader of {table.sink} has parked {count(len(parked), 'shard', 'shards')}",
+                "streamloadparked",
+                tuple(each.shard for each in parked),
+                parked[0].since,
+                details=lines_of((each.shard, each.reason) for each in parked),
+                commands=(ls, f"stream loads retry FILE --sink {table.sink}"),
+            )
+        waited = look.since(table.since)
+        if waited is not None and waited > thresholds.LOAD_LAG_SECONDS and table.paused is None:
+            yield Finding(
+                "load_lag",
+                Harm.BEHIND,
+                f"sealed rows of {count(table.waiting, 'shard', 'shards')} are not in the table of {table.sink}",
+                "streamloadlag",
+                since=table.since,
+                figure=waited,
+                limit=thresholds.LOAD_LAG_SECONDS,
+                commands=(ls,),
+            )
+
+
+def _dead_letters(look: Snapshot, _: set[str]) -> Iterator[Finding]:
+    seen = look.dead_letters
+    if seen is None or not seen.records or seen.dead / seen.records <= thresholds.DEAD_LETTER_SHARE:
+        return
+    share = seen.dead / seen.records
+    causes = tuple(f"{records:,} at {stage or '?'}: {reason or '?'}" for stage, reason, records in seen.causes[:DETAILS])
+    yield Finding(
+        "dead_letters",
+        Harm.DEGRADED,
+        f"{share:.1%} of the records of the last hour are dead letters ({seen.dead:,} of {seen.records:,})",
+        "streamdeadletters",
+        since=seen.since,
+        figure=share,
+        limit=thresholds.DEAD_LETTER_SHARE,
+        details=causes,
+        commands=("stream dlq top FILE STREAM",),
+    )
+
+
+def _exports(look: Snapshot, _: set[str]) -> Iterator[Finding]:
+    exported = look.exported
+    if exported is None:
+        return
+    if halted := exported.halted:
+        yield Finding(
+            "export_halted",
+            Harm.STUCK if exported.blocking else Harm.DEGRADED,
+            f"the export of spans is halted for {count(len(halted), 'shard', 'shards')}{', and checkpoints wait' * exported.blocking}",
+            "streamaudithalted",
+            tuple(name for name, _ in halted),
+            halted[0][1].since,
+            details=lines_of((name, _reason(halt, f"{look.stream}/{name}")) for name, halt in halted),
+            commands=("stream doctor FILE",),
+        )
+    waited = look.since(exported.since)
+    if len(halted) < exported.waiting and waited is not None and waited > thresholds.EXPORT_LAG_SECONDS:
+        yield Finding(
+            "export_lag",
+            Harm.DEGRADED,
+            f"spans of {count(exported.waiting, 'shard', 'shards')} are not exported",
+            "streamauditlag",
+            since=exported.since,
+            figure=waited,
+            limit=thresholds.EXPORT_LAG_SECONDS,
+            commands=("stream doctor FILE",),
+        )
+
+
+def _holes(look: Snapshot, _: set[str]) -> Iterator[Finding]:
+    if look.holes:
+        what = f"no lease covers {count(look.holes, 'range', 'ranges')} of hash keys, so nobody reads their records"
+        yield Finding("hash_range_holes", Harm.STUCK, what, "streamhashrangeholes", commands=("stream leases ls FILE",))
+
+
+def _unknown(look: Snapshot, _: set[str]) -> Iterator[Finding]:
+    if look.why:
+        yield Finding("not_begun", Harm.STUCK, look.why, "streamdown", commands=("stream doctor FILE", "stream run FILE"))
+    for each in look.unread:
+        what = f"the {each.part} could not be read"
+        yield Finding(
+            "unreadable",
+            Harm.UNKNOWN,
+            what,
+            "audit-commands-loads-and-the-export-of-spans",
+            details=(each.why,),
+            commands=("stream doctor FILE",),
+        )
+    silent = [each for each in look.shards if each.state is State.SILENT]
+    if silent and not any(each.part == STREAM for each in look.unread):
+        yield Finding(
+            "shard_unreadable",
+            Harm.UNKNOWN,
+            f"how {count(len(silent), 'shard stands', 'shards stand')} could not be found out",
+            "when-a-shard-is-halted",
+            tuple(each.name for each in silent),
+            details=lines_of((each.name, each.why) for each in silent),
+            commands=("stream doctor FILE",),
+        )
+
+
+_RULES: Final[tuple[Callable[[Snapshot, set[str]], Iterator[Finding]], ...]] = (
+    _halted,
+    _lost,
+    _expiring,
+    _paused,
+    _read_by_nobody,
+    _not_sealing,
+    _behind,
+    object_rules.not_claimed,
+    _tables,
+    _holes,
+    _unfinished,
+    object_rules.changed,
+    object_rules.given_up,
+    _dead_letters,
+    _exports,
+    _unknown,
+)
+"""In this order, since earlier rules explain what later ones would find."""
+
+
+def _latest(look: Snapshot, wanted: Callable[[ShardLook], bool]) -> list[ShardLook]:
+    """The shards for which ``wanted`` holds, those whose records have waited longest first."""
+    return sorted((each for each in look.shards if wanted(each)), key=lambda each: (each.unread or look.asked_at, each.name))
+
+
+def _waits(look: Snapshot, shard: ShardLook) -> str:
+    return f"the oldest record that is not sealed has waited for {length(look.since(shard.unread))}"
+
+
+def _sealed(shard: ShardLook) -> str:
+    return "nothing was ever sealed" if shard.sealed_at is None else f"last sealed at {clock(shard.sealed_at)}"

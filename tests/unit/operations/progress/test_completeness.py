@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from stream.audit.completeness import Answer, Found, Lookahead, Question, Verdict
+from stream.commit.log import CommitLog
+from stream.commit.manifest import Kind, Manifest, State, with_seal
+from stream.contracts import Shard, Start, StartKind
+from stream.errors import DefinitionError, Fatal, Retryable
+from stream.lease.checkpoints import StoredCheckpoints
+from stream.operations.progress.completeness import LAST_PAUSE, Completeness, pause_before_next, wait_until_complete
+from stream.storage.memory import MemoryStore
+from tests.simulation.completing import LeapingClock
+
+MARGIN = timedelta(seconds=5)
+
+
+class Scripted:
+    """A stream of one shard whose record is readable only from a given time on; before that, and if scripted, calls fail."""
+
+    def __init__(self, clock: LeapingClock, sealed_at: float, errors: dict[int, Exception] | None = None) -> None:
+        self.clock = clock
+        self.begun = clock.now()
+        self.sealed_at = self.begun + timedelta(seconds=sealed_at)
+        self.errors = errors or {}
+        self.asked: list[float] = []
+
+    async def time(self):
+        self.asked.append((self.clock.now() - self.begun).total_seconds())
+        if error := self.errors.get(len(self.asked)):
+            raise error
+        return self.clock.now()
+
+    async def unclaimed(self) -> None:
+        return None
+
+    async def shards(self) -> list[Shard]:
+        return [Shard("numbers", "s")]
+
+    async def look(self, shard, position, start, complete_until, asked_at) -> Lookahead:
+        if self.clock.now() >= self.sealed_at:
+            return Lookahead(Found.TIP)
+        return Lookahead(Found.RECORD, self.begun - timedelta(minutes=1))
+
+
+def waited(stream: Scripted, seconds: float, until: float = 0.0) -> tuple[list[Answer], list[float]]:
+    async def run() -> tuple[list[Answer], list[float]]:
+        store, clock = MemoryStore(clock=stream.clock), stream.clock
+        log = CommitLog(store, "app", clock, "w")
+        await log.pin_start("numbers", Start(StartKind.TRIM_HORIZON))
+        asked = Completeness("numbers", log, StoredCheckpoints(store), stream)
+        question = Question(stream.begun + timedelta(seconds=until), MARGIN)
+        pauses: list[float] = []
+        return await wait_until_complete([asked], question, clock, seconds, lambda _, pause: pauses.append(pause)), pauses
+
+    return asyncio.run(run())
+
+
+def test_a_child_missing_everywhere_is_not_complete_unless_it_is_excluded() -> None:
+    """Its parent was read to its end; then no worker ran until the stream no longer listed either."""
+    clock = LeapingClock()
+    stream = Scripted(clock, 0)
+    question = Question(stream.begun - timedelta(seconds=10), MARGIN)
+    end = Manifest(kind=Kind.END, state=State.SEALED, application="app", stream="numbers", shard="p", children=("c", "s"))
+
+    async def look(*without: str) -> Answer:
+        log = CommitLog(MemoryStore(clock=clock), "app", clock, "w")
+        await log.pin_start("numbers", Start(StartKind.TRIM_HORIZON))
+        await log.open_chain(Shard("numbers", "p"), Start(StartKind.TRIM_HORIZON))
+        await log.create(Shard("numbers", "p"), with_seal(end))
+        return await Completeness("numbers", log, StoredCheckpoints(log.store), stream, (), without).look(question)
+
+    found = asyncio.run(look())
+    assert [(each.shard, each.state.value) for each in found.shards] == [("p", "ended"), ("s", "complete"), ("c", "gone")]
+    assert (found.verdict, found.reach) == (Verdict.NOT_YET, None)
+    assert asyncio.run(look("c")).verdict is Verdict.COMPLETE
+    with pytest.raises(DefinitionError, match="d: numbers has no such shard; it has c, p, s"):
+        asyncio.run(look("d"))
+
+
+def test_without_waiting_it_asks_once() -> None:
+    stream = Scripted(LeapingClock(), 1)
+    (found,), pauses = waited(stream, 0, until=-10)
+    assert (found.verdict, stream.asked, pauses) == (Verdict.NOT_YET, [0], [])
+
+
+def test_it_asks_at_growing_intervals_until_the_answer_is_yes() -> None:
+    stream = Scripted(LeapingClock(), 100)
+    (found,), pauses = waited(stream, 600, until=-10)
+    assert found.verdict is Verdict.COMPLETE
+    assert pauses == [2, 4, 8, 16, LAST_PAUSE, LAST_PAUSE, LAST_PAUSE]
+    assert stream.asked[-1] == 120
+
+
+def test_it_gives_up_when_the_time_is_over_and_returns_the_last_answer() -> None:
+    stream = Scripted(LeapingClock(), 1000)
+    (found,), _ = waited(stream, 45, until=-10)
+    assert (found.verdict, stream.asked) == (Verdict.NOT_YET, [0, 2, 6, 14, 30, 45])
+    assert found.tables == ()
+
+
+def test_before_the_moment_nothing_is_asked() -> None:
+    stream = Scripted(LeapingClock(), 0)
+    (found,), _ = waited(stream, 7200, until=3600)
+    assert (found.verdict, stream.asked) == (Verdict.COMPLETE, [0, 3605])
+    assert pause_before_next([], Question(stream.begun, MARGIN), 2.0) == 2.0
+
+
+def test_a_stream_that_does_not_answer_is_asked_again_and_a_missing_one_is_not() -> None:
+    stream = Scripted(LeapingClock(), 0, {1: Retryable("no answer"), 2: Retryable("no answer")})
+    (found,), pauses = waited(stream, 60, until=-10)
+    assert (found.verdict, pauses) == (Verdict.COMPLETE, [2, 4])
+    with pytest.raises(Retryable, match="no answer"):
+        waited(Scripted(LeapingClock(), 0, dict.fromkeys(range(1, 99), Retryable("no answer"))), 60)
+    with pytest.raises(Fatal):
+        waited(Scripted(LeapingClock(), 0, {1: Fatal("no such stream")}), 60)

@@ -1,0 +1,204 @@
+import asyncio
+import dataclasses
+
+import polars as pl
+import pytest
+
+from stream.audit.criteria import Criterion
+from stream.audit.trace import RecordQuery
+from stream.commit.log import CommitLog
+from stream.errors import DefinitionError, Halted
+from stream.operations.records.tracing import Tracer, read_unit, replay
+from stream.pipeline.sensitive import HIDDEN, Sensitive
+from tests.sealed import BEGIN, sequence, shard_id, three_units
+
+
+@pytest.fixture
+def sealed():
+    return asyncio.run(three_units())
+
+
+def tracer(sealed):
+    return Tracer(sealed.log, "events", sealed.stores.areas(sealed.root.url, "events"))
+
+
+def find_text(sealed, text):
+    return [fate for _, fate in asyncio.run(tracer(sealed).find(RecordQuery.parse(text)))]
+
+
+@pytest.mark.parametrize("n", range(1, 121))
+def test_every_record_is_found_with_its_outcome(sealed, n):
+    (fate,) = find_text(sealed, str(sequence(0, n)))
+    assert (fate.shard, fate.sequence) == (shard_id(0), str(sequence(0, n)))
+    expected = "dead_lettered" if n % 13 == 12 else "filtered" if n % 5 == 0 else "written"
+    assert fate.outcome == expected
+    assert (fate.unit_after, fate.unit_last) == (
+        str(sequence(0, (n - 1) // 40 * 40)) if n > 40 else "0",
+        str(sequence(0, ((n - 1) // 40 + 1) * 40)),
+    )
+    assert len(fate.places) == (0 if expected == "filtered" else 1)
+    assert fate.worker == "worker-1"
+
+
+def test_a_file_and_row_number_lead_back_to_the_record(sealed):
+    for _, fate in asyncio.run(tracer(sealed).find(RecordQuery(sequence(1, 31)))):
+        (place,) = fate.places
+        ((_, back),) = asyncio.run(tracer(sealed).find_row(place.url, place.row))
+        assert back == fate
+    assert asyncio.run(tracer(sealed).find_row(place.url, 10_000)) == []
+
+
+def test_the_given_row_of_the_file_holds_the_record(sealed):
+    (fate,) = find_text(sealed, str(sequence(0, 44)))
+    body = asyncio.run(sealed.stores.targets["s3"].get(fate.places[0].url.removeprefix("memory:lake/"))).body
+    assert pl.read_parquet(body).row(fate.places[0].row, named=True)["n"] == 44
+
+
+def test_shard_and_subsequence_narrow_the_search(sealed):
+    number = sequence(0, 44)
+    assert len(find_text(sealed, f"{shard_id(0)}:{number}:0")) == 1
+    assert find_text(sealed, f"{shard_id(1)}:{number}") == []
+    assert find_text(sealed, f"{number}:1") == []
+
+
+@pytest.mark.parametrize("number", [1, sequence(0, 44) + 1, sequence(0, 1000), 10**59])
+def test_a_sequence_number_that_was_never_read_is_not_found(sealed, number):
+    assert find_text(sealed, str(number)) == []
+
+
+@pytest.mark.parametrize("text", ["", "x", "1:2:3:4", "1" * 61, "-5", "4 5"])
+def test_text_that_names_no_record_is_refused(text):
+    with pytest.raises(DefinitionError, match="names no record"):
+        RecordQuery.parse(text)
+
+
+def test_a_record_is_found_where_it_was_written_after_the_sink_moves(sealed):
+    (before,) = find_text(sealed, str(sequence(0, 44)))
+    sealed.move("memory:elsewhere")
+    asyncio.run(sealed.unit(0, 121, 40))
+    (fate,) = find_text(sealed, str(sequence(0, 44)))
+    assert fate == before
+    assert fate.places[0].url.startswith("memory:lake/")
+    assert find_text(sealed, str(sequence(0, 124)))[0].places[0].url.startswith("memory:elsewhere/")
+    ((_, back),) = asyncio.run(tracer(sealed).find_row(fate.places[0].url, fate.places[0].row))
+    assert back == fate
+
+
+def test_a_file_of_nobody_is_refused(sealed):
+    with pytest.raises(DefinitionError, match="none of this pipeline's targets"):
+        asyncio.run(tracer(sealed).find_row("s3://elsewhere/x.parquet", 0))
+    with pytest.raises(DefinitionError, match="is not named as this service names files"):
+        asyncio.run(tracer(sealed).find_row("memory:lake/kind=a/x.parquet", 0))
+
+
+def search(sealed, text, units=200):
+    found, searched = asyncio.run(tracer(sealed).search(Criterion.parse(text), units))
+    return [fate for _, fate in found], searched
+
+
+def test_a_value_in_a_column_leads_to_its_records(sealed):
+    found, searched = search(sealed, "n=44")
+    assert [(fate.shard, fate.sequence, fate.outcome) for fate in found] == [
+        (shard, str(sequence(number, 44)), "written") for number, shard in ((0, shard_id(0)), (1, shard_id(1)))
+    ][::-1]
+    assert searched.units == 5
+    assert search(sealed, "twice=88")[0] == found
+    assert search(sealed, "n=45")[0] == []
+
+
+def test_searches_by_outcome_and_reason_use_the_ledger_alone(sealed):
+    found, searched = search(sealed, "outcome=filtered")
+    assert len(found) == 22 + 9
+    assert searched.files == 0
+    (fate,) = find_text(sealed, str(sequence(0, 12)))
+    assert fate in search(sealed, f"reason={fate.reason}")[0]
+
+
+def test_a_search_covers_only_the_newest_units(sealed):
+    assert [fate.sequence for fate in search(sealed, "n=44", units=1)[0]] == [str(sequence(1, 44))]
+    assert search(sealed, "n=44", units=2)[1].units == 4
+
+
+def test_a_column_that_no_file_has_is_refused(sealed):
+    with pytest.raises(DefinitionError, match="has a column 'order'"):
+        search(sealed, "order=44")
+
+
+class Counting:
+    """A store that counts requests and the bytes it returns."""
+
+    def __init__(self, store):
+        self.store = store
+        self.listed = self.read = 0
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    async def get(self, key):
+        self.read += 1
+        return await self.store.get(key)
+
+    async def list(self, prefix, after=""):
+        keys = 0
+        async for info in self.store.list(prefix, after):
+            if keys % 1000 == 0:
+                self.listed += 1
+            keys += 1
+            yield info
+
+
+def test_tracing_in_a_log_of_a_hundred_thousand_units_reads_few_objects(sealed):
+    """Counts calls rather than time, which would depend on the machine; S3 takes tens of milliseconds for each."""
+    prefix = f"flights/commits/events/{shard_id(0)}/"
+    before = [BEGIN - n * 2**80 for n in range(1, 60_000)]
+    behind = [sequence(0, 120) + n * 2**80 for n in range(1, 40_000)]
+    template = next(iter(sealed.root._objects.values()))
+    for start in (*before, *behind):
+        sealed.root._objects[f"{prefix}{start:060d}.json"] = template
+    store = Counting(sealed.stores.state)
+    areas = sealed.stores.areas(sealed.root.url, "events")
+    ledger = Counting(areas["ledger"].store)
+    areas["ledger"] = dataclasses.replace(areas["ledger"], store=ledger)
+    log = CommitLog(store, "flights", sealed.clock, "trace")
+    ((_, fate),) = asyncio.run(Tracer(log, "events", areas).find(RecordQuery(sequence(0, 44), 0, shard_id(0))))
+    assert fate.sequence == str(sequence(0, 44))
+    assert (store.read, ledger.read) == (1, 1)
+    assert store.listed <= 20
+
+
+def steps(sealed, n, sensitive=None):
+    ((link, fate),) = asyncio.run(tracer(sealed).find(RecordQuery(sequence(0, n))))
+    return replay(sealed.recipe, sealed.pipeline.stages, sensitive, asyncio.run(read_unit(sealed.source, link)), link, fate)
+
+
+def test_the_record_is_shown_after_every_stage(sealed):
+    way = steps(sealed, 44)
+    assert [step.name for step in way] == ["source", "decode", "1:filter", "2:derive"]
+    assert way[0].rows[0]["_data"] == b'{"n": 44, "kind": "a"}'
+    assert "twice" not in way[2].rows[0]
+    assert way[3].rows[0]["twice"] == 88
+
+
+def test_sensitive_values_and_the_original_bytes_are_hidden(sealed):
+    way = steps(sealed, 44, Sensitive(columns=("n",)))
+    assert way[0].rows[0]["_data"] == HIDDEN
+    assert [[step.rows[0].get(name) for name in ("n", "kind", "twice")] for step in way[1:]] == [
+        [HIDDEN, "a", None],
+        [HIDDEN, "a", None],
+        [HIDDEN, "a", HIDDEN],
+    ]
+
+
+def test_the_steps_end_where_the_record_ended(sealed):
+    assert [(step.name, step.ended) for step in steps(sealed, 45)][-1] == ("1:filter", "filtered: filtered")
+    assert steps(sealed, 12)[-1].name == "decode"
+    assert steps(sealed, 12)[-1].ended.startswith("dead_lettered: json")
+
+
+def test_a_unit_the_stream_has_dropped_cannot_be_shown(sealed):
+    sealed.source.frames[shard_id(0)] = sealed.source.frames[shard_id(0)][45:]
+    with pytest.raises(Halted, match="dropped by age"):
+        steps(sealed, 44)
+    del sealed.source.frames[shard_id(0)]
+    with pytest.raises(Halted, match="no longer has the shard"):
+        steps(sealed, 44)

@@ -1,0 +1,278 @@
+"""A look at a thousand shards: what it costs, and that one shard which cannot be read hides none of the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from stream.audit.completeness import Found, Lookahead, State
+from stream.aws.kinesis import StreamSummary
+from stream.commit.log import CommitLog
+from stream.commit.manifest import Kind, Manifest, with_seal
+from stream.commit.manifest import State as LinkState
+from stream.contracts import Checkpoint, ObjectInfo, Shard, Start, StartKind, Stored
+from stream.errors import Fatal, Retryable
+from stream.lease.checkpoints import StoredCheckpoints
+from stream.lease.paused import Pause, What, paused
+from stream.lease.pauses import PauseRecord
+from stream.lease.rows import ExtendedSequenceNumber, Lease, Progress
+from stream.operations.progress.completeness import Completeness
+from stream.operations.status.inspector import Heard, Inspector, Listing, ScannedCheckpoints
+from stream.operations.status.outcomes import RecentUnits
+from stream.operations.status.rules import judge
+from stream.operations.status.snapshot import Snapshot
+from stream.pipeline.lint import check_content
+from stream.pipeline.model import Pipeline
+from stream.storage.memory import MemoryStore
+from stream.worker.halt import Halt
+from tests.simulation.completing import LeapingClock
+
+STREAM = "numbers"
+DAY = timedelta(days=1)
+SHARDS = 1_000
+PIPELINE = """
+application: app
+source: {kinesis: {stream: numbers}, schema: {n: int64}}
+sinks: [s3: {url: "file:lake"}]
+state: file:state
+"""
+
+
+class Counting(MemoryStore):
+    """A store that counts requests, and refuses keys that contain ``forbidden``."""
+
+    def __init__(self, clock: LeapingClock) -> None:
+        super().__init__(clock=clock)
+        self.calls: Counter[str] = Counter()
+        self.forbidden = "\0"
+
+    async def get(self, key: str) -> Stored | None:
+        self.calls["get"] += 1
+        if self.forbidden in key:
+            msg = f"not allowed to read {key}"
+            raise Fatal(msg)
+        return await super().get(key)
+
+    async def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:
+        self.calls["list"] += 1
+        async for info in super().list(prefix, after):
+            yield info
+
+    async def folders(self, prefix: str) -> list[str]:
+        self.calls["list"] += 1
+        return await super().folders(prefix)
+
+
+class Tips:
+    """A stream of open shards that holds nothing beyond the log, except that ``late`` shards have a record of so long ago."""
+
+    def __init__(self, clock: LeapingClock, shards: int) -> None:
+        self.clock = clock
+        self.shard_ids = [f"shardId-{number:012}" for number in range(shards)]
+        self.late: dict[str, timedelta] = {}
+        self.looks = 0
+        self.error: Exception | None = None
+
+    async def time(self) -> datetime:
+        if self.error is not None:
+            raise self.error
+        return self.clock.now()
+
+    async def unclaimed(self) -> None:
+        return None
+
+    async def shards(self) -> list[Shard]:
+        return [Shard(STREAM, name, is_open=True) for name in self.shard_ids]
+
+    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
+        self.looks += 1
+        waited = self.late.get(shard.shard_id)
+        return Lookahead(Found.TIP) if waited is None else Lookahead(Found.RECORD, self.clock.now() - waited)
+
+
+class World:
+    """Shards that each have two sealed units, the newest of which arrived ``age`` ago."""
+
+    def __init__(self, shards: int, age: timedelta, *, native: bool) -> None:
+        self.clock = LeapingClock()
+        self.store = Counting(self.clock)
+        self.tips = Tips(self.clock, shards)
+        self.log = CommitLog(self.store, "app", self.clock, "w1")
+        self.native = native
+        self.describe_error: Exception | None = None
+        asyncio.run(self._fill(age))
+        self.leases = [self._lease(name) for name in self.tips.shard_ids]
+        self.inspector = self._inspector()
+
+    async def _fill(self, age: timedelta) -> None:
+        await self.log.pin_start(STREAM, Start(StartKind.TRIM_HORIZON))
+        moment = (self.clock.now() - age).isoformat()
+        for name in self.tips.shard_ids:
+            shard = Shard(STREAM, name)
+            for after, last in ((0, 10), (10, 20)):
+                link = Manifest(
+                    Kind.UNIT, LinkState.SEALED, "app", STREAM, name, after=str(after), last=str(last), records=5, outcomes={"written": 5},
+                    first_arrival=moment, last_arrival=moment, created_at=moment, sealed_at=moment, sealed_by="w1",
+                )  # fmt: skip
+                await self.log.create(shard, with_seal(link))
+            if not self.native:
+                await StoredCheckpoints(self.store).advance(shard, Checkpoint(20, 0, 10))
+
+    def _lease(self, name: str) -> Lease:
+        shown = ExtendedSequenceNumber("20")
+        now = self.clock.now().isoformat()
+        return Lease(name, shown, owner="w1", signed="w1", renewed=now, progress=Progress(20, 0, 10, shown))
+
+    def _inspector(self) -> Inspector:
+        text = PIPELINE + ("coordination: native\n" if self.native else "")
+        listing, scanned = Listing(self.tips, self.log, STREAM, self.clock), ScannedCheckpoints()
+
+        async def describe() -> StreamSummary:
+            if self.describe_error is not None:
+                raise self.describe_error
+            return StreamSummary("arn", "ACTIVE", timedelta(days=1), SHARDS, datetime(2026, 1, 1, tzinfo=UTC), encrypted=False)
+
+        async def scan() -> list[Lease]:
+            return self.leases
+
+        return Inspector(
+            pipeline=pipeline_of(text),
+            completeness=Completeness(STREAM, self.log, scanned if self.native else StoredCheckpoints(self.store), listing, tolerant=True),
+            source=listing,
+            describe=describe,
+            leases=scan if self.native else None,
+            scanned=scanned,
+            tables=(),
+            recent=RecentUnits(self.log, STREAM, self.store),
+            clock=self.clock,
+            heard=Heard(),
+        )
+
+    def look(self) -> Snapshot:
+        self.store.calls.clear()
+        self.tips.looks = 0
+        return asyncio.run(self.inspector.look())
+
+
+def pipeline_of(text: str) -> Pipeline:
+    found = check_content(text.encode(), "pipeline.yaml", Path(), {})
+    assert found.pipeline is not None, found.findings
+    return found.pipeline
+
+
+@pytest.mark.parametrize(
+    ("native", "age", "reads", "looks"),
+    [
+        pytest.param(True, timedelta(seconds=30), 2, 0, id="leases, and records come all the time"),
+        pytest.param(True, timedelta(minutes=30), 2, 1, id="leases, and the shards are quiet"),
+        pytest.param(False, timedelta(seconds=30), 3, 0, id="one worker, and records come all the time"),
+        pytest.param(False, timedelta(minutes=30), 4, 1, id="one worker, and the shards are quiet"),
+    ],
+)
+def test_what_a_look_at_a_thousand_shards_costs(native: bool, age: timedelta, reads: int, looks: int) -> None:
+    world = World(SHARDS, age, native=native)
+    snapshot = world.look()
+    assert judge(snapshot) == []
+    assert len(snapshot.shards) == SHARDS
+    assert world.store.calls["get"] <= reads * SHARDS + 4
+    assert world.store.calls["list"] <= 3
+    assert world.tips.looks == looks * SHARDS
+    # A second look of the same process reads what is new.
+    assert judge(world.look()) == []
+    assert world.store.calls["get"] <= (1 + (not native and looks)) * SHARDS + 4
+
+
+def test_one_of_a_thousand_is_found() -> None:
+    world = World(SHARDS, timedelta(minutes=30), native=True)
+    world.tips.late["shardId-000000000700"] = timedelta(minutes=20)
+    snapshot = world.look()
+    (found,) = judge(snapshot)
+    assert (found.code, found.shards) == ("not_sealing", ("shardId-000000000700",))
+    assert snapshot.worst[0].name == "shardId-000000000700"
+    assert sum(snapshot.is_fine(each) for each in snapshot.shards) == SHARDS - 1
+
+
+def test_a_shard_that_cannot_be_read_hides_no_other() -> None:
+    world = World(3, timedelta(minutes=30), native=True)
+    world.store.forbidden = "commits/numbers/shardId-000000000001/"
+    world.tips.late["shardId-000000000002"] = timedelta(minutes=20)
+    snapshot = world.look()
+    assert [(each.code, each.shards) for each in judge(snapshot)] == [
+        ("not_sealing", ("shardId-000000000002",)),
+        ("shard_unreadable", ("shardId-000000000001",)),
+    ]
+    assert "not allowed to read" in judge(snapshot)[1].details[0]
+    world.store.forbidden = "\0"
+    assert [each.code for each in judge(world.look())] == ["not_sealing"]
+
+
+def test_a_stream_that_cannot_be_read_leaves_what_the_log_and_the_leases_say() -> None:
+    world = World(3, timedelta(seconds=30), native=True)
+    world.describe_error = Fatal("no permission for kinesis:DescribeStreamSummary")
+    snapshot = world.look()
+    assert [each.code for each in judge(snapshot)] == ["unreadable"]
+    assert {(each.state, each.owner) for each in snapshot.shards} == {(State.COMPLETE, "w1")}
+    quiet = World(3, timedelta(hours=3), native=True)
+    quiet.describe_error = Fatal("no permission for kinesis:DescribeStreamSummary")
+    snapshot = quiet.look()
+    assert [each.code for each in judge(snapshot)] == ["unreadable"], "one cause, one finding"
+    assert {each.state for each in snapshot.shards} == {State.SILENT}
+
+
+def test_a_log_that_cannot_be_read_leaves_what_the_leases_say() -> None:
+    world = World(3, timedelta(seconds=30), native=True)
+    world.store.forbidden = ""
+    snapshot = world.look()
+    assert {each.part for each in snapshot.unread} >= {"commit log"}
+    assert [(each.name[-1], each.owner) for each in snapshot.shards] == [("0", "w1"), ("1", "w1"), ("2", "w1")]
+    assert "not_begun" not in [each.code for each in judge(snapshot)]
+
+
+def test_a_stream_that_stops_answering_in_between() -> None:
+    world = World(3, timedelta(seconds=30), native=True)
+    world.tips.error = Retryable("a reset")
+    snapshot = world.look()
+    assert [(each.part, each.why) for each in snapshot.unread] == [("commit log", "a reset")]
+
+
+def test_a_part_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.operations.status.inspector.PART_SECONDS", 0.01)
+    world = World(3, timedelta(seconds=30), native=True)
+
+    async def never() -> StreamSummary:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    world.inspector.describe = never
+    assert [each.why for each in world.look().unread] == ["no answer within 0 s"]
+
+
+def test_a_note_counts_until_the_log_has_passed_it() -> None:
+    world = World(1, timedelta(seconds=30), native=True)
+    (name,) = world.tips.shard_ids
+    for position, code in (("20", ["shard_halted"]), ("10", [])):
+        note = msgspec.json.encode(Halt("bad", "w1", world.clock.now(), position))
+        asyncio.run(world.store.put(f"halts/{STREAM}/{name}.json", note))
+        assert [each.code for each in judge(world.look())] == code
+
+
+def test_a_recorded_pause_is_seen_and_ends_by_itself() -> None:
+    world = World(3, timedelta(minutes=30), native=True)
+    world.tips.late = dict.fromkeys(world.tips.shard_ids, timedelta(minutes=20))
+    now = world.clock.now()
+    one = Pause(what=What.READING, stream=STREAM, part="shardId-000000000001", by="ann", note="new disks", since=now, until=now + DAY)
+    asyncio.run(PauseRecord(world.store).change(lambda newest: paused(newest, [one], "ann", one.note, now)))
+    snapshot = world.look()
+    assert [each.paused for each in snapshot.shards] == [None, str(one), None]
+    assert [(each.code, each.shards) for each in judge(snapshot)] == [
+        ("not_sealing", ("shardId-000000000000", "shardId-000000000002")),
+        ("paused", ("shardId-000000000001",)),
+    ]
+    world.clock.time += DAY
+    assert [each.paused for each in world.look().shards] == [None] * 3
