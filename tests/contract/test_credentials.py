@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from aiohttp import web
 
+from stream.aws import session
 from stream.aws.errors import AwsFatal, AwsRetryable
 from stream.aws.identity import ask_caller
 from stream.aws.secrets import read_secret
@@ -155,6 +156,21 @@ def test_valid_keys_are_used_while_their_renewal_fails_and_nothing_is_printed(ir
     assert {each.access_key for each in found} == {"ASIA1"}, "STS is asked again and again"
     assert life is None or why in life.failure
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("pause", "used"), [(session._RENEWAL_PAUSE, "ASIA1"), (0.0, "ASIA3")])
+def test_a_failed_renewal_is_repeated_after_a_pause(irsa, monkeypatch, pause, used):
+    monkeypatch.setattr(session, "_RENEWAL_PAUSE", pause)
+
+    async def three_times():
+        async with answering(keys("ASIA1", 3), (403, refusal("AccessDenied")), keys("ASIA3", 60)) as url:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+            asking = AwsSession(region="us-east-1")
+            for _ in range(3):
+                await asking.credential_life()
+            return await asking.credentials()
+
+    assert asyncio.run(three_times()).access_key == used
 
 
 def test_valid_keys_are_given_at_once_while_nobody_answers(irsa, monkeypatch):
