@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO, Final
@@ -75,7 +75,7 @@ Chunk = list[tuple[int, bytes]]
 """Records with their numbers, from 1; for lines and separated values, the number of the line."""
 
 
-def chunks(layout: Layout, file: BinaryIO, name: str, after_number: int, size: int) -> Iterator[Chunk]:
+def chunks(layout: Layout, file: BinaryIO, name: str, after_number: int, size: int) -> Generator[Chunk, None, None]:
     """The records of ``file`` whose number is greater than ``after_number``, about ``size`` bytes at a time; never an empty chunk.
 
     Skips blank lines. ``name`` decides ``ObjectCodec.AUTO`` and is named in errors. Blocks while it reads.
@@ -83,6 +83,7 @@ def chunks(layout: Layout, file: BinaryIO, name: str, after_number: int, size: i
     Raises:
         Unreadable: the object is not what ``layout`` says; every record before the place where that shows has been given.
         Halted: this machine lacks what is needed to read it, such as memory.
+        Retryable: the process that reads typed objects was killed, or could not be started.
     """
     chunk: Chunk = []
     held = 0

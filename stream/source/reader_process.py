@@ -18,10 +18,10 @@ from typing import Any, BinaryIO, Final, cast
 
 import msgspec
 
-from stream.errors import Halted
+from stream.errors import Retryable
 from stream.source.frames import receive, send
 
-_KEPT: Final = 4
+_KEPT: Final = 2
 """Idle processes that are kept for the next object; starting one takes half a second."""
 
 _ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "TZDIR")
@@ -42,7 +42,7 @@ def typed_records(kind: str, column: str | None, file: BinaryIO, after: int, mos
 
     Raises:
         BadContent: the file is damaged or no such file, or a part of it is too large to be read; what is before it has been given.
-        Halted: the process cannot be started, or somebody has killed it.
+        Retryable: the process cannot be started, or somebody has killed it; the object is not to blame.
         StreamError, OSError: what reading ``file`` raises.
     """
     while True:
@@ -111,13 +111,13 @@ class _Child:
             )
         except OSError as error:
             msg = f"the process that reads Parquet, Arrow and Avro objects cannot be started: {error}"
-            raise Halted(msg) from error
+            raise Retryable(msg) from error
         if receive(cast("BinaryIO", self._process.stdout)) != ["ready"]:
             msg = (
                 f"the process that reads Parquet, Arrow and Avro objects ended at once, with code {self._process.wait()}: look if this "
                 f"machine lacks memory, and what `{sys.executable} -m stream.source.reader_child` says"
             )
-            raise Halted(msg)
+            raise Retryable(msg)
 
     @property
     def pid(self) -> int:
@@ -136,7 +136,7 @@ class _Child:
 
         Raises:
             BadContent: the process has ended of what it read.
-            Halted: somebody has killed it.
+            Retryable: somebody has killed it.
         """
         try:
             message = receive(cast("BinaryIO", self._process.stdout))
@@ -147,8 +147,8 @@ class _Child:
         code = self._process.wait()
         name = signal.Signals(-code).name if code < 0 else f"code {code}"
         if -code == signal.SIGKILL:
-            msg = "the process that reads objects was killed: look whether this machine lacks memory"
-            raise Halted(msg)
+            msg = "the process that reads Parquet, Arrow and Avro objects was killed: look whether this machine lacks memory"
+            raise Retryable(msg)
         if -code == signal.SIGPROF:
             msg = "a part of it keeps the reader busy for minutes, as no sound file does"
             raise BadContent(msg)
