@@ -315,7 +315,7 @@ class RangedStore(ObjectStore, Protocol):
         """Bytes ``[start, end)`` of ``key`` as it was listed with ``version``; None if it is gone or has another version now."""
         ...
 
-    async def look(self, key: str) -> ObjectInfo | None:
+    async def stat(self, key: str) -> ObjectInfo | None:
         """What ``list`` would say of ``key`` now; None if there is no such object."""
         ...
 

@@ -181,7 +181,7 @@ class Watchdog:
                 if asked:
                     self._report(self._wanted)
                 elif watched is not None:
-                    self._look(watched, woken)
+                    self._check(watched, woken)
             except Exception as error:  # noqa: BLE001 - nothing that goes wrong here may end the watch
                 self.write(f"the watchdog failed: {type(error).__name__}\n")
 
@@ -194,7 +194,7 @@ class Watchdog:
             if self._timed:
                 signal.setitimer(signal.ITIMER_PROF, seconds)
 
-    def _look(self, watched: _Loop, now: float) -> None:
+    def _check(self, watched: _Loop, now: float) -> None:
         """Ask the loop for a sign of life, unless it still owes one; report if it has owed it for too long."""
         if not watched.loop.is_running():
             watched.answered()
@@ -219,13 +219,13 @@ class Watchdog:
         found: list[list[Stack]] = []
         done = threading.Event()
 
-        def look() -> None:
+        def answer() -> None:
             found.append(_stacks(watched))
             done.set()
 
         begun = _CLOCK.monotonic()
         with contextlib.suppress(RuntimeError):
-            watched.loop.call_soon_threadsafe(look)
+            watched.loop.call_soon_threadsafe(answer)
             if done.wait(_ANSWER_SECONDS):
                 return 0.0, found[0]
         return _CLOCK.monotonic() - min(begun, watched.owed_since or begun), _stacks(watched)

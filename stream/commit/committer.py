@@ -200,8 +200,8 @@ class Committer:
 
     async def _carry_out(self, instruction: protocol.Instruction, work: _Work) -> protocol.Event:  # noqa: PLR0911 - a case per kind
         match instruction:
-            case protocol.Look():
-                return await self._look(work)
+            case protocol.ReadManifest():
+                return await self._read_manifest(work)
             case protocol.Create(manifest):
                 return await self._create(work, manifest)
             case protocol.Replace(manifest, etag):
@@ -230,7 +230,7 @@ class Committer:
     def _adopted(self, work: _Work, manifest: Manifest, how: str) -> None:
         self.emit(events.IntentAdopted(work.shard.stream, work.shard.shard_id, work.after, manifest.reach, how))
 
-    async def _look(self, work: _Work) -> protocol.Event:
+    async def _read_manifest(self, work: _Work) -> protocol.Event:
         refused, work.refused = work.refused, None
         entry = await self.repeat("read manifest", work.shard, lambda: self.log.read(work.shard, work.after))
         if refused is not None and refused.etag == (entry.etag if entry is not None else ""):

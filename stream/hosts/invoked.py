@@ -331,7 +331,7 @@ class Function:
             parts = next(iter(self._opened.streams.values())).parts
             if parts.pauses is not None:
                 # All streams share them. Between invocations nothing runs that would look.
-                await parts.repeat(CALL, Shard(self._pipeline.source.kinesis.names[0], ""), parts.pauses.look)
+                await parts.repeat(CALL, Shard(self._pipeline.source.kinesis.names[0], ""), parts.pauses.refresh)
         return self._opened
 
     @asynccontextmanager

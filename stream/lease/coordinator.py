@@ -171,9 +171,9 @@ class Coordinator:
         await self._create_missing(leased, listed, leases)
         if children := frozenset(child.shard_id for child in children_of(listed, shard_id)):
             await self.table.note_children(key, children)
-        self.look_now()
+        self.scan_soon()
 
-    def look_now(self) -> None:
+    def scan_soon(self) -> None:
         """Scan the table soon, because something in it has changed."""
         self._wake.set()
 
@@ -186,12 +186,12 @@ class Coordinator:
             Fatal: the table is missing, or belongs to a fleet that this worker must not join.
         """
         self._seen = dict(seen or {})
-        await self.follower.look()
-        await self.look()
+        await self.follower.refresh()
+        await self.scan()
         if not self._seen:
             refuse_other_keys(self.table.name, (await self.table.scan()).leases, self.streams.values())
         await self.sync()
-        await self.look()
+        await self.scan()
 
     async def run(self) -> None:
         """Renew leases, scan the table and clean it up until cancelled.
@@ -202,7 +202,7 @@ class Coordinator:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.holdings.keep_renewed(), name="renew leases")
             group.create_task(self._expiring(), name="drop expired leases")
-            group.create_task(self._looking(), name="look at leases")
+            group.create_task(self._scanning(), name="look at leases")
             group.create_task(self._syncing(), name="create leases")
             group.create_task(self._following(), name="follow the fleet")
 
@@ -212,7 +212,7 @@ class Coordinator:
             group.create_task(self.holdings.keep_renewed(), name="renew leases")
             group.create_task(self._expiring(), name="drop expired leases")
 
-    async def look(self, *, consistent: bool = False) -> None:
+    async def scan(self, *, consistent: bool = False) -> None:
         """Scan the table, take what the rules or the leader give to this worker, and notice rows that are gone."""
         started = self._clock.monotonic()
         scanned = await self.table.scan(consistent=consistent)
@@ -236,10 +236,10 @@ class Coordinator:
         self._notify()
 
     async def settle(self) -> None:
-        """Look at the table as it is, not as it was a moment ago, and with rows for all shards that there are now."""
-        await self.look(consistent=True)
+        """Scan the table with consistent reads, and with rows for all shards that exist now."""
+        await self.scan(consistent=True)
         await self.sync()
-        await self.look(consistent=True)
+        await self.scan(consistent=True)
 
     async def sync(self) -> None:
         """Create the lease rows that the shards of each stream need, remove those that are no longer needed, and look for holes."""
@@ -254,10 +254,10 @@ class Coordinator:
             await run_concurrently([self._give_up(key) for key in self.holdings.overdue(fleet_rules.HAND_OFF_SECONDS)], AT_ONCE)
             await self._clock.sleep(self.settings.renew_every / 4)
 
-    async def _looking(self) -> None:
+    async def _scanning(self) -> None:
         while True:
             await self._pause(self.settings.look_after(self._size))
-            await self.look()
+            await self.scan()
 
     async def _syncing(self) -> None:
         while True:
@@ -274,7 +274,7 @@ class Coordinator:
     async def _following(self) -> None:
         while True:
             await self._clock.sleep(self.follower.every)
-            await self.follower.look(self._seen.values())
+            await self.follower.refresh(self._seen.values())
 
     async def _pause(self, seconds: float) -> None:
         """Wait until ``seconds`` have passed, or a scan has been requested."""
@@ -297,7 +297,7 @@ class Coordinator:
                 self.holdings.drop(lease.key, "released")
                 del leases[lease.shard]
         await self._create_missing(leased, listed, leases)
-        self._holes.look(leased.stream, leases.values())
+        self._holes.check(leased.stream, leases.values())
 
     async def _replaced(self, leased: LeasedStream, listed: Sequence[Shard], leases: Mapping[str, Lease]) -> set[str]:
         others = [lease for lease in leases.values() if lease.key not in self.holdings.held]

@@ -43,8 +43,8 @@ class Follower:
         self._handed_over: Counter[str] = Counter()
         self._report_lock = asyncio.Lock()
 
-    async def look(self, seen: Iterable[Seen] = ()) -> None:
-        """Find out whose rules apply, and report if the fleet's workers do; ``seen``: the leases, as last seen.
+    async def refresh(self, seen: Iterable[Seen] = ()) -> None:
+        """Find out whose rules apply, and report if the fleet's workers do; ``seen``: the leases as last observed.
 
         Raises:
             Fatal: rules that this build does not know, or a table that this worker may not use.

@@ -138,7 +138,7 @@ async def parts_of(
     stores = Stores.over(pipeline, subject.base, lambda url: around.open_place(url, process))
     repeat, no_shard = Repeater(clock, emit), Shard(subject.streams[0], "")
     pauses = around.tools.pauses(PauseRecord(stores.state), clock, emit)
-    await repeat(CALL, no_shard, pauses.look)
+    await repeat(CALL, no_shard, pauses.refresh)
     definitions = around.tools.definitions(stores.state, subject.base, subject.env, clock, subject.managed)
     definitions.known = subject.known
     recipe = await repeat("record definition", no_shard, lambda: definitions.record(pipeline, fetched))

@@ -194,7 +194,7 @@ class _RangedFile(io.RawIOBase):
 
     async def _range(self, start: int, end: int) -> bytes:
         body = await self._store.read_range(self._item.key, start, end, self._item.version)
-        if body is None and await self._store.look(self._item.key) is None:
+        if body is None and await self._store.stat(self._item.key) is None:
             what = f"the object {self._item.key} under {self._store.url} ({self._item.size} bytes, modified {self._item.modified})"
             msg = f"{what} was deleted after it was chosen. Put that version back, or start over in another --namespace."
             raise Gone(msg)

@@ -187,10 +187,10 @@ class S3Store:
         except PreconditionError:
             return None
 
-    async def look(self, key: str) -> ObjectInfo | None:
+    async def stat(self, key: str) -> ObjectInfo | None:
         """What ``list`` would say of ``key`` now; None if there is no such object."""
         check_key(key, self._url)
-        return await self._call("s3:GetObject", key, lambda: self._look(key))
+        return await self._call("s3:GetObject", key, lambda: self._stat(key))
 
     async def delete(self, key: str) -> None:
         """Remove ``key``; fine if it is not there."""
@@ -216,7 +216,7 @@ class S3Store:
             return None
         return bytes(await found.bytes_async())
 
-    async def _look(self, key: str) -> ObjectInfo | None:
+    async def _stat(self, key: str) -> ObjectInfo | None:
         try:
             found = await obstore.head_async(self._store, key)
         except FileNotFoundError as error:

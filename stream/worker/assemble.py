@@ -144,7 +144,7 @@ async def assemble(
     for store in (*targets.values(), state):
         await repeat("look at", no_shard, functools.partial(_probe, store))
     pauses = PauseWatch(PauseRecord(state), clock, emit)
-    await repeat(CALL, no_shard, pauses.look)
+    await repeat(CALL, no_shard, pauses.refresh)
     name = options.worker or worker_id(clock)
     watched = _watched(pipeline, options, session, state, name)
     leases = options.leases or await _leases(pipeline, options, session if watched is None else watched.shards, name, emit, stack)

@@ -33,10 +33,10 @@ class CredentialKeeper:
     async def run(self) -> None:
         """Check the credentials at intervals, until cancelled."""
         while True:
-            await self.look()
+            await self.check()
             await self.clock.sleep(LOOK_SECONDS)
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Renew them if it is time, and report a changed expiry."""
         try:
             life = await self.session.credential_life()

@@ -176,7 +176,7 @@ async def take_first(coordinator: Coordinator, clock: Clock, stack: AsyncExitSta
 
 
 async def _observe_alone(coordinator: Coordinator, clock: Clock) -> dict[str, Seen]:
-    await coordinator.follower.look()
+    await coordinator.follower.refresh()
     if coordinator.follower.following:
         msg = (
             f"the leader of a KCL 3.x fleet assigns the leases in the table {coordinator.table.name}, so a run that ends cannot have all "

@@ -245,7 +245,7 @@ class OldNews(Coordinator):
 
     async def settle(self):
         await self.sync()
-        await self.look()
+        await self.scan()
 
 
 class NeverLooks(PauseWatch):

@@ -100,7 +100,7 @@ class Subscriptions:
             changed = self.pulse.next
             now = self.clock.monotonic()
             try:
-                shard, page = self._look(subscription)
+                shard, page = self._next_page(subscription)
             except ApiError as error:
                 yield eventstream.exception(error, wire)
                 return
@@ -118,7 +118,7 @@ class Subscriptions:
         while not self.closing and subscription.over is None and (left := end - self.clock.monotonic()) > 0:
             await self._wait(self.pulse.next, left)
 
-    def _look(self, subscription: Subscription) -> tuple[Shard, Page]:
+    def _next_page(self, subscription: Subscription) -> tuple[Shard, Page]:
         if subscription.over is not None:
             raise subscription.over
         now_ms = round(self.clock.now().timestamp() * 1000)

@@ -110,7 +110,7 @@ async def release_lease(pipeline: Pipeline, stream: str, shard_id: str, emit: Em
         DefinitionError: there is no such lease.
     """
     async with open_coordinator(pipeline, Path(), SystemClock(), emit) as (coordinator, _, _):
-        before = await seize(coordinator, stream, shard_id)
+        before = await seize_lease(coordinator, stream, shard_id)
         await coordinator.leave()
         return before.owner
 
@@ -144,7 +144,7 @@ async def open_coordinator(
         yield coordinator, session, watched
 
 
-async def seize(coordinator: Coordinator, stream: str, shard_id: str) -> Lease:
+async def seize_lease(coordinator: Coordinator, stream: str, shard_id: str) -> Lease:
     """Take the lease of a shard from whoever holds it. Returns it as it was.
 
     Raises:

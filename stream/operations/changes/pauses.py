@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeVar
@@ -170,7 +170,7 @@ class Operator:
         stream = one.source.kinesis.stream
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return await self._look(one, shards)
+                return await self._expiry(one, shards)
         except DefinitionError:
             raise
         except StreamError as error:
@@ -184,20 +184,20 @@ class Operator:
                 raise Fatal(msg) from error
             return Outlook(stream, why=why)
 
-    async def _look(self, one: Pipeline, shards: Collection[str]) -> Outlook:
+    async def _expiry(self, one: Pipeline, shards: Collection[str]) -> Outlook:
         stream, session = one.source.kinesis.stream, session_of(one)
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(open_kinesis(session))
             log = CommitLog(Stores.open(one, self.base, session).state, one.application, self.clock, "pause")
             checkpoints = await open_checkpoints(one, stream, log.store, session, self.clock, stack, self.emit)
-            asked = Completeness(stream, log, checkpoints, StreamLookahead(client, stream, self.clock))
+            lookahead, without = StreamLookahead(client, stream, self.clock), set[str]()
             if shards:
-                listed = {shard.shard_id for shard in await asked.source.shards()}
+                listed = {shard.shard_id for shard in await lookahead.shards()}
                 if unknown := sorted(set(shards) - listed):
                     msg = f"{', '.join(unknown)}: the stream {stream} has no such shard; it has {', '.join(sorted(listed))}"
                     raise DefinitionError(msg)
-                asked = replace(asked, without=listed - set(shards))
-            answer = await asked.look(WHOLE, tables=False)
+                without = listed - set(shards)
+            answer = await Completeness(stream, log, checkpoints, lookahead, without=without).ask(WHOLE, tables=False)
             summary = await self._repeated(lambda: client.describe_stream_summary(stream))
         rows = [row for row in answer.shards if not shards or row.shard in shards]
         if ended := [row.shard for row in rows if row.shard in shards and row.state is State.ENDED]:

@@ -24,7 +24,7 @@ from stream.commit.rewind import History, history, rewind_link, skip_link, targe
 from stream.concurrency import ObservableEvent
 from stream.contracts import Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Fatal, LeaseLost
-from stream.operations.changes.leases import OPERATOR, open_coordinator, seize
+from stream.operations.changes.leases import OPERATOR, open_coordinator, seize_lease
 from stream.operations.changes.rewind_refusals import refuse_doubles
 from stream.operations.opening import session_of
 from stream.pipeline.model import Pipeline
@@ -110,7 +110,7 @@ async def _operation(
         coordinator = None
         if pipeline.leases is not None:
             coordinator, _, _ = await stack.enter_async_context(open_coordinator(pipeline, base, clock, emit))
-            await seize(coordinator, stream, shard_id)
+            await seize_lease(coordinator, stream, shard_id)
             stack.push_async_callback(coordinator.leave)
             # Reading a long chain takes longer than a lease lasts; another worker that took it would commit where the link belongs.
             stack.callback(asyncio.ensure_future(coordinator.keep()).cancel)

@@ -108,7 +108,7 @@ async def closed_before(pipeline: Pipeline, base: Path, clock: Clock) -> datetim
         checkpoints = await open_checkpoints(pipeline, stream, stores.state, session, clock, stack)
         completeness = Completeness(stream, log, checkpoints, StreamLookahead(client, stream, clock))
         # Of no shard is the log alone enough to tell that it is complete up to tomorrow, so the end of each is looked at.
-        found = await completeness.look(Question(clock.now() + timedelta(days=1), MARGIN), tables=False)
+        found = await completeness.ask(Question(clock.now() + timedelta(days=1), MARGIN), tables=False)
     if found.reach is None:
         whys = [found.why, *(f"{each.shard}: {each.why}" for each in found.shards if each.reach is None)]
         msg = f"up to when {stream} is complete is not known ({'; '.join(filter(None, whys))}): say with --before what to compact"

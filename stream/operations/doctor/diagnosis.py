@@ -193,7 +193,7 @@ def _limit(path: str) -> int | None:
 async def _tried(probe: Probe, timeout: float) -> Finding:
     try:
         async with asyncio.timeout(timeout):
-            said = await probe.look()
+            said = await probe.attempt()
     except TimeoutError:
         return Finding(probe.check, Verdict.FAILED, f"{probe.what}: no answer in {timeout:g} s", _REACH)
     except Noted as error:

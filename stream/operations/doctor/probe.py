@@ -17,9 +17,9 @@ class Noted(StreamError):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One check. ``look`` returns its result as text; raises ``Noted``, or another ``StreamError`` if a worker could not start."""
+    """One check. ``attempt`` returns its result as text; raises ``Noted``, or another ``StreamError`` if a worker could not start."""
 
     check: str
     what: str
-    look: Callable[[], Awaitable[str]]
+    attempt: Callable[[], Awaitable[str]]
     remedy: str = LET

@@ -93,7 +93,7 @@ def _table(sink: SinkConfig, session: AwsSession, base: Path, secret: Secret) ->
         yield from warehouse_probes(sink, session)
     if isinstance(sink, IcebergSinkConfig):
         table = CatalogTable(sink, located(sink.url, base), catalog_properties(sink, session, secret))
-        yield Probe("warehouse", f"table {sink.table} in the catalog of type {sink.catalog['type']}", table.look)
+        yield Probe("warehouse", f"table {sink.table} in the catalog of type {sink.catalog['type']}", table.describe)
 
 
 async def _stream(session: AwsSession, name: str) -> str:

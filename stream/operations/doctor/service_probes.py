@@ -156,9 +156,9 @@ def consumer_probes(kinesis: KinesisSource, application: str, session: AwsSessio
         return
     name = kinesis.consumer or application
     for stream in kinesis.names:
-        look = functools.partial(_consumer, session, stream, name)
+        describe = functools.partial(_consumer, session, stream, name)
         remedy = "register it with the CloudFormation template (EnhancedFanOut), or allow what `stream iam` prints; until then workers poll"
-        yield Probe("consumer", f"kinesis:DescribeStreamConsumer on {name} of {stream}", look, remedy)
+        yield Probe("consumer", f"kinesis:DescribeStreamConsumer on {name} of {stream}", describe, remedy)
 
 
 async def _consumer(session: AwsSession, stream: str, name: str) -> str:

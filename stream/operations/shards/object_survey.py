@@ -59,7 +59,7 @@ async def survey_objects(pipeline: Pipeline, base: Path, only: tuple[str, ...], 
         checkpoints = await open_checkpoints(pipeline, name, state, session, clock, stack, emit)
         completeness = Completeness(name, CommitLog(state, pipeline.application, clock, "shards"), checkpoints, lookahead)
         owner = await owners(pipeline, clock, emit, stack)
-        answer = await completeness.look(WHOLE, tables=False)
+        answer = await completeness.ask(WHOLE, tables=False)
         if unknown := set(only).difference(each.shard for each in answer.shards):
             there = ", ".join(each.shard for each in answer.shards)
             msg = f"{', '.join(sorted(unknown))}: no shard of {name} that is not finished; there are {there or 'none'}"

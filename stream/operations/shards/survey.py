@@ -163,7 +163,7 @@ class Surveyor:
     owner: Callable[[str], Awaitable[str | None]] | None = None
     pauses: Pauses = NONE
 
-    async def look(self, wanted: SurveyRequest) -> Survey:
+    async def survey(self, wanted: SurveyRequest) -> Survey:
         """The state of the shards now.
 
         Raises:
@@ -172,7 +172,7 @@ class Surveyor:
             Halted: a link of the log cannot be read.
             Fatal: the stream or a permission is missing.
         """
-        answer = await self.completeness.look(WHOLE, tables=False)
+        answer = await self.completeness.ask(WHOLE, tables=False)
         rows = unfinished(await self.completeness.source.shards(), answer.shards)
         repeat, whole = Repeater(self.clock, self.emit), Shard(self.stream, "")
         summary = await repeat("describe stream", whole, lambda: self.client.describe_stream_summary(self.stream))
@@ -348,7 +348,7 @@ async def survey(streams: Sequence[Pipeline], base: Path, wanted: SurveyRequest,
 
     Raises:
         DefinitionError: shards are named, and there are several streams.
-        StreamError: as ``Surveyor.look``.
+        StreamError: as ``Surveyor.survey``.
     """
     if wanted.only and len(streams) > 1:
         msg = f"--shard names a shard of one stream, and this pipeline reads {len(streams)}: name it with --stream"
@@ -365,7 +365,7 @@ async def survey(streams: Sequence[Pipeline], base: Path, wanted: SurveyRequest,
             late, owner = one.flush.age + LATE, await owners(one, clock, emit, stack)
             pauses = await PauseRecord(stores.state).in_force(clock.now())
             surveyor = Surveyor(stream, client, completeness, stores.targets[ledger.NAME], clock, emit, late, owner, pauses)
-            found.append(await surveyor.look(wanted))
+            found.append(await surveyor.survey(wanted))
         return found
 
 

@@ -191,7 +191,7 @@ class Loader:
         if self._parked.keys() - parked.keys():
             self._fitted.clear()  # whoever resumed a shard has corrected something, perhaps the table's columns
         self._parked = parked
-        self._waiting = await parts.log.look(self._waiting, self._positions, self.ended)
+        self._waiting = await parts.log.read_on(self._waiting, self._positions, self.ended)
 
     def _loadable(self) -> dict[str, tuple[Link, ...]]:
         return {shard: links for shard, links in self._waiting.items() if shard not in self._parked}

@@ -556,7 +556,7 @@ def test_shards_finished_by_others_before_a_shard_stay_in_the_table_until_they_a
         worker = fleet.workers["a"]
         found = (worker.finished_elsewhere("s", "2"), worker.finished_elsewhere("s", "0"), sorted(fleet.rows()))
         await LeaseCheckpoints(worker).advance(shards[2], Checkpoint(9, 0, 7))
-        await worker.look()
+        await worker.scan()
         await worker.sync()
         await fleet.kill("a")
         return found, sorted(fleet.rows())

@@ -140,7 +140,7 @@ def test_a_hand_off_leaves_time_to_checkpoint_and_ends_with_the_next_owner(notic
         worker, checkpoints = fleet.workers["a"], LeaseCheckpoints(fleet.workers["a"])
         fleet.begin_hand_off(ZERO, "java")
         if noticed_by == "look":
-            await worker.look()
+            await worker.refresh()
         elif noticed_by == "checkpoint":
             await checkpoints.advance(fleet.shards[0], Checkpoint(7, 0, 3))
         else:

@@ -19,7 +19,7 @@ GIVES_UP = (Unreadable,)
 
 async def pinned(store, name, body):
     await store.put(name, body)
-    info = await store.look(name)
+    info = await store.stat(name)
     return PinnedObject(name, info.size, info.version, info.modified.isoformat())
 
 

@@ -12,6 +12,7 @@ from stream.commit.rewind import history, skip_link
 from stream.contracts import Shard
 from stream.errors import DefinitionError, Fatal, LeaseLost
 from stream.lease.rows import decode
+from stream.operations.changes.leases import seize_lease
 from stream.operations.changes.rewinds import _commit
 from stream.storage.open import open_store
 from tests.sealed import sequence, shard_id, three_units
@@ -80,4 +81,4 @@ def test_an_unreadable_lease_row_is_reported_with_a_remedy():
 
     coordinator = SimpleNamespace(table=SimpleNamespace(name="flights"), seize=seize)
     with pytest.raises(DefinitionError, match=r"table flights: lease row 'shard-1' is not .*; repair it, or stop the workers"):
-        asyncio.run(seize(coordinator, "events", "shard-1"))
+        asyncio.run(seize_lease(coordinator, "events", "shard-1"))

@@ -409,7 +409,7 @@ def test_a_unit_that_cannot_be_loaded_parks_only_its_shard():
             for unit in range(3):
                 await rig.sealed.unit(shard, 1 + 10 * unit, 10)
         loader = rig.loader()
-        bad = (await loader.parts.log.look({shard_id(1): ()}, {}, set()))[shard_id(1)][1]
+        bad = (await loader.parts.log.read_on({shard_id(1): ()}, {}, set()))[shard_id(1)][1]
         key = bad.files[0].url.removeprefix(rig.staging.url)
         body = (await rig.staging.get(key)).body
         await rig.staging.delete(key)
