@@ -32,7 +32,7 @@ from stream.worker.parts import Stop, StreamParts, most_severe, to_all
 from stream.worker.pausing import CALL
 from stream.worker.reading import Reading
 from stream.worker.shard import run_shard
-from stream.worker.streams import Obstacles, Streams, halted_error
+from stream.worker.streams import PendingCalls, Streams, halted_error
 from stream.worker.supervisor import LISTING_SECONDS, RESTART_SECONDS
 from stream.worker.tables.loading import complete_all
 
@@ -140,9 +140,9 @@ class Function:
         self._pipeline = pipeline
         self._sealed = Sealed()
         strict = pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT
-        self._obstacles = Obstacles(strict=strict)
+        self._pending = PendingCalls(strict=strict)
         self._options = options
-        self._emit = to_all(self._sealed, self._obstacles, *options.listeners)
+        self._emit = to_all(self._sealed, self._pending, *options.listeners)
         self._opened: _Opened | None = None
         self._shards: dict[str, _Shards] = {}
         self._paused_parent: Pause | None = None
@@ -185,8 +185,7 @@ class Function:
                 msg = f"{pause}. Lambda tries again until `stream resume`; to spare these attempts, disable the event source mapping, too"
                 raise Fatal(msg)
             waits = (
-                str(self._obstacles)
-                or "  nothing is known to hold it up; give the function more time, or more memory, and so more of a core"
+                str(self._pending) or "  nothing is known to hold it up; give the function more time, or more memory, and so more of a core"
             )
             where = f"{delivery.stream}/{delivery.shard_id}"
             msg = f"no record of {where} could be sealed in {seconds:.1f} s. Nothing is lost, and Lambda tries again:\n{waits}"
@@ -302,7 +301,7 @@ class Function:
         try:
             async with self._services(opened, opened.streams.values()):
                 until_now = [_until_now(stream, draining) for stream in opened.streams.values()]
-                streams = Streams(until_now, draining, self._emit, self._obstacles)
+                streams = Streams(until_now, draining, self._emit, self._pending)
                 await streams.run(time.allowed.working)
                 left = await complete_all(loaders, loading_over, "the time was over")
                 await asyncio.gather(*(loader.finish() for loader in loaders))

@@ -16,7 +16,7 @@ from stream.concurrency import run_concurrently
 from stream.contracts import Clock, Emit, Shard, StartKind
 from stream.errors import Fatal, LeaseLost, Retryable
 from stream.lease import decide, fleet_rules
-from stream.lease.decide import Seen, Take
+from stream.lease.decide import ObservedLease, Take
 from stream.lease.follower import Follower
 from stream.lease.holding import AT_ONCE, Holdings
 from stream.lease.hole_watch import HoleWatch
@@ -58,7 +58,7 @@ class Coordinator:
         self._clock = clock
         self._emit = emit
         self._order = order
-        self._seen: dict[str, Seen] = {}
+        self._observed: dict[str, ObservedLease] = {}
         self._avoided: set[str] = set()
         self._stolen_at = -settings.steal_every
         self._size = 0
@@ -91,7 +91,7 @@ class Coordinator:
 
     def leases(self, stream: str) -> dict[str, Lease]:
         """The stream's leases by shard id: this worker's own as they are now, the others as last seen."""
-        found = {seen.lease.shard: seen.lease for key, seen in self._seen.items() if self.streams[stream].owns(key)}
+        found = {observed.lease.shard: observed.lease for key, observed in self._observed.items() if self.streams[stream].owns(key)}
         return found | {held.lease.shard: held.lease for held in self.holdings.held.values() if held.stream == stream}
 
     def waiting(self, stream: str) -> dict[str, str | None]:
@@ -102,11 +102,11 @@ class Coordinator:
     def first_holder(self, stream: str) -> str | None:
         """The live worker that holds the stream's first lease of those that anybody holds; None if nobody holds any."""
         owns, now = self.streams[stream].owns, self._clock.monotonic()
-        seen = {key: row for key, row in self._seen.items() if owns(key)}
+        observed = {key: row for key, row in self._observed.items() if owns(key)}
         for key, held in self.holdings.held.items():
             if owns(key):
-                seen[key] = Seen(held.lease, now, now)
-        return decide.first_holder(seen, now, self.settings.failover)
+                observed[key] = ObservedLease(held.lease, now, now)
+        return decide.first_holder(observed, now, self.settings.failover)
 
     def count(self, event: events.Event) -> None:
         """An ``Emit`` that counts the traffic of each shard."""
@@ -179,16 +179,16 @@ class Coordinator:
 
     # --- the life of a coordinator ----------------------------------------------------------------------------------------
 
-    async def start(self, seen: Mapping[str, Seen] | None = None) -> None:
-        """Create missing rows and take free leases; after this, work can begin. ``seen``: the leases as observed before.
+    async def start(self, observed: Mapping[str, ObservedLease] | None = None) -> None:
+        """Create missing rows and take free leases; after this, work can begin. ``observed``: the leases as observed before.
 
         Raises:
             Fatal: the table is missing, or belongs to a fleet that this worker must not join.
         """
-        self._seen = dict(seen or {})
+        self._observed = dict(observed or {})
         await self.follower.refresh()
         await self.scan()
-        if not self._seen:
+        if not self._observed:
             refuse_other_keys(self.table.name, (await self.table.scan()).leases, self.streams.values())
         await self.sync()
         await self.scan()
@@ -221,7 +221,7 @@ class Coordinator:
         self._emit(events.LeasesScanned("", "", len(scanned.leases), scanned.size, now - started))
         known = [lease for lease in scanned.leases if any(each.owns(lease.key) for each in self.streams.values())]
         # Counters were read at some moment during the scan: counting from its beginning would expire leases too early.
-        self._seen = decide.observe(self._seen, known, now)
+        self._observed = decide.observe(self._observed, known, now)
         for lease in known:
             self.holdings.refresh(lease)
         await self._notice_vanished({lease.key for lease in known}, started)
@@ -274,7 +274,7 @@ class Coordinator:
     async def _following(self) -> None:
         while True:
             await self._clock.sleep(self.follower.every)
-            await self.follower.refresh(self._seen.values())
+            await self.follower.refresh(self._observed.values())
 
     async def _pause(self, seconds: float) -> None:
         """Wait until ``seconds`` have passed, or a scan has been requested."""
@@ -315,18 +315,18 @@ class Coordinator:
 
     def _idle(self, lease: Lease) -> bool:
         """Whether no other live worker holds the lease; a live worker removes its own rows."""
-        seen = self._seen.get(lease.key)
-        available = seen is None or decide.is_available(seen, self._clock.monotonic(), self.settings.failover)
+        observed = self._observed.get(lease.key)
+        available = observed is None or decide.is_available(observed, self._clock.monotonic(), self.settings.failover)
         return lease.holder in {None, self.me} or available
 
     def _decide(self, now: float) -> list[Take]:
         steal = now - self._stolen_at >= self.settings.steal_every
         if steal:
             self._stolen_at = now
-        seen = {key: row for key, row in self._seen.items() if key not in self._avoided}
+        observed = {key: row for key, row in self._observed.items() if key not in self._avoided}
         for key, held in self.holdings.held.items():
-            if key in seen:
-                seen[key] = Seen(held.lease, max(seen[key].changed, held.renewed), seen[key].since)
+            if key in observed:
+                observed[key] = ObservedLease(held.lease, max(observed[key].changed, held.renewed), observed[key].since)
         rules = decide.Rules(
             failover=self.settings.failover,
             max_leases=self.settings.max_leases,
@@ -335,15 +335,17 @@ class Coordinator:
             tenure=TENURE * self.settings.failover,
         )
         if self._as_kcl():
-            takes = decide.take_as_kcl(seen, self.me, now, rules, self._order)
+            takes = decide.take_as_kcl(observed, self.me, now, rules, self._order)
         else:
-            takes = decide.take_evenly(seen, self.me, now, rules)
-        takes = decide.marked_as_stolen(takes, seen, now, self.settings.failover)
+            takes = decide.take_evenly(observed, self.me, now, rules)
+        takes = decide.marked_as_stolen(takes, observed, now, self.settings.failover)
         return [take for take in takes if take.lease.key not in self.holdings.held]
 
     def _as_kcl(self) -> bool:
         """Whether KCL's rules apply: by configuration, because a KCL leader assigns leases, or because KCL workers hold leases, too."""
-        foreign = {seen.lease.owner for seen in self._seen.values() if seen.lease.owner not in {None, seen.lease.signed}}
+        foreign = {
+            observed.lease.owner for observed in self._observed.values() if observed.lease.owner not in {None, observed.lease.signed}
+        }
         if len(foreign) != self._mixed:
             self._mixed = len(foreign)
             self._emit(events.MixedFleet("", "", self._mixed))
@@ -367,13 +369,13 @@ class Coordinator:
         if fresh is None or not fleet_rules.assigned([fresh], self.me, self.holdings.held, self._avoided):
             return
         if self._leaving:
-            await self.table.assign(fresh, self.follower.successor(self._seen.values()))
+            await self.table.assign(fresh, self.follower.successor(self._observed.values()))
         elif (adopted := await self.table.adopt(fresh)) is not None:
             self.holdings.add(self._stream_of(lease.key), adopted, asked)
             self._emit(events.LeaseTaken(self._stream_of(lease.key), lease.shard, decide.Why.ASSIGNED, lease.signed or ""))
 
     async def _give_up(self, key: str) -> None:
-        await self.holdings.release(key, self.follower.successor(self._seen.values()))
+        await self.holdings.release(key, self.follower.successor(self._observed.values()))
 
     async def _without_renewed(self, takes: Iterable[Take]) -> list[Take]:
         """``takes`` without leases that were renewed since: a long scan may be stale (KCL also re-reads before it steals)."""

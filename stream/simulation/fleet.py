@@ -44,7 +44,7 @@ from stream.worker.pausing import CALL, PauseWatch
 from stream.worker.recipe import CutUnit, Recipe, Rendered, render
 from stream.worker.refreshing import CurrentRecipe
 from stream.worker.reread import Rereader
-from stream.worker.streams import Obstacles, Streams
+from stream.worker.streams import PendingCalls, Streams
 
 BUDGET: Final = 64 * 2**20
 IDLE: Final = 4.0
@@ -239,7 +239,7 @@ async def work(around: Surroundings, process: Process, draining: ObservableEvent
         if leases is not None:
             await take_first(leases, process.clock, stack, alone=once)
         parts = await parts_of(around, process, draining, leases, newer=newer, once=once)
-        streams = Streams(parts, draining, process.emit, Obstacles(strict=False))
+        streams = Streams(parts, draining, process.emit, PendingCalls(strict=False))
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(each.run()) for each in (leases, parts[0].parts.pauses) if each is not None]
             await streams.run(DRAIN)

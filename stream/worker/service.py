@@ -44,7 +44,7 @@ from stream.worker.notifying import Notifier, open_notifier
 from stream.worker.objects.watching import Watcher
 from stream.worker.parts import StreamParts, to_all
 from stream.worker.reporting import reports_to
-from stream.worker.streams import Obstacles, Streams, halted_error
+from stream.worker.streams import PendingCalls, Streams, halted_error
 from stream.worker.tables.loading import complete_all
 from stream.worker.telemetry import OperationTracker, SpanQueue, spans_to_collector
 
@@ -66,8 +66,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     tracker = OperationTracker(Operations(pipeline.application, name, options.clock), log)
     totals, board = RunTotals(), Board(pipeline.application, options.clock)
     stalls = StallWatch(options.clock)
-    obstacles = Obstacles(strict=pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT)
-    emit = to_all(recorder, tracker, totals, stalls, obstacles, board, _HealthListener(health), *options.listeners)
+    pending = PendingCalls(strict=pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT)
+    emit = to_all(recorder, tracker, totals, stalls, pending, board, _HealthListener(health), *options.listeners)
     register_process(registry)
     draining = ObservableEvent()
     _drain_on_signals(draining)
@@ -82,7 +82,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             # The streams of a worker share these.
             shared = parts_by_stream[0].parts
             recorder.watch_buffer(lambda: shared.budget.held, shared.budget.limit)
-            streams = Streams(parts_by_stream, draining, emit, obstacles)
+            streams = Streams(parts_by_stream, draining, emit, pending)
             emit(events.WorkerStarted(streams.names, "", shared.worker, stream.__version__))
             health.clear("worker")
             freeze_garbage_collector()

@@ -231,8 +231,8 @@ class ChildrenAtOnce(Coordinator):
 class NoLeasesForChildren(Coordinator):
     """Creates the rows of the shards that there are when it starts, and no others."""
 
-    async def start(self, seen=None):
-        await super().start(seen)
+    async def start(self, observed=None):
+        await super().start(observed)
         self.started = True
 
     async def _create_missing(self, leased, listed, leases):
