@@ -26,7 +26,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -97,19 +97,19 @@ class _Loop:
         self.owed_since = None
 
 
-@dataclass(slots=True)
 class Watchdog:
     """The threads that watch this process. ``write`` gets text for standard error."""
 
-    write: Callable[[str], None]
-    _loop: _Loop | None = None
-    _listeners: list[Listener] = field(default_factory=list)
-    _reported_at: float = float("-inf")
-    _started: bool = False
-    _wanted: str = ""
-    _asked: threading.Event = field(default_factory=threading.Event)
-    _timed: bool = False
-    _timer: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.write = write
+        self._loop: _Loop | None = None
+        self._listeners: list[Listener] = []
+        self._reported_at: float = float("-inf")
+        self._started = False
+        self._wanted = ""
+        self._asked = threading.Event()
+        self._timed = False
+        self._timer = threading.Lock()
 
     def start(self) -> None:
         """Start the threads, which end with the process. From now on, the signal is blocked in all threads that the caller starts.
