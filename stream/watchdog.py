@@ -87,7 +87,7 @@ Listener: TypeAlias = Callable[[Report], bool]
 
 @dataclass(slots=True)
 class _Loop:
-    """The event loop that is watched, when it last had a turn, and since when it owes an answer."""
+    """The event loop that is watched, and since when it has owed an answer (monotonic); None if it owes none."""
 
     loop: asyncio.AbstractEventLoop
     tasks: TaskWatch
@@ -170,7 +170,7 @@ class Watchdog:
         while True:
             self._set_timer(HOGGED_SECONDS + (os.cpu_count() or 1) * (_TICK + _LATE))
             asked = self._asked.wait(_TICK)
-            self._set_timer(0)  # what follows may take long without anybody keeping the lock: a report waits for whoever reads it
+            self._set_timer(0)  # what follows may take long without holding the lock: a report waits for its reader
             if asked:  # one that comes after the wait was over must not be cleared
                 self._asked.clear()
             slept, woken = _CLOCK.monotonic() - woken, _CLOCK.monotonic()
@@ -195,7 +195,7 @@ class Watchdog:
                 signal.setitimer(signal.ITIMER_PROF, seconds)
 
     def _check(self, watched: _Loop, now: float) -> None:
-        """Ask the loop for a sign of life, unless it still owes one; report if it has owed it for too long."""
+        """Ask the loop to answer, unless it already has been asked; report if it has not answered for too long."""
         if not watched.loop.is_running():
             watched.answered()
         elif watched.owed_since is None:

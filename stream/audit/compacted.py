@@ -65,7 +65,7 @@ class Compacted(Protocol):
         ...
 
     def listed(self, root: str) -> AsyncIterator[str]:
-        """The keys of all files of a dataset, but for those of other streams of the application."""
+        """The keys of all files of a dataset, except those of other streams of the application."""
         ...
 
     async def names(self, root: str, key: str) -> bool:

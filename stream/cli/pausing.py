@@ -148,7 +148,7 @@ def end_of(text: str, now: datetime) -> datetime:
 
 
 def told_of_pause(outcome: Outcome, scope: Scope, now: datetime) -> list[str]:
-    """What is said after a pause."""
+    """The lines that are printed after a pause."""
     held = [each for each in outcome.pauses if each.what is scope.what and scope.stream in {None, each.stream} and each.part in scope.parts]
     lines = [str(each) for each in held]
     if outcome.change is None:

@@ -306,7 +306,7 @@ class Committer:
         """What ``use`` makes of the place at which the unit has the files of ``sink``, even if the pipeline has that sink no more.
 
         Raises:
-            Halted: the pipeline has nothing at that place now, and this worker cannot use it. Other shards may go on.
+            Halted: the pipeline has nothing at that place now, and this worker cannot use it. Other shards may continue.
         """
         url = work.targets.get(sink)
         try:

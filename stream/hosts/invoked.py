@@ -2,7 +2,7 @@
 
 An event says which shard has records, and up to which one. The records themselves are read from the stream, from where the commit log ends:
 so nothing that the mapping leaves out, repeats or does at the same time elsewhere has any effect on what is committed. An invocation is a
-worker for one shard that stops at the last record it was told about.
+worker for one shard that stops at the last record of the event.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Function:
         Raises:
             Halted: the shard must not continue by itself.
             Fatal: something is missing, or nothing could be sealed in time.
-            DefinitionError: the pipeline does not read that stream, or asks for something that cannot be had.
+            DefinitionError: the pipeline does not read that stream, or asks for something that is not available.
         """
         if delivery.stream not in self._pipeline.source.kinesis.names:
             known = ", ".join(self._pipeline.source.kinesis.names)
@@ -200,7 +200,7 @@ class Function:
 
         Raises:
             Fatal: shards are halted, and the others were read; or something is missing.
-            DefinitionError: the pipeline asks for something that cannot be had.
+            DefinitionError: the pipeline asks for something that is not available.
         """
         time = _Time.now(seconds)
         try:
@@ -364,7 +364,7 @@ def _own(stream: StreamParts) -> KinesisSource:
     """The source of our own reads."""
     source = stream.parts.source
     if not isinstance(source, KinesisSource):
-        msg = f"{stream.stream} is no Kinesis stream, and a function is told about records of one"
+        msg = f"{stream.stream} is not a Kinesis stream, and a function is invoked with records of one"
         raise Fatal(msg)
     return source
 

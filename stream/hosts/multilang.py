@@ -240,7 +240,7 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
 
     Raises:
         Fatal: something that this process needs is missing.
-        DefinitionError: the pipeline asks for something that cannot be had.
+        DefinitionError: the pipeline asks for something that is not available.
     """
     prepare_allocators()
     progress, log = Progress(), JsonLog(_to_stderr, options.clock, options.log_level)

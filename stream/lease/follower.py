@@ -71,7 +71,7 @@ class Follower:
             self._emit(events.FleetLed("", "", following, worker))
 
     async def leave(self) -> None:
-        """Stop reporting, withdraw the last report, and list the other workers. After this, hardly any lease is assigned to this worker."""
+        """Stop reporting, withdraw the last report, and list the other workers. After this, the leader assigns it few leases or none."""
         self._leaving = True
         async with self._report_lock:
             if self._left:

@@ -1,4 +1,4 @@
-"""Opens what audit commands examine: the log of one chain, its files, and its records as far as they can be re-read."""
+"""Opens what operations read: the log of one chain, its files, its checkpoints, and its records as far as they can be read again."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def open_evidence(
 ) -> tuple[StoredEvidence, Stores]:
     """The evidence about ``pipeline``, which reads one stream, or about its ``chain``; connections live as long as ``stack``.
 
-    ``with_tables``: also ask catalogs which files their tables consist of. ``emit`` hears of calls that are repeated.
+    ``with_tables``: also ask catalogs which files their tables consist of. ``emit`` gets events about calls that are repeated.
 
     Raises:
         Fatal: the stream was requested, but is missing or may not be read.
@@ -136,7 +136,7 @@ async def _of_table(area: Area, config: IcebergSinkConfig, base: Path, session: 
 async def open_source(
     pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, chain: str, emit: Emit = to_nobody
 ) -> tuple[LendingSource, datetime]:
-    """The source that ``chain`` was read from, for reading again, with a byte budget of its own; ``emit`` hears what happens.
+    """The source that ``chain`` was read from, for reading again, with a byte budget of its own; ``emit`` gets its events.
 
     Also the moment from which it is complete: records that arrived earlier may be gone.
     """

@@ -232,7 +232,7 @@ async def work(around: Surroundings, process: Process, draining: ObservableEvent
     """Run a worker as ``worker.service`` does, until it has drained or, with ``once``, read everything.
 
     Raises:
-        Fatal: it cannot go on.
+        Fatal: it cannot continue.
     """
     async with AsyncExitStack() as stack:
         leases = await leases_of(around, process, newer=newer, alone=once)

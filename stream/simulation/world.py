@@ -129,7 +129,7 @@ class World:
         return self.tools.store(self.bucket, url, process, lambda what, key: self.writes.append((what, key)))
 
     def observer(self, name: str) -> Process:
-        """A process to which nothing happens, for whoever judges."""
+        """A process to which nothing happens, for the judge."""
         return Process(name, LAST + 1, self.schedule.seed, 0.0, (), lambda _at, _who, _what: None)
 
     async def play(self, left: Left) -> None:

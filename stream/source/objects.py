@@ -156,7 +156,7 @@ class _RangedFile(io.RawIOBase):
         """What kept a part of the object from being fetched."""
 
     def abandon(self) -> None:
-        """Nobody waits for the thread any more: the read that it waits for, and every further one, fails."""
+        """Make the read that the thread waits for, and every further one, fail, since nobody waits for the thread any more."""
         self._abandoned = True
         if self._answer is not None:
             self._answer.cancel()

@@ -59,7 +59,7 @@ _SENDING: Final = re.compile(
 )
 """The part of an obstore error about sending that says why nothing was sent."""
 _CREDENTIAL_LIFE: Final = timedelta(minutes=10)
-"""When credentials expire, as obstore is told, which asks for others five minutes before; botocore gives none that expire any sooner."""
+"""When credentials expire, for obstore, which asks for new ones five minutes earlier; botocore gives none that expire any sooner."""
 _CREDENTIAL_SECONDS: Final = 60.0
 """How long a request may wait for credentials."""
 _READ_RETRIES: Final[RetryConfig] = {
@@ -75,7 +75,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class KmsKey:
-    """What S3 is told to encrypt objects with. ``bucket_key``: with a data key that is used for many of them."""
+    """The key with which S3 is to encrypt objects. ``bucket_key``: by a data key that is used for many of them."""
 
     arn: str
     bucket_key: bool = True

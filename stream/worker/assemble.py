@@ -302,7 +302,7 @@ async def require(urls: tuple[str, ...], base: Path, session: AwsSession) -> Non
 
 
 async def _probe(store: ObjectStore) -> None:
-    """List nothing much, which fails where the bucket or the permission is missing."""
+    """List one folder, which fails if the bucket or the permission is missing."""
     async for _ in store.list("_preflight/"):
         return
 

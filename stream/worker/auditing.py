@@ -361,7 +361,7 @@ class StoredEvidence:
                         yield Reread(page.batch.frame.select(SEQUENCE, SUBSEQUENCE), page.position)
                         source.budget.release(page.held)
             except Halted as error:
-                # What follows is compared all the same.
+                # What follows is compared nevertheless.
                 lost = lost or error
             position = end
         if lost is not None:

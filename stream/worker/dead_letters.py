@@ -134,7 +134,7 @@ class DeadLetters:
         return None if number is None else (number, (await self.claims.all())[number - 1].records)
 
     async def source(self, budget: ByteBudget, emit: Emit, finished: FinishedClaims | None = None) -> BoundedSource:
-        """Every redrive so far, each as a shard, but for those that are ``finished``."""
+        """Every redrive so far that is not ``finished``, each as a shard."""
         parts = [part_of(number, each.files, self.store, self.open_object) for number, each in enumerate(await self.claims.all(), 1)]
         if finished is not None:
             parts = parts[await finished.count([[part] for part in parts]) :]
@@ -199,7 +199,7 @@ def _bound(table: pl.DataFrame, stages: Mapping[str, float | None], otherwise: f
 
 
 def needs_contents(where: str | None) -> bool:
-    """Whether the condition ``where`` looks at the records' bytes; those of a million letters hardly fit into a pod."""
+    """Whether the condition ``where`` needs the records' bytes, which for a million letters may not fit into a pod."""
     return where is not None and DATA in where
 
 

@@ -1,8 +1,8 @@
 """Records beside the commit log why a shard stands still, for commands that cannot ask the worker: ``halts/<stream>/<shard>.json``.
 
-A note is written when a shard halts, and removed when the shard is known to go on. The same is done for the export of a shard's spans, in
-``export/<stream>/halted/<shard>.json``. A shard that does neither costs one read when it is started, and another one if spans are exported.
-Nothing is ever decided by a note; it is for people.
+A note is written when a shard halts, and removed when the shard is known to continue. The same is done for the export of a shard's spans,
+in ``export/<stream>/halted/<shard>.json``. Starting a shard costs one read, and another one if spans are exported. No code decides
+anything by a note; it is for people.
 """
 
 from __future__ import annotations

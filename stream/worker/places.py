@@ -33,7 +33,7 @@ def kms_key(pipeline: Pipeline) -> KmsKey | None:
 
 
 def former_place(url: str, session: AwsSession, key: KmsKey | None) -> ObjectStore:
-    """The store at ``url``, where a sink was that this pipeline does not have there; what was printed is not printed once more.
+    """The store at ``url``, where a sink was that this pipeline does not have there; what was printed once is not printed again.
 
     Raises:
         DefinitionError: it is a directory of another machine, or ``url`` names no store.

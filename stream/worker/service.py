@@ -195,7 +195,7 @@ def _paused_error(paused: Mapping[str, Pause]) -> Fatal:
 def _interrupted_error(streams: Sequence[str]) -> Fatal:
     """The error of a run that a signal interrupted: exit code 0 would mean that everything was read."""
     names = ", ".join(streams)
-    return Fatal(f"a signal ended the run, and it is not known that {names} is read to its end; nothing is lost, run it again to go on")
+    return Fatal(f"a signal ended the run, and it is not known that {names} is read to its end; nothing is lost, run it again to continue")
 
 
 def _drain_on_signals(draining: asyncio.Event) -> None:

@@ -22,7 +22,7 @@ MAX_SHOWN: Final = 10
 
 
 class PendingCalls:
-    """An ``Emit`` that remembers what each shard waits for: calls being retried. ``strict``: checkpoints wait for exported spans, too."""
+    """An ``Emit`` that remembers which retried call each shard waits for. ``strict``: checkpoints wait for exported spans, too."""
 
     def __init__(self, *, strict: bool) -> None:
         self._strict = strict

@@ -145,7 +145,7 @@ async def open_coordinator(
 
 
 async def seize_lease(coordinator: Coordinator, stream: str, shard_id: str) -> Lease:
-    """Take the lease of a shard from whoever holds it. Returns it as it was.
+    """Take the lease of a shard from its owner. Returns it as it was.
 
     Raises:
         DefinitionError: there is no such lease, or its row cannot be read.

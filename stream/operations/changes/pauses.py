@@ -28,10 +28,10 @@ from stream.worker.auditing import Stores
 from stream.worker.pausing import LOOK_SECONDS
 
 ANSWER_SECONDS: Final = 30.0
-"""Seconds that the look at one stream may take: a pause must be possible while Kinesis does not answer."""
+"""Seconds that one stream may take to answer: a pause must be possible while Kinesis does not answer."""
 
 SHORTEST: Final = timedelta(seconds=2 * LOOK_SECONDS)
-"""A shorter pause might be over before a worker that is busy looks."""
+"""A shorter pause might be over before a busy worker reads of it."""
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a command. ``change`` is None if nothing had to be changed. ``pauses``: all that hold now.
+    """The result of a command. ``change`` is None if nothing had to be changed. ``pauses``: all that hold now.
 
     ``too_long``: the pause was refused, because records expire before it ends, by these figures.
     """
@@ -180,7 +180,7 @@ class Operator:
         except TimeoutError as error:
             why = f"the stream {stream} did not answer within {ANSWER_SECONDS:g} s"
             if shards:
-                msg = f"{why}, so it is not known whether it has {', '.join(sorted(shards))}; a whole stream can be paused all the same"
+                msg = f"{why}, so it is not known whether it has {', '.join(sorted(shards))}; only the whole stream can be paused"
                 raise Fatal(msg) from error
             return Outlook(stream, why=why)
 
@@ -285,7 +285,11 @@ def check_text(text: str, option: str) -> None:
         DefinitionError: it is empty, too long, or has characters that cannot be printed.
     """
     if not text.strip():
-        msg = f"{option} is empty: say why, for whoever finds at night that nothing moves" if option == "--note" else f"{option} is empty"
+        msg = (
+            f"{option} is empty: give the reason, for the person who finds at night that nothing moves"
+            if option == "--note"
+            else f"{option} is empty"
+        )
         raise DefinitionError(msg)
     if len(text) > LONGEST_TEXT or not text.isprintable():
         msg = f"{option} is one line of up to {LONGEST_TEXT} printable characters; this one has {len(text)}"

@@ -146,7 +146,7 @@ async def recovered(one: StreamParts, shard: Shard) -> tuple[Shard, Head]:
 
 
 async def _refuse_before_parents(one: StreamParts, shard: Shard) -> None:
-    """A chain begins only once those of its parents have ended; who only looks for its head would begin it, too."""
+    """Finding the head of a chain begins the chain, which must not happen before those of its parents have ended."""
     if not shard.parents or await one.parts.log.genesis(shard) is not None:
         return
     listed = {each.shard_id for each in await one.parts.source.shards()}
@@ -183,7 +183,7 @@ async def _commit(parts: Parts, shard: Shard, link: Manifest) -> None:
         if await parts.log.read(shard, int(link.after)) is None:
             raise
         where = f"{shard.stream}/{shard.shard_id}"
-        msg = f"{where}: this is in the log now, so it holds; whoever takes the shard up does what was left of it: {error}"
+        msg = f"{where}: this is in the log now, so it holds; the next worker of the shard completes it: {error}"
         raise Fatal(msg) from error
     stored = entry.manifest
     if (stored.kind, stored.target, stored.last) != (link.kind, link.target, link.last):

@@ -2,7 +2,7 @@
 
 Sealed manifests say what is compacted, never a listing. ``commit/compaction.py`` says why neither a crash nor a second compactor
 can double or lose a row; here are the steps: read the sources and check them against the manifests, merge, begin, write, read back,
-compare, publish. Each can be repeated, and whoever finds a compaction that was begun finishes it first.
+compare, publish. Each can be repeated, and a compactor that finds a compaction begun by another finishes it first.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Compactor:
         return await scan(self._log, self.catalogue, self.source.url)
 
     async def plan(self, before: datetime, *, closed: bool, only: Sequence[str] = ()) -> list[PartitionDone]:
-        """What ``run`` would do, but for what other compactors do meanwhile. Writes nothing."""
+        """What ``run`` would do if no other compactor were at work. Writes nothing."""
         self._scanned = await self.scan()
         found = []
         for name in self._scanned.files:

@@ -15,7 +15,7 @@ from stream.sink.merge import digest
 async def delete_sources(compactor: Compactor, grace: timedelta) -> tuple[int, int]:
     """Delete the sources of compactions that were published at least ``grace`` ago. Returns their number and their bytes.
 
-    Before that, the outputs are read once more. Whoever is killed half-way is followed by the next run, which deletes the rest.
+    Before that, the outputs are read again. If a run is killed half-way, the next one deletes the rest.
 
     Raises:
         CompactionError: an output is not what was published; its sources are kept.

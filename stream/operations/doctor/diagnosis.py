@@ -217,7 +217,7 @@ def _remedy(probe: Probe, error: BaseException) -> str:
 
 
 async def _pauses(pipeline: Pipeline, session: AwsSession, environment: Environment) -> list[Finding]:
-    """What is paused on purpose, which a worker would obey. That the state cannot be read at all is found by another check."""
+    """What is paused on purpose, which a worker would obey. Another check finds a state that cannot be read."""
     try:
         async with asyncio.timeout(environment.timeout):
             record = PauseRecord(Stores.open(pipeline, environment.base, session).state)

@@ -43,7 +43,7 @@ PROBE_ROW: Final = "_preflight/doctor"
 Opened: TypeAlias = Callable[[], AbstractAsyncContextManager[DynamoDb]]
 
 _PAUSE: Final = 0.2
-"""Seconds between looks at a statement, in addition to the wait in the API itself."""
+"""Seconds between queries for the state of a statement, in addition to the wait in the API itself."""
 
 _NETWORK: Final = "check the network policy, VPC endpoints and DNS"
 _ALTER: Final = "the pipeline's columns and the table's have to agree before anything can be loaded; nothing is lost meanwhile"

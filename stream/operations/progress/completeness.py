@@ -205,7 +205,7 @@ class Completeness:
         if start is not None and start.timestamp is not None and start.timestamp >= question.until:
             msg = (
                 f"the pipeline reads {self._stream} from {start.timestamp.isoformat()} on, and nothing that arrived before; ask for a "
-                f"later moment than {question.until.isoformat()}. What a backfill brought is told by its own result"
+                f"later moment than {question.until.isoformat()}. The result of a backfill says what it wrote"
             )
             raise DefinitionError(msg)
         return start
@@ -216,7 +216,7 @@ class Completeness:
         tail, listed = await self.tail(name), every.get(name)
         sealed = tail.sealed()
         if sealed.ended and listed is not None and recreated(listed, tail.position, sealed.children, every.values()):
-            why = f"the log has it read to its end at {tail.position}, yet the stream goes on: it was deleted and created again"
+            why = f"the log has it read to its end at {tail.position}, yet the stream continues it: it was deleted and created again"
             return replace(sealed, ended=False), Lookahead(Found.GONE, why=why)
         if settled(sealed, question) and (ascending or sealed.ended):
             return sealed, None

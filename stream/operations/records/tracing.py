@@ -1,4 +1,4 @@
-"""Looks up one record: its unit in the log, its fate in the ledger, and the record after each recorded stage."""
+"""Finds one record: its unit in the log, its outcome in the ledger, and the record after each recorded stage."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Surveys the shards of a stream: how much arrives in each, how far the pipeline is, who reads it, and the load of its partition keys.
 
-Progress comes from the log and one look at the stream, as for ``stream complete``; rates come from the ledger. More of the stream is read
-only for keys.
+Progress comes from the log and from what the stream holds after it, as for ``stream complete``; rates come from the ledger. More of the
+stream is read only for keys.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class Inspector:
         return self._parts.completeness.tails
 
     async def _part(self, part: str, reading: Awaitable[T], shards: int = 0, least: float | None = None) -> T | None:
-        """The result of ``reading``, or None after noting why it could not be had.
+        """The result of ``reading``, or None after noting why it could not be read.
 
         ``shards``: of how many there is something to read. ``least``: seconds beside those for the shards.
         """

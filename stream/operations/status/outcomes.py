@@ -1,4 +1,4 @@
-"""What came of sealed units: dead letters and gaps of the last hour, rows that wait for a table, spans that wait for export."""
+"""The results of sealed units: dead letters and gaps of the last hour, rows that wait for a table, spans that wait for export."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class DeadLetters:
     files: int = 0
     of: int = 0
     gaps: tuple[tuple[str, datetime], ...] = ()
-    """Shards of which the log has had to admit a loss, and when."""
+    """Shards for which the log records a loss, and when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ class Snapshot:
     objects: ObjectsStatus | None = None
 
     def since(self, moment: datetime | None) -> float | None:
-        """Seconds from ``moment`` to the look."""
+        """Seconds from ``moment`` to the snapshot."""
         return None if moment is None else max(0.0, (self.asked_at - moment).total_seconds())
 
     @property
@@ -216,7 +216,7 @@ class Snapshot:
         return sorted(self.shards, key=lambda each: (-self._trouble(each), each.name))
 
     def is_fine(self, shard: ShardStatus) -> bool:
-        """Whether nothing of ``shard`` deserves a look: somebody reads it, and nothing has waited for longer than a unit takes."""
+        """Whether ``shard`` needs no attention: a worker reads it, and nothing has waited for longer than a unit takes."""
         return self._trouble(shard) <= 0.0
 
     def _trouble(self, shard: ShardStatus) -> float:

@@ -53,7 +53,7 @@ def test_a_link_holds_even_if_the_lease_was_lost_after_it():
     assert asyncio.run(run()).head == sequence(0, 130)
 
 
-def test_a_link_that_a_worker_forestalled_is_not_reported_as_done():
+def test_a_link_is_not_reported_as_done_if_a_worker_committed_there_first():
     async def run():
         sealed = await three_units()
         await skipping(sealed, lambda: sealed.unit(0, 121, 10))
