@@ -128,7 +128,7 @@ def test_newcomers_get_their_share_and_no_shard_has_two_workers(balance):
     play(lambda: Fleet(shards(12), balance=balance, failover=3.0), test)
 
 
-def test_a_released_lease_is_taken_within_one_look():
+def test_a_released_lease_is_taken_by_the_next_scan():
     async def test(fleet):
         await fleet.join("a", "b")
         await fleet.clock.advance(60)
