@@ -402,7 +402,7 @@ def test_a_range_is_read_only_from_the_version_that_was_listed(run: Run) -> None
     run(body)
 
 
-def test_a_look_at_an_object_says_what_a_listing_says(run: Run) -> None:
+def test_stat_says_of_an_object_what_a_listing_says(run: Run) -> None:
     async def body(store: Any) -> None:
         for key, content in (("a/b c+ü.json", b"0123"), ("empty", b"")):
             await store.put(key, content)

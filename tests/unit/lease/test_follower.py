@@ -229,7 +229,7 @@ def test_a_worker_that_has_just_joined_inherits_too():
     play(LedFleet, test)
 
 
-def test_a_lease_assigned_to_a_leaving_worker_goes_on_to_another():
+def test_a_lease_assigned_to_a_leaving_worker_is_passed_on_to_another():
     async def test(fleet):
         await fleet.join("a", "b")
         await fleet.advance(12)

@@ -177,7 +177,7 @@ def pipeline_of(text: str) -> Pipeline:
         pytest.param(False, timedelta(minutes=30), 4, 1, id="one worker, and the shards are quiet"),
     ],
 )
-def test_what_a_look_at_a_thousand_shards_costs(native: bool, age: timedelta, reads: int, looks: int) -> None:
+def test_the_number_of_calls_for_a_thousand_shards(native: bool, age: timedelta, reads: int, looks: int) -> None:
     world = World(SHARDS, age, native=native)
     snapshot = world.inspect()
     assert judge(snapshot) == []

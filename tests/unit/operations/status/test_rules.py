@@ -102,7 +102,7 @@ def objects(unclaimed: Unclaimed = NOTHING, *, watched: bool = True, **more: Any
     return ObjectsStatus(watched, thresholds.BEHIND_SECONDS + 60, unclaimed, **more)
 
 
-def test_a_halted_export_is_not_also_said_to_lag() -> None:
+def test_a_halted_export_is_not_also_reported_as_late() -> None:
     late = ago(thresholds.EXPORT_LAG_SECONDS + 1)
     assert codes(snapshot_of(exported=Exported(1, late, (("s", HALTED),)))) == ["export_halted"]
     assert codes(snapshot_of(exported=Exported(2, late, (("s", HALTED),)))) == ["export_halted", "export_lag"]
@@ -244,7 +244,7 @@ def test_many_shards_are_counted_and_only_some_described() -> None:
     assert behind.details[-1] == f"and {399 - DETAILS} more"
 
 
-def test_the_longest_halted_is_first_and_its_place_is_said_once() -> None:
+def test_the_longest_halted_is_first_and_its_place_is_named_once() -> None:
     halts = [shard(n, halt=Halt(f"numbers/shardId-{n:012}: bad", f"w{n}", ago(n))) for n in (1, 3, 2)]
     (found,) = judge(snapshot_of(*halts))
     assert (found.what, found.since) == ("3 shards are halted", ago(3))

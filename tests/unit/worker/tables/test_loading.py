@@ -356,7 +356,7 @@ def test_nothing_is_loaded_in_a_quiet_window():
     asyncio.run(run())
 
 
-def test_no_load_while_an_operator_has_paused_them_and_how_long_units_wait_is_still_told():
+def test_nothing_is_loaded_while_loads_are_paused_and_waiting_units_are_still_reported():
     async def run():
         rig = await Rig.open()
         await rig.sealed.unit(0, 1, 10)
