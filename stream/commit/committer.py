@@ -71,7 +71,7 @@ def head_after(entry: Entry) -> Head:
     """The head of the chain after the sealed link ``entry``."""
     manifest, link = entry.manifest, digest(entry.body)
     if manifest.kind is Kind.END:
-        return Head(int(manifest.after), link, True, manifest.children, checkpoint_of(manifest))
+        return Head(int(manifest.after), link, ended=True, children=manifest.children, checkpoint=checkpoint_of(manifest))
     if manifest.target is not None:
         return Head(int(manifest.after), link, checkpoint=checkpoint_of(manifest), target=int(manifest.target))
     complete_until = datetime.fromisoformat(manifest.last_arrival) if manifest.last_arrival else None

@@ -193,7 +193,8 @@ class Inspector:
         if answer is None:
             leases = {name: lease for name, lease in self._parts.scanned.leases.items() if not lease.ended}
             return [
-                self._leased(ShardStatus(name, True, State.SILENT, "the log could not be read"), lease) for name, lease in leases.items()
+                self._leased(ShardStatus(name, open=True, state=State.SILENT, why="the log could not be read"), lease)
+                for name, lease in leases.items()
             ]
         without = self._parts.completeness.without
         rows = [row for row in unfinished(self._parts.source.listed, answer.shards) if row.name not in without] if not answer.why else []
