@@ -1,6 +1,6 @@
 """The interfaces between the rooms: what each needs from the others, as Protocols. Read this page first.
 
-No room imports a neighbour. Each sees only the Protocols below; ``worker/service.py`` passes in the objects that satisfy them.
+No room imports a neighbour. Each sees only the Protocols below; ``worker/assemble.py`` passes in the objects that satisfy them.
 """
 
 from __future__ import annotations

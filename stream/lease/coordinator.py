@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 from stream import events
@@ -20,9 +19,10 @@ from stream.lease.decide import ObservedLease, Take
 from stream.lease.follower import Follower
 from stream.lease.holding import AT_ONCE, Holdings
 from stream.lease.hole_watch import HoleWatch
-from stream.lease.rows import SHARD_END, TRIM_HORIZON, ExtendedSequenceNumber, Lease
+from stream.lease.row_keeper import RowKeeper
+from stream.lease.rows import TRIM_HORIZON, Lease
 from stream.lease.settings import Balance, LeasedStream, LeaseSettings, refuse_other_keys
-from stream.lease.shards import children_of, ended_by_others_before, missing_leases, new_lease, removable, replaced, unblocked
+from stream.lease.shards import ended_by_others_before, unblocked
 from stream.lease.table import LeaseTable
 
 STEALS: Final = 8
@@ -53,6 +53,7 @@ class Coordinator:
         self.settings = settings
         self.streams = {each.stream: each for each in streams}
         self.holdings = Holdings(table, me, settings, clock, emit, self._notify)
+        self.rows = RowKeeper(table, self.holdings, emit)
         self.follower = Follower(table, me, settings, clock, emit)
         self.listeners: list[Callable[[], None]] = []
         self._clock = clock
@@ -159,18 +160,8 @@ class Coordinator:
         await run_concurrently([self._give_up(key) for key in self.holdings.held], AT_ONCE)
 
     async def settle_end(self, stream: str, shard_id: str) -> None:
-        """Prepare the end of a shard: create rows for its children, and note the children in its own row.
-
-        Follows KCL's order (``ShutdownTask``), so that a crash between any two steps leaves no shard that nobody reads.
-        """
-        leased = self.streams[stream]
-        key = leased.key(shard_id)
-        listed, leases = await leased.list_shards(), self.leases(stream)
-        if shard_id in leases:
-            leases[shard_id] = replace(leases[shard_id], checkpoint=ExtendedSequenceNumber(SHARD_END))
-        await self._create_missing(leased, listed, leases)
-        if children := frozenset(child.shard_id for child in children_of(listed, shard_id)):
-            await self.table.note_children(key, children)
+        """Prepare the end of a shard, as ``RowKeeper.settle_end`` does."""
+        await self.rows.settle_end(self.streams[stream], shard_id, self.leases(stream))
         self.scan_soon()
 
     def scan_soon(self) -> None:
@@ -244,7 +235,7 @@ class Coordinator:
     async def sync(self) -> None:
         """Create the lease rows that the shards of each stream need, remove those that are no longer needed, and look for holes."""
         for leased in self.streams.values():
-            await self._tidy(leased, await leased.list_shards())
+            await self._keep_rows(leased, await leased.list_shards())
 
     # --- loops ------------------------------------------------------------------------------------------------------------
 
@@ -269,7 +260,7 @@ class Coordinator:
                     # If the stream is gone, its readers find out, and end it; the leases of other streams must go on.
                     self._emit(events.CallRepeated(leased.stream, "", "list shards", str(error), self.settings.sync))
                 else:
-                    await self._tidy(leased, listed)
+                    await self._keep_rows(leased, listed)
 
     async def _following(self) -> None:
         while True:
@@ -289,29 +280,10 @@ class Coordinator:
 
     # --- steps ------------------------------------------------------------------------------------------------------------
 
-    async def _tidy(self, leased: LeasedStream, listed: Sequence[Shard]) -> None:
+    async def _keep_rows(self, leased: LeasedStream, listed: Sequence[Shard]) -> None:
         leases = self.leases(leased.stream)
-        current = {shard.shard_id for shard in listed} - await self._replaced(leased, listed, leases)
-        for lease in removable(leases, current):
-            if self._idle(lease) and await self.table.delete(lease):
-                self.holdings.drop(lease.key, "released")
-                del leases[lease.shard]
-        await self._create_missing(leased, listed, leases)
+        await self.rows.keep(leased, listed, leases, self._idle)
         self._holes.check(leased.stream, leases.values())
-
-    async def _replaced(self, leased: LeasedStream, listed: Sequence[Shard], leases: Mapping[str, Lease]) -> set[str]:
-        others = [lease for lease in leases.values() if lease.key not in self.holdings.held]
-        try:
-            # A shard may have ended after it was listed.
-            return replaced(others, listed) and replaced(others, await leased.list_shards())
-        except (Retryable, Fatal):
-            return set()
-
-    async def _create_missing(self, leased: LeasedStream, listed: Sequence[Shard], leases: Mapping[str, Lease]) -> None:
-        for shard, sentinel in missing_leases(listed, leases, leased.start):
-            row = new_lease(leased.key(shard.shard_id), shard, sentinel, stream_name=leased.stream_name)
-            if await self.table.create(row):
-                self._emit(events.LeaseCreated(leased.stream, shard.shard_id, sentinel))
 
     def _idle(self, lease: Lease) -> bool:
         """Whether no other live worker holds the lease; a live worker removes its own rows."""

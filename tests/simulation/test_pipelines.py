@@ -222,7 +222,11 @@ class ChildrenAtOnce(Coordinator):
     def waiting(self, stream):
         return {shard: lease.holder for shard, lease in self.leases(stream).items() if not lease.ended}
 
-    async def _create_missing(self, leased, listed, leases):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.rows.create_missing = self.create_all
+
+    async def create_all(self, leased, listed, leases):
         for shard in listed:
             if shard.shard_id not in leases:
                 await self.table.create(new_lease(leased.key(shard.shard_id), shard, "TRIM_HORIZON"))
@@ -233,11 +237,10 @@ class NoLeasesForChildren(Coordinator):
 
     async def start(self, observed=None):
         await super().start(observed)
-        self.started = True
+        self.rows.create_missing = self.create_none
 
-    async def _create_missing(self, leased, listed, leases):
-        if not hasattr(self, "started"):
-            await super()._create_missing(leased, listed, leases)
+    async def create_none(self, leased, listed, leases):
+        """Creates nothing."""
 
 
 class OldNews(Coordinator):
