@@ -24,7 +24,7 @@ if libraries_wanted():
     from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
     from stream.lease.paused import Action, Change, Pause, What
-    from stream.operations.changes.pauses import Author, Operator, Outcome, Outlook, Scope, covering, refuse_mixed
+    from stream.operations.changes.pauses import Author, Operator, Outcome, Outlook, Scope, pauses_covering, refuse_mixed
     from stream.pipeline.model import Pipeline
     from stream.pipeline.units import format_duration, parse_duration
     from stream.worker.pausing import LOOK_SECONDS
@@ -123,7 +123,7 @@ def resume(
         return await Operator(pipeline, file.parent, SystemClock(), Notices()).resume(scope, author, everything=everything)
 
     outcome = carry_out(file, run)
-    still = [] if everything else covering(outcome.pauses, scope)
+    still = [] if everything else pauses_covering(outcome.pauses, scope)
     if json:
         sys.stdout.write(as_json(_document(outcome)))
     else:

@@ -32,7 +32,7 @@ if libraries_wanted():
     from stream.clock import SystemClock
     from stream.commit.claims import Claims
     from stream.commit.log import CommitLog
-    from stream.operations.opening import chains_of, open_source, session_of
+    from stream.operations.opening import chains_of, open_source
     from stream.operations.records.redrive_attempts import attempts
     from stream.operations.records.tracing import Searched, Step, Tracer, read_unit, replay
     from stream.pipeline.model import Pipeline
@@ -44,7 +44,7 @@ if libraries_wanted():
     from stream.worker.auditing import Stores
     from stream.worker.dead_letters import Redrive, chain_name
     from stream.worker.definitions import Definitions
-    from stream.worker.places import located
+    from stream.worker.places import located, session_of
 
 EXIT_NOT_FOUND = 1
 

@@ -36,7 +36,7 @@ from stream.worker.leasing import key_prefix, open_table
 from stream.worker.objects.slices import Slices
 from stream.worker.objects.watched import object_opener, slices_of
 from stream.worker.parts import to_nobody
-from stream.worker.places import located
+from stream.worker.places import located, session_of
 from stream.worker.reading import BACKFILL
 from stream.worker.tables.iceberg_catalog import CatalogTable
 from stream.worker.tables.iceberg_properties import catalog_properties, secrets_of
@@ -47,12 +47,6 @@ BUDGET: Final = 64 * 2**20
 
 _FOR_EVER: Final = datetime.min.replace(tzinfo=UTC)
 """The time from which on a source that never expires is complete."""
-
-
-def session_of(pipeline: Pipeline) -> AwsSession:
-    """The AWS session that ``pipeline`` asks for."""
-    kinesis = pipeline.source.kinesis
-    return AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
 
 
 async def chains_of(pipeline: Pipeline, base: Path) -> list[str]:

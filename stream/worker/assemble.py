@@ -49,7 +49,7 @@ from stream.worker.objects.slices import Window, record_options
 from stream.worker.objects.watched import NotedEnds, WatchedShards, slices_of
 from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.pausing import CALL, PauseWatch
-from stream.worker.places import former_place, is_there, kms_key, located, read_object
+from stream.worker.places import former_place, is_there, kms_key, located, read_object, session_of
 from stream.worker.reading import Opened, Reading, SourceContext, open_reading
 from stream.worker.recent_segments import RECENT_SHARE, RecentSegments
 from stream.worker.recipe import CutUnit, Recipe, Rendered, render
@@ -136,7 +136,7 @@ async def assemble(
         DefinitionError: a table, a secret or a function is missing.
     """
     kinesis, clock = pipeline.source.kinesis, options.clock
-    session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
+    session = session_of(pipeline)
     stores = Stores.open(pipeline, options.base, session)
     state, targets = stores.state, stores.targets
     repeat, no_shard = Repeater(clock, emit), Shard(kinesis.names[0], "")

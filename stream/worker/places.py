@@ -18,6 +18,12 @@ from stream.transform.stages.enrich import REDSHIFT
 from stream.worker.queries import read_query
 
 
+def session_of(pipeline: Pipeline) -> AwsSession:
+    """The AWS session that ``pipeline`` asks for."""
+    kinesis = pipeline.source.kinesis
+    return AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
+
+
 def located(url: str, base: Path) -> str:
     """``url``, with a relative ``file:`` path made absolute from ``base``."""
     scheme, _, path = url.partition(":")

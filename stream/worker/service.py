@@ -19,7 +19,6 @@ from stream.audit.export import Mode
 from stream.audit.lineage import RunTotals
 from stream.audit.operations import Operations
 from stream.aws.secrets import read_secret
-from stream.aws.session import AwsSession
 from stream.concurrency import ObservableEvent, unless_set
 from stream.contracts import Emit
 from stream.errors import Fatal
@@ -43,6 +42,7 @@ from stream.worker.lineage import Reporter, open_reporter
 from stream.worker.notifying import Notifier, open_notifier
 from stream.worker.objects.watching import Watcher
 from stream.worker.parts import StreamParts, to_all
+from stream.worker.places import session_of
 from stream.worker.reporting import reports_to
 from stream.worker.streams import PendingCalls, Streams, halted_error
 from stream.worker.tables.loading import complete_all
@@ -166,7 +166,7 @@ async def _open(
     stack: AsyncExitStack,
 ) -> tuple[list[StreamParts], Notifier | None, HaltNotes, Reporter | None, Emit]:
     """What a worker needs before it reads: the parts of its streams, what tells of halts, the reporter of runs, and the ``Emit``."""
-    session = AwsSession(region=pipeline.source.kinesis.region)
+    session = session_of(pipeline)
     managed = functools.partial(read_secret, session)
     tracker.sender = await _span_queue(pipeline, options, managed, emit, recorder, stack)
     notifier = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)

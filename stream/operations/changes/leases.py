@@ -21,14 +21,13 @@ from stream.errors import DefinitionError
 from stream.lease.coordinator import Coordinator
 from stream.lease.pauses import PauseRecord
 from stream.lease.rows import Lease, RowProblem
-from stream.operations.opening import session_of
 from stream.pipeline.model import Pipeline
 from stream.worker.assemble import worker_id
 from stream.worker.auditing import Stores
 from stream.worker.leasing import ListShards, coordinator_of
 from stream.worker.objects.watched import WatchedShards, slices_of
 from stream.worker.parts import to_nobody
-from stream.worker.places import located
+from stream.worker.places import located, session_of
 
 OPERATOR: Final = "operator/"
 """Prefix of an operator's name in lease rows and in the log."""

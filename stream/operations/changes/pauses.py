@@ -18,7 +18,7 @@ from stream.contracts import Clock, Emit, Shard
 from stream.errors import DefinitionError, Fatal, StreamError
 from stream.lease.paused import Change, Pause, Target, What, held_at, paused, resumed
 from stream.lease.pauses import PauseRecord
-from stream.operations.opening import open_checkpoints, session_of
+from stream.operations.opening import open_checkpoints
 from stream.operations.progress.completeness import Completeness
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.operations.shards.survey import WHOLE
@@ -26,6 +26,7 @@ from stream.pipeline.model import Pipeline
 from stream.sink.tables import TableSinkConfig
 from stream.worker.auditing import Stores
 from stream.worker.pausing import LOOK_SECONDS
+from stream.worker.places import session_of
 
 ANSWER_SECONDS: Final = 30.0
 """Seconds that one stream may take to answer: a pause must be possible while Kinesis does not answer."""
@@ -149,7 +150,7 @@ class Operator:
         now, record = self.clock.now(), self.record
 
         def decide(newest: Change | None) -> Change | None:
-            chosen = [each.target for each in held_at(newest, now).all if named(each.target, scope, everything=everything)]
+            chosen = [each.target for each in held_at(newest, now).all if is_named(each.target, scope, everything=everything)]
             return resumed(newest, chosen, author.by, author.note, now)
 
         change = await self._repeated(lambda: record.change(decide))
@@ -263,14 +264,14 @@ def refuse_mixed(scope: Scope) -> None:
         raise DefinitionError(msg)
 
 
-def named(target: Target, scope: Scope, *, everything: bool) -> bool:
+def is_named(target: Target, scope: Scope, *, everything: bool) -> bool:
     """Whether ``scope`` names exactly ``target``; with ``everything``, whether it is one of the streams of ``scope``."""
     if scope.stream not in {None, target.stream}:
         return False
     return everything or (target.what is scope.what and target.part in scope.parts)
 
 
-def covering(pauses: Sequence[Pause], scope: Scope) -> list[Pause]:
+def pauses_covering(pauses: Sequence[Pause], scope: Scope) -> list[Pause]:
     """The pauses because of which what ``scope`` names still does not move, and those of parts of it."""
     wide = [each for each in pauses if each.what is scope.what and scope.stream in {None, each.stream}]
     if scope.shards or scope.sink:

@@ -26,11 +26,11 @@ from stream.lease.positions import Fate, Step, plan, row_of
 from stream.lease.rows import Lease
 from stream.lease.settings import LeasedStream
 from stream.lease.table import LeaseTable
-from stream.operations.opening import session_of
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
 from stream.worker.auditing import Stores
 from stream.worker.leasing import leased_streams, open_table
+from stream.worker.places import session_of
 
 TABLE: Final = "dynamodb:"
 """What the name of a table begins with, where it could also be a file's."""

@@ -26,7 +26,6 @@ from stream.contracts import Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Fatal, LeaseLost
 from stream.operations.changes.leases import OPERATOR, open_coordinator, seize_lease
 from stream.operations.changes.rewind_refusals import refuse_doubles
-from stream.operations.opening import session_of
 from stream.pipeline.model import Pipeline
 from stream.sink.tables import TableSinkConfig
 from stream.source.kinesis import KinesisSource
@@ -34,6 +33,7 @@ from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.auditing import Stores
 from stream.worker.generations import open_newest, open_next
 from stream.worker.parts import Parts, StreamParts, to_nobody
+from stream.worker.places import session_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class Compactor:
         self._scanned = await self.scan()
         found = []
         for name in self._scanned.files:
-            if not chosen(name, only):
+            if not is_chosen(name, only):
                 continue
             newest = await self._newest(name)
             taken = compactions.eligible(self._scanned.in_force(name), newest.compaction.covered if newest else {}, before, closed=closed)
@@ -118,7 +118,7 @@ class Compactor:
         done = []
         positions: dict[str, dict[str, str]] = {}
         wrong: list[CompactionError] = []
-        for name in [name for name in self._scanned.files if chosen(name, only)]:
+        for name in [name for name in self._scanned.files if is_chosen(name, only)]:
             try:
                 positions[name], published = await self._partition(name, before, closed=closed)
             except CompactionError as error:
@@ -126,7 +126,7 @@ class Compactor:
                 wrong.append(error)
                 continue
             if published:
-                done.append(_summed(self._stream, self._config.name, name, published))
+                done.append(_partition_done(self._stream, self._config.name, name, published))
                 self.tell(f"{name or 'all rows'}: {done[-1].files:,} files became {done[-1].outputs:,}")
         await self.catalogue.set_cursor(await self._cursor(positions))
         if wrong:
@@ -236,7 +236,7 @@ class Compactor:
                 raise CompactionError(_not_as_sealed(self.source.url, origin.key, how))
             bodies[at] = stored.body
 
-        await together(fetch(at, origin) for at, origin in enumerate(compaction.sources))
+        await run_some_at_a_time(fetch(at, origin) for at, origin in enumerate(compaction.sources))
         ordered = [bodies[at] for at in range(len(bodies))]
         try:
             merged = await asyncio.to_thread(merge, ordered, self._config.codec, self._config.encoder.level)
@@ -255,7 +255,7 @@ class Compactor:
             await self.target.put(output.key, body)
             stored = await self.target.get(output.key)
             contents = [each for each, of in zip(merged.contents, merged.output_of, strict=True) if of == at]
-            found = await asyncio.to_thread(_examined, stored.body if stored else None, output, contents)
+            found = await asyncio.to_thread(_examine, stored.body if stored else None, output, contents)
             if isinstance(found, str):
                 msg = f"{self.target.url.removesuffix('/')}/{output.key} was written and read back, and {found}: it is not published"
                 raise CompactionError(msg)
@@ -272,7 +272,7 @@ class Compactor:
         )
         link = await self.catalogue.replace(begun, compactions.sealed(done))
         if link is not None:
-            await together(self.target.delete(key) for key in compaction.superseded)
+            await run_some_at_a_time(self.target.delete(key) for key in compaction.superseded)
         else:
             await self._take_back(compaction)
         return link
@@ -282,7 +282,7 @@ class Compactor:
         current = await self.catalogue.read(own.partition, own.number)
         if current is not None:
             named = {each.key for each in current.compaction.outputs} if current.compaction.state is not State.WITHDRAWN else set()
-            await together(self.target.delete(each.key) for each in own.outputs if each.key not in named)
+            await run_some_at_a_time(self.target.delete(each.key) for each in own.outputs if each.key not in named)
 
     async def _withdraw(self, begun: Link) -> None:
         """Give up a begun compaction whose sources a rewind takes back, and remove what was written of it.
@@ -302,7 +302,7 @@ class Compactor:
         )
         link = await self.catalogue.replace(begun, compactions.sealed(withdrawn))
         if link is not None:
-            await together(self.target.delete(key) for key in link.compaction.superseded)
+            await run_some_at_a_time(self.target.delete(key) for key in link.compaction.superseded)
         else:
             await self._take_back(compaction)
         raise _RewoundError
@@ -334,7 +334,7 @@ class Compactor:
         return None if newest.compaction.state is State.BEGUN else newest.compaction.covered
 
 
-def chosen(partition: str, only: Sequence[str]) -> bool:
+def is_chosen(partition: str, only: Sequence[str]) -> bool:
     """Whether a partition is one of ``only``, or below one of them; every one is if there are none."""
     return not only or any(partition == each or partition.startswith(f"{each}/") for each in only)
 
@@ -349,7 +349,7 @@ def _with_outputs(compaction: Compaction, merged: Merged) -> Compaction:
     return msgspec.structs.replace(compaction, sources=tuple(sources), outputs=tuple(outputs))
 
 
-def _examined(body: bytes | None, output: Output, contents: Sequence[Content]) -> SetHash | str | None:
+def _examine(body: bytes | None, output: Output, contents: Sequence[Content]) -> SetHash | str | None:
     """The hash of the records of an output as it was read back, None if it does not name them; or what is wrong with it."""
     if body is None:
         return "it is missing"
@@ -365,7 +365,7 @@ def _examined(body: bytes | None, output: Output, contents: Sequence[Content]) -
     return None
 
 
-async def together(calls: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def run_some_at_a_time(calls: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Carry out ``calls``, some at a time."""
     await run_concurrently(list(calls), AT_ONCE)
 
@@ -374,7 +374,7 @@ def _not_as_sealed(root: str, key: str, how: str) -> str:
     return f"{root.removesuffix('/')}/{key} {how}: `stream audit verify` says what else is wrong. Its partition is not compacted until then"
 
 
-def _summed(stream: str, sink: str, partition: str, published: Sequence[Compaction]) -> PartitionDone:
+def _partition_done(stream: str, sink: str, partition: str, published: Sequence[Compaction]) -> PartitionDone:
     sources = [each for one in published for each in one.sources]
     outputs = [each for one in published for each in one.outputs]
     sizes = sum(each.size for each in sources), sum(each.size for each in outputs)

@@ -16,7 +16,7 @@ from stream.commit.log import CommitLog
 from stream.contracts import Clock
 from stream.errors import DefinitionError
 from stream.operations.compaction.compactor import Compactor
-from stream.operations.opening import chains_of, open_checkpoints, session_of
+from stream.operations.opening import chains_of, open_checkpoints
 from stream.operations.progress.completeness import Completeness
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.compacting import beside, compactable
@@ -24,7 +24,7 @@ from stream.pipeline.model import Pipeline
 from stream.sink.objects import ObjectsSinkConfig
 from stream.storage.open import open_store
 from stream.worker.auditing import Stores
-from stream.worker.places import kms_key, located
+from stream.worker.places import kms_key, located, session_of
 
 QUIET: Final = timedelta(hours=1)
 """A partition is closed if nothing for it has arrived for this long. Rows that come later are compacted by a later run."""

@@ -41,12 +41,13 @@ from stream.errors import DefinitionError, Halted, Retryable, StreamError
 from stream.lease.paused import Pause
 from stream.lease.pauses import PauseRecord
 from stream.lease.shards import recreated
-from stream.operations.opening import open_checkpoints, session_of
+from stream.operations.opening import open_checkpoints
 from stream.operations.progress.object_lookahead import open_lookahead
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
 from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
+from stream.worker.places import session_of
 from stream.worker.tables.loaders import open_loader_parts
 from stream.worker.tables.parts import LoaderParts
 
@@ -176,7 +177,7 @@ class Completeness:
                 self.tails.pop(name, None)
                 sealed, ahead = Sealed(name), Lookahead(Found.SILENT, why=str(error))
             children.update(sealed.children, ahead.children if ahead else ())
-            standings[name] = explained(stand(sealed, ahead, asked_at, question), pauses.reading(self._stream, name))
+            standings[name] = with_pause(stand(sealed, ahead, asked_at, question), pauses.reading(self._stream, name))
 
         names = listed.keys() | logged
         await run_concurrently([one(name) for name in sorted(names.difference(self.without))], AT_ONCE)
@@ -272,7 +273,7 @@ class Completeness:
         return hint.tip if sealed.arrived is None else max(hint.tip, sealed.arrived)
 
 
-def explained(standing: Standing, pause: Pause | None) -> Standing:
+def with_pause(standing: Standing, pause: Pause | None) -> Standing:
     """``standing`` with the pause of its shard as a reason why it is not complete."""
     if pause is None or standing.state in DONE:
         return standing

@@ -12,13 +12,14 @@ from stream.commit.log import CommitLog
 from stream.contracts import Clock, Emit
 from stream.errors import DefinitionError
 from stream.lease.pauses import PauseRecord
-from stream.operations.opening import open_checkpoints, session_of
+from stream.operations.opening import open_checkpoints
 from stream.operations.progress.backlog import Backlog
 from stream.operations.progress.completeness import Completeness
 from stream.operations.progress.object_lookahead import open_lookahead
 from stream.operations.shards.survey import LATE, WHOLE, owners
 from stream.pipeline.model import Pipeline
 from stream.worker.auditing import Stores
+from stream.worker.places import session_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from stream.lease.pauses import PauseRecord
 from stream.lease.rows import RowProblem
 from stream.lease.shards import HASH_KEYS, children_of
 from stream.metrics import thresholds
-from stream.operations.opening import open_checkpoints, session_of
+from stream.operations.opening import open_checkpoints
 from stream.operations.progress.completeness import Completeness, Tail
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
@@ -43,6 +43,7 @@ from stream.source.resharding import Advice, OpenShard, Rate, advise
 from stream.transform.masking import keyed_hash
 from stream.worker.auditing import Stores
 from stream.worker.leasing import key_prefix, open_table
+from stream.worker.places import session_of
 
 AT_ONCE: Final = 16
 """Shards that are examined at a time."""
@@ -187,7 +188,7 @@ class Surveyor:
         await run_concurrently([one(row) for row in rows if not wanted.only or row.name in wanted.only], AT_ONCE)
         ordered = tuple(sorted(found.values(), key=lambda row: (row.shard.first_hash if row.shard else HASH_KEYS, row.name)))
         # Advice considers all shards, since it depends on how many are hot and which are adjacent.
-        advice = () if summary.on_demand else tuple(advise([_open(found.get(row.name, row)) for row in rows if row.open]))
+        advice = () if summary.on_demand else tuple(advise([_open_shard(found.get(row.name, row)) for row in rows if row.open]))
         return Survey(self.stream, summary, answer.asked_at, ordered, advice, self.owner is not None, answer.why)
 
     async def _row(self, row: Row, summary: StreamSummary, asked_at: datetime, wanted: SurveyRequest) -> Row:
@@ -200,11 +201,11 @@ class Surveyor:
         owner = await self.owner(row.name) if self.owner is not None else None
         sealed_by = tail.last.sealed_by if tail is not None and tail.last is not None else ""
         if keys is not None and (measured.until is None or measured.rate is None or asked_at - measured.until > self.late):
-            measured = by_sample(keys, asked_at, wanted.window) or measured
+            measured = rate_from_sample(keys, asked_at, wanted.window) or measured
         if keys is not None and not measured.sampled:
-            measured = weighed(measured, keys.sample)
+            measured = with_overhead(measured, keys.sample)
         known = replace(row, measured=measured, keys=keys, owner=owner, sealed_by=sealed_by)
-        found = judged(known, asked_at, summary.retention, self.late)
+        found = with_marks(known, asked_at, summary.retention, self.late)
         paused = self.pauses.reading(self.stream, row.name) is not None
         return replace(found, marks=("paused", *found.marks)) if paused else found
 
@@ -284,7 +285,7 @@ def unfinished(shards: Sequence[Shard], standings: Sequence[Standing]) -> list[R
     return rows
 
 
-def judged(row: Row, asked_at: datetime, retention: timedelta, late: timedelta) -> Row:
+def with_marks(row: Row, asked_at: datetime, retention: timedelta, late: timedelta) -> Row:
     """``row`` with the age of its oldest unsealed record, when that expires, and its notes for an operator."""
     standing, rate = row.standing, row.measured.rate
     unread = standing.reach if standing is not None and standing.state is State.UNSEALED else None
@@ -310,7 +311,7 @@ def rate_of(arrivals: Arrivals) -> Rate:
     return Rate(float(size.sum()) / seconds, float(records.sum()) / seconds, float(size.max()), float(records.max()))
 
 
-def by_sample(keys: Keys, asked_at: datetime, window: timedelta) -> Measured | None:
+def rate_from_sample(keys: Keys, asked_at: datetime, window: timedelta) -> Measured | None:
     """The rate computed from an excerpt, for a shard without recent sealed units; None if the excerpt is too short."""
     sample, covered = keys.sample, keys.excerpt.covered
     if covered < LEAST_COVERED:
@@ -318,7 +319,7 @@ def by_sample(keys: Keys, asked_at: datetime, window: timedelta) -> Measured | N
     return Measured(Rate(sample.size / covered, sample.records / covered), asked_at - window, asked_at, sampled=True, weighed=True)
 
 
-def weighed(measured: Measured, sample: Sample) -> Measured:
+def with_overhead(measured: Measured, sample: Sample) -> Measured:
     """What the ledger measured, with what partition keys and KPL aggregates add to payloads, in the proportion of ``sample``."""
     rate = measured.rate
     if rate is None or not sample.payload:
@@ -328,7 +329,7 @@ def weighed(measured: Measured, sample: Sample) -> Measured:
     return replace(measured, rate=replace(rate, size=rate.size * heavier, peak_size=peak), weighed=True)
 
 
-def _open(row: Row) -> OpenShard:
+def _open_shard(row: Row) -> OpenShard:
     """``row`` as input for advice. It has no peak, so that the shard is never merged, if more may arrive in it than is known.
 
     That is the case if the shard is late, since its rate is then outdated, or if the bytes of KPL aggregates were not weighed.

@@ -60,11 +60,11 @@ async def read_objects(
         given_up=None if notes is None else len(notes),
         given_up_at=newest[0][1] if newest else None,
         recent=sum(asked_at - noted <= HOUR for _, noted in newest),
-        newest=await read("notes of unreadable objects", _told([note for note, _ in newest[:DETAILS]])) or (),
+        newest=await read("notes of unreadable objects", _describe([note for note, _ in newest[:DETAILS]])) or (),
     )
 
 
-async def _told(notes: Sequence[Note]) -> tuple[str, ...]:
+async def _describe(notes: Sequence[Note]) -> tuple[str, ...]:
     parts = [await note.read() for note in notes]
     return tuple(f"{part.key}, after record {part.after:,}: {part.why}" for part in parts if part is not None)
 

@@ -15,7 +15,6 @@ from stream.contracts import Checkpoints, Clock, Shard
 from stream.errors import DefinitionError
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.rows import Lease
-from stream.operations.opening import session_of
 from stream.operations.progress.completeness import Completeness
 from stream.operations.progress.object_lookahead import open_lookahead
 from stream.operations.progress.stream_lookahead import StreamLookahead
@@ -28,6 +27,7 @@ from stream.sink import rejects
 from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
 from stream.worker.leasing import key_prefix, open_table
+from stream.worker.places import session_of
 from stream.worker.tables.loaders import open_loader_parts
 
 

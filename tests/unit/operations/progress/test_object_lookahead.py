@@ -9,7 +9,6 @@ import pytest
 from stream.audit.completeness import Found
 from stream.clock import SystemClock
 from stream.contracts import Shard, Start, StartKind
-from stream.operations.opening import session_of
 from stream.operations.progress.backlog import Backlog
 from stream.operations.progress.object_lookahead import open_lookahead
 from stream.source.bounded import sequence_of
@@ -19,6 +18,7 @@ from stream.source.unreadable import UNREADABLE
 from stream.storage.memory import MemoryStore
 from stream.worker.objects.claimlog import ClaimLog
 from stream.worker.objects.slice import Slice
+from stream.worker.places import session_of
 from tests.replays import Place
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
