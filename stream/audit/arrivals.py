@@ -45,7 +45,7 @@ class Arrivals:
             rows = pq.ParquetFile(pa.BufferReader(segment)).read(columns=list(_COLUMNS))
             sub, arrival, size = (rows.column(name).to_numpy() for name in _COLUMNS)
         except (pa.ArrowInvalid, OSError, KeyError) as error:
-            msg = f"a ledger segment is a Parquet file with the columns {', '.join(_COLUMNS)}, but this is none: {error}"
+            msg = f"a ledger segment is a Parquet file with the columns {', '.join(_COLUMNS)}, but this is not one: {error}"
             raise SegmentError(msg) from error
         begin, end = (self.begin - _EPOCH) // _MS, -((_EPOCH - self.end) // _MS)
         inside = (arrival >= begin) & (arrival < end)

@@ -237,8 +237,8 @@ class Loader:
         parts = self.parts
         names = ", ".join(file.url for file in link.files) or "no file"
         reason = (
-            f"the unit after {link.after} ({names}) cannot be loaded: {why}. The other shards go on. Make it loadable (change the table, "
-            "or restore the file from a version in the bucket), then run `stream loads retry`."
+            f"the unit after {link.after} ({names}) cannot be loaded: {why}. The other shards continue. Make it loadable (change the "
+            "table, or restore the file from a version in the bucket), then run `stream loads retry`."
         )
         self._parked[link.shard] = Parked(str(link.after), reason, parts.clock.now())
         await parts.state.park(link.shard, self._parked[link.shard])
