@@ -51,7 +51,7 @@ def pause(
     stream: StreamName = None,
     loads: Loads = False,
     sink: SinkName = None,
-    note: Annotated[str, typer.Option("--note", help="Why; required, shown wherever somebody looks, and kept.")] = "",
+    note: Annotated[str, typer.Option("--note", help="The reason; required, shown with the pause, and kept.")] = "",
     until: Annotated[
         str | None,
         typer.Option(

@@ -42,7 +42,7 @@ EXIT_ACT: Final = 1
 SHARDS: Final = 10
 RUNBOOK: Final = "docs/runbook.md"
 LEAST_PAUSE: Final = 5.0
-"""Seconds: the calls of a look share the limits of the shards with whatever else reads them."""
+"""Seconds: the calls for a snapshot share the limits of the shards with all other readers."""
 
 
 def status(
@@ -51,7 +51,7 @@ def status(
     watch: Annotated[
         float | None,
         typer.Option(
-            "--watch", metavar="SECONDS", min=LEAST_PAUSE, help="Look again after so many seconds, until Ctrl-C.", show_default=False
+            "--watch", metavar="SECONDS", min=LEAST_PAUSE, help="Repeat after so many seconds, until Ctrl-C.", show_default=False
         ),
     ] = None,
     without: Annotated[
@@ -63,13 +63,13 @@ def status(
     """Tell whether the pipeline is all right, and if not, what is wrong, since when, and what to do next.
 
     Asks no worker: reads the commit log, the stream, the leases, and the tables' own records of what is loaded. Changes nothing. If a part
-    cannot be read, that is said, and the rest is shown all the same.
+    cannot be read, the output says so, and shows the rest.
 
-    For each shard, a look makes two to four reads of small objects, up to two more for the export of spans, and two calls to Kinesis if
+    For each shard, this takes two to four reads of small objects, up to two more for the export of spans, and two calls to Kinesis if
     the shard is quiet or late. Up to 1,000 more reads are for dead letters. With 1,000 shards that is at most about 8,000 calls.
 
     Exit code 0: healthy; 1: something needs a person; 2: a part could not be read, or the command is wrong. With --watch, Ctrl-C ends it
-    with the code of the last look.
+    with the code of the last output.
     """
     if json and watch is not None:
         msg = "--json prints one document; call it again instead of using --watch"

@@ -162,8 +162,8 @@ class IcebergWarehouse:
         if behind > MOST_BEHIND:
             msg = (
                 f"this machine's clock is {behind:.0f} s behind the last commit of {self._config.table}, or the clock of the machine that "
-                "made it was ahead; engines such as Spark and Athena could no longer read the table. Set the clocks; loads continue once this "
-                "clock is past that commit"
+                "made it was ahead; engines such as Spark and Athena could no longer read the table. Set the clocks; loads continue "
+                "once this clock is past that commit"
             )
             raise LoadFailed(msg, Failure.SETUP)
 
