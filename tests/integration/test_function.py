@@ -19,8 +19,8 @@ from stream.errors import DefinitionError, Fatal, Halted
 from stream.local.kinesis.server import running
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.world import World
+from tests.clocks import ShiftedClock
 from tests.integration.narration import Received, collector
-from tests.integration.stage import ShiftedClock
 from tests.invocations import Environment, delivery, held, with_environments
 
 SHARD = "shardId-000000000000"

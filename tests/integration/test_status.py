@@ -28,7 +28,8 @@ from stream.local.kinesis.server import running
 from stream.local.moto import moto
 from stream.worker.halts import halt_key
 from tests.chaos.workers import Worker
-from tests.integration.stage import PIPELINE, ShiftedClock, Stage, sealed
+from tests.clocks import ShiftedClock
+from tests.integration.stage import PIPELINE, Stage, sealed
 
 STRICT = "rejects: {min_records: 10}\n"
 ICEBERG = """
