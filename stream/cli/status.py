@@ -50,9 +50,7 @@ def status(
     worst: Annotated[int, typer.Option("--shards", min=0, help="Show so many shards and workers, the worst first.")] = SHARDS,
     watch: Annotated[
         float | None,
-        typer.Option(
-            "--watch", metavar="SECONDS", min=LEAST_PAUSE, help="Repeat after so many seconds, until Ctrl-C.", show_default=False
-        ),
+        typer.Option("--watch", metavar="SECONDS", min=LEAST_PAUSE, help="Repeat after so many seconds, until Ctrl-C.", show_default=False),
     ] = None,
     without: Annotated[
         list[str] | None, typer.Option("--without", help="Leave this shard out, for example because it is gone; may be repeated.")

@@ -37,8 +37,8 @@ from stream.worker.places import session_of
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """What an operation did: the link in the log, the position after which the shard continues, and how many files it removed."""
+class AppliedLink:
+    """What a rewind or skip did: the link in the log, the position after which the shard continues, and how many files it removed."""
 
     manifest: Manifest
     position: int
@@ -47,7 +47,7 @@ class Done:
 
 async def rewind(
     pipeline: Pipeline, stream: str, shard_id: str, wanted: int, note: str, base: Path, env: Mapping[str, str], emit: Emit = to_nobody
-) -> Done:
+) -> AppliedLink:
     """Process the shard again from the unit that holds the record ``wanted`` (``ORIGIN``: from its start), removing what was made of it.
 
     Raises:
@@ -63,7 +63,7 @@ async def rewind(
         return await take_back(parts, shard, head, wanted, note, stores)
 
 
-async def take_back(parts: Parts, shard: Shard, head: Head, wanted: int, note: str, stores: Mapping[str, ObjectStore]) -> Done:
+async def take_back(parts: Parts, shard: Shard, head: Head, wanted: int, note: str, stores: Mapping[str, ObjectStore]) -> AppliedLink:
     """Rewind ``shard``, whose chain is complete up to ``head``, as ``rewind`` promises. ``stores``: those of the pipeline's sinks.
 
     Raises:
@@ -74,7 +74,7 @@ async def take_back(parts: Parts, shard: Shard, head: Head, wanted: int, note: s
     link = rewind_link(parts.log, known, head, target, note, parts.clock.now().isoformat())
     await refuse_doubles(parts.log, known, link, target, stores)
     await _commit(parts, shard, link)
-    return Done(link, target, len(link.superseded))
+    return AppliedLink(link, target, len(link.superseded))
 
 
 async def preview_rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, base: Path) -> tuple[int, History]:
@@ -87,7 +87,7 @@ async def preview_rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted:
 
 async def skip(
     pipeline: Pipeline, stream: str, shard_id: str, last: int, note: str, base: Path, env: Mapping[str, str], emit: Emit = to_nobody
-) -> Done:
+) -> AppliedLink:
     """Skip everything that is not committed yet, up to and including the record ``last``.
 
     Raises:
@@ -97,7 +97,7 @@ async def skip(
         link = skip_link(parts.log, shard, head, last, note, parts.clock.now().isoformat())
         await _check_position(parts, shard, last)
         await _commit(parts, shard, link)
-        return Done(link, last, 0)
+        return AppliedLink(link, last, 0)
 
 
 @asynccontextmanager

@@ -34,7 +34,7 @@ MARGIN: Final = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class CompactionRequest:
     """Which sinks to compact and to where, as the command line says: ``sink`` None for all, ``to`` None for the place beside each."""
 
     sink: str | None
@@ -65,7 +65,7 @@ def _folder(url: str) -> str:
 
 
 async def open_compactors(
-    pipeline: Pipeline, wanted: Wanted, base: Path, clock: Clock, worker: str, tell: Callable[[str], None]
+    pipeline: Pipeline, request: CompactionRequest, base: Path, clock: Clock, worker: str, tell: Callable[[str], None]
 ) -> list[Compactor]:
     """One compactor for each sink of ``pipeline``, which reads one stream, and each chain: its own, those of redrives and backfills.
 
@@ -74,8 +74,8 @@ async def open_compactors(
     """
     session = session_of(pipeline)
     stores = Stores.open(pipeline, base, session)
-    sinks = compactable(pipeline, wanted.sink)
-    if wanted.to is not None and len(sinks) > 1:
+    sinks = compactable(pipeline, request.sink)
+    if request.to is not None and len(sinks) > 1:
         names = ", ".join(each.name for each in sinks)
         msg = f"--to is one place, and the pipeline has several sinks with files: choose one with --sink ({names})"
         raise DefinitionError(msg)
@@ -83,9 +83,9 @@ async def open_compactors(
     open_place = partial(open_store, session=session, key=kms_key(pipeline))
     found = []
     for config in sinks:
-        target = open_place(_target(pipeline, config, wanted.to, base))
+        target = open_place(_target(pipeline, config, request.to, base))
         source = stores.targets[config.name]
-        found += [Compactor(log, chain, config, source, target, clock, wanted.size, tell) for chain in await chains_of(pipeline, base)]
+        found += [Compactor(log, chain, config, source, target, clock, request.size, tell) for chain in await chains_of(pipeline, base)]
     return found
 
 
