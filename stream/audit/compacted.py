@@ -60,6 +60,13 @@ class Compacted(Protocol):
         """Whether a published compaction has the rows of a file; None if none has come so far in its shard."""
         ...
 
+    async def part(self, sink: str, shard: str, after: int, key: str) -> tuple[str, LedgerObject, int] | None:
+        """The root of the dataset, the compacted file that has the rows of the file ``key``, and the row there with which they begin.
+
+        The file is of the unit of ``shard`` that begins after ``after``. None if no published compaction has it.
+        """
+        ...
+
     async def read(self, root: str, key: str) -> bytes | None:
         """The bytes of a file of a dataset."""
         ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +9,7 @@ from typing import Final
 import polars as pl
 
 from stream.audit.ledger import LedgerObject, Segment
-from stream.audit.outputs import DAMAGE, DEFAULT, DamagedFileError, Separation, damage, rows_of
+from stream.audit.outputs import DAMAGE, DEFAULT, Separation, genuine, rows_of, unreadable
 from stream.errors import DefinitionError
 
 LEDGER_COLUMNS: Final = ("trace_id", "parent_id", "outcome", "stage", "reason")
@@ -61,15 +60,11 @@ def in_file(file: LedgerObject, body: bytes, criterion: Criterion, separation: S
     Raises:
         DamagedFileError: the file is damaged, or is not the one that was written.
     """
-    # Readers of binary formats trust what they read; a few wrong bytes can end the process.
-    if hashlib.sha256(body).hexdigest() != file.sha256:
-        msg = f"the file {file.key} was changed after it was written; `stream audit verify` says what else is wrong"
-        raise DamagedFileError(msg)
+    body = genuine(file.key, body, file.sha256)
     try:
         return _rows_with(rows_of(file.key, body, separation), criterion)
     except DAMAGE as error:
-        msg = f"the file {file.key} cannot be read: {damage(error)}; `stream audit verify` says what else is wrong"
-        raise DamagedFileError(msg) from error
+        raise unreadable(file.key, error) from error
 
 
 def _rows_with(rows: pl.LazyFrame, criterion: Criterion) -> list[int] | None:

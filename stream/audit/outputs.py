@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import polars as pl
@@ -22,6 +24,9 @@ DAMAGE: Final = (ValueError, OSError, *_OF_POLARS)
 """What is raised for files that are not what their names say."""
 
 _COMPRESSIONS: Final = {".gz": "gzip", ".zst": "zstd"}
+TEXTUAL: Final = tuple(f".{kind}{packed}" for kind in ("csv", "ndjson") for packed in ("", *_COMPRESSIONS))
+"""The endings of files that have most values as text."""
+
 _BOM: Final = "\ufeff"
 
 
@@ -68,6 +73,50 @@ def rows_of(key: str, body: bytes, separation: Separation = DEFAULT) -> pl.LazyF
     raise ValueError(msg)
 
 
+def typed(key: str, rows: pl.LazyFrame, kinds: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+    """The ``rows`` of the data file ``key`` with the names and types of ``kinds``, the columns in file order, as far as text can have them.
+
+    Files of separated values and NDJSON have most types as text only; files of other formats stay as they are.
+
+    Raises:
+        one of DAMAGE: a value is not as the sink writes it.
+    """
+    if not key.endswith(TEXTUAL):
+        return rows
+    found = rows.collect_schema()
+    if list(kinds) != list(found) and all(name in LINEAGE or name == f"column_{at}" for at, name in enumerate(found, 1)):
+        rows = rows.rename(dict(zip(found, kinds, strict=True)))  # there is no line of names
+        found = rows.collect_schema()
+    given = rows.collect()
+    frame = given.with_columns(_as_kind(name, found[name], kind) for name, kind in kinds.items() if name in found)
+    wrong = next((name for name in kinds if name in found and frame[name].null_count() != given[name].null_count()), None)
+    if wrong is not None:
+        msg = f"a value of the column {wrong} is no {kinds[wrong]}"
+        raise ValueError(msg)
+    return frame.lazy()
+
+
+def _as_kind(name: str, found: pl.DataType, kind: pl.DataType) -> pl.Expr:
+    """The column ``name`` as ``kind``, or as it is if there is no rule for that."""
+    column = pl.col(name)
+    if found == pl.Null or kind.is_numeric():
+        return column.cast(kind) if not found.is_nested() else column
+    if found != pl.String:
+        return column
+    if isinstance(kind, pl.Datetime):
+        zone = "UTC" if kind.time_zone else None
+        iso = "%Y-%m-%dT%H:%M:%S%.f" + "%:z" * (zone is not None)
+        read = partial(column.str.to_datetime, time_unit=kind.time_unit, time_zone=zone)
+        return pl.coalesce(read(iso, strict=False), read("%Y-%m-%d %H:%M:%S%.f", strict=False))
+    rules = {
+        pl.Boolean: column == "true",
+        pl.Date: column.str.to_date("%Y-%m-%d"),
+        pl.Time: column.str.to_time("%H:%M:%S%.f"),
+        pl.Binary: column.str.decode("base64"),
+    }
+    return rules.get(kind.base_type(), column)
+
+
 def damage(error: BaseException) -> str:
     """What is wrong with a file, by one of ``DAMAGE``; the messages of Polars may contain values of records."""
     return "its rows are not as its format has them" if isinstance(error, _OF_POLARS) else str(error)
@@ -75,6 +124,25 @@ def damage(error: BaseException) -> str:
 
 class DamagedFileError(StreamError):
     """A data file cannot be read."""
+
+
+def genuine(key: str, body: bytes, sha256: str) -> bytes:
+    """``body``, which is that of the file ``key`` as it was written.
+
+    Readers of binary formats trust what they read; a few wrong bytes can end the process.
+
+    Raises:
+        DamagedFileError: it has another SHA-256 than the file had.
+    """
+    if hashlib.sha256(body).hexdigest() != sha256:
+        msg = f"the file {key} was changed after it was written; `stream audit verify` says what else is wrong"
+        raise DamagedFileError(msg)
+    return body
+
+
+def unreadable(key: str, error: BaseException) -> DamagedFileError:
+    """What to raise for the file ``key`` that raised ``error``, one of ``DAMAGE``."""
+    return DamagedFileError(f"the file {key} cannot be read: {damage(error)}; `stream audit verify` says what else is wrong")
 
 
 def _arrow(body: bytes) -> pl.DataFrame:

@@ -57,9 +57,9 @@ def iam(
     """Print a pipeline's least-privilege IAM policies, one per role, and who may assume each role.
 
     The roles are bootstrap (creates the AWS resources), worker, redshift-copy (Redshift reads staged files), backfill, reader (`stream
-    status`, `complete` and `shards`), function (of AWS Lambda, named after the application), transform (a function of Amazon Data
-    Firehose, named <application>-transform), firehose (Firehose itself), operator (`stream pause` and `stream resume`), and compactor
-    (`stream compact`). Reads nothing over the network.
+    status`, `complete` and `shards`), analyst (`stream query`), function (of AWS Lambda, named after the application), transform (a
+    function of Amazon Data Firehose, named <application>-transform), firehose (Firehose itself), operator (`stream pause` and `stream
+    resume`), and compactor (`stream compact`). Reads nothing over the network.
 
     Exit code 0: printed, or the live policy is equivalent; 1: the live policy differs; 2: the pipeline file or an option is wrong.
     """

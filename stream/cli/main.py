@@ -57,6 +57,7 @@ GROUPS: Final[dict[str, dict[str, str]]] = {
         "compact": "compact:compact",
     },
     "Ask what became of records": {
+        "query": "query:query",
         "trace": "trace:trace",
         "audit": "audit:app",
         "complete": "complete:complete",

@@ -42,6 +42,7 @@ from stream.worker.tables.iceberg_catalog import CatalogTable
 from stream.worker.tables.iceberg_properties import catalog_properties, secrets_of
 from stream.worker.tables.loadlog import LoadState
 
+READING: Final = ReadSettings()
 BUDGET: Final = 64 * 2**20
 """Bytes that re-reading a stream may hold in memory."""
 
@@ -128,11 +129,19 @@ async def _of_table(area: Area, config: IcebergSinkConfig, base: Path, session: 
 
 
 async def open_source(
-    pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, chain: str, emit: Emit = to_nobody
+    pipeline: Pipeline,
+    base: Path,
+    clock: Clock,
+    stack: AsyncExitStack,
+    chain: str,
+    emit: Emit = to_nobody,
+    *,
+    calls_per_second: float = READING.calls_per_second,
 ) -> tuple[LendingSource, datetime]:
     """The source that ``chain`` was read from, for reading again, with a byte budget of its own; ``emit`` gets its events.
 
-    Also the moment from which it is complete: records that arrived earlier may be gone.
+    ``calls_per_second``: GetRecords calls per shard, of the five that its readers share. Also the moment from which the source is complete:
+    records that arrived earlier may be gone.
     """
     session, budget, kinesis = session_of(pipeline), ByteBudget(BUDGET), pipeline.source.kinesis
     stores = Stores.open(pipeline, base, session)
@@ -148,7 +157,7 @@ async def open_source(
         slices = Slices(pipeline, config, open_store(located(config.url, base), session), stores.state, "audit", clock)
         return await slices.source(budget, emit), _FOR_EVER
     client = await stack.enter_async_context(open_kinesis(session))
-    settings = ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
+    settings = ReadSettings(calls_per_second=calls_per_second, kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
     source = KinesisSource(client, kinesis.stream, budget=budget, clock=clock, emit=emit, settings=settings)
     oldest = horizon(clock.now(), await source.retention())
     return (source if chain == kinesis.stream else ReadUntil(source, clock.now(), clock, end=True, name=chain)), oldest

@@ -17,6 +17,7 @@ class Role(StrEnum):
     REDSHIFT_COPY = "redshift-copy"
     BACKFILL = "backfill"
     READER = "reader"
+    ANALYST = "analyst"
     FUNCTION = "function"
     TRANSFORM = "transform"
     FIREHOSE = "firehose"

@@ -111,6 +111,7 @@ def accesses(pipeline: Pipeline, role: Role, account: Account) -> tuple[Access, 
         Role.REDSHIFT_COPY: lambda: _copy(pipeline, needs),
         Role.BACKFILL: lambda: filter(_backfills, needs),
         Role.READER: lambda: _reading(pipeline, needs),
+        Role.ANALYST: lambda: _querying(pipeline, needs, account),
         Role.FUNCTION: lambda: _invoked(pipeline, needs, account),
         Role.TRANSFORM: lambda: transforming(pipeline, needs, account),
         Role.FIREHOSE: lambda: delivering(pipeline, needs, account),
@@ -253,6 +254,25 @@ def _reading(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
             yield replace(each, actions=_READ_ACTIONS.get(each.actions, each.actions), why="ask how the stream stands")
         elif each.why == UNLOCK and any(names_secret(resource, secrets) for resource in each.resources):
             yield each
+
+
+def _querying(pipeline: Pipeline, needs: Iterable[Access], account: Account) -> Iterator[Access]:
+    """What ``stream query`` needs: to read the stream or the objects, the log, checkpoints, files of sinks, and secrets of stages.
+
+    Reference tables are in the log, as units were committed with them.
+    """
+    sinks = {writing(sink.name) for sink in pipeline.sinks}
+    logins = {name for stage in pipeline.stages for name in stage.table_logins().values()}
+    secrets = [name for stage in pipeline.stages for name in stage.secret_names() if name not in logins]
+    for each in needs:
+        if each.actions == READ_STREAM or each.why in {KEEP_LOG, SHARE, READ_OBJECTS, *sinks}:
+            actions = ("dynamodb:GetItem",) if each.actions == LEASES else _READ_ACTIONS.get(each.actions, each.actions)
+            yield replace(each, actions=actions, why="ask what was produced")
+        elif each.why == UNLOCK and any(names_secret(resource, secrets) for resource in each.resources):
+            yield each
+    with suppress(DefinitionError):  # nothing can be compacted, or a whole bucket has no place beside it
+        for sink in compactable(pipeline, None):
+            yield from below(beside(sink.url), account, "ask what was produced")
 
 
 def _invoked(pipeline: Pipeline, needs: Iterable[Access], account: Account) -> Iterator[Access]:

@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import polars as pl
@@ -79,6 +79,15 @@ def encode_value(value: str | None) -> str:
     cut = head.rfind("%", _KEPT_BYTES - 2)
     digest = hashlib.sha256(value.encode()).hexdigest()[:40]
     return f"{head if cut < 0 else head[:cut]}__sha256-{digest}"
+
+
+def values_in(key: str) -> dict[str, str | None]:
+    """The partition columns of the file ``key``, by their names, as the directories say: the inverse of ``encode_value``.
+
+    Values that have no directory of their own are the words for that: ``__overflow__``, ``__invalid__``, and what long values begin with.
+    """
+    pairs = [folder.partition("=") for folder in key.split("/")[:-1] if "=" in folder]
+    return {unquote(name): {NULL: None, EMPTY: ""}.get(value, unquote(value)) for name, _, value in pairs}
 
 
 @dataclass(frozen=True, slots=True)

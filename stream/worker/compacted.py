@@ -76,6 +76,11 @@ class CompactedFiles:
 
     async def place(self, sink: str, shard: str, after: int, key: str) -> tuple[str, int] | None:
         """The URL of the compacted file that has the rows of the file ``key``, and the row there with which they begin."""
+        found = await self.part(sink, shard, after, key)
+        return None if found is None else (f"{found[0].removesuffix('/')}/{found[1].key}", found[2])
+
+    async def part(self, sink: str, shard: str, after: int, key: str) -> tuple[str, LedgerObject, int] | None:
+        """See ``audit.compacted.Compacted``."""
         if sink not in await self.sinks():
             return None
         try:
@@ -83,7 +88,7 @@ class CompactedFiles:
         except CompactionError:
             return None  # the record's outcome is still known, and `stream audit verify` says what is wrong
         origin = None if found is None or not found.published else next((each for each in found.sources if each.key == key), None)
-        return None if found is None or origin is None else (_url(found, found.outputs[origin.output]), found.first_row(origin))
+        return None if found is None or origin is None else (found.url, _file(found, origin.output), found.first_row(origin))
 
     async def origin(self, url: str, row: int) -> tuple[str, Origin, int] | None:
         """The sink, the file and the row in it that row ``row`` of the compacted file at ``url`` was made of; None if it is no such file.
@@ -205,8 +210,13 @@ def _view(link: Link, found: tuple[str, ...]) -> CompactionView:
         withdrawn=compaction.state is State.WITHDRAWN,
         root=compaction.url,
         parts=tuple(parts),
-        outputs=tuple(LedgerObject(compaction.sink, each.key, each.rows, each.size, each.sha256) for each in compaction.outputs),
+        outputs=tuple(_file(compaction, at) for at in range(len(compaction.outputs))),
     )
+
+
+def _file(compaction: Compaction, output: int) -> LedgerObject:
+    each = compaction.outputs[output]
+    return LedgerObject(compaction.sink, each.key, each.rows, each.size, each.sha256)
 
 
 def _origin(compaction: Compaction, url: str, row: int) -> tuple[Origin, int] | None:

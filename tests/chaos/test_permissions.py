@@ -204,6 +204,27 @@ def test_complete_and_shards_need_exactly_the_policy_of_the_reader_role(
     judge(granted(path, Role.READER), recorders.seen)
 
 
+def test_a_query_needs_exactly_the_policy_of_the_analyst_role(
+    with_every_feature: tuple[World, Path, Naming], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, path, naming = with_every_feature
+    with recorded(world, naming) as recorders:
+        world.produce(60)
+        world.finish(path)
+        for name, value in world.environment.items():
+            monkeypatch.setenv(name, value)
+        ran = CliRunner().invoke(app, ["compact", str(path), "--before", "2100-01-01"])
+        assert ran.exit_code == 0, ran.output
+        compacted = [key for key in world.objects("lake/") if not key.startswith("lake-compacted/")]
+        world.s3.delete_object(Bucket=world.bucket, Key=sorted(compacted)[0])
+        world.produce(40)
+        recorders.forget()
+        ran = CliRunner().invoke(app, ["query", str(path), "SELECT _sealed, count(*) FROM rows GROUP BY _sealed", "--json"])
+        assert ran.exit_code == 0, ran.output
+    assert {row["_sealed"] for row in json.loads(ran.stdout)["rows"]} == {True, False}
+    judge(granted(path, Role.ANALYST), recorders.seen)
+
+
 def test_a_function_with_a_killed_one_before_it_needs_what_the_role_function_may(make_world: MakeWorld) -> None:
     world = make_world(1, s3=True)
     shard = "shardId-000000000000"

@@ -45,7 +45,7 @@ PIPELINE = Pipeline.model_validate(
 UNDER_KCL = PIPELINE.model_copy(update={"coordination": Coordination.model_validate("kcl")})
 UNDER_FIREHOSE = PIPELINE.model_copy(update={"sinks": PIPELINE.sinks[:1]})
 EVERY = pytest.mark.parametrize("pipeline", [PIPELINE, UNDER_KCL], ids=["native", "kcl"])
-_ROLES = (Role.WORKER, Role.BACKFILL, Role.BOOTSTRAP, Role.READER, Role.FUNCTION, Role.OPERATOR, Role.COMPACTOR)
+_ROLES = (Role.WORKER, Role.BACKFILL, Role.BOOTSTRAP, Role.READER, Role.ANALYST, Role.FUNCTION, Role.OPERATOR, Role.COMPACTOR)
 CASES = pytest.mark.parametrize(
     ("role", "pipeline"),
     [

@@ -268,9 +268,13 @@ class Completeness:
     async def _complete_until(self, tail: Tail, sealed: Sealed) -> datetime | None:
         """The time up to which nothing is missing, by the last sealed record, or by what the worker of a quiet shard has recorded since."""
         hint = await self._checkpoints.read(Shard(self._stream, tail.shard.shard_id))
-        if hint is None or hint.tip is None or (hint.generation, hint.position) != (tail.shard.generation, tail.position):
-            return sealed.arrived
-        return hint.tip if sealed.arrived is None else max(hint.tip, sealed.arrived)
+        known = (sealed.arrived, tip_of(hint, tail.shard.generation, tail.position))
+        return max((each for each in known if each is not None), default=None)
+
+
+def tip_of(hint: Checkpoint | None, generation: int, position: int) -> datetime | None:
+    """Up to when nothing followed ``position`` in a shard, according to the worker that has read on from there; None if it does not say."""
+    return None if hint is None or (hint.generation, hint.position) != (generation, position) else hint.tip
 
 
 def with_pause(standing: Standing, pause: Pause | None) -> Standing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar, Final
 
 import polars as pl
@@ -83,8 +83,8 @@ class Sql(StageConfig):
 
     def divisible(self) -> bool:
         """Whether the query clearly looks at one row at a time."""
-        words = [word.lower() for word, _, _ in _words(self.query)]
-        called = {word.lower() for word, is_called, _ in _words(self.query) if is_called}
+        words = [word.lower() for word, _, _ in words_of(self.query)]
+        called = {word.lower() for word, is_called, _ in words_of(self.query) if is_called}
         return not (called & ACROSS_ROWS or _BEYOND_ONE_ROW & set(words) or words.count("select") > 1 or self.tables)
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:
@@ -119,18 +119,12 @@ class Sql(StageConfig):
 
     def _angle_of_object(self, schema: pl.Schema, resources: Resources) -> bool:
         """Whether ``atan2`` gets an object, which nothing may compute."""
-        query = "".join(part if part.startswith("'") else _ANGLE.sub(_REFUSES_OBJECTS, part) for part in _pieces(self.query))
-        if query == without_comments(self.query):
-            return False
-        try:
-            self._lazy(schema.to_frame(), self._given(resources), query).collect(engine="in-memory")
-        except (PolarsError, PanicException) as error:
-            return _OF_OBJECT in str(error)
-        return False
+        given = self._given(resources)
+        return angle_of_object(self.query, lambda query: self._lazy(schema.to_frame(), given, query).collect(engine="in-memory"))
 
     def _guesses(self, schema: pl.Schema, resources: Resources) -> bool:
         """Whether the query lets Polars guess the format of a date or a time."""
-        if any(word.lower() == "strptime" for word, _, _ in _words(self.query)):
+        if any(word.lower() == "strptime" for word, _, _ in words_of(self.query)):
             return False
         return "str.strptime(" in self._lazy(schema.to_frame(), self._given(resources)).explain()
 
@@ -164,7 +158,7 @@ class Sql(StageConfig):
 
     def _keeps_lineage(self, schema: pl.Schema, tables: Mapping[str, pl.DataFrame]) -> bool:
         """Whether the query clearly returns the system columns of each row: by a ``*``, with nothing that could replace them."""
-        words = [word.lower() for word, _, _ in _words(self.query)]
+        words = [word.lower() for word, _, _ in words_of(self.query)]
         if words.count("select") > 1 or sum(words.count(name) for name in BATCH) > 1 or set(words) & (MIXES | set(SYSTEM)):
             return False
         if any(name in table.columns for table in tables.values() for name in SYSTEM):
@@ -203,12 +197,24 @@ def _with_lineage(result: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
     return result.drop(ROW).hstack(frame.select(SYSTEM)[places])
 
 
+def angle_of_object(query: str, compute: Callable[[str], object]) -> bool:
+    """Whether ``atan2`` gets an object in ``query``, for which Polars would end the process. ``compute`` runs a query over no rows."""
+    harmless = "".join(part if part.startswith("'") else _ANGLE.sub(_REFUSES_OBJECTS, part) for part in _pieces(query))
+    if harmless == without_comments(query):
+        return False
+    try:
+        compute(harmless)
+    except (PolarsError, PanicException) as error:
+        return _OF_OBJECT in str(error)
+    return False
+
+
 def _pieces(query: str) -> Iterator[str]:
     """The query without comments, split before and after each quoted text."""
     return iter(_QUOTED.split(without_comments(query)))
 
 
-def _words(query: str) -> Iterator[tuple[str, bool, int]]:
+def words_of(query: str) -> Iterator[tuple[str, bool, int]]:
     """Each word outside of quoted text and comments, whether a bracket follows, and where it stands, from 1."""
     for match in _TOKEN.finditer(without_comments(query)):
         word = match.group(1) or match.group(2)
@@ -217,7 +223,7 @@ def _words(query: str) -> Iterator[tuple[str, bool, int]]:
 
 
 def _problems(query: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
-    words = list(_words(query))
+    words = list(words_of(query))
     if not words or words[0][0].lower() not in {"select", "with"}:
         yield "a query begins with SELECT or WITH", "write one SELECT over `batch`"
     if any(match.group() == ";" for match in _TOKEN.finditer(without_comments(query))):

@@ -1,7 +1,7 @@
 """Every format that a sink writes is read back, by its key and, for separated values, by how the sink writes them."""
 
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 
 import polars as pl
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.audit.criteria import Criterion, in_file
-from stream.audit.outputs import rows_of
+from stream.audit.outputs import DAMAGE, rows_of, typed
 from stream.batch import LINEAGE
 from stream.errors import StreamError
 from stream.sink.encode import COMPRESSIONS, Format
@@ -115,3 +115,45 @@ def test_any_damage_is_reported_or_harmless(which, at, byte, end):
     for damaged in (bytes(body), file.body[: end % len(body)]):
         with suppress(StreamError):
             in_file(*listed(file.key, damaged), Criterion.parse("n=3"), how)
+
+
+TYPED = pl.DataFrame(
+    {
+        "small": pl.Series([1, None, -3], dtype=pl.Int16),
+        "large": pl.Series([2**63, 0, None], dtype=pl.UInt64),
+        "share": pl.Series([0.1, float("inf"), None], dtype=pl.Float64),
+        "price": pl.Series([Decimal("1.50"), None, Decimal("-2.25")], dtype=pl.Decimal(10, 2)),
+        "yes": [True, False, None],
+        "day": [date(2026, 1, 31), None, date(1969, 12, 31)],
+        "at": pl.Series(
+            [datetime(2026, 1, 1, tzinfo=UTC), None, datetime(1969, 1, 1, 0, 0, 0, 123456, UTC)], dtype=pl.Datetime("us", "UTC")
+        ),
+        "local": pl.Series([0, None, 1_767_268_800_123], dtype=pl.Datetime("ms")),
+        "time": [time(12, 0, 1), None, time(0, 0, 0, 1)],
+        "bytes": [b"\xff\x00", b"", None],
+        "name": ["2026-01-01", "", None],
+        "none": pl.Series([None, None, None], dtype=pl.Int64),
+    }
+)
+
+
+@pytest.mark.parametrize("form", [*({"csv": options} for options in WRITTEN.values()), {"csv": {"times": "sql"}}, {"format": "ndjson"}])
+@pytest.mark.parametrize("lineage", [True, False])
+def test_text_gets_its_names_and_types_back(form, lineage):
+    config = ObjectsSinkConfig.model_validate({"url": "file:x", "format": "csv", "lineage": lineage} | form)
+    frame = TYPED if config.format is Format.CSV else TYPED.with_columns(share=pl.Series([0.1, 0.5, None]))
+    frame = rows(frame)
+    names = config.columns(frame.schema)
+    (file,) = ObjectsSink(config).encode(frame, "unit").files
+    read = rows_of(file.key, file.body, separation(config))
+    found = typed(file.key, read, {name: frame.schema[name] for name in names}).collect()
+    assert found.equals(frame.select(names))
+    assert found.schema == frame.select(names).schema
+
+
+def test_a_value_that_is_not_of_its_type_is_damage_and_no_null():
+    text = pl.LazyFrame({"n": ["1", "x"], "at": ["2026-01-01T00:00:00.000000+00:00", "yesterday"]})
+    for name, kind in (("n", pl.Int64()), ("at", pl.Datetime("us", "UTC"))):
+        with pytest.raises(DAMAGE):
+            typed("a.csv", text.select(name), {name: kind}).collect()
+    assert typed("a.parquet", text, {"n": pl.Int64()}) is text

@@ -21,7 +21,18 @@ def test_every_role_is_shown_with_its_policy_and_trust():
     result = run(*HERE, "--namespace", "data", "--service-account", "flights")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
-    assert list(document) == ["bootstrap", "worker", "backfill", "reader", "function", "transform", "firehose", "operator", "compactor"]
+    assert list(document) == [
+        "bootstrap",
+        "worker",
+        "backfill",
+        "reader",
+        "analyst",
+        "function",
+        "transform",
+        "firehose",
+        "operator",
+        "compactor",
+    ]
     assert document["worker"]["policy"]["Statement"][0]["Resource"] == ["arn:aws:kinesis:eu-west-1:111122223333:stream/flights"]
     assert "pods.eks.amazonaws.com" in json.dumps(document["worker"]["trust"])
 

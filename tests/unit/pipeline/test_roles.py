@@ -114,6 +114,26 @@ def test_the_reader_reads_and_changes_nothing():
     assert not allows(made, "dynamodb:GetItem", "arn:aws:dynamodb:eu-west-1:111122223333:table/flights-WorkerMetricStats")
 
 
+def test_an_analyst_reads_what_was_produced_and_changes_nothing():
+    masked = {"mask": {"columns": ["carrier"], "method": "keyed_hash", "key": {"secrets_manager": "prod/mask"}}}
+    source = {**least()["source"], "schema": {"carrier": "string"}}
+    made = document(Role.ANALYST, coordination="native", source=source, stages=[masked])
+    assert {action for each in made["Statement"] for action in each["Action"]} == {
+        "kinesis:DescribeStreamSummary",
+        "kinesis:GetRecords",
+        "kinesis:GetShardIterator",
+        "kinesis:ListShards",
+        "s3:GetObject",
+        "s3:ListBucket",
+        "dynamodb:GetItem",
+        "secretsmanager:GetSecretValue",
+    }
+    for key in ("flights/a", "flights-compacted/a", "_stream/flights/commits/a", "_stream/flights/rejects/a"):
+        assert allows(made, "s3:GetObject", f"arn:aws:s3:::lake/{key}"), key
+    assert not allows(made, "s3:GetObject", "arn:aws:s3:::lake/other/a")
+    assert allows(made, "secretsmanager:GetSecretValue", "arn:aws:secretsmanager:eu-west-1:111122223333:secret:prod/mask-AbCdEf")
+
+
 def test_an_operator_pauses_and_resumes_and_changes_nothing_else():
     made = document(Role.OPERATOR, coordination="native")
     actions = {action for each in made["Statement"] for action in each["Action"]}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.sink.partition import EMPTY, INVALID, MAX_PATH_BYTES, NULL, OVERFLOW, Partitioning, SinkMismatch, encode_value
+from stream.sink.partition import EMPTY, INVALID, MAX_PATH_BYTES, NULL, OVERFLOW, Partitioning, SinkMismatch, encode_value, values_in
 
 NASTY = [
     "../x",
@@ -228,3 +228,15 @@ def test_atan2_of_an_object_which_would_crash_polars_is_refused():
     with pytest.raises(SinkMismatch, match="atan2 takes numbers, no objects"):
         Partitioning([{"angle": "round(atan2(o, f), 0)"}]).check(schema)
     Partitioning([{"angle": "round(atan2(o.y, f), 0)"}]).check(schema)
+
+
+@given(st.lists(st.tuples(st.text(max_size=10), st.none() | st.text(max_size=10)), max_size=3, unique_by=lambda pair: pair[0]))
+def test_the_values_are_read_back_from_a_key(pairs):
+    folders = "".join(f"{encode_value(name)}={encode_value(value)}/" for name, value in pairs if name)
+    assert values_in(f"data/{folders}shardId-000000000000-0-1.0.0123456789abcdef.parquet") == {name: value for name, value in pairs if name}
+
+
+def test_rows_without_a_directory_of_their_own_have_the_word_for_that():
+    assert values_in(f"a={OVERFLOW}/b={INVALID}/x.parquet") == {"a": OVERFLOW, "b": INVALID}
+    assert values_in(f"a={NULL}/b={EMPTY}/x.parquet") == {"a": None, "b": ""}
+    assert values_in("x.parquet") == {}

@@ -1,0 +1,1 @@
+"""SQL over what a pipeline has produced, sealed or not."""
