@@ -125,3 +125,25 @@ class Batch:
 
 
 _EMPTY: Final = Batch(RAW_SCHEMA.to_frame(), 0)
+
+
+_TYPE_NAMES: Final = {pl.String: "string", pl.Boolean: "bool", pl.Binary: "binary", pl.Date: "date"}
+
+
+def type_name(kind: pl.DataType) -> str:
+    """The type as the schema language names it, or as Polars does if the language has no name for it."""
+    if isinstance(kind, pl.List):
+        return f"list<{type_name(_instance(kind.inner))}>"
+    if isinstance(kind, pl.Struct):
+        return "object{" + ", ".join(f"{field.name}: {type_name(_instance(field.dtype))}" for field in kind.fields) + "}"
+    if isinstance(kind, pl.Decimal):
+        return f"decimal({kind.precision},{kind.scale})"
+    if isinstance(kind, pl.Datetime) and kind.time_zone == "UTC":
+        return "timestamp" if kind.time_unit == "us" else f"timestamp({kind.time_unit})"
+    if kind.is_numeric():
+        return str(kind).lower()
+    return _TYPE_NAMES.get(kind.base_type(), str(kind))
+
+
+def _instance(kind: object) -> pl.DataType:
+    return kind if isinstance(kind, pl.DataType) else kind()  # type: ignore[operator]

@@ -32,6 +32,7 @@ _PRELOADED: Final = (
         for room in ("hosts", "operations", "worker")
         for path in sorted((ROOT / "stream" / room).rglob("[a-z]*.py"))
     ),
+    "tests.collected",
 )
 
 
@@ -79,6 +80,10 @@ class Forked:
         """The exit code, minus the signal's number if one killed it; None while it lives."""
         code: int | None = self._process.exitcode
         return code
+
+    def poll(self) -> int | None:
+        """``returncode``, as ``subprocess.Popen`` has it."""
+        return self.returncode
 
     def send_signal(self, number: int) -> None:
         with suppress(ProcessLookupError):

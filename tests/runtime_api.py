@@ -13,11 +13,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
+
+from tests.forked import Forked
 
 ROOT = Path(__file__).parents[1]
 PREFIX = "/2018-06-01/runtime/"
@@ -104,11 +106,27 @@ class RuntimeApi:
         return f"127.0.0.1:{self._server.server_port}"
 
 
+def _client(arguments: Sequence[str]) -> None:
+    from awslambdaric.__main__ import main
+
+    main(list(arguments))
+
+
 class Sandbox:
-    """One execution environment: the unmodified client, in a process of its own. It writes its log to ``log``."""
+    """One execution environment: the unmodified client, in a process of its own. It writes its log to ``log``.
+
+    The process is forked from one that has imported the service; with ``python``, Python is started, as Lambda starts it.
+    """
 
     def __init__(
-        self, api: RuntimeApi, task_root: Path, environment: Mapping[str, str], log: Path, handler: str = "stream.function.handler"
+        self,
+        api: RuntimeApi,
+        task_root: Path,
+        environment: Mapping[str, str],
+        log: Path,
+        handler: str = "stream.function.handler",
+        *,
+        python: bool = False,
     ) -> None:
         self.log = log
         self._api = api
@@ -123,11 +141,15 @@ class Sandbox:
             "LAMBDA_TASK_ROOT": str(task_root),
             "_HANDLER": handler,
         }
-        command = [sys.executable, "-m", "awslambdaric", handler]
-        with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env={"PATH": os.environ["PATH"], **environment, **named}, stdout=out, stderr=subprocess.STDOUT
-            )
+        env = {"PATH": os.environ["PATH"], **environment, **named}
+        self.process: subprocess.Popen[bytes] | Forked
+        with log.open("ab") as out, Path(os.devnull).open() as nothing:
+            if python:
+                command = [sys.executable, "-m", "awslambdaric", handler]
+                self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=nothing, stdout=out, stderr=subprocess.STDOUT)
+            else:
+                streams = (nothing.fileno(), out.fileno(), out.fileno())
+                self.process = Forked(["awslambdaric", handler], streams, cwd=ROOT, env=env, target=_client)
 
     def __enter__(self) -> Self:
         return self

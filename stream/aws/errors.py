@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -194,6 +195,7 @@ def translate(call: Call, error: Exception) -> AwsRetryable | AwsFatal:
         # If a response names no error, botocore uses its status as the name.
         return explain(call, UNKNOWN if code == str(status) else code, said.get("Message", ""), status)
     if isinstance(error, (BotoCoreError, aiohttp.ClientError, TimeoutError, OSError)):
-        return AwsRetryable(f"{call} had no answer: {error_text(error)}", code=CONNECTION)
+        remedy = ". Remedy: check the region, the endpoint and the name server." if isinstance(error, socket.gaierror) else ""
+        return AwsRetryable(f"{call} had no answer: {error_text(error)}{remedy}", code=CONNECTION)
     msg = f"{type(error).__name__} is not an error of an AWS client"
     raise TypeError(msg) from error

@@ -6,14 +6,15 @@ in every other AWS tool.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar, cast
 
 import aiobotocore.session
 import aiohttp
@@ -21,10 +22,12 @@ import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
+from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError, UnknownRegionError
 
 from stream.aws.errors import AwsFatal, AwsRetryable, Call, error_text, translate, unreadable
-from stream.errors import DefinitionError
+from stream.clock import SystemClock
+from stream.errors import DefinitionError, StreamError
 
 _CONFIG: Final[dict[str, Any]] = {"connect_timeout": 5, "read_timeout": 30, "tcp_keepalive": True, "max_pool_connections": 50}
 
@@ -43,17 +46,30 @@ _AUDIENCE: Final = (
     "what the one in use is"
 )
 
+_CLOCK: Final = SystemClock()
+_LAST_SECONDS: Final = 60
+"""Keys with less than this left are not used any more: a request that is about to be sent must arrive while they are valid."""
+_ANSWER_SECONDS: Final = 50.0
+"""How long whoever gives keys may take; botocore alone waits for STS for five minutes. A request to S3 waits for a little longer."""
+_RENEWAL_PAUSE: Final = 15.0
+"""Seconds between attempts to renew keys that are valid still: a fleet must not flood an STS that is in trouble."""
+
+_ENDED_SIGN: Final = "credentials are still expired"
+_ENDED: Final = "those that were given have ended already; check this machine's clock"
+
 _TOKEN_FILES: Final = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
 """Variables that name the file from which a token is read."""
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """Keys that are valid now; ask again before each use, since they change."""
+    """Keys that are valid now; ask again before each use, since they change. ``expires``: None if never, or unknown."""
 
     access_key: str
     secret_key: str
     token: str | None
+    expires: datetime | None = None
 
     def __repr__(self) -> str:
         """Never the secret."""
@@ -62,10 +78,14 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class CredentialLife:
-    """Where the credentials come from, by botocore's name, and when they expire; None: never, or unknown."""
+    """Where the credentials come from, by botocore's name, and when they expire; None: never, or unknown.
+
+    ``failure``: why they could not be renewed just now, if that is known.
+    """
 
     method: str
     expires: datetime | None
+    failure: str = field(default="", compare=False)
 
 
 class AwsSession:
@@ -80,6 +100,9 @@ class AwsSession:
         self._region = region
         self._endpoints = dict(endpoints or {})
         self._session: Any = aiobotocore.session.AioSession(profile=profile)
+        self._renewal: asyncio.Future[str] | None = None
+        """The newest renewal of keys that are valid still; its result is why it failed, or empty."""
+        self._renewed_at = float("-inf")
 
     def elsewhere(self, region: str) -> AwsSession:
         """The same credentials and endpoints in another region."""
@@ -169,35 +192,61 @@ class AwsSession:
         return session
 
     async def credentials(self) -> Credentials:
-        """Keys valid now, refreshed when they are about to expire.
+        """Keys valid now. While those in use are, they are renewed in the background, and nobody waits for that, nor fails because of it.
 
         Raises:
             AwsFatal: no provider has any, or STS refuses the role.
             AwsRetryable: a provider did not answer, or not as it should.
         """
+        found = await self._answered(self._session.get_credentials())
+        if found is None:
+            msg = (
+                "no AWS credentials found: looked at the environment, the AWS profile, web identity (IRSA), "
+                "the container endpoint (EKS Pod Identity, ECS) and instance metadata. Give the pod a role, "
+                "or set AWS_PROFILE or AWS_ACCESS_KEY_ID."
+            )
+            raise AwsFatal(msg, code="NoCredentials")
+        if isinstance(found, RefreshableCredentials) and found.refresh_needed() and not found.refresh_needed(_LAST_SECONDS):
+            self._renew(found)
+            frozen = cast("Any", found)._frozen_credentials  # noqa: SLF001 - every other way to them waits for the renewal
+        else:
+            frozen = await self._answered(found.get_frozen_credentials())
+        return Credentials(frozen.access_key, frozen.secret_key, frozen.token, _expiry(found))
+
+    def _renew(self, found: Any) -> None:
+        """Begin to renew keys that are valid still, unless that goes on already or was tried just now."""
+        now, loop = _CLOCK.monotonic(), asyncio.get_running_loop()
+        goes_on = self._renewal is not None and not self._renewal.done() and self._renewal.get_loop() is loop
+        if not goes_on and now - self._renewed_at >= _RENEWAL_PAUSE:
+            self._renewed_at = now
+            self._renewal = asyncio.ensure_future(self._renewed(found))
+
+    async def _renewed(self, found: Any) -> str:
         try:
-            found = await self._session.get_credentials()
-            if found is None:
-                msg = (
-                    "no AWS credentials found: looked at the environment, the AWS profile, web identity (IRSA), "
-                    "the container endpoint (EKS Pod Identity, ECS) and instance metadata. Give the pod a role, "
-                    "or set AWS_PROFILE or AWS_ACCESS_KEY_ID."
-                )
-                raise AwsFatal(msg, code="NoCredentials")
-            frozen = await found.get_frozen_credentials()
-        except AwsFatal:
-            raise
+            await self._answered(found.get_frozen_credentials())
+        except StreamError as error:
+            return str(error)
+        return ""
+
+    async def _answered(self, answer: Awaitable[_T]) -> _T:
+        """What a provider of credentials gives; raises as ``credentials``."""
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await answer
         except ClientError as error:
             raise self._refused(error) from error
+        except TimeoutError as error:
+            msg = f"AWS credentials are not available: there was no answer within {_ANSWER_SECONDS:.0f} s"
+            raise AwsRetryable(msg, code="CredentialsUnavailable") from error
         except (BotoCoreError, OSError, ValueError) as error:
             # Besides its own errors, botocore passes on those of a token file: missing, or with a line break inside.
             msg = f"AWS credentials are not available: {error_text(error)}{_token_file(error)}"
             raise AwsRetryable(msg, code="CredentialsUnavailable") from error
         except Exception as error:  # noqa: BLE001 - botocore stumbles over answers that are none in its own ways
-            msg = f"AWS credentials are not available: the answer is not as documented ({type(error).__name__})"
+            what = _ENDED if _ENDED_SIGN in str(error) else f"the answer is not as documented ({type(error).__name__})"
+            msg = f"AWS credentials are not available: {what}"
             # The error may quote the answer, and with it keys.
             raise AwsRetryable(msg, code="CredentialsUnavailable") from None
-        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 
     def _refused(self, error: ClientError) -> AwsRetryable | AwsFatal:
         role = os.environ.get("AWS_ROLE_ARN") or "the role in use"
@@ -208,16 +257,15 @@ class AwsSession:
         return AwsFatal(str(found).replace(found.remedy, remedy), code=found.code, remedy=remedy)
 
     async def credential_life(self) -> CredentialLife:
-        """Origin and expiry of the credentials that ``credentials`` returned last.
+        """Origin and expiry of the credentials that ``credentials`` returns next: it waits for a renewal that goes on.
 
         Raises:
             AwsFatal, AwsRetryable: as ``credentials``.
         """
         await self.credentials()
+        failure = "" if self._renewal is None or self._renewal.get_loop() is not asyncio.get_running_loop() else await self._renewal
         found = await self._session.get_credentials()
-        # botocore keeps the end to itself; it is the one thing about credentials that an operator must see.
-        expires = getattr(found, "_expiry_time", None)
-        return CredentialLife(str(found.method), expires if isinstance(expires, datetime) else None)
+        return CredentialLife(str(found.method), _expiry(found), failure)
 
     async def ask(self, service: str, operation: str, call: Call, *, retries: int = 0, **given: Any) -> Mapping[str, Any]:
         """The answer to ``operation``, as aiobotocore's client of ``service`` calls it; a failed call is repeated up to ``retries`` times.
@@ -246,6 +294,12 @@ class AwsSession:
             return self._session.get_config_variable(name)
         except BotoCoreError as error:
             raise _unusable(error) from error
+
+
+def _expiry(found: Any) -> datetime | None:
+    # botocore keeps the end to itself; it is the one thing about credentials that an operator must see.
+    expires = getattr(found, "_expiry_time", None)
+    return expires.astimezone(UTC) if isinstance(expires, datetime) else None
 
 
 def _token_file(error: Exception) -> str:

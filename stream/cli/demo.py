@@ -230,11 +230,10 @@ class Demo:
         self.console.print(verdict)
         lake = self.folder / BUCKET / "flights"
         self.console.print(f"\nThe files are in {lake}, the workers' logs in {self.folder / 'logs'}. Try next:", soft_wrap=True)
-        command = shlex.quote(Path(sys.argv[0]).name if shutil.which(Path(sys.argv[0]).name) else sys.argv[0])
         for line in (
             f'{shlex.quote(sys.executable)} -c "import duckdb; duckdb.sql(\\"FROM \'{lake}/**/*.parquet\' LIMIT 10\\").show()"',
-            f"MASK_KEY=secret {command} check {shlex.quote(str(self.folder / 'pipeline.yaml'))}",
-            f"{command} demo --seed 2 --shards 8 --rows 100000",
+            f"MASK_KEY=secret {_command()} check {shlex.quote(str(self.folder / 'pipeline.yaml'))}",
+            f"{_command()} demo --rows 20000 --keep  # leaves local AWS running, so that you can ask what became of each record",
         ):
             self.console.print(f"  {line}", soft_wrap=True)
         return good
@@ -243,10 +242,19 @@ class Demo:
         self.console.print("\nLocal AWS keeps running until Ctrl-C. Point any AWS client at it with:")
         for name, value in environment.items():
             self.console.print(f"  export {name}={value}", soft_wrap=True)
+        pipeline = shlex.quote(str(self.folder / "pipeline.yaml"))
+        self.console.print("Then ask what became of the records:")
+        for verb, words in (("trace", " message outcome=dead_lettered"), ("audit verify", ""), ("status", "")):
+            self.console.print(f"  MASK_KEY=secret {_command()} {verb} {pipeline}{words}", soft_wrap=True)
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await stop.wait()
+
+
+def _command() -> str:
+    """This command as it is typed here."""
+    return shlex.quote(Path(sys.argv[0]).name if shutil.which(Path(sys.argv[0]).name) else sys.argv[0])
 
 
 async def _until_stopped(put: Callable[..., Produced], *arguments: Any) -> Produced:

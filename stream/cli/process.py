@@ -18,9 +18,10 @@ def command() -> NoReturn:
     signal.signal(signal.SIGUSR1, _show_stacks)  # until the watchdog starts: the signal must not end the process, nor be lost on PID 1
     try:
         from stream.cli import loading  # here, so that Ctrl-C meanwhile is caught below
+        from stream.cli.limits import require_room
         from stream.cli.main import app
 
-        loading.BEFORE_LIBRARIES.append(_start_watchdog)
+        loading.BEFORE_LIBRARIES.extend((require_room, _start_watchdog))
         app()
         code = 0
     except SystemExit as end:

@@ -24,6 +24,7 @@ if libraries_wanted():
     from rich.table import Table
     from rich.text import Text
 
+    from stream.batch import type_name
     from stream.cli.audit import carry_out, chosen
     from stream.cli.backfill import moment
     from stream.cli.notices import Notices
@@ -35,7 +36,6 @@ if libraries_wanted():
     from stream.operations.query.sql import run_query, tables_of
     from stream.operations.query.unsealed import Room
     from stream.pipeline.model import Pipeline
-    from stream.pipeline.plan import type_name
     from stream.pipeline.trial import plain
     from stream.pipeline.units import parse_duration, parse_size
     from stream.sink.csv import SeparatedValues, separated

@@ -27,20 +27,21 @@ async def unit_start(store: ObjectStore, stream: str, shard_id: str, sequence: i
     """The start of the unit that contains ``sequence``, if any does: the greatest start below it, or None if there is none.
 
     Bisects the interval of possible starts: each listing ends the search, raises the lower bound to an existing start, or halves the
-    interval. If starts are evenly spread, this takes about log2(units / 1000) listings.
+    interval. If starts are evenly spread, this takes about log2(units / 1000) listings. The first one is from the beginning: nearly all
+    of the interval lies between the start of the first unit and that of the second, and halving it would take hundreds of listings.
     """
     prefix = shard_prefix(stream, shard_id)
-    best, low, high = None, ORIGIN, sequence
+    best, low, high, probe = None, ORIGIN, sequence, ORIGIN
     while low < high:
-        middle = (low + high) // 2
-        starts, more = await _starts(store, prefix, manifest_key(stream, shard_id, middle - 1) if middle > ORIGIN else "")
+        starts, more = await _starts(store, prefix, manifest_key(stream, shard_id, probe - 1) if probe > ORIGIN else "")
         below = [start for start in starts if start < sequence]
-        if not below:
-            high = middle
-            continue
-        best, low = below[-1], below[-1] + 1
-        if len(below) < len(starts) or not more:
-            break
+        if below:
+            best, low = below[-1], below[-1] + 1
+            if len(below) < len(starts) or not more:
+                break
+        else:
+            high = probe
+        probe = (low + high) // 2
     return best
 
 

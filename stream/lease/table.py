@@ -134,7 +134,9 @@ class LeaseTable:
             size += item_size(item)
             if not is_lease(item):
                 if "entityType" not in item:
-                    self._emit(events.LeaseRowUnreadable("", "", self.name, f"row {item.get('leaseKey')} has no leaseCounter"))
+                    self._emit(
+                        events.LeaseRowUnreadable("", "", self.name, f"row {item.get('leaseKey', {}).get('S')!r} has no leaseCounter")
+                    )
                 continue
             try:
                 leases.append(decode(item))

@@ -18,6 +18,7 @@ WAITS: Final = "starting"
 READS: Final = "reading"
 HALTED: Final = "halted"
 STALLED: Final = "stalled"
+PAUSED: Final = "paused"
 STANDING: Final = frozenset({HALTED, STALLED})
 
 
@@ -63,6 +64,11 @@ class Board:
                 self._stop(event, HALTED, reason)
             case events.ShardStalled(seconds=seconds):
                 self._stop(event, STALLED, f"nothing has moved for {seconds:.0f} s")
+            case events.ShardPaused(by=by, note=note, until=until, behind=behind):
+                why = f"by {by}" + (f", until {until[:19]}Z" if until else "") + (f": {note}" if note else "")
+                self._shards[event.stream, event.shard] = ShardNow(PAUSED, why, behind, self._clock.now())
+            case events.ShardResumed():
+                self._shards[event.stream, event.shard] = ShardNow()
             case events.ShardEnded() | events.ShardReleased():
                 self._shards.pop((event.stream, event.shard), None)
             case _:
@@ -114,7 +120,7 @@ def _plain(stream: str, name: str, shard: ShardNow, now: datetime) -> dict[str, 
         "shard": name or "all",
         "state": shard.state,
         "reason": shard.reason,
-        "trouble": shard.state in STANDING or (behind or 0.0) > BEHIND_SECONDS,
+        "trouble": shard.state in STANDING or (shard.state != PAUSED and (behind or 0.0) > BEHIND_SECONDS),
         "behind_seconds": behind,
         "sealed": None if shard.sealed is None else shard.sealed.isoformat(),
         "records": shard.records,
@@ -168,7 +174,8 @@ _HEADS: Final = (
 
 def _row(row: Mapping[str, Any]) -> str:
     numbers = (_length(row["behind_seconds"]), (row["sealed"] or "")[11:19], f"{row['records']:,}", f"{row['dead_letters']:,}")
-    cells = "".join(f"<td>{escape(row[name])}</td>" for name in ("stream", "shard", "state"))
+    state = f"{row['state']} {row['reason']}" if row["state"] == PAUSED else row["state"]
+    cells = "".join(f"<td>{escape(text)}</td>" for text in (row["stream"], row["shard"], state))
     cells += "".join(f'<td class="n">{escape(cell)}</td>' for cell in numbers)
     kind = ' class="bad"' if row["trouble"] else ""
     return f"<tr{kind}>{cells}</tr>"

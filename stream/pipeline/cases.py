@@ -200,7 +200,9 @@ def read_cases(path: Path, env: Mapping[str, str]) -> Read:
     try:
         content = path.read_bytes()
     except OSError as error:
-        return Read(None, (Finding(str(path), START.line, START.column, "unreadable", f"the file cannot be read: {error.strerror}"),))
+        said = f"the file cannot be read: {error.strerror}"
+        hint = "write the test cases there, or name their file by --cases; `stream init` writes an example" if not path.exists() else ""
+        return Read(None, (Finding(str(path), START.line, START.column, "unreadable", said, hint),))
     document = load(content, str(path), env)
     if document.findings or document.data is None:
         return Read(None, document.findings)

@@ -7,7 +7,7 @@ text, as they look. Every error is a finding with a position; nothing here raise
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -153,9 +153,7 @@ def _compose(text: str, report: _Report) -> _Node:
         if mark is None or (error.context_mark is not None and mark.index >= len(text.rstrip())):
             mark = error.context_mark
         at = Position(mark.line + 1, mark.column + 1) if mark else START
-        lines = text.splitlines()
-        line = lines[at.line - 1] if at.line <= len(lines) else ""
-        report.add(at, "syntax", _problem(error), _syntax_hint(line, error))
+        report.add(at, "syntax", _problem(error), _syntax_hint(text.splitlines()[: at.line], error))
         raise _Stop from error
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
@@ -168,22 +166,53 @@ def _compose(text: str, report: _Report) -> _Node:
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
+    if error.problem is not None and error.problem.startswith("expected <block end>") and error.context_mark is not None:
+        kind, at = ("list" if _is_list(error) else "mapping"), error.context_mark
+        return f"this does not fit into the {kind} that begins at {at.line + 1}:{at.column + 1}"
     text = " ".join(part for part in (error.problem, error.context) if part).replace("\n", " ")
     begin = error.context_mark
     return f"{text} that begins at {begin.line + 1}:{begin.column + 1}" if begin else text or "this is not YAML"
 
 
-def _syntax_hint(line: str, error: yaml.MarkedYAMLError) -> str:
-    problem = _problem(error)
-    if "\\t" in problem or "\t" in line[: len(line) - len(line.lstrip())]:
-        return "indent with spaces, not tabs"
+def _indentation(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]
+
+
+def _is_list(error: yaml.MarkedYAMLError) -> bool:
+    return "collection" in (error.context or "")
+
+
+def _syntax_hint(lines: Sequence[str], error: yaml.MarkedYAMLError) -> str:
+    """What to do about ``error``; ``lines``: the file up to the line where it is noticed."""
+    return next(_indentation_hints(lines, error), None) or next(_quoting_hints(lines, error))
+
+
+def _indentation_hints(lines: Sequence[str], error: yaml.MarkedYAMLError) -> Iterator[str]:
+    problem, line, begin = _problem(error), lines[-1] if lines else "", error.context_mark
+    for number, each in enumerate(lines, 1):
+        if "\u00a0" in _indentation(each):
+            yield f"line {number} is indented with a no-break space (U+00A0); indent with plain spaces"
+    if "\\t" in problem or "\t" in _indentation(line):
+        yield "indent with spaces, not tabs"
+    before = next((each for each in reversed(lines[:-1]) if each.strip()), "")
+    one, two = (len(_indentation(each)) + 1 for each in (before, line))
+    if "mapping values are not allowed" in problem and line.count(": ") == 1 and two > one:
+        yield f"this line begins in column {two}, the one before in column {one}; keys of one mapping begin in the same column"
+    if begin is not None and problem.startswith("this does not fit"):
+        yield f"begin each of its entries {'with' if _is_list(error) else 'without'} a dash, in column {begin.column + 1}"
+
+
+def _quoting_hints(lines: Sequence[str], error: yaml.MarkedYAMLError) -> Iterator[str]:
+    problem, begin, at = _problem(error), error.context_mark, error.problem_mark
     if "mapping values are not allowed" in problem:
-        if "object{" in line:
-            return 'put an object type in quotes, as in `user: "object{id: int64}"`, or write it as a mapping, as in `user: {id: int64}`'
-        return "quote a value that contains `: `, and check the indentation"
+        if lines and "object{" in lines[-1]:
+            yield 'put an object type in quotes, as in `user: "object{id: int64}"`, or write it as a mapping, as in `user: {id: int64}`'
+        yield "quote a value that contains `: `, and check the indentation"
     if "%" in problem or "`" in problem or "@" in problem:
-        return "put the value in quotes"
-    return "check indentation, quotes and brackets near here"
+        yield "put the value in quotes"
+    if begin is not None and at is not None and at.line > begin.line:
+        yield f"check indentation, quotes and brackets from line {begin.line + 1} to here"
+    yield "check indentation, quotes and brackets near here"
 
 
 class _Builder:

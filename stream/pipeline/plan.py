@@ -9,6 +9,7 @@ from typing import Final
 
 import polars as pl
 
+from stream.batch import type_name
 from stream.commit.naming import SEQUENCE_DIGITS, pipeline_key, reference_key
 from stream.contracts import CONSOLE
 from stream.errors import DefinitionError
@@ -140,28 +141,6 @@ def changes(before: pl.Schema, after: pl.Schema) -> Iterator[Change]:
     for name, kind in before.items():
         if name not in after:
             yield Change("removed", name, before=type_name(kind))
-
-
-_NAMES: Final = {pl.String: "string", pl.Boolean: "bool", pl.Binary: "binary", pl.Date: "date"}
-
-
-def type_name(kind: pl.DataType) -> str:
-    """The type as the schema language names it, or as Polars does if the language has no name for it."""
-    if isinstance(kind, pl.List):
-        return f"list<{type_name(_instance(kind.inner))}>"
-    if isinstance(kind, pl.Struct):
-        return "object{" + ", ".join(f"{field.name}: {type_name(_instance(field.dtype))}" for field in kind.fields) + "}"
-    if isinstance(kind, pl.Decimal):
-        return f"decimal({kind.precision},{kind.scale})"
-    if kind == pl.Datetime("us", "UTC"):
-        return "timestamp"
-    if kind.is_numeric():
-        return str(kind).lower()
-    return _NAMES.get(kind.base_type(), str(kind))
-
-
-def _instance(kind: object) -> pl.DataType:
-    return kind if isinstance(kind, pl.DataType) else kind()  # type: ignore[operator]
 
 
 def _columns(schema: pl.Schema) -> tuple[tuple[str, str], ...]:

@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 import polars as pl
 
-from stream.batch import DATA, PARTITION_KEY, ROW, Batch, Outcome
+from stream.batch import DATA, PARTITION_KEY, ROW, Batch, Outcome, type_name
 from stream.pipeline.components import make_sink
 from stream.pipeline.model import Pipeline
-from stream.pipeline.plan import Change, changes, type_name
+from stream.pipeline.plan import Change, changes
 from stream.pipeline.sensitive import HIDDEN, hidden, sensitive_columns, unreadable
 from stream.pipeline.trial import SHARD_ID, plain
 from stream.transform.engine import SOURCE, STAGE_ERROR, CompiledChain

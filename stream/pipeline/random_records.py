@@ -80,7 +80,7 @@ def _json(schema: RecordSchema, rng: random.Random) -> bytes:
 
 def _csv(decoder: Csv, schema: RecordSchema, rng: random.Random) -> bytes:
     out = io.StringIO(newline="")
-    writer = csv.writer(out, delimiter=decoder.delimiter, quotechar=decoder.quote, lineterminator="\n")
+    writer = csv.writer(out, delimiter=decoder.delimiter, quotechar=decoder.quote or '"', lineterminator="\n")
     if decoder.header:
         writer.writerow(name for name, _ in schema)
     for _ in range(rng.randint(1, 3)):

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFun
 
 from stream.pipeline.units import parse_duration
 from stream.pipeline.values import CollectorUrl, Count, Duration, Location, Region, SecretReference, StreamName, fail_at
-from stream.source.object_formats import ObjectCodec, ObjectFormat
+from stream.source.object_formats import TYPED, ObjectCodec, ObjectFormat
 
 DEFAULT_NAME: Final = "objects"
 
@@ -129,10 +129,18 @@ class ObjectsSource(Part):
 
     url: Location = Field(description="Where the objects are: s3://bucket/prefix/ or file:./directory.")
     name: StreamName = Field(default=DEFAULT_NAME, description="Name under which the commit log keeps what was read, like a stream's name.")
-    format: ObjectFormat = Field(default=ObjectFormat.NDJSON, description="ndjson, csv (a record is a line), or parquet (a row).")
+    format: ObjectFormat = Field(
+        default=ObjectFormat.NDJSON,
+        description="ndjson, csv (a record is a line), json (a value, wherever its lines end), or parquet, arrow, avro (a row).",
+    )
     compression: ObjectCodec = Field(default=ObjectCodec.AUTO, description="auto (by .gz, .zst, .bz2), none, gzip, zstd, bz2.")
     column: str | None = Field(
-        default=None, description="For Parquet: the column that holds whole records; by default, each row becomes a JSON record."
+        default=None,
+        description="For parquet, arrow and avro: the column that holds whole records; by default, each row becomes a JSON record.",
+    )
+    records: str | None = Field(
+        default=None,
+        description="For json: the list whose elements are records, such as `Records` or `detail.items`; `$` if a document is that list.",
     )
     manifest: Location | None = Field(
         default=None, description="List of the objects under `url` to read: a key or URL per line, or a COPY manifest in JSON."
@@ -154,18 +162,44 @@ class ObjectsSource(Part):
             fail_at(("watch", "queue"), "bad_value", f"a directory, {self.url}, sends no notifications", "remove `queue`: it is listed")
         return self
 
+    @model_validator(mode="after")
+    def _records_of_json(self) -> Self:
+        if self.records is None:
+            return self
+        if self.format is not ObjectFormat.JSON:
+            fail_at(("records",), "bad_value", f"objects of the format {self.format} have no lists of records", "write `format: json`")
+        if not self.records or not all(self.records_path or ("$",)):
+            fail_at(
+                ("records",),
+                "bad_value",
+                f"{self.records!r} names no member",
+                "write names with dots between them, such as `Records`, or `$`",
+            )
+        return self
+
+    @property
+    def records_path(self) -> tuple[str, ...] | None:
+        """``records`` as the names of members; ``()`` for the document itself."""
+        if self.records is None:
+            return None
+        names = self.records.removeprefix("$")
+        return tuple(names.removeprefix(".").split(".")) if names else ()
+
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave ``watch`` out where there is none, so that recorded definitions without it never change."""
+        """Leave ``watch`` and ``records`` out where there are none, so that recorded definitions without them never change."""
         data: dict[str, Any] = handler(self)
-        return {key: value for key, value in data.items() if key != "watch" or value is not None}
+        return {key: value for key, value in data.items() if key not in {"watch", "records"} or value is not None}
 
     def misfit(self, decoder: str) -> tuple[str, str] | None:
         """Why this format cannot be read with ``decoder``, and what to do; None if it can."""
         if (self.format is ObjectFormat.CSV) != (decoder == "csv"):
             return f"objects of the format {self.format} cannot be read with the decoder `{decoder}`", "csv and `decode: csv` go together"
-        if self.column is not None and self.format is not ObjectFormat.PARQUET:
-            return "`column` is only for Parquet", "remove it"
+        if self.column is not None and self.format not in TYPED:
+            return "`column` is only for parquet, arrow and avro", "remove it"
+        packed = self.compression not in {ObjectCodec.AUTO, ObjectCodec.NONE}
+        if packed and self.format in {ObjectFormat.ARROW, ObjectFormat.AVRO}:
+            return f"objects of the format {self.format} are compressed inside", "remove `compression`"
         return None
 
 

@@ -181,7 +181,7 @@ def read_local(url: str, base: Path, what: str = "table") -> bytes:
         msg = f"there is no {what} {url}: no file {path} (relative paths begin at the pipeline file's directory)"
         raise DefinitionError(msg) from error
     except OSError as error:
-        msg = f"the {what} {url} cannot be read: {error}"
+        msg = f"the {what} {url} cannot be read: {error.strerror or error}"
         raise DefinitionError(msg) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +32,8 @@ def generated(pipeline: Pipeline, count: int, seed: int) -> Batch:
 def from_file(path: Path, count: int) -> Batch:
     """The first ``count`` records of a file.
 
-    Text files have one record per line, without the line break; blank lines are passed over. Parquet files have them in a binary column,
-    so that dead letters can be tried again. Any other file is one record.
+    Text files have one record per line, without the line break; blank lines and a byte order mark at the beginning are passed over.
+    Parquet files have them in a binary column, so that dead letters can be tried again. Any other file is one record.
 
     Raises:
         DefinitionError: it cannot be read, is too large, or holds no record.
@@ -49,7 +50,7 @@ def from_file(path: Path, count: int) -> Batch:
     if suffix == ".parquet":
         records = _of_parquet(path, content)
     elif suffix in LINES:
-        records = [line for line in (each.removesuffix(b"\r") for each in content.split(b"\n")) if line.strip()]
+        records = [line for line in (each.removesuffix(b"\r") for each in content.removeprefix(BOM_UTF8).split(b"\n")) if line.strip()]
     else:
         records = [content] if content else []
     if not records:

@@ -102,13 +102,15 @@ Port: TypeAlias = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=65_53
 Ratio: TypeAlias = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)]
 
 
-def _named(what: str, pattern: str) -> Callable[[str], str]:
+def _named(what: str, pattern: str, hint: str = "") -> Callable[[str], str]:
     compiled = re.compile(pattern)
 
     def validate(value: str) -> str:
         if compiled.fullmatch(value) is None:
-            message = f"{value!r} is not a valid name for {what}"
-            fail_at((), "bad_name", message, f"allowed: {pattern}")
+            message = f"{value!r} is not {what}" if hint else f"{value!r} is not a valid name for {what}"
+            name = value.rpartition("/")[2] if value.startswith("arn:") else ""
+            remedy = f"write its name instead of its ARN: {name}" if compiled.fullmatch(name) else hint or f"allowed: {pattern}"
+            fail_at((), "bad_name", message, remedy)
         return value
 
     return validate
@@ -121,9 +123,13 @@ ConsumerName: TypeAlias = Annotated[str, AfterValidator(_named("a registered con
 TableName: TypeAlias = Annotated[str, AfterValidator(_named("a DynamoDB table", r"[a-zA-Z0-9_.-]{3,255}"))]
 """https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html"""
 Region: TypeAlias = Annotated[str, AfterValidator(_named("an AWS region", r"[a-z]{2}(-[a-z]+)+-[0-9]"))]
-Endpoint: TypeAlias = Annotated[str, AfterValidator(_named("an endpoint", r"https?://[^\s/?#]+/?"))]
+Endpoint: TypeAlias = Annotated[
+    str, AfterValidator(_named("an endpoint", r"https?://[^\s/?#]+/?", "write http:// or https://, a host and a port"))
+]
 
-CollectorUrl: TypeAlias = Annotated[str, AfterValidator(_named("a collector", r"https?://[^\s?#@]+"))]
+CollectorUrl: TypeAlias = Annotated[
+    str, AfterValidator(_named("a collector", r"https?://[^\s?#@]+", "write a URL such as http://127.0.0.1:4318"))
+]
 
 
 def _trace_path(value: str) -> str:

@@ -34,7 +34,10 @@ def worded(line: Any, description: str = "") -> tuple[str, str]:
         allowed = re.findall(r"'([^']*)'", str(context.get("expected", "")))
         hint = near_miss(str(given), allowed)
         return f"{_shown(given)} is not allowed here; allowed: {', '.join(allowed)}", "" if hint.startswith("known") else hint
-    return (_EXPECTED[kind], "") if kind in _EXPECTED else (_explained(kind, context, given) or _first_small(line["msg"]), description)
+    if kind in _EXPECTED:
+        single = kind in {"tuple_type", "list_type"} and isinstance(given, str) and re.fullmatch(r"[\w.-]+", given)
+        return f"{_EXPECTED[kind]}, got {_shown(given)}", f"write [{given}]" if single else ""
+    return _explained(kind, context, given) or _first_small(line["msg"]), description
 
 
 def _explained(kind: str, context: Mapping[str, Any], given: Any) -> str:

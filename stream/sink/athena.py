@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from stream.batch import ARRIVAL, SUBSEQUENCE
+from stream.batch import ARRIVAL, SUBSEQUENCE, type_name
 from stream.sink.athena_formats import PLAIN, TEXT, Storage, avro_type, storage
 from stream.sink.encode import Format
 from stream.sink.objects import ObjectsSinkConfig
@@ -166,7 +166,7 @@ def _type(name: str, dtype: pl.DataType, stored: Storage) -> str:
         return avro_type(dtype)
     found = stored.types.get(dtype.base_type()) or PLAIN.get(dtype.base_type())
     if found is None:
-        message = f"column '{name}' has or holds the type {dtype}, which external tables of Athena do not have"
+        message = f"column '{name}' has or holds the type {type_name(dtype)}, which external tables of Athena do not have"
         raise SinkMismatch((), message, "cast it to text in a stage, or leave it out with `select`")
     return found
 

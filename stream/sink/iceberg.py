@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Final, Self
 import polars as pl
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator, model_validator
 
-from stream.batch import LINEAGE, ROW
+from stream.batch import LINEAGE, ROW, type_name
 from stream.contracts import Encoded
 from stream.references import secret_reference
 from stream.sink.iceberg_types import file_type, layout_of
@@ -213,7 +213,9 @@ class IcebergSinkConfig(TableSinkConfig):
                 raise SinkMismatch(("partition_by", index), f"there is no column '{field.column}'", "columns here: " + ", ".join(files))
             allowed = _BY_VALUE if field.transform is Transform.IDENTITY else {pl.Datetime} if field.transform is Transform.HOUR else _TIMES
             if dtype.base_type() not in allowed:
-                raise SinkMismatch(("partition_by", index), f"column '{field.column}' of type {dtype} has no {field.transform}", _HINT)
+                raise SinkMismatch(
+                    ("partition_by", index), f"column '{field.column}' of type {type_name(dtype)} has no {field.transform}", _HINT
+                )
         if self.partition_by:
             Partitioning(self.files.partition_by).check(pl.Schema(files))
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import polars as pl
 from polars.datatypes import DataTypeClass
 
+from stream.batch import type_name
 from stream.sink.layouts import Column, Layout
 from stream.sink.partition import SinkMismatch
 
@@ -89,7 +90,7 @@ def _type(name: str, dtype: pl.DataType, ids: Iterator[int]) -> str | dict[str, 
     plain = _PLAIN.get(dtype.base_type())
     if plain is None:
         hint = "cast it to timestamp in a stage" if isinstance(dtype, pl.Datetime) else "cast it to text or int64 in a stage"
-        raise SinkMismatch((), f"column '{name}' has or holds the type {dtype}, which Iceberg does not have", hint)
+        raise SinkMismatch((), f"column '{name}' has or holds the type {type_name(dtype)}, which Iceberg does not have", hint)
     return plain
 
 

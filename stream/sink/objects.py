@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from stream.batch import LINEAGE, ROW
+from stream.batch import LINEAGE, ROW, type_name
 from stream.contracts import Encoded, OutputFile
 from stream.sink import avro
 from stream.sink.csv import SeparatedValues
@@ -223,13 +223,15 @@ class ObjectsSinkConfig(SinkConfig):
             raise SinkMismatch((), f"column '{name}' holds Python objects", "give it a type in a stage")
         if self.format is Format.CSV and dtype.is_nested():
             hint = "take its fields out with `flatten`, make rows of a list with `explode`, or leave it out with `select`"
-            raise SinkMismatch((), f"column '{name}' of type {dtype} has no representation in {self.format}", hint)
+            raise SinkMismatch((), f"column '{name}' of type {type_name(dtype)} has no representation in {self.format}", hint)
         if self.format is Format.AVRO and (problem := avro.misfit(name, dtype)):
             raise SinkMismatch((), f"column '{name}': {problem[0]}", problem[1])
         if self.format in {Format.PARQUET, Format.AVRO, Format.ARROW} and has_empty_object(dtype):
-            raise SinkMismatch((), f"column '{name}' of type {dtype} holds an object without fields", "leave it out with `select`")
+            raise SinkMismatch(
+                (), f"column '{name}' of type {type_name(dtype)} holds an object without fields", "leave it out with `select`"
+            )
         if dtype.is_nested() and inner & _NOT_INSIDE.get(self.format, frozenset()):
-            message = f"column '{name}' of type {dtype} has no representation in {self.format}"
+            message = f"column '{name}' of type {type_name(dtype)} has no representation in {self.format}"
             raise SinkMismatch((), message, "cast the inner values to text in a stage")
 
 

@@ -27,6 +27,7 @@ import numpy as np
 import polars as pl
 
 from stream.arithmetic import TOO_DEEP, TOO_DEEP_CURE, angles_of_objects, exact, too_deep
+from stream.batch import type_name
 from stream.dry_run import polars_message, type_error
 from stream.errors import DefinitionError
 
@@ -155,7 +156,7 @@ class Partitioning:
                 message = f"partition column '{column.name}' cannot be computed: {polars_message(error)}"
                 raise SinkMismatch(column.path, message) from error
             if dtype.is_nested() or dtype.base_type() in {pl.Binary, pl.Duration, pl.Object, pl.Null}:
-                message = f"partition column '{column.name}' has type {dtype}, which has no unambiguous text"
+                message = f"partition column '{column.name}' has type {type_name(dtype)}, which has no unambiguous text"
                 raise SinkMismatch(column.path, message, "allowed: text, numbers, booleans, dates, times")
             problem = type_error(self._evaluation(column), {name: schema[name] for name in column.source.meta.root_names()})
             if problem:

@@ -12,7 +12,7 @@ import msgspec
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
-from stream.batch import LINEAGE, ROW, SEQUENCE
+from stream.batch import LINEAGE, ROW, SEQUENCE, type_name
 from stream.contracts import Encoded
 from stream.sink.layouts import Layout
 from stream.sink.objects import ObjectsSink, ObjectsSinkConfig
@@ -163,7 +163,9 @@ class RedshiftSinkConfig(TableSinkConfig):
             if dtype is None or key in LINEAGE or key == ROW:
                 raise SinkMismatch(("keys", index), f"there is no column '{key}'", "columns here: " + ", ".join(self._user_columns(schema)))
             if not (dtype.is_integer() or dtype.base_type() in _KEY_TYPES):
-                raise SinkMismatch(("keys", index), f"column '{key}' of type {dtype} cannot be a key", "take text, whole numbers or times")
+                raise SinkMismatch(
+                    ("keys", index), f"column '{key}' of type {type_name(dtype)} cannot be a key", "take text, whole numbers or times"
+                )
         if self.deletes is not None:
             self._check_deletes(self.deletes, schema)
 
@@ -172,7 +174,7 @@ class RedshiftSinkConfig(TableSinkConfig):
             raise SinkMismatch(("deletes",), f"there is no column '{name}'", "columns here: " + ", ".join(self._user_columns(schema)))
         if schema[name] != pl.Boolean:
             how = "make one in a stage, such as `derive: {gone: \"operation = 'delete'\"}`"
-            raise SinkMismatch(("deletes",), f"column '{name}' of type {schema[name]} is not a boolean column", how)
+            raise SinkMismatch(("deletes",), f"column '{name}' of type {type_name(schema[name])} is not a boolean column", how)
         if name in self.keys:
             raise SinkMismatch(("deletes",), f"column '{name}' is a key", "choose another one")
 

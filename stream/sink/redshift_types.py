@@ -13,7 +13,7 @@ from typing import Final
 import polars as pl
 from polars.datatypes import DataTypeClass
 
-from stream.batch import SEQUENCE, SUBSEQUENCE
+from stream.batch import SEQUENCE, SUBSEQUENCE, type_name
 from stream.sink.layouts import Column, Layout
 from stream.sink.objects import has_empty_object
 from stream.sink.partition import SinkMismatch
@@ -85,7 +85,7 @@ def _column(plain: str, name: str, dtype: pl.DataType, wanted: str | None) -> Co
     allowed_types += ["timestamptz"] if staged == "timestamp" else []
     allowed_types += [each for each, size in _INTEGERS.items() if staged in _INTEGERS and size >= _integer_bytes(dtype)]
     allowed = ", ".join(allowed_types) or f"only {staged}"
-    raise SinkMismatch(("types", name), f"column '{name}' of type {dtype} cannot be {wanted}", f"allowed: {allowed}")
+    raise SinkMismatch(("types", name), f"column '{name}' of type {type_name(dtype)} cannot be {wanted}", f"allowed: {allowed}")
 
 
 def _integer_bytes(dtype: pl.DataType) -> int:
@@ -106,16 +106,18 @@ def _staged(name: str, dtype: pl.DataType) -> tuple[str, int]:
     if isinstance(dtype, pl.Decimal) and dtype.precision is not None:
         return f"decimal({dtype.precision},{dtype.scale})", 0
     if has_empty_object(dtype):
-        raise SinkMismatch((), f"column '{name}' of type {dtype} holds an object without fields", "leave it out with `select`")
+        raise SinkMismatch((), f"column '{name}' of type {type_name(dtype)} holds an object without fields", "leave it out with `select`")
     if dtype.is_nested():
         bad = _leaves(dtype) & _NOT_IN_SUPER
         if bad:
-            message = f"column '{name}' of type {dtype} cannot become SUPER because of the {', '.join(sorted(map(str, bad)))} inside"
+            message = (
+                f"column '{name}' of type {type_name(dtype)} cannot become SUPER because of the {', '.join(sorted(map(str, bad)))} inside"
+            )
             raise SinkMismatch((), message, "cast the inner values to text in a stage")
         return "super", 0
     if base in _PLAIN:
         return _PLAIN[base], 0
-    raise SinkMismatch((), f"column '{name}' of type {dtype} has no type in Redshift", "cast it to text or int64 in a stage")
+    raise SinkMismatch((), f"column '{name}' of type {type_name(dtype)} has no type in Redshift", "cast it to text or int64 in a stage")
 
 
 _PLAIN: Final[dict[DataTypeClass, str]] = {

@@ -1,27 +1,24 @@
-"""Reads the records of an object: lines, separated values or rows of Parquet, compressed or not, in bounded memory."""
+"""Reads the records of an object: lines, JSON values, or rows of Parquet, Arrow and Avro, compressed or not, in bounded memory."""
 
 from __future__ import annotations
 
-import io
 import re
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
-import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
-from polars.exceptions import PanicException, PolarsError
 
 from stream.errors import Halted
+from stream.source.json_values import JsonProblem, json_elements, json_values
+from stream.source.reader_process import BadContent, typed_records
 
 MAX_RECORD_BYTES: Final = 64 * 2**20
 """A longer line is not a record: Kinesis accepts 10 MiB at most."""
 
 READ_BYTES: Final = 2**20
-PARQUET_ROWS: Final = 4096
 _SUFFIXES: Final = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}
 
 
@@ -33,8 +30,15 @@ class ObjectFormat(StrEnum):
     """The format of an object."""
 
     NDJSON = "ndjson"
+    JSON = "json"
     CSV = "csv"
     PARQUET = "parquet"
+    ARROW = "arrow"
+    AVRO = "avro"
+
+
+TYPED: Final = frozenset({ObjectFormat.PARQUET, ObjectFormat.ARROW, ObjectFormat.AVRO})
+"""Formats of typed columns, which are compressed inside."""
 
 
 class ObjectCodec(StrEnum):
@@ -51,8 +55,10 @@ class ObjectCodec(StrEnum):
 class Layout:
     """How an object contains records.
 
-    ``header``: CSV objects begin with a line of names, which is put before each record, so that the decoder finds it. ``quote`` and
-    ``delimiter``: for CSV. ``column``: for Parquet, the column that holds whole records; if None, each row becomes a JSON record.
+    ``header``: CSV objects begin with a line of names, which is put before each record, so that the decoder finds it. ``quote`` (or none),
+    ``delimiter`` and ``comment`` (what lines begin with that are no records, or none): for CSV. ``column``: for typed formats, the column
+    that holds whole records; if None, each row becomes a JSON record. ``records``: for JSON, the path of the list whose elements are
+    records, ``()`` for the document itself; if None, each value is a record.
     """
 
     format: ObjectFormat
@@ -61,10 +67,12 @@ class Layout:
     quote: str = '"'
     column: str | None = None
     delimiter: str = ","
+    comment: str = ""
+    records: tuple[str, ...] | None = None
 
 
 Chunk = list[tuple[int, bytes]]
-"""Records with their numbers, from 1; for lines, the number of the line."""
+"""Records with their numbers, from 1; for lines and separated values, the number of the line."""
 
 
 def chunks(layout: Layout, file: BinaryIO, name: str, after_number: int, size: int) -> Iterator[Chunk]:
@@ -76,12 +84,11 @@ def chunks(layout: Layout, file: BinaryIO, name: str, after_number: int, size: i
         Unreadable: the object is not what ``layout`` says; every record before the place where that shows has been given.
         Halted: this machine lacks what is needed to read it, such as memory.
     """
-    read: Callable[[Layout, BinaryIO, str, int], Iterator[tuple[int, bytes]]] = _rows if layout.format is ObjectFormat.PARQUET else _lines
     chunk: Chunk = []
     held = 0
     problem: Exception | None = None
     try:
-        for number, body in read(layout, file, name, after_number):
+        for number, body in _records(layout, file, name, after_number, size):
             chunk.append((number, body))
             held += len(body)
             if held >= size:
@@ -89,11 +96,11 @@ def chunks(layout: Layout, file: BinaryIO, name: str, after_number: int, size: i
                 chunk, held = [], 0
     except Unreadable as error:
         problem = error
-    except (pa.ArrowException, OSError, EOFError, PolarsError, PanicException) as error:
-        what = f"{layout.format}, compression {_codec(layout, name) or 'none'}"
+    except (pa.ArrowException, OSError, EOFError, BadContent, JsonProblem) as error:
+        packed = "" if layout.format in TYPED else f", compression {_codec(layout, name) or 'none'}"
         msg = (
-            f"the object {name} cannot be read as {what}: {error}. Correct source.s3.format or source.s3.compression, or put the whole "
-            "object back; nothing in it after the last sealed unit has been read."
+            f"the object {name} cannot be read as {layout.format}{packed}: {error}. Correct source.s3.format or source.s3.compression, or "
+            "put the whole object back; nothing in it after the last sealed unit has been read."
         )
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
             raise Halted(msg) from error
@@ -103,6 +110,26 @@ def chunks(layout: Layout, file: BinaryIO, name: str, after_number: int, size: i
         yield chunk
     if problem is not None:
         raise problem
+
+
+def _records(layout: Layout, file: BinaryIO, name: str, after_number: int, size: int) -> Iterator[tuple[int, bytes]]:
+    if layout.format in TYPED:
+        for first, bodies in typed_records(layout.format, layout.column, file, after_number, size):
+            yield from enumerate(bodies, first)
+    elif layout.format is ObjectFormat.JSON:
+        read = _content(layout, file, name).read
+        found = json_values(read, MAX_RECORD_BYTES) if layout.records is None else json_elements(read, MAX_RECORD_BYTES, layout.records)
+        for number, body in enumerate(found, 1):
+            if number > after_number:
+                yield number, body
+    else:
+        yield from _lines(layout, file, name, after_number)
+
+
+def _content(layout: Layout, file: BinaryIO, name: str) -> BinaryIO | pa.NativeFile:
+    """The object's content, decompressed."""
+    codec = _codec(layout, name)
+    return pa.CompressedInputStream(pa.PythonFile(file, "r"), codec) if codec else file
 
 
 def _codec(layout: Layout, name: str) -> str | None:
@@ -129,8 +156,7 @@ def _lines(layout: Layout, file: BinaryIO, name: str, after_number: int) -> Iter
 
 def _plain(layout: Layout, file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
     """Lines without their line feeds, numbered from 1."""
-    codec = _codec(layout, name)
-    source = pa.CompressedInputStream(pa.PythonFile(file, "r"), codec) if codec else file
+    source = _content(layout, file, name)
     rest: list[bytes] = []
     number, held = 0, 0
     while piece := source.read(READ_BYTES):
@@ -148,15 +174,17 @@ def _plain(layout: Layout, file: BinaryIO, name: str) -> Iterator[tuple[int, byt
 
 
 def _joined(lines: Iterator[tuple[int, bytes]], layout: Layout, name: str) -> Iterator[tuple[int, bytes]]:
-    """Lines of separated values, each joined with the lines that continue it inside quotes; numbered by the first."""
-    quote, delimiter = layout.quote.encode(), layout.delimiter.encode()
+    """Lines of separated values without comments, each joined with those that continue it inside quotes; numbered by the first."""
+    quote, delimiter, comment = layout.quote.encode(), layout.delimiter.encode(), layout.comment.encode()
     # A quote opens where a value begins; further on, as in 5" pipe, it is a character like others.
     opening = re.compile(rb"(?:^|[\r" + re.escape(delimiter) + rb"])" + re.escape(quote))
     parts: list[bytes] = []
     begun, held = 0, 0
     for number, line in lines:
+        if comment and not parts and line.startswith(comment):
+            continue
         begun = begun if parts else number
-        still_open = (bool(parts) or quote in line) and _is_open(line, opening, quote, inside=bool(parts))
+        still_open = bool(quote) and (bool(parts) or quote in line) and _is_open(line, opening, quote, inside=bool(parts))
         parts.append(line)
         held += len(line)
         if held > MAX_RECORD_BYTES:
@@ -190,79 +218,3 @@ def _too_long(name: str, number: int) -> Unreadable:
         f"the object {name} has a record of more than {MAX_RECORD_BYTES} bytes at line {number}: its format is not source.s3.format, "
         "or a quote is never closed. Correct the format, or exclude the object."
     )
-
-
-def _rows(layout: Layout, file: BinaryIO, name: str, after_number: int) -> Iterator[tuple[int, bytes]]:
-    parquet = pq.ParquetFile(file)
-    if layout.column is not None and layout.column not in parquet.schema_arrow.names:
-        names = ", ".join(parquet.schema_arrow.names)
-        msg = (
-            f"the object {name} cannot be read as records in the column {layout.column!r}: it has the columns {names}; see source.s3.column"
-        )
-        raise Unreadable(msg)
-    if layout.column is None:
-        _refuse_wide_inside(parquet.schema_arrow, name)
-    number = 0
-    for group in range(parquet.num_row_groups):
-        height = parquet.metadata.row_group(group).num_rows
-        if number + height <= after_number:
-            number += height
-            continue
-        columns = None if layout.column is None else [layout.column]
-        for batch in parquet.iter_batches(PARQUET_ROWS, row_groups=[group], columns=columns):
-            for body in _bodies(batch, layout.column):
-                number += 1
-                if number > after_number:
-                    yield number, body
-
-
-def _bodies(batch: pa.RecordBatch, column: str | None) -> Iterator[bytes]:
-    if column is not None:
-        for value in batch.column(0).to_pylist():
-            yield value.encode() if isinstance(value, str) else value or b""
-        return
-    frame = pl.DataFrame(pl.from_arrow(_without_wide(batch)))
-    out = io.BytesIO()
-    frame.select(_writable(pl.col(name), kind).alias(name) for name, kind in frame.schema.items()).write_ndjson(out)
-    yield from out.getvalue().splitlines()
-
-
-def _refuse_wide_inside(schema: pa.Schema, name: str) -> None:
-    """Refuse decimals with more than 38 digits inside lists and structs; they can be read at the top level only."""
-    for field in schema:
-        if not pa.types.is_decimal256(field.type) and _holds_wide(field.type):
-            msg = (
-                f"the object {name} cannot be read: column {field.name!r} is {field.type}, and inside of lists and objects "
-                "decimals may have up to 38 digits. Write them as text or with fewer digits, or exclude the object."
-            )
-            raise Unreadable(msg)
-
-
-def _holds_wide(kind: pa.DataType) -> bool:
-    return pa.types.is_decimal256(kind) or any(_holds_wide(kind.field(at).type) for at in range(kind.num_fields))
-
-
-def _without_wide(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """``batch`` with text in place of decimals of more than 38 digits, which make Polars panic."""
-    for at, field in enumerate(batch.schema):
-        if pa.types.is_decimal256(field.type):
-            texts = [None if value is None else f"{value:f}" for value in batch.column(at).to_pylist()]
-            batch = batch.set_column(at, field.name, pa.array(texts, pa.string()))
-    return batch
-
-
-def _writable(value: pl.Expr, kind: Any) -> pl.Expr:
-    """``value`` with bytes in base64, at every level: Polars does not write bytes to JSON, and decoders read them in this form."""
-    if kind == pl.Binary():
-        return value.bin.encode("base64")
-    if isinstance(kind, pl.List) and _holds_bytes(kind):
-        return value.list.eval(_writable(pl.element(), kind.inner))
-    if isinstance(kind, pl.Struct) and _holds_bytes(kind):
-        fields = [_writable(value.struct.field(field.name), field.dtype).alias(field.name) for field in kind.fields]
-        return pl.when(value.is_not_null()).then(pl.struct(fields))
-    return value
-
-
-def _holds_bytes(kind: Any) -> bool:
-    inner = [field.dtype for field in kind.fields] if isinstance(kind, pl.Struct) else [kind.inner] if isinstance(kind, pl.List) else []
-    return kind == pl.Binary() or any(map(_holds_bytes, inner))

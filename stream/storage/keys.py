@@ -12,6 +12,7 @@ MAX_KEY_BYTES = 1024
 """S3's limit for a key in UTF-8, prefix included."""
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _PARTITION_VALUE: Final = re.compile(r"(?:=|%3D)[^/\s'\"<>]*(?=/)")
 
 
@@ -60,6 +61,6 @@ def _problem(key: str) -> str | None:
     for segment in key.split("/"):
         if segment in {"", ".", ".."}:
             return f"it has the segment {segment!r}"
-    if any(character < " " or character == "\x7f" for character in key):
+    if _CONTROL.search(key):
         return "it holds a control character"
     return None

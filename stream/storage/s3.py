@@ -59,7 +59,7 @@ _SENDING: Final = re.compile(
 )
 """The part of an obstore error about sending that says why nothing was sent."""
 _CREDENTIAL_LIFE: Final = timedelta(minutes=10)
-"""When credentials expire, for obstore, which asks for new ones five minutes earlier; botocore gives none that expire any sooner."""
+"""When credentials expire at the latest, for obstore, which asks for new ones five minutes earlier."""
 _CREDENTIAL_SECONDS: Final = 60.0
 """How long a request may wait for credentials."""
 _READ_RETRIES: Final[RetryConfig] = {
@@ -263,15 +263,16 @@ class S3Store:
             raise
         except TimeoutError as error:
             found.cancel()
-            msg = f"there were no AWS credentials within {_CREDENTIAL_SECONDS:.0f} s; the event loop may be blocked"
+            msg = f"there were no AWS credentials within {_CREDENTIAL_SECONDS:.0f} s; the event loop is blocked"
             self._without_credentials = Retryable(msg)
             raise self._without_credentials from error
         self._without_credentials = None
+        expires = SystemClock().now() + _CREDENTIAL_LIFE
         return {
             "access_key_id": frozen.access_key,
             "secret_access_key": frozen.secret_key,
             "token": frozen.token,
-            "expires_at": SystemClock().now() + _CREDENTIAL_LIFE,
+            "expires_at": expires if frozen.expires is None else min(expires, frozen.expires),
         }
 
     async def _call(self, action: str, key: str, call: Callable[[], Awaitable[_T]]) -> _T:

@@ -14,6 +14,7 @@ import polars as pl
 from polars.exceptions import InvalidOperationError, PanicException, PolarsError
 
 from stream import arithmetic
+from stream.batch import type_name
 from stream.dry_run import polars_message, type_error
 from stream.transform.patterns import MAX_REPEATED, repetitions
 from stream.transform.stage import SchemaMismatch
@@ -65,6 +66,12 @@ _TOKEN: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\
 
 _RESULT: Final = "_result"
 _TEXT_TO_TIME: Final = "casting from string to "
+_TIME_WITH_TEXT: Final = "cannot compare 'date/datetime/time' to a string value"
+_ZONES_DIFFER: Final = re.compile(
+    r"comparison between series .* Datetime\(.*'UTC'\).* Datetime\('.s'\)|Datetime\('.s'\).* Datetime\(.*'UTC'\)"
+)
+_STRING: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
+_COMPARED_WITH_NULL: Final = re.compile(r"(?:<>|!=|=)\s*NULL\b", re.IGNORECASE)
 _BY_PATTERN: Final = re.compile(r"~|\b(?:rlike|regexp|regexp_like)\b", re.IGNORECASE)
 """Functions that take a regular expression."""
 
@@ -86,7 +93,7 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
         expression = pl.sql_expr(text)
     except (PolarsError, PanicException) as error:
         raise SchemaMismatch(
-            path, f"{_quoted(text)} is not an expression: {polars_message(error)}", "check commas, brackets and quotes"
+            path, f"{_quoted(text)} is not an expression: {polars_message(error)}", _syntax_remedy(text, schema)
         ) from error
     if arithmetic.too_deep(expression):
         raise SchemaMismatch(path, f"{_quoted(text)}: {arithmetic.TOO_DEEP}", arithmetic.TOO_DEEP_CURE)
@@ -105,8 +112,9 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
         result = _typed(expression, schema)
     except (PolarsError, PanicException) as error:
         types = _listed({name: schema[name] for name in expression.meta.root_names()})
-        hint = f"the columns are: {types}" if types else ""
-        raise SchemaMismatch(path, f"{_quoted(text)} does not fit its columns: {polars_message(error)}", hint) from error
+        problem = polars_message(error)
+        hint = remedy(problem) or (f"the columns are: {types}" if types else "")
+        raise SchemaMismatch(path, f"{_quoted(text)} does not fit its columns: {_plain(problem)}", hint) from error
     _check_possible(text, expression, schema, result, path)
     exact = arithmetic.exact(expression, schema)
     try:
@@ -124,17 +132,53 @@ def _check_possible(text: str, expression: pl.Expr, schema: pl.Schema, result: p
         problem = f"Polars declares its result as {result}, but computes {found[0]}"
     if problem:
         raise SchemaMismatch(
-            path, f"{_quoted(text)} does not fit its columns: {problem}", remedy(problem) or f"the columns are: {_listed(used)}"
+            path, f"{_quoted(text)} does not fit its columns: {_plain(problem)}", remedy(problem) or f"the columns are: {_listed(used)}"
         )
 
 
 def remedy(problem: str) -> str:
     """A remedy for the ``problem`` that Polars reports for an expression; empty if none is known."""
-    return "read text as a date or a time with the stage `cast` or `parse`" if problem.startswith(_TEXT_TO_TIME) else ""
+    if problem.startswith(_TEXT_TO_TIME):
+        return "read text as a date or a time with the stage `cast` or `parse`"
+    if _TIME_WITH_TEXT in problem or _ZONES_DIFFER.search(problem):
+        return "write a day as DATE '2026-01-31', and a moment in UTC as in `name::timestamp >= TIMESTAMP '2026-01-31 12:00:00'`"
+    return ""
+
+
+def _plain(problem: str) -> str:
+    """Polars' message, with its most frequent ones in words that do not speak of Python."""
+    if _TIME_WITH_TEXT in problem:
+        return "a date or time cannot be compared with text"
+    if _ZONES_DIFFER.search(problem):
+        return "a timestamp of a column is in UTC, and a TIMESTAMP that is written out has no zone, so they cannot be compared"
+    return problem
+
+
+def _syntax_remedy(text: str, schema: pl.Schema) -> str:
+    """What to do about ``text``, which is no expression."""
+    outside = _without_strings(text)
+    curly = re.search("[\u2018\u2019\u201c\u201d]", outside)
+    if curly is not None:
+        return f"character {curly.start() + 1} is a typographic quote; write text in straight single quotes"
+    for symbol, word in (("&&", "AND"), ("?", "CASE WHEN ... THEN ... ELSE ... END")):
+        if symbol in outside:
+            return f"write {word} in place of {symbol}"
+    for name in re.findall(r"[A-Za-z_][A-Za-z0-9_]*", outside):
+        if name in schema and not _is_expression(name):
+            return f"`{name}` is also a word of SQL: write the column in double quotes, as in '\"{name}\" IS NOT NULL'"
+    return "check commas, brackets and quotes"
+
+
+def _is_expression(text: str) -> bool:
+    try:
+        pl.sql_expr(text)
+    except (PolarsError, PanicException):
+        return False
+    return True
 
 
 def _listed(columns: Mapping[str, pl.DataType]) -> str:
-    return ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    return ", ".join(f"{name} {type_name(kind)}" for name, kind in columns.items())
 
 
 def _typed(expression: pl.Expr, schema: pl.Schema) -> pl.DataType:
@@ -149,6 +193,7 @@ def _typed(expression: pl.Expr, schema: pl.Schema) -> pl.DataType:
 def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
     """Problems found before Polars parses the text, as (problem, hint)."""
     yield from misread_formats_in_sql(text)
+    yield from _compared_with_null(text)
     by_pattern = _BY_PATTERN.search(text) is not None
     for match in _TOKEN.finditer(text):
         if by_pattern and match.group().startswith("'") and repetitions(match.group()) > MAX_REPEATED:
@@ -174,6 +219,16 @@ def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
         elif called and word not in FUNCTIONS and word not in _CLAUSES and not _is_type(word):
             hint = near(word, sorted(FUNCTIONS), _ELSEWHERE) or f"known functions: {', '.join(sorted(FUNCTIONS))}"
             yield f"{at}: unknown function {word!r}", hint
+
+
+def _compared_with_null(text: str) -> Iterator[tuple[str, str]]:
+    for match in _COMPARED_WITH_NULL.finditer(_without_strings(text)):
+        yield f"character {match.start() + 1}: a comparison with NULL is never true", "write `x IS NULL` or `x IS NOT NULL`"
+
+
+def _without_strings(text: str) -> str:
+    """``text`` with blanks in place of everything in quotes, so that positions stay."""
+    return _STRING.sub(lambda match: " " * len(match.group()), text)
 
 
 def _is_type(word: str) -> bool:

@@ -14,7 +14,7 @@ LOOK_SECONDS: Final = 60.0
 """Seconds between checks. botocore tries to renew credentials in their last fifteen minutes, and must in the last ten."""
 
 OVERDUE: Final = timedelta(minutes=13)
-"""If credentials have less than this left to live, renewals have failed; botocore itself reports that only once it is too late."""
+"""If credentials have less than this left to live, renewals have failed, which nothing else tells of before they end."""
 
 FAR: Final = 0.0
 """Reported for credentials that do not expire."""
@@ -44,7 +44,8 @@ class CredentialKeeper:
             return
         left = life.expires - self.clock.now() if life.expires else None
         if life == self._known and left is not None and left < OVERDUE:
-            why = f"they end in {left.total_seconds():.0f} s, and {life.method} gives no new ones"
+            reason = f": {life.failure}" if life.failure else ""
+            why = f"they end in {left.total_seconds():.0f} s, and {life.method} gives no new ones{reason}"
             self.emit(events.CallRepeated("", "", "renew credentials", why, LOOK_SECONDS))
         if life != self._known:
             self._known = life

@@ -60,7 +60,12 @@ def by_partition(found: list[tuple[str, bytes, Mapping[str, str]]]) -> dict[str,
 def test_the_flights_become_the_same_rows_as_in_the_service(tmp_path, monkeypatch):
     """Byte for byte, lineage included, and in the same partitions; and the same number of records is left out and refused."""
     text = (files("stream.data") / "flights.yaml").read_text().replace("format: parquet", "format: ndjson")
-    environment = {"MASK_KEY": "a key of this test", "LAKE": f"file:{tmp_path}/lake", "STATE": f"file:{tmp_path}/state"}
+    environment = {
+        "MASK_KEY": "a key of this test",
+        "LAKE": f"file:{tmp_path}/lake",
+        "STATE": f"file:{tmp_path}/state",
+        "METRICS_PORT": "0",
+    }
     with running() as server:
         for name, value in (KEYS | environment | {"AWS_ENDPOINT_URL_KINESIS": server.url}).items():
             monkeypatch.setenv(name, value)
@@ -110,7 +115,7 @@ def test_what_failed_and_why_is_logged_and_counted_without_any_of_its_content(tm
 
 def test_one_environment_answers_many_events(tmp_path):
     (tmp_path / "pipeline.yaml").write_text(PIPELINE)
-    with RuntimeApi() as api, Sandbox(api, tmp_path, KEYS, tmp_path / "function.log", HANDLER) as sandbox:
+    with RuntimeApi() as api, Sandbox(api, tmp_path, KEYS, tmp_path / "function.log", HANDLER, python=True) as sandbox:
         for first in (1, 10, 1):
             event = asked([json.dumps({"n": first + at}).encode() for at in range(5)], stream="" if first == 10 else "s")
             rows = [json.loads(data) for _, data, _ in delivered(event, sandbox.invoke(event).body)]

@@ -31,7 +31,7 @@ def lines(sandbox: Sandbox) -> list[dict[str, Any]]:
 def test_the_runtime_client_of_aws_runs_the_pipeline(world):
     world.pipeline()
     world.produce(150)
-    with RuntimeApi() as api, Sandbox(api, world.folder, world.environment, world.folder / "one.log") as sandbox:
+    with RuntimeApi() as api, Sandbox(api, world.folder, world.environment, world.folder / "one.log", python=True) as sandbox:
         half = len(delivered(world)["Records"]) // 2
         assert sandbox.invoke(delivered(world, last=half)).body == {"batchItemFailures": []}
         world.produce(80)

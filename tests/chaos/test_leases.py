@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 from collections.abc import Callable, Iterator
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -91,19 +90,6 @@ def test_workers_share_hand_over_and_take_over_shards(fleet: Fleet, monkeypatch:
     assert third.drain() == 0
     assert set(fleet.owners().values()) == {None}
     command(monkeypatch, fleet, "audit", "verify", str(fleet.path))
-
-
-def test_on_an_empty_table_the_first_records_are_committed_within_five_seconds(fleet: Fleet) -> None:
-    """The KCL takes half a minute: it waits at random while the table is empty, and then for its next round of taking."""
-    world = fleet.world
-    world.produce(100)
-    begun = monotonic()
-    worker = world.start(fleet.path)
-    worker.until(lambda: '"event":"unit_sealed"' in worker.said())
-    assert monotonic() - begun < 5.0
-    worker.until(world.committed)
-    assert worker.drain() == 0
-    world.exact()
 
 
 def test_after_an_operator_rewinds_the_worker_processes_the_records_again_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -19,6 +18,7 @@ from tests.chaos.conftest import client
 from tests.chaos.test_leases import Fleet
 from tests.chaos.workers import Worker
 from tests.chaos.world import World
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -178,15 +178,13 @@ def test_a_worker_that_is_killed_while_it_stops_leaves_what_it_began_for_after_t
     world.exact()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@pytest.fixture
+def port() -> Iterator[int]:
+    with free_port() as found:
+        yield found
 
 
-def test_a_paused_worker_is_alive_and_ready_and_shows_that_it_is_paused(world: World) -> None:
-    port = free_port()
+def test_a_paused_worker_is_alive_and_ready_and_shows_that_it_is_paused(world: World, port: int) -> None:
     path = world.pipeline()
     path.write_text(path.read_text().replace("metrics: {port: 0}", f"metrics: {{port: {port}}}"))
     world.produce(50)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import connection
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from tests.forked import CONTEXT, PATIENCE
@@ -60,11 +61,18 @@ class Worker:
         return code
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Return once ``condition`` holds, which is checked every 30 ms and when the process has ended."""
-        for _ in range(int(PATIENCE / 0.03)):
+        """Return once ``condition`` holds, which is checked every 30 ms and when the process has ended; less often if that takes long.
+
+        What asks a server would otherwise keep it and this process busier than the worker.
+        """
+        waited = 0.0
+        while waited < PATIENCE:
+            begun = monotonic()
             if condition():
                 return
-            if connection.wait([self._process.sentinel], timeout=0.03):
+            pause = min(max(0.03, 5 * (monotonic() - begun)), 1.0)
+            waited += pause
+            if connection.wait([self._process.sentinel], timeout=pause):
                 assert condition(), f"the worker ended with {self.exit()}:\n{self.said()}"
                 return
         self.signal(signal.SIGUSR1)  # It tells what it is waiting for, or ends if it has not yet come to that.

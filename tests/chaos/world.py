@@ -56,6 +56,8 @@ class World:
     bucket: str = ""
     put_so_far: int = 0
     workers: list[Worker] = field(default_factory=list)
+    fetched: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    """Objects of the bucket that were read, by key and ETag."""
 
     def __post_init__(self) -> None:
         self.rng = Random(self.seed)
@@ -181,12 +183,14 @@ class World:
     def committed(self) -> bool:
         """Whether the log covers every record put and the end of every closed shard, and every shard's chain has begun."""
         manifests = self.manifests()
-        shards = self.shards()
         records = sum(manifest.get("records", 0) for manifest in manifests if manifest["state"] == "sealed")
+        if records < self.put_so_far:
+            return False  # without asking the stream: this is asked again and again
+        shards = self.shards()
         ends = sum(manifest["kind"] == "end" for manifest in manifests)
         closed = sum("EndingSequenceNumber" in shard["SequenceNumberRange"] for shard in shards)
         begun = sum(manifest["kind"] == "genesis" for manifest in manifests)
-        return records >= self.put_so_far and ends >= closed and begun >= len(shards)
+        return ends >= closed and begun >= len(shards)
 
     def manifests(self) -> list[dict[str, Any]]:
         """Every link of every chain, in no order."""
@@ -200,8 +204,7 @@ class World:
         """Everything under ``state/``, ``lake/`` and ``sea/``."""
         if self.bucket:
             pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-            keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
-            return {key: self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in keys}
+            return {entry["Key"]: self._body(entry["Key"], entry["ETag"]) for page in pages for entry in page.get("Contents", [])}
         found = {}
         for root in ("state", "lake", "sea"):
             base = self.folder / root
@@ -211,6 +214,14 @@ class World:
                 if path.is_file() and not key.startswith(f"{root}/.stream/"):
                     found[key] = path.read_bytes()
         return found
+
+    def _body(self, key: str, tag: str) -> bytes:
+        """What is at ``key`` with the ETag ``tag``, which is fetched once."""
+        if (key, tag) not in self.fetched:
+            answer = self.s3.get_object(Bucket=self.bucket, Key=key)
+            tag = answer["ETag"]  # another, if it was replaced meanwhile
+            self.fetched[key, tag] = answer["Body"].read()
+        return self.fetched[key, tag]
 
     def judge(
         self,

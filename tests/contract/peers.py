@@ -86,7 +86,7 @@ def client(url: str) -> Iterator[Any]:
         region_name="us-east-1",
         aws_access_key_id="test",
         aws_secret_access_key="test",  # noqa: S106 - nobody checks it
-        config=Config(retries={"total_max_attempts": 1}, read_timeout=20, inject_host_prefix=False),
+        config=Config(retries={"total_max_attempts": 1}, read_timeout=120, inject_host_prefix=False),
     )
     try:
         yield made

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from aiohttp import web
 
+from stream.aws import session
 from stream.aws.errors import AwsFatal, AwsRetryable
 from stream.aws.identity import ask_caller
 from stream.aws.secrets import read_secret
@@ -22,6 +23,8 @@ CUT_SHORT = (
     "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIA1</AccessKeyId>"
     f"<SecretAccessKey>{KEY}"
 )
+NEVER = (0, "")
+"""No answer, as long as the connection lives."""
 TOPIC = "arn:aws:sns:us-east-1:111122223333:alarms"
 
 
@@ -33,9 +36,11 @@ async def answering(*answers):
     async def answer(request):
         await request.read()
         status, text = left.pop(0) if len(left) > 1 else left[0]
+        if (status, text) == NEVER:
+            await asyncio.Event().wait()
         return web.Response(status=status, text=text)
 
-    runner = web.ServerRunner(web.Server(answer))
+    runner = web.ServerRunner(web.Server(answer), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
@@ -118,23 +123,85 @@ def test_a_pod_identity_agent_that_gives_no_keys_is_retryable(pod, monkeypatch, 
         asyncio.run(credentials(monkeypatch, "AWS_CONTAINER_CREDENTIALS_FULL_URI", (200, answer)))
 
 
-def test_valid_keys_are_used_while_their_renewal_fails_and_nothing_is_printed(irsa, monkeypatch, capfd):
-    soon = (SystemClock().now() + timedelta(minutes=12)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    whole = (
+def keys(name, minutes):
+    """What STS answers: keys that end in so many minutes."""
+    ends = (SystemClock().now() + timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return 200, (
         '<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult>'
-        f"<Credentials><AccessKeyId>ASIA1</AccessKeyId><SecretAccessKey>{KEY}</SecretAccessKey><SessionToken>t</SessionToken>"
-        f"<Expiration>{soon}</Expiration></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
+        f"<Credentials><AccessKeyId>{name}</AccessKeyId><SecretAccessKey>{KEY}</SecretAccessKey><SessionToken>t</SessionToken>"
+        f"<Expiration>{ends}</Expiration></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
     )
 
-    async def twice():
-        async with answering((200, whole), (200, CUT_SHORT)) as url:
+
+FAILURES = {
+    "cut short": ((200, CUT_SHORT), "the answer is not as documented"),
+    "refused": ((403, refusal("AccessDenied")), "AccessDenied: why. Remedy: let the trust policy"),
+    "ended": (keys("ASIA2", -60), "those that were given have ended already; check this machine's clock"),
+}
+
+
+@pytest.mark.parametrize("minutes", [3, 12])
+@pytest.mark.parametrize("failure", FAILURES)
+def test_valid_keys_are_used_while_their_renewal_fails_and_nothing_is_printed(irsa, monkeypatch, capfd, failure, minutes):
+    later, why = FAILURES[failure]
+
+    async def many_times():
+        async with answering(keys("ASIA1", minutes), later, keys("ASIA3", 60)) as url:
             monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
             session = AwsSession(region="us-east-1")
-            return await session.credentials(), await session.credentials()
+            found = [await session.credentials() for _ in range(20)]
+            return found, await session.credential_life() if minutes == 3 and failure != "ended" else None
 
-    first, second = asyncio.run(twice())
-    assert first == second
+    found, life = asyncio.run(many_times())
+    assert {each.access_key for each in found} == {"ASIA1"}, "STS is asked again and again"
+    assert life is None or why in life.failure
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("pause", "used"), [(session._RENEWAL_PAUSE, "ASIA1"), (0.0, "ASIA3")])
+def test_a_failed_renewal_is_repeated_after_a_pause(irsa, monkeypatch, pause, used):
+    monkeypatch.setattr(session, "_RENEWAL_PAUSE", pause)
+
+    async def three_times():
+        async with answering(keys("ASIA1", 3), (403, refusal("AccessDenied")), keys("ASIA3", 60)) as url:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+            asking = AwsSession(region="us-east-1")
+            for _ in range(3):
+                await asking.credential_life()
+            return await asking.credentials()
+
+    assert asyncio.run(three_times()).access_key == used
+
+
+def test_valid_keys_are_given_at_once_while_nobody_answers(irsa, monkeypatch):
+    async def twice():
+        async with answering(keys("ASIA1", 3), NEVER) as url:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+            session = AwsSession(region="us-east-1")
+            async with asyncio.timeout(10):
+                return [await session.credentials() for _ in range(20)]
+
+    assert {each.access_key for each in asyncio.run(twice())} == {"ASIA1"}
+
+
+def test_keys_are_renewed_in_the_background(irsa, monkeypatch):
+    async def twice():
+        async with answering(keys("ASIA1", 12), keys("ASIA2", 60)) as url:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+            session = AwsSession(region="us-east-1")
+            first = await session.credentials()
+            life = await session.credential_life()
+            return first, life, await session.credentials()
+
+    first, life, second = asyncio.run(twice())
+    assert (first.access_key, second.access_key, life.failure) == ("ASIA1", "ASIA2", "")
+    assert second.expires == life.expires
+    assert life.expires - first.expires > timedelta(minutes=40)
+
+
+def test_keys_that_have_ended_when_they_come_are_laid_to_the_clock(irsa, monkeypatch):
+    with pytest.raises(AwsRetryable, match="check this machine's clock"):
+        asyncio.run(credentials(monkeypatch, "AWS_ENDPOINT_URL_STS", keys("ASIA1", -60)))
 
 
 CALLS = {

@@ -65,7 +65,7 @@ def run(body: Callable[[World], Awaitable[None]], *, throttle: bool = False) -> 
             world.begin = clock.now()
             await body(world)
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), 120))
 
 
 def numbers(found: Excerpt) -> list[int]:
@@ -190,4 +190,4 @@ def test_a_stream_that_does_not_give_its_mode_counts_as_provisioned(aws_env: Non
             client = await stack.enter_async_context(open_kinesis(AwsSession(region="eu-west-1", endpoints={"kinesis": fake.url})))
             assert (await client.describe_stream_summary("s")).on_demand is on_demand
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 120))

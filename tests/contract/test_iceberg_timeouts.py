@@ -117,7 +117,7 @@ class Silent:
 
 @pytest.fixture
 def silent():
-    server = Silent(20.0)
+    server = Silent(120.0)
     yield server
     server.close()
 

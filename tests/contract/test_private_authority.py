@@ -136,7 +136,7 @@ def reported(ask: Callable[[AwsSession], Awaitable[None]], url: str, context: ss
             services = ("kinesis", "dynamodb", "redshift-data", "s3", "sns")
             session = AwsSession(region="us-east-1", endpoints=dict.fromkeys(services, front))
             with pytest.raises(StreamError) as found:
-                await asyncio.wait_for(ask(session), 30)
+                await asyncio.wait_for(ask(session), 120)
             return f"{type(found.value).__name__}: {found.value}"
 
     return asyncio.run(body())
@@ -258,7 +258,7 @@ def asked_of_a_rest_catalog(context: ssl.SSLContext, folder: Path) -> str:
                 await table.ask(lambda catalog: catalog.close())
 
     try:
-        return asyncio.run(asyncio.wait_for(body(), 60))
+        return asyncio.run(asyncio.wait_for(body(), 120))
     finally:
         server.shutdown()
         serving.join()

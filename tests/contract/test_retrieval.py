@@ -70,7 +70,7 @@ def run(request: pytest.FixtureRequest, aws_env: None) -> Callable[..., None]:
         settings = ReadSettings(
             idle_first=0.02, idle_last=0.05, calls_per_second=100, fan_out=IMPATIENT if request.param == "fan_out" else None
         )
-        asyncio.run(asyncio.wait_for(world(body, limit, emulator, settings), 60))
+        asyncio.run(asyncio.wait_for(world(body, limit, emulator, settings), 120))
 
     return start
 
@@ -79,7 +79,7 @@ def run(request: pytest.FixtureRequest, aws_env: None) -> Callable[..., None]:
 def pushed(aws_env: None) -> Callable[..., None]:
     def start(body: Callable[[World], Awaitable[None]], *, limit: int = 2**26, emulator: Settings = EMULATOR, **changes: Any) -> None:
         settings = ReadSettings(idle_first=0.02, idle_last=0.05, calls_per_second=100, fan_out=replace(IMPATIENT, **changes))
-        asyncio.run(asyncio.wait_for(world(body, limit, emulator, settings), 60))
+        asyncio.run(asyncio.wait_for(world(body, limit, emulator, settings), 120))
 
     return start
 
@@ -461,7 +461,7 @@ def test_a_reader_whose_subscription_was_taken_over_polls_instead(pushed):
 
             async def more(pages):
                 if len(pages) == 1:
-                    await asyncio.wait_for(anext(theirs), 30)
+                    await asyncio.wait_for(anext(theirs), 120)
                     await made.put(*BODIES[20:])
                 return len(rows(pages)) == 40
 

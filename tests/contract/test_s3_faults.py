@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from stream.aws.session import AwsSession, Credentials
+from stream.clock import SystemClock
 from stream.contracts import ObjectStore
 from stream.errors import Fatal, Retryable
 from stream.storage import s3
@@ -136,6 +137,19 @@ def test_credentials_are_kept_for_minutes(aws_env: None, monkeypatch: pytest.Mon
     monkeypatch.setattr(s3, "_PART_BYTES", 5 * 2**20)
     asyncio.run(with_s3(accepting, writes_with_pauses))
     assert len(asked) == 1
+
+
+def test_credentials_that_end_soon_are_not_kept_beyond_their_end(aws_env: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library keeps credentials until five minutes before the end that it is told."""
+    ends, found = SystemClock().now() + timedelta(minutes=4), []
+
+    async def given(session: AwsSession) -> Credentials:
+        found.append(session)
+        return Credentials("key", "secret", None, ends)
+
+    monkeypatch.setattr(AwsSession, "credentials", given)
+    asyncio.run(with_s3(accepting, writes_with_pauses))
+    assert len(found) >= 4
 
 
 def test_credentials_may_be_asked_for_before_a_first_call_returns(aws_env: None, monkeypatch: pytest.MonkeyPatch) -> None:

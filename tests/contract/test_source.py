@@ -54,7 +54,7 @@ def run(aws_env: None, body: Callable[[World], Awaitable[None]], *, limit: int =
                 source = KinesisSource(client, "s", budget=budget, clock=clock, emit=events.append, settings=settings, random=lambda: 0.5)
                 await body(World(fake, source, budget, clock, events))
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 120))
 
 
 async def take(world: World, pages: AsyncIterator[Page], enough: Callable[[list[Page]], bool]) -> list[Page]:

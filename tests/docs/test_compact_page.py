@@ -23,6 +23,7 @@ source:
 sinks: [s3: {{url: "file:lake/flights", partition_by: month}}]
 state: file:state
 flush: {{age: 100ms}}
+metrics: {{port: 0}}
 """
 
 

@@ -9,8 +9,11 @@ import textwrap
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
+from typer.main import get_command
 
+from stream.cli.main import app
 from stream.pipeline.components import DECODERS, SINKS, STAGES
 from stream.pipeline.findings import Severity
 from stream.pipeline.lint import check
@@ -21,6 +24,7 @@ from tests.docs.generate import ROOT, pages
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PATH = re.compile(r"`((?:stream|tests|docs|examples|requirements|benchmarks|deploy)/[\w./-]*)`")
+COMMAND = re.compile(r"`stream ([a-z][^`\n]*)`")
 TEST_ID = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 ROOMS = {path.name for path in (ROOT / "stream").iterdir() if path.is_dir()} | {"deploy", "docs", "benchmarks", "native"}
 
@@ -113,6 +117,26 @@ def test_every_runnable_command_succeeds(text):
         assert name == "stream"
         done = forked.run(*words, cwd=ROOT)
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+
+
+def command(words):
+    """The command of the ``stream`` that begins with ``words``, and the words that follow its name."""
+    found, rest = get_command(app), list(words)
+    while hasattr(found, "get_command") and rest and (inner := found.get_command(click.Context(found), rest[0])) is not None:
+        found, rest = inner, rest[1:]
+    return found, rest
+
+
+@pytest.mark.parametrize("page", pages(), ids=named)
+def test_every_command_in_the_text_exists_with_its_options(page):
+    wrong = []
+    for text in COMMAND.findall(prose(page)):
+        found, rest = command(text.replace("|", " ").split())
+        known = {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help", "--"}
+        options = {word.partition("=")[0] for word in rest if word.startswith("--")}
+        if (isinstance(found, click.Group) and rest) or not options <= known:
+            wrong.append(text)
+    assert wrong == []
 
 
 @pytest.mark.parametrize("text", fences("sh local"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.fleet.fleet import sealed_while_paused
 from tests.fleet.plan import SERVICES, WEIGHTS, draw, fault_rates
+from tests.forked import ROOT
 
 
 def test_a_seed_determines_the_plan():
@@ -22,6 +25,11 @@ def test_the_events_of_a_plan_are_in_order_and_within_its_time():
     assert [step.at for step in steps] == sorted(step.at for step in steps)
     assert steps[-1].at < 600.0
     assert min(step.lasts for step in steps if step.act == "freeze") > 3.0
+
+
+def test_the_run_that_every_change_must_pass_has_steps_of_every_kind():
+    seconds = re.search(r'"FLEET_SECONDS": "(\d+)"', (ROOT / ".ci" / "targets.py").read_text())
+    assert {step.act for step in draw(1, float(seconds[1]), 6.0)} == set(WEIGHTS)
 
 
 def test_what_a_worker_seals_of_a_paused_shard_is_found():

@@ -90,7 +90,7 @@ class Stage:
                 pipeline = check(file, {}).pipeline
                 assert pipeline is not None
                 (stream,) = await assemble(pipeline, options, lambda _event: None, ObservableEvent(), stack)
-                return await asyncio.wait_for(run_shard(shard, stream.start, stream.parts), 20)
+                return await asyncio.wait_for(run_shard(shard, stream.start, stream.parts), 120)
 
         return asyncio.run(run())
 

@@ -23,6 +23,7 @@ from stream.cli.main import app
 from stream.clock import SystemClock
 from stream.local.kinesis.server import running
 from tests.integration.narration import Received, attributes, collector, lines, work
+from tests.ports import free_port
 
 PIPELINE = """
 application: app
@@ -250,12 +251,6 @@ def test_trace_with_show_prints_the_record_after_every_stage(stage: Stage) -> No
     assert "Traceback" not in gone.output
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 TAG = "TAGGED"
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12).map(lambda text: f"{text}{TAG}{text}")
 SCALARS = TEXTS | st.integers(-(2**70), 2**70) | st.floats() | st.booleans() | st.none()
@@ -291,8 +286,8 @@ def test_no_record_content_and_no_secret_leaves_in_spans_logs_or_metrics(
 ) -> None:
     """Payloads, partition keys, object keys made of payloads, secrets of stages and of headers: in spans, log records, lines, metrics."""
     stage.fresh()
-    port, scraped = free_port(), []
-    with collector() as received:
+    scraped = []
+    with collector() as received, free_port() as port:
         more = export_to(received, "strict", "signal: both, destinations: digest") + telemetry_to(received.url)
         stage.put([*TAGGED_EVERYWHERE, *payloads], key)
 

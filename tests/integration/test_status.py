@@ -274,7 +274,7 @@ def test_dead_letters_by_cause(stage: Stage) -> None:
     text = normalized()
     assert text.startswith("1\ndegraded: app on numbers, TIME\n")
     assert (
-        "1. 5.0% of the records of the last hour are dead letters (5 of 100), since TIME (1h)\n"
+        "1. 5.0% of the records of the last hour are dead letters (5 of 100)\n"
         "   5.0%; the limit is 1%\n"
         "   5 at decode: wrong_type:n\n"
         "   $ stream dlq top pipeline.yaml\n"
@@ -404,7 +404,7 @@ def test_a_manifest_that_was_damaged(stage: Stage) -> None:
     manifest.write_text("{")
     text = normalized()
     assert text.startswith("2\nnot known: app on numbers, TIME\n")
-    assert "1. how 1 shard stands could not be found out\n" in text
+    assert "1. the state of 1 shard could not be read\n" in text
     assert f"commits/numbers/{stage.shard}/NUMBER.json is not a readable manifest" in text
 
 
@@ -443,7 +443,7 @@ def test_watching_until_interrupted(stage: Stage) -> None:
                 assert process.poll() is None, log.read_text()
                 stage.client.describe_stream_summary(StreamName="numbers")
             process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 0, log.read_text()
+            assert process.wait(120) == 0, log.read_text()
         finally:
             process.kill()
             process.wait()

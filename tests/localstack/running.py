@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 import urllib.request
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
+
+from tests.ports import free_port
 
 VERSION = "2026.3.0"
 PATIENCE = 180.0
@@ -29,9 +30,7 @@ def aws_command() -> tuple[str, str]:
 @contextmanager
 def running(python: str) -> Iterator[str]:
     """The URL of a LocalStack of this process's own, run by the interpreter ``python`` of its environment."""
-    with tempfile.TemporaryDirectory(prefix="localstack-") as folder, socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        taken.close()
+    with tempfile.TemporaryDirectory(prefix="localstack-") as folder, free_port() as port:
         log = Path(folder, "log")
         launch = str(Path(__file__).with_name("launch.py"))
         with log.open("wb") as output:

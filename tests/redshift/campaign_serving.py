@@ -38,4 +38,4 @@ def test_the_composed_data_api_answers_and_ends_cleanly(s3: Any) -> None:
         assert client.get_statement_result(Id=made)["Records"] == [[{"longValue": 1}]]
         client.close()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0

@@ -3,8 +3,6 @@
 
 import asyncio
 import json
-import socket
-from contextlib import closing
 from decimal import Decimal
 from functools import partial
 
@@ -18,6 +16,7 @@ from stream.pipeline.lint import check
 from stream.pipeline.postgresql import read_postgresql
 from stream.pipeline.resources import fetch_resources, parse_table
 from stream.worker.places import read_object
+from tests.ports import free_port
 from tests.redshift.double.postgres import postgres
 
 LOGIN = b"reader:a pass:word"
@@ -37,15 +36,9 @@ SQL = """
 COLUMNS = "tail, seats, weight, built, seen, raw, id, about, jet, small, local, cost"
 
 
-def free_port():
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        return server.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def server():
-    port = free_port()
-    with postgres(port) as folder:
+    with free_port() as port, postgres(port) as folder:
         place = f"postgresql://127.0.0.1:{port}/dev"
         run = partial(execute, f"postgresql://double@/dev?host={folder}&port={port}")
         run(SQL)
@@ -135,8 +128,8 @@ def test_a_failed_query_says_why_without_showing_the_login(server, query, login,
 
 
 def test_an_unreachable_server_is_retryable(server):
-    with pytest.raises(Retryable, match="cannot be reached"):
-        read(f"postgresql://127.0.0.1:{free_port()}/dev", "SELECT 1 AS n")
+    with free_port() as port, pytest.raises(Retryable, match="cannot be reached"):
+        read(f"postgresql://127.0.0.1:{port}/dev", "SELECT 1 AS n")
     with pytest.raises(DefinitionError, match='database "none" does not exist'):
         read(server[0].replace("/dev", "/none"), "SELECT 1 AS n")
 

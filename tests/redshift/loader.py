@@ -101,4 +101,4 @@ def prepare() -> None:
     """Import the service once for all loaders to come."""
     root = str(Path(__file__).parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    CONTEXT.set_forkserver_preload(["tests.redshift.loader"])
+    CONTEXT.set_forkserver_preload(["tests.redshift.loader", "tests.collected"])

@@ -149,9 +149,9 @@ class World:
                     frames.append(pl.read_parquet(io.BytesIO(body)))
         return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
 
-    def expected(self) -> list[tuple[Any, ...]]:
-        """What the table must hold: all sealed rows, or with upsert the last row of each key, unless it deletes the key."""
-        rows = self.sealed_rows()
+    def expected(self, rows: pl.DataFrame | None = None) -> list[tuple[Any, ...]]:
+        """What the table must hold: all sealed ``rows``, or with upsert the last row of each key, unless it deletes the key."""
+        rows = self.sealed_rows() if rows is None else rows
         if "mode: upsert" in self.options:
             order = [pl.col("_sequence").str.zfill(60), "_subsequence", "_line"]
             rows = rows.sort(order).unique("kind", keep="last")
@@ -185,12 +185,13 @@ class World:
 
     def assert_exactly_once(self) -> None:
         """Rows in the table equal rows in sealed units, none twice; the ledger covers each shard without gap or overlap."""
-        assert self.table_rows() == self.expected()
+        sealed = self.sealed_rows()
+        assert self.table_rows() == self.expected(sealed)
         columns = '"after", "last", shard, "rows"'
         rows = self.query(f'SELECT {columns} FROM "{self.table}__loads" ORDER BY shard, "after"')
         for before, after in pairwise(rows):
             assert before[2] != after[2] or before[1] == after[0], "the load ledger has a gap or an overlap"
-        assert sum(row[3] for row in rows) == self.sealed_rows().height
+        assert sum(row[3] for row in rows) == sealed.height
 
 
 __all__ = ["DELETES", "PIPELINE", "START", "UPSERT", "World", "shard_id"]

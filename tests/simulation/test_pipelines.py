@@ -24,7 +24,7 @@ from stream.pipeline.sample import generated
 from stream.simulation.campaign import Tally, campaign, minimized, play
 from stream.simulation.fleet import Tools
 from stream.simulation.places import SimulatedStore
-from stream.simulation.schedule import draw
+from stream.simulation.schedule import Arrival, Schedule, Start, draw
 from stream.simulation.subject import KnownDefinitions, Subject, payloads
 from stream.worker.pausing import PauseWatch
 from tests.simulation.schedule import MutantCommitter
@@ -101,6 +101,18 @@ def test_leases_are_taken_lost_and_taken_over(tmp_path):
         assert why[what] > 0, (what, why)
 
 
+def test_on_an_empty_table_the_first_records_are_committed_within_five_seconds(tmp_path):
+    """The KCL takes half a minute: it waits at random while the table is empty, and then for its next round of taking."""
+    one = subject(tmp_path, text=LEASED)
+    arrivals = tuple(Arrival(0.0, f"key-{place}", (place,)) for place in range(20))
+    alone = Schedule(1, True, 4, 30, 1.0, 15.0, arrivals, (Start(0, 0.0),), (), (), ())
+    played = play(one, alone, Tools())
+    assert played.failures == []
+    sealed = {each.what.shard: each.at for each in reversed(played.world.happened) if isinstance(each.what, events.UnitSealed)}
+    assert len(sealed) == 4
+    assert max(sealed.values()) < 5.0
+
+
 STORY = """
 import sys
 from pathlib import Path
@@ -108,7 +120,7 @@ from tests.simulation.test_pipelines import SEVERAL, subject
 from stream.simulation.campaign import play
 from stream.simulation.fleet import Tools
 from stream.simulation.narrate import narration
-from stream.simulation.schedule import draw
+from stream.simulation.schedule import Arrival, Schedule, Start, draw
 one = subject(Path(sys.argv[1]), newer=True, text=SEVERAL)
 for seed in (3, 7):
     print(*narration(play(one, draw(seed, one.possible), Tools()).world), sep="\\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -46,7 +47,28 @@ def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_two_targets_run_at_the_same_time_after_what_they_need_is_prepared(place: Path) -> None:
     done = run(place, "test", "fleet")
     assert done.returncode == 0, done.stdout
-    assert (place / ".make" / "ci" / "test.log").read_text() == "300 1\n"
+    assert (place / ".make" / "ci" / "test.log").read_text() == "180 1\n"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "begun"),
+    [(1, ["test"]), (2, ["test", "fleet", "redshift"]), (3, ["test", "fleet", "redshift", "fuzz"])],
+)
+def test_one_target_that_mostly_waits_runs_beside_those_that_compute(jobs: int, begun: list[str]) -> None:
+    spec = importlib.util.spec_from_file_location("targets", ROOT / ".ci" / "targets.py")
+    assert spec is not None
+    assert spec.loader is not None
+    targets = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(targets)
+    waiting, running = ["test", "fleet", "localstack", "redshift", "fuzz", "demo"], list[str]()
+    while (target := targets._next(waiting, running, jobs)) is not None:
+        waiting.remove(target)
+        running.append(target)
+    assert running == begun
+    running.remove(begun[-1])
+    assert targets._next(waiting, running, jobs) == ("fleet" if jobs == 1 else "fuzz" if jobs == 2 else "demo")
+    running = [each for each in running if each != "fleet"]
+    assert targets._next(waiting, running, jobs) == ("fleet" if jobs == 1 else "localstack")
 
 
 def test_the_whole_output_of_a_failed_target_comes_last_and_the_others_still_run(place: Path) -> None:

@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,18 +22,13 @@ import yaml
 from stream.local.aws import LocalClients
 from stream.local.flights import flights_table, produce
 from stream.local.start import LocalAws
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 LABELS = {"namespace": "data", "pod": "flights-stream-0"}
 PATIENCE = 240
 BROKEN = b'{"carrier": '
 LIFE = timedelta(hours=6)
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @contextmanager
@@ -126,7 +120,7 @@ def prometheus_at(folder, target, stack):
         "scrape_configs": [{"job_name": "stream", "static_configs": [{"targets": [target], "labels": LABELS}]}],
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-    port = free_port()
+    port = stack.enter_context(free_port())
     command = ["prometheus", f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={folder / 'tsdb'}"]
     stack.enter_context(ended([*command, f"--web.listen-address=127.0.0.1:{port}"], folder / "prometheus.log"))
     return Prometheus(f"http://127.0.0.1:{port}")
@@ -155,7 +149,7 @@ def demo(folder, shards=2):
         environment |= {"AWS_CONTAINER_CREDENTIALS_FULL_URI": agent, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(folder / "token")}
         given = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         given |= {**environment, "MASK_KEY": "any", "FLUSH_AGE": "2s", "PYTHONPATH": str(ROOT)}
-        port = free_port()
+        port = stack.enter_context(free_port())
         command = [sys.executable, "-m", "stream", "run", str(pipeline_at(folder, collector)), f"--metrics-port={port}"]
         stack.enter_context(ended(command, folder / "worker.log", env=given, cwd=ROOT))
         over = Event()

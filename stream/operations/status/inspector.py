@@ -31,6 +31,7 @@ from stream.operations.status.outcomes import RecentUnits, read_exported, read_t
 from stream.operations.status.readers import Listing, ScannedCheckpoints, Troubles
 from stream.operations.status.snapshot import (
     FRESH,
+    LEASE_ROW,
     LEASES,
     LOG,
     MARGIN,
@@ -105,7 +106,7 @@ class Inspector:
         objects = parts.source.objects
         arrived = None if objects is None else await self._part(OBJECTS, parts.source.list_objects(objects), least=LIST_SECONDS)
         leases = await self._part(LEASES, parts.leases()) if parts.leases is not None else None
-        self._unread += [Unread("lease row", why) for why in troubles.rows]
+        self._unread += [Unread(LEASE_ROW, why) for why in troubles.rows]
         parts.scanned.leases = {lease.shard: lease for lease in leases or ()}
         answer = await self._part(LOG, self._answer(), max(len(parts.source.listed), len(parts.scanned.leases)))
         halts = await self._part("notes of halts", read_halts(log.store, self._stream)) or {}

@@ -12,7 +12,7 @@ from stream.audit.completeness import State
 from stream.metrics import thresholds
 from stream.operations.status import object_rules
 from stream.operations.status.finding import DETAILS, Finding, Harm, clock, count, length, lines_of
-from stream.operations.status.snapshot import STREAM, ShardStatus, Snapshot
+from stream.operations.status.snapshot import LEASE_ROW, STREAM, ShardStatus, Snapshot
 from stream.worker.halt import Halt
 
 _TOO_MANY_DEAD_LETTERS: Final = "would become dead letters"
@@ -269,7 +269,6 @@ def _dead_letters(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
         Harm.DEGRADED,
         f"{share:.1%} of the records of the last hour are dead letters ({seen.dead:,} of {seen.records:,})",
         "streamdeadletters",
-        since=seen.since,
         figure=share,
         limit=thresholds.DEAD_LETTER_SHARE,
         details=causes,
@@ -316,22 +315,22 @@ def _unknown(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
     if snapshot.why:
         yield Finding("not_begun", Harm.STUCK, snapshot.why, "streamdown", commands=("stream doctor FILE", "stream run FILE"))
     for each in snapshot.unread:
-        what = f"the {each.part} could not be read"
+        row = each.part == LEASE_ROW  # permissions are not in question then
         yield Finding(
             "unreadable",
             Harm.UNKNOWN,
-            what,
-            "audit-commands-loads-and-the-export-of-spans",
+            f"the {each.part} could not be read",
+            "streamleaserowsunreadable" if row else "when-a-part-cannot-be-read",
             details=(each.why,),
-            commands=("stream doctor FILE",),
+            commands=("stream leases ls FILE" if row else "stream doctor FILE",),
         )
     silent = [each for each in snapshot.shards if each.state is State.SILENT]
     if silent and not any(each.part == STREAM for each in snapshot.unread):
         yield Finding(
             "shard_unreadable",
             Harm.UNKNOWN,
-            f"how {count(len(silent), 'shard stands', 'shards stand')} could not be found out",
-            "when-a-shard-is-halted",
+            f"the state of {count(len(silent), 'shard', 'shards')} could not be read",
+            "when-a-part-cannot-be-read",
             tuple(each.name for each in silent),
             details=lines_of((each.name, each.why) for each in silent),
             commands=("stream doctor FILE",),

@@ -25,6 +25,7 @@ MARGIN: Final = timedelta(seconds=5)
 """By how much arrival times within a shard may be out of order; as for ``stream complete``."""
 
 STREAM: Final = "stream"
+LEASE_ROW: Final = "lease row"
 OBJECTS: Final = "objects"
 LEASES: Final = "lease table"
 LOG: Final = "commit log"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from typing import ClassVar, Final
+from enum import StrEnum
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import polars as pl
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from stream.batch import DATA, ROW
 from stream.transform.decode import DecoderConfig, Unknown
@@ -26,12 +27,22 @@ FIELDS: Final = "csv_fields"
 
 _LINE_END: Final = re.compile(r"\r\n|\n|\r")
 _LINE_END_BYTES: Final = re.compile(rb"[\r\n]")
+_LINE: Final = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
+_NEVER: Final = 0xFF
+"""A byte that UTF-8 never has, as the quote of values that are not quoted."""
 _HEADERS: Final = 8
 """How many records are searched for a usable header line. The kernel reads all records of the batch that begin with that line."""
 
 
 class _BadRecordError(Exception):
     """The record cannot be split into fields; the argument is the reason."""
+
+
+class Surplus(StrEnum):
+    """What to do with values beyond those that the schema names."""
+
+    REJECT = "reject"
+    IGNORE = "ignore"
 
 
 class Csv(DecoderConfig):
@@ -50,17 +61,22 @@ class Csv(DecoderConfig):
     )
 
     delimiter: str = Field(default=",", min_length=1, max_length=1, description="The character between two values.")
-    quote: str = Field(
+    quote: str | None = Field(
         default='"',
         min_length=1,
         max_length=1,
-        description="The character around values that contain special characters; doubled inside them.",
+        description="The character around values that contain special characters; doubled inside them. `null`: there is none.",
     )
+    comment: str | None = Field(default=None, min_length=1, description="Lines that begin with this text are left out, such as `#`.")
     header: bool = Field(default=False, description="Whether the first line of each record names its columns.")
     null: tuple[str, ...] = Field(
         default=("",), description="Texts that mean null; empty text stays text in a `string` that may not be null."
     )
     unknown: Unknown = Field(default=Unknown.IGNORE, description="Columns of a header that the schema does not name: ignore or reject.")
+    surplus: Surplus = Field(
+        default=Surplus.REJECT,
+        description="Lines without a header that have more values than the schema has columns: reject, or ignore what is beyond them.",
+    )
 
     _short_form = no_options()
 
@@ -76,16 +92,36 @@ class Csv(DecoderConfig):
 
     @field_validator("delimiter", "quote")
     @classmethod
-    def _one_byte(cls, value: str) -> str:
+    def _one_byte(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
         if not value.isascii() or value in "\r\n\0":
             msg = f"{value!r} cannot separate values; use a single ASCII character that is not a line break"
             raise ValueError(msg)
         return value
 
+    @field_validator("comment")
+    @classmethod
+    def _in_a_line(cls, value: str | None) -> str | None:
+        if value is not None and (_LINE_END.search(value) or not value.strip()):
+            msg = f"{value!r} cannot begin a line that has text; use a text such as #"
+            raise ValueError(msg)
+        return value
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the newer options out where they are not used, so that recorded definitions without them never change."""
+        data: dict[str, Any] = handler(self)
+        unused = {"comment": None, "surplus": Surplus.REJECT}
+        return {key: value for key, value in data.items() if key not in unused or value != unused[key]}
+
     @model_validator(mode="after")
     def _different(self) -> Csv:
         if self.delimiter == self.quote:
             msg = f"delimiter and quote are both {self.quote!r}"
+            raise ValueError(msg)
+        if self.header and self.surplus is Surplus.IGNORE:
+            msg = "with a header, lines have as many values as the header; remove surplus"
             raise ValueError(msg)
         return self
 
@@ -131,12 +167,13 @@ class Csv(DecoderConfig):
         quick = csv_reader(schema, self.null)
         if quick is None:
             return ordinary
-        marks, words = (ord(self.delimiter), ord(self.quote)), tuple(word.encode() for word in self.null)
+        marks = ord(self.delimiter), _NEVER if self.quote is None else ord(self.quote)
+        words = tuple(word.encode() for word in self.null)
 
         def decode(frame: pl.DataFrame) -> Applied:
             records = frame[DATA]
             header = self._header(records, names)
-            if header is None:
+            if header is None or self._has_comments(records):
                 return ordinary(frame)
             columns, counts, marked = quick.read(records, *marks, *header, words)
             read = Applied(system_rows(frame, repeated_indexes(counts)).hstack(columns))
@@ -147,7 +184,7 @@ class Csv(DecoderConfig):
     def _header(self, records: pl.Series, names: list[str]) -> tuple[bytes | None, tuple[int, ...]] | None:
         """The header line, and the column of each field or -1; None if none of the first records has a usable header."""
         if not self.header:
-            return None, tuple(range(len(names)))
+            return None, (*range(len(names)), *([-1] * self._beyond(records, len(names))))
         for record in records.head(_HEADERS):
             line = _LINE_END_BYTES.split(record, 1)[0]
             if len(line) > csv.field_size_limit():
@@ -162,6 +199,29 @@ class Csv(DecoderConfig):
                 of_field[place] = column
             return line, tuple(of_field)
         return None
+
+    def _beyond(self, records: pl.Series, width: int) -> int:
+        """How many values the first records have beyond the schema's columns, if these do not count."""
+        if self.surplus is Surplus.REJECT:
+            return 0
+        for record in records.head(_HEADERS):
+            line = _LINE_END_BYTES.split(record, 1)[0]
+            try:
+                fields = self._split(line.decode("utf-8"))
+            except (UnicodeDecodeError, csv.Error):
+                continue
+            if fields and len(fields[0]) >= width:
+                return len(fields[0]) - width
+        return 0
+
+    def _has_comments(self, records: pl.Series) -> bool:
+        if self.comment is None:
+            return False
+        mark = self.comment.encode()
+        begun = records.bin.starts_with(mark)
+        for end in (b"\n", b"\r"):
+            begun = begun | records.bin.contains(end + mark)
+        return bool(begun.any())
 
     def _nulls(self, schema: RecordSchema) -> list[pl.Expr]:
         changed = []
@@ -184,9 +244,13 @@ class Csv(DecoderConfig):
             raise _BadRecordError(INVALID_UTF8) from error
         except csv.Error as error:
             raise _BadRecordError(SYNTAX) from error
+        if not lines and self.comment is not None and record.strip():
+            return []
         if not lines:
             raise _BadRecordError(EMPTY)
         if not self.header:
+            if self.surplus is Surplus.IGNORE:
+                lines = [line[: len(names)] for line in lines]
             if any(len(line) != len(names) for line in lines):
                 raise _BadRecordError(FIELDS)
             return lines
@@ -196,10 +260,22 @@ class Csv(DecoderConfig):
         return [[line[place] for place in places] for line in lines[1:]]
 
     def _split(self, text: str) -> list[list[str]]:
-        if self.quote not in text:
+        if self.comment is not None:
+            text = self._without_comments(text)
+        if self.quote is None or self.quote not in text:
             return [line.split(self.delimiter) for line in _LINE_END.split(text) if line]
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter, quotechar=self.quote, strict=True)
         return [line for line in reader if line]
+
+    def _without_comments(self, text: str) -> str:
+        """``text`` without the lines that begin with ``comment``, except inside of quotes."""
+        mark, quote = self.comment or "", self.quote
+        kept, inside = [], False
+        for line in _LINE.findall(text):
+            if inside or not line.startswith(mark):
+                kept.append(line)
+                inside ^= quote is not None and line.count(quote) % 2 == 1
+        return "".join(kept)
 
     def _places(self, header: list[str], names: list[str]) -> list[int]:
         if len(set(header)) != len(header):

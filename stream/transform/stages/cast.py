@@ -10,6 +10,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 from pydantic import Field, model_validator
 
+from stream.batch import type_name
 from stream.dry_run import type_error
 from stream.transform import values
 from stream.transform.shorthands import null_word
@@ -64,9 +65,11 @@ class Cast(StageConfig):
             try:
                 pl.Schema({name: source}).to_frame().select(_converted(name, source, target))
             except PolarsError as error:
-                raise SchemaMismatch(path, f"{source} cannot become {text}: {error}", "derive a column of another type first") from error
+                raise SchemaMismatch(
+                    path, f"{type_name(source)} cannot become {text}: {error}", "derive a column of another type first"
+                ) from error
             if not _possible(name, source, target):
-                message = f"column {name!r} is {source}, which cannot become {text}"
+                message = f"column {name!r} is {type_name(source)}, which cannot become {text}"
                 raise SchemaMismatch(path, message, "derive a column of another type first")
         return pl.Schema(found)
 
@@ -107,14 +110,14 @@ class Cast(StageConfig):
 def _converted(name: str, source: pl.DataType, target: Type) -> pl.Expr:
     """Column ``name`` in the target type; null where the value, or one inside of it, would be lost or altered."""
     if target.kind is Kind.EPOCH and not source.is_integer():
-        message = f"column {name!r} is {source}; {target.text} counts from whole numbers"
+        message = f"column {name!r} is {type_name(source)}; {target.text} counts from whole numbers"
         raise SchemaMismatch(("columns", name), message, "cast it to int64 first, or use timestamp for text")
     if source == pl.Binary() and target.polars == pl.String():
         message = f"column {name!r} is bytes, which need not be text"
         raise SchemaMismatch(("columns", name), message, "decode it where it is read, or encode it in a python stage")
     if source.is_nested() != target.polars.is_nested() or (source == pl.Boolean() and target.kind is Kind.DECIMAL):
         hint = "use `explode` for a list, `flatten` for an object" if source.is_nested() else "derive a column of another type first"
-        raise SchemaMismatch(("columns", name), f"column {name!r} is {source}, which cannot become {target.text}", hint)
+        raise SchemaMismatch(("columns", name), f"column {name!r} is {type_name(source)}, which cannot become {target.text}", hint)
     return _value(pl.col(name), source, target)
 
 

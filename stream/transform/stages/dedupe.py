@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import polars as pl
 from pydantic import Field, field_validator
 
-from stream.batch import Outcome
+from stream.batch import Outcome, type_name
 from stream.transform.shorthands import names_for, one_or_more
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import require
@@ -67,7 +67,7 @@ class Dedupe(StageConfig):
         for at, name in enumerate(self.by):
             found = schema[name] if name in schema else require(name, schema, ("by", at))
             if found.is_nested() or found.is_float():
-                message = f"column {name!r} is {found}, which cannot be a key"
+                message = f"column {name!r} is {type_name(found)}, which cannot be a key"
                 raise SchemaMismatch(("by", at), message, "allowed: text, whole numbers, decimals, booleans, dates, times, bytes")
         return schema
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Final
 import polars as pl
 from pydantic import Field
 
-from stream.batch import ROW
+from stream.batch import ROW, type_name
 from stream.transform.row_numbers import has_one_row_per_record
 from stream.transform.shorthands import null_word, text_for
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
@@ -72,7 +72,7 @@ class Explode(StageConfig):
         """The columns, with the item in place of its list, followed by the index."""
         found = require(self.column, schema, ("column",))
         if not isinstance(found, pl.List):
-            message = f"column {self.column!r} is {found}, not a list"
+            message = f"column {self.column!r} is {type_name(found)}, not a list"
             raise SchemaMismatch(("column",), message, "an object is taken apart by `flatten`")
         others = pl.Schema({name: kind for name, kind in schema.items() if name != self.column})
         refuse_system(self._item, ("into",))

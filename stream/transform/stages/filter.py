@@ -7,6 +7,7 @@ from typing import ClassVar
 import polars as pl
 from pydantic import Field
 
+from stream.batch import type_name
 from stream.transform.expressions import compile_expression
 from stream.transform.shorthands import text_for
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
@@ -34,7 +35,7 @@ class Filter(StageConfig):
     def _condition(self, schema: pl.Schema) -> pl.Expr:
         condition, result = compile_expression(self.where, schema, ("where",))
         if result != pl.Boolean():
-            message = f"`{self.where}` gives {result}, but a filter needs true or false"
+            message = f"`{self.where}` gives {type_name(result)}, but a filter needs true or false"
             raise SchemaMismatch(("where",), message, "compare it with something, as in `x > 0` or `x IS NOT NULL`")
         return condition
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import polars as pl
 from pydantic import Field, model_validator
 
+from stream.batch import type_name
 from stream.transform.shorthands import one_or_more
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import require, user_columns
@@ -47,7 +48,7 @@ class Flatten(StageConfig):
         for at, name in enumerate(self.columns or ()):
             found = require(name, schema, ("columns", at))
             if not isinstance(found, pl.Struct):
-                message = f"column {name!r} is {found}, not an object"
+                message = f"column {name!r} is {type_name(found)}, not an object"
                 raise SchemaMismatch(("columns", at), message, "a list is taken apart by `explode`")
         columns: dict[str, pl.DataType] = {}
         for name, _, dtype in self._parts(schema):

@@ -10,6 +10,7 @@ import polars as pl
 from polars.exceptions import InvalidOperationError, PolarsError
 from pydantic import Field, field_validator
 
+from stream.batch import type_name
 from stream.errors import Halted
 from stream.transform.shorthands import null_word
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
@@ -103,12 +104,12 @@ class Lookup(StageConfig):
             want, have = schema[left], table.schema[right]
             whole = want.is_integer() and (have.is_integer() or have == pl.String())
             if not (want == have or whole or (want.is_temporal() and have.is_temporal())):
-                message = f"key {left!r} is {want}, but {right!r} of table {self.table!r} is {have}"
+                message = f"key {left!r} is {type_name(want)}, but {right!r} of table {self.table!r} is {type_name(have)}"
                 raise SchemaMismatch(("on", left), message, "cast the column before the lookup")
             try:
                 keys.append(_as_key(table[right], want).alias(f"{_KEY}{at}"))
             except PolarsError as error:
-                message = f"{right!r} of table {self.table!r} ({have}) does not fit key {left!r} ({want}): {error}"
+                message = f"{right!r} of table {self.table!r} ({type_name(have)}) does not fit key {left!r} ({type_name(want)}): {error}"
                 raise SchemaMismatch(("on", left), message, "cast the column to the table's type before the lookup") from error
         taken = [table[right].alias(name) for name, right in self.take.items()]
         prepared = pl.DataFrame([*keys, *taken]).with_columns(pl.lit(value=True).alias(_FOUND))

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Self
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
+from stream.batch import type_name
 from stream.references import secret_reference
 from stream.transform import masking
 from stream.transform.shorthands import one_or_more
@@ -98,7 +99,7 @@ class Mask(StageConfig):
         for at, name in enumerate(self.columns):
             found = require(name, schema, ("columns", at))
             if found != pl.String():
-                message = f"column {name!r} is {found}; only text can be hidden"
+                message = f"column {name!r} is {type_name(found)}; only text can be hidden"
                 raise SchemaMismatch(("columns", at), message, f"cast it to string first: `cast: {{{name}: string}}`")
         if self.key is not None and not resources.secrets.get(self.key):
             raise SchemaMismatch(("key",), f"secret {self.key!r} is missing or empty", "set it where the worker runs")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Self
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
+from stream.batch import type_name
 from stream.transform import grok, parsers, urls
 from stream.transform.ip_addresses import ip
 from stream.transform.parsers import Parser
@@ -128,7 +129,9 @@ class Parse(StageConfig):
         """The existing columns, without the text unless it is kept, then the parsed ones; a time may replace the text in place."""
         found = require(self.column, schema, ("column",))
         if found != pl.String():
-            raise SchemaMismatch(("column",), f"column {self.column!r} is {found}; only text can be parsed", "cast it to string first")
+            raise SchemaMismatch(
+                ("column",), f"column {self.column!r} is {type_name(found)}; only text can be parsed", "cast it to string first"
+            )
         columns = self._parser().columns
         kept = {name: kind for name, kind in schema.items() if name != self.column or (self.keep and name not in columns)}
         refuse_clash(columns, pl.Schema(kept), ("into",) if self.into is not None else ("column",))

@@ -15,7 +15,7 @@ import pyarrow as pa
 from polars.exceptions import PolarsError
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from stream.batch import ROW
+from stream.batch import ROW, type_name
 from stream.transform.expressions import compile_expression
 from stream.transform.patterns import check_pattern
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
@@ -101,7 +101,7 @@ class Validate(StageConfig):
                 try:
                     schema.to_frame().select(broken.alias("broken"))
                 except PolarsError as error:
-                    message = f"rule {rule} does not fit column {name!r} ({dtype}): {str(error).splitlines()[0]}"
+                    message = f"rule {rule} does not fit column {name!r} ({type_name(dtype)}): {str(error).splitlines()[0]}"
                     raise SchemaMismatch(
                         ("columns", name, rule), message, "remove the rule, or cast the column to a type that it works with"
                     ) from error
@@ -109,7 +109,7 @@ class Validate(StageConfig):
         for name, text in self.where.items():
             condition, dtype = compile_expression(text, schema, ("where", name))
             if dtype != pl.Boolean():
-                message = f"`{text}` gives {dtype}, but a condition must be true or false"
+                message = f"`{text}` gives {type_name(dtype)}, but a condition must be true or false"
                 raise SchemaMismatch(("where", name), message, "compare it with something, as in `x > 0`")
             yield f"{INVALID}:{name}", ~condition
 
@@ -172,7 +172,7 @@ def _broken(name: str, dtype: pl.DataType, rules: Rules) -> Iterator[tuple[str, 
         yield "matches", ~column.str.contains(rules.matches)
     size = _size(column, dtype) if rules.min_length is not None or rules.max_length is not None else None
     if size is None and (rules.min_length is not None or rules.max_length is not None):
-        message = f"column {name!r} is {dtype}; only texts and lists have a length"
+        message = f"column {name!r} is {type_name(dtype)}; only texts and lists have a length"
         raise SchemaMismatch((*path, "min_length" if rules.min_length is not None else "max_length"), message, "use min and max")
     if size is not None and rules.min_length is not None:
         yield "min_length", size < rules.min_length
@@ -204,7 +204,7 @@ def _bound(value: float | str, dtype: pl.DataType, path: tuple[str | int, ...], 
                 nanoseconds, finer = int(finer[:3].ljust(3, "0")), finer[3:]
             later = up and (bool((held.cast(exact.dtype) < exact)[0]) or bool(finer.strip("0")))
             return pl.lit((held.to_physical() + nanoseconds + int(later)).cast(dtype)).first()
-    message = f"{value!r} cannot be a bound for a column of type {dtype}"
+    message = f"{value!r} cannot be a bound for a column of type {type_name(dtype)}"
     raise SchemaMismatch(
         path, message, "allowed: a number for numbers, text for text, and text such as 2026-01-01T00:00:00Z for dates and times"
     )
@@ -226,10 +226,10 @@ def _values(values: tuple[int | float | bool | str, ...], dtype: pl.DataType, pa
                 return made
         raise OverflowError
     except (PolarsError, TypeError, OverflowError, RuntimeError) as error:
-        message = f"not all of {list(values)} are values of type {dtype}"
+        message = f"not all of {list(values)} are values of type {type_name(dtype)}"
         raise SchemaMismatch(path, message, "write values of the column's type; quotes make text of a number") from error
 
 
 def _text_only(dtype: pl.DataType, path: tuple[str | int, ...]) -> None:
     if dtype != pl.String():
-        raise SchemaMismatch(path, f"column {path[1]!r} is {dtype}; only text matches a pattern", "use min, max or one_of")
+        raise SchemaMismatch(path, f"column {path[1]!r} is {type_name(dtype)}; only text matches a pattern", "use min, max or one_of")

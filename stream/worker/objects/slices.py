@@ -18,7 +18,7 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.replay import ObjectsSource, OnUnreadable
 from stream.source.bounded import BoundedSource
 from stream.source.growing import GrowingReads, GrowingSource, is_growing
-from stream.source.object_formats import Layout, ObjectFormat
+from stream.source.object_formats import TYPED, Layout, ObjectFormat
 from stream.source.objects import PinnedObject, parts_of, split
 from stream.transform.decoders.csv import Csv
 from stream.worker.objects.claimlog import ClaimLog, Pieces
@@ -98,7 +98,9 @@ def layout_of(pipeline: Pipeline, config: ObjectsSource) -> Layout:
     """How the objects contain records, according to the options of source and decoder."""
     decode = pipeline.source.decode
     csv = decode if isinstance(decode, Csv) else Csv()
-    return Layout(config.format, config.compression, csv.header, csv.quote, config.column, csv.delimiter)
+    return Layout(
+        config.format, config.compression, csv.header, csv.quote or "", config.column, csv.delimiter, csv.comment or "", config.records_path
+    )
 
 
 def record_options(pipeline: Pipeline) -> str:
@@ -110,9 +112,11 @@ def record_options(pipeline: Pipeline) -> str:
         return ""
     layout = layout_of(pipeline, pipeline.source.s3)
     if layout.format is ObjectFormat.CSV:
-        return f"csv, header {str(layout.header).lower()}, quote {layout.quote!r}, delimiter {layout.delimiter!r}"
-    column = f", column {layout.column}" if layout.format is ObjectFormat.PARQUET and layout.column is not None else ""
-    return f"{layout.format}{column}"
+        comment = f", comment {layout.comment!r}" if layout.comment else ""
+        return f"csv, header {str(layout.header).lower()}, quote {layout.quote!r}, delimiter {layout.delimiter!r}{comment}"
+    column = f", column {layout.column}" if layout.format in TYPED and layout.column is not None else ""
+    records = f", records {pipeline.source.s3.records}" if layout.records is not None else ""
+    return f"{layout.format}{column}{records}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -475,7 +475,7 @@ def test_any_failure_of_the_export_raises_the_alarm_and_the_export_continues_onc
         task, waiting, heard, exporter = await task_of(sealed, collector)
         task(events.ShardStarted("events", shard_id(0), 0))
         running = asyncio.ensure_future(task.run())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             await waiting.advance(Shard("events", shard_id(0)), Checkpoint(sequence(0, 120), 0, sequence(0, 80)))
         await stop(running)
         return waiting._checkpoints.stored, heard, await exporter.cursor(shard_id(0))
@@ -508,7 +508,7 @@ def test_a_shard_that_cannot_be_exported_does_not_delay_the_others():
         for shard in (1, 0):
             task(events.ShardStarted("events", shard_id(shard), 0))
         running = asyncio.ensure_future(task.run())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             await sleeping.wait()
             await waiting.advance(Shard("events", shard_id(0)), Checkpoint(sequence(0, 120), 0, 0))
         await stop(running)
@@ -533,7 +533,7 @@ def test_losing_the_lease_ends_the_wait():
             await asyncio.wait([asking], timeout=0.01)
         task(events.ShardReleased("events", shard_id(0), "lease_lost"))
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 with pytest.raises(LeaseLost):
                     await asking
         finally:
@@ -612,7 +612,7 @@ def test_a_checkpoint_after_a_rewind_waits_for_the_collector_too(older):
         task(events.ShardStarted("events", shard_id(0), 0))
         running = asyncio.ensure_future(task.run())
         where = Shard("events", shard_id(0))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             await waiting.advance(where, Checkpoint(sequence(0, 120), 0, sequence(0, 80)))
             await sealed.rewind(0, 40)
             if older:
@@ -655,7 +655,7 @@ def test_the_last_worker_does_not_wait_for_an_unreachable_collector(monkeypatch)
         task, _, _, _ = await task_of(sealed, collector, strict=False)
         task(events.ShardStarted("events", shard_id(0), 0))
         await settle()
-        await asyncio.wait_for(task.finish(asyncio.Event()), 30)
+        await asyncio.wait_for(task.finish(asyncio.Event()), 120)
         return sum(collector.spans.values())
 
     assert asyncio.run(run()) == 0
@@ -668,7 +668,7 @@ def test_shards_of_another_worker_are_not_exported(why):
         task, waiting, _, _ = await task_of(sealed, collector, strict=False)
         task(events.ShardStarted("events", shard_id(0), 0))
         running = asyncio.ensure_future(task.run())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             await waiting.advance(Shard("events", shard_id(0)), Checkpoint(sequence(0, 120), 0, 0))
         task(events.ShardReleased("events", shard_id(0), why))
         await settle()
@@ -686,7 +686,7 @@ def test_a_shard_exported_to_its_end_is_no_longer_followed():
         task, waiting, heard, _ = await task_of(sealed, collector, strict=False)
         task(events.ShardStarted("events", shard_id(1), 0))
         running = asyncio.ensure_future(task.run())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             await waiting.advance(Shard("events", shard_id(1)), Checkpoint(None, 0, sequence(1, 50)))
         await settle()
         following = [each for each in asyncio.all_tasks() if each.get_coro().__name__ == "_follow"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+
 import aiohttp
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError
@@ -79,6 +81,12 @@ def test_errors_of_botocore_and_aiohttp_are_translated() -> None:
         translated = translate(CALL, error)
         assert isinstance(translated, AwsRetryable)
         assert "had no answer" in str(translated)
+
+
+def test_a_host_that_has_no_address_has_a_remedy() -> None:
+    assert str(translate(CALL, socket.gaierror(-2, "Name or service not known"))).endswith(
+        "had no answer: [Errno -2] Name or service not known. Remedy: check the region, the endpoint and the name server."
+    )
 
 
 def test_an_unexpected_error_is_not_mistaken_for_an_answer() -> None:

@@ -61,6 +61,17 @@ def test_a_hundred_thousand_units_need_few_listings():
     assert find(listing(starts), FIRST) == 0
 
 
+def test_in_a_log_that_one_page_holds_one_listing_is_enough():
+    for starts in ([0], [0, FIRST], [0, *(FIRST + n * 10**33 for n in range(900))]):
+        for wanted in {0, len(starts) // 2, len(starts) - 1}:
+            store = listing(starts)
+            assert find(store, starts[wanted] + 5) == starts[wanted]
+            assert store.pages == 1
+    store = listing([0, *(FIRST + n * 10**33 for n in range(5000))])
+    assert find(store, FIRST) == 0
+    assert store.pages == 1
+
+
 def test_units_in_bursts_need_few_listings():
     starts = sorted({0, *(FIRST + n * 10**45 + m for n in range(50) for m in range(2000))})
     store = listing(starts)

@@ -25,7 +25,7 @@ def run(test, *, by_hand=False):
             await clock.advance(0.5)
         await main
 
-    asyncio.run(asyncio.wait_for(body(), 60))
+    asyncio.run(asyncio.wait_for(body(), 120))
 
 
 def put(dynamo, row):

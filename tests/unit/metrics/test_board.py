@@ -68,6 +68,24 @@ def test_a_shard_that_stands_still_is_first_and_says_why_until_it_is_started_aga
     assert [row["trouble"] for row in shown(stop, ev.ShardStarted(*WHERE, 0))] == [False]
 
 
+def test_a_paused_shard_is_shown_with_its_reason_and_is_no_trouble() -> None:
+    paused = ev.ShardPaused(*WHERE, "ann", "<hot key>", "2026-01-01T05:00:00+00:00", BEHIND_SECONDS * 2)
+    before = (ev.ShardStarted(*WHERE, 0), ev.ShardReleased(*WHERE, "paused"))
+    board = Board("app", Hand())
+    for event in (*before, paused):
+        board(event)
+    document = board.document({}, None)
+    (row,) = document["shards"]
+    assert (row["state"], row["reason"]) == ("paused", "by ann, until 2026-01-01T05:00:00Z: <hot key>")
+    assert (row["trouble"], row["behind_seconds"]) == (False, BEHIND_SECONDS * 2)
+    text = page(document)
+    assert "paused by ann, until 2026-01-01T05:00:00Z: &lt;hot key&gt;" in text
+    assert "fine" in text
+    assert [row["state"] for row in shown(*before, paused, ev.ShardResumed(*WHERE))] == ["starting"]
+    assert [row["state"] for row in shown(*before, paused, ev.ShardResumed(*WHERE), ev.ShardStarted(*WHERE, 0))] == ["reading"]
+    assert shown(*before, paused, ev.ShardReleased(*WHERE, "lease_lost")) == []
+
+
 def test_it_falls_behind_further_while_there_is_no_news() -> None:
     clock = Hand()
     board = Board("app", clock)

@@ -109,6 +109,25 @@ def test_no_text_raises(text):
     assert all(each.line >= 1 and each.column >= 1 for each in document.findings)
 
 
+@pytest.mark.parametrize(
+    ("text", "says", "hint"),
+    [
+        ("a:\n   b: 1\n    c: 2\n", "mapping values", "begins in column 5, the one before in column 4"),
+        ("a:\n\u00a0  b: 1\n    c: 2\n", "mapping values", "line 2 is indented with a no-break space"),
+        ("a:\n  - b: 1\n - c: 1\n", "does not fit into the mapping that begins at 1:1", "without a dash, in column 1"),
+        ("a:\n  b: 1\n  - c: 1\n", "does not fit into the mapping that begins at 2:3", "without a dash, in column 3"),
+        ("a:\n  - b: 1\n  c: 1\n", "does not fit into the list that begins at 2:3", "with a dash, in column 3"),
+        ("a: {b: 'x}\nc: {d: 'y'}\n", "a flow mapping that begins at 1:4", "from line 1 to here"),
+    ],
+)
+def test_a_wrong_indentation_is_explained_in_plain_words(text, says, hint):
+    (finding,) = load(text.encode(), "p.yaml", {}).findings
+    assert finding.code == "syntax"
+    assert says in finding.message
+    assert hint in finding.hint
+    assert "block end" not in finding.message
+
+
 def test_an_object_type_without_quotes_is_explained():
     (finding,) = load(b"source:\n  schema:\n    user: object{id: int64, email: string?}\n", "p.yaml", {}).findings
     assert (finding.line, finding.code) == (3, "syntax")

@@ -35,7 +35,12 @@ def test_the_place_of_objects_does_not_change_the_digest():
     ("change", "message"),
     [
         ({"s3": {"url": "s3://bucket/in/", "format": "csv"}}, "cannot be read with the decoder `json`"),
-        ({"s3": {"url": "s3://bucket/in/", "column": "raw"}}, "`column` is only for Parquet"),
+        ({"s3": {"url": "s3://bucket/in/", "column": "raw"}}, "`column` is only for parquet, arrow and avro"),
+        ({"s3": {"url": "s3://bucket/in/", "records": "Records"}}, "objects of the format ndjson have no lists of records"),
+        ({"s3": {"url": "s3://bucket/in/", "format": "json", "records": "a..b"}}, "'a..b' names no member"),
+        ({"s3": {"url": "s3://bucket/in/", "format": "json", "records": ""}}, "'' names no member"),
+        ({"s3": {"url": "s3://bucket/in/", "format": "avro", "compression": "gzip"}}, "objects of the format avro are compressed inside"),
+        ({"s3": {"url": "s3://bucket/in/", "format": "arrow", "compression": "zstd"}}, "objects of the format arrow are compressed inside"),
         ({"s3": {"url": "nowhere"}}, "not a place"),
         ({"s3": {"url": "file:./in", "watch": {"queue": QUEUE}}}, "sends no notifications"),
         ({"s3": {"url": "s3://bucket/in/", "watch": {}, "manifest": "s3://bucket/list"}}, "a manifest lists objects once"),
@@ -52,6 +57,17 @@ def test_the_place_of_objects_does_not_change_the_digest():
 def test_contradictory_options_are_refused(change, message):
     with pytest.raises(ValidationError, match=message):
         model(**change)
+
+
+@pytest.mark.parametrize(
+    ("records", "path"),
+    [(None, None), ("$", ()), ("Records", ("Records",)), ("$.detail.items", ("detail", "items")), ("a.$b", ("a", "$b"))],
+)
+def test_records_are_a_path_that_is_recorded_where_there_is_one(records, path):
+    pipeline = model({"url": "s3://bucket/in/", "format": "json", **({} if records is None else {"records": records})})
+    assert pipeline.source.s3.records_path == path
+    assert ("    records:" in canonical_text(pipeline)) == (records is not None)
+    assert read_canonical(canonical_text(pipeline)) == pipeline
 
 
 def test_a_pipeline_has_one_source():

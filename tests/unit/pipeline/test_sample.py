@@ -20,6 +20,11 @@ def test_each_line_is_a_record(tmp_path):
     assert data(from_file(file, 2)) == [b'{"a": 1}', b'{"a": 2}']
 
 
+def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_record(tmp_path):
+    (tmp_path / "s.ndjson").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n{"a": 2}\r\n')
+    assert data(from_file(tmp_path / "s.ndjson", 10)) == [b'{"a": 1}', b'{"a": 2}']
+
+
 def test_dead_letters_can_be_used_as_a_sample(tmp_path):
     file = tmp_path / "rejects.parquet"
     pl.DataFrame({"_data": [b"{", None], "data": [b"other", b"other"]}).write_parquet(file)

@@ -40,8 +40,10 @@ def said(**given):
         ({"name": "a"}, "'a' has 1 characters; allowed: at least 2", "what it is for"),
         ({"name": "abcd"}, "'abcd' has 4 characters; allowed: at most 3", "what it is for"),
         ({"name": "A1"}, "'A1' does not have the required form", "what it is for"),
-        ({"many": "a"}, "expected a list, each item after a dash", ""),
-        ({"inner": "a"}, "expected a mapping, each entry as `name: value`", ""),
+        ({"many": "a"}, "expected a list, each item after a dash, got 'a'", "write [a]"),
+        ({"many": {"a": 1}}, "expected a list, each item after a dash, got a mapping", ""),
+        ({"many": "a b: c"}, "expected a list, each item after a dash, got 'a b: c'", ""),
+        ({"inner": "a"}, "expected a mapping, each entry as `name: value`, got 'a'", ""),
         ({"rows": "x" * 100}, f"expected a whole number, got '{'x' * 56}...", "what it is for"),
     ],
 )

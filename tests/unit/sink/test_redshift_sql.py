@@ -190,6 +190,9 @@ def test_a_column_that_does_not_fit_is_never_changed(found, words):
         (Step.COPY, "ERROR: S3ServiceException: Access Denied, Status 403", Failure.SETUP),
         (Step.LOCK, "ERROR: permission denied for relation events__loads", Failure.SETUP),
         (Step.COPY, "ERROR: Load into table 'x' failed. Check 'sys_load_error_detail'; file 1023503.parquet", Failure.DATA),
+        (Step.COPY, "ERROR: S3ServiceException:The provided token has expired.,Status 400,Error ExpiredToken,Rid 7", Failure.TRANSIENT),
+        (Step.LOCK, "FATAL: the database system is starting up", Failure.TRANSIENT),
+        (None, "FATAL: the database system is in recovery mode", Failure.TRANSIENT),
         (None, "Query aborted by user", Failure.TRANSIENT),
     ],
 )

@@ -29,7 +29,7 @@ def test_more_objects_are_read_at_once_than_the_event_loop_has_threads(tmp_path)
         async def rows(item):
             return sum([len(block.numbers) async for block in ObjectPiece(store, item, LAYOUT).blocks(0)])
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             return await asyncio.gather(*map(rows, pinned))
 
     assert asyncio.run(main()) == [10, 10, 10]
@@ -66,7 +66,7 @@ def test_the_thread_of_a_read_that_is_given_up_ends():
         await store.asked.wait()
         (thread,) = readers()
         reading.cancel()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await store.cancelled.wait()
             await asyncio.to_thread(thread.join)
         assert reading.done()

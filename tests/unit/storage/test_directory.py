@@ -99,7 +99,7 @@ class MeetingStore(DirectoryStore):
 
     def __init__(self, root: Path, parties: int) -> None:
         super().__init__(root, fsync=False)
-        self._barrier = threading.Barrier(parties, timeout=10)
+        self._barrier = threading.Barrier(parties, timeout=120)
 
     @contextmanager
     def _written_temporary(self, body: bytes) -> Iterator[tuple[Path, str]]:
@@ -133,7 +133,7 @@ class FrozenStore(DirectoryStore):
     def _stop(self, at: str) -> None:
         if at == self._at and not self.frozen.is_set():
             self.frozen.set()
-            assert self.go_on.wait(60)
+            assert self.go_on.wait(120)
 
     def _complete(self, path: Path, tag: str) -> None:
         self._stop("claimed")

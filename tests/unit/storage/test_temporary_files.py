@@ -34,7 +34,7 @@ asyncio.run(store.put("k", b"of the killed one"))
 
 def killed(root: Path, where: str) -> Path:
     """The temporary file of a process that is killed at ``where``, with its time set back, as if that had been long ago."""
-    done = subprocess.run([sys.executable, "-c", KILLED.format(where=where), str(root)], timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", KILLED.format(where=where), str(root)], timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
     (left,) = (root / ".stream" / "aside").iterdir()
     aged(left)
@@ -96,7 +96,7 @@ def test_a_writer_frozen_for_days_still_finds_its_file(tmp_path: Path, replaced:
 
         def _stop(self) -> None:
             frozen.set()
-            assert go_on.wait(60)
+            assert go_on.wait(120)
 
     async def main() -> None:
         async with asyncio.TaskGroup() as group:

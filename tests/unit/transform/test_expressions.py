@@ -11,6 +11,7 @@ SCHEMA = pl.Schema(
         "f": pl.Float64(),
         "time_hour": pl.Datetime("us", "UTC"),
         "now": pl.Int64(),
+        "order": pl.Int64(),
         "_shard": pl.String(),
     }
 )
@@ -21,6 +22,7 @@ FRAME = pl.DataFrame(
         "f": [1.26, 2.5, None],
         "time_hour": [0, 2_678_400_000_000, None],
         "now": [1, 2, 3],
+        "order": [1, 2, 3],
         "_shard": ["s"] * 3,
     },
     schema=SCHEMA,
@@ -72,18 +74,25 @@ def test_expressions_have_the_meaning_of_sql(text, kind, expected):
         ("a s", "'s' at the end would be a name", "an operator between"),
         ("a > 1 AS b", "'b' at the end would be a name", ""),
         ("greatest()", "greatest() needs a value", ""),
-        ("strftime(s, '%Y')", "does not fit its columns", "s String"),
-        ("time_hour > '2013'", "does not fit its columns", "time_hour"),
+        ("strftime(s, '%Y')", "does not fit its columns", "s string"),
+        ("time_hour > '2013'", "a date or time cannot be compared with text", "DATE '2026-01-31'"),
+        ("time_hour > TIMESTAMP '2013-01-01 00:00:00'", "in UTC, and a TIMESTAMP that is written out has no zone", "name::timestamp"),
+        ("a > 1 && a < 3", "is not an expression", "write AND in place of &&"),
+        ("a > 1 ? a : 0", "is not an expression", "CASE WHEN"),
+        ("s = \u2018x\u2019", "is not an expression", "character 5 is a typographic quote"),
+        ("order > 1", "is not an expression", "`order` is also a word of SQL: write the column in double quotes"),
+        ("a = NULL", "character 3: a comparison with NULL is never true", "IS NULL"),
+        ("s = 'NULL' OR a <> null", "character 17: a comparison with NULL is never true", "IS NOT NULL"),
         ("  ", "is empty", ""),
         ("CAST(s AS DATE)", "casting from string to date is not supported", "the stage `cast`"),
         ("TRY_CAST(s AS TIMESTAMP) IS NULL", "casting from string to datetime is not supported", "the stage `cast`"),
-        ("CAST(s AS BOOLEAN)", "does not fit its columns: casting from", "s String"),
-        ("split_part(a, '/', 1)", "does not fit its columns", "a Int64"),
+        ("CAST(s AS BOOLEAN)", "does not fit its columns: casting from", "s string"),
+        ("split_part(a, '/', 1)", "does not fit its columns", "a int64"),
         ("strptime(s, '%F %T.%f')", "character 1: %f reads nanoseconds", "use %.f"),
         ("strptime(upper(s) , '%F %Z') > time_hour", "character 1: %Z skips the name of a zone", "use %z"),
         (" OR ".join(f"a = {n}" for n in range(300)), "too many nested operations", "IN (1, 2, 3)"),
         ("+".join(["a"] * 3000), "too many nested operations", ""),
-        ("sqrt(s)", "Polars declares its result as String, but computes Float64", "s String"),
+        ("sqrt(s)", "Polars declares its result as String, but computes Float64", "s string"),
     ],
 )
 def test_an_invalid_expression_is_refused_with_a_hint(text, says, hint):
@@ -99,7 +108,17 @@ def test_atan2_of_an_object_which_would_crash_polars_is_refused(text):
     """Polars 1.x answers to the first of them with a segmentation fault, so before it can."""
     with pytest.raises(SchemaMismatch, match="atan2 takes numbers, no objects") as caught:
         compile_expression(text, pl.Schema({"o": pl.Struct({"a": pl.Int64}), "f": pl.Float64}))
-    assert "o Struct" in caught.value.hint
+    assert "o object{a: int64}" in caught.value.hint
+
+
+def test_what_the_hints_about_times_and_words_of_sql_suggest_works():
+    for text in (
+        "time_hour >= DATE '2026-01-31'",
+        "time_hour::timestamp >= TIMESTAMP '2026-01-31 12:00:00'",
+        '"order" > 1',
+        "s = 'a = NULL'",
+    ):
+        assert compile_expression(text, SCHEMA)[1] == pl.Boolean()
 
 
 def test_atan2_of_fields_of_objects_works():

@@ -17,6 +17,7 @@ import rotel
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.integration.narration import Received, collector
+from tests.ports import free_port
 
 PATIENCE = 60.0
 STEP = 0.1
@@ -56,17 +57,11 @@ class Agent:
         return self.records
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def agent(folder: Path) -> Iterator[Agent]:
     program = Path(rotel.__file__).with_name("rotel-agent")
-    http, grpc, log = free_port(), free_port(), folder / "rotel.log"
-    with collector() as output, log.open("wb") as said:
+    log = folder / "rotel.log"
+    with collector() as output, log.open("wb") as said, free_port() as http, free_port() as grpc:
         command = [str(program), "start", "--exporter", "otlp", "--otlp-exporter-protocol", "http"]
         command += ["--otlp-exporter-endpoint", output.url, "--pid-file", str(folder / "rotel.pid")]
         command += ["--otlp-grpc-endpoint", f"127.0.0.1:{grpc}", "--otlp-http-endpoint", f"127.0.0.1:{http}"]

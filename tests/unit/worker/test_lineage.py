@@ -17,7 +17,7 @@ EVENTS = 40
 
 
 def test_a_slow_lineage_receiver_does_not_delay_the_end(monkeypatch):
-    monkeypatch.setattr(lineage, "TIMEOUT", 0.3)
+    monkeypatch.setattr(lineage, "TIMEOUT", 1.0)
     posted, store = [], MemoryStore()
 
     async def take(request):

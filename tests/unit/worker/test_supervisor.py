@@ -157,7 +157,7 @@ def supervise(monkeypatch, fates, *shards):
         await watched.run()
         return stream, watched
 
-    return asyncio.run(asyncio.wait_for(run(), 10))
+    return asyncio.run(asyncio.wait_for(run(), 120))
 
 
 def test_a_shard_that_was_handed_over_is_worked_on_again_when_it_comes_back(monkeypatch):
@@ -168,7 +168,7 @@ def test_a_shard_that_was_handed_over_is_worked_on_again_when_it_comes_back(monk
         await Supervisor("s", Start(StartKind.TRIM_HORIZON), stream).run()
         return stream
 
-    stream = asyncio.run(asyncio.wait_for(run(), 10))
+    stream = asyncio.run(asyncio.wait_for(run(), 120))
     assert stream.order == ["0", "0"]
     # Nobody is told that it goes before the leader is told that nothing more may come.
     assert stream.leases.did[0] == ("release", "0")
@@ -192,7 +192,7 @@ def test_a_shard_without_a_task_is_handed_over_at_once(monkeypatch):
         await running
         return stream
 
-    stream = asyncio.run(asyncio.wait_for(run(), 10))
+    stream = asyncio.run(asyncio.wait_for(run(), 120))
     assert stream.leases.did[0] == ("release", "0")
     assert stream.order == ["0"]
 
@@ -264,7 +264,7 @@ def test_a_lease_lost_just_before_its_shard_starts_may_come_back(monkeypatch):
             stream.leases.listeners[0]()
         return stream.order
 
-    assert asyncio.run(asyncio.wait_for(run(), 10)) == ["0", "0"]
+    assert asyncio.run(asyncio.wait_for(run(), 120)) == ["0", "0"]
 
 
 @pytest.mark.parametrize("leased", [False, True])
@@ -284,7 +284,7 @@ def test_a_drain_does_not_wait_for_a_service_that_does_not_answer(monkeypatch, l
         await running
         return stream.order
 
-    assert asyncio.run(asyncio.wait_for(run(), 10)) == []
+    assert asyncio.run(asyncio.wait_for(run(), 120)) == []
 
 
 def test_a_leased_stream_is_listed_now_and_then_even_if_no_lease_arrives(monkeypatch):
@@ -313,7 +313,7 @@ def test_a_leased_stream_is_listed_now_and_then_even_if_no_lease_arrives(monkeyp
         await asyncio.wait([running])
         return seen
 
-    assert asyncio.run(asyncio.wait_for(run(), 10)) == [1, 1, 2, 2, 3, 3]
+    assert asyncio.run(asyncio.wait_for(run(), 120)) == [1, 1, 2, 2, 3, 3]
 
 
 def test_a_lease_lost_while_its_shard_waits_for_a_retry_may_come_back(monkeypatch):
@@ -339,7 +339,7 @@ def test_a_lease_lost_while_its_shard_waits_for_a_retry_may_come_back(monkeypatc
             stream.leases.listeners[0]()
         return stream.order
 
-    assert asyncio.run(asyncio.wait_for(run(), 10)) == ["0", "0"]
+    assert asyncio.run(asyncio.wait_for(run(), 120)) == ["0", "0"]
 
 
 def test_a_lease_lost_twice_is_released_twice(monkeypatch):
@@ -373,7 +373,7 @@ def test_a_lease_lost_twice_is_released_twice(monkeypatch):
         running.cancel()
         return stream.order
 
-    assert asyncio.run(asyncio.wait_for(run(), 10))[:2] == ["0", "0"]
+    assert asyncio.run(asyncio.wait_for(run(), 120))[:2] == ["0", "0"]
 
 
 @pytest.mark.parametrize(("error", "again"), [(Halted("bad"), True), (KeyError("oops"), False)])
@@ -396,7 +396,7 @@ def test_a_halted_shard_whose_lease_moved_is_reported_only_while_it_may_come_bac
         running.cancel()
         return still, stream
 
-    still, stream = asyncio.run(asyncio.wait_for(run(), 10))
+    still, stream = asyncio.run(asyncio.wait_for(run(), 120))
     assert still == (set() if again else {"0"})
     assert stream.order == (["0", "0"] if again else ["0"])
     assert (events.ShardReleased("s", "0", "lease_lost") in stream.reported) is again
@@ -415,7 +415,7 @@ def paused(stream, monkeypatch, test):
         watched.changed.set()
         await running
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 120))
 
 
 @pytest.mark.parametrize("leased", [False, True])
@@ -553,7 +553,7 @@ def test_a_run_that_ends_leaves_paused_shards_and_says_which(monkeypatch):
         await watched.run()
         return stream, watched
 
-    stream, watched = asyncio.run(asyncio.wait_for(run(), 10))
+    stream, watched = asyncio.run(asyncio.wait_for(run(), 120))
     assert stream.order == ["9"]
     assert watched.finished
     assert watched.paused.shown == {"0": PAUSE}
@@ -567,7 +567,7 @@ def test_a_run_that_ends_and_is_paused_meanwhile_says_what_it_has_not_read(monke
         await watched.run()
         return stream, watched
 
-    stream, watched = asyncio.run(asyncio.wait_for(run(), 10))
+    stream, watched = asyncio.run(asyncio.wait_for(run(), 120))
     assert stream.order == ["0"]
     assert watched.paused.shown == {"0": PAUSE}
 

@@ -18,7 +18,17 @@ from stream.metrics import thresholds
 from stream.operations.progress.backlog import LastClaim
 from stream.operations.status.finding import DETAILS, Finding, Harm, length
 from stream.operations.status.rules import judge, verdict
-from stream.operations.status.snapshot import DeadLetters, Exported, ObjectsStatus, Parked, ShardStatus, Snapshot, TableStatus, Unread
+from stream.operations.status.snapshot import (
+    LEASE_ROW,
+    DeadLetters,
+    Exported,
+    ObjectsStatus,
+    Parked,
+    ShardStatus,
+    Snapshot,
+    TableStatus,
+    Unread,
+)
 from stream.worker.halt import Halt
 from tests.docs.generate import ROOT
 
@@ -210,6 +220,11 @@ def test_one_cause_one_finding() -> None:
     assert codes(snapshot_of(waiting(50_000, halt=Halt("bad", "w1", ago(4000)), **old))) == ["expiring", "shard_halted"]
 
 
+def test_a_lease_row_that_cannot_be_read_leads_to_its_own_section() -> None:
+    (found,) = judge(snapshot_of(unread=(Unread(LEASE_ROW, "row 'x' has no leaseCounter"),)))
+    assert (found.section, found.commands) == ("streamleaserowsunreadable", ("stream leases ls FILE",))
+
+
 def test_an_unread_lease_table_is_not_taken_for_a_table_without_leases() -> None:
     assert codes(snapshot_of(shard(leased=False), unread=(Unread("lease table", "denied"),))) == ["unreadable"]
 
@@ -278,7 +293,7 @@ def test_every_finding_leads_to_a_section_of_the_runbook() -> None:
     found = every_finding()
     assert len(found) >= 14
     assert {each.section for each in found} <= anchors
-    assert {each.section for each in found} - {"when-a-shard-is-halted", "audit-commands-loads-and-the-export-of-spans"} <= {
+    assert {each.section for each in found} - {"when-a-shard-is-halted", "when-a-part-cannot-be-read"} <= {
         anchor(alert) for alert in ALERTS
     }
 

@@ -176,6 +176,8 @@ def records(draw: st.DrawFn, options: dict[str, Any]) -> bytes:
 
     def field(text: str) -> str:
         # Now and then a field stands without the quotes that it needs.
+        if quote is None:
+            return text
         wanted = any(mark in text for mark in (delimiter, quote, "\n", "\r")) and draw(st.integers(0, 9))
         return quote + text.replace(quote, quote * 2) + quote if wanted or not draw(st.integers(0, 9)) else text
 
@@ -184,7 +186,9 @@ def records(draw: st.DrawFn, options: dict[str, Any]) -> bytes:
     for _ in range(draw(st.integers(0, 3))):
         odd = draw(st.sets(st.sampled_from(names), max_size=draw(st.sampled_from([0, 0, 1]))))
         fields = [draw(st.sampled_from(ODD if name in odd else GOOD.get(name, ODD))) for name in names]
+        fields += [draw(st.sampled_from(ODD))] * draw(st.sampled_from([0, 0, 1, 3])) if "surplus" in options else []
         lines.append(delimiter.join(map(field, fields[: None if draw(st.integers(0, 19)) else -1])))
+        lines += ["#,1"] * draw(st.sampled_from([0, 0, 0, 1]))
     whole = (end.join(lines) + end * draw(st.integers(0, 1))).encode()
     if draw(st.integers(0, 4)):
         return whole
@@ -195,10 +199,12 @@ def records(draw: st.DrawFn, options: dict[str, Any]) -> bytes:
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[list[bytes], dict[str, Any]]:
     options = {
-        "delimiter": draw(st.sampled_from([",", ",", ";", "\t", " ", "|"])), "quote": draw(st.sampled_from(['"', '"', "'"])),
+        "delimiter": draw(st.sampled_from([",", ",", ";", "\t", " ", "|"])), "quote": draw(st.sampled_from(['"', '"', "'", None])),
         "header": draw(st.booleans()), "null": draw(st.sampled_from([[""], [""], ["NULL"], ["NULL", ""], []])),
         "unknown": draw(st.sampled_from(["ignore", "reject"])),
     }  # fmt: skip
+    options |= draw(st.sampled_from([{}, {}, {"comment": "#"}]))
+    options |= draw(st.sampled_from([{}, {"surplus": "ignore"}])) if not options["header"] else {}
     return draw(st.lists(records(options), max_size=6)), options
 
 
@@ -270,3 +276,55 @@ def test_invalid_arguments_to_the_kernel_are_refused() -> None:
     for plan, places, words in [(lines, (1,), ()), (lines, (-2,), ()), (lines, (), ()), (alone, (0,), ()), (lines, (0,), (b"",) * 65)]:
         with pytest.raises(ValueError, match=r"place|field|null"):
             native.KERNEL.separated(plan, b"", (), 44, 34, None, places, words)
+
+
+TABS = {"delimiter": "\t", "quote": None, "comment": "#", "null": "-", "surplus": "ignore"}
+
+
+def decoded(text_records, schema, **options):
+    given = batch([text.encode() for text in text_records])
+    got = compile_chain(Csv(**options), parse_schema(schema), [], Resources(), ticks()).run(given, "s")
+    with no_kernel():
+        plain = compile_chain(Csv(**options), parse_schema(schema), [], Resources(), ticks())
+    assert_frame_equal(got.frame, plain.run(given, "s").frame)
+    return got.frame.select(list(schema)).rows(), got.settled.filter(pl.col("reason") != "").select("_row", "reason").rows()
+
+
+def test_values_without_quotes_keep_the_quotes_they_have():
+    rows, rejects = decoded(['"a\tb"', 'x"\t-', "ü\t"], {"a": "string", "b": "string?"}, delimiter="\t", quote=None, null="-")
+    assert rows == [('"a', 'b"'), ('x"', None), ("ü", "")]
+    assert rejects == []
+
+
+def test_comments_are_left_out_and_a_record_of_comments_has_no_rows():
+    rows, rejects = decoded(
+        ["#Version: 1.0\n#Fields: a b\n1\tx\n#\r\n2\ty", "# nothing", "3\tz", "", "4"], {"a": "int64", "b": "string"}, **TABS
+    )
+    assert rows == [(1, "x"), (2, "y"), (3, "z")]
+    assert rejects == [(1, "filtered"), (3, "empty_record"), (4, "csv_fields")]
+    quoted, rejects = decoded(['1,"a\n# no comment"\n# a comment\n2,b'], {"a": "int64", "b": "string"}, comment="#")
+    assert quoted == [(1, "a\n# no comment"), (2, "b")]
+    assert rejects == []
+    with_header, _ = decoded(["# made by hand\nb,a\nx,1"], {"a": "int64", "b": "string"}, comment="#", header=True)
+    assert with_header == [(1, "x")]
+
+
+def test_surplus_values_are_ignored_or_refuse_the_record():
+    given = ['1 "x y" more "and more"', "2 y", '3 z "open', '4 z 5 6 "7"', "5"]
+    schema = {"a": "int64", "b": "string"}
+    rows, rejects = decoded(given, schema, delimiter=" ", surplus="ignore")
+    assert rows == [(1, "x y"), (2, "y"), (4, "z")]
+    assert rejects == [(2, "csv_syntax"), (4, "csv_fields")]
+    rows, rejects = decoded(given, schema, delimiter=" ")
+    assert rows == [(2, "y")]
+    assert [row for row, _ in rejects] == [0, 2, 3, 4]
+
+
+def test_the_newer_options_are_recorded_only_where_they_are_used():
+    assert set(Csv().model_dump()) & {"comment", "surplus"} == set()
+    used = Csv(**TABS)
+    assert Csv.model_validate(used.model_dump(mode="json")) == used
+    with pytest.raises(ValidationError, match="as many values as the header"):
+        Csv(header=True, surplus="ignore")
+    with pytest.raises(ValidationError, match="cannot begin a line that has text"):
+        Csv(comment="\n")

@@ -63,7 +63,7 @@ def test_a_single_column_can_be_given_as_text():
         ({"table": "other"}, "'other' is not loaded; loaded: weather", ("table",)),
         ({"on": "orign"}, "no column 'orign'", ("on", "orign")),
         ({"on": {"origin": "orign"}}, "has no column 'orign'", ("on", "origin")),
-        ({"on": {"origin": "hour"}}, "key 'origin' is String, but 'hour'", ("on", "origin")),
+        ({"on": {"origin": "hour"}}, "key 'origin' is string, but 'hour'", ("on", "origin")),
         ({"take": ["tmp"]}, "has no column 'tmp'", ("take", "tmp")),
         ({"take": ["origin"]}, "'origin' already exists", ("take",)),
         ({"on": "origin"}, "more than one row for the key origin='EWR'", ("on",)),

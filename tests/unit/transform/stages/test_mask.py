@@ -42,7 +42,7 @@ def test_incomplete_options_are_refused(config):
         Mask.model_validate(config)
 
 
-@pytest.mark.parametrize(("column", "key", "says"), [("n", "env:K", "n' is Int64; only text"), ("a", "env:J", "missing or empty")])
+@pytest.mark.parametrize(("column", "key", "says"), [("n", "env:K", "n' is int64; only text"), ("a", "env:J", "missing or empty")])
 def test_columns_and_keys_that_cannot_be_used_are_refused(column, key, says):
     stage = Mask.model_validate({"columns": column, "method": "keyed_hash", "key": key})
     with pytest.raises(SchemaMismatch, match=says):

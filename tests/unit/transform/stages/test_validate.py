@@ -80,15 +80,15 @@ def test_the_first_broken_rule_is_the_reason_and_the_column_holds_all():
         ({"n": {"max": "9"}}, ("columns", "n", "max"), "cannot be a bound"),
         ({"n": {"max": float("inf")}}, ("columns", "n", "max"), "cannot be a bound"),
         ({"n": {"min": float("nan")}}, ("columns", "n", "min"), "cannot be a bound"),
-        ({"f": {"one_of": [1.5, float("-inf")]}}, ("columns", "f", "one_of"), "are values of type Float64"),
+        ({"f": {"one_of": [1.5, float("-inf")]}}, ("columns", "f", "one_of"), "are values of type float64"),
         ({"d": {"min": "yesterday"}}, ("columns", "d", "min"), "cannot be a bound"),
         ({"n": {"matches": "x"}}, ("columns", "n", "matches"), "only text"),
         ({"s": {"matches": "(?=x)"}}, ("columns", "s", "matches"), "not a regular expression: look-around, inc"),
         ({"s": {"matches": "x" * 5000}}, ("columns", "s", "matches"), "at most 4096"),
         ({"n": {"one_of": ["1"]}}, ("columns", "n", "one_of"), "values of type"),
         ({"n": {"min_length": 1}}, ("columns", "n", "min_length"), "have a length"),
-        ({"c": {"one_of": [1e300]}}, ("columns", "c", "one_of"), "values of type Decimal"),
-        ({"c": {"one_of": [0.1, 0.125]}}, ("columns", "c", "one_of"), "values of type Decimal"),
+        ({"c": {"one_of": [1e300]}}, ("columns", "c", "one_of"), "values of type decimal"),
+        ({"c": {"one_of": [0.1, 0.125]}}, ("columns", "c", "one_of"), "values of type decimal"),
     ],
 )
 def test_rules_that_do_not_fit_their_column_are_refused_with_their_position(rules, path, says):

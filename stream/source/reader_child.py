@@ -1,0 +1,137 @@
+"""The process that reads Parquet, Arrow and Avro objects for a worker: ``python -m stream.source.reader_child``, see ``reader_process``.
+
+It gets bytes of an object by asking for them, and knows no credentials. What it may use is limited, so that an object made to exhaust a
+machine exhausts this process: memory beyond ``HEADROOM`` is refused to it, and a step that takes ``STEP_SECONDS`` of CPU time ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+from stream.source.frames import receive, send
+
+HEADROOM: Final = 2**30
+"""Bytes that reading an object may take beyond what the libraries take themselves."""
+
+STEP_SECONDS: Final = 300.0
+"""Seconds of CPU time between two messages. A step converts a few megabytes."""
+
+_worker: BinaryIO = sys.stdout.buffer
+"""Where messages go; what libraries print to standard output must not get between them."""
+
+_PAGE: Final = resource.getpagesize()
+_DATA: Final = 5
+"""The place in ``/proc/self/statm`` of the pages that ``RLIMIT_DATA`` counts."""
+
+
+class _Wanted(io.RawIOBase):
+    """The object: each read asks the worker for the bytes."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size = size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if at < 0:
+            msg = f"it names byte {at} of its {self._size}"
+            raise ValueError(msg)
+        self._at = at
+        return at
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(0, min(len(buffer), self._size - self._at))
+        if not wanted:
+            return 0
+        send(_worker, ("read", self._at, wanted))
+        body = _next()
+        buffer[: len(body)] = body
+        self._at += len(body)
+        return len(body)
+
+
+def _next() -> Any:
+    """The worker's next message. Ends the process if the worker has ended."""
+    # The clock counts CPU time of this process, so that neither waiting nor a suspended machine counts.
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    message = receive(sys.stdin.buffer)
+    if message is None:
+        sys.exit(0)
+    signal.setitimer(signal.ITIMER_PROF, STEP_SECONDS)
+    return message
+
+
+def _serve(kind: str, column: str | None, size: int, after: int, most: int) -> Any:
+    """Read one object. Returns a message that asks for another one before the end of this one, if there is one."""
+    from stream.source.typed_rows import typed_rows
+
+    try:
+        for first, bodies in typed_rows(kind, column, cast("BinaryIO", _Wanted(size)), after):
+            number, begin, held = first, 0, 0
+            for at, body in enumerate(bodies, 1):
+                held += len(body)
+                if held >= most or at == len(bodies):
+                    send(_worker, ("rows", number, bodies[begin:at]))
+                    message = _next()
+                    if message[0] == "open":
+                        return message
+                    number, begin, held = first + at, at, 0
+    except MemoryError:
+        send(_worker, ("bad", f"to read a part of it takes more than {HEADROOM // 2**20:,} MiB of memory, which no object may take"))
+        return None
+    except Exception as error:  # noqa: BLE001 - whatever a library makes of damage
+        send(_worker, ("bad", str(error) or type(error).__name__))
+        return None
+    send(_worker, ("end",))
+    return None
+
+
+def main() -> None:
+    """Serve until the worker ends."""
+    global _worker  # noqa: PLW0603 - the process has one worker
+    _worker = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)  # they may be sent to the worker's whole group, and it may take a while to drain
+    import fastavro  # noqa: F401 - loaded before the limit is set
+    import polars  # noqa: F401, ICN001
+    import pyarrow as pa
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    from stream.source.typed_rows import read_logical_types_exactly
+
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    read_logical_types_exactly()
+    held = int(Path("/proc/self/statm").read_text().split()[_DATA]) * _PAGE
+    resource.setrlimit(resource.RLIMIT_DATA, (held + HEADROOM, held + HEADROOM))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):
+        # If the machine runs out of memory nevertheless, this process is the one to end.
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    send(_worker, ("ready",))
+    message = _next()
+    while True:
+        message = _serve(*message[1:]) or _next()
+
+
+if __name__ == "__main__":
+    main()
