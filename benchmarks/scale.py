@@ -23,7 +23,7 @@ from random import Random
 from typing import Any, Final
 
 from stream.lease.coordinator import STEALS, TENURE
-from stream.lease.decide import Rules, Seen, Take, take_evenly
+from stream.lease.decide import ObservedLease, Rules, Take, take_evenly
 from stream.lease.holding import AT_ONCE
 from stream.lease.rows import ExtendedSequenceNumber, Lease, Progress, encode
 from stream.lease.settings import LeaseSettings
@@ -80,7 +80,7 @@ class Fleet:
         self.settings = settings
         self.size = table_bytes(shards, "10.0.0.1-1-00000000")
         self.every = settings.look_after(self.size)
-        self.seen = {lease.key: Seen(lease, -math.inf, -math.inf) for lease in (row(at, shards) for at in range(shards))}
+        self.observed = {lease.key: ObservedLease(lease, -math.inf, -math.inf) for lease in (row(at, shards) for at in range(shards))}
         self.alive = {f"w{at:04d}" for at in range(workers)}
         self.now = 0.0
         self.phase = Phase()
@@ -109,7 +109,7 @@ class Fleet:
                 self.phase.seconds = self.now - begun
                 if self._free == 0 and self.phase.idle == 0.0:
                     self.phase.idle = self.now - begun
-        held = Counter(seen.lease.owner for seen in self.seen.values())
+        held = Counter(observed.lease.owner for observed in self.observed.values())
         self.phase.most, self.phase.least = max(held.values()), min(held[worker] for worker in self.alive)
         return self.phase
 
@@ -118,9 +118,9 @@ class Fleet:
         gone = set(sorted(self.alive)[len(self.alive) - round(len(self.alive) * share) :])
         self.alive -= gone
         self._died, self._first_look = self.now, {}
-        lost = [key for key, seen in self.seen.items() if seen.lease.owner in gone]
+        lost = [key for key, observed in self.observed.items() if observed.lease.owner in gone]
         for key in lost:
-            self.seen[key] = Seen(self.seen[key].lease, self.now, self.seen[key].since)
+            self.observed[key] = ObservedLease(self.observed[key].lease, self.now, self.observed[key].since)
         self._free += len(lost)
         return len(lost)
 
@@ -130,14 +130,14 @@ class Fleet:
         if steal:
             self._stole[worker] = self.now
         rules = Rules(self.settings.failover, self.settings.max_leases, STEALS, steal, TENURE * self.settings.failover)
-        takes = take_evenly(self.seen, worker, self._observed(worker), rules)
+        takes = take_evenly(self.observed, worker, self._clock_of(worker), rules)
         chunks = [takes[at : at + AT_ONCE] for at in range(0, len(takes), AT_ONCE)]
         for at, chunk in enumerate(chunks, 1):
             self._push(self.now + at * WRITE_SECONDS, worker, chunk)
         done = self.now + (len(chunks) + 1) * WRITE_SECONDS
         self._push(done if again else done + self.every, worker)
 
-    def _observed(self, worker: str) -> float:
+    def _clock_of(self, worker: str) -> float:
         """The worker's time for rows that stand still, counted from its own first look at them."""
         if self._died is None:
             return self.now
@@ -146,7 +146,7 @@ class Fleet:
     def _write(self, worker: str, takes: list[Take]) -> bool:
         won = 0
         for take in takes:
-            known = self.seen[take.lease.key]
+            known = self.observed[take.lease.key]
             self.phase.writes += 1
             if known.lease is not take.lease:
                 self.phase.refused += 1
@@ -157,7 +157,7 @@ class Fleet:
             else:
                 self._free -= 1
             taken = replace(take.lease, owner=worker, counter=take.lease.counter + 1)
-            self.seen[take.lease.key] = Seen(taken, math.inf, self.now)
+            self.observed[take.lease.key] = ObservedLease(taken, math.inf, self.now)
         return won > 0
 
     def _push(self, at: float, worker: str, takes: list[Take] | None = None, *, again: bool = False) -> None:

@@ -29,7 +29,7 @@ class ByteBudget:
         """Turns of readers that are behind: as many as can each fetch ``TURN_BYTES``."""
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self.pressure = asyncio.Event()
-        """Set while a reader waits: whoever holds buffered bytes should commit them now."""
+        """Set while a reader waits: holders of buffered bytes should commit them now."""
 
     async def acquire(self, size: int) -> None:
         """Hold ``size`` bytes, waiting for room. Cancelling the wait leaves the budget as it was."""
@@ -88,7 +88,7 @@ class Turns:
         self._waiting: deque[tuple[object, asyncio.Future[None]]] = deque()
 
     async def begin(self, who: object) -> None:
-        """Wait for a turn; whoever has one already keeps it. Cancelling the wait leaves everything as it was."""
+        """Wait for a turn; a holder of one keeps it. Cancelling the wait leaves everything as it was."""
         if who in self._taken:
             return
         if not self._waiting and len(self._taken) < self.count:

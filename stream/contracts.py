@@ -1,6 +1,6 @@
-"""The seams: what each room needs from the others, as Protocols. Read this page first.
+"""The interfaces between the rooms: what each needs from the others, as Protocols. Read this page first.
 
-No room imports a neighbour. Each sees only the Protocols below; ``worker/service.py`` passes in the objects that satisfy them.
+No room imports a neighbour. Each sees only the Protocols below; ``worker/assemble.py`` passes in the objects that satisfy them.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Page:
     """One response of the source.
 
     ``position`` is the greatest sequence number read so far in this shard, even if the page has no rows. ``held`` is the
-    number of bytes of the byte budget that this page occupies; whoever drops the page must give them back. After a page with
+    number of bytes of the byte budget that this page occupies; the receiver must give them back when it drops the page. After a page with
     ``ended`` set there is no further page, and ``children`` lists the shards that continue this one. After a page with ``paused`` set
     there is none either, although the shard continues: the reader asked for no more than this. With ``closes``, a unit must end with this
     page, because how a range is read again depends on where it ends. ``behind_ms`` was true at ``asked`` (wall clock) or later; None if
@@ -315,7 +315,7 @@ class RangedStore(ObjectStore, Protocol):
         """Bytes ``[start, end)`` of ``key`` as it was listed with ``version``; None if it is gone or has another version now."""
         ...
 
-    async def look(self, key: str) -> ObjectInfo | None:
+    async def stat(self, key: str) -> ObjectInfo | None:
         """What ``list`` would say of ``key`` now; None if there is no such object."""
         ...
 

@@ -62,7 +62,7 @@ class Fatal(StreamError):
 
 
 def unforeseen(error: BaseException) -> str:
-    """What may be told of ``error``. Its own words may quote a record; what it is and where it happened does not."""
+    """A report of an unexpected ``error`` without its message, which may quote a record: its type, and where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)[-3:]
     where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in reversed(frames))
     words = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""

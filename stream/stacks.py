@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary, ref
 FRAMES: Final = 60
 """The most frames of one stack; of a longer one, the outermost are left out."""
 NAMES: Final = 8
-"""The most names of one group; of the rest, only the number is told."""
+"""The most names of one group that are shown; of the rest, only the number is."""
 
 _ROOTS: Final = tuple(
     f"{root}/"

@@ -26,7 +26,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -87,7 +87,7 @@ Listener: TypeAlias = Callable[[Report], bool]
 
 @dataclass(slots=True)
 class _Loop:
-    """The event loop that is watched, when it last had a turn, and since when it owes an answer."""
+    """The event loop that is watched, and since when it has owed an answer (monotonic); None if it owes none."""
 
     loop: asyncio.AbstractEventLoop
     tasks: TaskWatch
@@ -97,19 +97,19 @@ class _Loop:
         self.owed_since = None
 
 
-@dataclass(slots=True)
 class Watchdog:
     """The threads that watch this process. ``write`` gets text for standard error."""
 
-    write: Callable[[str], None]
-    _loop: _Loop | None = None
-    _listeners: list[Listener] = field(default_factory=list)
-    _reported_at: float = float("-inf")
-    _started: bool = False
-    _wanted: str = ""
-    _asked: threading.Event = field(default_factory=threading.Event)
-    _timed: bool = False
-    _timer: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.write = write
+        self._loop: _Loop | None = None
+        self._listeners: list[Listener] = []
+        self._reported_at: float = float("-inf")
+        self._started = False
+        self._wanted = ""
+        self._asked = threading.Event()
+        self._timed = False
+        self._timer = threading.Lock()
 
     def start(self) -> None:
         """Start the threads, which end with the process. From now on, the signal is blocked in all threads that the caller starts.
@@ -170,7 +170,7 @@ class Watchdog:
         while True:
             self._set_timer(HOGGED_SECONDS + (os.cpu_count() or 1) * (_TICK + _LATE))
             asked = self._asked.wait(_TICK)
-            self._set_timer(0)  # what follows may take long without anybody keeping the lock: a report waits for whoever reads it
+            self._set_timer(0)  # what follows may take long without holding the lock: a report waits for its reader
             if asked:  # one that comes after the wait was over must not be cleared
                 self._asked.clear()
             slept, woken = _CLOCK.monotonic() - woken, _CLOCK.monotonic()
@@ -181,7 +181,7 @@ class Watchdog:
                 if asked:
                     self._report(self._wanted)
                 elif watched is not None:
-                    self._look(watched, woken)
+                    self._check(watched, woken)
             except Exception as error:  # noqa: BLE001 - nothing that goes wrong here may end the watch
                 self.write(f"the watchdog failed: {type(error).__name__}\n")
 
@@ -194,8 +194,8 @@ class Watchdog:
             if self._timed:
                 signal.setitimer(signal.ITIMER_PROF, seconds)
 
-    def _look(self, watched: _Loop, now: float) -> None:
-        """Ask the loop for a sign of life, unless it still owes one; report if it has owed it for too long."""
+    def _check(self, watched: _Loop, now: float) -> None:
+        """Ask the loop to answer, unless it already has been asked; report if it has not answered for too long."""
         if not watched.loop.is_running():
             watched.answered()
         elif watched.owed_since is None:
@@ -219,13 +219,13 @@ class Watchdog:
         found: list[list[Stack]] = []
         done = threading.Event()
 
-        def look() -> None:
+        def answer() -> None:
             found.append(_stacks(watched))
             done.set()
 
         begun = _CLOCK.monotonic()
         with contextlib.suppress(RuntimeError):
-            watched.loop.call_soon_threadsafe(look)
+            watched.loop.call_soon_threadsafe(answer)
             if done.wait(_ANSWER_SECONDS):
                 return 0.0, found[0]
         return _CLOCK.monotonic() - min(begun, watched.owed_since or begun), _stacks(watched)

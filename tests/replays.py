@@ -12,12 +12,13 @@ import polars as pl
 from stream.audit.verify import Scope, Verifier
 from stream.cli.run import carry_out
 from stream.clock import SystemClock
-from stream.operations.opening import chains_of, open_evidence, session_of
+from stream.operations.opening import chains_of, open_evidence
 from stream.pipeline.lint import check_content
 from stream.pipeline.model import Pipeline
 from stream.worker.assemble import WorkerOptions
 from stream.worker.auditing import Stores
 from stream.worker.dead_letters import DeadLetters
+from stream.worker.places import session_of
 from stream.worker.reading import Reading
 
 PIPELINE = """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import polars as pl
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from stream.batch import ROW
+from stream.transform.shorthands import text_for
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import require
 
@@ -29,10 +30,7 @@ class Luhn(StageConfig):
 
     column: str = Field(description="The number, as text.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: Any) -> Any:
-        return {"column": value} if isinstance(value, str) else value
+    _short_form = text_for("column")
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
         """The columns as they are."""

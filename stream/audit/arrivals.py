@@ -6,9 +6,8 @@ that is in no row. So the sums are slightly lower than Kinesis's own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -22,22 +21,19 @@ _MS: Final = timedelta(milliseconds=1)
 _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
-@dataclass(slots=True)
 class Arrivals:
     """Arrivals from ``begin`` until before ``end``, one bin per second from ``begin`` on; the last bin may be shorter.
 
     ``size``: payload bytes; ``records``: Kinesis records; ``users``: user records in all bins together.
     """
 
-    begin: datetime
-    end: datetime
-    size: Any = field(init=False)
-    records: Any = field(init=False)
-    users: int = 0
-
-    def __post_init__(self) -> None:
-        seconds = max(1, -((self.begin - self.end) // timedelta(seconds=1)))
-        self.size, self.records = np.zeros(seconds), np.zeros(seconds, np.int64)
+    def __init__(self, begin: datetime, end: datetime) -> None:
+        self.begin = begin
+        self.end = end
+        seconds = max(1, -((begin - end) // timedelta(seconds=1)))
+        self.size = np.zeros(seconds)
+        self.records = np.zeros(seconds, np.int64)
+        self.users = 0
 
     def add(self, segment: bytes) -> None:
         """Count the records of a ledger segment.
@@ -49,7 +45,7 @@ class Arrivals:
             rows = pq.ParquetFile(pa.BufferReader(segment)).read(columns=list(_COLUMNS))
             sub, arrival, size = (rows.column(name).to_numpy() for name in _COLUMNS)
         except (pa.ArrowInvalid, OSError, KeyError) as error:
-            msg = f"a ledger segment is a Parquet file with the columns {', '.join(_COLUMNS)}, but this is none: {error}"
+            msg = f"a ledger segment is a Parquet file with the columns {', '.join(_COLUMNS)}, but this is not one: {error}"
             raise SegmentError(msg) from error
         begin, end = (self.begin - _EPOCH) // _MS, -((_EPOCH - self.end) // _MS)
         inside = (arrival >= begin) & (arrival < end)

@@ -72,7 +72,7 @@ class Compacted(Protocol):
         ...
 
     def listed(self, root: str) -> AsyncIterator[str]:
-        """The keys of all files of a dataset, but for those of other streams of the application."""
+        """The keys of all files of a dataset, except those of other streams of the application."""
         ...
 
     async def names(self, root: str, key: str) -> bool:
@@ -92,21 +92,30 @@ UnitReader = Callable[[str, int], Awaitable[tuple[Link, Segment | None] | None]]
 """Reads a unit's sealed manifest and ledger segment, by chain and start; the segment is None if it cannot be read."""
 
 
-@dataclass(slots=True)
 class CompactionCheck:
     """The check of all compactions of a stream. ``taken_back``: chain and start of the units that a rewind superseded.
 
     ``contents``: read the outputs, and compare every row's record with the ledger. ``whole``: also look for files that no compaction names.
     """
 
-    compacted: Compacted
-    unit: UnitReader
-    taken_back: Container[tuple[str, int]]
-    wanted: Callable[[str, int, int], bool]
-    contents: bool
-    whole: bool
-    findings: list[Finding] = field(default_factory=list)
-    files: int = 0
+    def __init__(
+        self,
+        compacted: Compacted,
+        unit: UnitReader,
+        taken_back: Container[tuple[str, int]],
+        wanted: Callable[[str, int, int], bool],
+        *,
+        contents: bool,
+        whole: bool,
+    ) -> None:
+        self.compacted = compacted
+        self.unit = unit
+        self.taken_back = taken_back
+        self.wanted = wanted
+        self.contents = contents
+        self.whole = whole
+        self.findings: list[Finding] = []
+        self.files = 0
 
     async def run(self) -> None:
         """Fill in ``findings``, and in ``files`` the number of outputs."""

@@ -45,7 +45,9 @@ def blocks(text: bytes | memoryview) -> bytes | memoryview | None:
         return None
     count = -(-len(digits) // _BLOCK)
     ends = [len(digits) * index // count for index in range(count + 1)]
-    return b"".join(_block(digits[ends[index] : ends[index + 1]], index == 0, index + 1 == count) for index in range(count))
+    return b"".join(
+        _block(digits[ends[index] : ends[index + 1]], is_first=index == 0, is_last=index + 1 == count) for index in range(count)
+    )
 
 
 def _continued(frame: bytes) -> bytes:
@@ -63,7 +65,7 @@ def _continued(frame: bytes) -> bytes:
         at = following
 
 
-def _block(digits: Any, is_first: bool, is_last: bool) -> bytes:
+def _block(digits: Any, *, is_first: bool, is_last: bool) -> bytes:
     """A block of ``digits`` (uint8, 0 to 9). Only the first one describes the code."""
     each = -(-len(digits) // _STREAMS)
     streams = [_stream(digits[number * each : (number + 1) * each]) for number in range(_STREAMS)]

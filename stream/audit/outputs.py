@@ -182,7 +182,7 @@ def _names(width: int, form: Separation) -> list[str]:
 
 
 def _lines(text: str, form: Separation) -> Iterator[list[str | None]]:
-    """The values of each line; null is told from text that is written like it by the quotes or the escape of the latter."""
+    """The values of each line. Text that is written like null has quotes or an escape, by which the two are told apart."""
     delimiter, quote, escape = re.escape(form.delimiter), re.escape(form.quote or ""), re.escape(form.escape or "")
     within = rf"{escape}.|[^{quote}{escape}]" if form.escape else rf"{quote}{quote}|[^{quote}]"
     quoted = rf"{quote}(?P<quoted>(?:{within})*){quote}|" if form.quote else ""

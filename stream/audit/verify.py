@@ -164,11 +164,11 @@ class Verifier:
             found = [file for file in found if file.ours or file.sealed or file.sink in objects.WITH_THE_LOG]
         elsewhere: set[str] = set()
 
-        async def look(file: objects.UnlistedFile) -> None:
+        async def check(file: objects.UnlistedFile) -> None:
             if await self._evidence.of_another_stream(file.sink, file.key):
                 elsewhere.add(file.url)
 
-        await run_concurrently([look(file) for file in found], AT_ONCE)
+        await run_concurrently([check(file) for file in found], AT_ONCE)
         return [file for file in found if file.url not in elsewhere]
 
     async def _start(self, shards: Sequence[str]) -> str | None:

@@ -164,7 +164,7 @@ def explain(call: Call, code: str, message: str, status: int = 0) -> AwsRetryabl
         Kind.REFUSED: "the request itself is not acceptable; correct the configuration it was made from",
     }[kind]
     if code == UNKNOWN:
-        remedy = "this is no answer of AWS: check the endpoint, and proxies on the way to it"
+        remedy = "this is not an answer of AWS: check the endpoint, and proxies on the way to it"
     return AwsFatal(f"{call} was refused: {answer}. Remedy: {remedy}.", code=code, remedy=remedy)
 
 

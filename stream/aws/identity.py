@@ -79,7 +79,7 @@ def read_claims(token: str) -> Claims:
         audiences = (audience,) if isinstance(audience, str) else tuple(str(each) for each in audience)
         return Claims(audiences, str(claims["sub"]), str(claims["iss"]), datetime.fromtimestamp(float(claims["exp"]), UTC))
     except (ValueError, KeyError, TypeError, OverflowError, OSError) as error:
-        msg = "it is no JSON Web Token with aud, sub, iss and exp"
+        msg = "it is not a JSON Web Token with aud, sub, iss and exp"
         raise DefinitionError(msg) from error
 
 
@@ -148,7 +148,7 @@ def judge_caller(caller: Caller, expected: str | None) -> list[Problem]:
         account = expected.split(":")[4] if expected.startswith("arn:") and expected.count(":") >= 5 else caller.account
         wanted = role_of(expected) if expected.startswith("arn:") else expected
         if role_of(caller.arn) != wanted or caller.account != account:
-            remedy = "correct the association or the annotation of the service account; keys in the environment go before both"
+            remedy = "correct the association or the annotation of the service account; keys in the environment take precedence over both"
             problems.append(Problem(f"this is {caller.arn}, not the role {expected}", remedy))
     return problems
 
@@ -170,6 +170,6 @@ def skew_of(answer: Mapping[str, Any], now: datetime) -> timedelta | None:
 
 def _out_of_time(call: Call, skew: timedelta) -> AwsFatal:
     msg = (
-        f"{call} was refused: this machine's clock is {skew.total_seconds():+.0f} s off, and signatures are good for 300 s. Set the clock."
+        f"{call} was refused: this machine's clock is {skew.total_seconds():+.0f} s off, and signatures are valid for 300 s. Set the clock."
     )
     return AwsFatal(msg, code="RequestTimeTooSkewed")

@@ -309,7 +309,7 @@ def _shard(stream: str, shard: _Shard) -> Shard:
     try:
         first, last, begins = int(hashes.StartingHashKey), int(hashes.EndingHashKey), int(numbers.StartingSequenceNumber)
     except ValueError as error:
-        msg = f"shard {shard.ShardId} of {stream} has a hash range or a first sequence number that is no number: {hashes}, {numbers}"
+        msg = f"shard {shard.ShardId} of {stream} has a hash range or a first sequence number that is not a number: {hashes}, {numbers}"
         raise Fatal(msg) from error
     return Shard(stream, shard.ShardId, parents, first, last, begins=begins, is_open=numbers.EndingSequenceNumber is None)
 

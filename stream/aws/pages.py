@@ -19,7 +19,7 @@ RECORD_SCHEMA: Final = pl.Schema({SEQUENCE: pl.String(), ARRIVAL: pl.Datetime("m
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PageFacts:
     """Facts about all records of a page, collected while it was read.
 
     ``rising``: sequence numbers have the same length, and each is greater than the previous one. ``aggregates``: payloads that begin like
@@ -37,7 +37,7 @@ class Seen:
 class RawPage:
     """One GetRecords response: ``frame`` has ``RECORD_SCHEMA``, one row per Kinesis record, in order.
 
-    ``next_iterator`` is None once a closed shard is read to its end; ``children`` then names the shards that continue it. ``seen`` is None
+    ``next_iterator`` is None once a closed shard is read to its end; ``children`` then names the shards that continue it. ``facts`` is None
     if it was not collected.
     """
 
@@ -45,7 +45,7 @@ class RawPage:
     next_iterator: str | None
     behind_ms: int
     children: tuple[str, ...] = ()
-    seen: Seen | None = None
+    facts: PageFacts | None = None
 
 
 class _Record(msgspec.Struct, gc=False):
@@ -114,7 +114,7 @@ class _Quick:
 
     rest: bytes | memoryview
     frame: pl.DataFrame | None = None
-    seen: Seen | None = None
+    facts: PageFacts | None = None
 
 
 def _quick(body: bytes | memoryview, kernel: Any) -> _Quick:
@@ -132,7 +132,7 @@ def _quick(body: bytes | memoryview, kernel: Any) -> _Quick:
         DATA: native.array(pa.binary_view(), rows, None, payloads, *pieces),
     }
     frame = pl.DataFrame([native.series(name, column) for name, column in columns.items()])
-    return _Quick(bytes(body[:begin]) + bytes(body[end:]), frame, Seen(bool(rising), aggregates, payload_bytes, bool(traced)))
+    return _Quick(bytes(body[:begin]) + bytes(body[end:]), frame, PageFacts(bool(rising), aggregates, payload_bytes, bool(traced)))
 
 
 def _page(
@@ -145,7 +145,7 @@ def _page(
     if behind_ms is None:
         # Nothing says that a page with records was the last one, and a reader that stops at the tip would stop too early.
         behind_ms = int(frame.height > 0)
-    return RawPage(frame, following, behind_ms, children, quick.seen)
+    return RawPage(frame, following, behind_ms, children, quick.facts)
 
 
 def _frame(records: list[_Record]) -> pl.DataFrame:

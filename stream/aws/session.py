@@ -186,7 +186,7 @@ class AwsSession:
 
     @staticmethod
     def bounded(connect: float, read: float) -> botocore.session.Session:
-        """A botocore session for libraries that must not wait for ever: ``connect`` seconds to connect, ``read`` seconds without a byte."""
+        """A botocore session for libraries that must not wait forever: ``connect`` seconds to connect, ``read`` seconds without a byte."""
         session = botocore.session.Session()
         session.set_default_client_config(Config(connect_timeout=connect, read_timeout=read))
         return session

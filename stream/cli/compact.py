@@ -26,7 +26,7 @@ if libraries_wanted():
     from stream.clock import SystemClock
     from stream.contracts import Clock
     from stream.operations.compaction.compactor import Compactor, PartitionDone
-    from stream.operations.compaction.opening import Wanted, closed_before, open_compactors
+    from stream.operations.compaction.opening import CompactionRequest, closed_before, open_compactors
     from stream.operations.compaction.sources_removal import delete_sources
     from stream.pipeline.model import Pipeline
     from stream.pipeline.units import parse_duration, parse_size
@@ -82,7 +82,9 @@ def compact(  # noqa: PLR0917 - options of a command are given by name
     choice = Choice(None if before is None else moment(before, "--before"), tuple(each.strip("/") for each in partition or ()), dry_run)
     grace = None if delete_sources is None else _grace(delete_sources, given=before is not None or bool(partition) or dry_run)
 
-    outcome = carry_out(file, lambda pipeline: _carry_out(chosen(pipeline, stream), Wanted(sink, to, size), choice, grace, file.parent))
+    outcome = carry_out(
+        file, lambda pipeline: _carry_out(chosen(pipeline, stream), CompactionRequest(sink, to, size), choice, grace, file.parent)
+    )
     if json:
         sys.stdout.write(as_json(document(outcome, deleting=grace is not None)))
     elif grace is not None:
@@ -109,7 +111,9 @@ class Outcome:
     size: int
 
 
-async def _carry_out(streams: Sequence[Pipeline], places: Wanted, choice: Choice, grace: timedelta | None, base: Path) -> Outcome:
+async def _carry_out(
+    streams: Sequence[Pipeline], places: CompactionRequest, choice: Choice, grace: timedelta | None, base: Path
+) -> Outcome:
     """Compact the files of each of ``streams``; with ``grace``, delete what was compacted that long ago instead."""
     clock, worker = SystemClock(), f"compact/{socket.gethostname()}/{os.getpid()}"
     done: list[PartitionDone] = []

@@ -19,7 +19,6 @@ if libraries_wanted():
 
     from stream import watchdog
     from stream.cli.explain import EXIT_DEFINITION, checked
-    from stream.operations.opening import session_of
     from stream.pipeline.model import Pipeline
     from stream.pipeline.plan import local_resources, output_schema
     from stream.pipeline.resources import parse_table
@@ -30,7 +29,7 @@ if libraries_wanted():
     from stream.sink.redshift_sql import create_ledger, create_table
     from stream.sink.redshift_upsert import deleted_layout, needs_deleted_keys
     from stream.transform.stage import Resources, SchemaMismatch
-    from stream.worker.places import read_object
+    from stream.worker.places import read_object, session_of
 
 SINCE: Final = "2020-01-01"
 

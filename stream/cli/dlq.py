@@ -27,14 +27,13 @@ if libraries_wanted():
     from stream.cli.output import table_console
     from stream.cli.run import carry_out, load_pipeline, refuse_failure
     from stream.clock import SystemClock
-    from stream.operations.opening import session_of
     from stream.pipeline.model import Pipeline
     from stream.pipeline.sensitive import HIDDEN, Sensitive, unreadable
     from stream.sink import rejects
     from stream.worker.assemble import WorkerOptions, usable_cores, worker_id
     from stream.worker.auditing import Stores
     from stream.worker.dead_letters import FILE, LINE, STATE, DeadLetters, needs_contents, picked, place_of, top
-    from stream.worker.places import located
+    from stream.worker.places import located, session_of
     from stream.worker.reading import Reading
 
 EXIT_NOT_FOUND = 1

@@ -70,7 +70,7 @@ def iam(
         policies = _policies(pipeline, where, keys or ())
         trusts = {each: trust(each, where, who) for each in policies}
         if role is not None and role not in policies:
-            msg = f"this pipeline has no use for the role {role}; it needs {', '.join(policies)}"
+            msg = f"this pipeline does not need the role {role}; it needs {', '.join(policies)}"
             raise DefinitionError(msg)
         if live is not None:
             _differ(policies[role or Role.WORKER], _read(live), role or Role.WORKER)

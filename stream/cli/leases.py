@@ -24,7 +24,7 @@ if libraries_wanted():
     from stream.cli.output import table_console
     from stream.lease.foreign_positions import WHOLE_RECORD
     from stream.operations.changes.leases import LeaseView, list_leases, release_lease
-    from stream.operations.changes.rewinds import Done, preview_rewind, rewind, skip
+    from stream.operations.changes.rewinds import AppliedLink, preview_rewind, rewind, skip
     from stream.pipeline.model import Pipeline
 
 ShardId = Annotated[str, typer.Argument(help="Shard, such as shardId-000000000000.", show_default=False)]
@@ -99,7 +99,7 @@ def rewind_shard(
             abort=True,
         )
 
-    async def run(pipeline: Pipeline) -> Done:
+    async def run(pipeline: Pipeline) -> AppliedLink:
         return await rewind(pipeline, _stream(pipeline, stream), shard, wanted, note, file.parent, os.environ, Notices())
 
     done = carry_out(file, run)
@@ -125,7 +125,7 @@ def skip_shard(
     if not yes:
         typer.confirm(f"{shard}: never process the records that are not committed yet, up to {last}?", abort=True)
 
-    async def run(pipeline: Pipeline) -> Done:
+    async def run(pipeline: Pipeline) -> AppliedLink:
         return await skip(pipeline, _stream(pipeline, stream), shard, last, note, file.parent, os.environ, Notices())
 
     done = carry_out(file, run)

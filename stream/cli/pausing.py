@@ -24,7 +24,7 @@ if libraries_wanted():
     from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
     from stream.lease.paused import Action, Change, Pause, What
-    from stream.operations.changes.pauses import Author, Operator, Outcome, Outlook, Scope, covering, refuse_mixed
+    from stream.operations.changes.pauses import Author, Operator, Outcome, Outlook, Scope, pauses_covering, refuse_mixed
     from stream.pipeline.model import Pipeline
     from stream.pipeline.units import format_duration, parse_duration
     from stream.worker.pausing import LOOK_SECONDS
@@ -51,7 +51,7 @@ def pause(
     stream: StreamName = None,
     loads: Loads = False,
     sink: SinkName = None,
-    note: Annotated[str, typer.Option("--note", help="Why; required, shown wherever somebody looks, and kept.")] = "",
+    note: Annotated[str, typer.Option("--note", help="The reason; required, shown with the pause, and kept.")] = "",
     until: Annotated[
         str | None,
         typer.Option(
@@ -123,7 +123,7 @@ def resume(
         return await Operator(pipeline, file.parent, SystemClock(), Notices()).resume(scope, author, everything=everything)
 
     outcome = carry_out(file, run)
-    still = [] if everything else covering(outcome.pauses, scope)
+    still = [] if everything else pauses_covering(outcome.pauses, scope)
     if json:
         sys.stdout.write(as_json(_document(outcome)))
     else:
@@ -148,7 +148,7 @@ def end_of(text: str, now: datetime) -> datetime:
 
 
 def told_of_pause(outcome: Outcome, scope: Scope, now: datetime) -> list[str]:
-    """What is said after a pause."""
+    """The lines that are printed after a pause."""
     held = [each for each in outcome.pauses if each.what is scope.what and scope.stream in {None, each.stream} and each.part in scope.parts]
     lines = [str(each) for each in held]
     if outcome.change is None:

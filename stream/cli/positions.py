@@ -57,13 +57,13 @@ def import_positions(
             raise DefinitionError(msg)
         return found[0]
 
-    async def look(pipeline: Pipeline) -> ImportPlan:
+    async def read_plan(pipeline: Pipeline) -> ImportPlan:
         return await plan_import(narrowed(pipeline), source, Path(), SystemClock(), Notices())
 
     async def write(pipeline: Pipeline) -> None:
         await write_import(narrowed(pipeline), planned, SystemClock(), Notices())
 
-    planned = carry_out(file, look)
+    planned = carry_out(file, read_plan)
     if not json:
         show(planned)
     _refuse(planned, while_running=while_running)

@@ -190,11 +190,11 @@ def _play(subject: Subject, seeds: range, seconds: float | None, tally: Tally) -
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("schedules", total=len(seeds))
 
-        def heard(played: Played) -> None:
+        def on_played(played: Played) -> None:
             tally.add(played)
             progress.advance(task)
 
-        first = next(campaign(subject, seeds, Tools(), SystemClock(), seconds, heard), None)
+        first = next(campaign(subject, seeds, Tools(), SystemClock(), seconds, on_played), None)
         return None if first is None else minimized(subject, first, Tools())
 
 

@@ -27,9 +27,10 @@ if libraries_wanted():
     from stream.cli.output import as_json, table_console
     from stream.clock import SystemClock
     from stream.operations.status.finding import Finding, Harm, clock, count, length
-    from stream.operations.status.inspector import Inspector, open_inspectors
+    from stream.operations.status.inspector import Inspector
+    from stream.operations.status.opening import open_inspectors
     from stream.operations.status.rules import judge, verdict
-    from stream.operations.status.snapshot import Exported, ShardLook, Snapshot
+    from stream.operations.status.snapshot import Exported, ShardStatus, Snapshot
     from stream.pipeline.model import Pipeline
     from stream.worker.halt import Halt
 
@@ -41,7 +42,7 @@ EXIT_ACT: Final = 1
 SHARDS: Final = 10
 RUNBOOK: Final = "docs/runbook.md"
 LEAST_PAUSE: Final = 5.0
-"""Seconds: the calls of a look share the limits of the shards with whatever else reads them."""
+"""Seconds: the calls for a snapshot share the limits of the shards with all other readers."""
 
 
 def status(
@@ -49,9 +50,7 @@ def status(
     worst: Annotated[int, typer.Option("--shards", min=0, help="Show so many shards and workers, the worst first.")] = SHARDS,
     watch: Annotated[
         float | None,
-        typer.Option(
-            "--watch", metavar="SECONDS", min=LEAST_PAUSE, help="Look again after so many seconds, until Ctrl-C.", show_default=False
-        ),
+        typer.Option("--watch", metavar="SECONDS", min=LEAST_PAUSE, help="Repeat after so many seconds, until Ctrl-C.", show_default=False),
     ] = None,
     without: Annotated[
         list[str] | None, typer.Option("--without", help="Leave this shard out, for example because it is gone; may be repeated.")
@@ -62,13 +61,13 @@ def status(
     """Tell whether the pipeline is all right, and if not, what is wrong, since when, and what to do next.
 
     Asks no worker: reads the commit log, the stream, the leases, and the tables' own records of what is loaded. Changes nothing. If a part
-    cannot be read, that is said, and the rest is shown all the same.
+    cannot be read, the output says so, and shows the rest.
 
-    For each shard, a look makes two to four reads of small objects, up to two more for the export of spans, and two calls to Kinesis if
+    For each shard, this takes two to four reads of small objects, up to two more for the export of spans, and two calls to Kinesis if
     the shard is quiet or late. Up to 1,000 more reads are for dead letters. With 1,000 shards that is at most about 8,000 calls.
 
     Exit code 0: healthy; 1: something needs a person; 2: a part could not be read, or the command is wrong. With --watch, Ctrl-C ends it
-    with the code of the last look.
+    with the code of the last output.
     """
     if json and watch is not None:
         msg = "--json prints one document; call it again instead of using --watch"
@@ -80,7 +79,7 @@ def status(
             inspectors = await open_inspectors(chosen(pipeline, stream), file.parent, os.environ, without or (), SystemClock(), stack)
             show = _screen(stack) if watch is not None else None
             while True:
-                judged = await _look(inspectors)
+                judged = await _inspect(inspectors)
                 if watch is None or show is None:
                     return pipeline, judged
                 seen[:] = [(_overall(judged), shown(pipeline, file, judged, worst))]
@@ -111,10 +110,10 @@ def _screen(stack: AsyncExitStack) -> Callable[[RenderableType], None]:
     return lambda answer: live.update(answer, refresh=True)
 
 
-async def _look(inspectors: Sequence[Inspector]) -> list[Judged]:
+async def _inspect(inspectors: Sequence[Inspector]) -> list[Judged]:
     found = []
     for each in inspectors:
-        snapshot = await each.look()
+        snapshot = await each.inspect()
         found.append((snapshot, judge(snapshot)))
     return found
 
@@ -147,15 +146,15 @@ def _name(harm: Harm) -> str:
     return harm.words.replace(" ", "_")
 
 
-def _stream(pipeline: Pipeline, file: Path, look: Snapshot, findings: Sequence[Finding]) -> dict[str, Any]:
-    dead, exported = look.dead_letters, look.exported
+def _stream(pipeline: Pipeline, file: Path, snapshot: Snapshot, findings: Sequence[Finding]) -> dict[str, Any]:
+    dead, exported = snapshot.dead_letters, snapshot.exported
     return {
-        "stream": look.stream,
-        "asked_at": _time(look.asked_at),
+        "stream": snapshot.stream,
+        "asked_at": _time(snapshot.asked_at),
         "verdict": _name(verdict(findings)),
-        "complete_up_to": _time(look.reach),
-        "retention_seconds": None if look.retention is None else look.retention.total_seconds(),
-        "findings": [_finding(pipeline, file, look, each) for each in findings],
+        "complete_up_to": _time(snapshot.reach),
+        "retention_seconds": None if snapshot.retention is None else snapshot.retention.total_seconds(),
+        "findings": [_finding(pipeline, file, snapshot, each) for each in findings],
         "workers": [
             {
                 "worker": each.name,
@@ -164,10 +163,10 @@ def _stream(pipeline: Pipeline, file: Path, look: Snapshot, findings: Sequence[F
                 "sealed": _time(each.sealed),
                 "living": each.living,
             }
-            for each in look.workers
+            for each in snapshot.workers
         ],
-        "shards": [_shard(look, each) for each in look.worst],
-        "finished_shards": look.finished,
+        "shards": [_shard(snapshot, each) for each in snapshot.worst],
+        "finished_shards": snapshot.finished,
         "tables": [
             {
                 "sink": each.sink,
@@ -176,7 +175,7 @@ def _stream(pipeline: Pipeline, file: Path, look: Snapshot, findings: Sequence[F
                 "parked": [{"shard": one.shard, "reason": one.reason, "since": _time(one.since)} for one in each.parked],
                 "paused": each.paused,
             }
-            for each in look.tables
+            for each in snapshot.tables
         ],
         "dead_letters": None
         if dead is None
@@ -189,9 +188,9 @@ def _stream(pipeline: Pipeline, file: Path, look: Snapshot, findings: Sequence[F
             "files": dead.of,
             "causes": [{"stage": stage, "reason": reason, "records": records} for stage, reason, records in dead.causes],
         },
-        "objects": None if look.objects is None else object_status.document(look, look.objects),
+        "objects": None if snapshot.objects is None else object_status.document(snapshot, snapshot.objects),
         "export": None if exported is None else _export(exported),
-        "unread": [{"part": each.part, "why": each.why} for each in look.unread],
+        "unread": [{"part": each.part, "why": each.why} for each in snapshot.unread],
     }
 
 
@@ -207,7 +206,7 @@ def _halt(halt: Halt) -> dict[str, Any]:
     return {"reason": halt.reason, "worker": halt.worker, "since": _time(halt.since)}
 
 
-def _finding(pipeline: Pipeline, file: Path, look: Snapshot, finding: Finding) -> dict[str, Any]:
+def _finding(pipeline: Pipeline, file: Path, snapshot: Snapshot, finding: Finding) -> dict[str, Any]:
     return {
         "code": finding.code,
         "harm": _name(finding.harm),
@@ -217,21 +216,21 @@ def _finding(pipeline: Pipeline, file: Path, look: Snapshot, finding: Finding) -
         "figure": finding.figure,
         "limit": finding.limit,
         "details": list(finding.details),
-        "commands": commands_of(finding, look, pipeline, file),
+        "commands": commands_of(finding, snapshot, pipeline, file),
         "section": f"{RUNBOOK}#{finding.section}",
     }
 
 
-def _shard(look: Snapshot, shard: ShardLook) -> dict[str, Any]:
+def _shard(snapshot: Snapshot, shard: ShardStatus) -> dict[str, Any]:
     halt = shard.halt
     return {
         "shard": shard.name,
         "open": shard.open,
         "state": shard.state.value,
         "why": shard.why,
-        "lag_seconds": look.lag(shard),
+        "lag_seconds": snapshot.lag(shard),
         "oldest_unsealed": _time(shard.unread),
-        "expires_in_seconds": look.left(shard),
+        "expires_in_seconds": snapshot.left(shard),
         "sealed_position": str(shard.position),
         "sealed": _time(shard.sealed_at),
         "sealed_by": shard.sealed_by or None,
@@ -256,20 +255,22 @@ def _time(moment: Any) -> str | None:
 def shown(pipeline: Pipeline, file: Path, judged: Sequence[Judged], worst: int) -> RenderableType:
     """The answer on one screen: the verdict, the findings, what they are taken from."""
     parts: list[RenderableType] = []
-    for look, findings in judged:
+    for snapshot, findings in judged:
         harm = verdict(findings)
         colour = {Harm.HEALTHY: "bold green", Harm.UNKNOWN: "bold yellow", Harm.DEGRADED: "bold yellow"}.get(harm, "bold red")
-        parts.append(Text(f"{harm.words}: ", style=colour) + Text(f"{pipeline.application} on {look.stream}, {clock(look.asked_at)}"))
-        if look.reach is not None:
-            parts.append(Text(f"Everything that arrived before {clock(look.reach)} is sealed."))
+        parts.append(
+            Text(f"{harm.words}: ", style=colour) + Text(f"{pipeline.application} on {snapshot.stream}, {clock(snapshot.asked_at)}")
+        )
+        if snapshot.reach is not None:
+            parts.append(Text(f"Everything that arrived before {clock(snapshot.reach)} is sealed."))
         for number, finding in enumerate(findings, 1):
-            parts += _paragraph(number, finding, look, commands_of(finding, look, pipeline, file))
-        parts += [Text(""), *_tables(look, worst), *_notes(look)]
+            parts += _paragraph(number, finding, snapshot, commands_of(finding, snapshot, pipeline, file))
+        parts += [Text(""), *_tables(snapshot, worst), *_notes(snapshot)]
     return Group(*parts)
 
 
-def _paragraph(number: int, finding: Finding, look: Snapshot, commands: Sequence[str]) -> Iterator[RenderableType]:
-    since = f", since {clock(finding.since)} ({length(look.since(finding.since))})" if finding.since is not None else ""
+def _paragraph(number: int, finding: Finding, snapshot: Snapshot, commands: Sequence[str]) -> Iterator[RenderableType]:
+    since = f", since {clock(finding.since)} ({length(snapshot.since(finding.since))})" if finding.since is not None else ""
     yield Text("")
     yield Text(f"{number}. {finding.what}{since}", style="bold")
     if finding.figure is not None and finding.limit is not None:
@@ -283,47 +284,47 @@ def _paragraph(number: int, finding: Finding, look: Snapshot, commands: Sequence
     yield Text(f"   {RUNBOOK}#{finding.section}")
 
 
-def _tables(look: Snapshot, worst: int) -> Iterator[RenderableType]:
-    if look.workers:
-        leased = look.failover is not None
+def _tables(snapshot: Snapshot, worst: int) -> Iterator[RenderableType]:
+    if snapshot.workers:
+        leased = snapshot.failover is not None
         table = Table("worker", "leases" if leased else "last sealed in", *(("last renewal",) if leased else ()), "last seal")
-        for row in look.workers[: max(worst, 1)]:
-            renewed = (_ago(look, row.renewed) + ("" if row.living is not False else ", silent"),) if leased else ()
-            table.add_row(Text(row.name), f"{row.shards:,}", *renewed, _ago(look, row.sealed))
+        for row in snapshot.workers[: max(worst, 1)]:
+            renewed = (_ago(snapshot, row.renewed) + ("" if row.living is not False else ", silent"),) if leased else ()
+            table.add_row(Text(row.name), f"{row.shards:,}", *renewed, _ago(snapshot, row.sealed))
         yield table
-        if len(look.workers) > max(worst, 1):
-            yield Text(f"and {len(look.workers) - max(worst, 1):,} more workers; --shards N shows more")
-    if look.shards and worst:
-        yield _shard_table(look, worst)
-    if look.tables:
+        if len(snapshot.workers) > max(worst, 1):
+            yield Text(f"and {len(snapshot.workers) - max(worst, 1):,} more workers; --shards N shows more")
+    if snapshot.shards and worst:
+        yield _shard_table(snapshot, worst)
+    if snapshot.tables:
         table = Table("table", "shards with rows to load", "oldest", "parked")
-        for each in look.tables:
-            table.add_row(Text(each.sink), f"{each.waiting:,}", _ago(look, each.since), f"{len(each.parked):,}")
+        for each in snapshot.tables:
+            table.add_row(Text(each.sink), f"{each.waiting:,}", _ago(snapshot, each.since), f"{len(each.parked):,}")
         yield table
-    if look.dead_letters is not None and look.dead_letters.dead:
+    if snapshot.dead_letters is not None and snapshot.dead_letters.dead:
         table = Table("dead letters", "stage", "reason")
-        for stage, reason, records in look.dead_letters.causes[:SHARDS]:
+        for stage, reason, records in snapshot.dead_letters.causes[:SHARDS]:
             table.add_row(f"{records:,}", Text(stage), Text(reason))
         yield table
 
 
-def _shard_table(look: Snapshot, worst: int) -> Table:
-    leased = look.failover is not None
+def _shard_table(snapshot: Snapshot, worst: int) -> Table:
+    leased = snapshot.failover is not None
     names = ("shard", *(("owner",) if leased else ()), "lag", "objects", "last seal", "begun", "expires in", "note")
     rows = []
-    for each in look.worst[:worst]:
+    for each in snapshot.worst[:worst]:
         owner = (Text(each.owner or "-"),) if leased else ()
-        left = look.left(each)
+        left = snapshot.left(each)
         expires = "" if left is None else length(left)
-        lag = look.lag(each)
+        lag = snapshot.lag(each)
         waiting = f"{each.objects:,}" if each.objects else ""
         cells = (
             "?" if lag is None else length(lag),
             waiting,
-            _ago(look, each.sealed_at),
-            _ago(look, each.begun),
+            _ago(snapshot, each.sealed_at),
+            _ago(snapshot, each.begun),
             expires,
-            Text(_note(look, each)),
+            Text(_note(snapshot, each)),
         )
         rows.append((f"{each.name}{'' if each.open else ' (closed)'}", *owner, *cells))
     shown_at = [at for at in range(len(names)) if any(str(cells[at]) for cells in rows)]
@@ -333,33 +334,33 @@ def _shard_table(look: Snapshot, worst: int) -> Table:
     return table
 
 
-def _note(look: Snapshot, shard: ShardLook) -> str:
+def _note(snapshot: Snapshot, shard: ShardStatus) -> str:
     if shard.halt is not None:
         return "halted"
     if shard.paused is not None:
         return "paused"
-    if look.read_by_nobody(shard):
+    if snapshot.read_by_nobody(shard):
         return "no worker"
     if shard.blocked:
         return "waits for its parent"
-    return "" if look.is_fine(shard) and shard.state.value in {"complete", "early"} else shard.state.value
+    return "" if snapshot.is_fine(shard) and shard.state.value in {"complete", "early"} else shard.state.value
 
 
-def _notes(look: Snapshot) -> Iterator[RenderableType]:
-    yield from () if look.objects is None else map(Text, object_status.about(look, look.objects))
-    fine, dead, exported = sum(look.is_fine(each) for each in look.shards), look.dead_letters, look.exported
-    if look.shards:
-        ended = f"; {count(look.finished, 'more is', 'more are')} read to the end" if look.finished else ""
-        yield Text(f"{fine:,} of {count(len(look.shards), 'shard is', 'shards are')} fine{ended}.")
+def _notes(snapshot: Snapshot) -> Iterator[RenderableType]:
+    yield from () if snapshot.objects is None else map(Text, object_status.about(snapshot, snapshot.objects))
+    fine, dead, exported = sum(snapshot.is_fine(each) for each in snapshot.shards), snapshot.dead_letters, snapshot.exported
+    if snapshot.shards:
+        ended = f"; {count(snapshot.finished, 'more is', 'more are')} read to the end" if snapshot.finished else ""
+        yield Text(f"{fine:,} of {count(len(snapshot.shards), 'shard is', 'shards are')} fine{ended}.")
     if dead is not None and dead.units:
         units = count(dead.units, "unit", "units")
         yield Text(f"In {units} sealed since {clock(dead.since)}: {dead.records:,} records, {dead.dead:,} of them dead letters.")
         if dead.files < dead.of:
             yield Text(f"Their causes are from the newest {dead.files:,} of {dead.of:,} files; `stream dlq top` counts all.")
     if exported is not None and exported.waiting:
-        oldest = _ago(look, exported.since)
+        oldest = _ago(snapshot, exported.since)
         yield Text(f"Units of {count(exported.waiting, 'shard', 'shards')} wait for the export of their spans, the oldest for {oldest}.")
 
 
-def _ago(look: Snapshot, moment: Any) -> str:
-    return "" if moment is None else length(look.since(moment))
+def _ago(snapshot: Snapshot, moment: Any) -> str:
+    return "" if moment is None else length(snapshot.since(moment))

@@ -32,9 +32,9 @@ if libraries_wanted():
     from stream.clock import SystemClock
     from stream.commit.claims import Claims
     from stream.commit.log import CommitLog
-    from stream.operations.opening import chains_of, open_source, session_of
+    from stream.operations.opening import chains_of, open_source
     from stream.operations.records.redrive_attempts import attempts
-    from stream.operations.records.tracing import Searched, Step, Tracer, read_unit, replay
+    from stream.operations.records.tracing import SearchExtent, Step, Tracer, read_unit, replay
     from stream.pipeline.model import Pipeline
     from stream.pipeline.sensitive import joined
     from stream.sink.rejects import NAME as REJECTS
@@ -44,7 +44,7 @@ if libraries_wanted():
     from stream.worker.auditing import Stores
     from stream.worker.dead_letters import Redrive, chain_name
     from stream.worker.definitions import Definitions
-    from stream.worker.places import located
+    from stream.worker.places import located, session_of
 
 EXIT_NOT_FOUND = 1
 
@@ -83,7 +83,7 @@ def trace(
         msg = "name a record by its sequence number or by `message column=value`, or a row by --object and --row"
         raise typer.BadParameter(msg)
     by_value = bool(words) and ("=" in words[0] or len(record or []) > 1)
-    searches: list[Searched] = []
+    searches: list[SearchExtent] = []
 
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
         query: RecordQuery | Row | Search
@@ -121,7 +121,7 @@ class Search:
 
     criterion: Criterion
     units: int
-    searches: list[Searched]
+    searches: list[SearchExtent]
 
 
 def _streams_of(pipeline: Pipeline, query: RecordQuery | Row | Search, words: list[str]) -> list[Pipeline]:
@@ -189,7 +189,7 @@ async def _found(pipeline: Pipeline, base: Path, log: CommitLog, query: RecordQu
     return found + [each for _, fate in found for each in await attempts(fate, rejected, tracers[redrives], claims, number)]
 
 
-def _not_found(searches: list[Searched]) -> str:
+def _not_found(searches: list[SearchExtent]) -> str:
     if not searches:
         return "No sealed unit holds this record: it was never read, or its unit has not been committed yet."
     units = sum(each.units for each in searches)

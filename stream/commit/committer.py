@@ -71,7 +71,7 @@ def head_after(entry: Entry) -> Head:
     """The head of the chain after the sealed link ``entry``."""
     manifest, link = entry.manifest, digest(entry.body)
     if manifest.kind is Kind.END:
-        return Head(int(manifest.after), link, True, manifest.children, checkpoint_of(manifest))
+        return Head(int(manifest.after), link, ended=True, children=manifest.children, checkpoint=checkpoint_of(manifest))
     if manifest.target is not None:
         return Head(int(manifest.after), link, checkpoint=checkpoint_of(manifest), target=int(manifest.target))
     complete_until = datetime.fromisoformat(manifest.last_arrival) if manifest.last_arrival else None
@@ -200,8 +200,8 @@ class Committer:
 
     async def _carry_out(self, instruction: protocol.Instruction, work: _Work) -> protocol.Event:  # noqa: PLR0911 - a case per kind
         match instruction:
-            case protocol.Look():
-                return await self._look(work)
+            case protocol.ReadManifest():
+                return await self._read_manifest(work)
             case protocol.Create(manifest):
                 return await self._create(work, manifest)
             case protocol.Replace(manifest, etag):
@@ -230,7 +230,7 @@ class Committer:
     def _adopted(self, work: _Work, manifest: Manifest, how: str) -> None:
         self.emit(events.IntentAdopted(work.shard.stream, work.shard.shard_id, work.after, manifest.reach, how))
 
-    async def _look(self, work: _Work) -> protocol.Event:
+    async def _read_manifest(self, work: _Work) -> protocol.Event:
         refused, work.refused = work.refused, None
         entry = await self.repeat("read manifest", work.shard, lambda: self.log.read(work.shard, work.after))
         if refused is not None and refused.etag == (entry.etag if entry is not None else ""):
@@ -306,7 +306,7 @@ class Committer:
         """What ``use`` makes of the place at which the unit has the files of ``sink``, even if the pipeline has that sink no more.
 
         Raises:
-            Halted: the pipeline has nothing at that place now, and this worker cannot use it. Other shards may go on.
+            Halted: the pipeline has nothing at that place now, and this worker cannot use it. Other shards may continue.
         """
         url = work.targets.get(sink)
         try:

@@ -3,7 +3,7 @@
 The compactions of one partition are a chain of objects, ``compactions/<stream>/<sink>/<partition>/<number>.json``. Each is created once, so
 of several compactors only one begins the next; the others find it and finish the same. It fixes sources and outputs before an output is
 written, and says ``published`` only after the outputs were read back and found to hold the rows of the sources. So a dataset never holds a
-file that the chain does not name, and a source is in one compaction at most, whoever dies and whenever.
+file that the chain does not name, and a source is in one compaction at most, whichever worker dies, at any moment.
 
 Files are taken in the order of their shard's log. So ``covered``, the position up to which each shard's files are taken, says all about
 those before, and the newest link is enough to plan the next.
@@ -312,7 +312,7 @@ class Catalogue:
 
 
 def _folder(partition: str) -> str:
-    # Values are percent-encoded but for a few characters, of which a comma is none.
+    # Values are percent-encoded except for a few characters; a comma is not one of them.
     return partition.replace("/", ",") or _UNPARTITIONED
 
 

@@ -35,7 +35,7 @@ from stream.commit.manifest import FileEntry, Manifest, State
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ReadManifest:
     """Read the manifest at the unit's start. Answered by ``Found`` or ``Absent``."""
 
 
@@ -89,7 +89,7 @@ class Finish:
     manifest: Manifest | None
 
 
-Instruction: TypeAlias = Look | Create | Verify | Render | Write | Replace | Delete | Finish
+Instruction: TypeAlias = ReadManifest | Create | Verify | Render | Write | Replace | Delete | Finish
 
 # --- events: the outcome of an instruction ----------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ Event: TypeAlias = Found | Absent | Created | Replaced | Refused | Unknown | Ver
 class Phase(Enum):
     """Which event the machine is waiting for."""
 
-    LOOKING = auto()
+    READING = auto()
     CREATING = auto()
     VERIFYING = auto()
     RENDERING = auto()
@@ -205,7 +205,7 @@ class InvalidTransition(Exception):
 def begin(own: Manifest | None) -> tuple[Unit, Instruction]:
     """The first state and instruction: to commit ``own`` or, if it is None, only to complete what another worker may have begun."""
     if own is None:
-        return Unit(Phase.LOOKING), Look()
+        return Unit(Phase.READING), ReadManifest()
     return Unit(Phase.CREATING, own=own), Create(own)
 
 
@@ -219,10 +219,10 @@ def advance(unit: Unit, event: Event) -> tuple[Unit, Instruction]:  # noqa: C901
         case (Phase.CREATING, Created(etag)) if unit.own is not None:
             return _write(unit, unit.own, etag)
         case (Phase.CREATING | Phase.AMENDING | Phase.SEALING, Refused() | Unknown()):
-            return replace(unit, phase=Phase.LOOKING), Look()
-        case (Phase.LOOKING, Absent()):
+            return replace(unit, phase=Phase.READING), ReadManifest()
+        case (Phase.READING, Absent()):
             return begin(unit.own) if unit.own is not None else _finish(unit, None)
-        case (Phase.LOOKING, Found(manifest, etag)):
+        case (Phase.READING, Found(manifest, etag)):
             return _found(unit, manifest, etag)
         case (Phase.VERIFYING, Verified(complete)) if unit.current is not None:
             if complete:

@@ -62,17 +62,17 @@ class FieldNotes:
         for item in self.definition.items.values():
             obj = self.definition.objects[item.id]
             for name in item.fields:
-                verdicts = self.notes.get((item.id, name)) or [self._judged(obj, name, (item.id, name) in used)]
+                verdicts = self.notes.get((item.id, name)) or [self._judged(obj, name, used=(item.id, name) in used)]
                 fate = max((each.fate for each in verdicts), key=list(Fate).index)
                 text = ". ".join(_sentence(each, fate, first=each is verdicts[0]) for each in verdicts)
                 made.append(FieldRow(item.id, obj.type or _untyped(item.id), name, fate, text))
         for parameter in self.definition.parameters.values():
             for name in dict.fromkeys((*parameter.fields, *(["value"] if parameter.given else []))):
-                verdict = _of_parameter(parameter, name, ("", parameter.name) in used)
+                verdict = _of_parameter(parameter, name, used=("", parameter.name) in used)
                 made.append(FieldRow(parameter.name, "parameter", name, verdict.fate, verdict.text))
         return made
 
-    def _judged(self, obj: ResolvedObject, name: str, used: bool) -> Verdict:
+    def _judged(self, obj: ResolvedObject, name: str, *, used: bool) -> Verdict:
         """The verdict on a field without notes."""
         kind = OBJECT_TYPES.get(obj.type)
         if name in IDENTITY_FIELDS:
@@ -110,7 +110,7 @@ def _sentence(verdict: Verdict, fate: Fate, *, first: bool) -> str:
     return text if first else text[:1].upper() + text[1:]
 
 
-def _of_parameter(parameter: Parameter, name: str, used: bool) -> Verdict:
+def _of_parameter(parameter: Parameter, name: str, *, used: bool) -> Verdict:
     if name == "id":
         return IDENTITY_FIELDS["id"]
     if name not in {"default", "value"}:

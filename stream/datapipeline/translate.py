@@ -120,23 +120,23 @@ def _links(definition: Definition) -> list[Link]:
     return list(made.values())
 
 
-@dataclass(slots=True)
 class _Translation:
     """The translation of one definition so far: the files and outcomes of its activities, and what they have in common."""
 
-    definition: Definition
-    fields: FieldNotes
-    name: str
-    state: str
-    check: Check
-    files: dict[str, str] = field(default_factory=dict)
-    outcomes: dict[str, ActivityOutcome] = field(default_factory=dict)
-    written: dict[str, Written] = field(default_factory=dict)
-    """What pipelines write, by node."""
-    places: dict[str, str] = field(default_factory=dict)
-    """The activity whose pipeline writes to each URL."""
-    used: set[tuple[str, str]] = field(default_factory=set)
-    names: set[str] = field(default_factory=set)
+    def __init__(self, definition: Definition, fields: FieldNotes, name: str, state: str, check: Check) -> None:
+        self.definition = definition
+        self.fields = fields
+        self.name = name
+        self.state = state
+        self.check = check
+        self.files: dict[str, str] = {}
+        self.outcomes: dict[str, ActivityOutcome] = {}
+        self.written: dict[str, Written] = {}
+        """What pipelines write, by node."""
+        self.places: dict[str, str] = {}
+        """The activity whose pipeline writes to each URL."""
+        self.used: set[tuple[str, str]] = set()
+        self.names: set[str] = set()
 
     def translate(self, activity: ResolvedObject) -> None:
         """Translate one activity, or note why there is no pipeline for it."""

@@ -43,7 +43,7 @@ class ShardPaused(Event):
 
 @dataclass(frozen=True, slots=True)
 class ShardResumed(Event):
-    """The shard is no longer paused; this worker goes on reading it where it stopped."""
+    """The shard is no longer paused; this worker continues to read it where it stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class StackTaken(Event):
 
 @dataclass(frozen=True, slots=True)
 class CredentialsRenewed(Event):
-    """AWS credentials found by ``method`` are valid until ``expires``, in seconds since 1970; 0: for ever. ``shard`` is empty."""
+    """AWS credentials found by ``method`` are valid until ``expires``, in seconds since 1970; 0: they do not expire. ``shard`` is empty."""
 
     method: str
     expires: float
@@ -129,7 +129,7 @@ class WorkerStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerFailed(Event):
-    """The process ends because it cannot go on, with exit code 1, or 2 where the pipeline is wrong; ``shard`` is empty."""
+    """The process ends because it cannot continue, with exit code 1, or 2 where the pipeline is wrong; ``shard`` is empty."""
 
     reason: str
 

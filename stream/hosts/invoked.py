@@ -2,7 +2,7 @@
 
 An event says which shard has records, and up to which one. The records themselves are read from the stream, from where the commit log ends:
 so nothing that the mapping leaves out, repeats or does at the same time elsewhere has any effect on what is committed. An invocation is a
-worker for one shard that stops at the last record it was told about.
+worker for one shard that stops at the last record of the event.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from stream.worker.parts import Stop, StreamParts, most_severe, to_all
 from stream.worker.pausing import CALL
 from stream.worker.reading import Reading
 from stream.worker.shard import run_shard
-from stream.worker.streams import Obstacles, Streams, halted_error
+from stream.worker.streams import PendingCalls, Streams, halted_error
 from stream.worker.supervisor import LISTING_SECONDS, RESTART_SECONDS
 from stream.worker.tables.loading import complete_all
 
@@ -140,9 +140,9 @@ class Function:
         self._pipeline = pipeline
         self._sealed = Sealed()
         strict = pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT
-        self._obstacles = Obstacles(strict=strict)
+        self._pending = PendingCalls(strict=strict)
         self._options = options
-        self._emit = to_all(self._sealed, self._obstacles, *options.listeners)
+        self._emit = to_all(self._sealed, self._pending, *options.listeners)
         self._opened: _Opened | None = None
         self._shards: dict[str, _Shards] = {}
         self._paused_parent: Pause | None = None
@@ -160,7 +160,7 @@ class Function:
         Raises:
             Halted: the shard must not continue by itself.
             Fatal: something is missing, or nothing could be sealed in time.
-            DefinitionError: the pipeline does not read that stream, or asks for something that cannot be had.
+            DefinitionError: the pipeline does not read that stream, or asks for something that is not available.
         """
         if delivery.stream not in self._pipeline.source.kinesis.names:
             known = ", ".join(self._pipeline.source.kinesis.names)
@@ -185,8 +185,7 @@ class Function:
                 msg = f"{pause}. Lambda tries again until `stream resume`; to spare these attempts, disable the event source mapping, too"
                 raise Fatal(msg)
             waits = (
-                str(self._obstacles)
-                or "  nothing is known to hold it up; give the function more time, or more memory, and so more of a core"
+                str(self._pending) or "  nothing is known to hold it up; give the function more time, or more memory, and so more of a core"
             )
             where = f"{delivery.stream}/{delivery.shard_id}"
             msg = f"no record of {where} could be sealed in {seconds:.1f} s. Nothing is lost, and Lambda tries again:\n{waits}"
@@ -201,7 +200,7 @@ class Function:
 
         Raises:
             Fatal: shards are halted, and the others were read; or something is missing.
-            DefinitionError: the pipeline asks for something that cannot be had.
+            DefinitionError: the pipeline asks for something that is not available.
         """
         time = _Time.now(seconds)
         try:
@@ -302,7 +301,7 @@ class Function:
         try:
             async with self._services(opened, opened.streams.values()):
                 until_now = [_until_now(stream, draining) for stream in opened.streams.values()]
-                streams = Streams(until_now, draining, self._emit, self._obstacles)
+                streams = Streams(until_now, draining, self._emit, self._pending)
                 await streams.run(time.allowed.working)
                 left = await complete_all(loaders, loading_over, "the time was over")
                 await asyncio.gather(*(loader.finish() for loader in loaders))
@@ -331,7 +330,7 @@ class Function:
             parts = next(iter(self._opened.streams.values())).parts
             if parts.pauses is not None:
                 # All streams share them. Between invocations nothing runs that would look.
-                await parts.repeat(CALL, Shard(self._pipeline.source.kinesis.names[0], ""), parts.pauses.look)
+                await parts.repeat(CALL, Shard(self._pipeline.source.kinesis.names[0], ""), parts.pauses.refresh)
         return self._opened
 
     @asynccontextmanager
@@ -365,7 +364,7 @@ def _own(stream: StreamParts) -> KinesisSource:
     """The source of our own reads."""
     source = stream.parts.source
     if not isinstance(source, KinesisSource):
-        msg = f"{stream.stream} is no Kinesis stream, and a function is told about records of one"
+        msg = f"{stream.stream} is not a Kinesis stream, and a function is invoked with records of one"
         raise Fatal(msg)
     return source
 

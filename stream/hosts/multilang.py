@@ -18,7 +18,6 @@ from dataclasses import replace
 from typing import Any, BinaryIO, Final
 
 from stream import events
-from stream.aws.session import AwsSession
 from stream.concurrency import ObservableEvent
 from stream.contracts import Emit, Shard, Start, StartKind
 from stream.errors import DefinitionError, Fatal, Halted, LeaseLost, Retryable, unforeseen
@@ -35,6 +34,7 @@ from stream.worker.auditing import Stores
 from stream.worker.failure import reporting_failure
 from stream.worker.halts import HaltNotes
 from stream.worker.parts import Stop, StreamParts, to_all
+from stream.worker.places import session_of
 from stream.worker.reporting import reports_to
 from stream.worker.shard import run_shard
 from stream.worker.supervisor import RESTART_SECONDS
@@ -240,7 +240,7 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
 
     Raises:
         Fatal: something that this process needs is missing.
-        DefinitionError: the pipeline asks for something that cannot be had.
+        DefinitionError: the pipeline asks for something that is not available.
     """
     prepare_allocators()
     progress, log = Progress(), JsonLog(_to_stderr, options.clock, options.log_level)
@@ -249,7 +249,7 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
         async with AsyncExitStack() as stack:
             lines = asyncio.StreamReader(limit=LINE_BYTES)
             await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), pipe[0])
-            state = Stores.open(pipeline, options.base, AwsSession(region=pipeline.source.kinesis.region)).state
+            state = Stores.open(pipeline, options.base, session_of(pipeline)).state
             name, exports = options.worker or worker_id(options.clock), pipeline.audit.otlp is not None
             notes = HaltNotes(state, name, options.clock, emit, exports=exports)
             emit = to_all(emit, notes)

@@ -116,10 +116,9 @@ class Transformer:
             return await fetch_resources(pipeline, self._base, self._env, known=known)
         # Imported only here: the AWS clients would take a good part of a cold start, and many pipelines have no use for them.
         from stream.aws.secrets import read_secret
-        from stream.aws.session import AwsSession
-        from stream.worker.places import read_object
+        from stream.worker.places import read_object, session_of
 
-        session = AwsSession(region=pipeline.source.kinesis.region)
+        session = session_of(pipeline)
         read, managed = functools.partial(read_object, session), functools.partial(read_secret, session)
         return await fetch_resources(pipeline, self._base, self._env, read, known, managed)
 

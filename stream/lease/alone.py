@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from stream.contracts import Clock
 from stream.errors import Fatal
-from stream.lease.decide import Seen, is_available, observe
+from stream.lease.decide import ObservedLease, is_available, observe
 from stream.lease.settings import LeasedStream, LeaseSettings
 from stream.lease.table import LeaseTable
 
 
-async def observe_alone(table: LeaseTable, streams: Sequence[LeasedStream], settings: LeaseSettings, clock: Clock) -> dict[str, Seen]:
+async def observe_alone(
+    table: LeaseTable, streams: Sequence[LeasedStream], settings: LeaseSettings, clock: Clock
+) -> dict[str, ObservedLease]:
     """The leases of ``streams``, once nobody holds one of a shard that has not ended: a coordinator that begins with them may take all.
 
     Takes no time if no lease has an owner. Otherwise the owner may be dead, which shows after the failover time.
@@ -19,14 +21,14 @@ async def observe_alone(table: LeaseTable, streams: Sequence[LeasedStream], sett
     Raises:
         Fatal: another worker renews a lease.
     """
-    seen: dict[str, Seen] = {}
+    observed: dict[str, ObservedLease] = {}
     begun: float | None = None
     while True:
         scanned = await table.scan()
         now = clock.monotonic()
         begun = now if begun is None else begun
-        seen = observe(seen, [lease for lease in scanned.leases if any(each.owns(lease.key) for each in streams)], now)
-        held = [row for row in seen.values() if row.lease.holder is not None and not row.lease.ended]
+        observed = observe(observed, [lease for lease in scanned.leases if any(each.owns(lease.key) for each in streams)], now)
+        held = [row for row in observed.values() if row.lease.holder is not None and not row.lease.ended]
         if live := [row.lease for row in held if row.changed > begun]:
             first = min(live, key=lambda lease: lease.key)
             msg = (
@@ -36,5 +38,5 @@ async def observe_alone(table: LeaseTable, streams: Sequence[LeasedStream], sett
             )
             raise Fatal(msg)
         if all(is_available(row, now, settings.failover) for row in held):
-            return seen
+            return observed
         await clock.sleep(settings.look)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 from stream import events
@@ -16,13 +15,14 @@ from stream.concurrency import run_concurrently
 from stream.contracts import Clock, Emit, Shard, StartKind
 from stream.errors import Fatal, LeaseLost, Retryable
 from stream.lease import decide, fleet_rules
-from stream.lease.decide import Seen, Take
+from stream.lease.decide import ObservedLease, Take
 from stream.lease.follower import Follower
 from stream.lease.holding import AT_ONCE, Holdings
 from stream.lease.hole_watch import HoleWatch
-from stream.lease.rows import SHARD_END, TRIM_HORIZON, ExtendedSequenceNumber, Lease
+from stream.lease.row_keeper import RowKeeper
+from stream.lease.rows import TRIM_HORIZON, Lease
 from stream.lease.settings import Balance, LeasedStream, LeaseSettings, refuse_other_keys
-from stream.lease.shards import children_of, ended_by_others_before, missing_leases, new_lease, removable, replaced, unblocked
+from stream.lease.shards import ended_by_others_before, unblocked
 from stream.lease.table import LeaseTable
 
 STEALS: Final = 8
@@ -53,12 +53,13 @@ class Coordinator:
         self.settings = settings
         self.streams = {each.stream: each for each in streams}
         self.holdings = Holdings(table, me, settings, clock, emit, self._notify)
+        self.rows = RowKeeper(table, self.holdings, emit)
         self.follower = Follower(table, me, settings, clock, emit)
         self.listeners: list[Callable[[], None]] = []
         self._clock = clock
         self._emit = emit
         self._order = order
-        self._seen: dict[str, Seen] = {}
+        self._observed: dict[str, ObservedLease] = {}
         self._avoided: set[str] = set()
         self._stolen_at = -settings.steal_every
         self._size = 0
@@ -91,7 +92,7 @@ class Coordinator:
 
     def leases(self, stream: str) -> dict[str, Lease]:
         """The stream's leases by shard id: this worker's own as they are now, the others as last seen."""
-        found = {seen.lease.shard: seen.lease for key, seen in self._seen.items() if self.streams[stream].owns(key)}
+        found = {observed.lease.shard: observed.lease for key, observed in self._observed.items() if self.streams[stream].owns(key)}
         return found | {held.lease.shard: held.lease for held in self.holdings.held.values() if held.stream == stream}
 
     def waiting(self, stream: str) -> dict[str, str | None]:
@@ -102,11 +103,11 @@ class Coordinator:
     def first_holder(self, stream: str) -> str | None:
         """The live worker that holds the stream's first lease of those that anybody holds; None if nobody holds any."""
         owns, now = self.streams[stream].owns, self._clock.monotonic()
-        seen = {key: row for key, row in self._seen.items() if owns(key)}
+        observed = {key: row for key, row in self._observed.items() if owns(key)}
         for key, held in self.holdings.held.items():
             if owns(key):
-                seen[key] = Seen(held.lease, now, now)
-        return decide.first_holder(seen, now, self.settings.failover)
+                observed[key] = ObservedLease(held.lease, now, now)
+        return decide.first_holder(observed, now, self.settings.failover)
 
     def count(self, event: events.Event) -> None:
         """An ``Emit`` that counts the traffic of each shard."""
@@ -159,39 +160,29 @@ class Coordinator:
         await run_concurrently([self._give_up(key) for key in self.holdings.held], AT_ONCE)
 
     async def settle_end(self, stream: str, shard_id: str) -> None:
-        """Prepare the end of a shard: create rows for its children, and note the children in its own row.
+        """Prepare the end of a shard, as ``RowKeeper.settle_end`` does."""
+        await self.rows.settle_end(self.streams[stream], shard_id, self.leases(stream))
+        self.scan_soon()
 
-        Follows KCL's order (``ShutdownTask``), so that a crash between any two steps leaves no shard that nobody reads.
-        """
-        leased = self.streams[stream]
-        key = leased.key(shard_id)
-        listed, leases = await leased.list_shards(), self.leases(stream)
-        if shard_id in leases:
-            leases[shard_id] = replace(leases[shard_id], checkpoint=ExtendedSequenceNumber(SHARD_END))
-        await self._create_missing(leased, listed, leases)
-        if children := frozenset(child.shard_id for child in children_of(listed, shard_id)):
-            await self.table.note_children(key, children)
-        self.look_now()
-
-    def look_now(self) -> None:
+    def scan_soon(self) -> None:
         """Scan the table soon, because something in it has changed."""
         self._wake.set()
 
     # --- the life of a coordinator ----------------------------------------------------------------------------------------
 
-    async def start(self, seen: Mapping[str, Seen] | None = None) -> None:
-        """Create missing rows and take free leases; after this, work can begin. ``seen``: the leases as observed before.
+    async def start(self, observed: Mapping[str, ObservedLease] | None = None) -> None:
+        """Create missing rows and take free leases; after this, work can begin. ``observed``: the leases as observed before.
 
         Raises:
             Fatal: the table is missing, or belongs to a fleet that this worker must not join.
         """
-        self._seen = dict(seen or {})
-        await self.follower.look()
-        await self.look()
-        if not self._seen:
+        self._observed = dict(observed or {})
+        await self.follower.refresh()
+        await self.scan()
+        if not self._observed:
             refuse_other_keys(self.table.name, (await self.table.scan()).leases, self.streams.values())
         await self.sync()
-        await self.look()
+        await self.scan()
 
     async def run(self) -> None:
         """Renew leases, scan the table and clean it up until cancelled.
@@ -202,7 +193,7 @@ class Coordinator:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.holdings.keep_renewed(), name="renew leases")
             group.create_task(self._expiring(), name="drop expired leases")
-            group.create_task(self._looking(), name="look at leases")
+            group.create_task(self._scanning(), name="look at leases")
             group.create_task(self._syncing(), name="create leases")
             group.create_task(self._following(), name="follow the fleet")
 
@@ -212,7 +203,7 @@ class Coordinator:
             group.create_task(self.holdings.keep_renewed(), name="renew leases")
             group.create_task(self._expiring(), name="drop expired leases")
 
-    async def look(self, *, consistent: bool = False) -> None:
+    async def scan(self, *, consistent: bool = False) -> None:
         """Scan the table, take what the rules or the leader give to this worker, and notice rows that are gone."""
         started = self._clock.monotonic()
         scanned = await self.table.scan(consistent=consistent)
@@ -221,7 +212,7 @@ class Coordinator:
         self._emit(events.LeasesScanned("", "", len(scanned.leases), scanned.size, now - started))
         known = [lease for lease in scanned.leases if any(each.owns(lease.key) for each in self.streams.values())]
         # Counters were read at some moment during the scan: counting from its beginning would expire leases too early.
-        self._seen = decide.observe(self._seen, known, now)
+        self._observed = decide.observe(self._observed, known, now)
         for lease in known:
             self.holdings.refresh(lease)
         await self._notice_vanished({lease.key for lease in known}, started)
@@ -236,15 +227,15 @@ class Coordinator:
         self._notify()
 
     async def settle(self) -> None:
-        """Look at the table as it is, not as it was a moment ago, and with rows for all shards that there are now."""
-        await self.look(consistent=True)
+        """Scan the table with consistent reads, and with rows for all shards that exist now."""
+        await self.scan(consistent=True)
         await self.sync()
-        await self.look(consistent=True)
+        await self.scan(consistent=True)
 
     async def sync(self) -> None:
         """Create the lease rows that the shards of each stream need, remove those that are no longer needed, and look for holes."""
         for leased in self.streams.values():
-            await self._tidy(leased, await leased.list_shards())
+            await self._keep_rows(leased, await leased.list_shards())
 
     # --- loops ------------------------------------------------------------------------------------------------------------
 
@@ -254,10 +245,10 @@ class Coordinator:
             await run_concurrently([self._give_up(key) for key in self.holdings.overdue(fleet_rules.HAND_OFF_SECONDS)], AT_ONCE)
             await self._clock.sleep(self.settings.renew_every / 4)
 
-    async def _looking(self) -> None:
+    async def _scanning(self) -> None:
         while True:
             await self._pause(self.settings.look_after(self._size))
-            await self.look()
+            await self.scan()
 
     async def _syncing(self) -> None:
         while True:
@@ -269,12 +260,12 @@ class Coordinator:
                     # If the stream is gone, its readers find out, and end it; the leases of other streams must go on.
                     self._emit(events.CallRepeated(leased.stream, "", "list shards", str(error), self.settings.sync))
                 else:
-                    await self._tidy(leased, listed)
+                    await self._keep_rows(leased, listed)
 
     async def _following(self) -> None:
         while True:
             await self._clock.sleep(self.follower.every)
-            await self.follower.look(self._seen.values())
+            await self.follower.refresh(self._observed.values())
 
     async def _pause(self, seconds: float) -> None:
         """Wait until ``seconds`` have passed, or a scan has been requested."""
@@ -289,44 +280,25 @@ class Coordinator:
 
     # --- steps ------------------------------------------------------------------------------------------------------------
 
-    async def _tidy(self, leased: LeasedStream, listed: Sequence[Shard]) -> None:
+    async def _keep_rows(self, leased: LeasedStream, listed: Sequence[Shard]) -> None:
         leases = self.leases(leased.stream)
-        current = {shard.shard_id for shard in listed} - await self._replaced(leased, listed, leases)
-        for lease in removable(leases, current):
-            if self._idle(lease) and await self.table.delete(lease):
-                self.holdings.drop(lease.key, "released")
-                del leases[lease.shard]
-        await self._create_missing(leased, listed, leases)
-        self._holes.look(leased.stream, leases.values())
-
-    async def _replaced(self, leased: LeasedStream, listed: Sequence[Shard], leases: Mapping[str, Lease]) -> set[str]:
-        others = [lease for lease in leases.values() if lease.key not in self.holdings.held]
-        try:
-            # A shard may have ended after it was listed.
-            return replaced(others, listed) and replaced(others, await leased.list_shards())
-        except (Retryable, Fatal):
-            return set()
-
-    async def _create_missing(self, leased: LeasedStream, listed: Sequence[Shard], leases: Mapping[str, Lease]) -> None:
-        for shard, sentinel in missing_leases(listed, leases, leased.start):
-            row = new_lease(leased.key(shard.shard_id), shard, sentinel, stream_name=leased.stream_name)
-            if await self.table.create(row):
-                self._emit(events.LeaseCreated(leased.stream, shard.shard_id, sentinel))
+        await self.rows.keep(leased, listed, leases, self._idle)
+        self._holes.check(leased.stream, leases.values())
 
     def _idle(self, lease: Lease) -> bool:
         """Whether no other live worker holds the lease; a live worker removes its own rows."""
-        seen = self._seen.get(lease.key)
-        available = seen is None or decide.is_available(seen, self._clock.monotonic(), self.settings.failover)
+        observed = self._observed.get(lease.key)
+        available = observed is None or decide.is_available(observed, self._clock.monotonic(), self.settings.failover)
         return lease.holder in {None, self.me} or available
 
     def _decide(self, now: float) -> list[Take]:
         steal = now - self._stolen_at >= self.settings.steal_every
         if steal:
             self._stolen_at = now
-        seen = {key: row for key, row in self._seen.items() if key not in self._avoided}
+        observed = {key: row for key, row in self._observed.items() if key not in self._avoided}
         for key, held in self.holdings.held.items():
-            if key in seen:
-                seen[key] = Seen(held.lease, max(seen[key].changed, held.renewed), seen[key].since)
+            if key in observed:
+                observed[key] = ObservedLease(held.lease, max(observed[key].changed, held.renewed), observed[key].since)
         rules = decide.Rules(
             failover=self.settings.failover,
             max_leases=self.settings.max_leases,
@@ -335,15 +307,17 @@ class Coordinator:
             tenure=TENURE * self.settings.failover,
         )
         if self._as_kcl():
-            takes = decide.take_as_kcl(seen, self.me, now, rules, self._order)
+            takes = decide.take_as_kcl(observed, self.me, now, rules, self._order)
         else:
-            takes = decide.take_evenly(seen, self.me, now, rules)
-        takes = decide.marked_as_stolen(takes, seen, now, self.settings.failover)
+            takes = decide.take_evenly(observed, self.me, now, rules)
+        takes = decide.marked_as_stolen(takes, observed, now, self.settings.failover)
         return [take for take in takes if take.lease.key not in self.holdings.held]
 
     def _as_kcl(self) -> bool:
         """Whether KCL's rules apply: by configuration, because a KCL leader assigns leases, or because KCL workers hold leases, too."""
-        foreign = {seen.lease.owner for seen in self._seen.values() if seen.lease.owner not in {None, seen.lease.signed}}
+        foreign = {
+            observed.lease.owner for observed in self._observed.values() if observed.lease.owner not in {None, observed.lease.signed}
+        }
         if len(foreign) != self._mixed:
             self._mixed = len(foreign)
             self._emit(events.MixedFleet("", "", self._mixed))
@@ -367,13 +341,13 @@ class Coordinator:
         if fresh is None or not fleet_rules.assigned([fresh], self.me, self.holdings.held, self._avoided):
             return
         if self._leaving:
-            await self.table.assign(fresh, self.follower.successor(self._seen.values()))
+            await self.table.assign(fresh, self.follower.successor(self._observed.values()))
         elif (adopted := await self.table.adopt(fresh)) is not None:
             self.holdings.add(self._stream_of(lease.key), adopted, asked)
             self._emit(events.LeaseTaken(self._stream_of(lease.key), lease.shard, decide.Why.ASSIGNED, lease.signed or ""))
 
     async def _give_up(self, key: str) -> None:
-        await self.holdings.release(key, self.follower.successor(self._seen.values()))
+        await self.holdings.release(key, self.follower.successor(self._observed.values()))
 
     async def _without_renewed(self, takes: Iterable[Take]) -> list[Take]:
         """``takes`` without leases that were renewed since: a long scan may be stale (KCL also re-reads before it steals)."""

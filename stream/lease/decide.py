@@ -34,7 +34,7 @@ _LAST_KEY: Final = chr(0x10FFFF)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ObservedLease:
     """An observed lease. ``changed``, ``since``: monotonic times at which its current counter and its current owner were first seen."""
 
     lease: Lease
@@ -71,37 +71,37 @@ class Rules:
     tenure: float = 0.0
 
 
-Order: TypeAlias = Callable[[Sequence[Seen]], list[Seen]]
+Order: TypeAlias = Callable[[Sequence[ObservedLease]], list[ObservedLease]]
 """Puts candidates into a random order; the caller owns the source of randomness."""
 
 
-def observe(before: Mapping[str, Seen], rows: Iterable[Lease], now: float) -> dict[str, Seen]:
+def observe(before: Mapping[str, ObservedLease], rows: Iterable[Lease], now: float) -> dict[str, ObservedLease]:
     """The leases after a scan at ``now``. A new row counts as never changed if it has no owner, and as changed just now if it has one."""
-    seen: dict[str, Seen] = {}
+    observed: dict[str, ObservedLease] = {}
     for lease in rows:
         known = before.get(lease.key)
         if known is None:
-            seen[lease.key] = Seen(lease, now if lease.owner is not None else -math.inf, now)
+            observed[lease.key] = ObservedLease(lease, now if lease.owner is not None else -math.inf, now)
             continue
         changed = known.changed if known.lease.counter == lease.counter else now
         since = known.since if known.lease.owner == lease.owner else now
-        seen[lease.key] = Seen(lease, changed, since)
-    return seen
+        observed[lease.key] = ObservedLease(lease, changed, since)
+    return observed
 
 
-def is_available(seen: Seen, now: float, failover: float) -> bool:
+def is_available(observed: ObservedLease, now: float, failover: float) -> bool:
     """Whether nobody holds the lease, or it has not been renewed for longer than the failover time."""
-    return seen.lease.holder is None or now - seen.changed > failover
+    return observed.lease.holder is None or now - observed.changed > failover
 
 
-def first_holder(seen: Mapping[str, Seen], now: float, failover: float) -> str | None:
+def first_holder(observed: Mapping[str, ObservedLease], now: float, failover: float) -> str | None:
     """Who holds the lease with the least key of those that a live worker holds: all workers agree on it sooner or later."""
-    return next((seen[key].lease.holder for key in sorted(seen) if not is_available(seen[key], now, failover)), None)
+    return next((observed[key].lease.holder for key in sorted(observed) if not is_available(observed[key], now, failover)), None)
 
 
-def take_as_kcl(seen: Mapping[str, Seen], me: str, now: float, rules: Rules, order: Order) -> list[Take]:
+def take_as_kcl(observed: Mapping[str, ObservedLease], me: str, now: float, rules: Rules, order: Order) -> list[Take]:
     """What KCL 2.x's ``LeaseTaker`` would take in one round; rows of ended shards count like any other."""
-    rows = list(seen.values())
+    rows = list(observed.values())
     free = [row for row in rows if is_available(row, now, rules.failover)]
     counts = _counts(rows, free, me)
     mine = counts[me]
@@ -117,7 +117,9 @@ def take_as_kcl(seen: Mapping[str, Seen], me: str, now: float, rules: Rules, ord
     return _takes(_steal_as_kcl(rows, counts, min(target, rules.max_leases), need, rules, order), me)
 
 
-def _steal_as_kcl(rows: Sequence[Seen], counts: Counter[str], target: int, need: int, rules: Rules, order: Order) -> list[Seen]:
+def _steal_as_kcl(
+    rows: Sequence[ObservedLease], counts: Counter[str], target: int, need: int, rules: Rules, order: Order
+) -> list[ObservedLease]:
     victim, most = min(counts.items(), key=lambda entry: (-entry[1], entry[0]))
     if not rules.steal or most < target:
         return []
@@ -128,7 +130,7 @@ def _steal_as_kcl(rows: Sequence[Seen], counts: Counter[str], target: int, need:
     return order(candidates)[: min(number, rules.max_steal)]
 
 
-def take_evenly(seen: Mapping[str, Seen], me: str, now: float, rules: Rules) -> list[Take]:
+def take_evenly(observed: Mapping[str, ObservedLease], me: str, now: float, rules: Rules) -> list[Take]:
     """What this worker takes so that traffic, rather than the number of leases, is spread evenly; ended shards do not count.
 
     Every worker computes the same moves for the whole fleet and carries out its own, so two workers do not want the same lease for long.
@@ -136,14 +138,14 @@ def take_evenly(seen: Mapping[str, Seen], me: str, now: float, rules: Rules) -> 
     lease moves from the most to the least loaded worker only if their loads differ by more than ``HYSTERESIS`` of the mean and by clearly
     more than the weight of the lease, and not within ``tenure`` of its last move unless the receiver has no lease at all.
     """
-    rows = sorted((row for row in seen.values() if not row.lease.ended), key=lambda row: row.lease.key)
+    rows = sorted((row for row in observed.values() if not row.lease.ended), key=lambda row: row.lease.key)
     free = [row for row in rows if is_available(row, now, rules.failover)]
     free_keys = {row.lease.key for row in free}
-    held: dict[str, dict[str, Seen]] = {me: {}}
+    held: dict[str, dict[str, ObservedLease]] = {me: {}}
     for row in rows:
         if row.lease.key not in free_keys and (owner := row.lease.holder) is not None:
             held.setdefault(owner, {})[row.lease.key] = row
-    mine: list[Seen] = []
+    mine: list[ObservedLease] = []
     load = {worker: sum(map(_weight, leases.values())) for worker, leases in held.items()}
     ranks = sorted((weight, worker) for worker, weight in load.items())
     for row in sorted(free, key=lambda row: (-_weight(row), row.lease.key)):
@@ -160,7 +162,7 @@ def take_evenly(seen: Mapping[str, Seen], me: str, now: float, rules: Rules) -> 
     return _takes(mine[: max(0, rules.max_leases - own)], me)
 
 
-def _moves_to(me: str, held: dict[str, dict[str, Seen]], load: dict[str, float], now: float, rules: Rules) -> list[Seen]:
+def _moves_to(me: str, held: dict[str, dict[str, ObservedLease]], load: dict[str, float], now: float, rules: Rules) -> list[ObservedLease]:
     """The leases that ``me`` gets if worthwhile moves are simulated until it gets ``max_steal`` of them or no move is worthwhile."""
     mean = sum(load.values()) / len(load)
     newcomers = {worker for worker, leases in held.items() if not leases}
@@ -173,7 +175,7 @@ def _moves_to(me: str, held: dict[str, dict[str, Seen]], load: dict[str, float],
             (settled if now - row.since >= rules.tenure else fresh)[worker].append((_weight(row), key))
         settled[worker].sort()
         fresh[worker].sort()
-    mine: list[Seen] = []
+    mine: list[ObservedLease] = []
     while len(mine) < rules.max_steal:
         (least, receiver), (most, giver) = ranks[0], ranks[-1]
         gap = most - least
@@ -212,18 +214,18 @@ def _shift(ranks: list[tuple[float, str]], load: dict[str, float], worker: str, 
     insort(ranks, (load[worker], worker))
 
 
-def _weight(row: Seen) -> float:
+def _weight(row: ObservedLease) -> float:
     return LEASE_WEIGHT + (row.lease.throughput or 0.0)
 
 
-def _counts(rows: Sequence[Seen], free: Sequence[Seen], me: str) -> Counter[str]:
+def _counts(rows: Sequence[ObservedLease], free: Sequence[ObservedLease], me: str) -> Counter[str]:
     available = {row.lease.key for row in free}
     counts = Counter({me: 0})
     counts.update(row.lease.owner for row in rows if row.lease.key not in available and row.lease.owner is not None)
     return counts
 
 
-def _takes(rows: Iterable[Seen], me: str) -> list[Take]:
+def _takes(rows: Iterable[ObservedLease], me: str) -> list[Take]:
     return [Take(row.lease, _why(row.lease, me)) for row in rows]
 
 
@@ -233,9 +235,9 @@ def _why(lease: Lease, me: str) -> Why:
     return Why.OWN if lease.owner == me else Why.EXPIRED
 
 
-def marked_as_stolen(takes: Iterable[Take], seen: Mapping[str, Seen], now: float, failover: float) -> list[Take]:
+def marked_as_stolen(takes: Iterable[Take], observed: Mapping[str, ObservedLease], now: float, failover: float) -> list[Take]:
     """``takes``, with the reason ``STOLEN`` if the owner still renews the lease."""
     return [
-        take if take.why is not Why.EXPIRED or is_available(seen[take.lease.key], now, failover) else replace(take, why=Why.STOLEN)
+        take if take.why is not Why.EXPIRED or is_available(observed[take.lease.key], now, failover) else replace(take, why=Why.STOLEN)
         for take in takes
     ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from stream.lease.decide import Seen, is_available
+from stream.lease.decide import ObservedLease, is_available
 from stream.lease.rows import Lease
 
 REPORT_SECONDS: Final = 30.0
@@ -124,10 +124,10 @@ def leads(fleet: FleetView, now: float) -> bool:
     return leader is not None and last is not None and now - last.at < leader.duration
 
 
-def dead_workers(seen: Iterable[Seen], now: float, failover: float) -> set[str]:
+def dead_workers(observed: Iterable[ObservedLease], now: float, failover: float) -> set[str]:
     """Workers all of whose leases have expired: they are dead, whatever they reported last."""
     owners: dict[str, bool] = {}
-    for row in seen:
+    for row in observed:
         if row.lease.holder is not None:
             owners[row.lease.holder] = owners.get(row.lease.holder, True) and is_available(row, now, failover)
     return {owner for owner, dead in owners.items() if dead}
@@ -160,13 +160,15 @@ def wanted_elsewhere(lease: Lease, me: str) -> bool:
     return lease.checkpoint_owner == me and lease.owner is not None and lease.owner != me
 
 
-def successor(fleet: FleetView, seen: Collection[Seen], handed_over: Mapping[str, int], me: str, now: float, failover: float) -> str | None:
+def successor(
+    fleet: FleetView, observed: Collection[ObservedLease], handed_over: Mapping[str, int], me: str, now: float, failover: float
+) -> str | None:
     """The worker to which a leaving worker gives a lease: as the leader would choose, the least loaded live one; None if there is none.
 
     ``handed_over``: how many leases this worker has already given to each. Among equals, our own workers come first: they look more often.
     """
-    counts, dead = Counter(handed_over), dead_workers(seen, now, failover)
-    counts.update(row.lease.owner for row in seen if row.lease.owner is not None and not row.lease.ended)
+    counts, dead = Counter(handed_over), dead_workers(observed, now, failover)
+    counts.update(row.lease.owner for row in observed if row.lease.owner is not None and not row.lease.ended)
     candidates = [member for name, member in fleet.members.items() if name != me and alive(fleet, name, now) and name not in dead]
     chosen = min(candidates, key=lambda member: (counts[member.worker], not member.ours, member.worker), default=None)
     return None if chosen is None else chosen.worker

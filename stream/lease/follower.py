@@ -13,7 +13,7 @@ from stream.aws.errors import AwsRetryable
 from stream.contracts import Clock, Emit
 from stream.errors import Fatal
 from stream.lease import fleet_rules
-from stream.lease.decide import Seen
+from stream.lease.decide import ObservedLease
 from stream.lease.fleet import ATTEMPTS, FleetTables, MigrationState
 from stream.lease.fleet_rules import FleetView
 from stream.lease.settings import LeaseSettings
@@ -43,8 +43,8 @@ class Follower:
         self._handed_over: Counter[str] = Counter()
         self._report_lock = asyncio.Lock()
 
-    async def look(self, seen: Iterable[Seen] = ()) -> None:
-        """Find out whose rules apply, and report if the fleet's workers do; ``seen``: the leases, as last seen.
+    async def refresh(self, observed: Iterable[ObservedLease] = ()) -> None:
+        """Find out whose rules apply, and report if the fleet's workers do; ``observed``: the leases as last observed.
 
         Raises:
             Fatal: rules that this build does not know, or a table that this worker may not use.
@@ -63,7 +63,7 @@ class Follower:
             self._fleet, self.every = FleetView(), self._settings.sync
         now = self._clock.monotonic()
         following = fleet_rules.follows(
-            self._migration.version, self._fleet, fleet_rules.dead_workers(seen, now, self._settings.failover), now
+            self._migration.version, self._fleet, fleet_rules.dead_workers(observed, now, self._settings.failover), now
         )
         if following != self.following:
             self.following = following
@@ -71,7 +71,7 @@ class Follower:
             self._emit(events.FleetLed("", "", following, worker))
 
     async def leave(self) -> None:
-        """Stop reporting, withdraw the last report, and list the other workers. After this, hardly any lease is assigned to this worker."""
+        """Stop reporting, withdraw the last report, and list the other workers. After this, the leader assigns it few leases or none."""
         self._leaving = True
         async with self._report_lock:
             if self._left:
@@ -83,12 +83,12 @@ class Follower:
                     self._fleet = fleet_rules.observe(self._fleet, self._fleet.leader, members, self._clock.monotonic())
             self._left = True
 
-    def successor(self, seen: Collection[Seen]) -> str | None:
+    def successor(self, observed: Collection[ObservedLease]) -> str | None:
         """The worker that gets the next lease that this one releases; None if it is simply released."""
         if not (self.following and self._leaving):
             return None
         now = self._clock.monotonic()
-        chosen = fleet_rules.successor(self._fleet, seen, self._handed_over, self._me, now, self._settings.failover)
+        chosen = fleet_rules.successor(self._fleet, observed, self._handed_over, self._me, now, self._settings.failover)
         if chosen is not None:
             self._handed_over[chosen] += 1
         return chosen

@@ -180,7 +180,7 @@ def _async_kinesis(item: Item, now: datetime) -> _Row:
     ref, beat = _text(item, "ref"), _integer(item, "ts")
     busy = ""
     if ref and beat is not None and (seen := datetime.fromtimestamp(beat, UTC)) > now - _SESSION:
-        busy = f"{ref} gave a sign of life at {seen.isoformat()}"
+        busy = f"{ref} sent a heartbeat at {seen.isoformat()}"
     return _Row(None, Position(_needed(item, "shard_id"), _number(_text(item, "sequence")), busy))
 
 

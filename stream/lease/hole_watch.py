@@ -19,13 +19,13 @@ class HoleWatch:
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
-        self._looks: dict[str, tuple[tuple[tuple[int, int], ...], int]] = {}
+        self._found: dict[str, tuple[tuple[tuple[int, int], ...], int]] = {}
 
-    def look(self, stream: str, leases: Iterable[Lease]) -> None:
-        """Look at all leases of ``stream``, and report holes that are there to stay or have been closed."""
+    def check(self, stream: str, leases: Iterable[Lease]) -> None:
+        """Report holes between ``leases``, all leases of ``stream``, that have lasted for some scans, or have been closed."""
         found = tuple(holes(every)) if (every := list(leases)) else ()
-        before, before_looks = self._looks.get(stream, ((), 0))
-        looks = before_looks + 1 if found == before else 1
-        self._looks[stream] = (found, looks)
-        if (found and looks == HOLE_LOOKS) or (not found and before and before_looks >= HOLE_LOOKS):
+        before, before_times = self._found.get(stream, ((), 0))
+        times = before_times + 1 if found == before else 1
+        self._found[stream] = (found, times)
+        if (found and times == HOLE_LOOKS) or (not found and before and before_times >= HOLE_LOOKS):
             self._emit(events.LeaseHoles(stream, "", len(found), str(found[0][0]) if found else ""))

@@ -128,7 +128,7 @@ def seconds_to_next_end(pauses: Pauses, now: datetime) -> float | None:
 def paused(newest: Change | None, wanted: Sequence[Pause], by: str, note: str, now: datetime) -> Change | None:
     """The change that makes every pause of ``wanted`` hold; None if all of them do already, with the same note and end.
 
-    A pause of the same target is replaced, but goes on to say since when nothing moves.
+    A pause of the same target is replaced, but keeps the time since which nothing has moved.
     """
     before = held_at(newest, now)
     changed = []

@@ -1,6 +1,6 @@
 """Where pauses are recorded: one small object in the state store that workers read, and a copy of every change, which is kept.
 
-The object is replaced only by compare-and-swap, so two operators at once both get what they asked for. Whoever changes it next first makes
+The object is replaced only by compare-and-swap, so two operators at once both get what they asked for. The next change first makes
 sure that the copy of the previous change exists; so the history has no hole, although an operator's command may die at any moment.
 """
 

@@ -160,7 +160,7 @@ class _Plan:
         if whole and self._start is StartKind.AT_TIMESTAMP:
             why = (
                 f"nothing of it was read, and with `start: {self._start}` records of it may be left out: set source.kinesis.start: "
-                "trim_horizon, which says nothing about shards that have a position"
+                "trim_horizon, which does not apply to shards that have a position"
             )
             return Step(name, Fate.REFUSE, why, reached)
         if word == LATEST and self._start is not StartKind.LATEST:

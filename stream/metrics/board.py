@@ -26,13 +26,13 @@ STANDING: Final = frozenset({HALTED, STALLED})
 class ShardNow:
     """One shard of this worker.
 
-    ``behind``: how far behind the tip reading was at ``heard``. ``records`` and ``dead`` are those of units sealed since it was started.
+    ``behind``: how far behind the tip reading was at ``updated``. ``records`` and ``dead`` are those of units sealed since it was started.
     """
 
     state: str = WAITS
     reason: str = ""
     behind: float | None = None
-    heard: datetime | None = None
+    updated: datetime | None = None
     sealed: datetime | None = None
     records: int = 0
     dead: int = 0
@@ -55,7 +55,7 @@ class Board:
             case events.PageReceived(behind_ms=behind):
                 shard = self._shards.get((event.stream, event.shard))
                 if shard is not None:
-                    shard.behind, shard.heard = behind / 1000, self._clock.now()
+                    shard.behind, shard.updated = behind / 1000, self._clock.now()
             case events.UnitSealed(outcomes=outcomes):
                 self._seal(event, dict(outcomes))
             case events.ShardStarted():
@@ -112,8 +112,8 @@ class Board:
 
 def _plain(stream: str, name: str, shard: ShardNow, now: datetime) -> dict[str, Any]:
     # While there is no news, it falls behind further; a shard that stands still does so even if it had been at its tip.
-    falls = shard.heard is not None and (bool(shard.behind) or shard.state in STANDING)
-    silent = (now - shard.heard).total_seconds() if falls and shard.heard is not None else 0.0
+    falls = shard.updated is not None and (bool(shard.behind) or shard.state in STANDING)
+    silent = (now - shard.updated).total_seconds() if falls and shard.updated is not None else 0.0
     behind = None if shard.behind is None else shard.behind + silent
     return {
         "stream": stream,

@@ -1,6 +1,6 @@
 """Finds shards in which nothing moves although they are behind and nothing explains it: a hung connection, a lost task, a deadlock.
 
-A healthy shard shows a sign of life at least every few seconds, if only an empty page. A known obstacle (a call that is repeated,
+A healthy shard reads a page at least every few seconds, even if it is empty. A known obstacle (a call that is repeated,
 throttling, exhausted memory) excuses all shards: restarting a worker because S3 is down would only add load to S3.
 """
 

@@ -1,4 +1,4 @@
-"""Opens what audit commands examine: the log of one chain, its files, and its records as far as they can be re-read."""
+"""Opens what operations read: the log of one chain, its files, its checkpoints, and its records as far as they can be read again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from stream.worker.leasing import key_prefix, open_table
 from stream.worker.objects.slices import Slices
 from stream.worker.objects.watched import object_opener, slices_of
 from stream.worker.parts import to_nobody
-from stream.worker.places import located
+from stream.worker.places import located, session_of
 from stream.worker.reading import BACKFILL
 from stream.worker.tables.iceberg_catalog import CatalogTable
 from stream.worker.tables.iceberg_properties import catalog_properties, secrets_of
@@ -48,12 +48,6 @@ BUDGET: Final = 64 * 2**20
 
 _FOR_EVER: Final = datetime.min.replace(tzinfo=UTC)
 """The time from which on a source that never expires is complete."""
-
-
-def session_of(pipeline: Pipeline) -> AwsSession:
-    """The AWS session that ``pipeline`` asks for."""
-    kinesis = pipeline.source.kinesis
-    return AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
 
 
 async def chains_of(pipeline: Pipeline, base: Path) -> list[str]:
@@ -76,7 +70,7 @@ async def open_evidence(
 ) -> tuple[StoredEvidence, Stores]:
     """The evidence about ``pipeline``, which reads one stream, or about its ``chain``; connections live as long as ``stack``.
 
-    ``with_tables``: also ask catalogs which files their tables consist of. ``emit`` hears of calls that are repeated.
+    ``with_tables``: also ask catalogs which files their tables consist of. ``emit`` gets events about calls that are repeated.
 
     Raises:
         Fatal: the stream was requested, but is missing or may not be read.
@@ -144,7 +138,7 @@ async def open_source(
     *,
     calls_per_second: float = READING.calls_per_second,
 ) -> tuple[LendingSource, datetime]:
-    """The source that ``chain`` was read from, for reading again, with a byte budget of its own; ``emit`` hears what happens.
+    """The source that ``chain`` was read from, for reading again, with a byte budget of its own; ``emit`` gets its events.
 
     ``calls_per_second``: GetRecords calls per shard, of the five that its readers share. Also the moment from which the source is complete:
     records that arrived earlier may be gone.

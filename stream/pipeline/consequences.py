@@ -24,7 +24,7 @@ class Consequence:
 
 
 def consequences(old: Pipeline, new: Pipeline) -> list[Consequence]:
-    """What follows where workers of ``new`` take over from those of ``old``; empty if all goes on where it was."""
+    """What happens when workers of ``new`` take over from those of ``old``; empty if everything continues as before."""
     return [*_log(old, new), *_streams(old, new), *_sinks(old, new)]
 
 

@@ -1,7 +1,7 @@
 """Estimates of what a pipeline writes at a given rate, and what AWS charges for it, with their assumptions. Pure.
 
 Counted is what one worker does on the main path: requests to S3 for the commit log, ledger and data files, what they keep, and the rows
-of a lease table where there is one. Not counted: the stream itself, networks, computers, and whoever reads the result.
+of a lease table where there is one. Not counted: the stream itself, networks, computers, and readers of the result.
 """
 
 from __future__ import annotations

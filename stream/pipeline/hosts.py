@@ -39,7 +39,7 @@ def misfits(pipeline: Pipeline, host: Host) -> Iterator[Misfit]:
         case Host.SERVICE:
             return
         case Host.FUNCTION:
-            yield from _no_stream(pipeline, "a function is told about records of a Kinesis stream")
+            yield from _no_stream(pipeline, "a function is invoked with records of a Kinesis stream")
             yield from _lost_places(pipeline)
             yield from _scheduled(pipeline)
         case Host.FIREHOSE:

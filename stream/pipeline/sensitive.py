@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from stream.batch import DATA, PARTITION_KEY
 from stream.pipeline.findings import Path, near_miss
 from stream.pipeline.origins import column_origins
 from stream.sink.objects import SinkConfig
+from stream.transform.shorthands import names_for
 from stream.transform.stage import StageConfig
 from stream.transform.types import SYSTEM
 
@@ -35,12 +36,7 @@ class Sensitive(BaseModel):
     allowed_in: tuple[str, ...] = Field(default=(), description="Names of sinks that may contain them.")
     safe: tuple[str, ...] = Field(default=(), description="Columns that are computed from them but reveal nothing.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"columns": [value]}
-        return {"columns": value} if isinstance(value, (list, tuple)) else value
+    _short_form = names_for("columns")
 
 
 @dataclass(frozen=True, slots=True)

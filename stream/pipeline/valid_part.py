@@ -1,7 +1,7 @@
 """Finds the valid part of a pipeline file that has errors, so that columns can be checked in spite of them.
 
-A wrong unit under `flush` has nothing to do with a column that a stage lacks, and whoever has made both mistakes wants to hear of both.
-So what is wrong is taken out, and what cannot be done without gets a stand-in about which nothing is said.
+A wrong unit under `flush` has nothing to do with a column that a stage lacks, and a user who has made both mistakes wants to see both.
+So wrong parts are removed, and required ones are replaced by stand-ins, about which nothing is reported.
 """
 
 from __future__ import annotations

@@ -80,13 +80,13 @@ def _leaf(error: BaseException) -> BaseException:
 
 
 def campaign(
-    subject: Subject, seeds: Iterable[int], tools: Tools, clock: Clock, seconds: float | None, heard: Callable[[Played], None]
+    subject: Subject, seeds: Iterable[int], tools: Tools, clock: Clock, seconds: float | None, on_played: Callable[[Played], None]
 ) -> Iterator[Played]:
-    """The schedules of ``seeds`` that fail, as they are found; ends early after ``seconds``. ``heard`` is told of each that was played."""
+    """The schedules of ``seeds`` that fail, as they are found; ends early after ``seconds``. ``on_played`` is called with each result."""
     begun = clock.monotonic()
     for seed in seeds:
         played = play(subject, draw(seed, subject.possible), tools)
-        heard(played)
+        on_played(played)
         if played.failures:
             yield played
         if seconds is not None and clock.monotonic() - begun >= seconds:

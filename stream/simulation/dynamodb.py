@@ -25,7 +25,7 @@ Rows = dict[str, Item]
 class Tables:
     """Any number of tables with one string hash key each, and the requests that leases need.
 
-    A row is never changed in place: whoever has been given one keeps it as it was. ``page``: most rows in one answer to a scan.
+    A row is never changed in place: a reader keeps the one it was given as it was. ``page``: most rows in one answer to a scan.
     """
 
     def __init__(self) -> None:

@@ -176,7 +176,7 @@ class _LaterDate(dt.date, metaclass=_OfDate):
 
 
 def set_time_later() -> None:
-    """Make ``time.time`` of this process later; whoever imports it from now on has the later one."""
+    """Make ``time.time`` of this process later, for all modules that import it from now on."""
     now, now_ns = time.time, time.time_ns
     time.time = lambda: now() + LATER.total_seconds()
     time.time_ns = lambda: now_ns() + round(LATER.total_seconds() * 1e9)

@@ -44,7 +44,7 @@ from stream.worker.pausing import CALL, PauseWatch
 from stream.worker.recipe import CutUnit, Recipe, Rendered, render
 from stream.worker.refreshing import CurrentRecipe
 from stream.worker.reread import Rereader
-from stream.worker.streams import Obstacles, Streams
+from stream.worker.streams import PendingCalls, Streams
 
 BUDGET: Final = 64 * 2**20
 IDLE: Final = 4.0
@@ -138,7 +138,7 @@ async def parts_of(
     stores = Stores.over(pipeline, subject.base, lambda url: around.open_place(url, process))
     repeat, no_shard = Repeater(clock, emit), Shard(subject.streams[0], "")
     pauses = around.tools.pauses(PauseRecord(stores.state), clock, emit)
-    await repeat(CALL, no_shard, pauses.look)
+    await repeat(CALL, no_shard, pauses.refresh)
     definitions = around.tools.definitions(stores.state, subject.base, subject.env, clock, subject.managed)
     definitions.known = subject.known
     recipe = await repeat("record definition", no_shard, lambda: definitions.record(pipeline, fetched))
@@ -232,14 +232,14 @@ async def work(around: Surroundings, process: Process, draining: ObservableEvent
     """Run a worker as ``worker.service`` does, until it has drained or, with ``once``, read everything.
 
     Raises:
-        Fatal: it cannot go on.
+        Fatal: it cannot continue.
     """
     async with AsyncExitStack() as stack:
         leases = await leases_of(around, process, newer=newer, alone=once)
         if leases is not None:
             await take_first(leases, process.clock, stack, alone=once)
         parts = await parts_of(around, process, draining, leases, newer=newer, once=once)
-        streams = Streams(parts, draining, process.emit, Obstacles(strict=False))
+        streams = Streams(parts, draining, process.emit, PendingCalls(strict=False))
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(each.run()) for each in (leases, parts[0].parts.pauses) if each is not None]
             await streams.run(DRAIN)

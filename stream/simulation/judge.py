@@ -42,7 +42,7 @@ async def judge(world: World) -> list[Failure]:
     for each in judgements:
         found += each.failures()
     found += [
-        Failure("P2", f"the file {key} is left over: no sealed manifest lists it, and whoever lists the folder reads it")
+        Failure("P2", f"the file {key} is left over: no sealed manifest lists it, and readers that list the folder read it")
         for key in leftovers(judgements, _beside(world))
     ]
     found += [*lease_failures(world), *pause_failures(world)]

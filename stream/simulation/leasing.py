@@ -104,11 +104,11 @@ def pause_failures(world: World) -> Iterator[Failure]:
             for put in world.puts
             if (put.stream, put.shard) == (begun.stream, begun.shard) and begun.after < put.sequence <= begun.last
         ]
-        for stood in world.stood if arrivals else ():
-            same = stood.target.stream == begun.stream and stood.target.part in {"", begun.shard}
-            late = same and max(arrivals) > stood.begin + STILL and each.at < stood.end
-            if late and not _troubled(world, each.who, stood.begin, each.at):
-                where, when = world.named(begun.stream, begun.shard), f"since {stood.begin:.3f} s"
+        for period in world.pauses if arrivals else ():
+            same = period.target.stream == begun.stream and period.target.part in {"", begun.shard}
+            late = same and max(arrivals) > period.begin + STILL and each.at < period.end
+            if late and not _troubled(world, each.who, period.begin, each.at):
+                where, when = world.named(begun.stream, begun.shard), f"since {period.begin:.3f} s"
                 yield Failure("pause", f"{each.who} began a unit of {where} at {each.at:.3f} s, which was paused {when}")
 
 

@@ -54,7 +54,7 @@ def tag_of(body: bytes) -> str:
 class SimulatedStore:
     """The objects under ``url`` in ``bucket``, which holds those of all places, as ``process`` sees them.
 
-    A ``contracts.ObjectStore``: as long as nothing goes wrong it does what ``MemoryStore`` does. ``touched`` hears of every write.
+    A ``contracts.ObjectStore``: as long as nothing goes wrong it does what ``MemoryStore`` does. ``touched`` is called for every write.
     """
 
     def __init__(self, bucket: MemoryStore, url: str, process: Caller, touched: Callable[[str, str], None]) -> None:

@@ -44,7 +44,7 @@ class NoReply(Exception):
 
 
 class Caller(Protocol):
-    """Whoever makes calls of which something may become: a process in virtual time, or one that is led step by step."""
+    """What makes calls that may fail: a process in virtual time, or one that is controlled step by step."""
 
     async def call(self, what: str, apply: Callable[[], T], *, writes: bool = False) -> T:
         """See ``Process.call``."""
@@ -52,7 +52,7 @@ class Caller(Protocol):
 
 
 class ProcessClock(LoopClock):
-    """The clock of a process: whoever sleeps until a moment at which the process stands still wakes up after it."""
+    """The clock of a process: a sleep that ends while the process is frozen ends when it is no longer frozen."""
 
     def __init__(self, process: Process, skew: float, booted: float) -> None:
         super().__init__(skew, booted)
@@ -69,7 +69,7 @@ Note = Callable[[float, str, "Event | Struck | str"], None]
 
 
 class Process:
-    """A worker process. ``calm``: from now on nothing goes wrong any more; what stands still goes on when its time is over."""
+    """A worker process. ``calm``: from now on nothing goes wrong any more; a frozen process continues when its time is over."""
 
     def __init__(self, name: str, number: int, seed: int, skew: float, disturbances: Iterable[Disturbance], note: Note) -> None:
         self.identity = (seed << 20) ^ (number + 1) << 12
@@ -136,7 +136,7 @@ class Process:
         return result  # type: ignore[return-value]
 
     async def awake(self) -> None:
-        """Wait for as long as the process stands still. Then its tasks go on in any order."""
+        """Wait for as long as the process is frozen. Then its tasks continue in any order."""
         while (left := self._awake_at - loop_seconds()) > SLIGHTLY:
             self._sleepers += 1
             await LoopClock().sleep(left + SLOWEST * mixed(self.identity, self._sleepers, 1))

@@ -141,21 +141,21 @@ class Truth(Protocol):
         ...
 
 
-@dataclass
 class Judgement:
     """The log of one stream. ``listed``: the files that count, once every shard was looked at; ``superseded``: those that were replaced.
 
     ``state``: where the log is. ``writes``: what was done to which key, in order. ``followed``: manifests that a chain leads to.
     """
 
-    truth: Truth
-    body_of: BodyOf
-    state: str
-    writes: Sequence[tuple[str, str]]
-    listed: set[str] = field(default_factory=set)
-    superseded: set[str] = field(default_factory=set)
-    followed: set[str] = field(default_factory=set)
-    _logs: dict[str, ShardLog] = field(default_factory=dict)
+    def __init__(self, truth: Truth, body_of: BodyOf, state: str, writes: Sequence[tuple[str, str]]) -> None:
+        self.truth = truth
+        self.body_of = body_of
+        self.state = state
+        self.writes = writes
+        self.listed: set[str] = set()
+        self.superseded: set[str] = set()
+        self.followed: set[str] = set()
+        self._logs: dict[str, ShardLog] = {}
 
     def log(self, shard_id: str) -> ShardLog:
         """The shard's log as it is now."""

@@ -226,76 +226,76 @@ def draw(seed: int, possible: Possible) -> Schedule:
     A fifth of all schedules are without trouble, so that what fails there is known not to need any. Of a pipeline with leases, a quarter
     are played as if everybody had every lease: exactly-once must not depend on leases.
     """
-    dice = Random(seed)  # noqa: S311 - a schedule, not a secret
-    until = dice.choice((15.0, 40.0, 120.0))
-    age = dice.choice((1.0, 4.0, 15.0))
-    starts = tuple(_starts(dice, until, rolling=possible.rolling))
-    calm = dice.random() < 0.2
-    leased = possible.leased and dice.random() < 0.75
-    operations = tuple(_operations(dice, until, possible))
+    rng = Random(seed)  # noqa: S311 - a schedule, not a secret
+    until = rng.choice((15.0, 40.0, 120.0))
+    age = rng.choice((1.0, 4.0, 15.0))
+    starts = tuple(_starts(rng, until, rolling=possible.rolling))
+    calm = rng.random() < 0.2
+    leased = possible.leased and rng.random() < 0.75
+    operations = tuple(_operations(rng, until, possible))
     return Schedule(
         seed=seed,
         leased=leased,
-        shards=dice.choice((1, 1, 2, 3)),
-        rows=dice.choice((1, 3, 8, 30)),
+        shards=rng.choice((1, 1, 2, 3)),
+        rows=rng.choice((1, 3, 8, 30)),
         age=age,
         until=until,
-        arrivals=tuple(_arrivals(dice, until, possible)),
+        arrivals=tuple(_arrivals(rng, until, possible)),
         starts=starts,
-        reshards=tuple(sorted(_reshards(dice, until, possible.streams), key=lambda each: each.at)),
+        reshards=tuple(sorted(_reshards(rng, until, possible.streams), key=lambda each: each.at)),
         operations=operations,
-        disturbances=() if calm else tuple(_disturbances(dice, [each.number for each in (*starts, *operations)], leased=leased)),
+        disturbances=() if calm else tuple(_disturbances(rng, [each.number for each in (*starts, *operations)], leased=leased)),
     )
 
 
-def _arrivals(dice: Random, until: float, possible: Possible) -> Iterator[Arrival]:
+def _arrivals(rng: Random, until: float, possible: Possible) -> Iterator[Arrival]:
     records = possible.records
-    burst, first = dice.random() < 0.3, dice.randrange(records)
+    burst, first = rng.random() < 0.3, rng.randrange(records)
     at, number = 0.0, first
-    for _ in range(dice.randrange(2, 17)):
-        at = at if burst else min(until, at + dice.expovariate(10 / until))
-        count = dice.choice((1, 1, 1, 2, 3))
+    for _ in range(rng.randrange(2, 17)):
+        at = at if burst else min(until, at + rng.expovariate(10 / until))
+        count = rng.choice((1, 1, 1, 2, 3))
         places = tuple((number + step) % records for step in range(count))
         number += count
-        key, stream = f"key-{dice.randrange(1000)}", dice.randrange(possible.streams)
-        yield Arrival(round(at, 3), key, places, damaged=dice.random() < 0.08, stream=stream)
+        key, stream = f"key-{rng.randrange(1000)}", rng.randrange(possible.streams)
+        yield Arrival(round(at, 3), key, places, damaged=rng.random() < 0.08, stream=stream)
 
 
-def _starts(dice: Random, until: float, *, rolling: bool) -> Iterator[Start]:
-    count = dice.randrange(1, 5)
+def _starts(rng: Random, until: float, *, rolling: bool) -> Iterator[Start]:
+    count = rng.randrange(1, 5)
     for number in range(count):
-        at = 0.0 if number == 0 else round(dice.random() ** 2 * until * 0.8, 3)
-        skew = dice.choice((0.0, 0.0, 2.0, -45.0, 200.0))
-        yield Start(number, at, newer=rolling and dice.random() < 0.5, skew=skew, drains=dice.random() < 0.5)
+        at = 0.0 if number == 0 else round(rng.random() ** 2 * until * 0.8, 3)
+        skew = rng.choice((0.0, 0.0, 2.0, -45.0, 200.0))
+        yield Start(number, at, newer=rolling and rng.random() < 0.5, skew=skew, drains=rng.random() < 0.5)
 
 
-def _reshards(dice: Random, until: float, streams: int) -> Iterator[Reshard]:
-    for _ in range(dice.choice((0, 0, 0, 1, 2))):
-        yield Reshard(round(dice.random() * until, 3), dice.random() < 0.5, dice.random(), dice.randrange(streams))
+def _reshards(rng: Random, until: float, streams: int) -> Iterator[Reshard]:
+    for _ in range(rng.choice((0, 0, 0, 1, 2))):
+        yield Reshard(round(rng.random() * until, 3), rng.random() < 0.5, rng.random(), rng.randrange(streams))
 
 
-def _operations(dice: Random, until: float, possible: Possible) -> Iterator[Operation]:
-    for number in range(OPERATORS, OPERATORS + dice.choice((0, 0, 0, 1, 2))):
-        at, stream = round(dice.random() * until * 0.9, 3), dice.randrange(possible.streams)
-        rewinds, where = dice.random() < 0.5, dice.random()
+def _operations(rng: Random, until: float, possible: Possible) -> Iterator[Operation]:
+    for number in range(OPERATORS, OPERATORS + rng.choice((0, 0, 0, 1, 2))):
+        at, stream = round(rng.random() * until * 0.9, 3), rng.randrange(possible.streams)
+        rewinds, where = rng.random() < 0.5, rng.random()
         if rewinds and possible.rewinds:
-            yield Rewinding(number, at, where, dice.random(), stream)
+            yield Rewinding(number, at, where, rng.random(), stream)
         else:
-            yield Pausing(number, at, round(dice.random() * (until - at), 3), where if dice.random() < 0.5 else None, stream)
+            yield Pausing(number, at, round(rng.random() * (until - at), 3), where if rng.random() < 0.5 else None, stream)
 
 
-def _disturbances(dice: Random, numbers: Sequence[int], *, leased: bool) -> Iterator[Disturbance]:
+def _disturbances(rng: Random, numbers: Sequence[int], *, leased: bool) -> Iterator[Disturbance]:
     """Whatever a worker does comes early in its life; with leases, it makes several calls a second."""
     troubles, weights, most = list(_WEIGHTS), list(_WEIGHTS.values()), 250 if leased else 120
     for number in numbers:
         taken: set[tuple[Among, int]] = set()
-        for _ in range(dice.choice((0, 1, 2, 4, 8) if number < OPERATORS else (0, 1, 2))):
-            trouble = dice.choices(troubles, weights)[0]
-            among = Among.CHECKPOINTS if trouble is Trouble.LEASE_LOST else dice.choice((Among.CALLS, Among.WRITES))
+        for _ in range(rng.choice((0, 1, 2, 4, 8) if number < OPERATORS else (0, 1, 2))):
+            trouble = rng.choices(troubles, weights)[0]
+            among = Among.CHECKPOINTS if trouble is Trouble.LEASE_LOST else rng.choice((Among.CALLS, Among.WRITES))
             limit = {Among.CALLS: most if number < OPERATORS else 60, Among.WRITES: 24, Among.CHECKPOINTS: 4}[among]
-            call = int(limit * dice.random() ** 1.5)
+            call = int(limit * rng.random() ** 1.5)
             if (among, call) in taken:
                 continue
             taken.add((among, call))
-            seconds = round(LONGEST_FREEZE * dice.random() ** 3, 3) if trouble in {Trouble.FROZEN, Trouble.LATE} else 0.0
+            seconds = round(LONGEST_FREEZE * rng.random() ** 3, 3) if trouble in {Trouble.FROZEN, Trouble.LATE} else 0.0
             yield Disturbance(number, call, trouble, among, seconds)

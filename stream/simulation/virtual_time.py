@@ -15,7 +15,7 @@ EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 TICK: Final = 1e-6
-"""Seconds that a turn of the loop takes at least. Time that stood still would never reach a moment that rounding puts a hair later."""
+"""Seconds that a turn of the loop takes at least. Otherwise time might never reach a moment that rounding has put slightly later."""
 
 MOST_TURNS: Final = 100_000
 """Turns of the loop without a wait after which it is taken for endless. Code that waits takes a few hundred."""
@@ -35,7 +35,7 @@ class _Leap(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            msg = "every task waits for ever"
+            msg = "every task waits forever"
             raise Deadlock(msg)
         self._turns = 0 if timeout > TICK else self._turns + 1
         if self._turns > MOST_TURNS:
@@ -105,7 +105,7 @@ def _arrived(moment: asyncio.Future[None]) -> None:
 def leaping(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """The result of ``body``, run in virtual time.
 
-    The watchdog does not watch this loop: to ask it for a sign of life would take a turn, and a turn takes time, so no two runs were equal.
+    The watchdog does not watch this loop: asking it to answer would take a turn, and a turn takes time, so no two runs would be equal.
 
     Raises:
         Deadlock: all tasks wait for each other.

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from stream.concurrency import ObservableEvent
@@ -74,7 +74,7 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
-class Stood:
+class PausedPeriod:
     """``target`` was paused from ``begin``, when the command had ended, to ``end``, when somebody began to resume it."""
 
     target: Target
@@ -82,7 +82,6 @@ class Stood:
     end: float = float("inf")
 
 
-@dataclass
 class World:
     """Everything outside the workers, and what happened.
 
@@ -90,25 +89,26 @@ class World:
     workers started with the new pipeline file. ``halted``: why, by shard. ``unsettled``: what workers that share leases have left undone.
     """
 
-    subject: Subject
-    schedule: Schedule
-    tools: Tools = field(default_factory=Tools)
-    bucket: Bucket = field(default_factory=lambda: Bucket(clock=LoopClock()))
-    state: State = field(default_factory=lambda: State(Settings(throttle=True)))
-    tables: RecentTables = field(default_factory=RecentTables)
-    clock: LoopClock = field(default_factory=LoopClock)
-    happened: list[Happened] = field(default_factory=list)
-    writes: list[tuple[str, str]] = field(default_factory=list)
-    changes: Counter[str] = field(default_factory=Counter)
-    puts: list[Put] = field(default_factory=list)
-    halted: dict[str, str] = field(default_factory=dict)
-    ended: list[tuple[str, str]] = field(default_factory=list)
-    """Workers that ended because of an error, with the error."""
-    processes: dict[str, Process] = field(default_factory=dict)
-    stood: list[Stood] = field(default_factory=list)
-    unsettled: str = ""
-    calls: int = 0
-    """Calls that all workers and operators made."""
+    def __init__(self, subject: Subject, schedule: Schedule, tools: Tools) -> None:
+        self.subject = subject
+        self.schedule = schedule
+        self.tools = tools
+        self.clock = LoopClock()
+        self.bucket = Bucket(clock=self.clock)
+        self.state = State(Settings(throttle=True))
+        self.tables = RecentTables()
+        self.happened: list[Happened] = []
+        self.writes: list[tuple[str, str]] = []
+        self.changes: Counter[str] = Counter()
+        self.puts: list[Put] = []
+        self.halted: dict[str, str] = {}
+        self.ended: list[tuple[str, str]] = []
+        """Workers that ended because of an error, with the error."""
+        self.processes: dict[str, Process] = {}
+        self.pauses: list[PausedPeriod] = []
+        self.unsettled = ""
+        self.calls = 0
+        """Calls that all workers and operators made."""
 
     @property
     def now_ms(self) -> int:
@@ -129,7 +129,7 @@ class World:
         return self.tools.store(self.bucket, url, process, lambda what, key: self.writes.append((what, key)))
 
     def observer(self, name: str) -> Process:
-        """A process to which nothing happens, for whoever judges."""
+        """A process to which nothing happens, for the judge."""
         return Process(name, LAST + 1, self.schedule.seed, 0.0, (), lambda _at, _who, _what: None)
 
     async def play(self, left: Left) -> None:
@@ -170,7 +170,7 @@ class World:
         """Wait until every operator has ended or died, and resume what is still paused."""
         for task in operating:
             await asyncio.wait([task])
-        self.stood[:] = [replace(each, end=min(each.end, self.clock.monotonic())) for each in self.stood]
+        self.pauses = [replace(each, end=min(each.end, self.clock.monotonic())) for each in self.pauses]
         if await resume_all(self.around, self.observer("operator")):
             self.note(self.clock.monotonic(), "", "what is still paused is resumed")
 
@@ -267,11 +267,11 @@ class World:
     async def _stand_still(self, process: Process, target: Target, seconds: float) -> None:
         what = self.named(target.stream, target.part) if target.part else f"all of {target.stream}"
         await pause(self.around, process, target)
-        self.stood.append(Stood(target, self.clock.monotonic()))
+        self.pauses.append(PausedPeriod(target, self.clock.monotonic()))
         self.changes["paused"] += 1
         self.note(self.clock.monotonic(), process.name, f"has paused {what}")
         await process.clock.sleep(seconds)
-        self.stood[:] = [replace(each, end=min(each.end, self.clock.monotonic())) if each.target == target else each for each in self.stood]
+        self.pauses = [replace(each, end=min(each.end, self.clock.monotonic())) if each.target == target else each for each in self.pauses]
         await resume(self.around, process, target)
         self.note(self.clock.monotonic(), process.name, f"has resumed {what}")
 

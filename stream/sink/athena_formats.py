@@ -99,14 +99,14 @@ def storage(config: ObjectsSinkConfig, schema: pl.Schema, columns: list[str]) ->
         case Format.NDJSON:
             return Storage(("ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'", "STORED AS TEXTFILE"), _IN_JSON)
         case Format.CSV:
-            return _separated(config.encoder.csv, any(schema[name].base_type() == pl.String for name in columns))
+            return _separated(config.encoder.csv, has_text=any(schema[name].base_type() == pl.String for name in columns))
         case Format.AVRO:
             return _avro(pl.Schema({name: schema[name] for name in columns}))
     message = f"the sink {config.name} writes {config.format}, which Athena does not read"
     raise SinkMismatch(("format",), message, "write parquet for Athena")
 
 
-def _separated(form: SeparatedValues, has_text: bool) -> Storage:
+def _separated(form: SeparatedValues, *, has_text: bool) -> Storage:
     if form.bom and not form.header:
         message = "the files begin with a byte order mark, which Athena would read as a part of the first value"
         raise SinkMismatch(("csv", "bom"), message, "switch `csv.bom` off, or `csv.header` on: that line is skipped")

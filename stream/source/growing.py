@@ -100,7 +100,7 @@ class GrowingSource:
         self._pages = Pages(budget, clock, emit)
 
     async def shards(self) -> list[Shard]:
-        """All shards, ordered by id; they are open for ever."""
+        """All shards, ordered by id; they are never closed."""
         return [Shard(self.stream, growing_shard(number)) for number in range(1, self._appended.shards() + 1)]
 
     async def read(

@@ -23,7 +23,7 @@ _SIZE: Final = "size"
 _PART: Final = "part"
 _EXPLICIT: Final = "explicit"
 _PAYLOAD: Final = "payload"
-_SEEN: Final = pl.Schema(
+_USER_RECORDS: Final = pl.Schema(
     {PARTITION_KEY: pl.String(), _EXPLICIT: pl.String(), _SIZE: pl.Float64(), _PART: pl.Float64(), _PAYLOAD: pl.Float64()}
 )
 
@@ -65,16 +65,16 @@ def counted(pages: Sequence[pl.DataFrame], first: int, last: int, shown: Callabl
 
     ``shown``: transforms keys for the result, such as by hashing; hash keys are those of the original keys.
     """
-    seen = pl.concat([_seen(page) for page in pages]) if pages else _SEEN.to_frame()
-    each = seen.group_by(PARTITION_KEY, _EXPLICIT).agg(pl.len().alias("users"), pl.col(_SIZE).sum(), pl.col(_PART).sum())
+    rows = pl.concat([_user_records(page) for page in pages]) if pages else _USER_RECORDS.to_frame()
+    each = rows.group_by(PARTITION_KEY, _EXPLICIT).agg(pl.len().alias("users"), pl.col(_SIZE).sum(), pl.col(_PART).sum())
     each = each.sort([_SIZE, PARTITION_KEY, _EXPLICIT], descending=[True, False, False])
     names = each[PARTITION_KEY]
     places = [_place(key, explicit, first, last) for key, explicit in each.select(PARTITION_KEY, _EXPLICIT).iter_rows()]
     shown_names = (names if shown is None else shown(names)).to_list()
     columns = (each[_SIZE].to_list(), each[_PART].to_list(), each["users"].to_list())
     keys = tuple(KeyLoad(*row) for row in zip(shown_names, places, *columns, strict=True))
-    size, records, payload = (float(seen[name].sum()) for name in (_SIZE, _PART, _PAYLOAD))
-    return Sample(keys, size, records, seen.height, _effective_size(seen[_SIZE]), _effective_size(seen[_PART]), payload)
+    size, records, payload = (float(rows[name].sum()) for name in (_SIZE, _PART, _PAYLOAD))
+    return Sample(keys, size, records, rows.height, _effective_size(rows[_SIZE]), _effective_size(rows[_PART]), payload)
 
 
 def hash_key(partition_key: str) -> int:
@@ -85,7 +85,7 @@ def hash_key(partition_key: str) -> int:
     return int.from_bytes(hashlib.md5(partition_key.encode(), usedforsecurity=False).digest())
 
 
-def _seen(page: pl.DataFrame) -> pl.DataFrame:
+def _user_records(page: pl.DataFrame) -> pl.DataFrame:
     """One row per user record of ``page``."""
     aggregates = {at: users for at in marked(page) if (users := user_records(page.item(at, DATA))) is not None} if page.height else {}
     plain = page.with_row_index("at").filter(~pl.col("at").is_in(list(aggregates))) if aggregates else page
@@ -110,7 +110,7 @@ def _inside(size: int, users: list[UserRecord]) -> pl.DataFrame:
         _PART: np.full(len(users), 1.0 / len(users)),
         _PAYLOAD: np.array([len(user.data) for user in users], np.float64),
     }
-    return pl.DataFrame(columns, schema=_SEEN)
+    return pl.DataFrame(columns, schema=_USER_RECORDS)
 
 
 def _place(key: str, explicit: str | None, first: int, last: int) -> int | None:

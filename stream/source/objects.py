@@ -178,7 +178,7 @@ class _RangedFile(io.RawIOBase):
         """What kept a part of the object from being fetched."""
 
     def abandon(self) -> None:
-        """Nobody waits for the thread any more: the read that it waits for, and every further one, fails."""
+        """Make the read that the thread waits for, and every further one, fail, since nobody waits for the thread any more."""
         self._abandoned = True
         if self._answer is not None:
             self._answer.cancel()
@@ -216,7 +216,7 @@ class _RangedFile(io.RawIOBase):
 
     async def _range(self, start: int, end: int) -> bytes:
         body = await self._store.read_range(self._item.key, start, end, self._item.version)
-        if body is None and await self._store.look(self._item.key) is None:
+        if body is None and await self._store.stat(self._item.key) is None:
             what = f"the object {self._item.key} under {self._store.url} ({self._item.size} bytes, modified {self._item.modified})"
             msg = f"{what} was deleted after it was chosen. Put that version back, or start over in another --namespace."
             raise Gone(msg)

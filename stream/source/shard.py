@@ -18,7 +18,7 @@ import polars as pl
 
 from stream.aws.errors import EXPIRED_ITERATOR, INVALID_ARGUMENT, NOT_FOUND, AwsFatal, AwsRetryable, is_throttle
 from stream.aws.kinesis import IteratorAt, IteratorKind
-from stream.aws.pages import RawPage, Seen
+from stream.aws.pages import PageFacts, RawPage
 from stream.aws.retry import FOR_EVER, THROTTLED, Wait, decide
 from stream.batch import ORIGIN, SEQUENCE, Batch
 from stream.budget import TURN_BYTES, ByteBudget
@@ -188,7 +188,7 @@ class ShardReader:
         untrimmed = raw.frame.height == 0 or self._until is None or int(raw.frame.item(-1, SEQUENCE)) <= self._until
         ended = raw.next_iterator is None and untrimmed
         children = await self._children(raw) if ended else ()
-        batch = await self._batch(frame, raw.seen if frame is raw.frame else None)
+        batch = await self._batch(frame, raw.facts if frame is raw.frame else None)
         size = 0 if batch.rows == 0 else max(batch.payload_bytes, int(batch.frame.estimated_size()))
         self._page_size.learn(frame.height, size)
         reservation.settle(size)
@@ -207,12 +207,12 @@ class ShardReader:
         )
         return Page(batch, self._position, raw.behind_ms, reservation.hand_on(), ended, children, asked=self._asked)
 
-    async def _batch(self, frame: pl.DataFrame, seen: Seen | None) -> Batch:
-        """The user records of ``frame``; ``seen`` is what is known about the whole frame."""
+    async def _batch(self, frame: pl.DataFrame, facts: PageFacts | None) -> Batch:
+        """The user records of ``frame``; ``facts`` is what is known about the whole frame."""
         if frame.height == 0:
             return Batch.empty()
-        if seen is not None and not seen.aggregates:
-            return Batch(without_expanding(frame), seen.payload_bytes, traced=seen.traced)
+        if facts is not None and not facts.aggregates:
+            return Batch(without_expanding(frame), facts.payload_bytes, traced=facts.traced)
         if frame.estimated_size() > _EXPAND_IN_THREAD and marked(frame):
             expanded = await asyncio.to_thread(expand, frame, self._hashes)
         else:
@@ -221,13 +221,13 @@ class ShardReader:
 
     def _trimmed(self, raw: RawPage) -> pl.DataFrame:
         """The rows after the position, up to ``until``."""
-        frame, seen = raw.frame, raw.seen
+        frame, facts = raw.frame, raw.facts
         if frame.height == 0:
             return frame
         column = frame.get_column(SEQUENCE)
         first, last = int(column[0]), int(column[-1])
         inside = first > self._position and (self._until is None or last <= self._until)
-        if inside and (_ascending(column) if seen is None else seen.rising):
+        if inside and (_ascending(column) if facts is None else facts.rising):
             return frame
         numbers = [int(text) for text in column]
         if any(left >= right for left, right in pairwise(numbers)):

@@ -1,8 +1,8 @@
-"""Which objects could not be read to their ends: noted once, so that everybody who reads them again gets the same records.
+"""Which objects could not be read to their ends: noted once, so that every later reader gets the same records.
 
 What can be read of an object depends on the pipeline's options and on the build. So the first worker that gives an object up notes after
-which record, before it commits anything of it, and the note holds for whoever finishes its unit, proves it, or reads beside it. A unit that
-goes on beyond the object has read it to its end, whatever a note says.
+which record, before it commits anything of it. The note holds for every process that finishes the unit, verifies it, or reads the same
+object. A unit that continues beyond the object has read it to its end, whatever a note says.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class ConsoleStore:
         """None: what was printed is gone."""
         return None
 
-    async def look(self, key: str) -> ObjectInfo | None:  # noqa: ARG002 - the signature is the protocol's
+    async def stat(self, key: str) -> ObjectInfo | None:  # noqa: ARG002 - the signature is the protocol's
         """Nothing that was printed is kept."""
         return None
 

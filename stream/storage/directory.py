@@ -95,7 +95,7 @@ class DirectoryStore:
         """See ``contracts.RangedStore``."""
         return await self._run(_read_range, self._path(key), start, end, version)
 
-    async def look(self, key: str) -> ObjectInfo | None:
+    async def stat(self, key: str) -> ObjectInfo | None:
         """See ``contracts.RangedStore``."""
         path = self._path(key)
         info = await self._run(_info, path, key)

@@ -81,7 +81,7 @@ class MemoryStore:
         found = self._objects.get(key)
         return None if found is None or str(found.version) != version else found.body[start:end]
 
-    async def look(self, key: str) -> ObjectInfo | None:
+    async def stat(self, key: str) -> ObjectInfo | None:
         """What ``list`` would say of ``key`` now; None if there is no such object."""
         check_key(key, self._url)
         found = self._objects.get(key)

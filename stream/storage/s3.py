@@ -59,7 +59,7 @@ _SENDING: Final = re.compile(
 )
 """The part of an obstore error about sending that says why nothing was sent."""
 _CREDENTIAL_LIFE: Final = timedelta(minutes=10)
-"""When credentials expire at the latest, as obstore is told, which asks for others five minutes before."""
+"""When credentials expire at the latest, for obstore, which asks for new ones five minutes earlier."""
 _CREDENTIAL_SECONDS: Final = 60.0
 """How long a request may wait for credentials."""
 _READ_RETRIES: Final[RetryConfig] = {
@@ -75,7 +75,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class KmsKey:
-    """What S3 is told to encrypt objects with. ``bucket_key``: with a data key that is used for many of them."""
+    """The key with which S3 is to encrypt objects. ``bucket_key``: by a data key that is used for many of them."""
 
     arn: str
     bucket_key: bool = True
@@ -187,10 +187,10 @@ class S3Store:
         except PreconditionError:
             return None
 
-    async def look(self, key: str) -> ObjectInfo | None:
+    async def stat(self, key: str) -> ObjectInfo | None:
         """What ``list`` would say of ``key`` now; None if there is no such object."""
         check_key(key, self._url)
-        return await self._call("s3:GetObject", key, lambda: self._look(key))
+        return await self._call("s3:GetObject", key, lambda: self._stat(key))
 
     async def delete(self, key: str) -> None:
         """Remove ``key``; fine if it is not there."""
@@ -216,7 +216,7 @@ class S3Store:
             return None
         return bytes(await found.bytes_async())
 
-    async def _look(self, key: str) -> ObjectInfo | None:
+    async def _stat(self, key: str) -> ObjectInfo | None:
         try:
             found = await obstore.head_async(self._store, key)
         except FileNotFoundError as error:

@@ -26,7 +26,7 @@ def hold(descriptor: int) -> None:
 def remove_leftovers(folder: Path, claims: Path) -> None:
     """Remove files in ``folder`` that no living process holds and none of ``claims`` names. Never raises for what it cannot remove.
 
-    A frozen process still holds its file, and a claimed one is somebody's next version, whoever claimed it.
+    A frozen process still holds its file, and a claimed one may become the next version of an object.
     """
     with suppress(OSError):
         old = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and _is_old(path)]

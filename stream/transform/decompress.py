@@ -5,13 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from stream.batch import DATA, ROW
+from stream.transform.shorthands import text_for
 from stream.transform.stage import Applied, BoundStage
 from stream.transform.windows import joined
 
@@ -52,10 +53,7 @@ class Compression(BaseModel):
     max_bytes: int = Field(default=64 * 1024 * 1024, ge=1, description="Bytes that one record may become; more is a dead letter.")
     max_ratio: int = Field(default=1000, ge=1, description="How many times its own size one record may become; more is a dead letter.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: Any) -> Any:
-        return {"codec": value} if isinstance(value, str) else value
+    _short_form = text_for("codec")
 
 
 class _TooLargeError(Exception):

@@ -49,7 +49,7 @@ from stream.worker.objects.slices import Window, record_options
 from stream.worker.objects.watched import NotedEnds, WatchedShards, slices_of
 from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.pausing import CALL, PauseWatch
-from stream.worker.places import former_place, is_there, kms_key, located, read_object
+from stream.worker.places import former_place, is_there, kms_key, located, read_object, session_of
 from stream.worker.reading import Opened, Reading, SourceContext, open_reading
 from stream.worker.recent_segments import RECENT_SHARE, RecentSegments
 from stream.worker.recipe import CutUnit, Recipe, Rendered, render
@@ -136,7 +136,7 @@ async def assemble(
         DefinitionError: a table, a secret or a function is missing.
     """
     kinesis, clock = pipeline.source.kinesis, options.clock
-    session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
+    session = session_of(pipeline)
     stores = Stores.open(pipeline, options.base, session)
     state, targets = stores.state, stores.targets
     repeat, no_shard = Repeater(clock, emit), Shard(kinesis.names[0], "")
@@ -144,7 +144,7 @@ async def assemble(
     for store in (*targets.values(), state):
         await repeat("look at", no_shard, functools.partial(_probe, store))
     pauses = PauseWatch(PauseRecord(state), clock, emit)
-    await repeat(CALL, no_shard, pauses.look)
+    await repeat(CALL, no_shard, pauses.refresh)
     name = options.worker or worker_id(clock)
     watched = _watched(pipeline, options, session, state, name)
     leases = options.leases or await _leases(pipeline, options, session if watched is None else watched.shards, name, emit, stack)
@@ -302,7 +302,7 @@ async def require(urls: tuple[str, ...], base: Path, session: AwsSession) -> Non
 
 
 async def _probe(store: ObjectStore) -> None:
-    """List nothing much, which fails where the bucket or the permission is missing."""
+    """List one folder, which fails if the bucket or the permission is missing."""
     async for _ in store.list("_preflight/"):
         return
 

@@ -275,7 +275,7 @@ class StoredEvidence:
         if stored is not None:
             return StoredCheckpoint(stored.position, stored.subsequence, stored.unit_after)
         if why := await self.damage(Shard(self.stream, shard_id)):
-            remedy = "repair it, or delete it while no worker runs: it is made anew, and the log says where to continue"
+            remedy = "repair it, or delete it while no worker runs: it is created again, and the log says where to continue"
             return StoredCheckpoint(None, problem=f"the lease cannot be read, so nobody reads the shard: {why}; {remedy}")
         # Beside a lease table such an object is of a run without leases, as `run --once` is, and nobody goes by it.
         if not self.deletes_ended_checkpoints and await self._log.store.get(f"checkpoints/{self.stream}/{shard}.json") is not None:
@@ -361,7 +361,7 @@ class StoredEvidence:
                         yield Reread(page.batch.frame.select(SEQUENCE, SUBSEQUENCE), page.position)
                         source.budget.release(page.held)
             except Halted as error:
-                # What follows is compared all the same.
+                # What follows is compared nevertheless.
                 lost = lost or error
             position = end
         if lost is not None:

@@ -86,7 +86,7 @@ class CompactedFiles:
         try:
             found = await self._containing(sink, key.rpartition("/")[0], shard, after)
         except CompactionError:
-            return None  # the record's fate is known all the same, and `stream audit verify` tells what is wrong
+            return None  # the record's outcome is still known, and `stream audit verify` says what is wrong
         origin = None if found is None or not found.published else next((each for each in found.sources if each.key == key), None)
         return None if found is None or origin is None else (found.url, _file(found, origin.output), found.first_row(origin))
 

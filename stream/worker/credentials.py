@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -21,22 +20,22 @@ FAR: Final = 0.0
 """Reported for credentials that do not expire."""
 
 
-@dataclass(slots=True)
 class CredentialKeeper:
     """Renews the credentials of ``session`` before they expire. A failed renewal is reported and retried, and ends nothing."""
 
-    session: AwsSession
-    clock: Clock
-    emit: Emit
-    _known: CredentialLife | None = None
+    def __init__(self, session: AwsSession, clock: Clock, emit: Emit) -> None:
+        self.session = session
+        self.clock = clock
+        self.emit = emit
+        self._known: CredentialLife | None = None
 
     async def run(self) -> None:
         """Check the credentials at intervals, until cancelled."""
         while True:
-            await self.look()
+            await self.check()
             await self.clock.sleep(LOOK_SECONDS)
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Renew them if it is time, and report a changed expiry."""
         try:
             life = await self.session.credential_life()

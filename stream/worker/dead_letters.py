@@ -134,7 +134,7 @@ class DeadLetters:
         return None if number is None else (number, (await self.claims.all())[number - 1].records)
 
     async def source(self, budget: ByteBudget, emit: Emit, finished: FinishedClaims | None = None) -> BoundedSource:
-        """Every redrive so far, each as a shard, but for those that are ``finished``."""
+        """Every redrive so far that is not ``finished``, each as a shard."""
         parts = [part_of(number, each.files, self.store, self.open_object) for number, each in enumerate(await self.claims.all(), 1)]
         if finished is not None:
             parts = parts[await finished.count([[part] for part in parts]) :]
@@ -146,7 +146,7 @@ class DeadLetters:
         chains = {unit[0] for key in keys if (unit := unit_of(key, self.stream)) is not None}
         found: set[str] = set()
 
-        async def look(chain: str) -> None:
+        async def check(chain: str) -> None:
             for after in await last_starts(self.state, self.stream, chain, 1):
                 place = manifest_key(self.stream, chain, after)
                 stored = await self.state.get(place)
@@ -154,14 +154,14 @@ class DeadLetters:
                 if link is not None and link.target is not None:
                     found.update(file.key for file in link.superseded if file.sink == rejects.NAME)
 
-        await run_concurrently([look(chain) for chain in chains], READ_AT_ONCE)
+        await run_concurrently([check(chain) for chain in chains], READ_AT_ONCE)
         return found
 
     async def _sealed_files(self, stream: str) -> list[str]:
         """Keys of rejects files that a sealed manifest lists."""
         found: list[tuple[tuple[str, int], str]] = []
 
-        async def look(key: str, unit: tuple[str, int]) -> None:
+        async def check(key: str, unit: tuple[str, int]) -> None:
             place = manifest_key(stream, *unit)
             stored = await self.state.get(place)
             manifest = None if stored is None else decode(stored.body, place)
@@ -169,7 +169,7 @@ class DeadLetters:
                 found.append((unit, key))
 
         listed = [(info.key, unit_of(info.key, stream)) async for info in self.store.list(f"{stream}/")]
-        await run_concurrently((look(key, unit) for key, unit in listed if unit is not None), READ_AT_ONCE)
+        await run_concurrently((check(key, unit) for key, unit in listed if unit is not None), READ_AT_ONCE)
         return [key for _, key in sorted(found)]
 
 
@@ -199,7 +199,7 @@ def _bound(table: pl.DataFrame, stages: Mapping[str, float | None], otherwise: f
 
 
 def needs_contents(where: str | None) -> bool:
-    """Whether the condition ``where`` looks at the records' bytes; those of a million letters hardly fit into a pod."""
+    """Whether the condition ``where`` needs the records' bytes, which for a million letters may not fit into a pod."""
     return where is not None and DATA in where
 
 

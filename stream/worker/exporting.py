@@ -26,7 +26,6 @@ from stream.audit.ledger import LedgerObject, Segment, SegmentError, read_segmen
 from stream.audit.objects import Area, url_in
 from stream.audit.otlp_responses import Answer
 from stream.aws.secrets import read_secret
-from stream.aws.session import AwsSession
 from stream.batch import ORIGIN
 from stream.clock import SystemClock
 from stream.commit.log import CommitLog
@@ -41,7 +40,7 @@ from stream.pipeline.secrets import SecretReader, find_headers
 from stream.sink.rejects import NAME as REJECTS
 from stream.worker.auditing import Stores, link_of
 from stream.worker.http_errors import describe_failure
-from stream.worker.places import located
+from stream.worker.places import located, session_of
 from stream.worker.recent_segments import RecentSegments
 
 TIMEOUT: Final = 30.0
@@ -366,7 +365,7 @@ async def open_export(
         raise DefinitionError(msg)
     if from_option is not None:
         otlp = otlp.model_copy(update={"endpoint": from_option.endpoint})
-    session = AwsSession(region=pipeline.source.kinesis.region)
+    session = session_of(pipeline)
     stores = Stores.open(pipeline, base, session)
     log = CommitLog(stores.state, pipeline.application, clock, "export")
     areas = stores.areas(located(pipeline.state, base), chain)

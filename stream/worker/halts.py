@@ -1,8 +1,8 @@
 """Records beside the commit log why a shard stands still, for commands that cannot ask the worker: ``halts/<stream>/<shard>.json``.
 
-A note is written when a shard halts, and removed when the shard is known to go on. The same is done for the export of a shard's spans, in
-``export/<stream>/halted/<shard>.json``. A shard that does neither costs one read when it is started, and another one if spans are exported.
-Nothing is ever decided by a note; it is for people.
+A note is written when a shard halts, and removed when the shard is known to continue. The same is done for the export of a shard's spans,
+in ``export/<stream>/halted/<shard>.json``. Starting a shard costs one read, and another one if spans are exported. No code decides
+anything by a note; it is for people.
 """
 
 from __future__ import annotations
@@ -136,10 +136,10 @@ class HaltNotes:
         self._received.discard(where)
         if where[0] not in self._streams:
             self._streams.add(where[0])
-            self._later(lambda: self._look(halt_key(where[0], ""), (where[0], "")))
-        self._later(lambda: self._look(halt_key(*where), where))
+            self._later(lambda: self._check_note(halt_key(where[0], ""), (where[0], "")))
+        self._later(lambda: self._check_note(halt_key(*where), where))
         if self._exports:
-            self._later(lambda: self._look_for_halted_export(where))
+            self._later(lambda: self._check_export_note(where))
 
     def _forget(self, where: _Where) -> None:
         self._positions.pop(where, None)
@@ -177,7 +177,7 @@ class HaltNotes:
         if not self._queue.full():
             self._queue.put_nowait(change)
 
-    async def _look_for_halted_export(self, where: _Where) -> None:
+    async def _check_export_note(self, where: _Where) -> None:
         """A shard was started: if its export had halted, the note goes as soon as something is exported."""
 
         async def attempt() -> None:
@@ -186,7 +186,7 @@ class HaltNotes:
 
         await self._patiently("read note of a halt", where, attempt)
 
-    async def _look(self, key: str, where: _Where) -> None:
+    async def _check_note(self, key: str, where: _Where) -> None:
         """A shard was started: its note is out of date if it had halted elsewhere, or before it was started."""
 
         async def attempt() -> None:

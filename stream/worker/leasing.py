@@ -16,7 +16,7 @@ from stream.contracts import Clock, Emit, Shard, StartKind
 from stream.errors import Fatal, StreamError
 from stream.lease.alone import observe_alone
 from stream.lease.coordinator import Coordinator
-from stream.lease.decide import Seen
+from stream.lease.decide import ObservedLease
 from stream.lease.settings import UNLIMITED, Balance, LeasedStream, LeaseSettings
 from stream.lease.table import LeaseTable
 from stream.pipeline.coordination import LeaseBalance, NativeCoordination
@@ -164,7 +164,7 @@ async def take_first(coordinator: Coordinator, clock: Clock, stack: AsyncExitSta
         Fatal: as ``open_leases``.
     """
     await coordinator.table.open(create=coordinator.settings.create_table)
-    seen = await _observe_alone(coordinator, clock) if alone else None
+    observed = await _observe_alone(coordinator, clock) if alone else None
 
     async def give_up() -> None:
         # Leases that cannot be released will expire; the reason why the worker ends matters more.
@@ -172,11 +172,11 @@ async def take_first(coordinator: Coordinator, clock: Clock, stack: AsyncExitSta
             await coordinator.leave()
 
     stack.push_async_callback(give_up)
-    await coordinator.start(seen)
+    await coordinator.start(observed)
 
 
-async def _observe_alone(coordinator: Coordinator, clock: Clock) -> dict[str, Seen]:
-    await coordinator.follower.look()
+async def _observe_alone(coordinator: Coordinator, clock: Clock) -> dict[str, ObservedLease]:
+    await coordinator.follower.refresh()
     if coordinator.follower.following:
         msg = (
             f"the leader of a KCL 3.x fleet assigns the leases in the table {coordinator.table.name}, so a run that ends cannot have all "
@@ -219,10 +219,10 @@ def coordinator_over(
     kind: type[Coordinator] = Coordinator,
 ) -> Coordinator:
     """A coordinator for ``table`` that has not read it yet, of the class ``kind``."""
-    dice = Random(me)  # noqa: S311 - only spreads workers over leases
+    rng = Random(me)  # noqa: S311 - only spreads workers over leases
 
-    def order(candidates: Sequence[Seen]) -> list[Seen]:
-        return dice.sample(candidates, len(candidates))
+    def order(candidates: Sequence[ObservedLease]) -> list[ObservedLease]:
+        return rng.sample(candidates, len(candidates))
 
     return kind(table, me, streams, settings, clock, emit, order)
 

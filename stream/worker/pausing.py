@@ -12,16 +12,16 @@ from stream.lease.paused import NONE, Change, Pause, Pauses, held_at, seconds_to
 from stream.lease.pauses import PauseRecord
 
 LOOK_SECONDS: Final = 5.0
-"""Seconds between two looks at the recorded pauses: each is one GET, 17,280 a day for each worker."""
+"""Seconds between two reads of the recorded pauses: each is one GET, 17,280 a day for each worker."""
 
 CALL: Final = "look for pauses"
 """The name of that call in events. Shards do not wait for it."""
 
 
 class PauseWatch:
-    """``now``: the pauses that hold for one worker. They change only at a look, which then calls ``listeners``.
+    """The pauses that hold for one worker, as ``now``. Whenever a read finds others, ``listeners`` are called.
 
-    Look once before anything is read, so that nothing is read that is paused already; then either ``run``, or look again.
+    ``refresh`` once before anything else is read, so that nothing is read that is paused already; then ``run``, or refresh again.
     """
 
     def __init__(self, record: PauseRecord, clock: Clock, emit: Emit) -> None:
@@ -32,8 +32,8 @@ class PauseWatch:
         self._emit = emit
         self._newest: Change | None = None
 
-    async def look(self) -> None:
-        """Look now: one GET.
+    async def refresh(self) -> None:
+        """Read the recorded pauses: one GET.
 
         Raises:
             Fatal: what is recorded cannot be read.
@@ -43,7 +43,7 @@ class PauseWatch:
         self._update()
 
     async def run(self) -> None:
-        """Look now and then until cancelled. While a look fails, what was known last still counts, and pauses that end by themselves do."""
+        """Refresh every few seconds until cancelled. If a read fails, what was read last still counts; pauses with an end still end."""
         while True:
             ends = seconds_to_next_end(self.now, self._clock.now())
             await self._clock.sleep(LOOK_SECONDS if ends is None else min(LOOK_SECONDS, max(0.0, ends)))

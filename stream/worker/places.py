@@ -18,6 +18,12 @@ from stream.transform.stages.enrich import REDSHIFT
 from stream.worker.queries import read_query
 
 
+def session_of(pipeline: Pipeline) -> AwsSession:
+    """The AWS session that ``pipeline`` asks for."""
+    kinesis = pipeline.source.kinesis
+    return AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
+
+
 def located(url: str, base: Path) -> str:
     """``url``, with a relative ``file:`` path made absolute from ``base``."""
     scheme, _, path = url.partition(":")
@@ -33,7 +39,7 @@ def kms_key(pipeline: Pipeline) -> KmsKey | None:
 
 
 def former_place(url: str, session: AwsSession, key: KmsKey | None) -> ObjectStore:
-    """The store at ``url``, where a sink was that this pipeline does not have there; what was printed is not printed once more.
+    """The store at ``url``, where a sink was that this pipeline does not have there; what was printed once is not printed again.
 
     Raises:
         DefinitionError: it is a directory of another machine, or ``url`` names no store.

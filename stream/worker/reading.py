@@ -166,7 +166,7 @@ async def _watched(context: SourceContext, config: ObjectsSource, watch: Watch, 
     opened = None if watch.queue is None else functools.partial(open_sqs, context.session, queue_place(watch.queue), context.clock)
     watcher = Watcher(settings, log, store, opened, context.clock, context.emit, context.lists)
     if once:
-        await watcher.look()
+        await watcher.list_once()
     else:
         # A bucket that is missing or closed is reported before anything is read.
         async for _ in store.list(""):

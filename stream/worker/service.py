@@ -19,7 +19,6 @@ from stream.audit.export import Mode
 from stream.audit.lineage import RunTotals
 from stream.audit.operations import Operations
 from stream.aws.secrets import read_secret
-from stream.aws.session import AwsSession
 from stream.concurrency import ObservableEvent, unless_set
 from stream.contracts import Emit
 from stream.errors import Fatal
@@ -43,8 +42,9 @@ from stream.worker.lineage import Reporter, open_reporter
 from stream.worker.notifying import Notifier, open_notifier
 from stream.worker.objects.watching import Watcher
 from stream.worker.parts import StreamParts, to_all
+from stream.worker.places import session_of
 from stream.worker.reporting import reports_to
-from stream.worker.streams import Obstacles, Streams, halted_error
+from stream.worker.streams import PendingCalls, Streams, halted_error
 from stream.worker.tables.loading import complete_all
 from stream.worker.telemetry import OperationTracker, SpanQueue, spans_to_collector
 
@@ -66,8 +66,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     tracker = OperationTracker(Operations(pipeline.application, name, options.clock), log)
     totals, board = RunTotals(), Board(pipeline.application, options.clock)
     stalls = StallWatch(options.clock)
-    obstacles = Obstacles(strict=pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT)
-    emit = to_all(recorder, tracker, totals, stalls, obstacles, board, _HealthListener(health), *options.listeners)
+    pending = PendingCalls(strict=pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT)
+    emit = to_all(recorder, tracker, totals, stalls, pending, board, _HealthListener(health), *options.listeners)
     register_process(registry)
     draining = ObservableEvent()
     _drain_on_signals(draining)
@@ -82,7 +82,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             # The streams of a worker share these.
             shared = parts_by_stream[0].parts
             recorder.watch_buffer(lambda: shared.budget.held, shared.budget.limit)
-            streams = Streams(parts_by_stream, draining, emit, obstacles)
+            streams = Streams(parts_by_stream, draining, emit, pending)
             emit(events.WorkerStarted(streams.names, "", shared.worker, stream.__version__))
             health.clear("worker")
             freeze_garbage_collector()
@@ -166,7 +166,7 @@ async def _open(
     stack: AsyncExitStack,
 ) -> tuple[list[StreamParts], Notifier | None, HaltNotes, Reporter | None, Emit]:
     """What a worker needs before it reads: the parts of its streams, what tells of halts, the reporter of runs, and the ``Emit``."""
-    session = AwsSession(region=pipeline.source.kinesis.region)
+    session = session_of(pipeline)
     managed = functools.partial(read_secret, session)
     tracker.sender = await _span_queue(pipeline, options, managed, emit, recorder, stack)
     notifier = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
@@ -195,7 +195,7 @@ def _paused_error(paused: Mapping[str, Pause]) -> Fatal:
 def _interrupted_error(streams: Sequence[str]) -> Fatal:
     """The error of a run that a signal interrupted: exit code 0 would mean that everything was read."""
     names = ", ".join(streams)
-    return Fatal(f"a signal ended the run, and it is not known that {names} is read to its end; nothing is lost, run it again to go on")
+    return Fatal(f"a signal ended the run, and it is not known that {names} is read to its end; nothing is lost, run it again to continue")
 
 
 def _drain_on_signals(draining: asyncio.Event) -> None:

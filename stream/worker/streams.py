@@ -21,8 +21,8 @@ MAX_SHOWN: Final = 10
 """Shards listed in the error, since usually the cause is the same for all."""
 
 
-class Obstacles:
-    """An ``Emit`` that remembers what each shard waits for: calls being retried. ``strict``: checkpoints wait for exported spans, too."""
+class PendingCalls:
+    """An ``Emit`` that remembers which retried call each shard waits for. ``strict``: checkpoints wait for exported spans, too."""
 
     def __init__(self, *, strict: bool) -> None:
         self._strict = strict
@@ -51,11 +51,11 @@ class Obstacles:
 class Streams:
     """Runs all streams of a worker. A stream that fails does not affect the others."""
 
-    def __init__(self, streams: Sequence[StreamParts], draining: asyncio.Event, emit: Emit, obstacles: Obstacles) -> None:
+    def __init__(self, streams: Sequence[StreamParts], draining: asyncio.Event, emit: Emit, pending: PendingCalls) -> None:
         self._supervisors = [Supervisor(each.stream, each.start, each.parts) for each in streams]
         self._draining = draining
         self._emit = emit
-        self._obstacles = obstacles
+        self._pending = pending
         self._refused: dict[str, Fatal] = {}
 
     @property
@@ -108,7 +108,7 @@ class Streams:
     def _too_slow(self, seconds: float) -> Fatal:
         what = f"work in progress was not sealed and its checkpoints stored within {seconds:g} s of the signal"
         advice = "Nothing is lost: the next worker finishes it. Allow a longer drain"
-        if known := str(self._obstacles):
+        if known := str(self._pending):
             return Fatal(f"{what}. {advice}, or remove what held it up:\n{known}")
         return Fatal(f"{what}. {advice}, or see what the last log lines say; `stream doctor` finds what does not answer.")
 

@@ -41,7 +41,7 @@ class Supervisor:
         self.paused = PausedShards(stream, parts)
         self.finished = False
         self.changed = asyncio.Event()
-        """Set it to make the supervisor look at its shards at once."""
+        """Set it to make the supervisor check its shards at once."""
         self._start = start
         self._ended: set[str] = set()
         """Shards that have been read to their end."""
@@ -69,7 +69,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 while not self.parts.draining.is_set():
                     self.changed.clear()
-                    # A task cancelled before its first step never runs its `finally`, so its shard would stay in `active` for ever.
+                    # A task cancelled before its first step never runs its `finally`, so its shard would stay active forever.
                     await asyncio.sleep(0)  # noqa: TID251 - lets tasks that were just created begin; takes no time
                     self._stop_lost()
                     await self._hand_over_idle()
@@ -198,7 +198,7 @@ class Supervisor:
             await self._record_parents_ended(shard)
             result = await run_shard(shard, self._start, self.parts)
             if result is Stop.PAUSED:
-                # Its lease stays here, so that no worker of another kind reads it, and it goes on here when it is resumed.
+                # Its lease stays here, so that no other worker reads it, and it continues here when it is resumed.
                 self._started.discard(shard.shard_id)
             else:
                 await self._give_lease_back(shard, ended=not isinstance(result, Stop))

@@ -133,10 +133,10 @@ async def spans_to_collector(
     # One more than the limit, so that the SDK's own silent dropping never happens.
     processor: Any = BatchSpanProcessor(Counting(), max_queue_size=telemetry.queue + 1, max_export_batch_size=min(512, telemetry.queue))
     queue = SpanQueue(processor, _builder(*names), telemetry.queue, count)
-    heard = _Heard(emit)
+    handler = _LogHandler(emit)
     logger = logging.getLogger("opentelemetry")
     propagated, logger.propagate = logger.propagate, False
-    logger.addHandler(heard)
+    logger.addHandler(handler)
     try:
         yield queue
     finally:
@@ -146,11 +146,11 @@ async def spans_to_collector(
         if ending.is_alive():
             exporter.shutdown()  # makes it abandon the request in progress
             await asyncio.to_thread(ending.join, SHUTDOWN_SECONDS)
-        logger.removeHandler(heard)
+        logger.removeHandler(handler)
         logger.propagate = propagated
 
 
-class _Heard(logging.Handler):
+class _LogHandler(logging.Handler):
     """Turns the SDK's log messages into events; these contain the endpoint and the status, never a header."""
 
     def __init__(self, emit: Emit) -> None:

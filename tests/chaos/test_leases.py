@@ -202,7 +202,7 @@ def _set_back(fleet: Fleet, shard: str, checkpoint: str) -> None:
     )
 
 
-def test_a_checkpoint_that_was_set_back_by_hand_changes_nothing_and_is_told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_was_set_back_by_hand_changes_nothing_and_is_reported(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     world = fleet.world
     world.produce(200)
     worker = fleet.join()
@@ -248,7 +248,7 @@ def test_a_parent_whose_row_was_set_back_does_not_hold_up_its_children(fleet: Fl
     world.exact()
 
 
-def test_an_operator_whose_lease_another_operator_takes_is_told_that_nothing_was_changed(
+def test_an_operator_whose_lease_another_operator_takes_gets_an_error_that_nothing_was_changed(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = fleet.world

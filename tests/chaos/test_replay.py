@@ -15,13 +15,13 @@ import pytest
 from stream.cli.run import carry_out
 from stream.clock import SystemClock
 from stream.local.flights import flights_table
-from stream.operations.opening import session_of
 from stream.pipeline.lint import check
 from stream.pipeline.namespace import in_namespace
 from stream.worker.assemble import WorkerOptions
 from stream.worker.auditing import Stores
 from stream.worker.dead_letters import DeadLetters
 from stream.worker.objects.slices import Window
+from stream.worker.places import session_of
 from stream.worker.reading import Reading
 from tests.backfill_check import backfill
 from tests.backfill_check import rows as flat

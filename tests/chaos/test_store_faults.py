@@ -104,7 +104,7 @@ FINAL = {
 
 
 @pytest.mark.parametrize("refused", FINAL)
-def test_a_refusal_on_one_prefix_ends_the_worker_with_the_cause_and_the_next_one_goes_on(
+def test_a_refusal_on_one_prefix_ends_the_worker_with_the_cause_and_the_next_one_continues(
     faulty: tuple[World, Gateway], refused: str
 ) -> None:
     (world, gate), (prefix, answer, cause, remedy) = faulty, FINAL[refused]

@@ -184,7 +184,7 @@ def test_two_workers_at_once_read_everything_once(make_watched):
     watched.finish(*workers)
 
 
-def test_once_reads_what_is_there_and_ends_and_the_next_worker_goes_on(make_watched):
+def test_once_reads_what_is_there_and_ends_and_the_next_worker_continues(make_watched):
     watched = make_watched()
     watched.put(5)
     worker = watched.start("--once")
@@ -216,7 +216,7 @@ def test_an_object_that_is_deleted_before_it_is_read_is_a_recorded_gap_and_the_o
     assert int(finding.last) % 10**12 == 0
 
 
-def test_where_gaps_are_not_admitted_the_shard_of_a_deleted_object_halts_and_the_others_go_on(make_watched):
+def test_where_gaps_are_not_admitted_the_shard_of_a_deleted_object_halts_and_the_others_continue(make_watched):
     watched = make_watched(through="")
     watched.watch += ", on_deleted: halt"
     watched.put(4)

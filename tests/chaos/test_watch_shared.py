@@ -137,7 +137,7 @@ def write(path, text):
     return path
 
 
-def test_a_shard_that_is_paused_is_left_alone_and_the_others_go_on(make_shared):
+def test_a_shard_that_is_paused_is_left_alone_and_the_others_continue(make_shared):
     shared = make_shared(through="", shards=2)
     watched = shared.watched
     assert shared.command("pause", str(shared.file()), "watch-0001", "--note", "maintenance")[0] == 0

@@ -29,10 +29,10 @@ from stream.worker.tables.iceberg import LOADED, IcebergWarehouse
 from stream.worker.tables.iceberg_catalog import CatalogTable
 from stream.worker.tables.loaded_positions import LoadedPositions
 from stream.worker.tables.warehouse import LoadFailed
+from tests.clocks import ShiftedClock
 from tests.contract import warehouse as contract
 from tests.contract.warehouse import Bench, failure, load_of
 from tests.frames import rows
-from tests.integration.stage import ShiftedClock
 
 SHARED = [each for each in contract.BEHAVIOURS if each is not contract.knows_what_was_loaded_by_when]
 

@@ -93,7 +93,7 @@ def test_calls_to_glue_are_exactly_those_the_policy_allows(aws, monkeypatch):
 
     async def run():
         bench = bench_of("asked")
-        assert await bench.warehouse._catalog.look() == "allowed; the table does not exist yet"
+        assert await bench.warehouse._catalog.describe() == "allowed; the table does not exist yet"
         first, second = load_of(await staged(bench, "a", 0, 10, 1)), load_of(await staged(bench, "a", 10, 20, 1))
         await bench.warehouse.fit(first.layout)
         await bench.warehouse.load(first)

@@ -402,18 +402,18 @@ def test_a_range_is_read_only_from_the_version_that_was_listed(run: Run) -> None
     run(body)
 
 
-def test_a_look_at_an_object_says_what_a_listing_says(run: Run) -> None:
+def test_stat_says_of_an_object_what_a_listing_says(run: Run) -> None:
     async def body(store: Any) -> None:
         for key, content in (("a/b c+ü.json", b"0123"), ("empty", b"")):
             await store.put(key, content)
             (listed,) = [info async for info in store.list(key)]
-            found = await store.look(key)
+            found = await store.stat(key)
             assert (found.key, found.size, found.version) == (listed.key, listed.size, listed.version)
             # A look may be exact to the second only.
             assert abs(found.modified - listed.modified) < timedelta(seconds=1)
         await store.put("a/b c+ü.json", b"other")
-        assert (await store.look("a/b c+ü.json")).version != listed.version
+        assert (await store.stat("a/b c+ü.json")).version != listed.version
         for missing in ("a", "a/b", "empty/x", "none"):
-            assert await store.look(missing) is None
+            assert await store.stat(missing) is None
 
     run(body)

@@ -29,21 +29,13 @@ from stream.local.kpl import UserRecord, aggregate
 from stream.source.consumer import Consumer
 from stream.source.kinesis import KinesisSource
 from stream.source.pace import FanOut, ReadSettings
+from tests.clocks import ShiftedClock
 
 HORIZON = Start(StartKind.TRIM_HORIZON)
 FIRST = "shardId-000000000000"
 IMPATIENT = FanOut("reader", resubscribe_seconds=0.02, silence_seconds=30.0, hold_seconds=0.1, retry_seconds=30.0)
 EMULATOR = Settings(region="eu-west-1", resubscribe_ms=10, heartbeat_ms=50)
 BODIES = [f"record {number}".encode() for number in range(40)]
-
-
-class ShiftedClock(SystemClock):
-    """The machine's clock, set ahead by ``ahead``."""
-
-    ahead = timedelta()
-
-    def now(self) -> Any:
-        return super().now() + self.ahead
 
 
 @dataclass

@@ -3,16 +3,16 @@
 import json
 import re
 import shlex
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import boto3
 import pytest
 from typer.testing import CliRunner
 
 from stream.cli.main import app
-from stream.clock import SystemClock
 from stream.local.kinesis.server import running
 from stream.source.keys import hash_key
+from tests.clocks import StandingClock
 from tests.docs.generate import ROOT
 
 PAGE = (ROOT / "docs" / "shards.md").read_text()
@@ -26,14 +26,6 @@ sinks: [s3: {url: "file:lake"}]
 state: file:state
 metrics: {port: 0}
 """
-
-
-class StandingClock(SystemClock):
-    def __init__(self):
-        self.moment = datetime(2026, 1, 1, 3, tzinfo=UTC)
-
-    def now(self):
-        return self.moment
 
 
 def of_shard(number):

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import boto3
 import pytest
@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from stream import events
 from stream.cli.main import app
-from stream.clock import SystemClock
 from stream.errors import Fatal
 from stream.local.kinesis.server import running
 from stream.operations.status.finding import Harm
@@ -23,6 +22,7 @@ from stream.source.keys import hash_key
 from stream.worker import service
 from stream.worker.assemble import WorkerOptions
 from stream.worker.service import run_worker
+from tests.clocks import StandingClock
 from tests.docs.generate import ROOT
 
 PAGE = (ROOT / "docs" / "status.md").read_text()
@@ -40,14 +40,6 @@ flush: {age: 100ms}
 """
 KEYS = tuple(next(key for key in map(str, range(100)) if hash_key(key) * 2 >> 128 == half) for half in (0, 1))
 """A partition key of each of two shards."""
-
-
-class StandingClock(SystemClock):
-    def __init__(self):
-        self.moment = datetime(2026, 1, 1, 3, tzinfo=UTC)
-
-    def now(self):
-        return self.moment
 
 
 def work(folder, clock, until):

@@ -7,7 +7,8 @@ import boto3
 import pytest
 
 from stream.local.kinesis.server import running
-from tests.integration.stage import ShiftedClock, Stage
+from tests.clocks import ShiftedClock
+from tests.integration.stage import Stage
 
 
 @pytest.fixture

@@ -8,14 +8,12 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from stream import events
-from stream.clock import SystemClock
 from stream.commit.manifest import Manifest, State, decode, encode
 from stream.concurrency import ObservableEvent
 from stream.contracts import Clock, Shard
@@ -25,6 +23,7 @@ from stream.worker.parts import Stop
 from stream.worker.reading import Reading
 from stream.worker.service import run_worker
 from stream.worker.shard import run_shard
+from tests.clocks import ShiftedClock
 
 PIPELINE = """
 application: app
@@ -36,16 +35,6 @@ state: file:state
 flush: {{age: 100ms}}
 metrics: {{port: 0}}
 """
-
-
-class ShiftedClock(SystemClock):
-    """The machine's clock, some hours ahead."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def now(self) -> datetime:
-        return super().now() + self.ahead
 
 
 class Stage:

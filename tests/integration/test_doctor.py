@@ -75,9 +75,9 @@ def test_a_sound_set_up_has_no_failed_check(aws, tmp_path):
     result = run(pipeline(tmp_path), aws, "--json")
     assert result.exit_code == 0, result.output
     findings = json.loads(result.stdout)["findings"]
-    said = {each["check"]: each["what"] for each in findings if each["verdict"] == "ok"}
-    assert {"credentials", "identity", "clock", "stream", "place", "tables", "secret"} <= said.keys()
-    assert said["stream"].startswith("flights: ACTIVE, 2 shards known, records stay 24 h")
+    answer = {each["check"]: each["what"] for each in findings if each["verdict"] == "ok"}
+    assert {"credentials", "identity", "clock", "stream", "place", "tables", "secret"} <= answer.keys()
+    assert answer["stream"].startswith("flights: ACTIVE, 2 shards known, records stay 24 h")
     assert [each["what"] for each in findings if each["check"] == "place"] == [
         "s3://lake/_stream/flights/: can be listed, read and written",
         "s3://lake/flights/: can be listed, read and written",

@@ -19,8 +19,8 @@ from stream.errors import DefinitionError, Fatal, Halted
 from stream.local.kinesis.server import running
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.world import World
+from tests.clocks import ShiftedClock
 from tests.integration.narration import Received, collector
-from tests.integration.stage import ShiftedClock
 from tests.invocations import Environment, delivery, held, with_environments
 
 SHARD = "shardId-000000000000"
@@ -95,7 +95,7 @@ def test_records_that_the_mapping_dropped_are_read_from_the_stream(world):
     world.exact()
 
 
-def test_a_mapping_with_a_filter_or_several_batches_at_a_time_loses_nothing_and_is_told_of(world):
+def test_a_mapping_with_a_filter_or_several_batches_at_a_time_loses_nothing_and_is_reported(world):
     path = world.pipeline()
     world.produce(60)
 
@@ -175,7 +175,7 @@ async def command(*words: str) -> str:
     return done.output
 
 
-def test_what_is_paused_is_not_read_and_goes_on_in_the_same_environment_when_it_is_resumed(world):
+def test_what_is_paused_is_not_read_and_continues_in_the_same_environment_when_it_is_resumed(world):
     path = world.pipeline()
     world.produce(40)
 
@@ -217,7 +217,7 @@ def test_a_delivery_that_waits_for_a_paused_parent_says_that_it_is_paused(world)
     assert {manifest["shard"] for manifest in world.manifests() if manifest["kind"] == "unit"} == {SHARD, child}
 
 
-def test_a_shard_that_halts_is_an_error_and_other_shards_go_on_in_the_same_environment(world):
+def test_a_shard_that_halts_is_an_error_and_other_shards_continue_in_the_same_environment(world):
     path = world.pipeline(min_records=1)
     world.put_all([b"{"] * 20)
 
@@ -457,7 +457,7 @@ def test_a_schedule_loads_tables(world):
     assert rows() == written > 0
 
 
-def test_people_are_told_of_a_halted_shard_once_until_it_goes_on(world, received):
+def test_people_are_notified_of_a_halted_shard_once_until_it_continues(world, received):
     path = world.pipeline(min_records=1)
     halting = f'{path.read_text()}notify: {{webhook: "{received.url}/v1/notices"}}\n'
     path.write_text(halting)

@@ -166,7 +166,7 @@ def test_what_the_command_says_and_its_exit_codes(stage: Stage) -> None:
         assert ran.exit_code == code, ran.output
         return " ".join(ran.output.split())
 
-    assert "--note is empty: say why" in run(2, "pause")
+    assert "--note is empty: give the reason" in run(2, "pause")
     assert "nothing is paused" in run(0, "pause", "--list")
     assert "nothing of that is paused" in run(0, "resume")
     assert "more than 10 s" in run(2, "pause", "--note", "x", "--until", "5s")

@@ -28,7 +28,7 @@ from stream.local.moto import moto
 from stream.pipeline.lint import check
 from stream.worker.assemble import WorkerOptions
 from stream.worker.service import run_worker
-from tests.integration.stage import ShiftedClock
+from tests.clocks import ShiftedClock
 
 _NUMBERS = count(1)
 HALF = 2**127

@@ -21,20 +21,11 @@ from stream.clock import SystemClock
 from stream.local.kinesis.server import running
 from stream.local.kpl import UserRecord, aggregate
 from stream.source.excerpt import FIRST_LIMIT
+from tests.clocks import StandingClock
 from tests.integration.stage import PIPELINE, unseal_last
 
 SECONDS = 10
 HALF = 2**127
-
-
-class StandingClock(SystemClock):
-    """A clock that stands still until it is moved; set in the past, so that the machine's clock is never behind it."""
-
-    def __init__(self) -> None:
-        self.moment = super().now().replace(microsecond=0) - timedelta(minutes=30)
-
-    def now(self) -> datetime:
-        return self.moment
 
 
 class Survey:
@@ -84,7 +75,8 @@ class Survey:
 def survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Survey]:
     for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
-    clock = StandingClock()
+    # In the past, so that the machine's clock is never behind it.
+    clock = StandingClock(SystemClock().now().replace(microsecond=0) - timedelta(minutes=30))
     with running(clock=clock) as emulator:
         client = boto3.client("kinesis", endpoint_url=emulator.url, region_name="us-east-1")
         yield Survey(client, emulator.url, clock, tmp_path)

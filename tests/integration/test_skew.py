@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 from stream import events
 from stream.commit.manifest import Kind
-from tests.integration.stage import ShiftedClock, Stage, sealed
+from tests.clocks import ShiftedClock
+from tests.integration.stage import Stage, sealed
 
 
 def test_a_start_ahead_of_the_services_clock_is_waited_for(stage: Stage) -> None:

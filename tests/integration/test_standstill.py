@@ -80,7 +80,7 @@ def ask_until(process: subprocess.Popen[str], pattern: str) -> str:
             return reported
 
 
-def test_a_worker_writes_its_tasks_and_threads_to_its_log_and_goes_on(tmp_path, aws):
+def test_a_worker_writes_its_tasks_and_threads_to_its_log_and_continues(tmp_path, aws):
     with command("run", pipeline(tmp_path), **aws | {"AWS_SECRET_ACCESS_KEY": PASSWORD}) as worker:
         read_until(worker, '"event":"shard_started".*shardId-000000000001')
         worker.send_signal(signal.SIGUSR1)

@@ -28,7 +28,8 @@ from stream.local.kinesis.server import running
 from stream.local.moto import moto
 from stream.worker.halts import halt_key
 from tests.chaos.workers import Worker
-from tests.integration.stage import PIPELINE, ShiftedClock, Stage, sealed
+from tests.clocks import ShiftedClock
+from tests.integration.stage import PIPELINE, Stage, sealed
 
 STRICT = "rejects: {min_records: 10}\n"
 ICEBERG = """
@@ -224,7 +225,7 @@ def test_behind_then_not_sealing_then_losing_data_soon(stage: Stage) -> None:
     assert (code, "error: shardId-000000000009: numbers has no such shard" in text) == (2, True)
 
 
-def test_a_loss_that_the_log_admits_is_told_for_an_hour(stage: Stage) -> None:
+def test_a_recorded_loss_is_reported_for_an_hour(stage: Stage) -> None:
     stage.put(range(50))
     stage.work(sealed(50))
     stage.put(range(50, 60))

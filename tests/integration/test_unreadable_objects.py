@@ -155,7 +155,7 @@ def test_what_could_not_be_fetched_is_not_taken_for_unreadable(name):
             pl.DataFrame({"a": range(1_000_000)}).write_parquet(file, compression="uncompressed")
             body = file.getvalue()
         await store.put(name, body)
-        info = await store.look(name)
+        info = await store.stat(name)
         item = PinnedObject(name, info.size, info.version, info.modified.isoformat())
         piece = ObjectPiece(
             store,

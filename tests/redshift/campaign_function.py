@@ -104,7 +104,7 @@ def test_invocations_seal_and_a_schedule_loads_each_row_once(place, redshift):
     assert place.loaded() == place.expected()
 
 
-def test_a_schedule_seals_what_no_invocation_was_told_about_and_loads_it(place):
+def test_a_schedule_seals_what_no_invocation_was_given_and_loads_it(place):
     place.put(120)
 
     async def body(make):

@@ -262,9 +262,9 @@ class Interrupted:
         await self._something()
         return await self.inner.shards()
 
-    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
+    async def after(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
         await self._something()
-        return await self.inner.look(shard, position, start, complete_until, asked_at)
+        return await self.inner.after(shard, position, start, complete_until, asked_at)
 
 
 @asynccontextmanager
@@ -296,7 +296,7 @@ async def run(seed: int, steps: int) -> tuple[int, int]:
             await world.begin(world.dice)()
             if world.dice.random() < 0.35:
                 until = world.clock.now() + timedelta(seconds=world.dice.uniform(-12, 2))
-                found = await completeness.look(Question(until, MARGIN))
+                found = await completeness.ask(Question(until, MARGIN))
                 asked, said_yes = asked + 1, said_yes + found.verdict.complete
                 judge(world, found, until, seed)
         await finish(world, completeness, seed)
@@ -323,7 +323,7 @@ async def finish(world: Course, completeness: Completeness, seed: int) -> None:
                 await world.seal_next(name, 99)
     until = world.clock.now() + timedelta(milliseconds=1)
     world.clock.time += MARGIN + timedelta(seconds=2)
-    found = await completeness.look(Question(until, MARGIN))
+    found = await completeness.ask(Question(until, MARGIN))
     lost = [each for each in found.shards if each.state in {"gone", "expired"}]
     assert found.verdict.complete or (world.calm and lost), f"seed {seed}: everything is sealed, yet {found}"
     judge(world, found, until, seed)

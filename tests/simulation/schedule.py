@@ -146,7 +146,7 @@ class MutantCommitter(Committer):
     async def _carry_out(self, todo: protocol.Instruction, work: Any) -> protocol.Event:
         match self.mutant, todo:
             case "no_seal", protocol.Replace(manifest, etag) if manifest.sealed:
-                await super()._carry_out(protocol.Look(), work)
+                await super()._carry_out(protocol.ReadManifest(), work)
                 return protocol.Replaced(etag)
             case "blind_seal", protocol.Replace(manifest, _) if manifest.sealed:
                 key = manifest_key(work.shard.stream, work.shard.shard_id, work.after)

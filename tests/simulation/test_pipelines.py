@@ -234,7 +234,11 @@ class ChildrenAtOnce(Coordinator):
     def waiting(self, stream):
         return {shard: lease.holder for shard, lease in self.leases(stream).items() if not lease.ended}
 
-    async def _create_missing(self, leased, listed, leases):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.rows.create_missing = self.create_all
+
+    async def create_all(self, leased, listed, leases):
         for shard in listed:
             if shard.shard_id not in leases:
                 await self.table.create(new_lease(leased.key(shard.shard_id), shard, "TRIM_HORIZON"))
@@ -243,13 +247,12 @@ class ChildrenAtOnce(Coordinator):
 class NoLeasesForChildren(Coordinator):
     """Creates the rows of the shards that there are when it starts, and no others."""
 
-    async def start(self, seen=None):
-        await super().start(seen)
-        self.started = True
+    async def start(self, observed=None):
+        await super().start(observed)
+        self.rows.create_missing = self.create_none
 
-    async def _create_missing(self, leased, listed, leases):
-        if not hasattr(self, "started"):
-            await super()._create_missing(leased, listed, leases)
+    async def create_none(self, leased, listed, leases):
+        """Creates nothing."""
 
 
 class OldNews(Coordinator):
@@ -257,7 +260,7 @@ class OldNews(Coordinator):
 
     async def settle(self):
         await self.sync()
-        await self.look()
+        await self.scan()
 
 
 class NeverLooks(PauseWatch):

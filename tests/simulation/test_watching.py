@@ -226,7 +226,7 @@ def run_world(seed, world_of, count, notify):
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_each_object_is_claimed_once_whoever_dies_and_whatever_is_said_how_often(seed):
+def test_each_object_is_claimed_once_whichever_worker_dies_and_however_often_it_is_announced(seed):
     workers = 1 + seed % 3
     world = run_world(
         seed,
@@ -356,7 +356,7 @@ def test_one_object_after_a_quiet_time_is_claimed_at_once_and_the_next_ones_wait
     assert times[2][0] - times[1][0] <= 21.0
 
 
-def test_what_is_gone_changed_or_no_message_is_told_apart(monkeypatch):
+def test_missing_and_changed_objects_and_invalid_messages_are_distinguished(monkeypatch):
     async def main():
         world = World(0, workers=1, deaths=0.0, losses=0.0, every=10 * QUIET)
         await world.objects.put("kept.json", b"{}\n")
@@ -392,7 +392,7 @@ def test_what_is_gone_changed_or_no_message_is_told_apart(monkeypatch):
     assert sorted(world.queue.bodies) == sorted([NOT_JSON, again])
 
 
-def test_a_queue_that_is_gone_is_told_once_and_objects_are_found_by_listing():
+def test_a_queue_that_is_gone_is_reported_once_and_objects_are_found_by_listing():
     from stream.aws.errors import AwsFatal
 
     async def main():

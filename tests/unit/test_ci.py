@@ -71,7 +71,7 @@ def test_one_target_that_mostly_waits_runs_beside_those_that_compute(jobs: int, 
     assert targets._next(waiting, running, jobs) == ("fleet" if jobs == 1 else "localstack")
 
 
-def test_what_a_failed_target_has_written_comes_last_and_whole_and_the_others_run_all_the_same(place: Path) -> None:
+def test_the_whole_output_of_a_failed_target_comes_last_and_the_others_still_run(place: Path) -> None:
     done = run(place, "--jobs", "1", "redshift", "fuzz")
     assert done.returncode == 1
     assert done.stdout.endswith("\n===== redshift ended with 2; it has written:\n" + (place / ".make/ci/redshift.log").read_text() + "\n")

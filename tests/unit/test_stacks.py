@@ -64,13 +64,13 @@ def test_a_task_is_followed_through_coroutines_and_asynchronous_generators_to_wh
     assert found.frames[2].startswith("asyncio/locks.py:")
 
 
-def test_no_value_of_a_variable_is_told():
+def test_no_value_of_a_variable_is_shown():
     ((found,),) = stacks_of(("read", by_loop))
     assert HELD not in str(found)
     assert HELD not in "\n".join(found.lines())
 
 
-def test_tasks_at_the_same_place_are_told_together_and_some_of_their_names():
+def test_tasks_at_the_same_place_are_shown_together_with_some_of_their_names():
     ((many, one),) = stacks_of(*((f"shard-{number:02}", by_loop) for number in range(NAMES + 3)), ("other", by_anext))
     assert (many.count, many.names) == (NAMES + 3, tuple(f"shard-{number:02}" for number in range(NAMES)))
     assert many.lines()[0].startswith(
@@ -126,14 +126,14 @@ def test_a_task_that_is_a_second_old_says_so():
     assert 0.0 <= first[0].age < 1.0 <= second[0].age
 
 
-def test_of_a_deep_stack_the_innermost_frames_are_told():
+def test_of_a_deep_stack_the_innermost_frames_are_shown():
     ((found,),) = stacks_of(("deep", lambda event: deep(event, 2 * FRAMES)))
     assert len(found.frames) == FRAMES + 1
     assert found.frames[0] == f"({2 * FRAMES + 3 - FRAMES} frames)"
     assert found.frames[-1] == "waits for a future"
 
 
-def test_threads_are_told_by_name_those_at_the_same_place_together_and_the_main_thread_first():
+def test_threads_are_shown_by_name_those_at_the_same_place_together_and_the_main_thread_first():
     go, found = threading.Event(), []
     workers = [threading.Thread(target=go.wait, name=f"render_{number}") for number in range(3)]
     for worker in workers:

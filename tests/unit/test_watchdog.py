@@ -130,7 +130,7 @@ def end(child: subprocess.Popen[str]) -> None:
     ],
     ids=["waits", "blocks", "blocks in C"],
 )
-def test_a_process_tells_what_its_tasks_and_threads_do_and_goes_on(stand, loop, where):
+def test_a_process_reports_what_its_tasks_and_threads_do_and_continues(stand, loop, where):
     with process(stand) as child:
         for _ in range(2):
             child.send_signal(signal.SIGUSR1)
@@ -157,7 +157,7 @@ def test_each_of_a_hundred_signals_is_answered_and_none_does_harm_to_a_thread_th
 
 
 @pytest.mark.parametrize("stand", [BLOCKS, BLOCKS_IN_C], ids=["blocks", "in C"])
-def test_a_blocked_event_loop_is_told_unasked(stand):
+def test_a_blocked_event_loop_is_reported_unasked(stand):
     with process(SOON, stand) as child:
         told = read_until(child, "What process") + read_until(child, " in stand")
         assert "SIGUSR1" not in told
@@ -165,19 +165,19 @@ def test_a_blocked_event_loop_is_told_unasked(stand):
         end(child)
 
 
-def test_a_thread_that_computes_and_keeps_the_lock_is_told_unasked():
+def test_a_thread_that_computes_and_keeps_the_lock_is_reported_unasked():
     with process(SOON_HOGGED, COMPUTES_WITH_THE_LOCK) as child:
         assert "Current thread" in read_until(child, " in stand")
 
 
-def test_a_thread_that_waits_and_keeps_the_lock_is_told_when_the_process_is_aborted():
+def test_a_thread_that_waits_and_keeps_the_lock_is_reported_when_the_process_is_aborted():
     with process(WAITS_WITH_THE_LOCK) as child:
         child.send_signal(signal.SIGABRT)
         assert "Fatal Python error: Aborted" in read_until(child, " in stand")
         assert child.wait() == -signal.SIGABRT
 
 
-def test_a_process_that_was_frozen_while_its_threads_ran_goes_on_unharmed():
+def test_a_process_that_was_frozen_while_its_threads_ran_continues_unharmed():
     """To write the stacks of threads that run crashed one of ten such processes."""
     with process(SOON_HOGGED, "watchdog._ANSWER_SECONDS = 0.01\n", RUNS) as child:
         for _ in range(20):
@@ -203,7 +203,7 @@ async def stand():
         end(child)
 
 
-def test_a_blocked_event_loop_is_told_once_not_every_second():
+def test_a_blocked_event_loop_is_reported_once_not_every_second():
     with process(SOON, "watchdog._TICK = 0.1\n", BLOCKS) as child:
         report(child)
         child.send_signal(signal.SIGUSR1)

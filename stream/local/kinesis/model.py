@@ -56,24 +56,24 @@ class Consumer:
         return "CREATING" if now_ms < self.busy_until_ms else "ACTIVE"
 
 
-@dataclass(slots=True)
 class Stream:
     """One stream. ``shards`` holds every shard not yet expired, by id, in the order of their creation."""
 
-    name: str
-    arn: str
-    created_ms: int
-    max_record_bytes: int
-    mode: str
-    shards: dict[str, Shard] = field(default_factory=dict)
-    retention_hours: int = DAY_HOURS
-    consumers: dict[str, Consumer] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    state: str = "CREATING"
-    busy_until_ms: int = 0
-    _open: list[Shard] = field(default_factory=list)
-    _first_hashes: list[int] = field(default_factory=list)
-    _next_index: int = 0
+    def __init__(self, name: str, arn: str, created_ms: int, max_record_bytes: int, mode: str, busy_until_ms: int = 0) -> None:
+        self.name = name
+        self.arn = arn
+        self.created_ms = created_ms
+        self.max_record_bytes = max_record_bytes
+        self.mode = mode
+        self.shards: dict[str, Shard] = {}
+        self.retention_hours = DAY_HOURS
+        self.consumers: dict[str, Consumer] = {}
+        self.tags: dict[str, str] = {}
+        self.state = "CREATING"
+        self.busy_until_ms = busy_until_ms
+        self._open: list[Shard] = []
+        self._first_hashes: list[int] = []
+        self._next_index = 0
 
     def start(self, count: int, now_ms: int) -> None:
         """Give a new stream its first shards."""

@@ -209,7 +209,7 @@ def _encode_records(reply: Records, wire: Wire) -> bytes:
     return encode({"Records": records, **reply.rest}, wire)
 
 
-def _cbor_timestamp(value: Any, immutable: bool) -> Timestamp:  # noqa: ARG001 - signature of the decoder
+def _cbor_timestamp(value: Any, immutable: bool) -> Timestamp:  # noqa: ARG001, FBT001 - signature of the decoder
     return Timestamp(round(value))
 
 

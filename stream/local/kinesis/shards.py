@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from stream.local.kinesis import sequence
@@ -30,7 +30,6 @@ class Page:
     ended: bool
 
 
-@dataclass(slots=True, eq=False)
 class Shard:
     """A shard and its log.
 
@@ -38,26 +37,23 @@ class Shard:
     including record i, so that a page's size is a difference. The lists are parallel; ``_sequences`` and ``_arrivals`` are ascending.
     """
 
-    index: int
-    first_hash: int
-    last_hash: int
-    opened_ms: int
-    second: int
-    parents: tuple[str, ...] = ()
-    children: list[Shard] = field(default_factory=list)
-    closed_ms: int | None = None
-    _base: int = 0
-    _counter: int = 0
-    _last: int = 0
-    _trimmed_bytes: int = 0
-    _sequences: list[int] = field(default_factory=list)
-    _arrivals: list[int] = field(default_factory=list)
-    _sizes: list[int] = field(default_factory=list)
-    _records: list[bytes] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._base = sequence.base(self.second, self.index)
+    def __init__(self, index: int, first_hash: int, last_hash: int, opened_ms: int, second: int, parents: tuple[str, ...] = ()) -> None:
+        self.index = index
+        self.first_hash = first_hash
+        self.last_hash = last_hash
+        self.opened_ms = opened_ms
+        self.second = second
+        self.parents = parents
+        self.children: list[Shard] = []
+        self.closed_ms: int | None = None
+        self._base = sequence.base(second, index)
+        self._counter = 0
         self._last = self.starting_sequence
+        self._trimmed_bytes = 0
+        self._sequences: list[int] = []
+        self._arrivals: list[int] = []
+        self._sizes: list[int] = []
+        self._records: list[bytes] = []
 
     @property
     def shard_id(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from stream.local.kinesis.errors import invalid, not_found
 from stream.local.kinesis.faults import Fault
@@ -22,20 +22,14 @@ class Call:
     fault: Fault | None = None
 
 
-@dataclass(slots=True)
 class State:
     """Everything that outlives a request. Equal settings, seeds, times and calls give equal replies."""
 
-    settings: Settings
-    seed: int = 0
-    account: Account = field(init=False)
-    tokens: Tokens = field(init=False)
-    limiter: Limiter = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.account = Account(self.settings)
-        self.tokens = Tokens(self.seed)
-        self.limiter = Limiter(enabled=self.settings.throttle)
+    def __init__(self, settings: Settings, seed: int = 0) -> None:
+        self.settings = settings
+        self.account = Account(settings)
+        self.tokens = Tokens(seed)
+        self.limiter = Limiter(enabled=settings.throttle)
 
     def stream(self, call: Call) -> Stream:
         """The stream that the call names.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from stream.contracts import Clock
@@ -48,15 +48,15 @@ class Subscription:
     over: ApiError | None = None
 
 
-@dataclass(slots=True)
 class Subscriptions:
     """Who is subscribed to what; one holder per consumer and shard."""
 
-    state: State
-    clock: Clock
-    pulse: Pulse = field(default_factory=Pulse)
-    closing: bool = False
-    _held: dict[tuple[str, str], Subscription] = field(default_factory=dict)
+    def __init__(self, state: State, clock: Clock) -> None:
+        self.state = state
+        self.clock = clock
+        self.pulse = Pulse()
+        self.closing = False
+        self._held: dict[tuple[str, str], Subscription] = {}
 
     def open(self, call: Call) -> Subscription:
         """Take the channel; an older holder's ends with ResourceInUseException.
@@ -100,7 +100,7 @@ class Subscriptions:
             changed = self.pulse.next
             now = self.clock.monotonic()
             try:
-                shard, page = self._look(subscription)
+                shard, page = self._next_page(subscription)
             except ApiError as error:
                 yield eventstream.exception(error, wire)
                 return
@@ -118,7 +118,7 @@ class Subscriptions:
         while not self.closing and subscription.over is None and (left := end - self.clock.monotonic()) > 0:
             await self._wait(self.pulse.next, left)
 
-    def _look(self, subscription: Subscription) -> tuple[Shard, Page]:
+    def _next_page(self, subscription: Subscription) -> tuple[Shard, Page]:
         if subscription.over is not None:
             raise subscription.over
         now_ms = round(self.clock.now().timestamp() * 1000)

@@ -21,14 +21,13 @@ from stream.errors import DefinitionError
 from stream.lease.coordinator import Coordinator
 from stream.lease.pauses import PauseRecord
 from stream.lease.rows import Lease, RowProblem
-from stream.operations.opening import session_of
 from stream.pipeline.model import Pipeline
 from stream.worker.assemble import worker_id
 from stream.worker.auditing import Stores
 from stream.worker.leasing import ListShards, coordinator_of
 from stream.worker.objects.watched import WatchedShards, slices_of
 from stream.worker.parts import to_nobody
-from stream.worker.places import located
+from stream.worker.places import located, session_of
 
 OPERATOR: Final = "operator/"
 """Prefix of an operator's name in lease rows and in the log."""
@@ -110,7 +109,7 @@ async def release_lease(pipeline: Pipeline, stream: str, shard_id: str, emit: Em
         DefinitionError: there is no such lease.
     """
     async with open_coordinator(pipeline, Path(), SystemClock(), emit) as (coordinator, _, _):
-        before = await seize(coordinator, stream, shard_id)
+        before = await seize_lease(coordinator, stream, shard_id)
         await coordinator.leave()
         return before.owner
 
@@ -144,8 +143,8 @@ async def open_coordinator(
         yield coordinator, session, watched
 
 
-async def seize(coordinator: Coordinator, stream: str, shard_id: str) -> Lease:
-    """Take the lease of a shard from whoever holds it. Returns it as it was.
+async def seize_lease(coordinator: Coordinator, stream: str, shard_id: str) -> Lease:
+    """Take the lease of a shard from its owner. Returns it as it was.
 
     Raises:
         DefinitionError: there is no such lease, or its row cannot be read.

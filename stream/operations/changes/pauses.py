@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeVar
@@ -18,7 +18,7 @@ from stream.contracts import Clock, Emit, Shard
 from stream.errors import DefinitionError, Fatal, StreamError
 from stream.lease.paused import Change, Pause, Target, What, held_at, paused, resumed
 from stream.lease.pauses import PauseRecord
-from stream.operations.opening import open_checkpoints, session_of
+from stream.operations.opening import open_checkpoints
 from stream.operations.progress.completeness import Completeness
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.operations.shards.survey import WHOLE
@@ -26,12 +26,13 @@ from stream.pipeline.model import Pipeline
 from stream.sink.tables import TableSinkConfig
 from stream.worker.auditing import Stores
 from stream.worker.pausing import LOOK_SECONDS
+from stream.worker.places import session_of
 
 ANSWER_SECONDS: Final = 30.0
-"""Seconds that the look at one stream may take: a pause must be possible while Kinesis does not answer."""
+"""Seconds that one stream may take to answer: a pause must be possible while Kinesis does not answer."""
 
 SHORTEST: Final = timedelta(seconds=2 * LOOK_SECONDS)
-"""A shorter pause might be over before a worker that is busy looks."""
+"""A shorter pause might be over before a busy worker reads of it."""
 
 T = TypeVar("T")
 
@@ -78,7 +79,7 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a command. ``change`` is None if nothing had to be changed. ``pauses``: all that hold now.
+    """The result of a command. ``change`` is None if nothing had to be changed. ``pauses``: all that hold now.
 
     ``too_long``: the pause was refused, because records expire before it ends, by these figures.
     """
@@ -149,7 +150,7 @@ class Operator:
         now, record = self.clock.now(), self.record
 
         def decide(newest: Change | None) -> Change | None:
-            chosen = [each.target for each in held_at(newest, now).all if named(each.target, scope, everything=everything)]
+            chosen = [each.target for each in held_at(newest, now).all if is_named(each.target, scope, everything=everything)]
             return resumed(newest, chosen, author.by, author.note, now)
 
         change = await self._repeated(lambda: record.change(decide))
@@ -170,7 +171,7 @@ class Operator:
         stream = one.source.kinesis.stream
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return await self._look(one, shards)
+                return await self._expiry(one, shards)
         except DefinitionError:
             raise
         except StreamError as error:
@@ -180,24 +181,24 @@ class Operator:
         except TimeoutError as error:
             why = f"the stream {stream} did not answer within {ANSWER_SECONDS:g} s"
             if shards:
-                msg = f"{why}, so it is not known whether it has {', '.join(sorted(shards))}; a whole stream can be paused all the same"
+                msg = f"{why}, so it is not known whether it has {', '.join(sorted(shards))}; only the whole stream can be paused"
                 raise Fatal(msg) from error
             return Outlook(stream, why=why)
 
-    async def _look(self, one: Pipeline, shards: Collection[str]) -> Outlook:
+    async def _expiry(self, one: Pipeline, shards: Collection[str]) -> Outlook:
         stream, session = one.source.kinesis.stream, session_of(one)
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(open_kinesis(session))
             log = CommitLog(Stores.open(one, self.base, session).state, one.application, self.clock, "pause")
             checkpoints = await open_checkpoints(one, stream, log.store, session, self.clock, stack, self.emit)
-            asked = Completeness(stream, log, checkpoints, StreamLookahead(client, stream, self.clock))
+            lookahead, without = StreamLookahead(client, stream, self.clock), set[str]()
             if shards:
-                listed = {shard.shard_id for shard in await asked.source.shards()}
+                listed = {shard.shard_id for shard in await lookahead.shards()}
                 if unknown := sorted(set(shards) - listed):
                     msg = f"{', '.join(unknown)}: the stream {stream} has no such shard; it has {', '.join(sorted(listed))}"
                     raise DefinitionError(msg)
-                asked = replace(asked, without=listed - set(shards))
-            answer = await asked.look(WHOLE, tables=False)
+                without = listed - set(shards)
+            answer = await Completeness(stream, log, checkpoints, lookahead, without=without).ask(WHOLE, tables=False)
             summary = await self._repeated(lambda: client.describe_stream_summary(stream))
         rows = [row for row in answer.shards if not shards or row.shard in shards]
         if ended := [row.shard for row in rows if row.shard in shards and row.state is State.ENDED]:
@@ -263,14 +264,14 @@ def refuse_mixed(scope: Scope) -> None:
         raise DefinitionError(msg)
 
 
-def named(target: Target, scope: Scope, *, everything: bool) -> bool:
+def is_named(target: Target, scope: Scope, *, everything: bool) -> bool:
     """Whether ``scope`` names exactly ``target``; with ``everything``, whether it is one of the streams of ``scope``."""
     if scope.stream not in {None, target.stream}:
         return False
     return everything or (target.what is scope.what and target.part in scope.parts)
 
 
-def covering(pauses: Sequence[Pause], scope: Scope) -> list[Pause]:
+def pauses_covering(pauses: Sequence[Pause], scope: Scope) -> list[Pause]:
     """The pauses because of which what ``scope`` names still does not move, and those of parts of it."""
     wide = [each for each in pauses if each.what is scope.what and scope.stream in {None, each.stream}]
     if scope.shards or scope.sink:
@@ -285,7 +286,11 @@ def check_text(text: str, option: str) -> None:
         DefinitionError: it is empty, too long, or has characters that cannot be printed.
     """
     if not text.strip():
-        msg = f"{option} is empty: say why, for whoever finds at night that nothing moves" if option == "--note" else f"{option} is empty"
+        msg = (
+            f"{option} is empty: give the reason, for the person who finds at night that nothing moves"
+            if option == "--note"
+            else f"{option} is empty"
+        )
         raise DefinitionError(msg)
     if len(text) > LONGEST_TEXT or not text.isprintable():
         msg = f"{option} is one line of up to {LONGEST_TEXT} printable characters; this one has {len(text)}"

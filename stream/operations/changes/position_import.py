@@ -26,11 +26,11 @@ from stream.lease.positions import Fate, Step, plan, row_of
 from stream.lease.rows import Lease
 from stream.lease.settings import LeasedStream
 from stream.lease.table import LeaseTable
-from stream.operations.opening import session_of
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
 from stream.worker.auditing import Stores
 from stream.worker.leasing import leased_streams, open_table
+from stream.worker.places import session_of
 
 TABLE: Final = "dynamodb:"
 """What the name of a table begins with, where it could also be a file's."""
@@ -191,19 +191,19 @@ async def _leases(table: LeaseTable, leased: LeasedStream) -> dict[str, Lease]:
 async def _begun(log: CommitLog, shards: Sequence[Shard], repeat: Repeater) -> Collection[str]:
     found: set[str] = set()
 
-    async def look(shard: Shard) -> None:
+    async def check(shard: Shard) -> None:
         if await repeat("read log", shard, lambda: log.genesis(shard)) is not None:
             found.add(shard.shard_id)
 
-    await run_concurrently([look(shard) for shard in shards], AT_ONCE)
+    await run_concurrently([check(shard) for shard in shards], AT_ONCE)
     return found
 
 
 async def _lags(lookahead: StreamLookahead, shards: dict[str, Shard], steps: Sequence[Step], now: datetime) -> dict[str, Lag]:
     found: dict[str, Lag] = {}
 
-    async def look(step: Step, position: int) -> None:
-        seen = await lookahead.look(shards[step.shard], position, Start(StartKind.TRIM_HORIZON), None, now)
+    async def check(step: Step, position: int) -> None:
+        seen = await lookahead.after(shards[step.shard], position, Start(StartKind.TRIM_HORIZON), None, now)
         match seen.found:
             case Found.RECORD if seen.arrived is not None:
                 found[step.shard] = Lag(max(now - seen.arrived, timedelta()))
@@ -215,5 +215,5 @@ async def _lags(lookahead: StreamLookahead, shards: dict[str, Shard], steps: Seq
                 found[step.shard] = Lag()
 
     numbers = [(step, step.checkpoint.sequence) for step in steps if step.fate is Fate.WRITE and step.checkpoint is not None]
-    await run_concurrently([look(step, number) for step, number in numbers if number is not None], AT_ONCE)
+    await run_concurrently([check(step, number) for step, number in numbers if number is not None], AT_ONCE)
     return found

@@ -24,9 +24,8 @@ from stream.commit.rewind import History, history, rewind_link, skip_link, targe
 from stream.concurrency import ObservableEvent
 from stream.contracts import Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Fatal, LeaseLost
-from stream.operations.changes.leases import OPERATOR, open_coordinator, seize
+from stream.operations.changes.leases import OPERATOR, open_coordinator, seize_lease
 from stream.operations.changes.rewind_refusals import refuse_doubles
-from stream.operations.opening import session_of
 from stream.pipeline.model import Pipeline
 from stream.sink.tables import TableSinkConfig
 from stream.source.kinesis import KinesisSource
@@ -34,11 +33,12 @@ from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.auditing import Stores
 from stream.worker.generations import open_newest, open_next
 from stream.worker.parts import Parts, StreamParts, to_nobody
+from stream.worker.places import session_of
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """What an operation did: the link in the log, the position after which the shard continues, and how many files it removed."""
+class AppliedLink:
+    """What a rewind or skip did: the link in the log, the position after which the shard continues, and how many files it removed."""
 
     manifest: Manifest
     position: int
@@ -47,7 +47,7 @@ class Done:
 
 async def rewind(
     pipeline: Pipeline, stream: str, shard_id: str, wanted: int, note: str, base: Path, env: Mapping[str, str], emit: Emit = to_nobody
-) -> Done:
+) -> AppliedLink:
     """Process the shard again from the unit that holds the record ``wanted`` (``ORIGIN``: from its start), removing what was made of it.
 
     Raises:
@@ -63,7 +63,7 @@ async def rewind(
         return await take_back(parts, shard, head, wanted, note, stores)
 
 
-async def take_back(parts: Parts, shard: Shard, head: Head, wanted: int, note: str, stores: Mapping[str, ObjectStore]) -> Done:
+async def take_back(parts: Parts, shard: Shard, head: Head, wanted: int, note: str, stores: Mapping[str, ObjectStore]) -> AppliedLink:
     """Rewind ``shard``, whose chain is complete up to ``head``, as ``rewind`` promises. ``stores``: those of the pipeline's sinks.
 
     Raises:
@@ -74,7 +74,7 @@ async def take_back(parts: Parts, shard: Shard, head: Head, wanted: int, note: s
     link = rewind_link(parts.log, known, head, target, note, parts.clock.now().isoformat())
     await refuse_doubles(parts.log, known, link, target, stores)
     await _commit(parts, shard, link)
-    return Done(link, target, len(link.superseded))
+    return AppliedLink(link, target, len(link.superseded))
 
 
 async def preview_rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, base: Path) -> tuple[int, History]:
@@ -87,7 +87,7 @@ async def preview_rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted:
 
 async def skip(
     pipeline: Pipeline, stream: str, shard_id: str, last: int, note: str, base: Path, env: Mapping[str, str], emit: Emit = to_nobody
-) -> Done:
+) -> AppliedLink:
     """Skip everything that is not committed yet, up to and including the record ``last``.
 
     Raises:
@@ -97,7 +97,7 @@ async def skip(
         link = skip_link(parts.log, shard, head, last, note, parts.clock.now().isoformat())
         await _check_position(parts, shard, last)
         await _commit(parts, shard, link)
-        return Done(link, last, 0)
+        return AppliedLink(link, last, 0)
 
 
 @asynccontextmanager
@@ -110,7 +110,7 @@ async def _operation(
         coordinator = None
         if pipeline.leases is not None:
             coordinator, _, _ = await stack.enter_async_context(open_coordinator(pipeline, base, clock, emit))
-            await seize(coordinator, stream, shard_id)
+            await seize_lease(coordinator, stream, shard_id)
             stack.push_async_callback(coordinator.leave)
             # Reading a long chain takes longer than a lease lasts; another worker that took it would commit where the link belongs.
             stack.callback(asyncio.ensure_future(coordinator.keep()).cancel)
@@ -146,7 +146,7 @@ async def recovered(one: StreamParts, shard: Shard) -> tuple[Shard, Head]:
 
 
 async def _refuse_before_parents(one: StreamParts, shard: Shard) -> None:
-    """A chain begins only once those of its parents have ended; who only looks for its head would begin it, too."""
+    """Finding the head of a chain begins the chain, which must not happen before those of its parents have ended."""
     if not shard.parents or await one.parts.log.genesis(shard) is not None:
         return
     listed = {each.shard_id for each in await one.parts.source.shards()}
@@ -183,7 +183,7 @@ async def _commit(parts: Parts, shard: Shard, link: Manifest) -> None:
         if await parts.log.read(shard, int(link.after)) is None:
             raise
         where = f"{shard.stream}/{shard.shard_id}"
-        msg = f"{where}: this is in the log now, so it holds; whoever takes the shard up does what was left of it: {error}"
+        msg = f"{where}: this is in the log now, so it holds; the next worker of the shard completes it: {error}"
         raise Fatal(msg) from error
     stored = entry.manifest
     if (stored.kind, stored.target, stored.last) != (link.kind, link.target, link.last):

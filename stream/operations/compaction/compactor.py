@@ -1,8 +1,8 @@
 """Compaction: the sealed files of a sink, partition by partition, become a few large files with the same rows in a dataset of their own.
 
-What is compacted is told by sealed manifests, never by a listing. ``commit/compaction.py`` says why neither a crash nor a second compactor
+Sealed manifests say what is compacted, never a listing. ``commit/compaction.py`` says why neither a crash nor a second compactor
 can double or lose a row; here are the steps: read the sources and check them against the manifests, merge, begin, write, read back,
-compare, publish. Each can be repeated, and whoever finds a compaction that was begun finishes it first.
+compare, publish. Each can be repeated, and a compactor that finds a compaction begun by another finishes it first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -37,7 +36,7 @@ PAUSE: Final = 2.0
 
 
 class PartitionDone(msgspec.Struct, frozen=True):
-    """What a run made of one partition: files and bytes before and after, and their rows. ``planned``: it was only looked at."""
+    """What a run made of one partition: files and bytes before and after, and their rows. ``planned``: nothing was written."""
 
     stream: str
     sink: str
@@ -54,27 +53,33 @@ class _RewoundError(Exception):
     """A shard was rewound since the log was read."""
 
 
-@dataclass(slots=True)
 class Compactor:
     """Compacts the files of the sink ``config`` that one stream's log lists, from ``source`` to ``target``; at most ``size`` bytes at once.
 
-    ``tell`` hears, for people, what was done.
+    ``tell`` is called with a line for people whenever something was done.
     """
 
-    log: CommitLog
-    stream: str
-    config: ObjectsSinkConfig
-    source: ObjectStore
-    target: ObjectStore
-    clock: Clock
-    size: int
-    tell: Callable[[str], None] = lambda _: None
-    catalogue: Catalogue = field(init=False)
-    _seen: Scan = field(init=False, default_factory=Scan)
-
-    def __post_init__(self) -> None:
-        """Open the catalogue."""
-        self.catalogue = Catalogue(self.log.store, self.stream, self.config.name)
+    def __init__(
+        self,
+        log: CommitLog,
+        stream: str,
+        config: ObjectsSinkConfig,
+        source: ObjectStore,
+        target: ObjectStore,
+        clock: Clock,
+        size: int,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.clock = clock
+        self.tell = tell
+        self.catalogue = Catalogue(log.store, stream, config.name)
+        self._log = log
+        self._stream = stream
+        self._config = config
+        self._size = size
+        self._scanned = Scan()
 
     async def scan(self) -> Scan:
         """Read the log from where the last run has left it.
@@ -82,21 +87,21 @@ class Compactor:
         Raises:
             Halted: a link of the log cannot be read.
         """
-        return await scan(self.log, self.catalogue, self.source.url)
+        return await scan(self._log, self.catalogue, self.source.url)
 
     async def plan(self, before: datetime, *, closed: bool, only: Sequence[str] = ()) -> list[PartitionDone]:
-        """What ``run`` would do, but for what other compactors do meanwhile. Writes nothing."""
-        self._seen = await self.scan()
+        """What ``run`` would do if no other compactor were at work. Writes nothing."""
+        self._scanned = await self.scan()
         found = []
-        for name in self._seen.files:
-            if not chosen(name, only):
+        for name in self._scanned.files:
+            if not is_chosen(name, only):
                 continue
             newest = await self._newest(name)
-            taken = compactions.eligible(self._seen.in_force(name), newest.compaction.covered if newest else {}, before, closed=closed)
+            taken = compactions.eligible(self._scanned.in_force(name), newest.compaction.covered if newest else {}, before, closed=closed)
             if taken:
-                parts = len(list(compactions.groups(taken, self.size)))
+                parts = len(list(compactions.groups(taken, self._size)))
                 size, rows = sum(each.size for each in taken), sum(each.rows for each in taken)
-                found.append(PartitionDone(self.stream, self.config.name, name, len(taken), size, parts, size, rows, planned=True))
+                found.append(PartitionDone(self._stream, self._config.name, name, len(taken), size, parts, size, rows, planned=True))
         return found
 
     async def run(self, before: datetime, *, closed: bool, only: Sequence[str] = ()) -> list[PartitionDone]:
@@ -109,11 +114,11 @@ class Compactor:
             CompactionError: a source or a compaction is not what the log says; the other partitions were compacted.
             Retryable: a store kept failing.
         """
-        self._seen = await self.scan()
+        self._scanned = await self.scan()
         done = []
         positions: dict[str, dict[str, str]] = {}
         wrong: list[CompactionError] = []
-        for name in [name for name in self._seen.files if chosen(name, only)]:
+        for name in [name for name in self._scanned.files if is_chosen(name, only)]:
             try:
                 positions[name], published = await self._partition(name, before, closed=closed)
             except CompactionError as error:
@@ -121,7 +126,7 @@ class Compactor:
                 wrong.append(error)
                 continue
             if published:
-                done.append(_summed(self.stream, self.config.name, name, published))
+                done.append(_partition_done(self._stream, self._config.name, name, published))
                 self.tell(f"{name or 'all rows'}: {done[-1].files:,} files became {done[-1].outputs:,}")
         await self.catalogue.set_cursor(await self._cursor(positions))
         if wrong:
@@ -139,8 +144,8 @@ class Compactor:
                     link: Link | None = await self._finish(newest)
                 else:
                     covered = newest.compaction.covered if newest else {}
-                    taken = compactions.eligible(self._seen.in_force(name), covered, before, closed=closed)
-                    group = next(compactions.groups(taken, self.size), None)
+                    taken = compactions.eligible(self._scanned.in_force(name), covered, before, closed=closed)
+                    group = next(compactions.groups(taken, self._size), None)
                     if group is None:
                         return covered, published
                     link = await self._compact(name, newest, group)
@@ -152,7 +157,7 @@ class Compactor:
                 await self.clock.sleep(PAUSE * 2 ** (failures - 1))
                 continue
             except _RewoundError:
-                self._seen = await self.scan()
+                self._scanned = await self.scan()
                 continue
             failures = 0
             if link is not None and link.compaction.published:
@@ -162,7 +167,7 @@ class Compactor:
         newest = await self.catalogue.newest(partition)
         if newest is not None and newest.compaction.url != self.target.url:
             msg = (
-                f"the partition {partition or 'of all rows'} of sink {self.config.name} was compacted to {newest.compaction.url} before, "
+                f"the partition {partition or 'of all rows'} of sink {self._config.name} was compacted to {newest.compaction.url} before, "
                 f"and not to {self.target.url}: a dataset is in one place. Give --to {newest.compaction.url}"
             )
             raise DefinitionError(msg)
@@ -173,9 +178,9 @@ class Compactor:
         previous, sources = before.compaction if before else None, tuple(each.origin() for each in group)
         fresh = Compaction(
             state=State.BEGUN,
-            application=self.log.application,
-            stream=self.stream,
-            sink=self.config.name,
+            application=self._log.application,
+            stream=self._stream,
+            sink=self._config.name,
             partition=partition,
             number=previous.number + 1 if previous else 1,
             source=self.source.url,
@@ -186,12 +191,12 @@ class Compactor:
             covered=compactions.covered_by(sources, previous.covered if previous else {}),
             previous=previous.seal if previous else "",
             created_at=self.clock.now().isoformat(),
-            created_by=self.log.worker,
+            created_by=self._log.worker,
         )
         try:
             merged = await self._merged(fresh)
         except CompactionError:
-            if await rewound_since(self.log, self.stream, fresh, self._seen):
+            if await rewound_since(self._log, self._stream, fresh, self._scanned):
                 raise _RewoundError from None
             raise
         begun = _with_outputs(fresh, merged)
@@ -203,8 +208,8 @@ class Compactor:
 
     async def _finish(self, begun: Link) -> Link | None:
         """Finish what a compactor has begun, which may be dead or still at work; None if somebody else has changed it meanwhile."""
-        taken_back = any(rewound(each.shard, int(each.last), self._seen.cutoffs) for each in begun.compaction.sources)
-        if taken_back or await rewound_since(self.log, self.stream, begun.compaction, self._seen):
+        taken_back = any(rewound(each.shard, int(each.last), self._scanned.cutoffs) for each in begun.compaction.sources)
+        if taken_back or await rewound_since(self._log, self._stream, begun.compaction, self._scanned):
             await self._withdraw(begun)
         merged = await self._merged(begun.compaction)
         own = _with_outputs(begun.compaction, merged)
@@ -231,10 +236,10 @@ class Compactor:
                 raise CompactionError(_not_as_sealed(self.source.url, origin.key, how))
             bodies[at] = stored.body
 
-        await together(fetch(at, origin) for at, origin in enumerate(compaction.sources))
+        await run_some_at_a_time(fetch(at, origin) for at, origin in enumerate(compaction.sources))
         ordered = [bodies[at] for at in range(len(bodies))]
         try:
-            merged = await asyncio.to_thread(merge, ordered, self.config.codec, self.config.encoder.level)
+            merged = await asyncio.to_thread(merge, ordered, self._config.codec, self._config.encoder.level)
         except UnreadableFileError as error:
             raise CompactionError(_not_as_sealed(self.source.url, compaction.sources[error.args[0]].key, "is no Parquet file")) from error
         for origin, content in zip(compaction.sources, merged.contents, strict=True):
@@ -250,12 +255,12 @@ class Compactor:
             await self.target.put(output.key, body)
             stored = await self.target.get(output.key)
             contents = [each for each, of in zip(merged.contents, merged.output_of, strict=True) if of == at]
-            found = await asyncio.to_thread(_examined, stored.body if stored else None, output, contents)
+            found = await asyncio.to_thread(_examine, stored.body if stored else None, output, contents)
             if isinstance(found, str):
                 msg = f"{self.target.url.removesuffix('/')}/{output.key} was written and read back, and {found}: it is not published"
                 raise CompactionError(msg)
             set_hash = None if set_hash is None or found is None else set_hash + found
-        if await rewound_since(self.log, self.stream, compaction, self._seen):
+        if await rewound_since(self._log, self._stream, compaction, self._scanned):
             await self._withdraw(begun)
         now = self.clock.now().isoformat()
         done = msgspec.structs.replace(
@@ -263,11 +268,11 @@ class Compactor:
             state=State.PUBLISHED,
             set_hash=set_hash.hex if set_hash is not None else "",
             published_at=now,
-            published_by=self.log.worker,
+            published_by=self._log.worker,
         )
         link = await self.catalogue.replace(begun, compactions.sealed(done))
         if link is not None:
-            await together(self.target.delete(key) for key in compaction.superseded)
+            await run_some_at_a_time(self.target.delete(key) for key in compaction.superseded)
         else:
             await self._take_back(compaction)
         return link
@@ -277,7 +282,7 @@ class Compactor:
         current = await self.catalogue.read(own.partition, own.number)
         if current is not None:
             named = {each.key for each in current.compaction.outputs} if current.compaction.state is not State.WITHDRAWN else set()
-            await together(self.target.delete(each.key) for each in own.outputs if each.key not in named)
+            await run_some_at_a_time(self.target.delete(each.key) for each in own.outputs if each.key not in named)
 
     async def _withdraw(self, begun: Link) -> None:
         """Give up a begun compaction whose sources a rewind takes back, and remove what was written of it.
@@ -293,20 +298,20 @@ class Compactor:
             covered=before.compaction.covered if before else {},
             superseded=tuple(sorted({*compaction.superseded, *(each.key for each in compaction.outputs)})),
             published_at=self.clock.now().isoformat(),
-            published_by=self.log.worker,
+            published_by=self._log.worker,
         )
         link = await self.catalogue.replace(begun, compactions.sealed(withdrawn))
         if link is not None:
-            await together(self.target.delete(key) for key in link.compaction.superseded)
+            await run_some_at_a_time(self.target.delete(key) for key in link.compaction.superseded)
         else:
             await self._take_back(compaction)
         raise _RewoundError
 
     async def _cursor(self, positions: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
         """By chain, where its first unit begins with a file that is in no compaction."""
-        found = dict(self._seen.heads)
-        for name, files in self._seen.files.items():
-            covered, left = positions.get(name), self._seen.in_force(name)
+        found = dict(self._scanned.heads)
+        for name, files in self._scanned.files.items():
+            covered, left = positions.get(name), self._scanned.in_force(name)
             if covered is None:
                 covered = await self._certainly_covered(name)
                 left = left if covered is not None else list(files)
@@ -329,7 +334,7 @@ class Compactor:
         return None if newest.compaction.state is State.BEGUN else newest.compaction.covered
 
 
-def chosen(partition: str, only: Sequence[str]) -> bool:
+def is_chosen(partition: str, only: Sequence[str]) -> bool:
     """Whether a partition is one of ``only``, or below one of them; every one is if there are none."""
     return not only or any(partition == each or partition.startswith(f"{each}/") for each in only)
 
@@ -344,7 +349,7 @@ def _with_outputs(compaction: Compaction, merged: Merged) -> Compaction:
     return msgspec.structs.replace(compaction, sources=tuple(sources), outputs=tuple(outputs))
 
 
-def _examined(body: bytes | None, output: Output, contents: Sequence[Content]) -> SetHash | str | None:
+def _examine(body: bytes | None, output: Output, contents: Sequence[Content]) -> SetHash | str | None:
     """The hash of the records of an output as it was read back, None if it does not name them; or what is wrong with it."""
     if body is None:
         return "it is missing"
@@ -360,7 +365,7 @@ def _examined(body: bytes | None, output: Output, contents: Sequence[Content]) -
     return None
 
 
-async def together(calls: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def run_some_at_a_time(calls: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Carry out ``calls``, some at a time."""
     await run_concurrently(list(calls), AT_ONCE)
 
@@ -369,7 +374,7 @@ def _not_as_sealed(root: str, key: str, how: str) -> str:
     return f"{root.removesuffix('/')}/{key} {how}: `stream audit verify` says what else is wrong. Its partition is not compacted until then"
 
 
-def _summed(stream: str, sink: str, partition: str, published: Sequence[Compaction]) -> PartitionDone:
+def _partition_done(stream: str, sink: str, partition: str, published: Sequence[Compaction]) -> PartitionDone:
     sources = [each for one in published for each in one.sources]
     outputs = [each for one in published for each in one.outputs]
     sizes = sum(each.size for each in sources), sum(each.size for each in outputs)

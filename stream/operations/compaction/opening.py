@@ -16,7 +16,7 @@ from stream.commit.log import CommitLog
 from stream.contracts import Clock
 from stream.errors import DefinitionError
 from stream.operations.compaction.compactor import Compactor
-from stream.operations.opening import chains_of, open_checkpoints, session_of
+from stream.operations.opening import chains_of, open_checkpoints
 from stream.operations.progress.completeness import Completeness
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.compacting import beside, compactable
@@ -24,7 +24,7 @@ from stream.pipeline.model import Pipeline
 from stream.sink.objects import ObjectsSinkConfig
 from stream.storage.open import open_store
 from stream.worker.auditing import Stores
-from stream.worker.places import kms_key, located
+from stream.worker.places import kms_key, located, session_of
 
 QUIET: Final = timedelta(hours=1)
 """A partition is closed if nothing for it has arrived for this long. Rows that come later are compacted by a later run."""
@@ -34,7 +34,7 @@ MARGIN: Final = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class CompactionRequest:
     """Which sinks to compact and to where, as the command line says: ``sink`` None for all, ``to`` None for the place beside each."""
 
     sink: str | None
@@ -65,7 +65,7 @@ def _folder(url: str) -> str:
 
 
 async def open_compactors(
-    pipeline: Pipeline, wanted: Wanted, base: Path, clock: Clock, worker: str, tell: Callable[[str], None]
+    pipeline: Pipeline, request: CompactionRequest, base: Path, clock: Clock, worker: str, tell: Callable[[str], None]
 ) -> list[Compactor]:
     """One compactor for each sink of ``pipeline``, which reads one stream, and each chain: its own, those of redrives and backfills.
 
@@ -74,8 +74,8 @@ async def open_compactors(
     """
     session = session_of(pipeline)
     stores = Stores.open(pipeline, base, session)
-    sinks = compactable(pipeline, wanted.sink)
-    if wanted.to is not None and len(sinks) > 1:
+    sinks = compactable(pipeline, request.sink)
+    if request.to is not None and len(sinks) > 1:
         names = ", ".join(each.name for each in sinks)
         msg = f"--to is one place, and the pipeline has several sinks with files: choose one with --sink ({names})"
         raise DefinitionError(msg)
@@ -83,9 +83,9 @@ async def open_compactors(
     open_place = partial(open_store, session=session, key=kms_key(pipeline))
     found = []
     for config in sinks:
-        target = open_place(_target(pipeline, config, wanted.to, base))
+        target = open_place(_target(pipeline, config, request.to, base))
         source = stores.targets[config.name]
-        found += [Compactor(log, chain, config, source, target, clock, wanted.size, tell) for chain in await chains_of(pipeline, base)]
+        found += [Compactor(log, chain, config, source, target, clock, request.size, tell) for chain in await chains_of(pipeline, base)]
     return found
 
 
@@ -108,7 +108,7 @@ async def closed_before(pipeline: Pipeline, base: Path, clock: Clock) -> datetim
         checkpoints = await open_checkpoints(pipeline, stream, stores.state, session, clock, stack)
         completeness = Completeness(stream, log, checkpoints, StreamLookahead(client, stream, clock))
         # Of no shard is the log alone enough to tell that it is complete up to tomorrow, so the end of each is looked at.
-        found = await completeness.look(Question(clock.now() + timedelta(days=1), MARGIN), tables=False)
+        found = await completeness.ask(Question(clock.now() + timedelta(days=1), MARGIN), tables=False)
     if found.reach is None:
         whys = [found.why, *(f"{each.shard}: {each.why}" for each in found.shards if each.reach is None)]
         msg = f"up to when {stream} is complete is not known ({'; '.join(filter(None, whys))}): say with --before what to compact"

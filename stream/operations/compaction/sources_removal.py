@@ -8,14 +8,14 @@ import msgspec
 
 from stream.commit.compaction import Compaction, CompactionError, seal_of
 from stream.contracts import ObjectStore
-from stream.operations.compaction.compactor import Compactor, together
+from stream.operations.compaction.compactor import Compactor, run_some_at_a_time
 from stream.sink.merge import digest
 
 
 async def delete_sources(compactor: Compactor, grace: timedelta) -> tuple[int, int]:
     """Delete the sources of compactions that were published at least ``grace`` ago. Returns their number and their bytes.
 
-    Before that, the outputs are read once more. Whoever is killed half-way is followed by the next run, which deletes the rest.
+    Before that, the outputs are read again. If a run is killed half-way, the next one deletes the rest.
 
     Raises:
         CompactionError: an output is not what was published; its sources are kept.
@@ -33,7 +33,7 @@ async def delete_sources(compactor: Compactor, grace: timedelta) -> tuple[int, i
                 msg = f"the compaction {link.key} was edited after it was published; `stream audit verify` says more. Nothing is deleted"
                 raise CompactionError(msg)
             await _require_outputs(compaction, target)
-            await together(source.delete(each.key) for each in compaction.sources)
+            await run_some_at_a_time(source.delete(each.key) for each in compaction.sources)
             await catalogue.replace(link, msgspec.structs.replace(compaction, removed_at=compactor.clock.now().isoformat()))
             files += len(compaction.sources)
             size += sum(each.size for each in compaction.sources)

@@ -21,7 +21,7 @@ AT_ONCE: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The files of the sink by partition, but for most of those that are in a compaction.
+    """The files of the sink by partition, without most of those that are in a compaction.
 
     ``cutoffs``: by chain, the position up to which a rewind left its units in force. ``heads``: where each chain ends.
     """

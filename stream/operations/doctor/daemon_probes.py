@@ -12,7 +12,7 @@ from typing import Final
 from stream.aws.dynamodb import TABLE_MISSING
 from stream.aws.errors import AwsFatal
 from stream.errors import Fatal
-from stream.operations.doctor.probe import Noted, Probe
+from stream.operations.doctor.probe import Note, Probe
 from stream.operations.doctor.service_probes import LEASE_KEY, PROBE_ROW, ROW_CALLS, Opened, dynamodb, row_call
 from stream.pipeline.coordination import COORDINATOR_STATE, LEASE_INDEX, WORKER_STATS, kcl_applications
 from stream.pipeline.model import Pipeline
@@ -60,7 +60,7 @@ async def _described(opened: Opened, table: str, key: str) -> str:
                 raise
             only = "" if key == LEASE_KEY else " from KCL 3.0 on"
             msg = f"there is no such table; the daemon creates it{only}, which needs dynamodb:CreateTable"
-            raise Noted(msg) from error
+            raise Note(msg) from error
     keys = [(each["AttributeName"], each["KeyType"]) for each in found["KeySchema"]]
     if keys != [(key, "HASH")]:
         msg = f"its key is {keys}; the KCL has only the hash key `{key}` there. Rename `application`, after which the tables are named"
@@ -82,5 +82,5 @@ async def _queried(opened: Opened, table: str) -> str:
             if error.code not in {TABLE_MISSING, _INDEX_MISSING}:
                 raise
             msg = "cannot be tried while there is no index; KCL 3.x creates it, which needs dynamodb:UpdateTable"
-            raise Noted(msg) from error
+            raise Note(msg) from error
     return "allowed"

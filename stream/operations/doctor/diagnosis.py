@@ -19,11 +19,12 @@ from stream.clock import SystemClock
 from stream.contracts import Clock
 from stream.errors import DefinitionError, Retryable, StreamError
 from stream.lease.pauses import PauseRecord, PausesUnreadable
-from stream.operations.doctor.probe import LET, Noted, Probe
+from stream.operations.doctor.probe import GRANT_REMEDY, Note, Probe
 from stream.operations.doctor.probes import probes, untried
 from stream.pipeline.access import needed
 from stream.pipeline.model import Pipeline
 from stream.worker.auditing import Stores
+from stream.worker.places import session_of
 
 TIMEOUT: Final = 20.0
 """Seconds that one check may take."""
@@ -33,9 +34,9 @@ SKEW_NOTED: Final = timedelta(seconds=60)
 MEMORY_FACTOR: Final = 2
 """Least memory of the process as a multiple of its budget; with the default budget, peaks of 1.9 to 2.2 were measured."""
 
-_REACH: Final = "check the endpoint, the network policy and DNS"
+_REACH_IT: Final = "check the endpoint, the network policy and DNS"
 
-_NAMED: Final = "set or correct what this names; nothing was asked of AWS"
+_CORRECT_IT: Final = "set or correct what this names; nothing was asked of AWS"
 
 _LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -77,8 +78,7 @@ class Environment:
 
 async def examine(pipeline: Pipeline, environment: Environment) -> list[Finding]:
     """Check everything; a check that fails does not prevent the others. Writes nothing, and reveals no secret."""
-    kinesis = pipeline.source.kinesis
-    session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
+    session = session_of(pipeline)
     findings = [*_token(environment), _memory(pipeline, environment)]
     if needed(pipeline):
         try:
@@ -92,7 +92,7 @@ async def examine(pipeline: Pipeline, environment: Environment) -> list[Finding]
         if all(each.verdict is not Verdict.FAILED for each in credentials):
             findings += await _identity(session, environment)
     for probe in probes(pipeline, session, environment.base, environment.env):
-        findings.append(await _tried(probe, environment.timeout))
+        findings.append(await _run(probe, environment.timeout))
     findings += await _pauses(pipeline, session, environment)
     findings += [await _collector(pipeline, environment)] if pipeline.audit.otlp else []
     findings += [
@@ -122,8 +122,8 @@ def _token(environment: Environment) -> list[Finding]:
     problems = judge_claims(claims, audience, environment.subject, environment.clock.now())
     findings += _findings_of("token", problems)
     if not problems:
-        said = f"for {audience}, of {claims.subject}, until {claims.expires.isoformat()}"
-        findings.append(Finding("token", Verdict.OK, said))
+        answer = f"for {audience}, of {claims.subject}, until {claims.expires.isoformat()}"
+        findings.append(Finding("token", Verdict.OK, answer))
     return findings
 
 
@@ -151,7 +151,7 @@ async def _identity(session: AwsSession, environment: Environment) -> list[Findi
         async with asyncio.timeout(environment.timeout):
             caller = await ask_caller(session, environment.clock)
     except (StreamError, TimeoutError) as error:
-        remedy = _NAMED if isinstance(error, DefinitionError) else "STS must be reachable: by a VPC endpoint, or through port 443"
+        remedy = _CORRECT_IT if isinstance(error, DefinitionError) else "STS must be reachable: by a VPC endpoint, or through port 443"
         return [Finding("identity", Verdict.FAILED, str(error) or "STS does not answer", remedy)]
     problems = judge_caller(caller, environment.role)
     findings = _findings_of("identity", problems) or [Finding("identity", Verdict.OK, caller.arn)]
@@ -162,12 +162,12 @@ def _clock(caller: Caller, environment: Environment) -> list[Finding]:
     if caller.time is None:
         return []
     skew = environment.clock.now() - caller.time
-    said = f"{skew.total_seconds():+.0f} s beside AWS"
+    answer = f"{skew.total_seconds():+.0f} s beside AWS"
     if abs(skew) > SIGNATURE_LIFE:
-        return [Finding("clock", Verdict.FAILED, said, "set the clock of the node: signatures are valid for 300 s")]
+        return [Finding("clock", Verdict.FAILED, answer, "set the clock of the node: signatures are valid for 300 s")]
     if abs(skew) > SKEW_NOTED:
-        return [Finding("clock", Verdict.NOTE, said, "synchronise the node with the Amazon Time Sync Service")]
-    return [Finding("clock", Verdict.OK, said)]
+        return [Finding("clock", Verdict.NOTE, answer, "synchronise the node with the Amazon Time Sync Service")]
+    return [Finding("clock", Verdict.OK, answer)]
 
 
 def _memory(pipeline: Pipeline, environment: Environment) -> Finding:
@@ -175,10 +175,10 @@ def _memory(pipeline: Pipeline, environment: Environment) -> Finding:
     limit = next((found for path in environment.limits if (found := _limit(path)) is not None), None)
     if limit is None:
         return Finding("memory", Verdict.NOTE, "there is no limit", f"give the container {4 * budget >> 20} MiB")
-    said = f"limit {limit >> 20} MiB, memory.budget {budget >> 20} MiB"
+    answer = f"limit {limit >> 20} MiB, memory.budget {budget >> 20} MiB"
     if limit < MEMORY_FACTOR * budget:
-        return Finding("memory", Verdict.FAILED, said, f"lower memory.budget, or raise the limit to {4 * budget >> 20} MiB")
-    return Finding("memory", Verdict.OK, said)
+        return Finding("memory", Verdict.FAILED, answer, f"lower memory.budget, or raise the limit to {4 * budget >> 20} MiB")
+    return Finding("memory", Verdict.OK, answer)
 
 
 def _limit(path: str) -> int | None:
@@ -190,34 +190,34 @@ def _limit(path: str) -> int | None:
     return int(text) if text.isdecimal() and int(text) < 2**60 else None
 
 
-async def _tried(probe: Probe, timeout: float) -> Finding:
+async def _run(probe: Probe, timeout: float) -> Finding:
     try:
         async with asyncio.timeout(timeout):
-            said = await probe.look()
+            answer = await probe.attempt()
     except TimeoutError:
-        return Finding(probe.check, Verdict.FAILED, f"{probe.what}: no answer in {timeout:g} s", _REACH)
-    except Noted as error:
+        return Finding(probe.check, Verdict.FAILED, f"{probe.what}: no answer in {timeout:g} s", _REACH_IT)
+    except Note as error:
         return Finding(probe.check, Verdict.NOTE, f"{probe.what}: {error}", _remedy(probe, error.__cause__ or error))
     except (StreamError, OSError) as error:
         return Finding(probe.check, Verdict.FAILED, f"{probe.what}: {error}", _remedy(probe, error))
-    return Finding(probe.check, Verdict.OK, f"{probe.what}: {said}")
+    return Finding(probe.check, Verdict.OK, f"{probe.what}: {answer}")
 
 
 def _remedy(probe: Probe, error: BaseException) -> str:
     """The probe's own remedy; but permissions do not help against something that does not answer or does not exist."""
-    if probe.remedy != LET:
+    if probe.remedy != GRANT_REMEDY:
         return probe.remedy
     if isinstance(error, Retryable):
-        return _REACH
+        return _REACH_IT
     if isinstance(error, DefinitionError):
-        return _NAMED
+        return _CORRECT_IT
     if isinstance(error, AwsFatal) and error.remedy and classify(error.code) is not Kind.DENIED:
         return error.remedy
-    return LET
+    return GRANT_REMEDY
 
 
 async def _pauses(pipeline: Pipeline, session: AwsSession, environment: Environment) -> list[Finding]:
-    """What is paused on purpose, which a worker would obey. That the state cannot be read at all is found by another check."""
+    """What is paused on purpose, which a worker would obey. Another check finds a state that cannot be read."""
     try:
         async with asyncio.timeout(environment.timeout):
             record = PauseRecord(Stores.open(pipeline, environment.base, session).state)
@@ -234,12 +234,12 @@ async def _collector(pipeline: Pipeline, environment: Environment) -> Finding:
     if otlp is None:
         msg = "there is no collector to check"
         raise DefinitionError(msg)
-    said = await _reached(otlp.endpoint, environment.timeout)
-    if said is None:
+    answer = await _reached(otlp.endpoint, environment.timeout)
+    if answer is None:
         return Finding("collector", Verdict.OK, f"{otlp.endpoint} answers")
     # A collector that is down makes the export lag and nothing else, unless checkpoints wait for it.
     verdict = Verdict.FAILED if otlp.mode is Mode.STRICT else Verdict.NOTE
-    return Finding("collector", verdict, f"{otlp.endpoint}: {said}", "check the address, the collector, and the network policy")
+    return Finding("collector", verdict, f"{otlp.endpoint}: {answer}", "check the address, the collector, and the network policy")
 
 
 async def _reached(url: str, timeout: float) -> str | None:

@@ -1,4 +1,4 @@
-"""The interface of a check."""
+"""A check, as data: what it is about, how it is run, and what to do if it fails."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Final
 
 from stream.errors import StreamError
 
-LET: Final = "compare the role with `stream iam`, which prints what must be allowed, and with --diff what is missing"
+GRANT_REMEDY: Final = "compare the role with `stream iam`, which prints what must be allowed, and with --diff what is missing"
 
 
-class Noted(StreamError):
+class Note(StreamError):
     """A finding that does not prevent a worker from starting, but is worth knowing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One check. ``look`` returns its result as text; raises ``Noted``, or another ``StreamError`` if a worker could not start."""
+    """One check. ``attempt`` returns its result as text; raises ``Note``, or another ``StreamError`` if a worker could not start."""
 
     check: str
     what: str
-    look: Callable[[], Awaitable[str]]
-    remedy: str = LET
+    attempt: Callable[[], Awaitable[str]]
+    remedy: str = GRANT_REMEDY

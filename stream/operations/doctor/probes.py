@@ -12,7 +12,7 @@ from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.errors import DefinitionError, Fatal
 from stream.operations.doctor.daemon_probes import MADE_BY_DAEMON, daemon_probes
-from stream.operations.doctor.probe import LET, Probe
+from stream.operations.doctor.probe import GRANT_REMEDY, Probe
 from stream.operations.doctor.queue_probes import queue_probes
 from stream.operations.doctor.service_probes import consumer_probes, fitting_probe, lease_probes, notice_probes, warehouse_probes
 from stream.pipeline.access import needed
@@ -66,7 +66,7 @@ def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str
     state = f"{pipeline.state.rstrip('/')}/{pipeline.application}/"
     key = kms_key(pipeline)
     for url in dict.fromkeys((state, *(sink.url for sink in pipeline.sinks))):
-        remedy = _DIRECTORY if url.startswith("file:") else LET
+        remedy = _DIRECTORY if url.startswith("file:") else GRANT_REMEDY
         yield Probe("place", url, functools.partial(_place, session, located(url, base), key), remedy)
     yield Probe("tables", "reference tables, files and functions", functools.partial(_tables, pipeline, session, base, env))
     managed = functools.partial(read_secret, session)
@@ -93,7 +93,7 @@ def _table(sink: SinkConfig, session: AwsSession, base: Path, secret: Secret) ->
         yield from warehouse_probes(sink, session)
     if isinstance(sink, IcebergSinkConfig):
         table = CatalogTable(sink, located(sink.url, base), catalog_properties(sink, session, secret))
-        yield Probe("warehouse", f"table {sink.table} in the catalog of type {sink.catalog['type']}", table.look)
+        yield Probe("warehouse", f"table {sink.table} in the catalog of type {sink.catalog['type']}", table.describe)
 
 
 async def _stream(session: AwsSession, name: str) -> str:
@@ -109,10 +109,10 @@ async def _stream(session: AwsSession, name: str) -> str:
             iterator = await client.get_shard_iterator(name, shards[0].shard_id, IteratorAt(IteratorKind.TRIM_HORIZON))
             read = (await client.get_records(name, iterator, limit=1)).frame.height > 0
     hours = summary.retention.total_seconds() / 3600
-    said = f"{summary.status}, {len(shards)} shards known, records stay {hours:g} h; listed, described and read"
+    answer = f"{summary.status}, {len(shards)} shards known, records stay {hours:g} h; listed, described and read"
     if summary.encrypted and not read:
-        return f"{said}, but no record was there to show that kms:Decrypt is allowed"
-    return said
+        return f"{answer}, but no record was there to show that kms:Decrypt is allowed"
+    return answer
 
 
 async def _listed(session: AwsSession, url: str) -> str:

@@ -14,7 +14,7 @@ from stream.aws.session import AwsSession
 from stream.aws.sqs import open_sqs
 from stream.clock import SystemClock
 from stream.errors import DefinitionError
-from stream.operations.doctor.probe import LET, Noted, Probe
+from stream.operations.doctor.probe import GRANT_REMEDY, Note, Probe
 from stream.pipeline.replay import ObjectsSource, Queue
 from stream.pipeline.units import format_duration
 from stream.source.notifications import place_of_notices
@@ -37,22 +37,22 @@ def queue_probes(objects: ObjectsSource, session: AwsSession) -> Iterator[Probe]
     if objects.watch is None or objects.watch.queue is None:
         return
     text = objects.watch.queue
-    yield Probe("queue", text, functools.partial(_like, session, text), LET)
-    yield Probe("queue", f"sqs:ReceiveMessage on {text}", functools.partial(_receive, session, text), LET)
-    yield Probe("queue", f"sqs:DeleteMessage on {text}", functools.partial(_delete, session, text), LET)
+    yield Probe("queue", text, functools.partial(_attributes, session, text), GRANT_REMEDY)
+    yield Probe("queue", f"sqs:ReceiveMessage on {text}", functools.partial(_receive, session, text), GRANT_REMEDY)
+    yield Probe("queue", f"sqs:DeleteMessage on {text}", functools.partial(_delete, session, text), GRANT_REMEDY)
     yield Probe("queue", f"notifications of {objects.url}", functools.partial(_sent, session, objects, text), _OPEN_POLICY)
 
 
-async def _like(session: AwsSession, text: str) -> str:
+async def _attributes(session: AwsSession, text: str) -> str:
     async with open_sqs(session, queue_place(text), SystemClock()) as queue:
         found = await queue.attributes()
     retention = timedelta(seconds=int(found.get("MessageRetentionPeriod", "0")))
     problems = _problems(found, retention)
-    said = f"{found.get('ApproximateNumberOfMessages', '?')} messages wait, each for {format_duration(retention)} at most"
+    answer = f"{found.get('ApproximateNumberOfMessages', '?')} messages wait, each for {format_duration(retention)} at most"
     if problems:
-        msg = f"{said}; {'; '.join(problems)}"
-        raise Noted(msg)
-    return f"{said}; a message is hidden for {LONGEST_HOLD + HIDDEN_SECONDS:.0f} s at most, whatever the queue's visibility timeout"
+        msg = f"{answer}; {'; '.join(problems)}"
+        raise Note(msg)
+    return f"{answer}; a message is hidden for {LONGEST_HOLD + HIDDEN_SECONDS:.0f} s at most, whatever the queue's visibility timeout"
 
 
 def _problems(found: Mapping[str, str], retention: timedelta) -> list[str]:
@@ -81,7 +81,7 @@ async def _receive(session: AwsSession, text: str) -> str:
         receives = _receives((await queue.attributes()).get("RedrivePolicy", ""))
         if receives is not None and receives < FEW_RECEIVES:
             msg = "not tried: each receive counts, and the redrive policy allows few"
-            raise Noted(msg)
+            raise Note(msg)
         found = await queue.receive(wait=0, hidden=0, most=1)
     return "allowed" + (", and a message was there; it stays" if found else "")
 
@@ -99,7 +99,7 @@ async def _sent(session: AwsSession, objects: ObjectsSource, text: str) -> str:
         found = await session.ask("s3", "get_bucket_notification_configuration", call, Bucket=bucket)
     except AwsFatal as error:
         why = f"who sends to the queue could not be looked at, for which workers need no permission: {error}"
-        raise Noted(why) from error
+        raise Note(why) from error
     queue = Queue.of(text)
     for configured in found.get("QueueConfigurations", ()):
         arn = str(configured.get("QueueArn", "")).split(":")

@@ -26,7 +26,7 @@ from stream.errors import Fatal
 from stream.lease.fleet import FleetTables
 from stream.lease.fleet_rules import refusal, reports
 from stream.lease.table import LeaseTable
-from stream.operations.doctor.probe import LET, Noted, Probe
+from stream.operations.doctor.probe import GRANT_REMEDY, Note, Probe
 from stream.pipeline.coordination import LeaseTables, NativeCoordination
 from stream.pipeline.model import KinesisSource, Retrieval
 from stream.pipeline.replay import Notify
@@ -43,7 +43,7 @@ PROBE_ROW: Final = "_preflight/doctor"
 Opened: TypeAlias = Callable[[], AbstractAsyncContextManager[DynamoDb]]
 
 _PAUSE: Final = 0.2
-"""Seconds between looks at a statement, in addition to the wait in the API itself."""
+"""Seconds between queries for the state of a statement, in addition to the wait in the API itself."""
 
 _NETWORK: Final = "check the network policy, VPC endpoints and DNS"
 _ALTER: Final = "the pipeline's columns and the table's have to agree before anything can be loaded; nothing is lost meanwhile"
@@ -81,7 +81,7 @@ async def _described(opened: Opened, name: str, *, create: bool) -> str:
             if error.code != TABLE_MISSING or not create:
                 raise
             msg = "there is no such table; the first worker creates it, which needs dynamodb:CreateTable, and that was not tried"
-            raise Noted(msg) from error
+            raise Note(msg) from error
     if found["TableStatus"] not in {"ACTIVE", "UPDATING"}:
         msg = f"the table is {found['TableStatus']}; workers need it ACTIVE or UPDATING"
         raise Fatal(msg)
@@ -109,7 +109,7 @@ async def row_call(opened: Opened, table: tuple[str, str], operation: str) -> st
         except AwsFatal as error:
             if error.code == TABLE_MISSING:
                 msg = "cannot be tried while there is no table"
-                raise Noted(msg) from error
+                raise Note(msg) from error
             raise
     return "allowed"
 
@@ -135,13 +135,13 @@ async def _fleet(opened: Opened, tables: LeaseTables) -> str:
         except AwsFatal as error:
             # A worker can do without this table, but then does not notice that KCL 3.x assigns the leases.
             if classify(error.code) is Kind.DENIED:
-                raise Noted(str(error)) from error
+                raise Note(str(error)) from error
         table = LeaseTable(client, tables.leases, SystemClock(), lambda _: None, secrets.token_urlsafe)
         try:
             version = (await FleetTables(table, SystemClock(), lambda _: None, (tables.state, tables.reports)).migration_state()).version
         except AwsFatal as error:
             msg = f"cannot be determined: {error}"
-            raise Noted(msg) from error
+            raise Note(msg) from error
     if (why := refusal(tables.leases, version)) is not None:
         raise Fatal(why)
     return f"a fleet of KCL 3.x ({version}), whose leader a worker follows" if reports(version) else "no fleet of KCL 3.x"
@@ -156,9 +156,9 @@ def consumer_probes(kinesis: KinesisSource, application: str, session: AwsSessio
         return
     name = kinesis.consumer or application
     for stream in kinesis.names:
-        look = functools.partial(_consumer, session, stream, name)
+        describe = functools.partial(_consumer, session, stream, name)
         remedy = "register it with the CloudFormation template (EnhancedFanOut), or allow what `stream iam` prints; until then workers poll"
-        yield Probe("consumer", f"kinesis:DescribeStreamConsumer on {name} of {stream}", look, remedy)
+        yield Probe("consumer", f"kinesis:DescribeStreamConsumer on {name} of {stream}", describe, remedy)
 
 
 async def _consumer(session: AwsSession, stream: str, name: str) -> str:
@@ -169,12 +169,12 @@ async def _consumer(session: AwsSession, stream: str, name: str) -> str:
         except AwsFatal as error:
             if error.code == NOT_FOUND:
                 msg = "it is not registered; the first worker registers it with kinesis:RegisterStreamConsumer, which was not tried"
-                raise Noted(msg) from error
+                raise Note(msg) from error
             # A worker without this permission polls.
-            raise Noted(str(error)) from error
+            raise Note(str(error)) from error
     if found.status != ACTIVE:
         msg = f"it is {found.status}; workers poll until it is {ACTIVE}"
-        raise Noted(msg)
+        raise Note(msg)
     return found.status
 
 
@@ -184,7 +184,7 @@ async def _consumer(session: AwsSession, stream: str, name: str) -> str:
 def warehouse_probes(sink: RedshiftSinkConfig, session: AwsSession) -> Iterator[Probe]:
     """Two probes: a statement whose result is read, and a batch. They log in as the loader does, and so wake a sleeping workgroup."""
     database = Database(sink.database, sink.cluster, sink.workgroup, sink.db_user, sink.secret_arn)
-    remedy = f"{LET}; check cluster or workgroup, database and db_user of the sink, and that they let this role log in"
+    remedy = f"{GRANT_REMEDY}; check cluster or workgroup, database and db_user of the sink, and that they let this role log in"
     for what, run in (("ExecuteStatement, DescribeStatement, GetStatementResult", _statement), ("BatchExecuteStatement", _batch)):
         yield Probe("warehouse", f"redshift-data:{what} on {database}", functools.partial(_in_database, session, database, run), remedy)
 
@@ -255,7 +255,7 @@ async def _topic(session: AwsSession, topic: str) -> str:
     try:
         await look_at(session, topic)
     except AwsFatal as error:
-        raise Noted(str(error)) from error
+        raise Note(str(error)) from error
     return "is there"
 
 
@@ -266,5 +266,5 @@ async def _webhook(url: str) -> str:
         writer.close()
         await writer.wait_closed()
     except OSError as error:
-        raise Noted(str(error)) from error
+        raise Note(str(error)) from error
     return "answers"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -41,12 +41,13 @@ from stream.errors import DefinitionError, Halted, Retryable, StreamError
 from stream.lease.paused import Pause
 from stream.lease.pauses import PauseRecord
 from stream.lease.shards import recreated
-from stream.operations.opening import open_checkpoints, session_of
+from stream.operations.opening import open_checkpoints
 from stream.operations.progress.object_lookahead import open_lookahead
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
 from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
+from stream.worker.places import session_of
 from stream.worker.tables.loaders import open_loader_parts
 from stream.worker.tables.parts import LoaderParts
 
@@ -55,7 +56,7 @@ AT_ONCE: Final = 16
 
 FIRST_PAUSE: Final = 2.0
 LAST_PAUSE: Final = 30.0
-"""Longest pause between looks, in seconds. Pauses grow, so that a long wait makes few calls; the limit keeps the answer timely."""
+"""Longest pause between two attempts, in seconds. Pauses grow, so that a long wait makes few calls; the limit keeps the answer timely."""
 
 _NOT_BEGUN: Final = "no worker has begun with this stream"
 _NOTES: Final = {
@@ -65,8 +66,8 @@ _NOTES: Final = {
 }
 
 
-class Stream(Protocol):
-    """What is asked of a stream, see ``stream_lookahead``, or of objects, see ``object_lookahead``."""
+class SourceLookahead(Protocol):
+    """What has arrived in a stream (``stream_lookahead``) or as objects (``object_lookahead``), beyond what is sealed."""
 
     async def time(self) -> datetime:
         """The time by the clock of the service, or earlier."""
@@ -83,7 +84,7 @@ class Stream(Protocol):
         """All shards that the service lists; of objects, those that may hold something that is not sealed."""
         ...
 
-    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
+    async def after(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
         """What follows ``position``."""
         ...
 
@@ -117,25 +118,35 @@ class Tail:
         return Sealed(self.shard.shard_id, self.position, arrived, self.ended, last.children, note)
 
 
-@dataclass(slots=True)
 class Completeness:
-    """The question about one stream; remembers between looks where each chain ended, since chains only grow.
+    """Answers how far one stream is complete; remembers where each chain ended, since chains only grow.
 
     ``tables``: the sinks whose rows are loaded. ``without``: shards that an operator has excluded. ``tolerant``: a shard of which something
-    cannot be read is silent, and the others are looked at all the same.
+    cannot be read is silent, and the others are examined all the same. ``tails``: by shard, where its chain ended when last asked.
     """
 
-    stream: str
-    log: CommitLog
-    checkpoints: Checkpoints
-    source: Stream
-    tables: Sequence[LoaderParts] = ()
-    without: Collection[str] = ()
-    tolerant: bool = False
-    tails: dict[str, Tail] = field(default_factory=dict)
-    logged: frozenset[str] | None = None
+    def __init__(
+        self,
+        stream: str,
+        log: CommitLog,
+        checkpoints: Checkpoints,
+        source: SourceLookahead,
+        tables: Sequence[LoaderParts] = (),
+        without: Collection[str] = (),
+        *,
+        tolerant: bool = False,
+    ) -> None:
+        self.log = log
+        self.source = source
+        self.without = without
+        self.tails: dict[str, Tail] = {}
+        self._stream = stream
+        self._checkpoints = checkpoints
+        self._tables = tables
+        self._tolerant = tolerant
+        self._shards_of_log: frozenset[str] | None = None
 
-    async def look(self, question: Question, *, tables: bool = True) -> Answer:
+    async def ask(self, question: Question, *, tables: bool = True) -> Answer:
         """The answer now; unless ``tables``, these are asked only once everything is sealed.
 
         Raises:
@@ -150,7 +161,7 @@ class Completeness:
         listed = {shard.shard_id: shard for shard in await self.source.shards()}
         start = await self._start(question)
         if start is None:
-            return answer(self.stream, (), None, asked_at, question, _NOT_BEGUN, unclaimed)
+            return answer(self._stream, (), None, asked_at, question, _NOT_BEGUN, unclaimed)
         logged = await self._logged() if unclaimed is None else frozenset[str]()
         standings: dict[str, Standing] = {}
         children: set[str] = set()
@@ -160,42 +171,42 @@ class Completeness:
             try:
                 sealed, ahead = await self._shard(name, listed, start, asked_at, question, ascending=unclaimed is None)
             except StreamError as error:
-                if not self.tolerant:
+                if not self._tolerant:
                     raise
-                # What was known of it at an earlier look may have been taken back since.
+                # What was known of it before may have been taken back since.
                 self.tails.pop(name, None)
                 sealed, ahead = Sealed(name), Lookahead(Found.SILENT, why=str(error))
             children.update(sealed.children, ahead.children if ahead else ())
-            standings[name] = explained(stand(sealed, ahead, asked_at, question), pauses.reading(self.stream, name))
+            standings[name] = with_pause(stand(sealed, ahead, asked_at, question), pauses.reading(self._stream, name))
 
         names = listed.keys() | logged
         await run_concurrently([one(name) for name in sorted(names.difference(self.without))], AT_ONCE)
         if unknown := set(self.without) - names - children:
-            msg = f"{', '.join(sorted(unknown))}: {self.stream} has no such shard; it has {', '.join(sorted(names | children))}"
+            msg = f"{', '.join(sorted(unknown))}: {self._stream} has no such shard; it has {', '.join(sorted(names | children))}"
             raise DefinitionError(msg)
         rows = [standings[name] for name in sorted(standings)] + unlisted(children, names.union(self.without))
-        found = answer(self.stream, rows, None, asked_at, question, unclaimed=unclaimed)
+        found = answer(self._stream, rows, None, asked_at, question, unclaimed=unclaimed)
         if not tables and not found.sealed:
             return found
-        tables_now = [await loaded(each, self.log, question, ascending=unclaimed is None) for each in self.tables]
-        paused = {table.sink: pauses.loads(self.stream, table.sink) for table in tables_now if not table.done}
+        tables_now = [await loaded(each, self.log, question, ascending=unclaimed is None) for each in self._tables]
+        paused = {table.sink: pauses.loads(self._stream, table.sink) for table in tables_now if not table.done}
         tables_now = [replace(table, paused=str(paused.get(table.sink) or "")) for table in tables_now]
-        return answer(self.stream, rows, tables_now, asked_at, question, unclaimed=unclaimed)
+        return answer(self._stream, rows, tables_now, asked_at, question, unclaimed=unclaimed)
 
     async def _logged(self) -> frozenset[str]:
-        """The shards that the log had at the first look: later ones are listed."""
-        if self.logged is None:
-            self.logged = frozenset([shard_of_chain(chain)[0] async for chain in shards_of(self.log.store, self.stream)])
-        return self.logged
+        """The shards that the log had when first asked: later ones are listed."""
+        if self._shards_of_log is None:
+            self._shards_of_log = frozenset([shard_of_chain(chain)[0] async for chain in shards_of(self.log.store, self._stream)])
+        return self._shards_of_log
 
     async def _start(self, question: Question) -> Start | None:
-        key = start_key(self.stream)
+        key = start_key(self._stream)
         stored = await self.log.store.get(key)
         start = None if stored is None else decode_start(stored.body, key)
         if start is not None and start.timestamp is not None and start.timestamp >= question.until:
             msg = (
-                f"the pipeline reads {self.stream} from {start.timestamp.isoformat()} on, and nothing that arrived before; ask for a later "
-                f"moment than {question.until.isoformat()}. What a backfill brought is told by its own result"
+                f"the pipeline reads {self._stream} from {start.timestamp.isoformat()} on, and nothing that arrived before; ask for a "
+                f"later moment than {question.until.isoformat()}. The result of a backfill says what it wrote"
             )
             raise DefinitionError(msg)
         return start
@@ -206,22 +217,22 @@ class Completeness:
         tail, listed = await self.tail(name), every.get(name)
         sealed = tail.sealed()
         if sealed.ended and listed is not None and recreated(listed, tail.position, sealed.children, every.values()):
-            why = f"the log has it read to its end at {tail.position}, yet the stream goes on: it was deleted and created again"
+            why = f"the log has it read to its end at {tail.position}, yet the stream continues it: it was deleted and created again"
             return replace(sealed, ended=False), Lookahead(Found.GONE, why=why)
         if settled(sealed, question) and (ascending or sealed.ended):
             return sealed, None
         if listed is None:
             why = f"the stream does not list the shard any more; what it held after {tail.position}, if anything, was never sealed"
             return sealed, Lookahead(Found.GONE, why=why)
-        return sealed, await self.source.look(listed, tail.position, start, await self._complete_until(tail, sealed), asked_at)
+        return sealed, await self.source.after(listed, tail.position, start, await self._complete_until(tail, sealed), asked_at)
 
     async def tail(self, name: str) -> Tail:
-        """Where the sealed chain of the shard ``name`` ends now, followed from where the last look ended.
+        """Where the sealed chain of the shard ``name`` ends now, followed from where it ended before.
 
         Raises:
             Halted: a link of the log cannot be read.
         """
-        tail = self.tails.get(name) or await self._entry(Shard(self.stream, name))
+        tail = self.tails.get(name) or await self._entry(Shard(self._stream, name))
         entry = None
         while not tail.ended and (entry := await self.log.read(tail.shard, tail.position)) is not None and entry.manifest.sealed:
             link = entry.manifest
@@ -235,7 +246,7 @@ class Completeness:
 
     async def _entry(self, shard: Shard) -> Tail:
         """Where to start following the log: at the checkpoint's unit, if the log agrees, else near the end of the first chain."""
-        hint = await self.checkpoints.read(shard)
+        hint = await self._checkpoints.read(shard)
         if hint is None:
             return await self._near_the_end(shard)
         hinted = replace(shard, generation=hint.generation)
@@ -256,7 +267,7 @@ class Completeness:
 
     async def _complete_until(self, tail: Tail, sealed: Sealed) -> datetime | None:
         """The time up to which nothing is missing, by the last sealed record, or by what the worker of a quiet shard has recorded since."""
-        hint = await self.checkpoints.read(Shard(self.stream, tail.shard.shard_id))
+        hint = await self._checkpoints.read(Shard(self._stream, tail.shard.shard_id))
         known = (sealed.arrived, tip_of(hint, tail.shard.generation, tail.position))
         return max((each for each in known if each is not None), default=None)
 
@@ -266,7 +277,7 @@ def tip_of(hint: Checkpoint | None, generation: int, position: int) -> datetime 
     return None if hint is None or (hint.generation, hint.position) != (generation, position) else hint.tip
 
 
-def explained(standing: Standing, pause: Pause | None) -> Standing:
+def with_pause(standing: Standing, pause: Pause | None) -> Standing:
     """``standing`` with the pause of its shard as a reason why it is not complete."""
     if pause is None or standing.state in DONE:
         return standing
@@ -356,20 +367,20 @@ async def open_completeness(
 async def wait_until_complete(
     asked: Sequence[Completeness], question: Question, clock: Clock, seconds: float, on_wait: Callable[[list[Answer], float], None]
 ) -> list[Answer]:
-    """Look until every stream is complete, for up to ``seconds``; returns the answers of the last look.
+    """Ask until every stream is complete, for up to ``seconds``; returns the last answers.
 
-    ``on_wait`` is called before each pause with the answers so far and the seconds until the next look. Transient errors, such as a stream
-    that does not answer, are retried.
+    ``on_wait`` is called before each pause with the answers so far and the seconds until the next attempt. Transient errors, such as a
+    stream that does not answer, are retried.
 
     Raises:
-        Retryable: the last look failed.
-        StreamError: as ``Completeness.look``, if the error does not pass by itself.
+        Retryable: the last attempt failed.
+        StreamError: as ``Completeness.ask``, if the error does not pass by itself.
     """
     deadline, pause = clock.monotonic() + seconds, FIRST_PAUSE
     while True:
         last = clock.monotonic() >= deadline
         try:
-            answers = [await each.look(question, tables=last) for each in asked]
+            answers = [await each.ask(question, tables=last) for each in asked]
         except Retryable:
             if clock.monotonic() >= deadline:
                 raise
@@ -384,6 +395,6 @@ async def wait_until_complete(
 
 
 def pause_before_next(answers: Sequence[Answer], question: Question, pause: float) -> float:
-    """Seconds until another look may find more. Before the clock of Kinesis shows the time in question plus the margin, none can."""
+    """Seconds until another attempt may find more. Before the clock of Kinesis shows the time in question plus the margin, none can."""
     early = max(((question.enough - each.asked_at).total_seconds() for each in answers), default=0.0)
     return max(pause, early)

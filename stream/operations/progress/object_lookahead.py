@@ -64,11 +64,11 @@ class ObjectsLookahead:
         self._summing = asyncio.Lock()
 
     async def time(self) -> datetime:
-        """As ``completeness.Stream.time``."""
+        """As ``completeness.SourceLookahead.time``."""
         return self._clock.now() if self._time is None else await self._time()
 
     async def unclaimed(self) -> Unclaimed:
-        """As ``completeness.Stream.unclaimed``: lists all objects. Claims that are made meanwhile count."""
+        """As ``completeness.SourceLookahead.unclaimed``: lists all objects. Claims that are made meanwhile count."""
         log, found, page = await self._known(), Unclaimed(), list[ObjectInfo]()
         if not self._lists:
             return found
@@ -93,7 +93,7 @@ class ObjectsLookahead:
         )
 
     async def shards(self) -> list[Shard]:
-        """As ``completeness.Stream.shards``: the shards that grow, and the unfinished ones of claims that have their own."""
+        """As ``completeness.SourceLookahead.shards``: the shards that grow, and the unfinished ones of claims that have their own."""
         log = await self._known()
         await log.follow(write_blocks=False)
         self._done = max(self._done, await self._finished.noted())
@@ -108,8 +108,8 @@ class ObjectsLookahead:
         growing = range(1, max(self._slices.config.shards if watched else 0, len(log.ends)) + 1)
         return [Shard(self._slices.config.name, name) for name in sorted((*self._bounded, *map(growing_shard, growing)))]
 
-    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:  # noqa: ARG002
-        """As ``completeness.Stream.look``: the oldest object of ``shard`` that is not known to be sealed to its end."""
+    async def after(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:  # noqa: ARG002
+        """As ``completeness.SourceLookahead.after``: the oldest object of ``shard`` that is not known to be sealed to its end."""
         piece = first_unfinished(position)
         if is_growing(shard.shard_id):
             backlog = await self._appended(number_of(shard.shard_id), piece)

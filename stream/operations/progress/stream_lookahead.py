@@ -66,14 +66,14 @@ class StreamLookahead:
         return moment
 
     async def unclaimed(self) -> None:
-        """As ``completeness.Stream.unclaimed``."""
+        """As ``completeness.SourceLookahead.unclaimed``."""
         return
 
     async def shards(self) -> list[Shard]:
         """As ``contracts.Source.shards``."""
         return await self._source.shards()
 
-    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
+    async def after(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
         """What follows ``position``; ``start`` and ``complete_until`` as for ``contracts.Source.read``.
 
         ``asked_at``: the service's time before this call.
@@ -86,7 +86,7 @@ class StreamLookahead:
         self._failures[shard.shard_id] = 0
         silent = self._silent[shard.shard_id]
         silent.clear()
-        looking, waiting = asyncio.ensure_future(self._look(shard, position, start, complete_until)), asyncio.ensure_future(silent.wait())
+        looking, waiting = asyncio.ensure_future(self._after(shard, position, start, complete_until)), asyncio.ensure_future(silent.wait())
         try:
             await asyncio.wait((looking, waiting), return_when=asyncio.FIRST_COMPLETED)
             if looking.done():
@@ -97,7 +97,7 @@ class StreamLookahead:
                 task.cancel()
             await asyncio.gather(looking, waiting, return_exceptions=True)
 
-    async def _look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None) -> Lookahead:
+    async def _after(self, shard: Shard, position: int, start: Start, complete_until: datetime | None) -> Lookahead:
         source = self._source
         try:
             async with aclosing(source.read(shard, position, start, complete_until=complete_until)) as pages:  # type: ignore[type-var]

@@ -26,7 +26,7 @@ from stream.concurrency import run_concurrently
 from stream.contracts import CONSOLE, Checkpoints, Clock, Emit, LendingSource, Shard, Start, shard_of_chain
 from stream.errors import DefinitionError
 from stream.lease.pauses import PauseRecord
-from stream.operations.opening import chains_of, open_checkpoints, open_evidence, open_source, session_of
+from stream.operations.opening import chains_of, open_checkpoints, open_evidence, open_source
 from stream.operations.progress.object_lookahead import ObjectsLookahead, open_lookahead
 from stream.operations.progress.stream_lookahead import CALLS_PER_SECOND
 from stream.operations.query.cuts import Bounds, CutReader, ShardCut, newest_definition
@@ -43,6 +43,7 @@ from stream.worker.auditing import StoredEvidence, Stores
 from stream.worker.compiling import Unrecorded
 from stream.worker.definitions import Definitions
 from stream.worker.halts import read_halts
+from stream.worker.places import session_of
 from stream.worker.recipe import Recipe
 
 AT_ONCE: Final = 16

@@ -14,13 +14,13 @@ from stream.batch import ORIGIN, Batch
 from stream.commit.log import CommitLog
 from stream.contracts import Clock, LendingSource, Shard, Start, StartKind
 from stream.errors import DefinitionError
-from stream.operations.opening import open_checkpoints, open_sample, session_of
+from stream.operations.opening import open_checkpoints, open_sample
 from stream.operations.progress.completeness import Completeness
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
 from stream.worker.auditing import Stores
-from stream.worker.places import read_object
+from stream.worker.places import read_object, session_of
 
 
 async def resources_of(pipeline: Pipeline, base: Path, env: Mapping[str, str]) -> Fetched:

@@ -1,4 +1,4 @@
-"""Looks up one record: its unit in the log, its fate in the ledger, and the record after each recorded stage."""
+"""Finds one record: its unit in the log, its outcome in the ledger, and the record after each recorded stage."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Step:
 
 
 @dataclass(slots=True)
-class Searched:
+class SearchExtent:
     """How much was searched."""
 
     units: int = 0
@@ -107,7 +107,7 @@ class Tracer:
         segment = await self._segment(link)
         return await self._fates(record_at(segment, file.sink, file.key, row), segment, link)
 
-    async def search(self, criterion: Criterion, units: int) -> tuple[list[tuple[Link, Fate]], Searched]:
+    async def search(self, criterion: Criterion, units: int) -> tuple[list[tuple[Link, Fate]], SearchExtent]:
         """Records that match ``criterion`` in the newest ``units`` of each shard, newest unit first.
 
         Columns of the ledger find every record; columns of data files find written ones, since filtered records are in no file.
@@ -116,7 +116,7 @@ class Tracer:
             DefinitionError: no file that was searched has the column.
         """
         found: dict[tuple[str, str, int], tuple[Link, Fate]] = {}
-        searched = Searched()
+        searched = SearchExtent()
         for shard in [each async for each in shards_of(self._log.store, self._stream)]:
             near = await self._checkpoints.read(Shard(self._stream, shard))
             position = near.unit_after if near is not None else ORIGIN
@@ -134,7 +134,7 @@ class Tracer:
         newest_first = sorted(found.items(), key=lambda item: (int(item[0][1]), item[0][2]), reverse=True)
         return [each for _, each in newest_first], searched
 
-    async def _search_unit(self, shard: str, start: int, criterion: Criterion, searched: Searched) -> list[tuple[Link, Fate]]:
+    async def _search_unit(self, shard: str, start: int, criterion: Criterion, searched: SearchExtent) -> list[tuple[Link, Fate]]:
         link = await self._link(shard, start)
         if link is None or not link.sealed or link.ledger is None:
             return []

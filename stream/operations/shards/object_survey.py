@@ -12,13 +12,14 @@ from stream.commit.log import CommitLog
 from stream.contracts import Clock, Emit
 from stream.errors import DefinitionError
 from stream.lease.pauses import PauseRecord
-from stream.operations.opening import open_checkpoints, session_of
+from stream.operations.opening import open_checkpoints
 from stream.operations.progress.backlog import Backlog
 from stream.operations.progress.completeness import Completeness
 from stream.operations.progress.object_lookahead import open_lookahead
 from stream.operations.shards.survey import LATE, WHOLE, owners
 from stream.pipeline.model import Pipeline
 from stream.worker.auditing import Stores
+from stream.worker.places import session_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ async def survey_objects(pipeline: Pipeline, base: Path, only: tuple[str, ...], 
         checkpoints = await open_checkpoints(pipeline, name, state, session, clock, stack, emit)
         completeness = Completeness(name, CommitLog(state, pipeline.application, clock, "shards"), checkpoints, lookahead)
         owner = await owners(pipeline, clock, emit, stack)
-        answer = await completeness.look(WHOLE, tables=False)
+        answer = await completeness.ask(WHOLE, tables=False)
         if unknown := set(only).difference(each.shard for each in answer.shards):
             there = ", ".join(each.shard for each in answer.shards)
             msg = f"{', '.join(sorted(unknown))}: no shard of {name} that is not finished; there are {there or 'none'}"

@@ -1,7 +1,7 @@
 """Surveys the shards of a stream: how much arrives in each, how far the pipeline is, who reads it, and the load of its partition keys.
 
-Progress comes from the log and one look at the stream, as for ``stream complete``; rates come from the ledger. More of the stream is read
-only for keys.
+Progress comes from the log and from what the stream holds after it, as for ``stream complete``; rates come from the ledger. More of the
+stream is read only for keys.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from stream.lease.pauses import PauseRecord
 from stream.lease.rows import RowProblem
 from stream.lease.shards import HASH_KEYS, children_of
 from stream.metrics import thresholds
-from stream.operations.opening import open_checkpoints, session_of
+from stream.operations.opening import open_checkpoints
 from stream.operations.progress.completeness import Completeness, Tail
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
@@ -43,6 +43,7 @@ from stream.source.resharding import Advice, OpenShard, Rate, advise
 from stream.transform.masking import keyed_hash
 from stream.worker.auditing import Stores
 from stream.worker.leasing import key_prefix, open_table
+from stream.worker.places import session_of
 
 AT_ONCE: Final = 16
 """Shards that are examined at a time."""
@@ -163,7 +164,7 @@ class Surveyor:
     owner: Callable[[str], Awaitable[str | None]] | None = None
     pauses: Pauses = NONE
 
-    async def look(self, wanted: SurveyRequest) -> Survey:
+    async def survey(self, wanted: SurveyRequest) -> Survey:
         """The state of the shards now.
 
         Raises:
@@ -172,7 +173,7 @@ class Surveyor:
             Halted: a link of the log cannot be read.
             Fatal: the stream or a permission is missing.
         """
-        answer = await self.completeness.look(WHOLE, tables=False)
+        answer = await self.completeness.ask(WHOLE, tables=False)
         rows = unfinished(await self.completeness.source.shards(), answer.shards)
         repeat, whole = Repeater(self.clock, self.emit), Shard(self.stream, "")
         summary = await repeat("describe stream", whole, lambda: self.client.describe_stream_summary(self.stream))
@@ -187,7 +188,7 @@ class Surveyor:
         await run_concurrently([one(row) for row in rows if not wanted.only or row.name in wanted.only], AT_ONCE)
         ordered = tuple(sorted(found.values(), key=lambda row: (row.shard.first_hash if row.shard else HASH_KEYS, row.name)))
         # Advice considers all shards, since it depends on how many are hot and which are adjacent.
-        advice = () if summary.on_demand else tuple(advise([_open(found.get(row.name, row)) for row in rows if row.open]))
+        advice = () if summary.on_demand else tuple(advise([_open_shard(found.get(row.name, row)) for row in rows if row.open]))
         return Survey(self.stream, summary, answer.asked_at, ordered, advice, self.owner is not None, answer.why)
 
     async def _row(self, row: Row, summary: StreamSummary, asked_at: datetime, wanted: SurveyRequest) -> Row:
@@ -200,11 +201,11 @@ class Surveyor:
         owner = await self.owner(row.name) if self.owner is not None else None
         sealed_by = tail.last.sealed_by if tail is not None and tail.last is not None else ""
         if keys is not None and (measured.until is None or measured.rate is None or asked_at - measured.until > self.late):
-            measured = by_sample(keys, asked_at, wanted.window) or measured
+            measured = rate_from_sample(keys, asked_at, wanted.window) or measured
         if keys is not None and not measured.sampled:
-            measured = weighed(measured, keys.sample)
+            measured = with_overhead(measured, keys.sample)
         known = replace(row, measured=measured, keys=keys, owner=owner, sealed_by=sealed_by)
-        found = judged(known, asked_at, summary.retention, self.late)
+        found = with_marks(known, asked_at, summary.retention, self.late)
         paused = self.pauses.reading(self.stream, row.name) is not None
         return replace(found, marks=("paused", *found.marks)) if paused else found
 
@@ -284,7 +285,7 @@ def unfinished(shards: Sequence[Shard], standings: Sequence[Standing]) -> list[R
     return rows
 
 
-def judged(row: Row, asked_at: datetime, retention: timedelta, late: timedelta) -> Row:
+def with_marks(row: Row, asked_at: datetime, retention: timedelta, late: timedelta) -> Row:
     """``row`` with the age of its oldest unsealed record, when that expires, and its notes for an operator."""
     standing, rate = row.standing, row.measured.rate
     unread = standing.reach if standing is not None and standing.state is State.UNSEALED else None
@@ -310,7 +311,7 @@ def rate_of(arrivals: Arrivals) -> Rate:
     return Rate(float(size.sum()) / seconds, float(records.sum()) / seconds, float(size.max()), float(records.max()))
 
 
-def by_sample(keys: Keys, asked_at: datetime, window: timedelta) -> Measured | None:
+def rate_from_sample(keys: Keys, asked_at: datetime, window: timedelta) -> Measured | None:
     """The rate computed from an excerpt, for a shard without recent sealed units; None if the excerpt is too short."""
     sample, covered = keys.sample, keys.excerpt.covered
     if covered < LEAST_COVERED:
@@ -318,7 +319,7 @@ def by_sample(keys: Keys, asked_at: datetime, window: timedelta) -> Measured | N
     return Measured(Rate(sample.size / covered, sample.records / covered), asked_at - window, asked_at, sampled=True, weighed=True)
 
 
-def weighed(measured: Measured, sample: Sample) -> Measured:
+def with_overhead(measured: Measured, sample: Sample) -> Measured:
     """What the ledger measured, with what partition keys and KPL aggregates add to payloads, in the proportion of ``sample``."""
     rate = measured.rate
     if rate is None or not sample.payload:
@@ -328,7 +329,7 @@ def weighed(measured: Measured, sample: Sample) -> Measured:
     return replace(measured, rate=replace(rate, size=rate.size * heavier, peak_size=peak), weighed=True)
 
 
-def _open(row: Row) -> OpenShard:
+def _open_shard(row: Row) -> OpenShard:
     """``row`` as input for advice. It has no peak, so that the shard is never merged, if more may arrive in it than is known.
 
     That is the case if the shard is late, since its rate is then outdated, or if the bytes of KPL aggregates were not weighed.
@@ -348,7 +349,7 @@ async def survey(streams: Sequence[Pipeline], base: Path, wanted: SurveyRequest,
 
     Raises:
         DefinitionError: shards are named, and there are several streams.
-        StreamError: as ``Surveyor.look``.
+        StreamError: as ``Surveyor.survey``.
     """
     if wanted.only and len(streams) > 1:
         msg = f"--shard names a shard of one stream, and this pipeline reads {len(streams)}: name it with --stream"
@@ -365,7 +366,7 @@ async def survey(streams: Sequence[Pipeline], base: Path, wanted: SurveyRequest,
             late, owner = one.flush.age + LATE, await owners(one, clock, emit, stack)
             pauses = await PauseRecord(stores.state).in_force(clock.now())
             surveyor = Surveyor(stream, client, completeness, stores.targets[ledger.NAME], clock, emit, late, owner, pauses)
-            found.append(await surveyor.look(wanted))
+            found.append(await surveyor.survey(wanted))
         return found
 
 

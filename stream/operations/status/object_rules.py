@@ -9,16 +9,16 @@ from stream.operations.status.finding import Finding, Harm, clock, count
 from stream.operations.status.snapshot import Snapshot
 
 
-def not_claimed(look: Snapshot, _: set[str]) -> Iterator[Finding]:
+def not_claimed(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
     """Objects that a worker should have claimed; if no claim was made for long, nobody finds them."""
-    objects = look.objects
-    if objects is None or not objects.watched or objects.unclaimed is None or look.why:
+    objects = snapshot.objects
+    if objects is None or not objects.watched or objects.unclaimed is None or snapshot.why:
         return
     found, claim = objects.unclaimed, objects.last_claim
-    waited = look.since(found.fresh_since)
+    waited = snapshot.since(found.fresh_since)
     if waited is None or waited <= objects.limit:
         return
-    quiet = None if claim is None else look.since(claim.at)
+    quiet = None if claim is None else snapshot.since(claim.at)
     stuck = waited > objects.limit + thresholds.UNSEALED_SECONDS and (quiet is None or quiet > thresholds.UNSEALED_SECONDS)
     last = "nothing was ever claimed" if claim is None else f"the last claim was made at {clock(claim.at)} by {claim.worker}"
     yield Finding(
@@ -30,13 +30,13 @@ def not_claimed(look: Snapshot, _: set[str]) -> Iterator[Finding]:
         figure=waited,
         limit=objects.limit,
         details=(last,),
-        commands=("stream doctor FILE", "stream leases ls FILE" if look.failover is not None else "stream run FILE"),
+        commands=("stream doctor FILE", "stream leases ls FILE" if snapshot.failover is not None else "stream run FILE"),
     )
 
 
-def changed(look: Snapshot, _: set[str]) -> Iterator[Finding]:
+def changed(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
     """Objects that were overwritten after they were claimed: what they hold now is never read."""
-    found = None if look.objects is None else look.objects.unclaimed
+    found = None if snapshot.objects is None else snapshot.objects.unclaimed
     if found is not None and found.changed:
         more = found.changed - len(found.examples)
         yield Finding(
@@ -50,9 +50,9 @@ def changed(look: Snapshot, _: set[str]) -> Iterator[Finding]:
         )
 
 
-def given_up(look: Snapshot, _: set[str]) -> Iterator[Finding]:
+def given_up(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
     """Objects that became dead letters within the last hour, because their content could not be read."""
-    objects = look.objects
+    objects = snapshot.objects
     if objects is not None and objects.recent:
         yield Finding(
             "objects_unreadable",

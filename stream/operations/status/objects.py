@@ -14,7 +14,7 @@ from stream.metrics import thresholds
 from stream.operations.progress.object_lookahead import ObjectsLookahead
 from stream.operations.status.finding import DETAILS
 from stream.operations.status.outcomes import HOUR
-from stream.operations.status.snapshot import ObjectsLook
+from stream.operations.status.snapshot import ObjectsStatus
 from stream.pipeline.model import Pipeline
 from stream.source.unreadable import Note, unreadable_notes
 from stream.worker.places import queue_place
@@ -33,7 +33,7 @@ class ReadPart(Protocol):
         ...
 
 
-async def objects_look(
+async def read_objects(
     pipeline: Pipeline,
     objects: ObjectsLookahead,
     arrived: Unclaimed | None,
@@ -41,7 +41,7 @@ async def objects_look(
     queue: Callable[[], Awaitable[Mapping[str, str]]] | None,
     asked_at: datetime,
     read: ReadPart,
-) -> ObjectsLook:
+) -> ObjectsStatus:
     """What is known at ``asked_at``. ``arrived``: what a listing found in no shard. ``queue``: asks for the queue's attributes."""
     config = pipeline.source.s3
     watch = None if config is None else config.watch
@@ -50,7 +50,7 @@ async def objects_look(
     said = None if queue is None else await read("queue", queue())
     notes = await read("notes of unreadable objects", unreadable_notes(state, pipeline.source.kinesis.stream), least=NOTES_SECONDS)
     newest = sorted(notes or (), key=lambda note: note[1], reverse=True)
-    return ObjectsLook(
+    return ObjectsStatus(
         watched=watch is not None,
         limit=thresholds.BEHIND_SECONDS + every,
         unclaimed=arrived,
@@ -60,11 +60,11 @@ async def objects_look(
         given_up=None if notes is None else len(notes),
         given_up_at=newest[0][1] if newest else None,
         recent=sum(asked_at - noted <= HOUR for _, noted in newest),
-        newest=await read("notes of unreadable objects", _told([note for note, _ in newest[:DETAILS]])) or (),
+        newest=await read("notes of unreadable objects", _describe([note for note, _ in newest[:DETAILS]])) or (),
     )
 
 
-async def _told(notes: Sequence[Note]) -> tuple[str, ...]:
+async def _describe(notes: Sequence[Note]) -> tuple[str, ...]:
     parts = [await note.read() for note in notes]
     return tuple(f"{part.key}, after record {part.after:,}: {part.why}" for part in parts if part is not None)
 

@@ -1,4 +1,4 @@
-"""What came of sealed units: dead letters and gaps of the last hour, rows that wait for a table, spans that wait for export."""
+"""The results of sealed units: dead letters and gaps of the last hour, rows that wait for a table, spans that wait for export."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -21,7 +21,7 @@ from stream.commit.manifest import Kind, Manifest
 from stream.concurrency import run_concurrently
 from stream.contracts import ObjectStore, Shard, shard_of_chain
 from stream.operations.progress.completeness import Tail
-from stream.operations.status.snapshot import DeadLetters, Exported, Parked, TableLook
+from stream.operations.status.snapshot import DeadLetters, Exported, Parked, TableStatus
 from stream.sink import rejects
 from stream.worker.halt import Halt
 from stream.worker.halts import read_halted_exports
@@ -34,7 +34,7 @@ HOUR: Final = timedelta(hours=1)
 """How far back dead letters and gaps are counted."""
 
 UNITS: Final = 1_000
-"""Most units that are read for dead letters in one look; with more shards than this, only the newest of each, which is read anyway."""
+"""Most units that are read for dead letters at a time; with more shards than this, only the newest of each, which is read anyway."""
 
 MOST_UNITS: Final = 60
 """Most units of one shard that are read for dead letters."""
@@ -47,19 +47,19 @@ LINKS: Final = 8
 """Most links that are read to find the first with rows for a table."""
 
 
-@dataclass(slots=True)
 class RecentUnits:
-    """The units of one stream that were sealed within the last hour; those of an earlier look are not read again.
+    """The units of one stream that were sealed within the last hour. Their manifests are read once.
 
     ``rejects``: the store of the files of dead letters.
     """
 
-    log: CommitLog
-    stream: str
-    rejects: ObjectStore
-    units: dict[tuple[str, int], Manifest] = field(default_factory=dict)
+    def __init__(self, log: CommitLog, stream: str, rejects: ObjectStore) -> None:
+        self._log = log
+        self._stream = stream
+        self._rejects = rejects
+        self._known: dict[tuple[str, int], Manifest] = {}
 
-    async def look(self, tails: Mapping[str, Tail], asked_at: datetime) -> DeadLetters:
+    async def outcomes(self, tails: Mapping[str, Tail], asked_at: datetime) -> DeadLetters:
         """Their outcomes, according to the log up to ``tails``."""
         since = asked_at - HOUR
         recent = [tail for tail in tails.values() if tail.last is not None and _sealed_after(tail.last, since)]
@@ -70,7 +70,7 @@ class RecentUnits:
             links.extend(await self._newest(tail, count, since))
 
         await run_concurrently([one(tail) for tail in recent], AT_ONCE)
-        self.units = {(link.shard, int(link.after)): link for link in links}
+        self._known = {(link.shard, int(link.after)): link for link in links}
         units = [link for link in links if link.kind is Kind.UNIT]
         gaps = [(shard_of_chain(link.shard)[0], moment) for link in links if _admits_loss(link) and (moment := _moment(link))]
         causes, files, of = await self._causes(units)
@@ -86,13 +86,13 @@ class RecentUnits:
         )
 
     async def _newest(self, tail: Tail, count: int, since: datetime) -> list[Manifest]:
-        """Up to ``count`` of the newest links of a chain that were sealed after ``since``; those of an earlier look are not read again."""
-        log, found = self.log, [tail.last] if tail.last is not None else []
+        """Up to ``count`` of the newest links of a chain that were sealed after ``since``; those that are known are not read again."""
+        log, found = self._log, [tail.last] if tail.last is not None else []
         if count < 2 or not found:
             return found
-        starts = await last_starts(log.store, self.stream, tail.shard.chain, count, tail.position)
+        starts = await last_starts(log.store, self._stream, tail.shard.chain, count, tail.position)
         for start in reversed([start for start in starts if start < int(found[0].after)]):
-            link = self.units.get((tail.shard.chain, start))
+            link = self._known.get((tail.shard.chain, start))
             if link is None:
                 entry = await log.read(tail.shard, start)
                 link = None if entry is None else entry.manifest
@@ -109,7 +109,7 @@ class RecentUnits:
         found: Counter[tuple[str, str]] = Counter()
 
         async def one(key: str) -> None:
-            stored = await self.rejects.get(key)
+            stored = await self._rejects.get(key)
             if stored is None:
                 return
             try:
@@ -122,7 +122,7 @@ class RecentUnits:
         return tuple((stage, reason, records) for (stage, reason), records in found.most_common()), len(opened), len(files)
 
 
-async def table_look(table: LoaderParts, log: CommitLog, tails: Mapping[str, Tail]) -> TableLook:
+async def read_table(table: LoaderParts, log: CommitLog, tails: Mapping[str, Tail]) -> TableStatus:
     """How far ``table`` is loaded, given where the log ends; raises a ``StreamError`` if the table does not say."""
     positions, parked = await table.warehouse.positions(), await table.state.parked()
     since: list[datetime] = []
@@ -141,10 +141,10 @@ async def table_look(table: LoaderParts, log: CommitLog, tails: Mapping[str, Tai
 
     await run_concurrently([one(tail) for tail in tails.values()], AT_ONCE)
     reasons = tuple(Parked(shard, each.reason, each.since) for shard, each in sorted(parked.items()))
-    return TableLook(table.config.name, len(since), min(since, default=None), reasons)
+    return TableStatus(table.config.name, len(since), min(since, default=None), reasons)
 
 
-async def exported_look(log: CommitLog, stream: str, tails: Mapping[str, Tail], *, blocking: bool = False) -> Exported:
+async def read_exported(log: CommitLog, stream: str, tails: Mapping[str, Tail], *, blocking: bool = False) -> Exported:
     """How far spans are exported, given where the log ends, and which exports are halted; ``blocking`` as for ``Exported``."""
     since: list[datetime] = []
     notes, halted = await read_halted_exports(log.store, stream), dict[str, Halt]()

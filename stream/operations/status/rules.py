@@ -12,7 +12,7 @@ from stream.audit.completeness import State
 from stream.metrics import thresholds
 from stream.operations.status import object_rules
 from stream.operations.status.finding import DETAILS, Finding, Harm, clock, count, length, lines_of
-from stream.operations.status.snapshot import LEASE_ROW, STREAM, ShardLook, Snapshot
+from stream.operations.status.snapshot import LEASE_ROW, STREAM, ShardStatus, Snapshot
 from stream.worker.halt import Halt
 
 _TOO_MANY_DEAD_LETTERS: Final = "would become dead letters"
@@ -31,18 +31,18 @@ def verdict(findings: Sequence[Finding]) -> Harm:
     return max((each.harm for each in findings), default=Harm.HEALTHY)
 
 
-def _halted(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
-    halts = [(each, each.halt) for each in look.shards if each.halt is not None]
-    if look.stream_halt is not None:
-        explained.update(each.name for each in look.shards)
-        halt = look.stream_halt
+def _halted(snapshot: Snapshot, explained: set[str]) -> Iterator[Finding]:
+    halts = [(each, each.halt) for each in snapshot.shards if each.halt is not None]
+    if snapshot.stream_halt is not None:
+        explained.update(each.name for each in snapshot.shards)
+        halt = snapshot.stream_halt
         yield Finding(
             "stream_halted",
             Harm.STUCK,
             "the whole stream is halted",
             "streamshardhalted",
             since=halt.since,
-            details=(_reason(halt, look.stream),),
+            details=(_reason(halt, snapshot.stream),),
             commands=("stream doctor FILE",),
         )
     if not halts:
@@ -56,7 +56,7 @@ def _halted(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
         "when-a-shard-is-halted",
         tuple(each.name for each, _ in halts),
         halts[0][1].since,
-        details=lines_of((each.name, _reason(halt, f"{look.stream}/{each.name}")) for each, halt in halts),
+        details=lines_of((each.name, _reason(halt, f"{snapshot.stream}/{each.name}")) for each, halt in halts),
         commands=_commands_for([halt for _, halt in halts]),
     )
 
@@ -72,11 +72,11 @@ def _reason(halt: Halt, where: str) -> str:
     return f"{reason} ({halt.worker})" if halt.worker else reason
 
 
-def _read_by_nobody(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
-    nobody = [each for each in look.shards if each.name not in explained and look.read_by_nobody(each)]
+def _read_by_nobody(snapshot: Snapshot, explained: set[str]) -> Iterator[Finding]:
+    nobody = [each for each in snapshot.shards if each.name not in explained and snapshot.read_by_nobody(each)]
     if not nobody:
         return
-    nobody.sort(key=lambda each: each.renewed or look.asked_at)
+    nobody.sort(key=lambda each: each.renewed or snapshot.asked_at)
     explained.update(each.name for each in nobody)
     lines = []
     for each in nobody:
@@ -86,7 +86,7 @@ def _read_by_nobody(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
             lines.append((each.name, "its lease has no owner"))
         else:
             lines.append((each.name, f"{each.owner} last renewed its lease at {clock(each.renewed)}"))
-    silent = max((seconds for each in nobody if (seconds := look.since(each.renewed)) is not None), default=None)
+    silent = max((seconds for each in nobody if (seconds := snapshot.since(each.renewed)) is not None), default=None)
     yield Finding(
         "no_worker",
         Harm.STUCK,
@@ -95,19 +95,19 @@ def _read_by_nobody(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
         tuple(each.name for each in nobody),
         min((each.renewed for each in nobody if each.renewed is not None), default=None),
         silent,
-        look.silent_after,
+        snapshot.silent_after,
         lines_of(lines),
         ("stream leases ls FILE", "stream run FILE"),
     )
 
 
-def _expiring(look: Snapshot, _: set[str]) -> Iterator[Finding]:
-    if look.retention is None:
+def _expiring(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
+    if snapshot.retention is None:
         return
-    limit = look.retention.total_seconds() * thresholds.RETENTION_SHARE
-    late = _latest(look, lambda each: (look.since(each.unread) or 0.0) > limit)
+    limit = snapshot.retention.total_seconds() * thresholds.RETENTION_SHARE
+    late = _latest(snapshot, lambda each: (snapshot.since(each.unread) or 0.0) > limit)
     if late:
-        left = look.left(late[0])
+        left = snapshot.left(late[0])
         yield Finding(
             "expiring",
             Harm.EXPIRING,
@@ -115,15 +115,15 @@ def _expiring(look: Snapshot, _: set[str]) -> Iterator[Finding]:
             "streamretentionquarterused",
             tuple(each.name for each in late),
             late[0].unread,
-            look.since(late[0].unread),
+            snapshot.since(late[0].unread),
             limit,
-            lines_of((each.name, f"expires in {length(look.left(each))}") for each in late),
+            lines_of((each.name, f"expires in {length(snapshot.left(each))}") for each in late),
             ("stream shards FILE STREAM",),
         )
 
 
-def _lost(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
-    gone = [each for each in look.shards if each.state in {State.EXPIRED, State.GONE}]
+def _lost(snapshot: Snapshot, explained: set[str]) -> Iterator[Finding]:
+    gone = [each for each in snapshot.shards if each.state in {State.EXPIRED, State.GONE}]
     if gone:
         explained.update(each.name for each in gone)
         yield Finding(
@@ -135,7 +135,7 @@ def _lost(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
             details=lines_of((each.name, each.why) for each in gone),
             commands=("stream complete FILE --until NOW STREAM",),
         )
-    gaps = look.dead_letters.gaps if look.dead_letters is not None else ()
+    gaps = snapshot.dead_letters.gaps if snapshot.dead_letters is not None else ()
     if gaps:
         yield Finding(
             "gap",
@@ -149,11 +149,11 @@ def _lost(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
         )
 
 
-def _paused(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
+def _paused(snapshot: Snapshot, explained: set[str]) -> Iterator[Finding]:
     """Nothing that is paused on purpose needs a person; that unread records expire is still said."""
-    shards = {each.name: each.paused for each in look.shards if each.paused is not None}
+    shards = {each.name: each.paused for each in snapshot.shards if each.paused is not None}
     explained.update(shards)
-    tables = {each.sink: each.paused for each in look.tables if each.paused is not None}
+    tables = {each.sink: each.paused for each in snapshot.tables if each.paused is not None}
     for what, paused in (("reading of {} is paused", shards), ("loads into {} are paused", tables)):
         if paused:
             objects = count(len(paused), "shard", "shards") if paused is shards else ", ".join(paused)
@@ -168,14 +168,14 @@ def _paused(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
             )
 
 
-def _not_sealing(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
+def _not_sealing(snapshot: Snapshot, explained: set[str]) -> Iterator[Finding]:
     limit = thresholds.UNSEALED_SECONDS
 
-    def stands(each: ShardLook) -> bool:
-        quiet = look.since(each.sealed_at)
-        return each.name not in explained and (look.since(each.unread) or 0.0) > limit and (quiet is None or quiet > limit)
+    def stands(each: ShardStatus) -> bool:
+        quiet = snapshot.since(each.sealed_at)
+        return each.name not in explained and (snapshot.since(each.unread) or 0.0) > limit and (quiet is None or quiet > limit)
 
-    stuck = _latest(look, stands)
+    stuck = _latest(snapshot, stands)
     if stuck:
         explained.update(each.name for each in stuck)
         yield Finding(
@@ -185,35 +185,35 @@ def _not_sealing(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
             "streamnotsealing",
             tuple(each.name for each in stuck),
             min((each.sealed_at or each.unread for each in stuck if each.unread is not None), default=None),
-            look.since(stuck[0].unread),
+            snapshot.since(stuck[0].unread),
             limit,
-            lines_of((each.name, f"{_sealed(each)}; {_waits(look, each)}") for each in stuck),
-            ("stream doctor FILE", "stream leases ls FILE" if look.failover is not None else "stream run FILE"),
+            lines_of((each.name, f"{_sealed(each)}; {_waits(snapshot, each)}") for each in stuck),
+            ("stream doctor FILE", "stream leases ls FILE" if snapshot.failover is not None else "stream run FILE"),
         )
 
 
-def _behind(look: Snapshot, explained: set[str]) -> Iterator[Finding]:
-    limit = thresholds.BEHIND_SECONDS + look.flush_age.total_seconds()
-    late = _latest(look, lambda each: each.name not in explained and (look.since(each.unread) or 0.0) > limit)
+def _behind(snapshot: Snapshot, explained: set[str]) -> Iterator[Finding]:
+    limit = thresholds.BEHIND_SECONDS + snapshot.flush_age.total_seconds()
+    late = _latest(snapshot, lambda each: each.name not in explained and (snapshot.since(each.unread) or 0.0) > limit)
     if late:
         yield Finding(
             "behind",
             Harm.BEHIND,
-            f"{count(len(late), 'shard is', 'shards are')} behind, the worst by {length(look.since(late[0].unread))}",
+            f"{count(len(late), 'shard is', 'shards are')} behind, the worst by {length(snapshot.since(late[0].unread))}",
             "streambehind",
             tuple(each.name for each in late),
             late[0].unread,
-            look.since(late[0].unread),
+            snapshot.since(late[0].unread),
             limit,
-            lines_of((each.name, f"{_waits(look, each)}; {_sealed(each)}") for each in late),
+            lines_of((each.name, f"{_waits(snapshot, each)}; {_sealed(each)}") for each in late),
             ("stream shards FILE STREAM",),
         )
 
 
-def _unfinished(look: Snapshot, _: set[str]) -> Iterator[Finding]:
+def _unfinished(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
     limit = thresholds.COMMIT_SECONDS
-    begun = [each for each in look.shards if each.begun is not None and not each.paused and (look.since(each.begun) or 0.0) > limit]
-    begun.sort(key=lambda each: each.begun or look.asked_at)
+    begun = [each for each in snapshot.shards if each.begun is not None and not each.paused and (snapshot.since(each.begun) or 0.0) > limit]
+    begun.sort(key=lambda each: each.begun or snapshot.asked_at)
     if begun:
         yield Finding(
             "unfinished_unit",
@@ -222,15 +222,15 @@ def _unfinished(look: Snapshot, _: set[str]) -> Iterator[Finding]:
             "streamcommitsslow",
             tuple(each.name for each in begun),
             begun[0].begun,
-            look.since(begun[0].begun),
+            snapshot.since(begun[0].begun),
             limit,
             lines_of((each.name, f"begun at {clock(each.begun)} by {each.begun_by or 'a worker'}") for each in begun),
             ("stream doctor FILE",),
         )
 
 
-def _tables(look: Snapshot, _: set[str]) -> Iterator[Finding]:
-    for table in look.tables:
+def _tables(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
+    for table in snapshot.tables:
         ls = f"stream loads ls FILE --sink {table.sink}"
         if table.parked:
             parked = sorted(table.parked, key=lambda each: each.since)
@@ -244,7 +244,7 @@ def _tables(look: Snapshot, _: set[str]) -> Iterator[Finding]:
                 details=lines_of((each.shard, each.reason) for each in parked),
                 commands=(ls, f"stream loads retry FILE --sink {table.sink}"),
             )
-        waited = look.since(table.since)
+        waited = snapshot.since(table.since)
         if waited is not None and waited > thresholds.LOAD_LAG_SECONDS and table.paused is None:
             yield Finding(
                 "load_lag",
@@ -258,8 +258,8 @@ def _tables(look: Snapshot, _: set[str]) -> Iterator[Finding]:
             )
 
 
-def _dead_letters(look: Snapshot, _: set[str]) -> Iterator[Finding]:
-    seen = look.dead_letters
+def _dead_letters(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
+    seen = snapshot.dead_letters
     if seen is None or not seen.records or seen.dead / seen.records <= thresholds.DEAD_LETTER_SHARE:
         return
     share = seen.dead / seen.records
@@ -276,8 +276,8 @@ def _dead_letters(look: Snapshot, _: set[str]) -> Iterator[Finding]:
     )
 
 
-def _exports(look: Snapshot, _: set[str]) -> Iterator[Finding]:
-    exported = look.exported
+def _exports(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
+    exported = snapshot.exported
     if exported is None:
         return
     if halted := exported.halted:
@@ -288,10 +288,10 @@ def _exports(look: Snapshot, _: set[str]) -> Iterator[Finding]:
             "streamaudithalted",
             tuple(name for name, _ in halted),
             halted[0][1].since,
-            details=lines_of((name, _reason(halt, f"{look.stream}/{name}")) for name, halt in halted),
+            details=lines_of((name, _reason(halt, f"{snapshot.stream}/{name}")) for name, halt in halted),
             commands=("stream doctor FILE",),
         )
-    waited = look.since(exported.since)
+    waited = snapshot.since(exported.since)
     if len(halted) < exported.waiting and waited is not None and waited > thresholds.EXPORT_LAG_SECONDS:
         yield Finding(
             "export_lag",
@@ -305,16 +305,16 @@ def _exports(look: Snapshot, _: set[str]) -> Iterator[Finding]:
         )
 
 
-def _holes(look: Snapshot, _: set[str]) -> Iterator[Finding]:
-    if look.holes:
-        what = f"no lease covers {count(look.holes, 'range', 'ranges')} of hash keys, so nobody reads their records"
+def _holes(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
+    if snapshot.holes:
+        what = f"no lease covers {count(snapshot.holes, 'range', 'ranges')} of hash keys, so nobody reads their records"
         yield Finding("hash_range_holes", Harm.STUCK, what, "streamhashrangeholes", commands=("stream leases ls FILE",))
 
 
-def _unknown(look: Snapshot, _: set[str]) -> Iterator[Finding]:
-    if look.why:
-        yield Finding("not_begun", Harm.STUCK, look.why, "streamdown", commands=("stream doctor FILE", "stream run FILE"))
-    for each in look.unread:
+def _unknown(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
+    if snapshot.why:
+        yield Finding("not_begun", Harm.STUCK, snapshot.why, "streamdown", commands=("stream doctor FILE", "stream run FILE"))
+    for each in snapshot.unread:
         row = each.part == LEASE_ROW  # permissions are not in question then
         yield Finding(
             "unreadable",
@@ -324,8 +324,8 @@ def _unknown(look: Snapshot, _: set[str]) -> Iterator[Finding]:
             details=(each.why,),
             commands=("stream leases ls FILE" if row else "stream doctor FILE",),
         )
-    silent = [each for each in look.shards if each.state is State.SILENT]
-    if silent and not any(each.part == STREAM for each in look.unread):
+    silent = [each for each in snapshot.shards if each.state is State.SILENT]
+    if silent and not any(each.part == STREAM for each in snapshot.unread):
         yield Finding(
             "shard_unreadable",
             Harm.UNKNOWN,
@@ -358,14 +358,14 @@ _RULES: Final[tuple[Callable[[Snapshot, set[str]], Iterator[Finding]], ...]] = (
 """In this order, since earlier rules explain what later ones would find."""
 
 
-def _latest(look: Snapshot, wanted: Callable[[ShardLook], bool]) -> list[ShardLook]:
+def _latest(snapshot: Snapshot, wanted: Callable[[ShardStatus], bool]) -> list[ShardStatus]:
     """The shards for which ``wanted`` holds, those whose records have waited longest first."""
-    return sorted((each for each in look.shards if wanted(each)), key=lambda each: (each.unread or look.asked_at, each.name))
+    return sorted((each for each in snapshot.shards if wanted(each)), key=lambda each: (each.unread or snapshot.asked_at, each.name))
 
 
-def _waits(look: Snapshot, shard: ShardLook) -> str:
-    return f"the oldest record that is not sealed has waited for {length(look.since(shard.unread))}"
+def _waits(snapshot: Snapshot, shard: ShardStatus) -> str:
+    return f"the oldest record that is not sealed has waited for {length(snapshot.since(shard.unread))}"
 
 
-def _sealed(shard: ShardLook) -> str:
+def _sealed(shard: ShardStatus) -> str:
     return "nothing was ever sealed" if shard.sealed_at is None else f"last sealed at {clock(shard.sealed_at)}"

@@ -33,7 +33,7 @@ LOG: Final = "commit log"
 
 
 @dataclass(frozen=True, slots=True)
-class ShardLook:
+class ShardStatus:
     """One unfinished shard. Times are UTC; what is None is not known, or does not exist.
 
     ``state`` and ``why``: see ``audit.completeness.Standing``. ``unread``: arrival of the oldest unsealed record, if one is known to wait;
@@ -67,7 +67,7 @@ class ShardLook:
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectsLook:
+class ObjectsStatus:
     """What is known of the objects of `source.s3` beside their shards; what is None could not be read, or does not exist.
 
     ``watched``: a worker that stays up should claim them, within ``limit`` seconds. ``messages`` wait in the queue, and ``hidden`` ones are
@@ -97,7 +97,7 @@ class Parked:
 
 
 @dataclass(frozen=True, slots=True)
-class TableLook:
+class TableStatus:
     """How far a table is loaded. ``waiting``: shards with sealed rows that are not loaded, the oldest sealed at ``since``.
 
     ``paused``: the pause in words, if an operator has paused the loads.
@@ -125,7 +125,7 @@ class DeadLetters:
     files: int = 0
     of: int = 0
     gaps: tuple[tuple[str, datetime], ...] = ()
-    """Shards of which the log has had to admit a loss, and when."""
+    """Shards for which the log records a loss, and when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,19 +163,19 @@ class Snapshot:
     retention: timedelta | None = None
     failover: float | None = None
     reach: datetime | None = None
-    shards: tuple[ShardLook, ...] = ()
+    shards: tuple[ShardStatus, ...] = ()
     finished: int = 0
-    tables: tuple[TableLook, ...] = ()
+    tables: tuple[TableStatus, ...] = ()
     dead_letters: DeadLetters | None = None
     exported: Exported | None = None
     holes: int = 0
     stream_halt: Halt | None = None
     why: str = ""
     unread: tuple[Unread, ...] = ()
-    objects: ObjectsLook | None = None
+    objects: ObjectsStatus | None = None
 
     def since(self, moment: datetime | None) -> float | None:
-        """Seconds from ``moment`` to the look."""
+        """Seconds from ``moment`` to the snapshot."""
         return None if moment is None else max(0.0, (self.asked_at - moment).total_seconds())
 
     @property
@@ -183,17 +183,17 @@ class Snapshot:
         """Seconds without a renewal after which a lease has no living owner."""
         return max(SILENT_SECONDS, FAILOVERS * (self.failover or 0.0))
 
-    def lag(self, shard: ShardLook) -> float | None:
+    def lag(self, shard: ShardStatus) -> float | None:
         """Seconds such that no record that has waited longer is known to be missing; None if that is not known."""
         seconds = self.since(shard.reach)
         return None if seconds is None else max(0.0, seconds - MARGIN.total_seconds())
 
-    def left(self, shard: ShardLook) -> float | None:
+    def left(self, shard: ShardStatus) -> float | None:
         """Seconds until the oldest unsealed record of ``shard`` expires; None if none waits, or the retention is not known."""
         waited = self.since(shard.unread)
         return None if waited is None or self.retention is None else self.retention.total_seconds() - waited
 
-    def read_by_nobody(self, shard: ShardLook) -> bool:
+    def read_by_nobody(self, shard: ShardStatus) -> bool:
         """Whether no living worker has the lease of ``shard``."""
         if self.failover is None or not shard.open or shard.blocked or shard.paused or any(each.part == LEASES for each in self.unread):
             return False
@@ -212,15 +212,15 @@ class Snapshot:
         return max((each.sealed_at for each in self.shards if each.sealed_at is not None), default=None)
 
     @property
-    def worst(self) -> list[ShardLook]:
+    def worst(self) -> list[ShardStatus]:
         """The shards in the order in which a person should look at them."""
         return sorted(self.shards, key=lambda each: (-self._trouble(each), each.name))
 
-    def is_fine(self, shard: ShardLook) -> bool:
-        """Whether nothing of ``shard`` deserves a look: somebody reads it, and nothing has waited for longer than a unit takes."""
+    def is_fine(self, shard: ShardStatus) -> bool:
+        """Whether ``shard`` needs no attention: a worker reads it, and nothing has waited for longer than a unit takes."""
         return self._trouble(shard) <= 0.0
 
-    def _trouble(self, shard: ShardLook) -> float:
+    def _trouble(self, shard: ShardStatus) -> float:
         if shard.halt is not None or shard.state in _LOST:
             return 2 * _HALTED_SECONDS
         if self.read_by_nobody(shard) or shard.state is State.SILENT:
@@ -232,9 +232,9 @@ class Snapshot:
         return max(late, slow)
 
     @property
-    def workers(self) -> list[WorkerLook]:
+    def workers(self) -> list[WorkerStatus]:
         """Who has leases, or, without leases, who sealed the last unit of a shard; those that do not live any more first."""
-        found: dict[str, list[ShardLook]] = {}
+        found: dict[str, list[ShardStatus]] = {}
         for each in self.shards:
             name = each.sealed_by if self.failover is None else each.owner
             if name:
@@ -244,7 +244,7 @@ class Snapshot:
             renewed = max((each.renewed for each in shards if each.renewed is not None), default=None)
             sealed = max((each.sealed_at for each in shards if each.sealed_at is not None and each.sealed_by == name), default=None)
             silent = self.since(renewed)
-            rows.append(WorkerLook(name, len(shards), renewed, sealed, None if silent is None else silent <= self.silent_after))
+            rows.append(WorkerStatus(name, len(shards), renewed, sealed, None if silent is None else silent <= self.silent_after))
         return sorted(rows, key=lambda row: (row.living is not False, row.name))
 
 
@@ -258,7 +258,7 @@ _LOST: Final = frozenset({State.EXPIRED, State.GONE})
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerLook:
+class WorkerStatus:
     """A worker: how many shards it has, when it last renewed a lease and sealed a unit; ``living`` is None if that is not known."""
 
     name: str

@@ -17,6 +17,7 @@ from stream.transform.decode import DecoderConfig, Unknown
 from stream.transform.decoders.json_kernel import csv_reader
 from stream.transform.decoders.json_rows import DUPLICATE_FIELD, EMPTY, INVALID_UTF8, UNKNOWN_FIELD
 from stream.transform.decoders.nested import merged, rejected, repeated_indexes, system_rows
+from stream.transform.shorthands import no_options, one_or_more
 from stream.transform.stage import Applied, BoundStage, Example, SchemaMismatch
 from stream.transform.text_values import MISSING_FIELD, check_text_type, readers, typed
 from stream.transform.types import SYSTEM, SYSTEM_SCHEMA, Kind, RecordSchema
@@ -77,15 +78,9 @@ class Csv(DecoderConfig):
         description="Lines without a header that have more values than the schema has columns: reject, or ignore what is beyond them.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_options(cls, value: Any) -> Any:
-        return {} if value is None else value
+    _short_form = no_options()
 
-    @field_validator("null", mode="before")
-    @classmethod
-    def _one(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+    _single = one_or_more("null")
 
     @field_validator("unknown")
     @classmethod

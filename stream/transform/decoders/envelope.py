@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 import numpy as np
 import polars as pl
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from stream.batch import DATA, ROW
 from stream.native import KERNEL
@@ -19,6 +19,7 @@ from stream.transform.decoders.envelope_kernel import Opened
 from stream.transform.decoders.json import Json
 from stream.transform.decoders.json_rows import EMPTY, TOO_DEEP
 from stream.transform.decoders.nested import merged, read_payloads
+from stream.transform.shorthands import no_options
 from stream.transform.stage import Applied, BoundStage, SchemaMismatch
 from stream.transform.types import SYSTEM, TIMESTAMP, RecordSchema
 from stream.transform.values import FIRST_US, LAST_US
@@ -63,10 +64,7 @@ class Envelope(DecoderConfig):
         description="Fields of the payload that the schema does not name: ignore them, reject the record, or capture them in `_extra`.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_options(cls, value: Any) -> Any:
-        return {} if value is None else value
+    _short_form = no_options()
 
     def open(self, record: bytes) -> Sequence[Payload]:
         """The payloads of a record; if there are none, the record is filtered.

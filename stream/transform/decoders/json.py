@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import msgspec
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from stream.batch import DATA, ROW
 from stream.transform import values
@@ -17,6 +17,7 @@ from stream.transform.decode import DecoderConfig, Unknown
 from stream.transform.decoders.json_kernel import json_reader
 from stream.transform.decoders.json_rows import WRONG_TYPE, Reader
 from stream.transform.decoders.kernel_columns import by_kernel
+from stream.transform.shorthands import no_options
 from stream.transform.stage import Applied, BoundStage, Example, SchemaMismatch
 from stream.transform.types import SYSTEM, Kind, RecordSchema
 
@@ -50,10 +51,7 @@ class Json(DecoderConfig):
         description="Fields that the schema does not name: ignore them, reject the record, or capture them as text in `_extra`.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_options(cls, value: Any) -> Any:
-        return {} if value is None else value
+    _short_form = no_options()
 
     def output(self, schema: RecordSchema | None) -> pl.Schema:
         """The schema's columns in the order written, then ``_extra`` if unknown fields are captured."""

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 import polars as pl
 from polars.exceptions import PolarsError
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from stream.batch import type_name
 from stream.dry_run import type_error
 from stream.transform import values
+from stream.transform.shorthands import null_word
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import rejecting, require
 from stream.transform.types import TIMESTAMP, Kind, Type, parse_type
@@ -52,10 +53,7 @@ class Cast(StageConfig):
             return {"columns": value}
         return value
 
-    @field_validator("on_error", mode="before")
-    @classmethod
-    def _null(cls, value: Any) -> Any:
-        return OnError.NULL if value is None else value  # YAML reads a bare `null` as nothing
+    _null_word = null_word("on_error", OnError.NULL)
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
         """The same columns with new types."""

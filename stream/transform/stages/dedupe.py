@@ -6,9 +6,10 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 import polars as pl
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from stream.batch import Outcome, type_name
+from stream.transform.shorthands import names_for, one_or_more
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import require
 
@@ -46,15 +47,9 @@ class Dedupe(StageConfig):
     keep: Keep = Field(default=Keep.FIRST, description="Which row to keep, in the order of the shard: `first` or `last`.")
     across: Across = Field(default=Across.UNIT, description="`unit`, the records that commit together.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: Any) -> Any:
-        return {"by": value} if isinstance(value, str | list) else value
+    _short_form = names_for("by")
 
-    @field_validator("by", mode="before")
-    @classmethod
-    def _one(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+    _single = one_or_more("by")
 
     @field_validator("across", mode="before")
     @classmethod

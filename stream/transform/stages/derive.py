@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import polars as pl
 from polars.exceptions import InvalidOperationError
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from stream.transform import values
 from stream.transform.expressions import compile_expression
+from stream.transform.shorthands import mapping_for
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_system, rejecting
 
@@ -38,12 +39,7 @@ class Derive(StageConfig):
 
     columns: Mapping[str, str] = Field(description="Expression by column name.", min_length=1)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and not (set(value) == {"columns"} and isinstance(value["columns"], Mapping)):
-            return {"columns": value}
-        return value
+    _short_form = mapping_for("columns")
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
         """The existing columns, followed by the new ones; a replaced column keeps its place."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import polars as pl
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
 from stream.batch import ROW, type_name
 from stream.transform.row_numbers import has_one_row_per_record
+from stream.transform.shorthands import null_word, text_for
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_clash, refuse_system, require
 
@@ -55,15 +56,9 @@ class Explode(StageConfig):
         default=100_000, ge=1, description="Most rows that one record may become; a record with more becomes a dead letter."
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: Any) -> Any:
-        return {"column": value} if isinstance(value, str) else value
+    _short_form = text_for("column")
 
-    @field_validator("empty", mode="before")
-    @classmethod
-    def _null(cls, value: Any) -> Any:
-        return Empty.NULL if value is None else value  # YAML reads a bare `null` as nothing
+    _null_word = null_word("empty", Empty.NULL)
 
     @property
     def _item(self) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import polars as pl
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from stream.batch import type_name
 from stream.transform.expressions import compile_expression
+from stream.transform.shorthands import text_for
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 
 
@@ -24,10 +25,7 @@ class Filter(StageConfig):
 
     where: str = Field(description="A condition over the columns of one row.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: Any) -> Any:
-        return {"where": value} if isinstance(value, str) else value
+    _short_form = text_for("where")
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
         """The columns as they are."""

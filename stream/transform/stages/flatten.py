@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import polars as pl
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from stream.batch import type_name
+from stream.transform.shorthands import one_or_more
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import require, user_columns
 from stream.transform.types import RESERVED
@@ -40,10 +41,7 @@ class Flatten(StageConfig):
     def _shorthand(cls, value: Any) -> Any:
         return value if isinstance(value, Mapping) else {"columns": value}
 
-    @field_validator("columns", mode="before")
-    @classmethod
-    def _one(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+    _single = one_or_more("columns")
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
         """The columns, with each object replaced by its fields."""

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from stream.batch import type_name
 from stream.errors import Halted
+from stream.transform.shorthands import null_word
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_clash, rejecting, require
 from stream.transform.types import near
@@ -58,10 +59,7 @@ class Lookup(StageConfig):
             return {name: name for name in value}
         return value
 
-    @field_validator("missing", mode="before")
-    @classmethod
-    def _null(cls, value: Any) -> Any:
-        return Missing.NULL if value is None else value  # YAML reads a bare `null` as nothing
+    _null_word = null_word("missing", Missing.NULL)
 
     @property
     def url(self) -> str:

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from stream.batch import type_name
 from stream.references import secret_reference
 from stream.transform import masking
+from stream.transform.shorthands import one_or_more
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import require
 
@@ -65,10 +66,7 @@ class Mask(StageConfig):
             }
         return value
 
-    @field_validator("columns", mode="before")
-    @classmethod
-    def _one(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+    _single = one_or_more("columns")
 
     @field_validator("key", mode="before")
     @classmethod

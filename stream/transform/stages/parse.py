@@ -13,6 +13,7 @@ from stream.batch import type_name
 from stream.transform import grok, parsers, urls
 from stream.transform.ip_addresses import ip
 from stream.transform.parsers import Parser
+from stream.transform.shorthands import null_word, one_or_more
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_clash, rejecting, require
 from stream.transform.types import near
@@ -64,10 +65,7 @@ class Parse(StageConfig):
     keep: bool = Field(default=True, description="Whether to keep the text column.")
     on_error: OnError = Field(default=OnError.REJECT, description="`reject` the row, or set what could not be read to `null`.")
 
-    @field_validator("timestamp", mode="before")
-    @classmethod
-    def _one(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+    _single = one_or_more("timestamp")
 
     @field_validator("url", mode="before")
     @classmethod
@@ -85,10 +83,7 @@ class Parse(StageConfig):
                 raise SchemaMismatch(("url",), message, near(part, urls.PARTS))
         return value
 
-    @field_validator("on_error", mode="before")
-    @classmethod
-    def _null(cls, value: Any) -> Any:
-        return OnError.NULL if value is None else value  # YAML reads a bare `null` as nothing
+    _null_word = null_word("on_error", OnError.NULL)
 
     @model_validator(mode="after")
     def _one_method(self) -> Self:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import polars as pl
 from polars.exceptions import PanicException
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from stream.errors import Halted
+from stream.transform.shorthands import text_for
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_system
 from stream.transform.types import SYSTEM, parse_type
@@ -38,10 +39,7 @@ class Python(StageConfig):
         "called once on an empty frame, and the columns that it returns count as declared.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: Any) -> Any:
-        return {"function": value} if isinstance(value, str) else value
+    _short_form = text_for("function")
 
     @field_validator("adds")
     @classmethod

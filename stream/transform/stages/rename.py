@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import polars as pl
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from stream.transform.shorthands import mapping_for
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_system, require
 
@@ -24,12 +25,7 @@ class Rename(StageConfig):
 
     columns: Mapping[str, str] = Field(description="New name by old name.", min_length=1)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and not (set(value) == {"columns"} and isinstance(value["columns"], Mapping)):
-            return {"columns": value}
-        return value
+    _short_form = mapping_for("columns")
 
     def origins(self, before: pl.Schema, after: pl.Schema) -> Mapping[str, frozenset[str]]:  # noqa: ARG002
         """Each column under its new name."""

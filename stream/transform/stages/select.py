@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import polars as pl
 from pydantic import Field, model_validator
 
+from stream.transform.shorthands import names_for
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import require, user_columns
 from stream.transform.types import SYSTEM
@@ -25,12 +26,7 @@ class Select(StageConfig):
     keep: tuple[str, ...] | None = Field(default=None, description="Columns to keep, in this order.", min_length=1)
     drop: tuple[str, ...] | None = Field(default=None, description="Columns to leave out.", min_length=1)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"keep": [value]}
-        return {"keep": value} if isinstance(value, (list, tuple)) else value
+    _short_form = names_for("keep")
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:

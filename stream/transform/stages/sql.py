@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from stream.batch import ROW
 from stream.dry_run import polars_message, type_error
 from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE, remedy
 from stream.transform.origins import BATCH, MIXES, query_origins, without_comments
 from stream.transform.row_numbers import first_indexes, has_one_row_per_record
+from stream.transform.shorthands import text_for
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_system
 from stream.transform.time_formats import misread_formats_in_sql
@@ -65,10 +66,7 @@ class Sql(StageConfig):
     query: str = Field(min_length=1, description="One SELECT over `batch`, whose result keeps `_row`.")
     tables: Mapping[str, str] = Field(default={}, description="Reference tables, each a URL or path, by their names in the query.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: Any) -> Any:
-        return {"query": value} if isinstance(value, str) else value
+    _short_form = text_for("query")
 
     @field_validator("tables")
     @classmethod

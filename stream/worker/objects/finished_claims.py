@@ -53,14 +53,14 @@ class FinishedClaims:
         """Those of ``shards`` in which nothing is left to do."""
         ended: set[str] = set()
 
-        async def look(name: str) -> None:
+        async def check(name: str) -> None:
             checkpoint = await self._checkpoints.read(Shard(self._chain, name))
             if checkpoint is None or checkpoint.position is not None:
                 return
             if not self._exported or (await stored_cursor(self._state, self._chain, name)).ended:
                 ended.add(name)
 
-        await run_concurrently([look(name) for name in shards], AT_ONCE)
+        await run_concurrently([check(name) for name in shards], AT_ONCE)
         return ended
 
     async def noted(self) -> int:

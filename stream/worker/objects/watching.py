@@ -172,7 +172,7 @@ class Watcher:
 
     # --- listing ----------------------------------------------------------------------------------------------------------
 
-    async def look(self) -> None:
+    async def list_once(self) -> None:
         """List all objects and claim the new ones."""
         await self._repeat("list objects", self._whole, self._list)
 
@@ -207,7 +207,7 @@ class Watcher:
                 await self._clock.sleep(TURN_SECONDS)
                 continue
             if self._clock.monotonic() >= due:
-                await self.look()
+                await self.list_once()
                 due = self._clock.monotonic() + self._settings.every
             # Not down to nothing: sums of seconds are not exact.
             await self._clock.sleep(min(max(due - self._clock.monotonic(), 1.0), TURN_SECONDS))
@@ -358,7 +358,7 @@ class Watcher:
         refused: set[str] = set()
         missing = empty = 0
 
-        async def look(key: str) -> None:
+        async def check(key: str) -> None:
             nonlocal missing, empty
             try:
                 check_key(key, self._store.url)
@@ -366,7 +366,7 @@ class Watcher:
                 refused.add(key)
                 self._refuse("key", str(error))
                 return
-            info = await self._repeat("look at objects", self._whole, lambda: self._store.look(key))
+            info = await self._repeat("look at objects", self._whole, lambda: self._store.stat(key))
             if info is None:
                 missing += 1
             elif not info.size:
@@ -374,7 +374,7 @@ class Watcher:
             else:
                 found[key] = info
 
-        await run_concurrently([look(key) for key in keys], LOOKS)
+        await run_concurrently([check(key) for key in keys], LOOKS)
         self._skip("deleted", missing)
         self._skip("empty", empty)
         return [found[key] for key in keys if key in found], refused

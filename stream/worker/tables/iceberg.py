@@ -153,7 +153,7 @@ class IcebergWarehouse:
                 config.table, wanted, self._catalog.root.rstrip("/"), spec_of(config.fields, wanted), properties=properties
             )
         except TableAlreadyExistsError as error:
-            msg = f"{config.table} was created by somebody else in this moment"
+            msg = f"{config.table} was created by somebody else at the same moment"
             raise Retryable(msg) from error
 
     def _check_clock(self, table: Table) -> None:
@@ -161,9 +161,9 @@ class IcebergWarehouse:
         behind = table.metadata.last_updated_ms / 1000 - self._clock.now().timestamp()
         if behind > MOST_BEHIND:
             msg = (
-                f"this machine's clock is {behind:.0f} s behind the last commit of {self._config.table}, or the clock of whoever made that "
-                "was ahead; engines such as Spark and Athena could no longer read the table. Set the clocks; loads go on once the time has "
-                "come"
+                f"this machine's clock is {behind:.0f} s behind the last commit of {self._config.table}, or the clock of the machine that "
+                "made it was ahead; engines such as Spark and Athena could no longer read the table. Set the clocks; loads continue "
+                "once this clock is past that commit"
             )
             raise LoadFailed(msg, Failure.SETUP)
 

@@ -50,9 +50,9 @@ class CatalogTable:
 
         return await _in_thread_left_behind(carry_out)
 
-    async def look(self) -> str:
+    async def describe(self) -> str:
         """A phrase that says what there is."""
-        return await self.ask(self._look)
+        return await self.ask(self._describe)
 
     async def files(self) -> list[str]:
         """Keys, relative to the location, of the data files that the table consists of now."""
@@ -72,7 +72,7 @@ class CatalogTable:
         paths = [] if table is None else table.inspect.data_files()["file_path"].to_pylist()
         return [path.removeprefix(self.root) for path in paths if path.startswith(self.root)]
 
-    def _look(self, catalog: Catalog) -> str:
+    def _describe(self, catalog: Catalog) -> str:
         namespace = self.config.table.rpartition(".")[0]
         if not catalog.namespace_exists(namespace) and self.config.catalog["type"] == CatalogType.GLUE:
             msg = f"Glue has no database {namespace}; create it, since it determines where tables are and who may see them"

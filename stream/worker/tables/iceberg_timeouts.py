@@ -1,4 +1,4 @@
-"""PyIceberg's catalogs with time-outs. By default, the REST catalog waits for ever, and the Glue catalog for ten minutes."""
+"""PyIceberg's catalogs with time-outs. By default, the REST catalog waits forever, and the Glue catalog for ten minutes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RestCatalogWithTimeouts(RestCatalog):
         session = super()._create_session()
         if (authorities := self.properties.get(AUTHORITIES)) is not None:
             if property_as_bool(self.properties, SIGV4, False):
-                # It is AWS's, for whose services these authorities stand in place of the usual ones.
+                # The catalog is a service of AWS, and for those these authorities replace the usual ones.
                 session.verify = authorities
             else:
                 session.mount("https://", _AdapterWithAuthorities(authorities))

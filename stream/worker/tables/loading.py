@@ -191,7 +191,7 @@ class Loader:
         if self._parked.keys() - parked.keys():
             self._fitted.clear()  # whoever resumed a shard has corrected something, perhaps the table's columns
         self._parked = parked
-        self._waiting = await parts.log.look(self._waiting, self._positions, self.ended)
+        self._waiting = await parts.log.read_on(self._waiting, self._positions, self.ended)
 
     def _loadable(self) -> dict[str, tuple[Link, ...]]:
         return {shard: links for shard, links in self._waiting.items() if shard not in self._parked}
@@ -237,8 +237,8 @@ class Loader:
         parts = self.parts
         names = ", ".join(file.url for file in link.files) or "no file"
         reason = (
-            f"the unit after {link.after} ({names}) cannot be loaded: {why}. The other shards go on. Make it loadable (change the table, "
-            "or restore the file from a version in the bucket), then run `stream loads retry`."
+            f"the unit after {link.after} ({names}) cannot be loaded: {why}. The other shards continue. Make it loadable (change the "
+            "table, or restore the file from a version in the bucket), then run `stream loads retry`."
         )
         self._parked[link.shard] = Parked(str(link.after), reason, parts.clock.now())
         await parts.state.park(link.shard, self._parked[link.shard])

@@ -138,7 +138,7 @@ class LoadLog:
         """Every shard that has a chain."""
         return [shard async for shard in shards_of(self._log.store, self._stream)]
 
-    async def look(
+    async def read_on(
         self, waiting: Mapping[str, tuple[Link, ...]], positions: Mapping[str, int], ended: set[str]
     ) -> dict[str, tuple[Link, ...]]:
         """``waiting`` with what was sealed after it, a bounded number of links per chain; chains at their end are added to ``ended``.

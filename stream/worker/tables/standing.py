@@ -22,7 +22,7 @@ class Standing:
 async def standing(parts: LoaderParts) -> list[Standing]:
     """How far every shard is loaded, ascending, without loading anything; raises as ``Loader.step`` does."""
     positions, parked = await parts.warehouse.positions(), await parts.state.parked()
-    waiting = await parts.log.look(dict.fromkeys(await parts.log.shards(), ()), positions, set())
+    waiting = await parts.log.read_on(dict.fromkeys(await parts.log.shards(), ()), positions, set())
     rows = []
     for shard, links in sorted(waiting.items()):
         full = [link for link in links if link.files]

@@ -92,7 +92,7 @@ def test_values_are_found_in_every_format(form, found):
 
 
 @pytest.mark.parametrize("form", list(Format))
-def test_a_damaged_file_is_told(form):
+def test_a_damaged_file_is_reported(form):
     file, how = written(FRAME, format=form)
     for body in (file.body[: len(file.body) // 2], b"", b"no such file"):
         with pytest.raises(StreamError, match="was changed after it was written"):
@@ -108,7 +108,7 @@ FILES |= {(Format.CSV, name): written(FRAME, format="csv", compression="none", c
 @pytest.mark.parametrize("which", [each for each in FILES if each[0] is not Format.PARQUET], ids="-".join)
 @given(st.integers(0, 10_000), st.integers(0, 255), st.integers(0, 10_000))
 @settings(max_examples=60, deadline=None)
-def test_any_damage_is_told_or_harmless(which, at, byte, end):
+def test_any_damage_is_reported_or_harmless(which, at, byte, end):
     file, how = FILES[which]
     body = bytearray(file.body)
     body[at % len(body)] = byte

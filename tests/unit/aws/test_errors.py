@@ -56,7 +56,8 @@ def test_a_fatal_error_names_action_resource_endpoint_and_remedy(code: str, word
 def test_an_answer_that_is_not_from_aws_is_reported_as_such() -> None:
     error = explain(CALL, "Unknown", "<html>Sign in first</html>", 403)
     assert isinstance(error, AwsFatal)
-    assert "HTTP status 403: <html>Sign in first</html>. Remedy: this is no answer of AWS: check the endpoint, and proxies" in str(error)
+    expected = "HTTP status 403: <html>Sign in first</html>. Remedy: this is not an answer of AWS: check the endpoint, and proxies"
+    assert expected in str(error)
 
 
 def test_throttling_is_distinguished_from_other_failures() -> None:

@@ -40,7 +40,7 @@ def test_the_claims_of_a_token_are_read(audience):
     "text", ["", "a.b", "a.b.c", token(), token(aud="a", sub="b", iss="c"), token(aud="a", sub="b", iss="c", exp="x"), "a.W10.c"]
 )
 def test_text_that_is_not_a_token_is_refused_without_being_shown(text):
-    with pytest.raises(DefinitionError, match="no JSON Web Token") as caught:
+    with pytest.raises(DefinitionError, match="not a JSON Web Token") as caught:
         read_claims(text)
     assert not text or text not in str(caught.value)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from stream import native
-from stream.aws.pages import RECORD_SCHEMA, RawPage, Seen, parse_event, parse_get_records
+from stream.aws.pages import RECORD_SCHEMA, PageFacts, RawPage, parse_event, parse_get_records
 from stream.source.aggregated import MAGIC
 
 blanks = st.sampled_from(["", "", "", " ", "\n", "\t", "\r\n "])
@@ -90,15 +90,15 @@ def test_both_readers_give_the_same_page_or_refuse_together(body: bytes) -> None
     assert (quick.next_iterator, quick.behind_ms, quick.children) == (sure.next_iterator, sure.behind_ms, sure.children)
     assert_frame_equal(quick.frame, sure.frame)
     assert quick.frame.schema == RECORD_SCHEMA
-    assert quick.seen is None or quick.seen == seen_by_python(sure.frame)
+    assert quick.facts is None or quick.facts == facts_by_python(sure.frame)
 
 
-def seen_by_python(frame: pl.DataFrame) -> Seen:
+def facts_by_python(frame: pl.DataFrame) -> PageFacts:
     """The content of a page, read record by record."""
     texts, payloads = frame["_sequence"].to_list(), frame["_data"].to_list()
     rising = len({len(text.encode()) for text in texts}) < 2 and all(one.encode() < two.encode() for one, two in pairwise(texts))
     traced = any(b'"traceparent"' in payload for payload in payloads)
-    return Seen(rising, sum(payload.startswith(MAGIC) for payload in payloads), sum(map(len, payloads)), traced)
+    return PageFacts(rising, sum(payload.startswith(MAGIC) for payload in payloads), sum(map(len, payloads)), traced)
 
 
 NUMBERS = ["1", "2", "10", "12", "12", *(str(4957 * 10**52 + more) for more in (0, 1, 2, 10**9))]
@@ -120,8 +120,8 @@ def test_the_kernels_statistics_of_a_page_are_correct(records: list[tuple[str, b
 
     page = parse_get_records(json.dumps({"Records": entries}).encode())
 
-    assert (page.seen is None) == (native.KERNEL is None)
-    assert page.seen is None or page.seen == seen_by_python(page.frame)
+    assert (page.facts is None) == (native.KERNEL is None)
+    assert page.facts is None or page.facts == facts_by_python(page.frame)
 
 
 @pytest.mark.parametrize("at", [0, 1, 16_370, 16_384, 16_390, 30_000, 1_048_500, 1_048_512, 2_999_987, None])
@@ -137,9 +137,9 @@ def test_a_trace_context_is_noticed_wherever_it_is(size: int, at: int | None) ->
         for data in payloads
     ]
 
-    seen = parse_get_records(json.dumps({"Records": entries}).encode()).seen
+    facts = parse_get_records(json.dumps({"Records": entries}).encode()).facts
 
-    assert seen is None or seen.traced == (at is not None)
+    assert facts is None or facts.traced == (at is not None)
 
 
 def test_an_event_of_a_subscription_is_read_the_same_way() -> None:

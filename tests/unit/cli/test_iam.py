@@ -81,7 +81,7 @@ def test_a_different_live_policy_is_compared_grant_by_grant(tmp_path):
     ("arguments", "says"),
     [
         (("--account", "12", "--region", "eu-west-1"), "12 digits"),
-        ((*HERE, "--role", "redshift-copy"), "no use for the role redshift-copy"),
+        ((*HERE, "--role", "redshift-copy"), "this pipeline does not need the role redshift-copy"),
         ((*HERE, "--oidc-issuer", "x"), "is not an https URL"),
         ((*HERE, "--diff", "no-such-file"), "cannot be read as JSON"),
     ],

@@ -189,7 +189,7 @@ def test_characters_the_terminal_cannot_show_are_escaped(tmp_path):
     assert "\\u6708.yaml:1:1 missing_key" in done.stdout
 
 
-def test_a_misspelt_verb_is_told_which_one_is_like_it():
+def test_the_error_for_a_misspelt_verb_names_a_similar_one():
     misspelt = CliRunner().invoke(app, ["prevew"])
     assert misspelt.exit_code == 2
     assert "No such command 'prevew'. Did you mean 'preview'?" in misspelt.stderr

@@ -47,7 +47,7 @@ def begun(*pauses):
     return paused(None, pauses, "ann@a", "new disks", NOON)
 
 
-def test_a_pause_is_told_with_the_time_that_is_left_until_records_expire():
+def test_the_output_for_a_pause_has_the_time_until_records_expire():
     change = begun(pause())
     lines = told_of_pause(outcome(change, Outlook("s", NOON + timedelta(hours=20, minutes=5))), Scope(), NOON)
     assert lines == [
@@ -57,12 +57,12 @@ def test_a_pause_is_told_with_the_time_that_is_left_until_records_expire():
     ]
 
 
-def test_what_is_not_known_is_told():
+def test_the_output_says_what_is_not_known():
     lines = told_of_pause(outcome(begun(pause()), Outlook("s", why="the stream does not answer")), Scope(), NOON)
     assert lines[-1] == "when unread records of s expire is not known: the stream does not answer"
 
 
-def test_paused_loads_are_told_as_such():
+def test_paused_loads_are_shown_as_such():
     lines = told_of_pause(outcome(begun(pause(What.LOADS))), Scope(loads=True), NOON)
     assert lines[0].startswith("loads of s into all tables are paused")
     assert lines[1].endswith("units are sealed as usual, and wait")
@@ -76,7 +76,7 @@ def test_a_refusal_names_the_figures_and_what_to_do():
     ]
 
 
-def test_resuming_tells_what_goes_on_and_what_does_not():
+def test_the_output_of_resume_says_what_continues_and_what_does_not():
     before = begun(pause(), pause(part="0"), pause(What.LOADS, "redshift"))
     change = resumed(before, [pause().target, pause(What.LOADS, "redshift").target], "bob@b", "", NOON)
     lines = told_of_resume(outcome(change), [pause(part="0")])

@@ -53,7 +53,7 @@ def test_a_sound_pipeline_keeps_every_promise(run):
     assert lines[-1].startswith("every promise held: ")
 
 
-def test_an_impure_stage_is_named_and_a_failing_schedule_told_and_played_again(run):
+def test_an_impure_stage_is_named_and_a_failing_schedule_is_printed_and_played_again(run):
     done = run("impure.yaml", "--sample", "s.ndjson", "--json")
     assert done.exit_code == 1, done.output
     document = json.loads(done.stdout)

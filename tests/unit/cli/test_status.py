@@ -12,7 +12,7 @@ from rich.console import Console
 from stream.audit.completeness import State
 from stream.cli.status import commands_of, document, shown
 from stream.operations.status.rules import judge
-from stream.operations.status.snapshot import ShardLook, Snapshot
+from stream.operations.status.snapshot import ShardStatus, Snapshot
 from stream.pipeline.lint import check_content
 from stream.pipeline.model import Pipeline
 
@@ -35,7 +35,7 @@ def pipeline(streams: str = "stream: numbers") -> Pipeline:
 def fleet(shards: int) -> Snapshot:
     """So many shards, each of a worker of its own, each later than the one before."""
     looks = tuple(
-        ShardLook(
+        ShardStatus(
             f"shardId-{n:012}",
             open=True,
             state=State.UNSEALED,

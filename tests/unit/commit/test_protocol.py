@@ -26,12 +26,12 @@ def after(own, *seen):
 
 TABLE = [
     ("own begins", MINE, [], p.Create(MINE)),
-    ("nothing of ours", None, [], p.Look()),
+    ("nothing of ours", None, [], p.ReadManifest()),
     ("nobody began", None, [p.Absent()], p.Finish(None)),
     ("created, so written", MINE, [p.Created("t")], p.Write(MINE.files)),
     ("written, so sealed", MINE, [p.Created("t"), p.Written()], p.Replace(SEALED, "t")),
     ("sealed", MINE, [p.Created("t"), p.Written(), p.Replaced("u")], p.Finish(SEALED)),
-    ("no reply to create", MINE, [p.Unknown()], p.Look()),
+    ("no reply to create", MINE, [p.Unknown()], p.ReadManifest()),
     ("create lost on the way", MINE, [p.Unknown(), p.Absent()], p.Create(MINE)),
     ("create had arrived", MINE, [p.Unknown(), p.Found(MINE, "t")], p.Write(MINE.files)),
     ("another was first", MINE, [p.Refused(), p.Found(OTHER, "t")], p.Verify(OTHER.files)),
@@ -58,7 +58,7 @@ TABLE = [
         p.Delete((ENTRIES[B],)),
     ),
     ("another sealed the same", MINE, [p.Created("t"), p.Written(), p.Refused(), p.Found(SEALED, "u")], p.Finish(SEALED)),
-    ("no reply to seal", MINE, [p.Created("t"), p.Written(), p.Unknown()], p.Look()),
+    ("no reply to seal", MINE, [p.Created("t"), p.Written(), p.Unknown()], p.ReadManifest()),
 ]
 
 
@@ -78,7 +78,7 @@ def answers(todo, data):
     """Every event that can answer an instruction."""
     found = st.sampled_from([MINE, OTHER, SEALED, p.sealed(OTHER)]).map(lambda manifest: p.Found(manifest, "t"))
     match todo:
-        case p.Look():
+        case p.ReadManifest():
             return data.draw(found | st.just(p.Absent()))
         case p.Create():
             return data.draw(st.sampled_from([p.Created("t"), p.Refused(), p.Unknown()]))

@@ -128,7 +128,7 @@ def test_newcomers_get_their_share_and_no_shard_has_two_workers(balance):
     play(lambda: Fleet(shards(12), balance=balance, failover=3.0), test)
 
 
-def test_a_released_lease_is_taken_within_one_look():
+def test_a_released_lease_is_taken_by_the_next_scan():
     async def test(fleet):
         await fleet.join("a", "b")
         await fleet.clock.advance(60)
@@ -556,7 +556,7 @@ def test_shards_finished_by_others_before_a_shard_stay_in_the_table_until_they_a
         worker = fleet.workers["a"]
         found = (worker.finished_elsewhere("s", "2"), worker.finished_elsewhere("s", "0"), sorted(fleet.rows()))
         await LeaseCheckpoints(worker).advance(shards[2], Checkpoint(9, 0, 7))
-        await worker.look()
+        await worker.scan()
         await worker.sync()
         await fleet.kill("a")
         return found, sorted(fleet.rows())

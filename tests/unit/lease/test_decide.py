@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.lease.decide import Rules, Seen, Why, first_holder, is_available, marked_as_stolen, observe, take_as_kcl, take_evenly
+from stream.lease.decide import ObservedLease, Rules, Why, first_holder, is_available, marked_as_stolen, observe, take_as_kcl, take_evenly
 from tests.unit.lease.plain_balance import take_plainly
 from tests.unit.lease.tables import lease
 
@@ -18,7 +18,7 @@ RULES = Rules(FAILOVER)
 
 def seen_of(*rows):
     """Rows as ``(owner, seconds since the counter changed)``."""
-    made = [Seen(lease(f"shardId-{at}", owner), NOW - age, NOW - age) for at, (owner, age) in enumerate(rows)]
+    made = [ObservedLease(lease(f"shardId-{at}", owner), NOW - age, NOW - age) for at, (owner, age) in enumerate(rows)]
     return {row.lease.key: row for row in made}
 
 
@@ -56,7 +56,7 @@ def test_the_kcl_rule_takes_what_the_kcl_takes(name, rows, expected):
 
 def test_the_kcl_rule_counts_ended_shards_like_any_other():
     seen = seen_of(("a", FRESH), ("a", FRESH), ("me", FRESH), ("me", FRESH))
-    ended = {key: Seen(lease(key, row.lease.owner, checkpoint="SHARD_END"), row.changed, row.since) for key, row in seen.items()}
+    ended = {key: ObservedLease(lease(key, row.lease.owner, checkpoint="SHARD_END"), row.changed, row.since) for key, row in seen.items()}
     mixed = seen | {key: ended[key] for key in ("shardId-2", "shardId-3")}
     assert take_as_kcl(mixed, "me", NOW, RULES, in_given_order) == []
 
@@ -89,7 +89,7 @@ def test_the_age_of_a_lease_counts_from_when_its_counter_was_seen_to_change():
 
 
 def test_a_lease_in_a_hand_off_belongs_to_its_present_owner():
-    handed = Seen(lease("x", "next", checkpoint_owner="present"), NOW, NOW)
+    handed = ObservedLease(lease("x", "next", checkpoint_owner="present"), NOW, NOW)
     assert not is_available(handed, NOW, FAILOVER)
     assert take_evenly({"x": handed}, "me", NOW, RULES) == []
 
@@ -107,36 +107,36 @@ def even(rows, me="me", rules=RULES):
 
 
 def test_ended_shards_do_not_count_in_the_even_balance():
-    rows = {key: Seen(lease(key, "me", checkpoint="SHARD_END"), NOW, NOW) for key in ("e1", "e2", "e3")}
-    rows |= {key: Seen(lease(key, "a"), NOW, NOW) for key in ("x", "y")}
+    rows = {key: ObservedLease(lease(key, "me", checkpoint="SHARD_END"), NOW, NOW) for key in ("e1", "e2", "e3")}
+    rows |= {key: ObservedLease(lease(key, "a"), NOW, NOW) for key in ("x", "y")}
     assert len(even(rows)) == 1
 
 
 def test_a_hot_lease_weighs_more_than_many_quiet_ones():
-    rows = {"hot": Seen(lease("hot", "a", throughput=5000.0), NOW, NOW - 999)}
-    rows |= {f"q{at}": Seen(lease(f"q{at}", "a", throughput=1.0), NOW, NOW - 999) for at in range(3)}
-    rows |= {f"m{at}": Seen(lease(f"m{at}", "me", throughput=1.0), NOW, NOW - 999) for at in range(2)}
+    rows = {"hot": ObservedLease(lease("hot", "a", throughput=5000.0), NOW, NOW - 999)}
+    rows |= {f"q{at}": ObservedLease(lease(f"q{at}", "a", throughput=1.0), NOW, NOW - 999) for at in range(3)}
+    rows |= {f"m{at}": ObservedLease(lease(f"m{at}", "me", throughput=1.0), NOW, NOW - 999) for at in range(2)}
     assert "hot" not in even(rows)
 
 
 def test_a_lease_stays_for_its_tenure_unless_the_taker_has_none():
-    rows = {f"s{at}": Seen(lease(f"s{at}", "a"), NOW, NOW - 1) for at in range(6)}
+    rows = {f"s{at}": ObservedLease(lease(f"s{at}", "a"), NOW, NOW - 1) for at in range(6)}
     rules = Rules(FAILOVER, max_steal=8, tenure=60.0)
     assert len(even(rows, rules=rules)) == 3
-    rows |= {"mine": Seen(lease("mine", "me"), NOW, NOW - 1)}
+    rows |= {"mine": ObservedLease(lease("mine", "me"), NOW, NOW - 1)}
     assert even(rows, rules=rules) == []
 
 
 def test_low_rates_do_not_move_leases():
-    rows = {f"s{at}": Seen(lease(f"s{at}", ("a", "me")[at % 2], throughput=3.0 * (at % 2)), NOW, NOW - 999) for at in range(8)}
+    rows = {f"s{at}": ObservedLease(lease(f"s{at}", ("a", "me")[at % 2], throughput=3.0 * (at % 2)), NOW, NOW - 999) for at in range(8)}
     assert even(rows) == even(rows, me="a") == []
 
 
 def test_a_free_lease_that_nobody_takes_is_taken_by_any_worker_in_the_end():
-    owned = {f"s{at}": Seen(lease(f"s{at}", "me"), NOW, NOW) for at in range(3)}
-    other = {"o": Seen(lease("o", "a"), NOW, NOW)}
-    assert even(owned | other | {"x": Seen(lease("x"), NOW - 1, NOW)}) == []
-    assert even(owned | other | {"x": Seen(lease("x"), NOW - 31, NOW)}) == ["x"]
+    owned = {f"s{at}": ObservedLease(lease(f"s{at}", "me"), NOW, NOW) for at in range(3)}
+    other = {"o": ObservedLease(lease("o", "a"), NOW, NOW)}
+    assert even(owned | other | {"x": ObservedLease(lease("x"), NOW - 1, NOW)}) == []
+    assert even(owned | other | {"x": ObservedLease(lease("x"), NOW - 31, NOW)}) == ["x"]
 
 
 def test_a_new_lease_is_taken_even_if_the_least_loaded_worker_has_its_maximum():
@@ -214,7 +214,7 @@ def test_the_fast_balance_equals_the_plain_one(fleet, steals, tenure, most):
     for at in range(leases):
         owner = f"w{rng.choice((0, rng.randrange(workers)))}" if rng.random() >= unowned else None
         row = lease(f"s{at:02}", owner, throughput=rng.choice((0.0, 1.0, 10.0, 500 * rng.random())))
-        rows[row.key] = Seen(row, NOW - rng.choice(ages) if owner else -math.inf, NOW - rng.choice((1.0, 99.0)))
+        rows[row.key] = ObservedLease(row, NOW - rng.choice(ages) if owner else -math.inf, NOW - rng.choice((1.0, 99.0)))
     for me in ("me", "w0"):
         assert even(rows, me, rules) == take_plainly(rows, me, NOW, rules)
 

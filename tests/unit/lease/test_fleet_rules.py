@@ -2,7 +2,7 @@
 
 import pytest
 
-from stream.lease.decide import Seen
+from stream.lease.decide import ObservedLease
 from stream.lease.fleet_rules import (
     ALIVE_SECONDS,
     FIRST_LOOK_SECONDS,
@@ -27,7 +27,7 @@ JAVA, OURS = Member("java", "1"), Member("ours", "1", ours=True)
 
 
 def seen(key, owner, changed=0.0, checkpoint="TRIM_HORIZON"):
-    return Seen(lease(key, owner, checkpoint=checkpoint), changed, changed)
+    return ObservedLease(lease(key, owner, checkpoint=checkpoint), changed, changed)
 
 
 def fleet(*members, leader=None, at=0.0):
@@ -112,7 +112,7 @@ def test_the_least_loaded_living_worker_inherits_a_lease():
 def test_a_worker_that_lets_all_of_its_leases_expire_is_idle():
     rows = [seen("a", "java", -20.0), seen("b", "java", -20.0), seen("c", "other", -20.0), seen("d", "other"), seen("e", None)]
     assert dead_workers(rows, 0.0, 10.0) == {"java"}
-    assert dead_workers([Seen(lease("a", "next", checkpoint_owner="java"), 0.0, 0.0)], 0.0, 10.0) == set()
+    assert dead_workers([ObservedLease(lease("a", "next", checkpoint_owner="java"), 0.0, 0.0)], 0.0, 10.0) == set()
 
 
 def test_a_worker_that_lets_its_leases_expire_inherits_nothing():

@@ -104,7 +104,7 @@ def test_a_follower_reports_and_takes_nothing_by_itself():
     play(LedFleet, test)
 
 
-def test_an_assigned_lease_is_worked_on_within_one_look():
+def test_an_assigned_lease_is_worked_on_after_one_scan():
     async def test(fleet):
         await fleet.join("a")
         fleet.assign(ZERO, "a")
@@ -131,7 +131,7 @@ def test_a_lease_being_handed_over_waits_for_its_previous_owner():
     play(LedFleet, test)
 
 
-@pytest.mark.parametrize("noticed_by", ["look", "renewal", "checkpoint"])
+@pytest.mark.parametrize("noticed_by", ["scan", "renewal", "checkpoint"])
 def test_a_hand_off_leaves_time_to_checkpoint_and_ends_with_the_next_owner(noticed_by):
     async def test(fleet):
         await fleet.join("a")
@@ -139,8 +139,8 @@ def test_a_hand_off_leaves_time_to_checkpoint_and_ends_with_the_next_owner(notic
         await fleet.advance(2)
         worker, checkpoints = fleet.workers["a"], LeaseCheckpoints(fleet.workers["a"])
         fleet.begin_hand_off(ZERO, "java")
-        if noticed_by == "look":
-            await worker.look()
+        if noticed_by == "scan":
+            await worker.scan()
         elif noticed_by == "checkpoint":
             await checkpoints.advance(fleet.shards[0], Checkpoint(7, 0, 3))
         else:
@@ -229,7 +229,7 @@ def test_a_worker_that_has_just_joined_inherits_too():
     play(LedFleet, test)
 
 
-def test_a_lease_assigned_to_a_leaving_worker_goes_on_to_another():
+def test_a_lease_assigned_to_a_leaving_worker_is_passed_on_to_another():
     async def test(fleet):
         await fleet.join("a", "b")
         await fleet.advance(12)

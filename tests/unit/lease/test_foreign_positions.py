@@ -73,7 +73,7 @@ def test_an_unexpired_lease_of_redpanda_connect_shows_that_it_runs() -> None:
 def test_a_recent_heartbeat_of_async_kinesis_shows_that_it_runs() -> None:
     row = text(shard_id="a", sequence="5", ref="app/1")
     (position,) = rows(("shard_id",), row | {"ts": {"N": str(int(NOW.timestamp()) - 59)}})
-    assert position.busy.startswith("app/1 gave a sign of life at 2026-01-01T11:59:01")
+    assert position.busy.startswith("app/1 sent a heartbeat at 2026-01-01T11:59:01")
     (position,) = rows(("shard_id",), row | {"ts": {"N": str(int(NOW.timestamp()) - 60)}})
     assert position == Position("a", at("5"))
 

@@ -34,7 +34,7 @@ def test_a_shard_that_is_paused_pauses_no_other():
     assert pauses.reading("s", "1") is None
 
 
-def test_loads_are_paused_by_table_or_all_of_them_and_reading_goes_on():
+def test_loads_are_paused_by_table_or_all_of_them_and_reading_continues():
     one, every = (held_at(begun(pause(What.LOADS, part=part)), LATER) for part in ("redshift", ""))
     assert one.loads("s", "redshift") is not None
     assert one.loads("s", "iceberg") is None
@@ -48,7 +48,7 @@ def test_a_pause_ends_at_its_end_and_not_before():
     assert held_at(change, LATER).reading("s", "0") is None
 
 
-def test_of_two_pauses_the_one_that_lasts_longest_is_told():
+def test_of_two_pauses_the_one_that_lasts_longest_is_shown():
     short, long, endless = pause(until=LATER), pause(part="0", until=LATER + HOUR), pause(part="0")
     assert Pauses((short, long)).reading("s", "0") == long
     assert Pauses((short, endless)).reading("s", "0") == endless
@@ -93,7 +93,7 @@ def test_when_the_next_pause_ends(ends, seconds):
     assert seconds_to_next_end(pauses, NOON) == seconds
 
 
-def test_a_pause_is_told_in_one_line():
+def test_a_pause_is_described_in_one_line():
     assert str(pause(part="0", until=LATER)) == (
         "reading of s/0 is paused until 2026-01-01T13:00:00+00:00, by ann@a since 2026-01-01T12:00:00+00:00: new disks"
     )

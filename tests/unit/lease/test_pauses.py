@@ -121,7 +121,7 @@ async def test_a_command_that_died_before_it_kept_its_change_leaves_no_hole():
 
 
 @run
-async def test_deleting_the_object_ends_all_pauses_and_the_history_goes_on():
+async def test_deleting_the_object_ends_all_pauses_and_the_history_continues():
     store = MemoryStore()
     record = PauseRecord(store)
     await record.change(pausing())
@@ -134,7 +134,7 @@ async def test_deleting_the_object_ends_all_pauses_and_the_history_goes_on():
 
 @pytest.mark.parametrize("body", [b"{broken", b"{}", b"[]"])
 @run
-async def test_an_object_that_cannot_be_read_is_told(body):
+async def test_an_object_that_cannot_be_read_is_reported(body):
     store = MemoryStore()
     await store.put(NEWEST, body)
     with pytest.raises(PausesUnreadable, match=r"pauses/newest\.json .* delete it"):

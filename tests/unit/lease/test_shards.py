@@ -89,7 +89,7 @@ def test_a_parent_missing_from_the_stream_blocks_nothing_and_a_running_one_does(
         (0, False, 150, False, False),
     ],
 )
-def test_an_ended_shard_is_told_apart_from_a_new_one_with_the_same_id(
+def test_an_ended_shard_is_distinguished_from_a_new_one_with_the_same_id(
     begins: int, is_open: bool, end: int, continued: bool, another: bool
 ) -> None:
     now = Shard("s", "a", begins=begins, is_open=is_open)

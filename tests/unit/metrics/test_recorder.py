@@ -83,7 +83,7 @@ def test_a_sealed_unit_counts_its_records_by_outcome(registry, recorder):
 PAUSED = ev.ShardPaused("events", "shardId-1", "ann@a", "new disks", "", 5000.0)
 
 
-def test_while_a_shard_is_paused_its_lag_goes_on_growing_from_where_it_was(registry):
+def test_while_a_shard_is_paused_its_lag_continues_growing_from_where_it_was(registry):
     clock = FixedClock()
     recorder = Recorder(registry, clock)
     recorder(ev.ShardStarted("events", "shardId-1", 0))

@@ -55,7 +55,7 @@ def test_a_log_of_its_own_would_write_everything_again(changes, what):
     assert "sink s3: s3://lake/flights/ -> s3://sea/" in elsewhere
 
 
-def test_a_sink_that_is_renamed_stays_and_others_are_told_as_removed_and_added():
+def test_a_sink_that_is_renamed_stays_and_others_count_as_removed_and_added():
     assert reported(pipeline(sinks=({"s3": {"url": "s3://lake/flights/", "name": "clean"}},)))["sink s3 -> clean"].follows.startswith(
         "nothing"
     )

@@ -272,7 +272,7 @@ def test_quoted_values_are_columns_of_text_in_the_order_of_the_files(tmp_path):
     assert not any("backslash" in note for note in statement.notes)
 
 
-def test_a_backslash_that_athena_would_drop_is_told():
+def test_a_backslash_that_athena_would_drop_is_reported():
     notes = table({"format": "csv"}, FLAT.schema).notes
     assert any("give the sink `csv: {escape: '\\'}`" in note for note in notes)
     assert any("a line break inside a text ends the row" in note for note in notes)

@@ -149,7 +149,7 @@ def test_names_that_avro_does_not_allow_are_named(name, kind):
 
 
 @pytest.mark.parametrize("cut", [0, 3, 40, -1, -17, -40])
-def test_a_file_that_is_cut_off_is_told(cut):
+def test_a_file_that_is_cut_off_is_reported(cut):
     body = avro(EVERY.select("text"), "null", None)
     with pytest.raises(ValueError, match=r"cut off|does not begin|sync marker"):
         avro_file.read(body[:cut])

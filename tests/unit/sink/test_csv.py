@@ -180,7 +180,7 @@ def test_our_own_source_and_decoder_read_back_what_was_written(rows):
     assert applied.frame.drop(SYSTEM).rows() == frame.rows()
 
 
-def test_empty_bytes_are_told_from_null():
+def test_empty_bytes_are_distinguished_from_null():
     frame = pl.DataFrame({"n": [1, 2], "bytes": [b"", None]})
     assert separated(frame, SeparatedValues(header=False)) == b'1,""\n2,\n'
     assert separated(frame, SeparatedValues(header=False, quote=None, escape="\\")) == b"1,\n2,\\N\n"
@@ -214,7 +214,7 @@ def test_a_delimiter_that_numbers_and_times_contain_puts_them_in_quotes(delimite
     assert rows == list(csv.reader(io.StringIO(separated(EVERY.drop("kind"), SeparatedValues(header=False)).decode(), newline="")))
 
 
-def test_a_number_that_looks_like_null_is_told_from_it():
+def test_a_number_that_looks_like_null_is_distinguished_from_it():
     assert separated(pl.DataFrame({"n": [0, None], "t": ["0", "x"]}), SeparatedValues(null="0", header=False)) == b'"0","0"\n0,x\n'
 
 

@@ -77,7 +77,7 @@ def test_what_is_sealed_already_is_not_read():
     assert inner.taken == 0
 
 
-def test_a_shard_that_nobody_was_told_about_is_read_to_its_end():
+def test_a_shard_that_was_not_announced_is_read_to_its_end():
     pages, _ = read(Pages(page(1), page(2, ended=True)), {"shardId-2": (1,)})
     assert [(each.paused, each.ended) for each in pages] == [(False, False), (False, True)]
 
@@ -91,6 +91,6 @@ def test_a_range_with_an_end_is_left_as_it_is():
     ("announced", "missing"),
     [((2, 8), 5), ((2, 4, 6, 8), 3), ((2, 3, 4, 5, 6, 7, 8), 0), ((8,), 0)],
 )
-def test_records_between_the_known_ones_that_were_not_told_are_counted(announced, missing):
+def test_unannounced_records_between_announced_ones_are_counted(announced, missing):
     _, heard = read(Pages(page(1, 2, 3), page(4, 5, 6), page(7, 8, 9)), {"shardId-1": announced})
     assert heard == ([EventIncomplete("s", "shardId-1", len(announced), missing)] if missing else [])

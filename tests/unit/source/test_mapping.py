@@ -61,7 +61,7 @@ def test_an_event_without_records_asks_for_nothing():
 @pytest.mark.parametrize(
     ("event", "answer"), [({"Records": []}, True), ({"Records": None}, False), ({"detail": 1}, False), ("text", False)]
 )
-def test_what_a_mapping_sends_is_told_from_other_events(event, answer):
+def test_what_a_mapping_sends_is_distinguished_from_other_events(event, answer):
     assert is_delivery(event) is answer
 
 

@@ -99,7 +99,7 @@ def test_what_names_no_object_to_read_says_why(body, why):
         json.dumps({"source": "aws.s3", "detail-type": "Object Created", "detail": {"bucket": {}}}),
     ],
 )
-def test_what_is_no_notification_is_told_apart_and_never_taken_for_one_without_objects(body):
+def test_other_messages_are_distinguished_from_notifications_without_objects(body):
     found = read_notice(body, *PLACE)
     assert found.unreadable
     assert (found.named, found.beside) == ((), ())

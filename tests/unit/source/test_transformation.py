@@ -46,7 +46,7 @@ def test_an_event_without_records_is_one():
     assert transformation_of(asked([])).batch.rows == 0
 
 
-def test_events_of_other_services_are_told_apart():
+def test_events_of_other_services_are_distinguished():
     mapped = event_of("s", "shardId-000000000000", [])
     assert (is_transformation(mapped), is_delivery(mapped)) == (False, True)
     assert (is_transformation(asked([])), is_delivery(asked([]))) == (True, False)

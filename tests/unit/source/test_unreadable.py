@@ -19,7 +19,7 @@ GIVES_UP = (Unreadable,)
 
 async def pinned(store, name, body):
     await store.put(name, body)
-    info = await store.look(name)
+    info = await store.stat(name)
     return PinnedObject(name, info.size, info.version, info.modified.isoformat())
 
 
@@ -140,7 +140,7 @@ def test_a_note_that_allows_for_less_than_was_committed_counts_for_nothing():
     asyncio.run(main())
 
 
-def test_a_range_that_goes_on_beyond_an_object_has_read_it_to_its_end_whatever_a_note_says():
+def test_a_range_that_extends_beyond_an_object_has_read_it_to_its_end_whatever_a_note_says():
     """The note of a worker that had lost the shard, written while another one read the object to its end."""
 
     async def main():

@@ -262,7 +262,7 @@ def test_a_file_that_compactions_passed_over_is_found():
     sealed = asyncio.run(three_units())
     sealed.places["memory:large"] = large = MemoryStore(url="memory:large")
     log, small = sealed.log, sealed.stores.targets["s3"]
-    asyncio.run(Forgetful(log, "events", sound.config, small, large, sealed.clock, 2**20).run(LATER, closed=True))
+    asyncio.run(Forgetful(log, "events", sound._config, small, large, sealed.clock, 2**20).run(LATER, closed=True))
     report = asyncio.run(Verifier(sealed.evidence(), Scope(), sealed.clock).run())
     wrong = {each.message for each in report.findings}
     assert wrong == {"compactions took files that were sealed after this one, but not this: its rows are not in the compacted dataset"}

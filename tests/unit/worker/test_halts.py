@@ -118,7 +118,7 @@ def test_who_halts_again_at_the_same_place_has_been_halted_since_the_first_time(
         pytest.param((started(70), page(5), events.ShardEnded(*WHERE, ())), id="it has ended"),
     ],
 )
-def test_a_shard_that_goes_on_has_no_note(happened: tuple[events.Event, ...]) -> None:
+def test_a_shard_that_continues_has_no_note(happened: tuple[events.Event, ...]) -> None:
     store, clock = MemoryStore(), Hand()
     worker(store, clock, started(70), page(5), halted())
     worker(store, clock, *happened, name="w2")
@@ -171,7 +171,7 @@ def test_a_note_that_cannot_be_read_says_so_and_is_replaced() -> None:
     assert notes_in(store)[SHARD].reason == "bad"
 
 
-def test_a_store_that_refuses_is_told_and_the_worker_goes_on() -> None:
+def test_a_store_that_refuses_is_reported_and_the_worker_continues() -> None:
     class Refusing(MemoryStore):
         async def put(self, key: str, body: bytes) -> None:
             msg = f"no permission to write {key}"

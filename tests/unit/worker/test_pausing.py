@@ -74,7 +74,7 @@ def watched(store, *acts, before=None):
         steps, emitted, seen = Steps(*acts), [], []
         watch = PauseWatch(PauseRecord(store), steps, emitted.append)
         watch.listeners.append(lambda: seen.append((watch.now.reading("s", "0") is not None, steps.now() - NOON)))
-        await watch.look()
+        await watch.refresh()
         try:
             await watch.run()
         except asyncio.CancelledError:
@@ -135,7 +135,7 @@ def test_while_the_store_is_silent_a_pause_stays_and_none_begins():
 def test_a_worker_does_not_begin_while_it_cannot_know_what_is_paused():
     async def run(store, error):
         with pytest.raises(error):
-            await PauseWatch(PauseRecord(store), StillClock(), print).look()
+            await PauseWatch(PauseRecord(store), StillClock(), print).refresh()
 
     store = Store()
     asyncio.run(store.put(NEWEST, b"{broken"))

@@ -1,7 +1,7 @@
 """What is reported of shards that delay the end of a worker."""
 
 from stream import events
-from stream.worker.streams import MAX_SHOWN, Obstacles
+from stream.worker.streams import MAX_SHOWN, PendingCalls
 
 
 def again(shard, call="put file", detail="no answer"):
@@ -9,10 +9,10 @@ def again(shard, call="put file", detail="no answer"):
 
 
 def report(*happened, strict=False):
-    obstacles = Obstacles(strict=strict)
+    pending = PendingCalls(strict=strict)
     for event in happened:
-        obstacles(event)
-    return str(obstacles)
+        pending(event)
+    return str(pending)
 
 
 def test_the_last_repeated_call_of_each_shard_is_reported():

@@ -526,7 +526,7 @@ def test_a_drain_releases_the_leases_of_paused_shards(monkeypatch):
     assert ("release", "0") in stream.leases.did
 
 
-def test_while_shards_cannot_be_listed_nobody_is_told_that_they_are_resumed(monkeypatch):
+def test_while_shards_cannot_be_listed_none_is_reported_as_resumed(monkeypatch):
     class Failing(Stream):
         async def shards(self):
             if self.reported:

@@ -6,7 +6,7 @@ import pytest
 
 from stream.errors import DefinitionError
 from stream.lease.paused import Pause, Target, What
-from stream.operations.changes.pauses import LONGEST_TEXT, Scope, check_text, covering, named, targets_of
+from stream.operations.changes.pauses import LONGEST_TEXT, Scope, check_text, is_named, pauses_covering, targets_of
 from stream.pipeline.lint import check_content
 from tests.sealed import NOON
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_paused_is_refused(given, scope, reported):
     ],
 )
 def test_a_resumption_ends_exactly_what_is_named(target, scope, everything, expected):
-    assert named(target, scope, everything=everything) is expected
+    assert is_named(target, scope, everything=everything) is expected
 
 
 def pause(what, part=""):
@@ -93,10 +93,10 @@ def pause(what, part=""):
 
 def test_what_stays_paused_of_what_was_named():
     wide, shard, loads = pause(READING), pause(READING, "0"), pause(LOADS)
-    assert covering([wide, shard, loads], Scope(shards=("0",))) == [wide, shard]
-    assert covering([wide, shard, loads], Scope(shards=("1",))) == [wide]
-    assert covering([shard, loads], Scope()) == [shard]
-    assert covering([loads], Scope("b", loads=True)) == []
+    assert pauses_covering([wide, shard, loads], Scope(shards=("0",))) == [wide, shard]
+    assert pauses_covering([wide, shard, loads], Scope(shards=("1",))) == [wide]
+    assert pauses_covering([shard, loads], Scope()) == [shard]
+    assert pauses_covering([loads], Scope("b", loads=True)) == []
 
 
 @pytest.mark.parametrize("text", ["", "  ", "a\nb", "\x1b[2J", "x" * (LONGEST_TEXT + 1)])

@@ -12,6 +12,7 @@ from stream.commit.rewind import history, skip_link
 from stream.contracts import Shard
 from stream.errors import DefinitionError, Fatal, LeaseLost
 from stream.lease.rows import decode
+from stream.operations.changes.leases import seize_lease
 from stream.operations.changes.rewinds import _commit
 from stream.storage.open import open_store
 from tests.sealed import sequence, shard_id, three_units
@@ -52,7 +53,7 @@ def test_a_link_holds_even_if_the_lease_was_lost_after_it():
     assert asyncio.run(run()).head == sequence(0, 130)
 
 
-def test_a_link_that_a_worker_forestalled_is_not_reported_as_done():
+def test_a_link_is_not_reported_as_done_if_a_worker_committed_there_first():
     async def run():
         sealed = await three_units()
         await skipping(sealed, lambda: sealed.unit(0, 121, 10))
@@ -80,4 +81,4 @@ def test_an_unreadable_lease_row_is_reported_with_a_remedy():
 
     coordinator = SimpleNamespace(table=SimpleNamespace(name="flights"), seize=seize)
     with pytest.raises(DefinitionError, match=r"table flights: lease row 'shard-1' is not .*; repair it, or stop the workers"):
-        asyncio.run(seize(coordinator, "events", "shard-1"))
+        asyncio.run(seize_lease(coordinator, "events", "shard-1"))

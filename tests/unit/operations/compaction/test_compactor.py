@@ -173,13 +173,13 @@ def test_later_units_are_compacted_by_later_runs_which_read_no_more_of_the_log_t
     asyncio.run(sealed.unit(0, 121, 40))
     one = compactor(sealed, target)
     read = []
-    whole = one.log.read
+    whole = one._log.read
 
     async def counted(shard, after):
         read.append((shard.chain, after))
         return await whole(shard, after)
 
-    one.log.read = counted
+    one._log.read = counted
     asyncio.run(run(one))
     same_rows(sealed, target)
     assert sum(chain == shard_id(0) for chain, _ in read) < 8, "the log was read from its beginning"

@@ -40,7 +40,7 @@ class Scripted:
     async def shards(self) -> list[Shard]:
         return [Shard("numbers", "s")]
 
-    async def look(self, shard, position, start, complete_until, asked_at) -> Lookahead:
+    async def after(self, shard, position, start, complete_until, asked_at) -> Lookahead:
         if self.clock.now() >= self.sealed_at:
             return Lookahead(Found.TIP)
         return Lookahead(Found.RECORD, self.begun - timedelta(minutes=1))
@@ -66,19 +66,19 @@ def test_a_child_missing_everywhere_is_not_complete_unless_it_is_excluded() -> N
     question = Question(stream.begun - timedelta(seconds=10), MARGIN)
     end = Manifest(kind=Kind.END, state=State.SEALED, application="app", stream="numbers", shard="p", children=("c", "s"))
 
-    async def look(*without: str) -> Answer:
+    async def ask(*without: str) -> Answer:
         log = CommitLog(MemoryStore(clock=clock), "app", clock, "w")
         await log.pin_start("numbers", Start(StartKind.TRIM_HORIZON))
         await log.open_chain(Shard("numbers", "p"), Start(StartKind.TRIM_HORIZON))
         await log.create(Shard("numbers", "p"), with_seal(end))
-        return await Completeness("numbers", log, StoredCheckpoints(log.store), stream, (), without).look(question)
+        return await Completeness("numbers", log, StoredCheckpoints(log.store), stream, (), without).ask(question)
 
-    found = asyncio.run(look())
+    found = asyncio.run(ask())
     assert [(each.shard, each.state.value) for each in found.shards] == [("p", "ended"), ("s", "complete"), ("c", "gone")]
     assert (found.verdict, found.reach) == (Verdict.NOT_YET, None)
-    assert asyncio.run(look("c")).verdict is Verdict.COMPLETE
+    assert asyncio.run(ask("c")).verdict is Verdict.COMPLETE
     with pytest.raises(DefinitionError, match="d: numbers has no such shard; it has c, p, s"):
-        asyncio.run(look("d"))
+        asyncio.run(ask("d"))
 
 
 def test_without_waiting_it_asks_once() -> None:

@@ -9,7 +9,6 @@ import pytest
 from stream.audit.completeness import Found
 from stream.clock import SystemClock
 from stream.contracts import Shard, Start, StartKind
-from stream.operations.opening import session_of
 from stream.operations.progress.backlog import Backlog
 from stream.operations.progress.object_lookahead import open_lookahead
 from stream.source.bounded import sequence_of
@@ -19,6 +18,7 @@ from stream.source.unreadable import UNREADABLE
 from stream.storage.memory import MemoryStore
 from stream.worker.objects.claimlog import ClaimLog
 from stream.worker.objects.slice import Slice
+from stream.worker.places import session_of
 from tests.replays import Place
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -56,7 +56,7 @@ def test_the_backlog_of_a_shard_is_what_was_appended_after_its_position(tmp_path
             piece = dice.randrange(1, len(appended[shard]) + 3)
             number = dice.choice([0, 1, 17, UNREADABLE])
             rest = appended[shard][piece - 1 + (number >= UNREADABLE) :]
-            found = await lookahead.look(Shard("archive", growing_shard(shard + 1)), sequence_of(piece, number), BEGIN, None, NOON)
+            found = await lookahead.after(Shard("archive", growing_shard(shard + 1)), sequence_of(piece, number), BEGIN, None, NOON)
             oldest = min((datetime.fromisoformat(item.modified) for item in rest), default=None)
             assert (found.found, found.arrived) == ((Found.RECORD, oldest) if rest else (Found.TIP, None)), f"seed {seed}"
             assert lookahead.backlogs[growing_shard(shard + 1)] == Backlog(len(rest), sum(item.size for item in rest), oldest)

@@ -63,17 +63,17 @@ def test_the_time_is_the_services_and_never_later_than_the_next_answer() -> None
 
 def test_it_finds_the_next_record_the_tip_and_the_end() -> None:
     async def run(stream: StreamLookahead, emulator: Any, clock: LeapingClock) -> None:
-        assert await stream.look(SHARD, 0, TRIM, None, clock.now()) == Lookahead(Found.TIP)
+        assert await stream.after(SHARD, 0, TRIM, None, clock.now()) == Lookahead(Found.TIP)
         first = put(emulator, clock)
         arrived = clock.now()
         clock.time += timedelta(seconds=3)
         put(emulator, clock)
-        assert await stream.look(SHARD, 0, TRIM, None, clock.now()) == Lookahead(Found.RECORD, arrived)
-        assert await stream.look(SHARD, first, TRIM, arrived, clock.now()) == Lookahead(Found.RECORD, arrived + timedelta(seconds=3))
+        assert await stream.after(SHARD, 0, TRIM, None, clock.now()) == Lookahead(Found.RECORD, arrived)
+        assert await stream.after(SHARD, first, TRIM, arrived, clock.now()) == Lookahead(Found.RECORD, arrived + timedelta(seconds=3))
         emulator.server.state.account.streams["numbers"].split(SHARD.shard_id, 2**127, _ms(clock))
-        assert (await stream.look(SHARD, first, TRIM, arrived, clock.now())).found is Found.RECORD
+        assert (await stream.after(SHARD, first, TRIM, arrived, clock.now())).found is Found.RECORD
         last = emulator.server.state.account.streams["numbers"].shards[SHARD.shard_id].tip
-        ended = await stream.look(SHARD, last, TRIM, clock.now(), clock.now())
+        ended = await stream.after(SHARD, last, TRIM, clock.now(), clock.now())
         assert ended == Lookahead(Found.END, children=("shardId-000000000001", "shardId-000000000002"))
 
     with_stream(run)
@@ -83,7 +83,7 @@ def test_an_empty_answer_with_a_lag_is_not_the_tip() -> None:
     async def run(stream: StreamLookahead, emulator: Any, clock: LeapingClock) -> None:
         put(emulator, clock)
         emulator.faults.add(Fault(Action.EMPTY_PAGE, "GetRecords", times=3))
-        assert (await stream.look(SHARD, 0, TRIM, None, clock.now())).found is Found.RECORD
+        assert (await stream.after(SHARD, 0, TRIM, None, clock.now())).found is Found.RECORD
 
     with_stream(run)
 
@@ -92,7 +92,7 @@ def test_nothing_follows_a_start_in_the_services_future() -> None:
     async def run(stream: StreamLookahead, emulator: Any, clock: LeapingClock) -> None:
         put(emulator, clock)
         later = Start(StartKind.AT_TIMESTAMP, clock.now() + timedelta(minutes=1))
-        assert await stream.look(SHARD, 0, later, None, clock.now()) == Lookahead(Found.TIP)
+        assert await stream.after(SHARD, 0, later, None, clock.now()) == Lookahead(Found.TIP)
 
     with_stream(run)
 
@@ -106,9 +106,9 @@ def test_expiry_after_the_last_record_is_judged_by_the_services_clock() -> None:
         put(emulator, clock)
         clock.time += timedelta(hours=26)
         asked_at = await stream.time()
-        assert (await stream.look(SHARD, last, TRIM, sealed, asked_at)).found is Found.EXPIRED
+        assert (await stream.after(SHARD, last, TRIM, sealed, asked_at)).found is Found.EXPIRED
         # Its worker was there until now: nothing can have expired unread.
-        assert (await stream.look(SHARD, last, TRIM, asked_at, asked_at)).found is Found.TIP
+        assert (await stream.after(SHARD, last, TRIM, asked_at, asked_at)).found is Found.TIP
 
     with_stream(run, ours)
 
@@ -118,9 +118,9 @@ def test_a_stream_that_keeps_failing_is_silent_with_a_reason(operation: str) -> 
     async def run(stream: StreamLookahead, emulator: Any, clock: LeapingClock) -> None:
         put(emulator, clock)
         emulator.faults.add(Fault(Action.ERROR500, operation, times=FAILURES - 1))
-        assert (await stream.look(SHARD, 0, TRIM, None, clock.now())).found is Found.RECORD
+        assert (await stream.after(SHARD, 0, TRIM, None, clock.now())).found is Found.RECORD
         emulator.faults.add(Fault(Action.ERROR500, operation, times=None))
-        found = await stream.look(SHARD, 0, TRIM, None, clock.now())
+        found = await stream.after(SHARD, 0, TRIM, None, clock.now())
         assert found.found is Found.SILENT
         assert f"kinesis:{operation}" in found.why
 

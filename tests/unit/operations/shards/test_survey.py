@@ -9,7 +9,7 @@ import pytest
 from stream.audit.arrivals import Arrivals
 from stream.audit.completeness import FOR_EVER, Standing, State
 from stream.contracts import Shard
-from stream.operations.shards.survey import Keys, Measured, Row, by_sample, judged, rate_of, unfinished, weighed
+from stream.operations.shards.survey import Keys, Measured, Row, rate_from_sample, rate_of, unfinished, with_marks, with_overhead
 from stream.source.excerpt import Excerpt
 from stream.source.keys import Sample
 from stream.source.resharding import SHARD_BYTES, SHARD_RECORDS, Rate
@@ -24,7 +24,7 @@ def standing(shard: str, state: State, ago: timedelta | None = timedelta()) -> S
 
 
 def row(state: State, ago: timedelta | None = timedelta(), rate: Rate | None = None) -> Row:
-    return judged(Row("a", Shard("s", "a"), True, standing("a", state, ago), measured=Measured(rate)), NOW, DAY, LATE)
+    return with_marks(Row("a", Shard("s", "a"), True, standing("a", state, ago), measured=Measured(rate)), NOW, DAY, LATE)
 
 
 def test_open_shards_and_unfinished_closed_ones_are_shown():
@@ -97,16 +97,16 @@ def test_averages_cover_the_whole_time_and_at_least_a_second():
 
 def test_a_sample_gives_rates_over_the_time_it_covers_completely():
     sample = Sample((), 3000.0, 30.0, 60, 1.0, 1.0)
-    found = by_sample(Keys(sample, Excerpt(300.0, covered=3.0)), NOW, timedelta(minutes=5))
+    found = rate_from_sample(Keys(sample, Excerpt(300.0, covered=3.0)), NOW, timedelta(minutes=5))
     assert found == Measured(Rate(1000.0, 10.0), NOW - timedelta(minutes=5), NOW, sampled=True, weighed=True)
-    assert by_sample(Keys(sample, Excerpt(300.0, covered=0.9)), NOW, timedelta(minutes=5)) is None
+    assert rate_from_sample(Keys(sample, Excerpt(300.0, covered=0.9)), NOW, timedelta(minutes=5)) is None
 
 
 def test_payload_bytes_are_scaled_to_what_kinesis_counts_by_a_sample():
     measured = Measured(Rate(400.0, 10.0, 1000.0, 20.0), NOW - DAY, NOW, aggregated=True)
     assert measured.light
-    found = weighed(measured, Sample((), 90.0, 2.0, 6, 1.0, 1.0, payload=30.0))
+    found = with_overhead(measured, Sample((), 90.0, 2.0, 6, 1.0, 1.0, payload=30.0))
     assert (found.rate, found.light) == (Rate(1200.0, 10.0, 3000.0, 20.0), False)
-    assert weighed(measured, Sample((), 0.0, 0.0, 0, 0.0, 0.0)) == measured, "an empty sample says nothing"
+    assert with_overhead(measured, Sample((), 0.0, 0.0, 0, 0.0, 0.0)) == measured, "an empty sample says nothing"
     unknown = Measured(None, NOW - DAY, NOW, "a segment is missing")
-    assert weighed(unknown, Sample((), 90.0, 2.0, 6, 1.0, 1.0, payload=30.0)) == unknown
+    assert with_overhead(unknown, Sample((), 90.0, 2.0, 6, 1.0, 1.0, payload=30.0)) == unknown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from stream.lease.paused import Pause, What, paused
 from stream.lease.pauses import PauseRecord
 from stream.lease.rows import ExtendedSequenceNumber, Lease, Progress
 from stream.operations.progress.completeness import Completeness
-from stream.operations.status.inspector import Heard, Inspector, Listing, ScannedCheckpoints
+from stream.operations.status.inspector import Inspector, InspectorParts
 from stream.operations.status.outcomes import RecentUnits
+from stream.operations.status.readers import Listing, ScannedCheckpoints, Troubles
 from stream.operations.status.rules import judge
 from stream.operations.status.snapshot import Snapshot
 from stream.pipeline.lint import check_content
@@ -90,7 +92,7 @@ class Tips:
     async def shards(self) -> list[Shard]:
         return [Shard(STREAM, name, is_open=True) for name in self.shard_ids]
 
-    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
+    async def after(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
         self.looks += 1
         waited = self.late.get(shard.shard_id)
         return Lookahead(Found.TIP) if waited is None else Lookahead(Found.RECORD, self.clock.now() - waited)
@@ -141,7 +143,7 @@ class World:
         async def scan() -> list[Lease]:
             return self.leases
 
-        return Inspector(
+        parts = InspectorParts(
             pipeline=pipeline_of(text),
             completeness=Completeness(STREAM, self.log, scanned if self.native else StoredCheckpoints(self.store), listing, tolerant=True),
             source=listing,
@@ -151,13 +153,14 @@ class World:
             tables=(),
             recent=RecentUnits(self.log, STREAM, self.store),
             clock=self.clock,
-            heard=Heard(),
+            troubles=Troubles(),
         )
+        return Inspector(parts)
 
-    def look(self) -> Snapshot:
+    def inspect(self) -> Snapshot:
         self.store.calls.clear()
         self.tips.looks = 0
-        return asyncio.run(self.inspector.look())
+        return asyncio.run(self.inspector.inspect())
 
 
 def pipeline_of(text: str) -> Pipeline:
@@ -175,23 +178,23 @@ def pipeline_of(text: str) -> Pipeline:
         pytest.param(False, timedelta(minutes=30), 4, 1, id="one worker, and the shards are quiet"),
     ],
 )
-def test_what_a_look_at_a_thousand_shards_costs(native: bool, age: timedelta, reads: int, looks: int) -> None:
+def test_the_number_of_calls_for_a_thousand_shards(native: bool, age: timedelta, reads: int, looks: int) -> None:
     world = World(SHARDS, age, native=native)
-    snapshot = world.look()
+    snapshot = world.inspect()
     assert judge(snapshot) == []
     assert len(snapshot.shards) == SHARDS
     assert world.store.calls["get"] <= reads * SHARDS + 4
     assert world.store.calls["list"] <= 3
     assert world.tips.looks == looks * SHARDS
     # A second look of the same process reads what is new.
-    assert judge(world.look()) == []
+    assert judge(world.inspect()) == []
     assert world.store.calls["get"] <= (1 + (not native and looks)) * SHARDS + 4
 
 
 def test_one_of_a_thousand_is_found() -> None:
     world = World(SHARDS, timedelta(minutes=30), native=True)
     world.tips.late["shardId-000000000700"] = timedelta(minutes=20)
-    snapshot = world.look()
+    snapshot = world.inspect()
     (found,) = judge(snapshot)
     assert (found.code, found.shards) == ("not_sealing", ("shardId-000000000700",))
     assert snapshot.worst[0].name == "shardId-000000000700"
@@ -202,25 +205,25 @@ def test_a_shard_that_cannot_be_read_hides_no_other() -> None:
     world = World(3, timedelta(minutes=30), native=True)
     world.store.forbidden = "commits/numbers/shardId-000000000001/"
     world.tips.late["shardId-000000000002"] = timedelta(minutes=20)
-    snapshot = world.look()
+    snapshot = world.inspect()
     assert [(each.code, each.shards) for each in judge(snapshot)] == [
         ("not_sealing", ("shardId-000000000002",)),
         ("shard_unreadable", ("shardId-000000000001",)),
     ]
     assert "not allowed to read" in judge(snapshot)[1].details[0]
     world.store.forbidden = "\0"
-    assert [each.code for each in judge(world.look())] == ["not_sealing"]
+    assert [each.code for each in judge(world.inspect())] == ["not_sealing"]
 
 
 def test_a_stream_that_cannot_be_read_leaves_what_the_log_and_the_leases_say() -> None:
     world = World(3, timedelta(seconds=30), native=True)
     world.describe_error = Fatal("no permission for kinesis:DescribeStreamSummary")
-    snapshot = world.look()
+    snapshot = world.inspect()
     assert [each.code for each in judge(snapshot)] == ["unreadable"]
     assert {(each.state, each.owner) for each in snapshot.shards} == {(State.COMPLETE, "w1")}
     quiet = World(3, timedelta(hours=3), native=True)
     quiet.describe_error = Fatal("no permission for kinesis:DescribeStreamSummary")
-    snapshot = quiet.look()
+    snapshot = quiet.inspect()
     assert [each.code for each in judge(snapshot)] == ["unreadable"], "one cause, one finding"
     assert {each.state for each in snapshot.shards} == {State.SILENT}
 
@@ -228,7 +231,7 @@ def test_a_stream_that_cannot_be_read_leaves_what_the_log_and_the_leases_say() -
 def test_a_log_that_cannot_be_read_leaves_what_the_leases_say() -> None:
     world = World(3, timedelta(seconds=30), native=True)
     world.store.forbidden = ""
-    snapshot = world.look()
+    snapshot = world.inspect()
     assert {each.part for each in snapshot.unread} >= {"commit log"}
     assert [(each.name[-1], each.owner) for each in snapshot.shards] == [("0", "w1"), ("1", "w1"), ("2", "w1")]
     assert "not_begun" not in [each.code for each in judge(snapshot)]
@@ -237,7 +240,7 @@ def test_a_log_that_cannot_be_read_leaves_what_the_leases_say() -> None:
 def test_a_stream_that_stops_answering_in_between() -> None:
     world = World(3, timedelta(seconds=30), native=True)
     world.tips.error = Retryable("a reset")
-    snapshot = world.look()
+    snapshot = world.inspect()
     assert [(each.part, each.why) for each in snapshot.unread] == [("commit log", "a reset")]
 
 
@@ -249,8 +252,8 @@ def test_a_part_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         await asyncio.Event().wait()
         raise AssertionError
 
-    world.inspector.describe = never
-    assert [each.why for each in world.look().unread] == ["no answer within 0 s"]
+    world.inspector._parts = replace(world.inspector._parts, describe=never)
+    assert [each.why for each in world.inspect().unread] == ["no answer within 0 s"]
 
 
 def test_a_note_counts_until_the_log_has_passed_it() -> None:
@@ -259,7 +262,7 @@ def test_a_note_counts_until_the_log_has_passed_it() -> None:
     for position, code in (("20", ["shard_halted"]), ("10", [])):
         note = msgspec.json.encode(Halt("bad", "w1", world.clock.now(), position))
         asyncio.run(world.store.put(f"halts/{STREAM}/{name}.json", note))
-        assert [each.code for each in judge(world.look())] == code
+        assert [each.code for each in judge(world.inspect())] == code
 
 
 def test_a_recorded_pause_is_seen_and_ends_by_itself() -> None:
@@ -268,11 +271,11 @@ def test_a_recorded_pause_is_seen_and_ends_by_itself() -> None:
     now = world.clock.now()
     one = Pause(what=What.READING, stream=STREAM, part="shardId-000000000001", by="ann", note="new disks", since=now, until=now + DAY)
     asyncio.run(PauseRecord(world.store).change(lambda newest: paused(newest, [one], "ann", one.note, now)))
-    snapshot = world.look()
+    snapshot = world.inspect()
     assert [each.paused for each in snapshot.shards] == [None, str(one), None]
     assert [(each.code, each.shards) for each in judge(snapshot)] == [
         ("not_sealing", ("shardId-000000000000", "shardId-000000000002")),
         ("paused", ("shardId-000000000001",)),
     ]
     world.clock.time += DAY
-    assert [each.paused for each in world.look().shards] == [None] * 3
+    assert [each.paused for each in world.inspect().shards] == [None] * 3

@@ -12,7 +12,7 @@ from stream.audit.export import Cursor
 from stream.commit.log import CommitLog
 from stream.contracts import Shard
 from stream.operations.progress.completeness import Tail
-from stream.operations.status.outcomes import RecentUnits, exported_look
+from stream.operations.status.outcomes import RecentUnits, read_exported
 from stream.storage.memory import MemoryStore
 from stream.worker.halt import Halt
 from stream.worker.halts import export_key
@@ -42,9 +42,9 @@ def test_units_of_a_shard_that_has_ended_count_too() -> None:
     async def body() -> None:
         sealed, log, tails = await opened()
         assert tails[shard_id(1)].ended
-        found = await RecentUnits(log, "events", MemoryStore()).look(tails, sealed.clock.now())
+        found = await RecentUnits(log, "events", MemoryStore()).outcomes(tails, sealed.clock.now())
         assert (found.units, found.records, found.gaps) == (5, 170, ())
-        later = await RecentUnits(log, "events", MemoryStore()).look(tails, sealed.clock.now() + timedelta(hours=2))
+        later = await RecentUnits(log, "events", MemoryStore()).outcomes(tails, sealed.clock.now() + timedelta(hours=2))
         assert (later.units, later.records) == (0, 0)
 
     asyncio.run(body())
@@ -56,15 +56,15 @@ def test_spans_wait_since_the_first_unit_that_is_not_exported_was_sealed() -> No
         ended = {shard_id(1): tails[shard_id(1)]}
         first = await log.read(Shard("events", shard_id(1)), 0)
         assert first is not None
-        waiting = await exported_look(log, "events", ended)
+        waiting = await read_exported(log, "events", ended)
         assert (waiting.waiting, waiting.since) == (1, datetime.fromisoformat(first.manifest.sealed_at))
         halt = Halt("401", "w1", sealed.clock.now())
         await sealed.stores.state.put(export_key("events", shard_id(1)), msgspec.json.encode(halt))
-        assert (await exported_look(log, "events", ended, blocking=True)).halted == ((shard_id(1), halt),)
+        assert (await read_exported(log, "events", ended, blocking=True)).halted == ((shard_id(1), halt),)
         position = msgspec.json.encode(Cursor(position=str(ended[shard_id(1)].position)))
         await sealed.stores.state.put(f"export/events/{shard_id(1)}.json", position)
         # Nothing waits, so the note is out of date.
-        done = await exported_look(log, "events", ended)
+        done = await read_exported(log, "events", ended)
         assert (done.waiting, done.halted) == (0, ())
 
     asyncio.run(body())

@@ -61,7 +61,7 @@ def test_an_empty_block_adds_nothing():
     assert claimed.of_keys([]) == []
 
 
-def test_each_shard_gets_about_as_many_bytes_and_goes_on_where_it_was():
+def test_each_shard_gets_about_as_many_bytes_and_continues_where_it_was():
     claim = claim_of([info(str(number), size=100) for number in range(8)], [5, 0, 2], 4, turn=0)
     assert claim.appended == ((5, 7), (0, 2), (2, 4), (0, 2))
     assert [[item.key for item in claim.objects_of(shard)] for shard in (1, 2, 3, 4)] == [["0", "1"], ["2", "3"], ["4", "5"], ["6", "7"]]

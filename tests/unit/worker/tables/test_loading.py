@@ -356,7 +356,7 @@ def test_nothing_is_loaded_in_a_quiet_window():
     asyncio.run(run())
 
 
-def test_no_load_while_an_operator_has_paused_them_and_how_long_units_wait_is_still_told():
+def test_nothing_is_loaded_while_loads_are_paused_and_waiting_units_are_still_reported():
     async def run():
         rig = await Rig.open()
         await rig.sealed.unit(0, 1, 10)
@@ -409,7 +409,7 @@ def test_a_unit_that_cannot_be_loaded_parks_only_its_shard():
             for unit in range(3):
                 await rig.sealed.unit(shard, 1 + 10 * unit, 10)
         loader = rig.loader()
-        bad = (await loader.parts.log.look({shard_id(1): ()}, {}, set()))[shard_id(1)][1]
+        bad = (await loader.parts.log.read_on({shard_id(1): ()}, {}, set()))[shard_id(1)][1]
         key = bad.files[0].url.removeprefix(rig.staging.url)
         body = (await rig.staging.get(key)).body
         await rig.staging.delete(key)
