@@ -21,7 +21,7 @@ def command() -> NoReturn:
         from stream.cli.limits import require_room
         from stream.cli.main import app
 
-        loading.BEFORE_LIBRARIES.extend((require_room, _start_watchdog))
+        loading.BEFORE_LIBRARIES.extend((_start_watchdog, require_room))  # in this order: all later threads leave SIGUSR1 to the watchdog
         app()
         code = 0
     except SystemExit as end:
@@ -42,7 +42,8 @@ def _show_stacks(_number: int, _frame: FrameType | None) -> None:
 def _start_watchdog() -> None:
     from stream.watchdog import WATCHDOG  # here, because asyncio is not needed for help and completion
 
-    WATCHDOG.start()
+    with contextlib.suppress(RuntimeError):  # no thread can be started, as ``require_room`` will say
+        WATCHDOG.start()
 
 
 def leave(code: int) -> NoReturn:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from stream.cli.loads import _open
 from stream.cli.main import app
 from stream.pipeline.namespace import in_namespace
+from stream.worker.tables.loading import Loader
 from tests.replays import Place, row
 
 SINK = """
@@ -105,7 +106,8 @@ def test_loads_trace_and_doctor_know_the_table(lake):
 async def note_what_is_loaded(lake):
     """A loader records what is loaded, when it starts and then every hour."""
     async with AsyncExitStack() as stack:
-        (loader,) = await _open(lake.pipeline(), lake.folder, None, stack)
+        (table,) = await _open(lake.pipeline(), lake.folder, None, stack)
+        loader = Loader(table)
         assert await loader.attempt()
         await loader.finish()
 

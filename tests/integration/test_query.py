@@ -378,7 +378,7 @@ def test_the_answer_is_a_table_for_people_and_csv_for_programs(stage: Stage) -> 
     said = run("query", file, "SELECT n, 'x[red]' AS t FROM rows ORDER BY n;")
     assert [line.split() for line in said.splitlines() if "x[red]" in line] == [["│", str(n), "│", "x[red]", "│"] for n in range(2)]
     found = document(stage, "SELECT count(*) AS n, max(_arrival) AS last FROM rows")
-    assert found["columns"] == {"n": "int64", "last": "Datetime(time_unit='ms', time_zone='UTC')"}
+    assert found["columns"] == {"n": "int64", "last": "timestamp(ms)"}
 
 
 def test_a_renamed_sink_has_the_rows_from_before(stage: Stage) -> None:

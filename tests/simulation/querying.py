@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -22,10 +22,12 @@ from stream.lease.native import TableCheckpoints
 from stream.operations.query.contents import Contents, Queried, Wanted
 from stream.operations.query.sink_rows import FILE, LETTERS, ROWS, SEALED, Recipes
 from stream.operations.query.unsealed import Room
-from stream.simulation.fleet import FIRST, leases_of, source_of, table_of
+from stream.simulation.fleet import FIRST, Tools, leases_of, source_of, table_of
 from stream.simulation.judge import batch_of, left
 from stream.simulation.places import SimulatedStore
 from stream.simulation.process import Process
+from stream.simulation.schedule import Schedule
+from stream.simulation.subject import Subject
 from stream.simulation.virtual_time import leaping
 from stream.simulation.world import Put, World
 from stream.worker.auditing import StoredEvidence, Stores
@@ -47,12 +49,13 @@ class Asked:
     contents: Contents
 
 
-@dataclass
 class Questioned(World):
     """A world in which somebody asks. ``kind``: what answers, which may have a planted defect."""
 
-    kind: type[Queried] = Queried
-    asked: list[Asked] = field(default_factory=list)
+    def __init__(self, subject: Subject, schedule: Schedule, tools: Tools, kind: type[Queried] = Queried) -> None:
+        super().__init__(subject, schedule, tools)
+        self.kind = kind
+        self.asked: list[Asked] = []
 
     async def play(self, left: Any) -> None:
         """See ``World``."""
