@@ -11,7 +11,8 @@ _DURATION_UNITS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_0
 """Milliseconds per unit, largest first: the order in which a duration names them."""
 
 _WORDS: Final = {
-    "day": "d", "hour": "h", "hr": "h", "minute": "m", "min": "m", "second": "s", "sec": "s", "millisecond": "ms", "msec": "ms", "milli": "ms",
+    "day": "d", "hour": "h", "hr": "h", "minute": "m", "min": "m", "second": "s", "sec": "s", "millisecond": "ms", "msec": "ms",
+    "milli": "ms",
 }  # fmt: skip
 """Words that people write instead of a unit, without the s of the plural."""
 
