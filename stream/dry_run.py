@@ -18,7 +18,6 @@ from polars.exceptions import InvalidOperationError, PanicException, PolarsError
 _OF_VALUES: Final = "conversion from"
 """The beginning of Polars' message if only the value, and not its type, prevents a cast."""
 
-
 _WITHIN_PANIC: Final = re.compile(r'ErrString\("(.*)"\)')
 
 

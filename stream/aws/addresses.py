@@ -23,7 +23,7 @@ async def reach(host: str, port: int) -> socket.socket:
         OSError: none can be reached, or there is no such name.
     """
     loop = asyncio.get_running_loop()
-    left = alternating(written(host, port) or await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    left = alternating(literal_address(host, port) or await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     if len(left) == 1:
         return await _connected(left[0])
     trying: set[asyncio.Task[socket.socket]] = set()
@@ -45,7 +45,7 @@ async def reach(host: str, port: int) -> socket.socket:
     raise OSError("; ".join(dict.fromkeys(str(error) for error in failed)) or f"{host} has no address")
 
 
-def written(host: str, port: int) -> list[Address]:
+def literal_address(host: str, port: int) -> list[Address]:
     """The addresses of ``host`` if it is an address itself; empty if it is a name."""
     try:
         family = socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6

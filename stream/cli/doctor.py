@@ -82,6 +82,6 @@ def _show(findings: list[Finding], failed: int) -> None:
     for each in findings:
         console.print(f"{each.verdict:<7}", style=_STYLES[each.verdict], end="")
         console.print(f"{each.check:<12}{each.what}")
-        if each.remedy:
+        if each.remedy and each.remedy not in each.what:
             console.print(f"{'':<19}-> {each.remedy}")
     console.print(f"{failed} of {len(findings)} checks failed" if failed else "a worker can start")

@@ -138,7 +138,7 @@ app.command("import")(import_positions)
 def table_of(views: list[LeaseView]) -> Table:
     """The leases as a table."""
     several = len({view.stream for view in views}) > 1
-    table = Table(*(Column(name, overflow="fold") for name in ("shard", "owner", "checkpoint", "behind", "last renewal", "KB/s", "")))
+    table = Table(*(Column(name, overflow="fold") for name in ("shard", "owner", "checkpoint", "behind", "last renewal", "KB/s", "note")))
     for view in views:
         behind = "" if view.behind_seconds is None else f"{view.behind_seconds:,.0f} s"
         rate = "" if view.kilobytes_per_second is None else f"{view.kilobytes_per_second:,.1f}"

@@ -10,7 +10,6 @@ from stream.batch import ORIGIN, SeqRange
 SEQUENCE_DIGITS: Final = 60
 """Zero-padding that makes keys sort like numbers. Kinesis sequence numbers have 56 digits and stay below 2**186 (57 digits)."""
 
-
 BESIDE_THE_LOG: Final = frozenset({"ledger", "rejects"})
 """Targets whose files are in the state, beside the log, so that they move when the log moves."""
 

@@ -41,7 +41,7 @@ class ScheduledTime:
             OverflowError, ValueError: there is no such date.
         """
         if isinstance(self.base, datetime):
-            return ScheduledTime(_taken(self.base, name, number))
+            return ScheduledTime(_applied(self.base, name, number))
         return replace(self, steps=(*self.steps, (name, number)))
 
     def template(self, interval: tuple[str, str]) -> str:
@@ -61,7 +61,8 @@ class ScheduledTime:
         return text
 
 
-def _taken(moment: datetime, name: str, number: int) -> datetime:
+def _applied(moment: datetime, name: str, number: int) -> datetime:
+    """``moment`` after the step ``name``; raises as ``ScheduledTime.step``."""
     if name in _CALENDAR:
         months = moment.year * 12 + moment.month - 1 + number * _CALENDAR[name]
         year, month = divmod(months, 12)

@@ -29,8 +29,8 @@ OK: Final = "Ok"
 DROPPED: Final = "Dropped"
 FAILED: Final = "ProcessingFailed"
 
-_AROUND: Final = len('{"records": []}')
-_BETWEEN: Final = len(", ")
+_DOCUMENT_BYTES: Final = len('{"records": []}')
+_SEPARATOR_BYTES: Final = len(", ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def answer(recipe: Recipe, lines: RecordLines, asked: Transformation, limit: int
     metadata = [{"metadata": {"partitionKeys": values}} if values else {} for values in partitions]
     more = [_size({"recordId": "", "result": OK, "data": "", **each}) - _size({"recordId": "", "result": FAILED}) for each in metadata]
     # Room is kept for the longest answer without data to every record.
-    size = _AROUND + sum(_size({"recordId": name, "result": FAILED}) for name in asked.ids)
+    size = _DOCUMENT_BYTES + sum(_size({"recordId": name, "result": FAILED}) for name in asked.ids)
     for row, text, partition in made.filter("one_partition").select(ROW, "lines", "partition").iter_rows():
         if size + more[partition] + len(text) > limit:
             failing[row] = TOO_LARGE
@@ -82,7 +82,7 @@ def answer(recipe: Recipe, lines: RecordLines, asked: Transformation, limit: int
 
 def _size(result: dict[str, Any]) -> int:
     """Bytes in the answer, as AWS's runtime client writes it."""
-    return len(json.dumps(result)) + _BETWEEN
+    return len(json.dumps(result)) + _SEPARATOR_BYTES
 
 
 def _outcomes(transformed: Transformed, failing: int) -> tuple[tuple[str, int], ...]:

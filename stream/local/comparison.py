@@ -38,6 +38,9 @@ LEFT JOIN weather w ON f.origin = w.origin AND f.time_hour = w.time_hour
 WHERE f.dep_time IS NOT NULL
 """
 
+MASK_DIGITS: Final = 32
+"""Hex digits that the pipeline's `mask` stage keeps, its default."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -88,9 +91,6 @@ def _load_source(db: duckdb.DuckDBPyConnection, rows: int, mask_key: bytes) -> N
     if masked:
         db.executemany("INSERT INTO masks VALUES (?, ?)", masked)
     db.execute(EXPECTED)
-
-
-MASK_DIGITS: Final = 32
 
 
 def _outcomes(rows: int, written: int, broken: int) -> Mapping[str, int]:

@@ -87,9 +87,14 @@ class LocalAws:
 
 
 def environment(kinesis: str, others: str, region: str = "us-east-1") -> dict[str, str]:
-    """Environment variables that point AWS clients to ``kinesis`` and, for all else, to ``others``, with credentials for emulators."""
+    """Environment variables that point AWS clients to ``kinesis`` and, for all else, to ``others``, with credentials for emulators.
+
+    Nothing leads to AWS itself. Calls of the Redshift Data API go to ``kinesis``, which refuses them: moto would answer with made-up rows.
+    """
     return {
+        "AWS_ENDPOINT_URL": others,
         "AWS_ENDPOINT_URL_KINESIS": kinesis,
+        "AWS_ENDPOINT_URL_REDSHIFT_DATA": kinesis,
         **{f"AWS_ENDPOINT_URL_{service}": others for service in MOTO_SERVICES},
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",

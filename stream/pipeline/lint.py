@@ -105,6 +105,10 @@ def _settle(document: Document, later: Iterable[Finding]) -> list[Finding]:
     return sorted(first.values())
 
 
+_CONDITIONS: Final = frozenset({"where", "filter", "when", "if", "condition", "route"})
+"""Names of options by which other tools choose the rows of a destination."""
+
+
 def shape_findings(document: Document, error: ValidationError) -> Iterator[Finding]:
     """One finding for each line of a validation error of ``Pipeline``."""
     for line in error.errors(include_url=False):
@@ -132,6 +136,8 @@ def _words(line: Any, path: Path, document: Document) -> tuple[str, str, str]:
         return context["code"], context["message"], context["hint"] or _empty_hint(path, document)
     if line["type"] == "extra_forbidden":
         hint = near_miss(str(loc[-1]), _fields(_model_at(loc[:-1])))
+        if loc[0] == "sinks" and loc[-1] in _CONDITIONS:
+            hint = "each sink gets all rows; partition them with `partition_by`, or give each destination a pipeline with a `filter` stage"
         return "unknown_key", f"there is no option `{loc[-1]}` here", hint
     if line["type"] == "missing":
         description = _fields(_model_at(loc[:-1])).get(str(loc[-1]), "")

@@ -184,6 +184,11 @@ def _is_list(error: yaml.MarkedYAMLError) -> bool:
 
 def _syntax_hint(lines: Sequence[str], error: yaml.MarkedYAMLError) -> str:
     """What to do about ``error``; ``lines``: the file up to the line where it is noticed."""
+    at = error.problem_mark
+    before = lines[-1][: at.column] if at is not None and at.line + 1 == len(lines) else ""
+    # An odd number of quotes means that this one closes what an earlier line opened, or forgot to close.
+    if before.endswith(('"', "'")) and before.count(before[-1]) % 2 == 0:
+        return "the quotes end before this; put the whole value in double quotes, and text within it in single ones: \"kind = 'a'\""
     return next(_indentation_hints(lines, error), None) or next(_quoting_hints(lines, error))
 
 

@@ -186,7 +186,7 @@ class ObjectsSource(Part):
         return tuple(names.removeprefix(".").split(".")) if names else ()
 
     @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_absent_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave ``watch`` and ``records`` out where there are none, so that recorded definitions without them never change."""
         data: dict[str, Any] = handler(self)
         return {key: value for key, value in data.items() if key not in {"watch", "records"} or value is not None}

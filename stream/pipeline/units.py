@@ -10,6 +10,12 @@ from typing import Final
 _DURATION_UNITS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 """Milliseconds per unit, largest first: the order in which a duration names them."""
 
+_WORDS: Final = {
+    "day": "d", "hour": "h", "hr": "h", "minute": "m", "min": "m", "second": "s", "sec": "s", "millisecond": "ms", "msec": "ms",
+    "milli": "ms",
+}  # fmt: skip
+"""Words that people write instead of a unit, without the s of the plural."""
+
 _SIZE_UNITS: Final = {
     "B": 1,
     "kB": 10**3,
@@ -48,7 +54,7 @@ def parse_duration(text: str) -> timedelta:
             raise ValueError(msg)
         number, unit = part.groups()
         if unit not in allowed:
-            raise ValueError(_bad_duration_unit(text, number, unit))
+            raise ValueError(_bad_duration_unit(text, number, unit, rest[len(number) :]))
         total += int(number) * _DURATION_UNITS[unit]
         allowed = allowed[allowed.index(unit) + 1 :]
         rest = rest[part.end() :]
@@ -58,7 +64,15 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(milliseconds=total)
 
 
-def _bad_duration_unit(text: str, number: str, unit: str) -> str:
+def _bad_duration_unit(text: str, number: str, unit: str, behind: str) -> str:
+    """The message; ``behind`` is what follows ``number``, and begins with ``unit`` if there is one."""
+    if behind.startswith("."):
+        return f"{text!r} is not made of whole numbers; write a smaller unit, as in 1h30m or 1500ms"
+    word = behind.strip().lower()
+    meant = word if word in _DURATION_UNITS else _WORDS.get(word.removesuffix("s"))
+    if meant and unit not in _DURATION_UNITS:
+        problem = f"has the unknown unit {unit!r}" if unit else f"has no unit right after {number}"
+        return f"{text!r} {problem}; write {number}{meant} (units: d, h, m, s, ms)"
     if not unit:
         return f"{text!r} has no unit after {number}; write {number}s for seconds (units: d, h, m, s, ms)"
     if unit in _DURATION_UNITS:

@@ -41,7 +41,7 @@ def worded(line: Any, description: str = "") -> tuple[str, str]:
 
 
 def _explained(kind: str, context: Mapping[str, Any], given: Any) -> str:
-    """The message; None for rare types of error."""
+    """The message; empty for rare types of error."""
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         return f"{_shown(given)} is out of range: {words} {context[name]}"

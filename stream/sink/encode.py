@@ -53,11 +53,11 @@ class Compression(StrEnum):
     NONE = "none"
 
 
-_AROUND_FILES: Final = (Compression.GZIP, Compression.ZSTD, Compression.NONE)
+_WHOLE_FILE_CODECS: Final = (Compression.GZIP, Compression.ZSTD, Compression.NONE)
 COMPRESSIONS: Final = {
     Format.PARQUET: (Compression.ZSTD, Compression.GZIP, Compression.SNAPPY, Compression.NONE),
-    Format.NDJSON: _AROUND_FILES,
-    Format.CSV: _AROUND_FILES,
+    Format.NDJSON: _WHOLE_FILE_CODECS,
+    Format.CSV: _WHOLE_FILE_CODECS,
     Format.AVRO: (Compression.DEFLATE, Compression.ZSTD, Compression.SNAPPY, Compression.NONE),
     Format.ARROW: (Compression.ZSTD, Compression.LZ4, Compression.NONE),
 }

@@ -44,7 +44,7 @@ _MOST_DECIMALS: Final = 3
 _MIXED: Final = np.uint8(255)
 """In ``_by_prefix``: addresses with this prefix are of more than one kind."""
 _NONE: Final = (np.empty(0, np.int64), np.empty(0, np.uint8), pl.Series([], dtype=pl.String))
-_SMALL: Final = np.uint8(0x20)
+_LOWER_CASE_BIT: Final = np.uint8(0x20)
 """The bit that makes a letter lower-case."""
 
 
@@ -224,7 +224,7 @@ def _read_v6(text: pl.Series, bounds: Array, codes: Array) -> tuple[Array, Array
     fits = np.diff(np.searchsorted(np.flatnonzero(is_colon), bounds)) >= 2
     if not fits.any():
         return _NONE
-    strange = (codes - _ZERO > 9) & ((codes | _SMALL) - np.uint8(ord("a")) > 5) & ~is_colon
+    strange = (codes - _ZERO > 9) & ((codes | _LOWER_CASE_BIT) - np.uint8(ord("a")) > 5) & ~is_colon
     if strange.any():
         fits[bytewise.rows_of(np.flatnonzero(strange), bounds)] = False
     rows = np.flatnonzero(fits)

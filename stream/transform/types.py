@@ -127,6 +127,8 @@ ALIASES: Final = {
     "str": "string", "text": "string", "varchar": "string", "int": "int64", "integer": "int64", "bigint": "int64", "long":
     "int64", "float": "float64", "double": "float64", "real": "float32", "number": "float64", "boolean": "bool", "datetime":
     "timestamp", "bytes": "binary", "array": "list", "struct": "object", "map": "object", "numeric": "decimal",
+    "timestamptz": "timestamp", "timestamp_s": "timestamp(s)", "timestamp_ms": "timestamp(ms)", "timestamp_us": "timestamp(us)",
+    "epoch": "timestamp(s)", "epoch_ms": "timestamp(ms)", "epoch_millis": "timestamp(ms)", "unixtime": "timestamp(s)",
 }  # fmt: skip
 """Names of types in other systems, and their names here. They are used in hints only, so that each type has one name."""
 

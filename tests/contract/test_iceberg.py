@@ -518,7 +518,7 @@ def test_whatever_happens_to_commits_each_row_is_in_the_table_once(tmp_path_fact
     asyncio.run(bench.warehouse.fit(link_of(bench, rows({"n": [0]})).layout))
     for shard, count, fate in steps:
 
-        def fated(*given, fate=fate, **more):
+        def commit_with_fate(*given, fate=fate, **more):
             if fate == "refused":
                 raise OSError("connection refused")
             answer = commit(*given, **more)
@@ -529,7 +529,7 @@ def test_whatever_happens_to_commits_each_row_is_in_the_table_once(tmp_path_fact
         after = asyncio.run(bench.warehouse.positions()).get(shard, 0)
         link = link_of(bench, rows({"n": list(range(count + 1))}), after, after + 10, shard)
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(SqlCatalog, "commit_table", fated)
+            patched.setattr(SqlCatalog, "commit_table", commit_with_fate)
             try:
                 asyncio.run(bench.warehouse.load(load_of(link)))
             except Retryable:

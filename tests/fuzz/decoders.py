@@ -35,7 +35,7 @@ from tests.kernel import no_kernel
 
 BATCH = 5_000
 SPARSE, FEW = 5, 20
-"""How many batches come to one of good records, of which so many are bent."""
+"""How many batches come to one of good records, of which so many are mutated."""
 HUNG_SECONDS = 600
 """Longer than any batch takes on any machine; what takes as long has hung, and the process ends with a traceback."""
 
@@ -84,7 +84,7 @@ def documented(config: DecoderConfig) -> set[str]:
     )
 
 
-def bent(record: bytes, others: list[bytes], rng: random.Random) -> bytes:
+def mutated(record: bytes, others: list[bytes], rng: random.Random) -> bytes:
     """``record`` after one to three changes."""
     data = bytearray(record)
     for _ in range(rng.choice((1, 1, 2, 3))):
@@ -138,11 +138,11 @@ def check(it: Target, given: list[bytes], alone: list[int]) -> Counter[str]:
 
 
 def fuzz(name: str, records: int, seed: int) -> Counter[str]:
-    """Outcomes of ``records`` records bent by ``seed``; the same for the same arguments."""
+    """Outcomes of ``records`` records mutated by ``seed``; the same for the same arguments."""
     it, outcomes = target(name), Counter[str]()
     for number, start in enumerate(range(0, records, BATCH)):
         rng = random.Random(f"{name} {seed} {number}")
-        given = [bent(rng.choice(it.records), it.records, rng) for _ in range(min(BATCH, records - start))]
+        given = [mutated(rng.choice(it.records), it.records, rng) for _ in range(min(BATCH, records - start))]
         faulthandler.dump_traceback_later(HUNG_SECONDS, exit=True)
         try:
             outcomes += check(it, given, rng.sample(range(len(given)), min(2, len(given))))

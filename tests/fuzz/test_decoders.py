@@ -3,7 +3,7 @@
 import pytest
 
 from tests.frames import batch
-from tests.fuzz.decoders import TARGETS, bent, fuzz, random, target
+from tests.fuzz.decoders import TARGETS, fuzz, mutated, random, target
 
 RECORDS = 20_000
 
@@ -16,8 +16,8 @@ def test_mutated_records_crash_nothing_and_each_ends_once(name):
 
 
 def test_a_seed_gives_the_same_records_again():
-    assert [bent(b'{"a": 1}', [b"x"], random.Random(n)) for n in range(50)] == [
-        bent(b'{"a": 1}', [b"x"], random.Random(n)) for n in range(50)
+    assert [mutated(b'{"a": 1}', [b"x"], random.Random(n)) for n in range(50)] == [
+        mutated(b'{"a": 1}', [b"x"], random.Random(n)) for n in range(50)
     ]
 
 

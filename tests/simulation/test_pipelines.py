@@ -70,7 +70,7 @@ def played(one, seeds, tools=None):
     return tally, failed
 
 
-def told(failed):
+def first_failure(failed):
     return None if failed is None else f"seed {failed.schedule.seed}: {failed.failures}"
 
 
@@ -81,7 +81,7 @@ def told(failed):
 )
 def test_every_schedule_keeps_every_promise(tmp_path, text, newer, seeds):
     tally, failed = played(subject(tmp_path, newer=newer, text=text), range(seeds))
-    assert told(failed) is None
+    assert first_failure(failed) is None
     assert tally.schedules == seeds
     for what in ("killed_before", "killed_after", "undone", "unanswered", "late", "frozen", "throttled", "expired", "lease_lost"):
         assert tally.troubles[what] > 0, what
@@ -128,14 +128,14 @@ for seed in (3, 7):
 
 
 def test_a_seed_tells_the_same_story_in_every_process(tmp_path):
-    told = []
+    first_failure = []
     for seed in ("0", "77"):
         env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
         done = subprocess.run([sys.executable, "-c", STORY, str(tmp_path)], env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        told.append(done.stdout)
-    assert len(told[0].splitlines()) > 100
-    assert told[0] == told[1]
+        first_failure.append(done.stdout)
+    assert len(first_failure[0].splitlines()) > 100
+    assert first_failure[0] == first_failure[1]
 
 
 def test_a_seed_always_plays_the_same(tmp_path):

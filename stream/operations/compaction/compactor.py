@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -284,7 +284,7 @@ class Compactor:
             named = {each.key for each in current.compaction.outputs} if current.compaction.state is not State.WITHDRAWN else set()
             await run_some_at_a_time(self.target.delete(each.key) for each in own.outputs if each.key not in named)
 
-    async def _withdraw(self, begun: Link) -> None:
+    async def _withdraw(self, begun: Link) -> NoReturn:
         """Give up a begun compaction whose sources a rewind takes back, and remove what was written of it.
 
         Raises:

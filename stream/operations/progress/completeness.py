@@ -212,19 +212,19 @@ class Completeness:
         return start
 
     async def _shard(
-        self, name: str, every: Mapping[str, Shard], start: Start, asked_at: datetime, question: Question, *, ascending: bool
+        self, name: str, listed: Mapping[str, Shard], start: Start, asked_at: datetime, question: Question, *, ascending: bool
     ) -> tuple[Sealed, Lookahead | None]:
-        tail, listed = await self.tail(name), every.get(name)
+        tail, shard = await self.tail(name), listed.get(name)
         sealed = tail.sealed()
-        if sealed.ended and listed is not None and recreated(listed, tail.position, sealed.children, every.values()):
+        if sealed.ended and shard is not None and recreated(shard, tail.position, sealed.children, listed.values()):
             why = f"the log has it read to its end at {tail.position}, yet the stream continues it: it was deleted and created again"
             return replace(sealed, ended=False), Lookahead(Found.GONE, why=why)
         if settled(sealed, question) and (ascending or sealed.ended):
             return sealed, None
-        if listed is None:
+        if shard is None:
             why = f"the stream does not list the shard any more; what it held after {tail.position}, if anything, was never sealed"
             return sealed, Lookahead(Found.GONE, why=why)
-        return sealed, await self.source.after(listed, tail.position, start, await self._complete_until(tail, sealed), asked_at)
+        return sealed, await self.source.after(shard, tail.position, start, await self._complete_until(tail, sealed), asked_at)
 
     async def tail(self, name: str) -> Tail:
         """Where the sealed chain of the shard ``name`` ends now, followed from where it ended before.

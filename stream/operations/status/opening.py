@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
+from stream.aws.dynamodb import TABLE_MISSING
+from stream.aws.errors import AwsFatal
 from stream.aws.kinesis import StreamSummary, open_kinesis
 from stream.aws.secrets import read_secret
 from stream.commit.log import CommitLog
@@ -82,7 +84,7 @@ async def open_inspectors(
 
 
 async def _scan(one: Pipeline, clock: Clock, troubles: Troubles, stack: AsyncExitStack) -> Callable[[], Awaitable[Sequence[Lease]]]:
-    """Reads the leases of the one stream to which ``one`` is narrowed."""
+    """Reads the leases of the one stream to which ``one`` is narrowed. Without a table there are none: nobody reads the stream."""
     native = one.leases
     if native is None:
         msg = "this pipeline has no leases"
@@ -94,7 +96,12 @@ async def _scan(one: Pipeline, clock: Clock, troubles: Troubles, stack: AsyncExi
         if not prefixes:
             prefixes.append(await key_prefix(one, session_of(one), clock, stack))
         prefix = prefixes[0]
-        scanned = await table.scan()
+        try:
+            scanned = await table.scan()
+        except AwsFatal as error:
+            if error.code != TABLE_MISSING:
+                raise
+            return ()
         return [lease for lease in scanned.leases if (lease.key.startswith(prefix) if prefix else ":" not in lease.key)]
 
     return scan

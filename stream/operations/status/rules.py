@@ -324,7 +324,7 @@ def _unknown(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
             details=(each.why,),
             commands=("stream leases ls FILE" if row else "stream doctor FILE",),
         )
-    silent = [each for each in snapshot.shards if each.state is State.SILENT]
+    silent = [each for each in snapshot.shards if each.state is State.SILENT and each.halt is None]
     if silent and not any(each.part == STREAM for each in snapshot.unread):
         yield Finding(
             "shard_unreadable",

@@ -109,7 +109,7 @@ class Csv(DecoderConfig):
         return value
 
     @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_absent_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave the newer options out where they are not used, so that recorded definitions without them never change."""
         data: dict[str, Any] = handler(self)
         unused = {"comment": None, "surplus": Surplus.REJECT}

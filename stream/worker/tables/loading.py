@@ -112,6 +112,8 @@ class Loader:
                 self._forget()
                 may_pass = isinstance(error, Retryable) or (isinstance(error, LoadFailed) and error.failure in _TRANSIENT)
                 why = str(error)
+                if may_pass:
+                    self._reports.failure("transient", why, LEFT_PAUSE)
             if not why or not may_pass or clock.monotonic() >= deadline:
                 return why
             await clock.sleep(LEFT_PAUSE)
@@ -267,7 +269,8 @@ async def complete_all(loaders: Sequence[Loader], draining: asyncio.Event, why: 
         await asyncio.wait((ending, all_loaded), return_when=asyncio.FIRST_COMPLETED)
         reasons = all_loaded.result() if all_loaded.done() else [f"{why} before all was loaded"] * len(loading)
     finally:
-        ending.cancel()
-        all_loaded.cancel()
-        await asyncio.gather(ending, *loading, return_exceptions=True)
+        for task in (ending, *loading):
+            task.cancel()
+        # Also `all_loaded`, whose error would otherwise be reported as one that nobody has seen.
+        await asyncio.gather(ending, all_loaded, *loading, return_exceptions=True)
     return [f"{loader.parts.config.name}: {reason}" for loader, reason in zip(loaders, reasons, strict=True) if reason]

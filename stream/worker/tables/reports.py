@@ -61,10 +61,11 @@ class LoadReports:
             self.last = None
             self._emit(Waiting(self._parts.clock.monotonic()))
 
-    def failure(self, kind: str, detail: str) -> None:
-        """Report that a step failed, and when the next one is due."""
+    def failure(self, kind: str, detail: str, wait: float | None = None) -> None:
+        """Report that a step failed; the next one is due after ``wait`` seconds, or after the sink's ``every`` if it is None."""
         config = self._parts.config
-        self._parts.emit(events.LoadRefused(self._parts.stream, "", config.name, kind, detail, config.every.total_seconds()))
+        due = config.every.total_seconds() if wait is None else wait
+        self._parts.emit(events.LoadRefused(self._parts.stream, "", config.name, kind, detail, due))
 
     def _emit(self, waiting: Waiting) -> None:
         parts = self._parts

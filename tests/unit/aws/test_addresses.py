@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from stream.aws import addresses
-from stream.aws.addresses import alternating, reach, written
+from stream.aws.addresses import alternating, literal_address, reach
 from stream.aws.wire import Timeouts, open_wire
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -110,9 +110,9 @@ def test_pending_attempts_are_cancelled_with_the_call(names, dead):
 
 
 def test_a_numeric_address_is_not_resolved():
-    assert written("127.0.0.1", 5) == [address("127.0.0.1", 5)]
-    assert written("::1", 5) == [address("::1", 5, socket.AF_INET6)]
-    assert written("localhost", 5) == []
+    assert literal_address("127.0.0.1", 5) == [address("127.0.0.1", 5)]
+    assert literal_address("::1", 5) == [address("::1", 5, socket.AF_INET6)]
+    assert literal_address("localhost", 5) == []
 
 
 def test_address_families_alternate():

@@ -12,6 +12,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from stream.errors import Fatal
 from stream.local.moto import moto
@@ -53,9 +54,19 @@ def test_every_service_answers(aws: LocalAws) -> None:
 
 
 def test_everything_is_on_loopback(aws: LocalAws) -> None:
-    urls = [value for name, value in aws.environment().items() if name.startswith("AWS_ENDPOINT_URL_")]
-    assert len(urls) == 7
+    urls = [value for name, value in aws.environment().items() if name.startswith("AWS_ENDPOINT_URL")]
+    assert len(urls) == 9
     assert all(url.startswith("http://127.0.0.1:") for url in urls)
+
+
+def test_a_service_without_a_variable_of_its_own_does_not_lead_to_aws(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in aws.environment().items():
+        monkeypatch.setenv(name, value)
+    with closing(boto3.client("secretsmanager")) as secrets, closing(boto3.client("redshift-data")) as redshift:
+        secrets.create_secret(Name="mask", SecretString="key")
+        assert secrets.get_secret_value(SecretId="mask")["SecretString"] == "key"
+        with pytest.raises(ClientError, match="ExecuteStatement"):
+            redshift.execute_statement(Database="dev", Sql="SELECT 1")
 
 
 def test_faults_reach_the_process_of_the_emulator(aws: LocalAws) -> None:

@@ -162,6 +162,17 @@ def test_findings_are_in_the_order_of_the_file():
     assert [(each.line, each.column) for each in findings] == sorted((each.line, each.column) for each in findings)
 
 
+@pytest.mark.parametrize(("key", "routed"), [("where", True), ("filter", True), ("wehre", False)])
+def test_who_looks_for_a_condition_on_a_sink_is_told_how_rows_are_routed(tmp_path, key, routed):
+    (tmp_path / "p.yaml").write_text(
+        "application: a\nsource:\n  kinesis: {stream: a}\n  schema: {tenant: string}\n"
+        f"sinks:\n  - s3: {{url: s3://lake/a/, {key}: tenant = 'acme'}}\nstate: s3://lake/_stream/\n"
+    )
+    (finding,) = check(tmp_path / "p.yaml", {}).findings
+    assert (finding.code, finding.line) == ("unknown_key", 6)
+    assert ("each sink gets all rows" in finding.hint) == routed
+
+
 def test_misspelt_keys_get_suggestions():
     findings = check(CORPUS[0].parent / "unknown_keys_everywhere.yaml", {}).findings
     assert [each.hint for each in findings if each.code == "unknown_key"] == [

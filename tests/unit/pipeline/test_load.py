@@ -114,6 +114,9 @@ def test_no_text_raises(text):
     [
         ("a:\n   b: 1\n    c: 2\n", "mapping values", "begins in column 5, the one before in column 4"),
         ("a:\n\u00a0  b: 1\n    c: 2\n", "mapping values", "line 2 is indented with a no-break space"),
+        ('a: "b = "c" d"\n', "does not fit into the mapping", "text within it in single ones"),
+        ('a: {b: "c = "d" e"}\n', "expected ',' or '}'", "text within it in single ones"),
+        ("a: 'b = 'c''\n", "does not fit into the mapping", "text within it in single ones"),
         ("a:\n  - b: 1\n - c: 1\n", "does not fit into the mapping that begins at 1:1", "without a dash, in column 1"),
         ("a:\n  b: 1\n  - c: 1\n", "does not fit into the mapping that begins at 2:3", "without a dash, in column 3"),
         ("a:\n  - b: 1\n  c: 1\n", "does not fit into the list that begins at 2:3", "with a dash, in column 3"),

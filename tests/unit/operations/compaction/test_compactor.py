@@ -249,11 +249,11 @@ def test_two_compactors_at_once_publish_each_file_once(sealed, size):
         copy, target = sealed.copy(), MemoryStore(url="memory:large")
         counter = itertools.count()
 
-        async def meet(name, key, done, copy=copy, target=target, counter=counter, at=at):
+        async def run_the_other(name, key, done, copy=copy, target=target, counter=counter, at=at):
             if not done and next(counter) == at:
                 await run(compactor(copy, target, size=size, worker="other"))
 
-        compact(copy, target, act=meet, size=6000)
+        compact(copy, target, act=run_the_other, size=6000)
         same_rows(copy, target)
         sources = [each.key for link in links(copy) for each in link.compaction.sources]
         assert len(sources) == len(set(sources)), f"met at {every[at]}"

@@ -108,6 +108,7 @@ class World:
         self.log = CommitLog(self.store, "app", self.clock, "w1")
         self.native = native
         self.describe_error: Exception | None = None
+        self.lease_error: Exception | None = None
         asyncio.run(self._fill(age))
         self.leases = [self._lease(name) for name in self.tips.shard_ids]
         self.inspector = self._inspector()
@@ -141,6 +142,8 @@ class World:
             return StreamSummary("arn", "ACTIVE", timedelta(days=1), SHARDS, datetime(2026, 1, 1, tzinfo=UTC), encrypted=False)
 
         async def scan() -> list[Lease]:
+            if self.lease_error is not None:
+                raise self.lease_error
             return self.leases
 
         parts = InspectorParts(
@@ -226,6 +229,14 @@ def test_a_stream_that_cannot_be_read_leaves_what_the_log_and_the_leases_say() -
     snapshot = quiet.inspect()
     assert [each.code for each in judge(snapshot)] == ["unreadable"], "one cause, one finding"
     assert {each.state for each in snapshot.shards} == {State.SILENT}
+
+
+def test_leases_that_cannot_be_read_leave_what_the_log_says() -> None:
+    world = World(3, timedelta(seconds=30), native=True)
+    world.lease_error = Fatal("no permission for dynamodb:Scan")
+    snapshot = world.inspect()
+    assert [(each.code, each.details) for each in judge(snapshot)] == [("unreadable", ("no permission for dynamodb:Scan",))]
+    assert [(each.position, each.owner) for each in snapshot.shards] == [(20, None)] * 3
 
 
 def test_a_log_that_cannot_be_read_leaves_what_the_leases_say() -> None:

@@ -266,6 +266,13 @@ def test_the_longest_halted_is_first_and_its_place_is_named_once() -> None:
     assert found.details == tuple(f"shardId-{n:012}: bad (w{n})" for n in (3, 2, 1))
 
 
+def test_a_shard_that_is_halted_because_its_log_cannot_be_read_is_one_finding() -> None:
+    halted = shard(1, state=State.SILENT, why="bad", halt=Halt("bad", "w1", ago(9)))
+    assert codes(snapshot_of(halted)) == ["shard_halted"]
+    (_, unreadable) = judge(snapshot_of(halted, shard(2, state=State.SILENT, why="denied")))
+    assert (unreadable.code, unreadable.shards) == ("shard_unreadable", (shard(2).name,))
+
+
 def every_finding() -> list[Finding]:
     return judge(
         snapshot_of(

@@ -17,7 +17,7 @@ from stream import native
 from stream.transform.decoders.avro import Avro
 from stream.transform.decoders.avro_plan import avro_reader
 from stream.transform.values import FIRST_US, LAST_US
-from tests.fuzz.decoders import bent
+from tests.fuzz.decoders import mutated
 from tests.kernel import settled_alike
 
 VERSIONS = [uuid.UUID(int=number) for number in range(1, 4)]
@@ -127,7 +127,7 @@ def assert_same(options, payloads):
 
 def damaged(payloads, seed):
     rng = random.Random(seed)
-    return [bent(each, payloads, rng) if rng.random() < 0.7 else each for each in payloads] if payloads else payloads
+    return [mutated(each, payloads, rng) if rng.random() < 0.7 else each for each in payloads] if payloads else payloads
 
 
 @pytest.mark.compares_kernel

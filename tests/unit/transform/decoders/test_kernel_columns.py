@@ -18,7 +18,7 @@ from stream.transform.decoders.kernel_columns import Unsupported, layouts_of
 from stream.transform.decoders.protobuf import Protobuf
 from stream.transform.decoders.protobuf_plan import protobuf_reader
 from tests.fuzz.corpus import AVRO_SCHEMA, CORPUS
-from tests.fuzz.decoders import bent
+from tests.fuzz.decoders import mutated
 from tests.unit.transform.decoders.test_protobuf import TEXT, flight
 
 PLANNER = SimpleNamespace(avro=None, protobuf=None, avro_plan=lambda spec: spec, protobuf_plan=lambda spec: spec)
@@ -60,7 +60,7 @@ def test_an_arbitrary_plan_is_refused_or_harmless(name, seed):
     if native.KERNEL is None:
         return
     rng, records = random.Random(seed), CORPUS[name][2]
-    given_, buffers = native.views(pl.Series([bent(each, records, rng) for each in records * 3] + records, dtype=pl.Binary))
+    given_, buffers = native.views(pl.Series([mutated(each, records, rng) for each in records * 3] + records, dtype=pl.Binary))
     try:
         plan = getattr(native.KERNEL, f"{name}_plan")(changed(SPECS[name](), rng))
     except (TypeError, ValueError, OverflowError):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stream import native
 from stream.transform.decoders.protobuf import Protobuf
 from stream.transform.decoders.protobuf_plan import protobuf_reader
-from tests.fuzz.decoders import bent
+from tests.fuzz.decoders import mutated
 from tests.kernel import settled_alike
 from tests.unit.transform.decoders.test_protobuf import TEXT, flight
 
@@ -223,7 +223,7 @@ def rearranged(payload, others, rng):
         elif parts:
             parts.append(rng.choice(parts))
     made = b"".join(parts)
-    return bent(made, others, rng) if rng.random() < 0.4 else made
+    return mutated(made, others, rng) if rng.random() < 0.4 else made
 
 
 @pytest.mark.compares_kernel

@@ -201,7 +201,7 @@ def copy_record(application):
     asyncio.run(application.state.put(other.key, one.body))
 
 
-def garble(application):
+def make_unreadable(application):
     asyncio.run(application.state.put(links(application.sealed)[0].key, b"{"))
 
 
@@ -219,7 +219,7 @@ DAMAGE = {
     "a record is deleted": (drop_record, "the compaction is missing, and later ones are there"),
     "the last record is deleted": (drop_last_record, "no compaction names this file"),
     "a record is copied": (copy_record, "it was moved or copied"),
-    "a record is garbled": (garble, "is not readable"),
+    "a record is unreadable": (make_unreadable, "is not readable"),
 }
 
 

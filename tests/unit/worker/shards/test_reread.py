@@ -86,10 +86,10 @@ def test_an_unfinished_unit_is_not_made_from_records_read_with_other_options(now
             async def recorded(self, digest):
                 return replace(sealed.recipe, reads="csv, header true")
 
-        async def cooked(recipe, unit):
+        async def rendered(recipe, unit):
             return render(recipe, unit)
 
-        rereader = Rereader(sealed.source, Recorded(), cooked, Repeater(sealed.clock, print), print, admit_gaps=False, reads=now)
+        rereader = Rereader(sealed.source, Recorded(), rendered, Repeater(sealed.clock, print), print, admit_gaps=False, reads=now)
         return await rereader.render(Shard("events", shard_id(0)), START, first.manifest)
 
     if not halts:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.opening.auditing import Stores
 from stream.worker.recipes.definitions import Definitions
-from stream.worker.tables.loading import Loader, complete_all
+from stream.worker.tables.loading import LEFT_PAUSE, Loader, complete_all
 from stream.worker.tables.loadlog import LoadLog, LoadState, recorded_staging
 from stream.worker.tables.parts import LoaderParts
 from stream.worker.tables.standing import standing
@@ -569,10 +570,10 @@ def test_an_unexpected_error_is_reported_and_ends_nothing():
         rig = await Rig.open()
         await rig.sealed.unit(0, 1, 10)
 
-        def stumble(load):
+        def fail(load):
             raise ZeroDivisionError("value 4711 of a row")
 
-        rig.warehouse.before = stumble
+        rig.warehouse.before = fail
         assert not await rig.loader().attempt()
         return rig
 
@@ -716,13 +717,13 @@ def test_a_run_fails_if_no_loads_are_allowed_at_its_end():
 @pytest.mark.parametrize(("failure", "patient"), [(Failure.TRANSIENT, True), (Failure.SETUP, False)])
 def test_a_run_waits_only_for_errors_that_may_pass(failure, patient):
     def always(rig, loader):
-        rig.warehouse.before = lambda load: stumble()
+        rig.warehouse.before = lambda load: fail()
 
     def twice(rig, loader):
         left = [1, 1]
-        rig.warehouse.before = lambda load: stumble() if left and left.pop() else None
+        rig.warehouse.before = lambda load: fail() if left and left.pop() else None
 
-    def stumble():
+    def fail():
         raise LoadFailed("not now", failure)
 
     (why,), rows, seconds = complete(always)
@@ -767,6 +768,13 @@ def test_a_signal_stops_a_run_that_waits_for_loads():
 
         rig.sealed.clock.sleep = sleep
         rig.warehouse.before = lambda load: (_ for _ in ()).throw(Retryable("no answer"))
-        return await complete_all([loader], draining)
+        unseen = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context["message"]))
+        left = await complete_all([loader], draining)
+        gc.collect()
+        return left, rig.emitted(events.LoadRefused), unseen
 
-    assert asyncio.run(asyncio.wait_for(run(), 120)) == ["redshift: a signal came before all was loaded"]
+    left, refused, unseen = asyncio.run(asyncio.wait_for(run(), 120))
+    assert left == ["redshift: a signal came before all was loaded"]
+    assert [(each.kind, each.detail, each.wait) for each in refused] == [("transient", "no answer", LEFT_PAUSE)]
+    assert unseen == [], "an exception that nobody retrieves is a traceback on standard error"
