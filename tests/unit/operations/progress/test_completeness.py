@@ -40,7 +40,7 @@ class Scripted:
     async def shards(self) -> list[Shard]:
         return [Shard("numbers", "s")]
 
-    async def after(self, shard, position, start, complete_until, asked_at) -> Lookahead:
+    async def after(self, shard, position, start, complete_until, asked_at, done=-1) -> Lookahead:
         if self.clock.now() >= self.sealed_at:
             return Lookahead(Found.TIP)
         return Lookahead(Found.RECORD, self.begun - timedelta(minutes=1))
