@@ -113,7 +113,8 @@ class StreamLookahead:
                     if rows.height:
                         return Lookahead(Found.RECORD, rows[ARRIVAL].min())  # type: ignore[arg-type]
                     if page.ended or page.behind_ms == 0:
-                        lost = await source.lost_after(shard, position, complete_until)
+                        # With ``done``, the record after ``position`` is what was last processed, and no record has the number before it.
+                        lost = await source.lost_after(shard, position + (done >= 0), complete_until)
                         if lost is not None:
                             return Lookahead(Found.EXPIRED, why=lost)
                         return Lookahead(Found.END, children=page.children) if page.ended else Lookahead(Found.TIP)
