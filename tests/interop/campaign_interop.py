@@ -6,7 +6,6 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from stream.cli.main import app
+from stream.clock import SystemClock
 from stream.local.moto import moto
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.workers import Worker
@@ -291,7 +291,7 @@ def asked(beside: Beside, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> R
 
 def shows_both(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is processed: by our worker, or by the KCL, which the commands tell apart."""
-    path, now = str(beside.path), datetime.now(UTC).isoformat()
+    path, now = str(beside.path), SystemClock().now().isoformat()
     answer = json.loads(asked(beside, monkeypatch, "complete", path, "--until", now, "--wait", "60", "--json").stdout)
     status = json.loads(asked(beside, monkeypatch, "status", path, "--json").stdout)
     (stream,), (found,) = answer["streams"], status["streams"]
