@@ -170,7 +170,7 @@ def test_an_update_under_a_pause_is_rolled_back_after_the_newer_file_has_sealed(
     second = world.start(new)
     second.until(lambda: '"event":"lease_taken"' in second.said())
     assert first.drain() == 0
-    second.until(lambda: fleet.belongs_to(second, 4) and standing(second) == names(world))
+    second.until(lambda: fleet.belongs_to(second, 3) and standing(second) == names(world))
     assert moments(world) == sealed
     resume(world, new)
     second.until(world.committed)
