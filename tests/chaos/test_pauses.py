@@ -174,10 +174,10 @@ def test_an_update_under_a_pause_is_rolled_back_after_the_newer_file_has_sealed(
     assert moments(world) == sealed
     resume(world, new)
     second.until(world.committed)
-    world.produce(300)
     third = world.start(new, "--at", "IntentCreated")
     third.until(lambda: '"event":"lease_taken"' in third.said())
     assert second.drain() == 0
+    world.produce(300)
     assert third.exit() == -9
     last = fleet.join()
     world.produce(200)
