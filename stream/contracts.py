@@ -352,6 +352,11 @@ class Checkpoint:
     foreign: Reached | None = None
     set_back: str = ""
 
+    def foreign_after(self, position: int) -> Reached | None:
+        """How far the other application has got, if that is beyond ``position``."""
+        reached = self.foreign
+        return reached if reached is not None and (reached.position is None or reached.position > position) else None
+
 
 class Checkpoints(Protocol):
     """Where checkpoints are kept, one per shard."""

@@ -131,7 +131,7 @@ def stand(sealed: Sealed, lookahead: Lookahead | None, asked_at: datetime, quest
         state = State.COMPLETE if settled(sealed, question) else State.SILENT
         return Standing(sealed.shard, state, sealed.position, sealed.arrived, reach, sealed.note)
     state, reach, why = _from_lookahead(sealed, lookahead, asked_at, question)
-    return Standing(sealed.shard, state, sealed.position, sealed.arrived, reach, why or sealed.note)
+    return Standing(sealed.shard, state, sealed.position, sealed.arrived, reach, "; ".join(filter(None, (why, sealed.note))))
 
 
 def _from_lookahead(sealed: Sealed, lookahead: Lookahead, asked_at: datetime, question: Question) -> tuple[State, datetime | None, str]:

@@ -238,6 +238,7 @@ def _shard(snapshot: Snapshot, shard: ShardStatus) -> dict[str, Any]:
         "begun_by": shard.begun_by or None,
         "owner": shard.owner,
         "renewed": _time(shard.renewed),
+        "elsewhere": shard.elsewhere,
         "halted": None if halt is None else _halt(halt),
         "paused": shard.paused,
         "objects": shard.objects,
@@ -337,6 +338,8 @@ def _shard_table(snapshot: Snapshot, worst: int) -> Table:
 def _note(snapshot: Snapshot, shard: ShardStatus) -> str:
     if shard.halt is not None:
         return "halted"
+    if shard.elsewhere:
+        return "read elsewhere"
     if shard.paused is not None:
         return "paused"
     if snapshot.read_by_nobody(shard):

@@ -90,10 +90,7 @@ async def recover(committer: Committer, shard: Shard, genesis: Entry, render: Re
 
 def _foreign_progress(head: Head, checkpoint: Checkpoint | None) -> Reached | None:
     """The position that another application has reached, if it is after the end of the log."""
-    reached = None if checkpoint is None else checkpoint.foreign
-    if reached is None or not head.open:
-        return None
-    return reached if reached.position is None or reached.position > head.position else None
+    return checkpoint.foreign_after(head.position) if checkpoint is not None and head.open else None
 
 
 def _follow(head: Head, entry: Entry) -> Head:

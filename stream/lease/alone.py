@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from stream.contracts import Clock
 from stream.errors import Fatal
 from stream.lease.decide import ObservedLease, is_available, observe
 from stream.lease.settings import LeasedStream, LeaseSettings
 from stream.lease.table import LeaseTable
+
+_OURS: Final = (
+    "The workers read what is there; `stream complete FILE --until MOMENT --wait SECONDS` waits until they have. Or stop them, then run "
+    "this again"
+)
+_THEIRS: Final = (
+    "What they process is not in the lake. Stop them, then run this again: it continues where they stopped, once their leases have run "
+    "out; or let workers without --once share the shards with them"
+)
 
 
 async def observe_alone(
@@ -30,11 +40,12 @@ async def observe_alone(
         observed = observe(observed, [lease for lease in scanned.leases if any(each.owns(lease.key) for each in streams)], now)
         held = [row for row in observed.values() if row.lease.holder is not None and not row.lease.ended]
         if live := [row.lease for row in held if row.changed > begun]:
-            first = min(live, key=lambda lease: lease.key)
+            first = min(live, key=lambda lease: (not lease.owned_elsewhere, lease.key))
+            others = any(lease.owned_elsewhere for lease in live)
             msg = (
-                f"workers hold leases in the table {table.name}: {first.holder} reads {first.key}, for example. A run that ends reads "
-                "every shard by itself, so nothing was read. The workers read what is there; `stream complete FILE --until MOMENT --wait "
-                "SECONDS` waits until they have. Or stop them, then run this again"
+                f"workers {'of another application, such as a Java KCL, ' if others else ''}hold leases in the table {table.name}: "
+                f"{first.holder} reads {first.key}, for example. A run that ends reads every shard by itself, so nothing was read. "
+                f"{_THEIRS if others else _OURS}"
             )
             raise Fatal(msg)
         if all(is_available(row, now, settings.failover) for row in held):

@@ -315,9 +315,7 @@ class Coordinator:
 
     def _as_kcl(self) -> bool:
         """Whether KCL's rules apply: by configuration, because a KCL leader assigns leases, or because KCL workers hold leases, too."""
-        foreign = {
-            observed.lease.owner for observed in self._observed.values() if observed.lease.owner not in {None, observed.lease.signed}
-        }
+        foreign = {observed.lease.owner for observed in self._observed.values() if observed.lease.owned_elsewhere}
         if len(foreign) != self._mixed:
             self._mixed = len(foreign)
             self._emit(events.MixedFleet("", "", self._mixed))

@@ -118,6 +118,12 @@ def alive(fleet: FleetView, worker: str, now: float) -> bool:
     return last is not None and now - last.at < (ALIVE_SECONDS if last.has_changed else FIRST_LOOK_SECONDS)
 
 
+def seen_alive(fleet: FleetView) -> bool:
+    """Whether the leader's lock, or the report of a KCL worker, has changed while this worker looked."""
+    theirs = [last for name, last in fleet.heartbeats.items() if not fleet.members[name].ours]
+    return any(last.has_changed for last in (*theirs, fleet.leader_heartbeat) if last is not None)
+
+
 def leads(fleet: FleetView, now: float) -> bool:
     """Whether the leader lock is held: its duration has not passed, so nobody else can have taken it."""
     leader, last = fleet.leader, fleet.leader_heartbeat

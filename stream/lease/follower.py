@@ -43,8 +43,15 @@ class Follower:
         self._handed_over: Counter[str] = Counter()
         self._report_lock = asyncio.Lock()
 
-    async def refresh(self, observed: Iterable[ObservedLease] = ()) -> None:
+    @property
+    def fleet_lives(self) -> bool:
+        """Whether the leader or another KCL worker was seen to be alive since the first look."""
+        return fleet_rules.seen_alive(self._fleet)
+
+    async def refresh(self, observed: Iterable[ObservedLease] = (), *, report: bool = True) -> None:
         """Find out whose rules apply, and report if the fleet's workers do; ``observed``: the leases as last observed.
+
+        Without ``report``, the leader does not learn of this worker, and assigns nothing to it.
 
         Raises:
             Fatal: rules that this build does not know, or a table that this worker may not use.
@@ -53,7 +60,8 @@ class Follower:
         if (why := fleet_rules.refusal(self._table_name, self._migration.version)) is not None:
             raise Fatal(why)
         if fleet_rules.reports(self._migration.version):
-            await self._report()
+            if report:
+                await self._report()
             leader, members = await self._tables.leader(self._migration), await self._tables.members(self._migration)
             self._fleet = fleet_rules.observe(self._fleet, leader, members, self._clock.monotonic())
             self.every = min(LOOK_SECONDS, self._settings.sync)

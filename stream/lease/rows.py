@@ -124,6 +124,11 @@ class Lease:
         return self.checkpoint_owner or self.owner
 
     @property
+    def owned_elsewhere(self) -> bool:
+        """Whether the owner is a worker of another application, such as a Java KCL, which leaves our attributes as they were."""
+        return self.owner is not None and self.owner != self.signed
+
+    @property
     def set_back(self) -> bool:
         """Whether somebody else has moved the checkpoint to before what this service has committed."""
         progress = self.progress

@@ -122,3 +122,37 @@ def test_a_shard_is_sealed_before_its_handover_and_continues_when_it_returns(led
     assert second.drain() == 0
     assert led_fleet.reports() == []
     world.exact()
+
+
+def test_a_run_that_ends_is_refused_in_a_led_fleet_and_leaves_no_report(led_fleet: LedFleet) -> None:
+    """With a report, the leader, or a worker that leaves, would give leases to a process that has ended."""
+    world = led_fleet.world
+    world.produce(100)
+    worker, me = led_fleet.join()
+    for shard in led_fleet.rows():
+        led_fleet.assign(shard, me)
+    worker.until(world.committed)
+    run = world.start(led_fleet.path, "--once")
+    assert run.exit() == 1
+    assert "the leader of a KCL 3.x fleet assigns the leases" in run.said()
+    assert led_fleet.reports() == [me]
+    assert worker.drain() == 0
+    # Nobody has a lease now: that the leader lives shows in its lock.
+    run = world.start(led_fleet.path, "--once")
+    run.until(lambda: led_fleet.lead() is not None or run.ended() is not None)
+    assert run.exit() == 1
+    assert "the leader of a KCL 3.x fleet assigns the leases" in run.said()
+    assert led_fleet.reports() == []
+    world.exact()
+
+
+def test_a_run_that_ends_waits_until_the_lock_of_a_dead_leader_has_run_out(led_fleet: LedFleet) -> None:
+    world = led_fleet.world
+    world.produce(100)
+    dead = LEADER | {"recordVersionNumber": {"S": "last"}, "leaseDuration": {"S": "2000"}}
+    led_fleet.dynamo.put_item(TableName=f"{led_fleet.table}-CoordinatorState", Item=dead)
+    run = world.start(led_fleet.path, "--once")
+    assert run.exit() == 0, run.said()
+    assert world.committed()
+    assert led_fleet.reports() == []
+    world.exact()

@@ -96,3 +96,28 @@ def test_it_continues_after_the_position_in_a_lease_row(fleet: Fleet, monkeypatc
     units = [each for each in world.manifests() if each["kind"] == "unit"]
     assert sum(each["records"] - each["outcomes"].get("foreign", 0) for each in units) == 0
     command(monkeypatch, fleet, "audit", "verify", str(fleet.path))
+
+
+def test_it_says_that_another_application_holds_leases(fleet: Fleet) -> None:
+    """A Java KCL, of whose records `stream complete` could not wait for any row."""
+    world = fleet.world
+    world.produce(50)
+    worker = fleet.join()
+    worker.until(world.committed)
+    assert worker.drain() == 0
+    shard = max(fleet.owners())
+
+    def renew() -> None:
+        fleet.dynamo.update_item(
+            TableName=fleet.table,
+            Key={"leaseKey": {"S": shard}},
+            UpdateExpression="SET leaseOwner = :java ADD leaseCounter :one",
+            ExpressionAttributeValues={":java": {"S": "java-1"}, ":one": {"N": "1"}},
+        )
+
+    renew()
+    run = world.start(fleet.path, "--once")
+    run.until(lambda: renew() is not None or run.ended() is not None)
+    assert run.exit() == 1
+    assert f"workers of another application, such as a Java KCL, hold leases in the table {fleet.table}: java-1 reads {shard}" in run.said()
+    assert "`stream complete" not in run.said()

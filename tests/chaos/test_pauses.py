@@ -16,8 +16,9 @@ from stream.cli.main import app
 from stream.clock import SystemClock
 from tests.chaos.conftest import client
 from tests.chaos.test_leases import Fleet
+from tests.chaos.test_together import SIZE
 from tests.chaos.workers import Worker
-from tests.chaos.world import World
+from tests.chaos.world import KNOWN, LARGE, World
 from tests.ports import free_port
 
 
@@ -152,6 +153,46 @@ def test_through_kills_reshards_and_takeovers_nothing_is_read_while_it_is_paused
     assert fourth.drain() == 0
     world.exact()
     operate(world, "audit", "verify", str(path))
+
+
+def test_an_update_under_a_pause_is_rolled_back_after_the_newer_file_has_sealed(fleet: Fleet) -> None:
+    """The newer file has other columns, rows and partitions. One of its workers dies half-way; then the older file is deployed again."""
+    world, old = fleet.world, fleet.path
+    new = world.pipeline("new", keep=LARGE.mark, partition="size", stages=SIZE)
+    new.write_text(new.read_text() + old.read_text().partition("\ncoordination:")[1] + old.read_text().partition("\ncoordination:")[2])
+    world.produce(300)
+    first = fleet.join()
+    first.until(world.committed)
+    pause(world, old)
+    first.until(lambda: standing(first) == names(world))
+    sealed = moments(world)
+    world.produce(300)
+    second = world.start(new)
+    second.until(lambda: '"event":"lease_taken"' in second.said())
+    assert first.drain() == 0
+    second.until(lambda: fleet.belongs_to(second, 3) and standing(second) == names(world))
+    assert moments(world) == sealed
+    resume(world, new)
+    second.until(world.committed)
+    third = world.start(new, "--at", "IntentCreated")
+    third.until(lambda: '"event":"lease_taken"' in third.said())
+    assert second.drain() == 0
+    world.produce(300)
+    assert third.exit() == -9
+    last = fleet.join()
+    world.produce(200)
+    last.until(world.committed)
+    assert last.drain() == 0
+    units = [each for each in world.manifests() if each["kind"] == "unit"]
+    by_file = {each["pipeline"] for each in units}
+    assert len(by_file) == 2
+    newest = max(units, key=lambda each: each["created_at"])
+    assert newest["pipeline"] == min(units, key=lambda each: each["created_at"])["pipeline"]
+    world.exact(KNOWN, LARGE)
+    for path in (old, new):
+        operate(world, "audit", "verify", str(path))
+        rows = operate(world, "query", str(path), "SELECT count(*) AS n FROM rows", "--csv").split()
+        assert rows == ["n", str(sum(each["outcomes"].get("written", 0) for each in units))]
 
 
 def test_a_worker_that_is_killed_while_it_stops_leaves_what_it_began_for_after_the_pause(fleet: Fleet) -> None:

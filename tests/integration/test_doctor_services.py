@@ -199,6 +199,20 @@ def test_a_fleet_is_found_under_other_table_names(aws: Aws, tmp_path: Path) -> N
     assert "CLIENT_VERSION_3X" in found(findings, "leases", "who else")["what"]
 
 
+@pytest.mark.usefixtures("clean")
+def test_workers_of_a_kcl_2_x_that_have_leases_are_named(aws: Aws, tmp_path: Path) -> None:
+    env, _, _, make, topic = aws
+    dynamo = make("dynamodb")
+    table_of(dynamo, "shared", {"leaseKey": ("HASH", "S")})
+    row = {"checkpoint": {"S": "TRIM_HORIZON"}, "leaseCounter": {"N": "7"}}
+    dynamo.put_item(TableName="shared", Item=row | {"leaseKey": {"S": "shardId-000000000000"}, "leaseOwner": {"S": "java-1"}})
+    ours = {"leaseKey": {"S": "shardId-000000000001"}, "leaseOwner": {"S": "pod-2"}, "sxOwner": {"S": "pod-2"}}
+    dynamo.put_item(TableName="shared", Item=row | ours)
+    _, findings = run(pipeline(tmp_path, topic, "shared"), env)
+    said = found(findings, "leases", "who else")["what"]
+    assert said.endswith("no fleet of KCL 3.x; other workers, such as those of KCL 2.x, have leases: java-1")
+
+
 KCL_TABLES = {"": "leaseKey", "-CoordinatorState": "key", "-WorkerMetricStats": "wid"}
 INDEX = {
     "IndexName": "LeaseOwnerToLeaseKeyIndex",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -9,9 +10,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from stream.cli.main import app
+from stream.clock import SystemClock
 from stream.local.moto import moto
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.workers import Worker
@@ -67,6 +70,12 @@ def until(worker: Worker, condition: Callable[[], bool]) -> None:
                 raise
         else:
             return
+
+
+def fed(beside: Beside) -> Beside:
+    """``beside`` with a few more records: the leader of KCL 3.x moves no lease while nothing arrives."""
+    beside.produce(4)
+    return beside
 
 
 def settle(beside: Beside) -> None:
@@ -132,11 +141,7 @@ def known_by_kcl(made_by_java: dict[str, dict[str, dict[str, str]]], beside: Bes
 
 
 def audited(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in beside.world.environment.items():
-        monkeypatch.setenv(name, value)
-    result = CliRunner().invoke(app, ["audit", "verify", str(beside.path)])
-    assert result.exit_code == 0, result.output
-    assert "another application" in result.output
+    assert "another application" in asked(beside, monkeypatch, "audit", "verify", str(beside.path)).output
 
 
 def test_lease_rows_equal_those_of_the_kcl_attribute_by_attribute(make: MakeBeside) -> None:
@@ -170,7 +175,7 @@ def test_a_kcl_3_x_fleet_is_followed_and_left_cleanly(make: MakeBeside, monkeypa
     java.until(lambda: len(java.records()) >= 60)
 
     mine = beside.start_ours()
-    until(mine, lambda: beside.owners()["ours"] >= 1)
+    until(mine, lambda: fed(beside).owners()["ours"] >= 1)
     beside.produce(60)
     world.split()
     settle(beside)
@@ -196,6 +201,113 @@ def test_a_kcl_3_x_fleet_is_followed_and_left_cleanly(make: MakeBeside, monkeypa
     assert beside.doubled() == {}
     assert last.drain() == 0
     audited(beside, monkeypatch)
+
+
+def test_commands_beside_a_kcl_2_x_count_what_it_processed_and_a_run_that_ends_comes_after_it(
+    make: MakeBeside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = make("2.5.8", 4)
+    world, path = beside.world, str(beside.path)
+    java = beside.start_java()
+    beside.produce(60)
+    java.until(lambda: len(java.records()) >= 60)
+    mine = beside.start_ours()
+    until(mine, lambda: beside.owners() == {"java": 2, "ours": 2})
+    beside.produce(60)
+    until(mine, beside.complete)
+    shows_both(beside, monkeypatch)
+    run = world.operate("run", "--once", path)
+    assert run.exit() == 1
+    assert "workers of another application, such as a Java KCL, hold leases" in run.said()
+    assert "java-0 reads" in run.said()
+
+    asked(beside, monkeypatch, "pause", path, "--note", "new disks")
+    until(mine, lambda: mine.said().count('"event":"shard_paused"') == 2)
+    written = sorted(beside.lake())
+    beside.produce(60)
+    java.until(lambda: caught_up(beside))
+    assert sorted(beside.lake()) == written
+    assert beside.owners() == {"java": 2, "ours": 2}
+    rows = asked(beside, monkeypatch, "query", path, "SELECT count(*) AS n FROM rows WHERE NOT _sealed", "--csv").stdout.split()
+    left = world.put_so_far - len(written) - len(set(beside.noted("checkpointed")))
+    assert left > 0
+    assert rows == ["n", str(left)]
+    assert "that application does not know of the pause" in asked(beside, monkeypatch, "status", path).stdout
+    asked(beside, monkeypatch, "resume", path)
+    until(mine, beside.complete)
+    assert beside.doubled() == {}
+
+    assert mine.drain() == 0
+    beside.produce(40)
+    java.stop()
+    beside.produce(40)
+    run = world.operate("run", "--once", path)
+    assert run.exit() == 0, run.said()
+    assert beside.complete()
+    assert beside.doubled() == {}
+    assert beside.owners() == {"nobody": 4}
+    audited(beside, monkeypatch)
+
+
+def test_commands_beside_a_kcl_3_x_leader_and_a_paused_worker_that_leaves(make: MakeBeside, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = make("3.1.3", 4)
+    world, path = beside.world, str(beside.path)
+    java = beside.start_java()
+    beside.produce(60)
+    java.until(lambda: len(java.records()) >= 60)
+    mine = beside.start_ours()
+    until(mine, lambda: fed(beside).owners()["ours"] >= 1)
+    until(mine, beside.complete)
+    shows_both(beside, monkeypatch)
+    known = set(beside.reports())
+    run = world.operate("run", "--once", path)
+    assert run.exit() == 1
+    assert "the leader of a KCL 3.x fleet assigns the leases" in run.said()
+    assert set(beside.reports()) == known
+
+    asked(beside, monkeypatch, "pause", path, "--note", "new disks")
+    until(mine, lambda: mine.said().count('"event":"shard_paused"') >= beside.owners()["ours"])
+    written = sorted(beside.lake())
+    beside.produce(60)
+    java.until(lambda: caught_up(beside))
+    assert sorted(beside.lake()) == written
+    assert mine.drain() == 0
+    # The KCL knows of no pause: it goes on where the paused worker had sealed.
+    java.until(lambda: beside.complete() and beside.owners() == {"java": 4})
+    assert sorted(beside.lake()) == written
+    assert beside.doubled() == {}
+    asked(beside, monkeypatch, "resume", path)
+    audited(beside, monkeypatch)
+
+
+def asked(beside: Beside, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
+    """What the command says, which must end with 0."""
+    for name, value in beside.world.environment.items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def shows_both(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is processed: by our worker, or by the KCL, which the commands tell apart."""
+    path, now = str(beside.path), SystemClock().now().isoformat()
+    answer = json.loads(asked(beside, monkeypatch, "complete", path, "--until", now, "--wait", "60", "--json").stdout)
+    status = json.loads(asked(beside, monkeypatch, "status", path, "--json").stdout)
+    (stream,), (found,) = answer["streams"], status["streams"]
+    theirs = {each["shard"] for each in found["shards"] if each["owner"].startswith("java-")}
+    assert theirs
+    assert {each["shard"] for each in found["shards"] if each["elsewhere"]} == theirs
+    assert [each["code"] for each in found["findings"]] == ["read_elsewhere"]
+    assert {each["shard"] for each in stream["shards"] if "another application has processed" in each["why"]} >= theirs
+    counted = asked(beside, monkeypatch, "query", path, "SELECT count(*) AS n FROM rows", "--csv").stdout.split()
+    assert counted == ["n", str(len(beside.lake()))]
+
+
+def caught_up(beside: Beside) -> bool:
+    """Whether the KCL has checkpointed everything in the shards whose leases it has."""
+    theirs = {name for name, row in beside.rows().items() if row.get("leaseOwner", {}).get("S", "").startswith("java-")}
+    return {place for place in beside.truth() if place[0] in theirs} <= {*beside.noted("checkpointed"), *beside.lake()}
 
 
 OWN_BUSINESS = {"leaseOwner", "leaseCounter", "ownerSwitchesSinceCheckpoint"}

@@ -262,9 +262,11 @@ class Interrupted:
         await self._something()
         return await self.inner.shards()
 
-    async def after(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
+    async def after(
+        self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime, done: int = -1
+    ) -> Lookahead:
         await self._something()
-        return await self.inner.after(shard, position, start, complete_until, asked_at)
+        return await self.inner.after(shard, position, start, complete_until, asked_at, done)
 
 
 @asynccontextmanager

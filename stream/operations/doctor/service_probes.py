@@ -139,12 +139,15 @@ async def _fleet(opened: Opened, tables: LeaseTables) -> str:
         table = LeaseTable(client, tables.leases, SystemClock(), lambda _: None, secrets.token_urlsafe)
         try:
             version = (await FleetTables(table, SystemClock(), lambda _: None, (tables.state, tables.reports)).migration_state()).version
+            found = (await table.scan()).leases if await table.exists() else []
         except AwsFatal as error:
             msg = f"cannot be determined: {error}"
             raise Note(msg) from error
+    owners = sorted({lease.owner or "" for lease in found if lease.owned_elsewhere and not lease.ended})
+    others = f"; other workers, such as those of KCL 2.x, have leases: {', '.join(owners)}" if owners else ""
     if (why := refusal(tables.leases, version)) is not None:
         raise Fatal(why)
-    return f"a fleet of KCL 3.x ({version}), whose leader a worker follows" if reports(version) else "no fleet of KCL 3.x"
+    return f"a fleet of KCL 3.x ({version}), whose leader a worker follows" if reports(version) else f"no fleet of KCL 3.x{others}"
 
 
 # --- fan-out ---------------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from stream.audit.completeness import (
     DONE,
     Answer,
     Found,
-    Loaded,
     Lookahead,
     Question,
     Sealed,
@@ -37,11 +36,12 @@ from stream.commit.manifest import Kind, Manifest, decode_start
 from stream.commit.naming import start_key
 from stream.concurrency import run_concurrently
 from stream.contracts import Checkpoint, Checkpoints, Clock, Shard, Start, shard_of_chain
-from stream.errors import DefinitionError, Halted, Retryable, StreamError
+from stream.errors import DefinitionError, Retryable, StreamError
 from stream.lease.paused import Pause
 from stream.lease.pauses import PauseRecord
 from stream.lease.shards import recreated
 from stream.operations.opening import open_checkpoints
+from stream.operations.progress.loaded_tables import loaded
 from stream.operations.progress.object_lookahead import open_lookahead
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
@@ -52,13 +52,14 @@ from stream.worker.tables.loaders import open_loader_parts
 from stream.worker.tables.parts import LoaderParts
 
 AT_ONCE: Final = 16
-"""Shards, or chains, that are read at a time."""
+"""Shards that are read at a time."""
 
 FIRST_PAUSE: Final = 2.0
 LAST_PAUSE: Final = 30.0
 """Longest pause between two attempts, in seconds. Pauses grow, so that a long wait makes few calls; the limit keeps the answer timely."""
 
 _NOT_BEGUN: Final = "no worker has begun with this stream"
+_ELSEWHERE: Final = "another application has processed records after these; they are not in the lake"
 _NOTES: Final = {
     Kind.GAP: "records up to here expired in the stream before they were read; the log says so",
     Kind.FOREIGN: "another application processed the records up to here; they are not in the lake",
@@ -84,8 +85,10 @@ class SourceLookahead(Protocol):
         """All shards that the service lists; of objects, those that may hold something that is not sealed."""
         ...
 
-    async def after(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
-        """What follows ``position``."""
+    async def after(
+        self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime, done: int = -1
+    ) -> Lookahead:
+        """What follows ``position``; in the record after it, user records up to index ``done`` do not count."""
         ...
 
 
@@ -224,7 +227,16 @@ class Completeness:
         if shard is None:
             why = f"the stream does not list the shard any more; what it held after {tail.position}, if anything, was never sealed"
             return sealed, Lookahead(Found.GONE, why=why)
-        return sealed, await self.source.after(shard, tail.position, start, await self._complete_until(tail, sealed), asked_at)
+        hint = await self._checkpoints.read(Shard(self._stream, name))
+        known = (sealed.arrived, tip_of(hint, tail.shard.generation, tail.position))
+        complete_until = max((each for each in known if each is not None), default=None)
+        position, done = tail.position, -1
+        if hint is not None and (reached := hint.foreign_after(tail.position)) is not None:
+            sealed = replace(sealed, note=_ELSEWHERE)
+            if reached.position is None:
+                return sealed, Lookahead(Found.END)
+            position, done = reached.position - 1, reached.subsequence
+        return sealed, await self.source.after(shard, position, start, complete_until, asked_at, done)
 
     async def tail(self, name: str) -> Tail:
         """Where the sealed chain of the shard ``name`` ends now, followed from where it ended before.
@@ -265,12 +277,6 @@ class Completeness:
         newest = await last_starts(self.log.store, shard.stream, shard.chain, 2)
         return Tail(shard, newest[0] if newest else begins)
 
-    async def _complete_until(self, tail: Tail, sealed: Sealed) -> datetime | None:
-        """The time up to which nothing is missing, by the last sealed record, or by what the worker of a quiet shard has recorded since."""
-        hint = await self._checkpoints.read(Shard(self._stream, tail.shard.shard_id))
-        known = (sealed.arrived, tip_of(hint, tail.shard.generation, tail.position))
-        return max((each for each in known if each is not None), default=None)
-
 
 def tip_of(hint: Checkpoint | None, generation: int, position: int) -> datetime | None:
     """Up to when nothing followed ``position`` in a shard, according to the worker that has read on from there; None if it does not say."""
@@ -286,56 +292,6 @@ def with_pause(standing: Standing, pause: Pause | None) -> Standing:
 
 def _agrees(link: Manifest, hint: Checkpoint) -> bool:
     return link.kind in {Kind.END, Kind.REWIND} or link.reach == hint.position
-
-
-async def loaded(table: LoaderParts, log: CommitLog, question: Question, *, ascending: bool = True) -> Loaded:
-    """Sealed units with rows for ``table`` that may have arrived before the given time and are not loaded.
-
-    ``ascending``: later units of a shard hold no older records.
-    """
-    sink = table.config.name
-    try:
-        positions, parked = await table.warehouse.positions(), await table.state.parked()
-        chains = await table.log.shards()
-    except StreamError as error:
-        return Loaded(sink, why=str(error))
-    waiting: dict[str, list[tuple[Manifest, int]]] = {}
-
-    async def one(chain: str) -> None:
-        waiting[chain] = await _waiting(log, Shard(table.stream, chain), positions.get(chain, ORIGIN), table, question, ascending=ascending)
-
-    try:
-        await run_concurrently([one(chain) for chain in chains], AT_ONCE)
-    except Halted as error:
-        return Loaded(sink, why=str(error))
-    links = [link for chain in chains for link in waiting[chain]]
-    arrivals = [datetime.fromisoformat(link.first_arrival) for link, _ in links if link.first_arrival]
-    return Loaded(
-        sink,
-        units=len(links),
-        rows=sum(rows for _, rows in links),
-        oldest=min(arrivals) if links and len(arrivals) == len(links) else None,
-        parked=tuple((chain, parked[chain].reason) for chain in chains if waiting[chain] and chain in parked),
-    )
-
-
-async def _waiting(
-    log: CommitLog, shard: Shard, position: int, table: LoaderParts, question: Question, *, ascending: bool
-) -> list[tuple[Manifest, int]]:
-    """Sealed links of ``shard`` after ``position`` with rows for ``table``, and the number of these rows."""
-    found: list[tuple[Manifest, int]] = []
-    loaded_to = position = position or await log.chain_start(shard.stream, shard.shard_id)
-    while (entry := await log.read(shard, position)) is not None and entry.manifest.sealed and entry.manifest.last is not None:
-        link = entry.manifest
-        late = bool(link.first_arrival) and datetime.fromisoformat(link.first_arrival) >= question.enough
-        if late and ascending:
-            break
-        if not late and (rows := await table.log.rows(link)):
-            found.append((link, rows))
-        position = link.reach
-    if entry is None and position == loaded_to:
-        await table.log.confirm(shard.shard_id, position)
-    return found
 
 
 async def open_completeness(

@@ -108,7 +108,15 @@ class ObjectsLookahead:
         growing = range(1, max(self._slices.config.shards if watched else 0, len(log.ends)) + 1)
         return [Shard(self._slices.config.name, name) for name in sorted((*self._bounded, *map(growing_shard, growing)))]
 
-    async def after(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:  # noqa: ARG002
+    async def after(
+        self,
+        shard: Shard,
+        position: int,
+        start: Start,  # noqa: ARG002
+        complete_until: datetime | None,  # noqa: ARG002
+        asked_at: datetime,  # noqa: ARG002
+        done: int = -1,  # noqa: ARG002
+    ) -> Lookahead:
         """As ``completeness.SourceLookahead.after``: the oldest object of ``shard`` that is not known to be sealed to its end."""
         piece = first_unfinished(position)
         if is_growing(shard.shard_id):

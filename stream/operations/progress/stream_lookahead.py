@@ -8,9 +8,11 @@ from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Final
 
+import polars as pl
+
 from stream.audit.completeness import Found, Lookahead
 from stream.aws.kinesis import KinesisClient
-from stream.batch import ARRIVAL, ORIGIN
+from stream.batch import ARRIVAL, ORIGIN, SEQUENCE, SUBSEQUENCE
 from stream.budget import ByteBudget
 from stream.contracts import Clock, Shard, Start
 from stream.errors import Expired, Halted, Retryable
@@ -73,10 +75,13 @@ class StreamLookahead:
         """As ``contracts.Source.shards``."""
         return await self._source.shards()
 
-    async def after(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
+    async def after(
+        self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime, done: int = -1
+    ) -> Lookahead:
         """What follows ``position``; ``start`` and ``complete_until`` as for ``contracts.Source.read``.
 
-        ``asked_at``: the service's time before this call.
+        ``asked_at``: the service's time before this call. ``done``: in the Kinesis record after ``position``, the user records up to this
+        index do not count.
 
         Raises:
             Fatal: stream missing, access denied.
@@ -86,7 +91,8 @@ class StreamLookahead:
         self._failures[shard.shard_id] = 0
         silent = self._silent[shard.shard_id]
         silent.clear()
-        looking, waiting = asyncio.ensure_future(self._after(shard, position, start, complete_until)), asyncio.ensure_future(silent.wait())
+        looking = asyncio.ensure_future(self._after(shard, position, start, complete_until, done))
+        waiting = asyncio.ensure_future(silent.wait())
         try:
             await asyncio.wait((looking, waiting), return_when=asyncio.FIRST_COMPLETED)
             if looking.done():
@@ -97,16 +103,18 @@ class StreamLookahead:
                 task.cancel()
             await asyncio.gather(looking, waiting, return_exceptions=True)
 
-    async def _after(self, shard: Shard, position: int, start: Start, complete_until: datetime | None) -> Lookahead:
+    async def _after(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, done: int) -> Lookahead:
         source = self._source
         try:
             async with aclosing(source.read(shard, position, start, complete_until=complete_until)) as pages:  # type: ignore[type-var]
                 async for page in pages:
                     source.budget.release(page.held)
-                    if page.batch.rows:
-                        return Lookahead(Found.RECORD, page.batch.frame[ARRIVAL].min())  # type: ignore[arg-type]
+                    rows = page.batch.frame.filter((pl.col(SEQUENCE) != str(position + 1)) | (pl.col(SUBSEQUENCE) > done))
+                    if rows.height:
+                        return Lookahead(Found.RECORD, rows[ARRIVAL].min())  # type: ignore[arg-type]
                     if page.ended or page.behind_ms == 0:
-                        lost = await source.lost_after(shard, position, complete_until)
+                        # With ``done``, the record after ``position`` is what was last processed, and no record has the number before it.
+                        lost = await source.lost_after(shard, position + (done >= 0), complete_until)
                         if lost is not None:
                             return Lookahead(Found.EXPIRED, why=lost)
                         return Lookahead(Found.END, children=page.children) if page.ended else Lookahead(Found.TIP)

@@ -116,8 +116,8 @@ class CutReader:
         intent = newest.intent if newest is not None else None
         begun = intent if intent is not None and intent.kind is LinkKind.UNIT else None
         after, foreign = max(head, _decided(intent)), await self._foreign(shard, last)
-        reached = hint.foreign if hint is not None else None
-        if reached is not None and reached.position is not None and reached.position > after:
+        reached = hint.foreign_after(after) if hint is not None else None
+        if reached is not None and reached.position is not None:
             after, foreign = reached.position - 1, reached.subsequence
         sealed_to = arrivals(last)[1] if last is not None else None
         tip = tip_of(hint, shard.generation, head)

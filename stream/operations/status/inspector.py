@@ -231,9 +231,9 @@ class Inspector:
     def _leased(self, status: ShardStatus, lease: Lease | None) -> ShardStatus:
         if lease is None:
             return status
-        # A Java worker leaves our attributes as they were.
-        ours = lease.owner is None or lease.owner == lease.signed
-        return replace(status, leased=True, owner=lease.owner, renewed=_moment(lease.renewed) if ours and lease.renewed else None)
+        elsewhere = lease.owned_elsewhere
+        renewed = _moment(lease.renewed) if lease.renewed and not elsewhere else None
+        return replace(status, leased=True, owner=lease.owner, renewed=renewed, elsewhere=elsewhere)
 
 
 def _words(pause: Pause | None) -> str | None:

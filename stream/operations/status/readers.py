@@ -79,11 +79,13 @@ class Listing:
             self.listed = await self._inner.shards()
         return self.listed
 
-    async def after(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
+    async def after(
+        self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime, done: int = -1
+    ) -> Lookahead:
         """As ``completeness.SourceLookahead.after``."""
         if self.why:
             return Lookahead(Found.SILENT, why="the stream could not be read")
-        return await self._inner.after(shard, position, start, complete_until, asked_at)
+        return await self._inner.after(shard, position, start, complete_until, asked_at, done)
 
 
 class Troubles:

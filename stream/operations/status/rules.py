@@ -168,6 +168,23 @@ def _paused(snapshot: Snapshot, explained: set[str]) -> Iterator[Finding]:
             )
 
 
+def _read_elsewhere(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
+    """Not wrong, but worth knowing: the lake has nothing of what those workers process, and they know of no pause."""
+    if others := [each for each in snapshot.shards if each.elsewhere]:
+        what = f"{count(len(others), 'shard is', 'shards are')} read by another application, such as a Java KCL"
+        owned = lines_of((each.name, f"its lease is {each.owner}'s") for each in others)
+        pause = ("that application does not know of the pause",) if any(each.paused for each in others) else ()
+        yield Finding(
+            "read_elsewhere",
+            Harm.HEALTHY,
+            what,
+            "when-another-application-reads-shards",
+            tuple(each.name for each in others),
+            details=("what it processes is not in the lake", *pause, *owned),
+            commands=("stream leases ls FILE",),
+        )
+
+
 def _not_sealing(snapshot: Snapshot, explained: set[str]) -> Iterator[Finding]:
     limit = thresholds.UNSEALED_SECONDS
 
@@ -342,6 +359,7 @@ _RULES: Final[tuple[Callable[[Snapshot, set[str]], Iterator[Finding]], ...]] = (
     _lost,
     _expiring,
     _paused,
+    _read_elsewhere,
     _read_by_nobody,
     _not_sealing,
     _behind,

@@ -39,8 +39,9 @@ class ShardStatus:
     ``state`` and ``why``: see ``audit.completeness.Standing``. ``unread``: arrival of the oldest unsealed record, if one is known to wait;
     ``reach``: everything that arrived before is sealed. ``last``: the kind of the last link, sealed ``sealed_at`` by ``sealed_by``.
     ``begun``: when the unit was begun that is not sealed, by ``begun_by``. ``blocked``: a parent is not read to its end yet. ``leased``:
-    the shard has a lease; ``owner`` and ``renewed`` are the lease's, and ``renewed`` is None if none of our workers renews it. ``paused``:
-    the pause in words, if an operator has paused the reading of the shard. ``objects`` and ``size``: claimed objects of it that are not
+    the shard has a lease; ``owner`` and ``renewed`` are the lease's, and ``renewed`` is None if none of our workers renews it.
+    ``elsewhere``: the owner is a worker of another application, such as a Java KCL. ``paused``: the pause in words, if an operator has
+    paused the reading of the shard. ``objects`` and ``size``: claimed objects of it that are not
     known to be sealed to their ends, and their bytes; None for a stream.
     """
 
@@ -60,6 +61,7 @@ class ShardStatus:
     leased: bool = False
     owner: str | None = None
     renewed: datetime | None = None
+    elsewhere: bool = False
     halt: Halt | None = None
     paused: str | None = None
     objects: int | None = None

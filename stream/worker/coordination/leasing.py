@@ -176,14 +176,27 @@ async def take_first(coordinator: Coordinator, clock: Clock, stack: AsyncExitSta
 
 
 async def _observe_alone(coordinator: Coordinator, clock: Clock) -> dict[str, ObservedLease]:
-    await coordinator.follower.refresh()
-    if coordinator.follower.following:
-        msg = (
-            f"the leader of a KCL 3.x fleet assigns the leases in the table {coordinator.table.name}, so a run that ends cannot have all "
-            "of them, and nothing was read; let workers without --once follow the leader, and ask `stream complete` whether all is read"
-        )
-        raise Fatal(msg)
-    return await observe_alone(coordinator.table, list(coordinator.streams.values()), coordinator.settings, clock)
+    follower, settings = coordinator.follower, coordinator.settings
+    await follower.refresh(report=False)
+    msg = (
+        f"the leader of a KCL 3.x fleet assigns the leases in the table {coordinator.table.name}, so a run that ends cannot have all of "
+        "them, and nothing was read; let workers without --once follow the leader, and ask `stream complete` whether all is read"
+    )
+    while True:
+        try:
+            observed = await observe_alone(coordinator.table, list(coordinator.streams.values()), settings, clock)
+        except Fatal as error:
+            if follower.following:
+                raise Fatal(msg) from error
+            raise
+        if not follower.following:
+            return observed
+        # What a leader and its workers have left behind looks as if they lived, until it has not changed for long enough.
+        while follower.following:
+            await clock.sleep(settings.look)
+            await follower.refresh(report=False)
+            if follower.fleet_lives:
+                raise Fatal(msg)
 
 
 async def coordinator_of(

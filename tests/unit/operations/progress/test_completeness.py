@@ -8,7 +8,7 @@ import pytest
 from stream.audit.completeness import Answer, Found, Lookahead, Question, Verdict
 from stream.commit.log import CommitLog
 from stream.commit.manifest import Kind, Manifest, State, with_seal
-from stream.contracts import Shard, Start, StartKind
+from stream.contracts import Checkpoint, Reached, Shard, Start, StartKind
 from stream.errors import DefinitionError, Fatal, Retryable
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.operations.progress.completeness import LAST_PAUSE, Completeness, pause_before_next, wait_until_complete
@@ -40,7 +40,7 @@ class Scripted:
     async def shards(self) -> list[Shard]:
         return [Shard("numbers", "s")]
 
-    async def after(self, shard, position, start, complete_until, asked_at) -> Lookahead:
+    async def after(self, shard, position, start, complete_until, asked_at, done=-1) -> Lookahead:
         if self.clock.now() >= self.sealed_at:
             return Lookahead(Found.TIP)
         return Lookahead(Found.RECORD, self.begun - timedelta(minutes=1))
@@ -79,6 +79,48 @@ def test_a_child_missing_everywhere_is_not_complete_unless_it_is_excluded() -> N
     assert asyncio.run(ask("c")).verdict is Verdict.COMPLETE
     with pytest.raises(DefinitionError, match="d: numbers has no such shard; it has c, p, s"):
         asyncio.run(ask("d"))
+
+
+class Elsewhere:
+    """The checkpoint of a shard that another application reads."""
+
+    def __init__(self, reached: Reached) -> None:
+        self.reached = reached
+
+    async def read(self, _: Shard) -> Checkpoint:
+        return Checkpoint(0, 0, 0, foreign=self.reached)
+
+    async def advance(self, shard: Shard, checkpoint: Checkpoint) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("reached", "asked", "state"),
+    [
+        (Reached(70, 3), [(69, 3)], "complete"),
+        (Reached(70, 2), [(69, 2)], "unsealed"),
+        (Reached(None, 0), [], "ended"),
+    ],
+)
+def test_what_another_application_has_processed_counts_as_done(reached: Reached, asked: list[tuple[int, int]], state: str) -> None:
+    """The stream ends with an aggregate, number 70, of four user records; our log has nothing of it."""
+    clock, seen = LeapingClock(), []
+
+    class Told(Scripted):
+        async def after(self, shard, position, start, complete_until, asked_at, done=-1) -> Lookahead:
+            seen.append((position, done))
+            return Lookahead(Found.TIP) if (position, done) >= (69, 3) else Lookahead(Found.RECORD, self.begun - timedelta(minutes=1))
+
+    stream = Told(clock, 0)
+
+    async def ask() -> Answer:
+        log = CommitLog(MemoryStore(clock=clock), "app", clock, "w")
+        await log.pin_start("numbers", Start(StartKind.TRIM_HORIZON))
+        return await Completeness("numbers", log, Elsewhere(reached), stream).ask(Question(stream.begun - timedelta(seconds=10), MARGIN))
+
+    (found,) = asyncio.run(ask()).shards
+    assert (found.state.value, found.position, seen) == (state, 0, asked)
+    assert found.why.endswith("another application has processed records after these; they are not in the lake")
 
 
 def test_without_waiting_it_asks_once() -> None:

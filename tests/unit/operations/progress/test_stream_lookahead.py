@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
@@ -14,6 +16,7 @@ from stream.contracts import Shard, Start, StartKind
 from stream.errors import Retryable
 from stream.local.kinesis.faults import Action, Fault
 from stream.local.kinesis.server import serve
+from stream.local.kpl import UserRecord, aggregate
 from stream.operations.progress.stream_lookahead import FAILURES, StreamLookahead
 from tests.simulation.completing import LeapingClock
 
@@ -75,6 +78,24 @@ def test_it_finds_the_next_record_the_tip_and_the_end() -> None:
         last = emulator.server.state.account.streams["numbers"].shards[SHARD.shard_id].tip
         ended = await stream.after(SHARD, last, TRIM, clock.now(), clock.now())
         assert ended == Lookahead(Found.END, children=("shardId-000000000001", "shardId-000000000002"))
+
+    with_stream(run)
+
+
+def test_user_records_that_are_done_do_not_follow() -> None:
+    """Another application has processed the first of an aggregate's three user records, then all of them."""
+
+    async def run(stream: StreamLookahead, emulator: Any, clock: LeapingClock) -> None:
+        shard = emulator.server.state.account.streams["numbers"].shards[SHARD.shard_id]
+        data = aggregate([UserRecord("k", None, b"{}") for _ in range(3)])
+        last = int(shard.put(json.dumps("k").encode(), base64.b64encode(data), len(data), _ms(clock)))
+        arrived = clock.now()
+        assert await stream.after(SHARD, last - 1, TRIM, None, clock.now(), 0) == Lookahead(Found.RECORD, arrived)
+        assert await stream.after(SHARD, last - 1, TRIM, None, clock.now(), 2) == Lookahead(Found.TIP)
+        clock.time += timedelta(seconds=3)
+        put(emulator, clock)
+        arrived = clock.now()
+        assert await stream.after(SHARD, last - 1, TRIM, None, clock.now(), 2) == Lookahead(Found.RECORD, arrived)
 
     with_stream(run)
 

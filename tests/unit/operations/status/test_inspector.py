@@ -92,7 +92,9 @@ class Tips:
     async def shards(self) -> list[Shard]:
         return [Shard(STREAM, name, is_open=True) for name in self.shard_ids]
 
-    async def after(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
+    async def after(
+        self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime, done: int = -1
+    ) -> Lookahead:
         self.looks += 1
         waited = self.late.get(shard.shard_id)
         return Lookahead(Found.TIP) if waited is None else Lookahead(Found.RECORD, self.clock.now() - waited)

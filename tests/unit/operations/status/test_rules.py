@@ -233,8 +233,18 @@ def test_without_leases_nobody_knows_who_reads() -> None:
     assert codes(snapshot_of(shard(leased=False, owner=None, renewed=None), failover=None)) == []
 
 
-def test_a_java_worker_is_taken_to_live() -> None:
-    assert codes(snapshot_of(shard(owner="java-1", renewed=None))) == []
+def test_a_java_worker_is_taken_to_live_and_shown() -> None:
+    theirs = shard(owner="java-1", renewed=None, elsewhere=True)
+    (found,) = judge(snapshot_of(theirs, shard(1)))
+    assert (found.code, found.harm, found.shards) == ("read_elsewhere", Harm.HEALTHY, (theirs.name,))
+    assert found.details == ("what it processes is not in the lake", f"{theirs.name}: its lease is java-1's")
+    assert codes(snapshot_of(waiting(2 * BEHIND, owner="java-1", renewed=None, elsewhere=True))) == ["behind", "read_elsewhere"]
+
+
+def test_that_a_java_worker_knows_of_no_pause_is_said() -> None:
+    found = judge(snapshot_of(shard(owner="java-1", renewed=None, elsewhere=True, paused=PAUSED)))
+    assert [each.code for each in found] == ["paused", "read_elsewhere"]
+    assert "that application does not know of the pause" in found[1].details
 
 
 def test_the_worst_is_first_and_its_harm_is_the_verdict() -> None:
@@ -283,6 +293,7 @@ def every_finding() -> list[Finding]:
             shard(5, renewed=ago(500)),
             shard(6, begun=ago(50)),
             shard(7, state=State.SILENT),
+            shard(8, owner="java-1", renewed=None, elsewhere=True),
             stream_halt=None,
             tables=(TableStatus("t", 1, ago(9000), (Parked("s", "bad", ago(9)),)),),
             dead_letters=replace(LETTERS, dead=500, gaps=(("s", ago(9)),)),
@@ -300,9 +311,8 @@ def test_every_finding_leads_to_a_section_of_the_runbook() -> None:
     found = every_finding()
     assert len(found) >= 14
     assert {each.section for each in found} <= anchors
-    assert {each.section for each in found} - {"when-a-shard-is-halted", "when-a-part-cannot-be-read"} <= {
-        anchor(alert) for alert in ALERTS
-    }
+    no_alert = {"when-a-shard-is-halted", "when-a-part-cannot-be-read", "when-another-application-reads-shards"}
+    assert {each.section for each in found} - no_alert <= {anchor(alert) for alert in ALERTS}
 
 
 def test_the_alerts_have_the_same_limits() -> None:

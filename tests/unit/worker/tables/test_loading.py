@@ -16,7 +16,7 @@ from stream.audit.completeness import Question
 from stream.errors import Halted, Retryable
 from stream.lease.loader import Hold, LoaderLease, life_for
 from stream.lease.paused import Pause, What
-from stream.operations.progress.completeness import loaded
+from stream.operations.progress.loaded_tables import loaded
 from stream.sink.loads import Failure
 from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
