@@ -23,6 +23,9 @@ def unit_bytes(pipeline: Pipeline) -> int:
     return min(pipeline.flush.bytes, int(pipeline.memory.budget * UNIT_SHARE))
 
 
+LEAST_MEMORY: Final = 256 * 2**20
+"""Bytes that a worker needs however small its budget is: libraries, imports and threads take 155 MiB."""
+
 LEAST_BUDGETS: Final = 2
 """Least memory of a worker in budgets; with the default budget, peaks of 1.9 to 2.2 were measured in a process without readers."""
 
@@ -58,7 +61,8 @@ def memory_need(pipeline: Pipeline) -> MemoryNeed:
     """What the container of a worker of ``pipeline`` needs, without reference tables and what ``python`` stages keep."""
     budget, objects = pipeline.memory.budget, pipeline.source.s3
     readers = READERS_MEMORY if objects is not None and objects.format in TYPED else 0
-    return MemoryNeed(budget, readers, LEAST_BUDGETS * budget + readers, ADVISED_BUDGETS * budget + readers)
+    least = max(LEAST_MEMORY, LEAST_BUDGETS * budget)
+    return MemoryNeed(budget, readers, least + readers, max(least, ADVISED_BUDGETS * budget) + readers)
 
 
 def mebibytes(size: int) -> str:

@@ -25,7 +25,7 @@ SHARE: Final = 8
 """Part of the container's memory that each of these processes may take for that, if that is less: with two of them, a quarter. A process
 that asks for more is told so. The kernel would kill instead, on many nodes all processes of the container at once."""
 
-LEAST: Final = 64 * 2**20
+LEAST: Final = 96 * 2**20
 """Bytes that it may take however small the container is; less would not even do for sound files of a usual shape."""
 
 LOG_BYTES: Final = 64 * 1024
@@ -132,6 +132,18 @@ def too_large(limit: int | None) -> tuple[str, str]:
     return "short", f"{what}, {why}: raise the limit of the container; with {SHARE * HEADROOM // 2**30} GiB, all sound objects can be read"
 
 
+def _start_threads() -> None:
+    """Read a file, so that what the libraries take for their threads and on first use is there before memory is limited."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from stream.source.typed_rows import typed_rows
+
+    file = io.BytesIO()
+    pq.write_table(pa.table({"number": [1], "text": ["a"]}), file, compression="zstd")
+    list(typed_rows("parquet", None, file, 0))
+
+
 def main() -> None:
     """Serve until the worker ends."""
     global _worker, _limit  # noqa: PLW0603 - the process has one worker
@@ -150,6 +162,7 @@ def main() -> None:
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     read_logical_types_exactly()
+    _start_threads()
     _limit = memory_limit()
     most = int(Path("/proc/self/statm").read_text().split()[_DATA]) * _PAGE + headroom(_limit)
     for what, size in ((resource.RLIMIT_DATA, most), (resource.RLIMIT_FSIZE, LOG_BYTES), (resource.RLIMIT_CORE, 0)):

@@ -39,7 +39,7 @@ def test_json_has_plan_permissions_and_cost():
     ("format", "budget", "memory"),
     [
         ("json", "256MiB", "give its container 1,024 MiB, at least 512 MiB (memory.budget is 256 MiB)"),
-        ("json", "64MiB", "give its container 256 MiB, at least 128 MiB (memory.budget is 64 MiB)"),
+        ("json", "64MiB", "give its container 256 MiB, at least 256 MiB (memory.budget is 64 MiB)"),
         ("parquet", "256MiB", "give its container 1,536 MiB, at least 1,024 MiB; 512 MiB of it are for the processes that read Parquet"),
     ],
 )
@@ -51,7 +51,7 @@ def test_the_memory_of_a_container_is_shown(tmp_path, format, budget, memory):
     )
     assert memory in run(str(file)).stdout
     counted = json.loads(run(str(file), "--json").stdout)["memory"]
-    assert counted["advised"] - counted["least"] == 2 * counted["budget"]
+    assert counted["advised"] == max(256 * 2**20, 4 * counted["budget"]) + counted["readers"]
 
 
 def test_without_a_rate_there_is_no_cost():
