@@ -137,11 +137,12 @@ def _start_threads() -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from stream.source.typed_rows import typed_rows
+    from stream.source.json_rows import rows_as_json
 
     file = io.BytesIO()
     pq.write_table(pa.table({"number": [1], "text": ["a"]}), file, compression="zstd")
-    list(typed_rows("parquet", None, file, 0))
+    for batch in pq.ParquetFile(file).iter_batches():
+        rows_as_json(batch)
 
 
 def main() -> None:
