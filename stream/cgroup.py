@@ -40,9 +40,9 @@ def _memory_groups(root: Path) -> Iterator[Path]:
     for line in _text(root / "proc/self/cgroup").splitlines():
         match line.split(":", 2):
             case ["0", "", path]:
-                places = (mount, mount / "unified")
+                places = [mount, mount / "unified"]
             case [_, controllers, path] if "memory" in controllers.split(","):
-                places = (mount / "memory",)
+                places = [mount / "memory"]
             case _:
                 continue
         inside = PurePosixPath(path.lstrip("/"))

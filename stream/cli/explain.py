@@ -1,4 +1,4 @@
-"""``stream explain``: the plan of a pipeline, the memory and AWS permissions it needs, and what it would cost. Reads nothing over the network."""
+"""``stream explain``: the plan of a pipeline, the memory and permissions it needs, and its cost. Reads nothing over the network."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if libraries_wanted():
 
     from stream.pipeline.access import Account, needed
     from stream.pipeline.cost import Estimate, Outcome, Prices, Rate, estimate
-    from stream.pipeline.lint import check as check_file
     from stream.pipeline.limits import MemoryNeed, mebibytes, memory_need
+    from stream.pipeline.lint import check as check_file
     from stream.pipeline.model import Pipeline
     from stream.pipeline.plan import Change, Plan, Step, local_resources, plan
     from stream.pipeline.replay import Queue
@@ -155,7 +155,8 @@ def _show_step(step: Step, console: Console) -> None:
 def _show_memory(need: MemoryNeed, console: Console) -> None:
     _heading(console, "Memory of a worker, without reference tables")
     readers = f"; {mebibytes(need.readers)} of it are for the processes that read Parquet, Arrow and Avro objects" if need.readers else ""
-    console.print(f"  give its container {mebibytes(need.advised)}, at least {mebibytes(need.least)}{readers} (memory.budget is {mebibytes(need.budget)})")
+    budget = f"(memory.budget is {mebibytes(need.budget)})"
+    console.print(f"  give its container {mebibytes(need.advised)}, at least {mebibytes(need.least)}{readers} {budget}")
 
 
 def _change(change: Change) -> str:

@@ -51,7 +51,9 @@ def require_open_files() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     if wanted < OPEN_FILES:
-        msg = f"this process may have {wanted} files and connections open (ulimit -Hn), and at least {OPEN_FILES} are needed; raise the limit"
+        msg = (
+            f"this process may have {wanted} files and connections open (ulimit -Hn), and at least {OPEN_FILES} are needed; raise the limit"
+        )
         raise Fatal(msg)
 
 

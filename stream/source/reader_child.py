@@ -166,9 +166,9 @@ def main() -> None:
     _start_threads()
     _limit = memory_limit()
     most = int(Path("/proc/self/statm").read_text().split()[_DATA]) * _PAGE + headroom(_limit)
-    for what, size in ((resource.RLIMIT_DATA, most), (resource.RLIMIT_FSIZE, LOG_BYTES), (resource.RLIMIT_CORE, 0)):
+    for what, wanted in ((resource.RLIMIT_DATA, most), (resource.RLIMIT_FSIZE, LOG_BYTES), (resource.RLIMIT_CORE, 0)):
         _, allowed = resource.getrlimit(what)
-        size = size if allowed == resource.RLIM_INFINITY else min(size, allowed)
+        size = wanted if allowed == resource.RLIM_INFINITY else min(wanted, allowed)
         resource.setrlimit(what, (size, size))
     with contextlib.suppress(OSError):
         # If the machine runs out of memory nevertheless, this process is the one to end.

@@ -71,8 +71,8 @@ class WorkerOptions:
     ``base``: the folder to which the pipeline's paths are relative. ``env``: environment variables, for secrets. ``drain_seconds``: limit
     for sealing the units in progress after a signal. ``threads``: for decoding, transforming and encoding. ``listeners`` get every event.
     ``reading``: which part of its source the pipeline reads. ``leases``: an operator's leases, used instead of a worker's own. ``worker``:
-    its name in manifests, leases and spans; generated if empty. ``log_level``: the lowest level of events in the log. ``memory_limit``: that
-    of the container, in bytes.
+    its name in manifests, leases and spans; generated if empty. ``log_level``: the lowest level of events in the log. ``memory_limit``:
+    that of the container, in bytes.
     """
 
     base: Path

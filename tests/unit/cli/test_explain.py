@@ -36,17 +36,17 @@ def test_json_has_plan_permissions_and_cost():
 
 
 @pytest.mark.parametrize(
-    ("format", "budget", "memory"),
+    ("kind", "budget", "memory"),
     [
         ("json", "256MiB", "give its container 1,024 MiB, at least 512 MiB (memory.budget is 256 MiB)"),
         ("json", "64MiB", "give its container 256 MiB, at least 256 MiB (memory.budget is 64 MiB)"),
         ("parquet", "256MiB", "give its container 1,536 MiB, at least 1,024 MiB; 512 MiB of it are for the processes that read Parquet"),
     ],
 )
-def test_the_memory_of_a_container_is_shown(tmp_path, format, budget, memory):
+def test_the_memory_of_a_container_is_shown(tmp_path, kind, budget, memory):
     file = tmp_path / "p.yaml"
     file.write_text(
-        f"application: a\nsource:\n  s3: {{url: s3://archive/in/, format: {format}}}\n  schema: {{n: int64}}\n"
+        f"application: a\nsource:\n  s3: {{url: s3://archive/in/, format: {kind}}}\n  schema: {{n: int64}}\n"
         f"sinks:\n  - s3: {{url: s3://lake/a/}}\nstate: s3://lake/_stream/\nmemory: {{budget: {budget}}}\nflush: {{bytes: 16MiB}}\n"
     )
     assert memory in run(str(file)).stdout

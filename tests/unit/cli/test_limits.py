@@ -41,7 +41,10 @@ def bash(script):
 def test_too_few_open_files_are_refused_in_one_line():
     done = bash(f"ulimit -n {OPEN_FILES - 1} && {VERB}")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: this process may have 63 files and connections open (ulimit -Hn), and at least 64 are needed; raise the limit\n"
+    assert (
+        done.stderr
+        == "error: this process may have 63 files and connections open (ulimit -Hn), and at least 64 are needed; raise the limit\n"
+    )
 
 
 def test_as_many_files_may_be_open_as_the_hard_limit_allows():

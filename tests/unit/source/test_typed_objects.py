@@ -479,7 +479,12 @@ ABORTS = 'import os; os.write(2, b"memory allocation of 999 bytes failed\\n"); o
 @pytest.mark.parametrize(
     ("limit", "works", "blamed", "words"),
     [
-        (2**31, "bytearray(300 * 2**20)", Retryable, "takes more than 256 MiB of memory, an eighth of the container's limit of 2,048 MiB: raise the"),
+        (
+            2**31,
+            "bytearray(300 * 2**20)",
+            Retryable,
+            "takes more than 256 MiB of memory, an eighth of the container's limit of 2,048 MiB: raise the",
+        ),
         (2**29, "bytearray(300 * 2**20)", Retryable, "MiB of memory, the least that is allowed: raise the limit of the container"),
         (2**31, ABORTS, Retryable, "lacks memory: to read a part of it takes more than 256 MiB"),
         (2**31, "import os; os.abort()", reader_process.BadContent, "it ends the process that reads it (SIGABRT)"),
@@ -494,7 +499,9 @@ def test_an_object_is_not_to_blame_for_a_small_container(limit, works, blamed, w
     assert words in said
 
 
-@pytest.mark.parametrize(("kills", "words"), [(1, "because the container reached its memory limit of 700 MiB"), (0, "was killed: look whether this")])
+@pytest.mark.parametrize(
+    ("kills", "words"), [(1, "because the container reached its memory limit of 700 MiB"), (0, "was killed: look whether this")]
+)
 def test_a_process_that_the_kernel_kills_says_so(monkeypatch, kills, words):
     counted = iter([4, 4 + kills])
     monkeypatch.setattr(reader_process, "memory_kills", lambda: next(counted))
