@@ -65,9 +65,9 @@ class Fatal(StreamError):
 _BY_SEVERITY: Final = (Fatal, Halted, LeaseLost, Superseded)
 
 
-def most_severe(group: ExceptionGroup[Exception]) -> Exception:
+def most_severe(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Of several errors that ended tasks together, the one that decides what happens next. An unexpected error outranks all others."""
-    leaves = [leaf for error in group.exceptions for leaf in ([most_severe(error)] if isinstance(error, ExceptionGroup) else [error])]
+    leaves = [leaf for error in group.exceptions for leaf in ([most_severe(error)] if isinstance(error, BaseExceptionGroup) else [error])]
     unexpected = [error for error in leaves if not isinstance(error, _BY_SEVERITY)]
     if unexpected:
         return unexpected[0]

@@ -1,4 +1,4 @@
-"""``stream explain``: the plan of a pipeline, the AWS permissions it needs, and what it would cost. Reads nothing over the network."""
+"""``stream explain``: the plan of a pipeline, the memory and permissions it needs, and its cost. Reads nothing over the network."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if libraries_wanted():
 
     from stream.pipeline.access import Account, needed
     from stream.pipeline.cost import Estimate, Outcome, Prices, Rate, estimate
+    from stream.pipeline.limits import MemoryNeed, mebibytes, memory_need
     from stream.pipeline.lint import check as check_file
     from stream.pipeline.model import Pipeline
     from stream.pipeline.plan import Change, Plan, Step, local_resources, plan
@@ -52,7 +53,7 @@ def explain(
     region: Annotated[str, typer.Option("--region", help="AWS region, for ARNs.")] = "*",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Show what a pipeline will do: columns after each stage, object keys, AWS permissions and, given a rate, objects and cost.
+    """Show what a pipeline will do: columns after each stage, object keys, memory, AWS permissions and, given a rate, objects and cost.
 
     Reads nothing over the network and needs no secret.
 
@@ -72,6 +73,7 @@ def explain(
         document = {
             "application": pipeline.application,
             "plan": dataclasses.asdict(laid_out),
+            "memory": dataclasses.asdict(memory_need(pipeline)),
             "access": [dataclasses.asdict(each) for each in access],
             "estimate": None if cost is None else {**dataclasses.asdict(cost), "dollars": cost.dollars},
         }
@@ -79,6 +81,7 @@ def explain(
         return
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     _show_plan(pipeline, laid_out, console)
+    _show_memory(memory_need(pipeline), console)
     _heading(console, "AWS permissions")
     for each in access:
         within = f" where s3:prefix is {', '.join(each.prefixes)}" if each.prefixes else ""
@@ -147,6 +150,13 @@ def _show_step(step: Step, console: Console) -> None:
         if step.drops:
             parts.append(f"leaves rows out as {step.drops}")
         console.print(f"    {'; '.join(parts)}")
+
+
+def _show_memory(need: MemoryNeed, console: Console) -> None:
+    _heading(console, "Memory of a worker, without reference tables")
+    readers = f"; {mebibytes(need.readers)} of it are for the processes that read Parquet, Arrow and Avro objects" if need.readers else ""
+    budget = f"(memory.budget is {mebibytes(need.budget)})"
+    console.print(f"  give its container {mebibytes(need.advised)}, at least {mebibytes(need.least)}{readers} {budget}")
 
 
 def _change(change: Change) -> str:

@@ -12,8 +12,10 @@ import importlib
 import importlib.util
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, Final
@@ -43,6 +45,9 @@ def settings_of_libraries(env: Mapping[str, str], cores: int) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in env}
 
 
+LOADING_SECONDS: Final = 10.0
+"""Seconds for which a verb may load its libraries silently; usually that takes one or two."""
+
 BEFORE_LIBRARIES: Final[list[Callable[[], None]]] = []
 """Called before the libraries of a verb are imported, and with them the first threads are started."""
 
@@ -54,7 +59,31 @@ def load(name: str) -> ModuleType:
         share_one_heap()
         for call in BEFORE_LIBRARIES:
             call()
+        with telling_if_slow(LOADING_SECONDS):
+            return importlib.import_module(name)
     return importlib.import_module(name)
+
+
+@contextmanager
+def telling_if_slow(seconds: float) -> Iterator[None]:
+    """Say so on standard error, once, if the block takes longer than ``seconds``: a verb that loads shows nothing else."""
+
+    def tell() -> None:
+        with suppress(OSError, ValueError, AttributeError):  # standard error is closed
+            sys.stderr.write(
+                f"still loading libraries after {seconds:g} s, with {time.process_time():.1f} s of processor time, of which some 2 s are "
+                "needed: this machine is busy, or the CPU limit of the container is low\n"
+            )
+            sys.stderr.flush()
+
+    timer = threading.Timer(seconds, tell)
+    timer.daemon = True
+    with suppress(RuntimeError):  # no thread can be started, as is said elsewhere
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def verb(module: str, name: str) -> Any:

@@ -29,7 +29,7 @@ def command() -> NoReturn:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         code = 130
-    except Exception:  # noqa: BLE001 - it is shown as the interpreter would show it
+    except BaseException:  # noqa: BLE001 - a panic of a library in Rust is no Exception; it is shown as the interpreter would show it
         sys.excepthook(*sys.exc_info())
     leave(code)
 

@@ -128,6 +128,18 @@ class WorkerStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryShort(Event):
+    """The memory ``limit`` of the container is less than the ``least`` that a worker of this pipeline needs (bytes). It may be killed.
+
+    ``detail``: for people, with a remedy. ``shard`` is empty.
+    """
+
+    limit: int
+    least: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerFailed(Event):
     """The process ends because it cannot continue, with exit code 1, or 2 where the pipeline is wrong; ``shard`` is empty."""
 

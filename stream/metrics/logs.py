@@ -94,6 +94,7 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.RecordsExpired: Level.ERROR,
     ev.NotificationFailed: Level.ERROR,
     ev.WorkerStarted: Level.INFO,
+    ev.MemoryShort: Level.WARNING,
     ev.WorkerFailed: Level.ERROR,
     ev.DrainStarted: Level.INFO,
     ev.LeaseTaken: Level.INFO,

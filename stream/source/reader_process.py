@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Final, cast
 
 import msgspec
 
+from stream.cgroup import memory_kills, memory_limit
 from stream.errors import Retryable
 from stream.source.frames import receive, send
 
@@ -29,6 +30,12 @@ _ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "T
 
 
 _ENDED: Final = "it ends the process that reads it ({}): it is damaged, or a part of it takes too much memory"
+
+_NO_MEMORY: Final = ("memory allocation of", "bad_alloc", "out of memory")
+"""What compiled code says before it ends the process because it gets no memory."""
+
+_SAID_BYTES: Final = 300
+"""Bytes of what a process wrote last that are repeated in an error."""
 
 
 class BadContent(Exception):
@@ -42,7 +49,8 @@ def typed_records(kind: str, column: str | None, file: BinaryIO, after: int, mos
 
     Raises:
         BadContent: the file is damaged or no such file, or a part of it is too large to be read; what is before it has been given.
-        Retryable: the process cannot be started, or somebody has killed it; the object is not to blame.
+        Retryable: the process cannot be started, somebody has killed it, or the container is too small for what it has to read; the
+            object is not to blame.
         StreamError, OSError: what reading ``file`` raises.
     """
     while True:
@@ -79,6 +87,8 @@ def _served(child: _Child, request: object, file: BinaryIO) -> Iterator[tuple[in
                     return
                 case ["bad", str(why)]:
                     raise BadContent(why)
+                case ["short", str(why)]:
+                    raise _short(why)
                 case _:
                     raise BadContent(_ENDED.format("nonsense"))
     finally:
@@ -86,6 +96,28 @@ def _served(child: _Child, request: object, file: BinaryIO) -> Iterator[tuple[in
             _give_back(child)
         else:
             child.end()
+
+
+def _short(why: str) -> Retryable:
+    return Retryable(f"the process that reads Parquet, Arrow and Avro objects lacks memory: {why}")
+
+
+class _Words:
+    """What a process writes to its standard error."""
+
+    def __init__(self) -> None:
+        """Raises ``Retryable`` if there can be none."""
+        try:
+            self.file: Final = os.fdopen(os.memfd_create("reader"), "rb", buffering=0)  # there may be no folder that can be written
+        except OSError as error:
+            msg = f"the process that reads Parquet, Arrow and Avro objects cannot be started: {error}"
+            raise Retryable(msg) from error
+
+    def last(self) -> str:
+        """The end of it, in one line."""
+        size = os.fstat(self.file.fileno()).st_size
+        text = os.pread(self.file.fileno(), _SAID_BYTES, max(0, size - _SAID_BYTES))
+        return " ".join(text.decode("utf-8", "replace").split())
 
 
 class _Child:
@@ -100,24 +132,34 @@ class _Child:
             "POLARS_MAX_THREADS": "1",
             "OMP_NUM_THREADS": "1",
         }
+        self._kills = memory_kills()
+        self._said = _Words()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - it is our own module
                 [sys.executable, "-P", *program],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=self._said.file,
                 env=environment,
                 process_group=0,  # a terminal's Ctrl-C is for the worker, which ends this process itself
             )
         except OSError as error:
+            self._said.file.close()
             msg = f"the process that reads Parquet, Arrow and Avro objects cannot be started: {error}"
             raise Retryable(msg) from error
-        if receive(cast("BinaryIO", self._process.stdout)) != ["ready"]:
-            msg = (
-                f"the process that reads Parquet, Arrow and Avro objects ended at once, with code {self._process.wait()}: look if this "
-                f"machine lacks memory, and what `{sys.executable} -m stream.source.reader_child` says"
-            )
-            raise Retryable(msg)
+        self._too_large: list[str] = []
+        """What is told of an object of which a part takes too much memory."""
+        match receive(cast("BinaryIO", self._process.stdout)):
+            case ["ready", [str(kind), str(why)]]:
+                self._too_large = [kind, why]
+            case _:
+                code, said = self._process.wait(), self._said.last()
+                self.end()
+                msg = (
+                    f"the process that reads Parquet, Arrow and Avro objects ended at once, with code {code}: look if this machine lacks "
+                    f"memory, and what `{sys.executable} -m stream.source.reader_child` says; it said: {said or 'nothing'}"
+                )
+                raise Retryable(msg)
 
     @property
     def pid(self) -> int:
@@ -147,8 +189,14 @@ class _Child:
         code = self._process.wait()
         name = signal.Signals(-code).name if code < 0 else f"code {code}"
         if -code == signal.SIGKILL:
+            limit = memory_limit()
+            if memory_kills() > self._kills and limit is not None:
+                why = f"the kernel killed it, because the container reached its memory limit of {limit // 2**20:,} MiB; raise the limit"
+                raise _short(why)
             msg = "the process that reads Parquet, Arrow and Avro objects was killed: look whether this machine lacks memory"
             raise Retryable(msg)
+        if -code == signal.SIGABRT and self._too_large[0] == "short" and any(each in self._said.last() for each in _NO_MEMORY):
+            raise _short(self._too_large[1])
         if -code == signal.SIGPROF:
             msg = "a part of it keeps the reader busy for minutes, as no sound file does"
             raise BadContent(msg)
@@ -160,6 +208,7 @@ class _Child:
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 cast("BinaryIO", pipe).close()
+        self._said.file.close()
 
 
 _idle: Final[list[_Child]] = []

@@ -18,6 +18,7 @@ from stream.audit.export import Exporter, Mode, Sender
 from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.budget import ByteBudget
+from stream.cgroup import memory_limit
 from stream.clock import SystemClock
 from stream.commit.committer import Committer
 from stream.commit.cut import Limits
@@ -70,7 +71,8 @@ class WorkerOptions:
     ``base``: the folder to which the pipeline's paths are relative. ``env``: environment variables, for secrets. ``drain_seconds``: limit
     for sealing the units in progress after a signal. ``threads``: for decoding, transforming and encoding. ``listeners`` get every event.
     ``reading``: which part of its source the pipeline reads. ``leases``: an operator's leases, used instead of a worker's own. ``worker``:
-    its name in manifests, leases and spans; generated if empty. ``log_level``: the lowest level of events in the log.
+    its name in manifests, leases and spans; generated if empty. ``log_level``: the lowest level of events in the log. ``memory_limit``:
+    that of the container, in bytes.
     """
 
     base: Path
@@ -83,6 +85,7 @@ class WorkerOptions:
     leases: Coordinator | None = None
     worker: str = ""
     log_level: Level = Level.INFO
+    memory_limit: int | None = field(default_factory=memory_limit)
 
 
 def usable_cores() -> int:

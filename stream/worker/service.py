@@ -30,6 +30,7 @@ from stream.metrics.process import register_process, watch_loop
 from stream.metrics.recorder import Recorder
 from stream.metrics.server import Health, MetricsServer
 from stream.metrics.stall import StallWatch, watch_stalls
+from stream.pipeline.limits import memory_need
 from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader
 from stream.storage.prefixed import PrefixedStore
@@ -85,6 +86,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             recorder.watch_buffer(lambda: shared.budget.held, shared.budget.limit)
             streams = Streams(parts_by_stream, draining, emit, pending)
             emit(events.WorkerStarted(streams.names, "", shared.worker, stream.__version__))
+            _compare_memory(pipeline, options.memory_limit, emit)
             health.clear("worker")
             freeze_garbage_collector()
             async with asyncio.TaskGroup() as group:
@@ -119,6 +121,13 @@ def _watch_itself(
         group.create_task(watch_stalls(stalls, clock, functools.partial(_report_stall, emit)), name="watch stalls"),
         group.create_task(trim_periodically(clock), name="trim memory"),
     ]
+
+
+def _compare_memory(pipeline: Pipeline, limit: int | None, emit: Emit) -> None:
+    """Report a container that is too small. It is not refused: a quiet stream may never fill the budget."""
+    need = memory_need(pipeline)
+    if limit is not None and (shortage := need.shortage(limit)):
+        emit(events.MemoryShort(", ".join(pipeline.source.kinesis.names), "", limit, need.least, shortage))
 
 
 def _report_stall(emit: Emit, stream_name: str, shard: str, seconds: float) -> None:

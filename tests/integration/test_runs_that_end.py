@@ -74,6 +74,14 @@ def test_without_strict_an_unreachable_collector_delays_nothing(place):
     assert len(place.rows()) == 30
 
 
+@pytest.mark.parametrize(("mebibytes", "short"), [(511, True), (512, False), (None, False)])
+def test_a_container_that_is_too_small_is_reported_and_not_refused(place, mebibytes, short):
+    found = []
+    limit = None if mebibytes is None else mebibytes * 2**20
+    assert carry_out(place.pipeline(), WorkerOptions(place.folder, {}, 60.0, 2, (found.append,), memory_limit=limit), None).code == 0
+    assert [(each.limit, each.least) for each in found if isinstance(each, events.MemoryShort)] == ([(limit, 512 * 2**20)] if short else [])
+
+
 def test_an_unexpected_error_is_in_the_result(place):
     with pytest.raises(ZeroDivisionError):
         place.run(listeners=(OnceAt(events.WorkerStarted, fail),))

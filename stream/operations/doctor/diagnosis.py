@@ -15,6 +15,7 @@ from stream.audit.export import Mode
 from stream.aws.errors import AwsFatal, Kind, classify
 from stream.aws.identity import AUDIENCES, SIGNATURE_LIFE, Caller, Problem, ask_caller, judge_caller, judge_claims, read_claims
 from stream.aws.session import AwsSession
+from stream.cgroup import memory_limit
 from stream.clock import SystemClock
 from stream.contracts import Clock
 from stream.errors import DefinitionError, Retryable, StreamError
@@ -22,6 +23,7 @@ from stream.lease.pauses import PauseRecord, PausesUnreadable
 from stream.operations.doctor.probe import GRANT_REMEDY, Note, Probe
 from stream.operations.doctor.probes import probes, untried
 from stream.pipeline.access import needed
+from stream.pipeline.limits import mebibytes, memory_need
 from stream.pipeline.model import Pipeline
 from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import session_of
@@ -31,14 +33,9 @@ TIMEOUT: Final = 20.0
 
 SKEW_NOTED: Final = timedelta(seconds=60)
 
-MEMORY_FACTOR: Final = 2
-"""Least memory of the process as a multiple of its budget; with the default budget, peaks of 1.9 to 2.2 were measured."""
-
 _REACH_IT: Final = "check the endpoint, the network policy and DNS"
 
 _CORRECT_IT: Final = "set or correct what this names; nothing was asked of AWS"
-
-_LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 class Verdict(StrEnum):
@@ -63,7 +60,7 @@ class Finding:
 class Environment:
     """Where a worker would run. ``role`` (ARN or name), ``audience`` and ``subject`` are the expected values, if known.
 
-    ``limits`` are files that hold the memory limit in bytes or ``max``; the first that exists counts.
+    ``root``: where ``proc`` and ``sys`` are.
     """
 
     base: Path
@@ -71,7 +68,7 @@ class Environment:
     role: str | None = None
     audience: str | None = None
     subject: str | None = None
-    limits: tuple[str, ...] = _LIMITS
+    root: Path = Path("/")
     timeout: float = TIMEOUT
     clock: Clock = field(default_factory=SystemClock)
 
@@ -171,23 +168,15 @@ def _clock(caller: Caller, environment: Environment) -> list[Finding]:
 
 
 def _memory(pipeline: Pipeline, environment: Environment) -> Finding:
-    budget = pipeline.memory.budget
-    limit = next((found for path in environment.limits if (found := _limit(path)) is not None), None)
+    need, limit = memory_need(pipeline), memory_limit(environment.root)
     if limit is None:
-        return Finding("memory", Verdict.NOTE, "there is no limit", f"give the container {4 * budget >> 20} MiB")
-    answer = f"limit {limit >> 20} MiB, memory.budget {budget >> 20} MiB"
-    if limit < MEMORY_FACTOR * budget:
-        return Finding("memory", Verdict.FAILED, answer, f"lower memory.budget, or raise the limit to {4 * budget >> 20} MiB")
+        return Finding("memory", Verdict.NOTE, "there is no limit", f"give the container {mebibytes(need.advised)}")
+    answer = f"limit {mebibytes(limit)}, memory.budget {mebibytes(need.budget)}"
+    if need.shortage(limit):
+        why = f"{mebibytes(need.least)} are needed" + (f", {mebibytes(need.readers)} of them for reader processes" if need.readers else "")
+        remedy = f"lower memory.budget, or raise the limit to {mebibytes(need.advised)}"
+        return Finding("memory", Verdict.FAILED, f"{answer}: {why}", remedy)
     return Finding("memory", Verdict.OK, answer)
-
-
-def _limit(path: str) -> int | None:
-    try:
-        text = Path(path).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-    # Without a limit, cgroups version 1 reports nearly 2**63.
-    return int(text) if text.isdecimal() and int(text) < 2**60 else None
 
 
 async def _run(probe: Probe, timeout: float) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,8 +20,10 @@ def reporting_failure(streams: str, log: JsonLog, emit: Emit) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
-        cause = most_severe(error) if isinstance(error, ExceptionGroup) else error
+    except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
+        cause = most_severe(error) if isinstance(error, BaseExceptionGroup) else error
         log.flush()
         emit(events.WorkerFailed(streams, "", str(cause) if isinstance(cause, StreamError) else unforeseen(cause)))
         if cause is error:

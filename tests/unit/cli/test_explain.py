@@ -35,6 +35,25 @@ def test_json_has_plan_permissions_and_cost():
     assert document["estimate"]["dollars"] > 0
 
 
+@pytest.mark.parametrize(
+    ("kind", "budget", "memory"),
+    [
+        ("json", "256MiB", "give its container 1,024 MiB, at least 512 MiB (memory.budget is 256 MiB)"),
+        ("json", "64MiB", "give its container 256 MiB, at least 256 MiB (memory.budget is 64 MiB)"),
+        ("parquet", "256MiB", "give its container 1,536 MiB, at least 1,024 MiB; 512 MiB of it are for the processes that read Parquet"),
+    ],
+)
+def test_the_memory_of_a_container_is_shown(tmp_path, kind, budget, memory):
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        f"application: a\nsource:\n  s3: {{url: s3://archive/in/, format: {kind}}}\n  schema: {{n: int64}}\n"
+        f"sinks:\n  - s3: {{url: s3://lake/a/}}\nstate: s3://lake/_stream/\nmemory: {{budget: {budget}}}\nflush: {{bytes: 16MiB}}\n"
+    )
+    assert memory in run(str(file)).stdout
+    counted = json.loads(run(str(file), "--json").stdout)["memory"]
+    assert counted["advised"] == max(256 * 2**20, 4 * counted["budget"]) + counted["readers"]
+
+
 def test_without_a_rate_there_is_no_cost():
     assert json.loads(run(FLIGHTS, "--json").stdout)["estimate"] is None
     assert "dollars" not in run(FLIGHTS).stdout

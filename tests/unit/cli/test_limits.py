@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from stream.cli.limits import ADDRESS_SPACE
+from stream.cli.limits import ADDRESS_SPACE, OPEN_FILES, OPEN_FILES_WANTED
 
 VERB = f"{sys.executable} -m stream schema"
 THREADS = f"""\
@@ -32,6 +32,26 @@ def test_a_limit_that_is_too_low_is_named_in_one_line(kilobytes, command, words)
     assert words in done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def bash(script):
+    return subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_too_few_open_files_are_refused_in_one_line():
+    done = bash(f"ulimit -n {OPEN_FILES - 1} && {VERB}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr
+        == "error: this process may have 63 files and connections open (ulimit -Hn), and at least 64 are needed; raise the limit\n"
+    )
+
+
+def test_as_many_files_may_be_open_as_the_hard_limit_allows():
+    look = "import resource, stream.cli.limits as limits; limits.require_open_files(); print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    for hard, soft in ((1000, 1000), (5000, OPEN_FILES_WANTED)):
+        done = bash(f"ulimit -Sn 20 && ulimit -Hn {hard} && {sys.executable} -c '{look}'")
+        assert (done.stdout, done.stderr) == (f"({soft}, {hard})\n", "")
 
 
 def test_the_least_that_is_asked_for_is_enough():

@@ -453,6 +453,75 @@ def test_an_object_that_ends_the_process_is_to_blame_for_it():
         list(reader_process._served(child, ("open", "parquet", None, 0, 0, 64), io.BytesIO()))
 
 
+def small_container(limit, works):
+    """A program of the reader process in a container of ``limit`` bytes, where ``works`` stands for reading an object."""
+    return f"""
+import stream.source.reader_child as child, stream.source.typed_rows as rows
+child.memory_limit = lambda: {limit}
+def reads(*_):
+    {works}
+rows.typed_rows = reads
+child.main()
+"""
+
+
+def outcome(program):
+    child = reader_process._Child(("-c", program))
+    with pytest.raises((reader_process.BadContent, Retryable)) as raised:
+        list(reader_process._served(child, ("open", "parquet", None, 0, 0, 64), io.BytesIO()))
+    assert child.ended
+    return type(raised.value), str(raised.value)
+
+
+ABORTS = 'import os; os.write(2, b"memory allocation of 999 bytes failed\\n"); os.abort()'
+
+
+@pytest.mark.parametrize(
+    ("limit", "works", "blamed", "words"),
+    [
+        (
+            2**31,
+            "bytearray(300 * 2**20)",
+            Retryable,
+            "takes more than 256 MiB of memory, an eighth of the container's limit of 2,048 MiB: raise the",
+        ),
+        (2**29, "bytearray(300 * 2**20)", Retryable, "MiB of memory, the least that is allowed: raise the limit of the container"),
+        (2**31, ABORTS, Retryable, "lacks memory: to read a part of it takes more than 256 MiB"),
+        (2**31, "import os; os.abort()", reader_process.BadContent, "it ends the process that reads it (SIGABRT)"),
+        (2**34, "bytearray(2**31)", reader_process.BadContent, "takes more than 1,024 MiB of memory, which no object may take"),
+        (None, "bytearray(2**31)", reader_process.BadContent, "takes more than 1,024 MiB of memory, which no object may take"),
+        (None, ABORTS, reader_process.BadContent, "it ends the process that reads it (SIGABRT)"),
+    ],
+)
+def test_an_object_is_not_to_blame_for_a_small_container(limit, works, blamed, words):
+    found, said = outcome(small_container(limit, works))
+    assert found is blamed
+    assert words in said
+
+
+@pytest.mark.parametrize(
+    ("kills", "words"), [(1, "because the container reached its memory limit of 700 MiB"), (0, "was killed: look whether this")]
+)
+def test_a_process_that_the_kernel_kills_says_so(monkeypatch, kills, words):
+    counted = iter([4, 4 + kills])
+    monkeypatch.setattr(reader_process, "memory_kills", lambda: next(counted))
+    monkeypatch.setattr(reader_process, "memory_limit", lambda: 700 * 2**20)
+    found, said = outcome(small_container(700 * 2**20, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))
+    assert found is Retryable
+    assert words in said
+
+
+def test_a_process_that_ends_at_once_is_quoted():
+    with pytest.raises(Retryable, match=r"ended at once, with code 3: .* it said: no pyarrow here"):
+        reader_process._Child(("-c", "import sys; print('no pyarrow here', file=sys.stderr); sys.exit(3)"))
+
+
+def test_what_a_process_says_is_bounded():
+    child = reader_process._Child(("-c", small_container(None, "import os; [os.write(2, b'x' * 1000) for _ in range(1000)]")))
+    with pytest.raises(reader_process.BadContent, match="File too large"):
+        list(reader_process._served(child, ("open", "parquet", None, 0, 0, 64), io.BytesIO()))
+
+
 def test_the_process_knows_no_secret_of_the_worker(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-worker")
     child = reader_process._Child()

@@ -1,6 +1,8 @@
+import asyncio
 import json
 
 import pytest
+from polars.exceptions import PanicException
 
 from stream import events
 from stream.clock import SystemClock
@@ -14,7 +16,7 @@ def said(error):
     """The log of a worker that has buffered lines and then ends with ``error``, and what was raised."""
     lines = []
     log = JsonLog(lambda line: lines.append(json.loads(line)), SystemClock())
-    with pytest.raises(Exception) as raised, reporting_failure("clicks", log, to_all(log)):  # noqa: PT011, PT012 - any must come through
+    with pytest.raises(BaseException) as raised, reporting_failure("clicks", log, to_all(log)):  # noqa: PT011, PT012 - any must come through
         log(events.CallRepeated("clicks", "", "PutObject", "slow", 1.0))
         log(events.CallRepeated("clicks", "", "PutObject", "slower", 1.0))
         raise error
@@ -43,3 +45,18 @@ def test_an_unexpected_error_is_reported_without_its_message():
     lines, _ = said(LookupError("value 4711 of a record"))
     assert lines[-1]["reason"].startswith("unexpected LookupError; please report it with this trace: test_failure.py:")
     assert "4711" not in str(lines)
+
+
+@pytest.mark.parametrize("wrap", [lambda error: error, lambda error: BaseExceptionGroup("together", [Halted("one shard"), error])])
+def test_a_panic_of_a_library_is_reported_though_it_is_no_exception(wrap):
+    panic = PanicException("too many open files")
+    lines, raised = said(wrap(panic))
+    assert raised is panic
+    assert (lines[-1]["event"], lines[-1]["reason"][:25]) == ("worker_failed", "unexpected PanicException")
+
+
+@pytest.mark.parametrize("end", [asyncio.CancelledError(), KeyboardInterrupt(), SystemExit(0)])
+def test_an_end_from_outside_is_no_failure(end):
+    lines, raised = said(end)
+    assert raised is end
+    assert [line["event"] for line in lines] == ["call_repeated", "call_repeated"]
