@@ -16,6 +16,7 @@ from polars.exceptions import InvalidOperationError, PanicException, PolarsError
 from stream import arithmetic
 from stream.batch import type_name
 from stream.dry_run import polars_message, type_error
+from stream.recorded import is_recorded
 from stream.transform.patterns import MAX_REPEATED, repetitions
 from stream.transform.stage import SchemaMismatch
 from stream.transform.time_formats import misread_formats_in_sql
@@ -97,7 +98,7 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
         ) from error
     if arithmetic.too_deep(expression):
         raise SchemaMismatch(path, f"{_quoted(text)}: {arithmetic.TOO_DEEP}", arithmetic.TOO_DEEP_CURE)
-    if not expression.meta.eq(expression.meta.undo_aliases()):
+    if not expression.meta.eq(expression.meta.undo_aliases()) and not is_recorded():
         problem = f"{expression.meta.output_name()!r} at the end would be a name for the result"
         raise SchemaMismatch(
             path, f"{_quoted(text)}: {problem}", "put an operator between the two, or write a name that contains a space in double quotes"
@@ -125,6 +126,8 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
 
 def _check_possible(text: str, expression: pl.Expr, schema: pl.Schema, result: pl.DataType, path: tuple[str | int, ...]) -> None:
     """Refuse an expression that type-checks but would fail on every row."""
+    if is_recorded():
+        return
     used = {name: schema[name] for name in expression.meta.root_names()}
     found: list[pl.DataType] = []
     problem = type_error(lambda row: found.append(row.with_columns(expression.alias(_RESULT))[_RESULT].dtype), used)
@@ -192,6 +195,8 @@ def _typed(expression: pl.Expr, schema: pl.Schema) -> pl.DataType:
 
 def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
     """Problems found before Polars parses the text, as (problem, hint)."""
+    if is_recorded():
+        return
     yield from misread_formats_in_sql(text)
     yield from _compared_with_null(text)
     by_pattern = _BY_PATTERN.search(text) is not None
