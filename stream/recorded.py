@@ -1,9 +1,9 @@
 """Rules that a new definition must keep, and one that is recorded in the commit log need not.
 
 A unit is finished with the definition with which it was begun, perhaps by a later version that knows better: that a comparison with NULL
-is never true, or that an expression fails on every row. Such a rule protects whoever writes a definition. A recorded one has been accepted, and
-refusing it would halt every shard that has an unfinished unit of it. So a check that refuses what could be run asks ``is_recorded`` first;
-a check without which nothing could be run does not.
+is never true, or that an expression fails on every row. Such a rule protects whoever writes a definition. A recorded one has been accepted,
+and refusing it would halt every shard that has an unfinished unit of it. So a check that refuses what could be run asks ``is_recorded``
+first; a check without which nothing could be run does not.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
     """
     if not text.strip():
         raise SchemaMismatch(path, "the expression is empty", "write a Polars SQL expression such as `dep_delay - arr_delay`")
-    for problem, hint in _problems(text, schema):
+    for problem, hint in () if is_recorded() else _problems(text, schema):
         raise SchemaMismatch(path, f"{_quoted(text)}: {problem}", hint)
     try:
         expression = pl.sql_expr(text)
@@ -98,7 +98,7 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
         ) from error
     if arithmetic.too_deep(expression):
         raise SchemaMismatch(path, f"{_quoted(text)}: {arithmetic.TOO_DEEP}", arithmetic.TOO_DEEP_CURE)
-    if not expression.meta.eq(expression.meta.undo_aliases()) and not is_recorded():
+    if _has_name_at_end(expression):
         problem = f"{expression.meta.output_name()!r} at the end would be a name for the result"
         raise SchemaMismatch(
             path, f"{_quoted(text)}: {problem}", "put an operator between the two, or write a name that contains a space in double quotes"
@@ -122,6 +122,10 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
         return (expression, result) if exact is expression else (exact, arithmetic.narrowed(result, _typed(exact, schema)))
     except (PolarsError, PanicException):
         return expression, result  # one of its functions does not take 128-bit numbers
+
+
+def _has_name_at_end(expression: pl.Expr) -> bool:
+    return not is_recorded() and not expression.meta.eq(expression.meta.undo_aliases())
 
 
 def _check_possible(text: str, expression: pl.Expr, schema: pl.Schema, result: pl.DataType, path: tuple[str | int, ...]) -> None:
@@ -195,8 +199,6 @@ def _typed(expression: pl.Expr, schema: pl.Schema) -> pl.DataType:
 
 def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
     """Problems found before Polars parses the text, as (problem, hint)."""
-    if is_recorded():
-        return
     yield from misread_formats_in_sql(text)
     yield from _compared_with_null(text)
     by_pattern = _BY_PATTERN.search(text) is not None
