@@ -31,9 +31,9 @@ from stream.simulation.schedule import Schedule
 from stream.simulation.subject import Subject
 from stream.simulation.virtual_time import leaping
 from stream.simulation.world import Put, World
-from stream.worker.auditing import StoredEvidence, Stores
-from stream.worker.places import located
-from stream.worker.recipe import Recipe
+from stream.worker.opening.auditing import StoredEvidence, Stores
+from stream.worker.opening.places import located
+from stream.worker.recipes.recipe import Recipe
 
 EVERY = 1.5
 """Mean virtual seconds between an answer and the next question."""
@@ -104,7 +104,7 @@ class Questioned(World):
 
         return [each for each in at_once(read()) if each.kind is Kind.UNIT and each.state is state]
 
-    async def _queried(self, stream: str, newer: bool, own: Recipe) -> Queried:  # noqa: FBT001
+    async def _queried(self, stream: str, newer: bool, own: Recipe) -> Queried:
         subject, process = self.subject, self.observer("query")
         pipeline, _ = subject.version(newer=newer)
 
@@ -184,7 +184,11 @@ def _differences(world: Questioned, asked: Asked, table: str, got: Mapping[str, 
         for key in sorted({*rows, *(key for each in made.values() for key in each.get(shard.shard, {}) if key[0] <= reach)}):
             is_sealed = key[0] <= shard.position
             stable = _definitions(asked.begun, shard.shard, key)
-            digests = _definitions(sealed, shard.shard, key) if is_sealed else stable or ({tail} if asked.newest else {tail, *_definitions(sealed, shard.shard, key)})
+            digests = (
+                _definitions(sealed, shard.shard, key)
+                if is_sealed
+                else stable or ({tail} if asked.newest else {tail, *_definitions(sealed, shard.shard, key)})
+            )
             wanted = [[(row, is_sealed) for row in made[each].get(shard.shard, {}).get(key, [])] for each in sorted(digests)]
             if rows.get(key, []) not in wanted or key[0] > reach:
                 found.append(f"of {shard.shard} up to {shard.position}, {reach}: {key} is {rows.get(key)} instead of one of {wanted}")

@@ -8,6 +8,7 @@ from collections import Counter
 from random import Random
 
 import pytest
+from stream.worker.dead_letters import DeadLetters, Redrive, chain_name
 
 from stream.batch import ORIGIN
 from stream.budget import ByteBudget
@@ -21,7 +22,6 @@ from stream.errors import DefinitionError
 from stream.operations.changes import rewind_refusals
 from stream.operations.changes.rewind_refusals import refuse_doubles
 from stream.pipeline.replay import RedriveBudget
-from stream.worker.dead_letters import DeadLetters, Redrive, chain_name
 from tests.sealed import Sealed, shard_id
 
 SEEDS = int(os.environ.get("STREAM_TAKING_BACK_SEEDS", "150"))
