@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - the names of columns and tables are our own
 """`stream query` over the staged files of a table's sink: each row once, whether it is loaded, waits, is parked or is not sealed."""
 
 import json
@@ -67,7 +68,7 @@ def test_rows_of_which_only_the_table_is_left_are_counted_in_a_note(make_world, 
     world.seal({0: 1})
     assert world.load()
     gone = len(world.table_rows())
-    world.query(f"UPDATE \"{world.table}__loads\" SET loaded_at = loaded_at - interval '1 hour'")  # noqa: S608 - our own name
+    world.query(f"UPDATE \"{world.table}__loads\" SET loaded_at = loaded_at - interval '1 hour'")
     world.seal({1: 1})
     assert world.load()
     assert len(s3.list_objects_v2(Bucket=world.bucket, Prefix="staging/")["Contents"]) == 1, "the loader has removed the older file"
@@ -103,7 +104,7 @@ def test_rows_that_are_not_sealed_are_there_once_beside_those_that_wait_and_thos
             assert done.exit_code == 0, done.output
 
         def loaded():
-            return [row[0] for row in world.query(f'SELECT n FROM "{world.table}" ORDER BY n')]  # noqa: S608 - our own name
+            return [row[0] for row in world.query(f'SELECT n FROM "{world.table}" ORDER BY n')]
 
         put(range(20))
         assert asked() == [(n, False) for n in range(20)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
 
 from stream.audit.objects import WITH_THE_LOG
 from stream.batch import ORIGIN
@@ -51,7 +51,7 @@ async def _refuse_elsewhere(links: Sequence[Manifest], stores: Mapping[str, Obje
 
 
 async def _claim_letters(log: CommitLog, known: History, link: Manifest) -> None:
-    """Claim the dead letters that ``link`` takes back, in the list in which redrives claim theirs, so that only one of the two gets them."""
+    """Claim the dead letters that ``link`` takes back, in the list in which redrives claim theirs, so that only one gets them."""
     taken = {file.key for file in link.superseded if file.sink == rejects.NAME}
     if not taken:
         return
@@ -64,7 +64,7 @@ async def _claim_letters(log: CommitLog, known: History, link: Manifest) -> None
     await Claims(log.store, chain_name(link.stream), Redrive).claim(choose)
 
 
-def _refuse_redriven(known: History, taken: Set[str], claims: Sequence[Redrive]) -> None:
+def _refuse_redriven(known: History, taken: Collection[str], claims: Sequence[Redrive]) -> None:
     by_number = {file.key: number for number, claim in enumerate(claims, 1) for file in claim.files if file.key in taken}
     if not by_number:
         return
