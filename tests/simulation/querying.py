@@ -44,14 +44,10 @@ AFTERWARDS = 30.0
 
 @dataclass(frozen=True)
 class Asked:
-    """What had been put before the question, the units that were begun and not sealed from before it until after it, and the answer.
-
-    ``newest``: the definition of the newest unit, if it was the same one before and after; None if that is not certain.
-    """
+    """What had been put before the question, the units that were begun and not sealed from before it until after it, and the answer."""
 
     before: Sequence[Put]
     begun: Sequence[Manifest]
-    newest: str | None
     contents: Contents
 
 
@@ -77,23 +73,11 @@ class Questioned(World):
             await self.clock.sleep(dice.expovariate(1 / EVERY))
             for stream in self.subject.streams:
                 before, begun = [put for put in self.puts if put.stream == stream], self.units(stream, State.INTENT)
-                newest = self.newest(stream)
                 newer, recipe = dice.choice(files)
                 queried = await self._queried(stream, newer, recipe)
                 contents = await queried.read(Wanted(queried.recipes.pipeline.sinks[0]), Room(2**30))
                 still = self.units(stream, State.INTENT)
-                newest = newest if newest == self.newest(stream) else None
-                self.asked.append(Asked(before, [each for each in begun if each in still], newest, contents))
-
-    def newest(self, stream: str) -> str | None:
-        """The definition of the newest unit of the newest units of all shards; None if there is none, or if several are equally new."""
-        newest: dict[str, Manifest] = {}
-        for unit in sorted([*self.units(stream, State.INTENT), *self.units(stream, State.SEALED)], key=lambda each: int(each.after)):
-            newest[unit.shard] = unit
-        latest = max((unit.created_at for unit in newest.values()), default="")
-        found = {unit.pipeline for unit in newest.values() if unit.created_at == latest}
-        # After a rewind, the newest unit may be one that counts no more.
-        return found.pop() if len(found) == 1 and not self.changes["rewound"] else None
+                self.asked.append(Asked(before, [each for each in begun if each in still], contents))
 
     def units(self, stream: str, state: State) -> list[Manifest]:
         """All units of ``stream`` in ``state``, also those that a rewind has taken back."""
@@ -161,8 +145,7 @@ def _wrong(world: Questioned, number: int, asked: Asked) -> list[str]:
     for table in (ROWS, LETTERS):
         got = _got(asked.contents, table)
         # What no worker has begun is made with one definition, that of the newest unit: of all shards the same one.
-        known = [asked.newest] if asked.newest is not None else sorted(world.subject.known.recipes)
-        tails = [_differences(world, asked, table, got, digest) for digest in known]
+        tails = [_differences(world, asked, table, got, digest) for digest in sorted(world.subject.known.recipes)]
         found += [f"answer {number}, {table} {each}" for each in min(tails, key=len)]
         if got.keys() - shards.keys():
             found.append(f"answer {number} has rows of {got.keys() - shards.keys()}")
@@ -184,11 +167,7 @@ def _differences(world: Questioned, asked: Asked, table: str, got: Mapping[str, 
         for key in sorted({*rows, *(key for each in made.values() for key in each.get(shard.shard, {}) if key[0] <= reach)}):
             is_sealed = key[0] <= shard.position
             stable = _definitions(asked.begun, shard.shard, key)
-            digests = (
-                _definitions(sealed, shard.shard, key)
-                if is_sealed
-                else stable or ({tail} if asked.newest else {tail, *_definitions(sealed, shard.shard, key)})
-            )
+            digests = _definitions(sealed, shard.shard, key) if is_sealed else stable or {tail, *_definitions(sealed, shard.shard, key)}
             wanted = [[(row, is_sealed) for row in made[each].get(shard.shard, {}).get(key, [])] for each in sorted(digests)]
             if rows.get(key, []) not in wanted or key[0] > reach:
                 found.append(f"of {shard.shard} up to {shard.position}, {reach}: {key} is {rows.get(key)} instead of one of {wanted}")

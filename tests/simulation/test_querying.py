@@ -99,26 +99,6 @@ class ForgetsWhatIsBeyond(Queried):
         }
 
 
-class MakesBegunUnitsAnew(Queried):
-    """Makes a unit that is begun with the definition of the newest unit of all shards, and not with its own."""
-
-    async def _tails(self, cuts, listed, newest, bounds, room):
-        return await super()._tails({name: replace(cut, begun=None) for name, cut in cuts.items()}, listed, newest, bounds, room)
-
-
-class MakesTheRestWithTheFile(Queried):
-    """Makes what no worker has begun with the pipeline file at hand, which workers may not have."""
-
-    async def _tails(self, cuts, listed, _newest, bounds, room):
-        return await super()._tails(cuts, listed, None, bounds, room)
-
-
-@pytest.mark.parametrize("kind", [MakesBegunUnitsAnew, MakesTheRestWithTheFile])
-def test_each_defect_of_rolling_updates_is_found(tmp_path, kind):
-    one = subject(tmp_path, newer=True, text=PIPELINE, after=other_rows)
-    assert any(wrong(play(Questioned(one, draw(seed, one.possible), Tools(), kind=kind))) for seed in range(40)), "it survived"
-
-
 @pytest.mark.parametrize("kind", [ReadsOnFromLater, ReadsOnFromEarlier, BelievesIntents, ForgetsWhatIsBeyond])
 def test_each_planted_defect_is_found(tmp_path, kind):
     one = subject(tmp_path, text=PIPELINE)
