@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import yaml
+from pydantic import ValidationError
 
 from stream.audit.context import DEFAULT_PATHS
 from stream.errors import DefinitionError
 from stream.pipeline.load import load, resolve
 from stream.pipeline.model import Pipeline
+from stream.recorded import as_recorded
 
 _DIGEST_HEX: Final = 32
 _PLACES: Final = {
@@ -24,6 +26,10 @@ _PLACES: Final = {
     "s3": frozenset({"url", "manifest", "time", "shards", "watch"}),
 }
 """Options that say where, how and from when to read. They do not count, since a unit's range determines its records."""
+_WITHOUT_PART: Final = frozenset(
+    {"coordination", "flush", "rejects", "memory", "metrics", "telemetry", "notify", "requires", "encryption", "sensitive"}
+)
+"""What has no part in making rows and files, and a default for each."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -52,17 +58,30 @@ def canonical_text(pipeline: Pipeline) -> str:
 def read_canonical(text: str) -> Pipeline:
     """The pipeline of which ``text`` is the canonical text; no environment and no file is looked at.
 
+    Rules for new definitions do not apply, and what has no part in making rows is as by default if this version does not allow it any more.
+
     Raises:
         DefinitionError: ``text`` is not a pipeline that this version understands.
     """
-    document = load(text.encode(), "recorded definition", {})
-    if document.findings:
-        raise DefinitionError(document.findings[0].render())
+    with as_recorded():
+        document = load(text.encode(), "recorded definition", {})
+        if document.findings:
+            raise DefinitionError(document.findings[0].render())
+        try:
+            return _validated(document.data)
+        except ValueError as error:
+            msg = f"the recorded definition is not one that this version understands: {error}"
+            raise DefinitionError(msg) from error
+
+
+def _validated(data: dict[str, Any]) -> Pipeline:
     try:
-        return Pipeline.model_validate(document.data)
-    except ValueError as error:
-        msg = f"the recorded definition is not one that this version understands: {error}"
-        raise DefinitionError(msg) from error
+        return Pipeline.model_validate(data)
+    except ValidationError as error:
+        refused = {line["loc"][0] if line["loc"] else "" for line in error.errors(include_url=False)}
+        if not refused <= _WITHOUT_PART:
+            raise
+    return _validated({key: value for key, value in data.items() if key not in refused})
 
 
 def pipeline_digest(pipeline: Pipeline, tables: Mapping[str, str], build: str) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Annotated, Any, ClassVar, Final, Self
 
 import numpy as np
@@ -25,6 +26,7 @@ from pydantic import (
 
 from stream.batch import LINEAGE, ROW, type_name
 from stream.contracts import Encoded, OutputFile
+from stream.recorded import as_recorded, is_recorded
 from stream.sink import avro
 from stream.sink.csv import SeparatedValues
 from stream.sink.encode import COMPRESSIONS, DEFAULT_LEVELS, LEVELS, Compression, Encoder, Format
@@ -131,7 +133,7 @@ class ObjectsSinkConfig(SinkConfig):
         if not re.match(r"s3://[^/\s]+(/|$)|file:.|memory:", value):
             msg = f"{value!r} is not a place for files; write s3://bucket/prefix/ or file:directory"
             raise ValueError(msg)
-        if value.startswith("s3://") and (problem := problem_of_place(value)):
+        if value.startswith("s3://") and not is_recorded() and (problem := problem_of_place(value)):
             msg = f"{value!r} is not a place for files: {problem}; write s3://bucket/prefix/ with single slashes"
             raise ValueError(msg)
         if value.startswith("s3://") and len(value.encode()) > MAX_PREFIX_BYTES:
@@ -193,7 +195,7 @@ class ObjectsSinkConfig(SinkConfig):
             raise SinkMismatch((), "no column is left to write", "keep a column, or switch lineage on")
         for name in columns:
             self._check_column(name, schema[name])
-        if self.format is Format.CSV and len(columns) == 1 and not self.encoder.csv.null_text:
+        if self.format is Format.CSV and len(columns) == 1 and not self.encoder.csv.null_text and not is_recorded():
             message = f"column '{columns[0]}' is the only one, so a line for null would be blank, and readers skip blank lines"
             raise SinkMismatch(("csv", "null"), message, "give `csv.null` a text such as \\N, or switch lineage on")
 
@@ -256,6 +258,7 @@ class ObjectsSink:
     def __init__(self, config: ObjectsSinkConfig) -> None:
         self.config = config
         self._checked: pl.Schema | None = None
+        self._rules = as_recorded if is_recorded() else nullcontext
         self._partitions = Partitioning(config.partition_by, config.max_partitions)
         self._encoder = config.encoder
 
@@ -275,7 +278,8 @@ class ObjectsSink:
             SinkMismatch: the frame has a column that the format cannot hold.
         """
         if frame.schema != self._checked:
-            self.config.check(frame.schema)
+            with self._rules():
+                self.config.check(frame.schema)
             self._checked = frame.schema
         columns = self.config.columns(frame.schema)
         assigned = self._partitions.assign(frame)

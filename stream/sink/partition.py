@@ -30,6 +30,7 @@ from stream.arithmetic import TOO_DEEP, TOO_DEEP_CURE, angles_of_objects, exact,
 from stream.batch import type_name
 from stream.dry_run import polars_message, type_error
 from stream.errors import DefinitionError
+from stream.recorded import is_recorded
 
 NULL: Final = "__HIVE_DEFAULT_PARTITION__"
 """Hive's own name for null; Spark, Trino, Athena and DuckDB read it back as null."""
@@ -158,8 +159,8 @@ class Partitioning:
             if dtype.is_nested() or dtype.base_type() in {pl.Binary, pl.Duration, pl.Object, pl.Null}:
                 message = f"partition column '{column.name}' has type {type_name(dtype)}, which has no unambiguous text"
                 raise SinkMismatch(column.path, message, "allowed: text, numbers, booleans, dates, times")
-            problem = type_error(self._evaluation(column), {name: schema[name] for name in column.source.meta.root_names()})
-            if problem:
+            used = {name: schema[name] for name in column.source.meta.root_names()}
+            if not is_recorded() and (problem := type_error(self._evaluation(column), used)):
                 message = f"partition column '{column.name}' cannot be computed: {problem}"
                 raise SinkMismatch(column.path, message, "compute it in a stage before, such as `cast` or `parse`")
 
@@ -226,7 +227,7 @@ class Partitioning:
 
 def _column(index: int, entry: Entry) -> _Column:
     if isinstance(entry, str):
-        if entry.startswith("^") and entry.endswith("$"):
+        if entry.startswith("^") and entry.endswith("$") and not is_recorded():
             raise SinkMismatch((index,), f"partition column '{entry}' reads as a pattern", "rename the column in a stage")
         return _Column(entry, pl.col(entry), (index,))
     name, text = _single_item(index, entry)
@@ -239,7 +240,7 @@ def _column(index: int, entry: Entry) -> _Column:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         message = f"partition column '{name}': cannot read the expression {text!r}: {polars_message(error)}"
         raise SinkMismatch(path, message, "write one SQL expression such as strftime(_arrival, '%Y-%m-%d')") from error
-    if not source.meta.eq(source.meta.undo_aliases()):
+    if not is_recorded() and not source.meta.eq(source.meta.undo_aliases()):
         message = f"partition column '{name}': {source.meta.output_name()!r} at the end of {text!r} would be a name for the result"
         raise SinkMismatch(path, message, "write an operator between, or double quotes around a name with a blank")
     words = set(_WORD.findall(_QUOTED.sub(" ", text.lower())))

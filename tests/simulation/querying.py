@@ -7,7 +7,7 @@ records were put, and what the definition makes of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -16,15 +16,16 @@ import polars as pl
 
 from stream.batch import ROW, SEQUENCE, SUBSEQUENCE, Outcome
 from stream.commit.log import CommitLog
-from stream.contracts import Checkpoints
+from stream.commit.manifest import Kind, Manifest, State, decode
+from stream.contracts import Checkpoints, shard_of_chain
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.native import TableCheckpoints
 from stream.operations.query.contents import Contents, Queried, Wanted
 from stream.operations.query.sink_rows import FILE, LETTERS, ROWS, SEALED, Recipes
 from stream.operations.query.unsealed import Room
 from stream.simulation.fleet import FIRST, Tools, leases_of, source_of, table_of
-from stream.simulation.judge import batch_of, left
-from stream.simulation.places import SimulatedStore
+from stream.simulation.judge import batch_of, left, state_of
+from stream.simulation.places import SimulatedStore, at_once
 from stream.simulation.process import Process
 from stream.simulation.schedule import Schedule
 from stream.simulation.subject import Subject
@@ -43,9 +44,10 @@ AFTERWARDS = 30.0
 
 @dataclass(frozen=True)
 class Asked:
-    """What had been put before the question, and the answer."""
+    """What had been put before the question, the units that were begun and not sealed from before it until after it, and the answer."""
 
     before: Sequence[Put]
+    begun: Sequence[Manifest]
     contents: Contents
 
 
@@ -66,18 +68,29 @@ class Questioned(World):
 
     async def _ask(self) -> None:
         dice = Random(self.schedule.seed)
-        recipes = await self.subject.recipes()
+        files = list(zip((False, True), await self.subject.recipes(), strict=False))
         while self.clock.monotonic() < self.schedule.until + AFTERWARDS:
             await self.clock.sleep(dice.expovariate(1 / EVERY))
             for stream in self.subject.streams:
-                before = [put for put in self.puts if put.stream == stream]
-                queried = await self._queried(stream, recipes[0])
-                contents = await queried.read(Wanted(self.subject.pipeline.sinks[0]), Room(2**30))
-                self.asked.append(Asked(before, contents))
+                before, begun = [put for put in self.puts if put.stream == stream], self.units(stream, State.INTENT)
+                newer, recipe = dice.choice(files)
+                queried = await self._queried(stream, newer, recipe)
+                contents = await queried.read(Wanted(queried.recipes.pipeline.sinks[0]), Room(2**30))
+                still = self.units(stream, State.INTENT)
+                self.asked.append(Asked(before, [each for each in begun if each in still], contents))
 
-    async def _queried(self, stream: str, own: Recipe) -> Queried:
+    def units(self, stream: str, state: State) -> list[Manifest]:
+        """All units of ``stream`` in ``state``, also those that a rewind has taken back."""
+
+        async def read() -> list[Manifest]:
+            stored = [(info.key, await self.bucket.get(info.key)) async for info in self.bucket.list(f"{state_of(self)}commits/{stream}/")]
+            return [decode(each.body, key) for key, each in stored if each is not None]
+
+        return [each for each in at_once(read()) if each.kind is Kind.UNIT and each.state is state]
+
+    async def _queried(self, stream: str, newer: bool, own: Recipe) -> Queried:
         subject, process = self.subject, self.observer("query")
-        pipeline = subject.pipeline
+        pipeline, _ = subject.version(newer=newer)
 
         def open_place(url: str) -> SimulatedStore:
             return SimulatedStore(self.bucket, url, process, _refuse)
@@ -130,18 +143,40 @@ def _wrong(world: Questioned, number: int, asked: Asked) -> list[str]:
         if missing:
             found.append(f"answer {number} ends at {reach} of {name}, but {missing} had been put before the question")
     for table in (ROWS, LETTERS):
-        got, expected = _got(asked.contents, table), _expected(world, asked.contents.stream, table)
-        for name, shard in shards.items():
-            reach = max(shard.position, shard.read_to or 0)
-            wanted = [(key, row, key[0] <= shard.position) for key, row in expected.get(name, ()) if key[0] <= reach]
-            if got.get(name, []) != wanted:
-                found.append(f"answer {number}, {table} of {name} up to {shard.position}, {reach}: {got.get(name)} instead of {wanted}")
+        got = _got(asked.contents, table)
+        # What no worker has begun is made with one definition, that of the newest unit: of all shards the same one.
+        tails = [_differences(world, asked, table, got, digest) for digest in sorted(world.subject.known.recipes)]
+        found += [f"answer {number}, {table} {each}" for each in min(tails, key=len)]
         if got.keys() - shards.keys():
             found.append(f"answer {number} has rows of {got.keys() - shards.keys()}")
     return found
 
 
 Key = tuple[int, int]
+
+
+def _differences(world: Questioned, asked: Asked, table: str, got: Mapping[str, list[Any]], tail: str) -> list[str]:
+    """How the rows ``got`` differ from the truth, if what no worker has begun is made with the definition ``tail``."""
+    found, made = [], {digest: _expected(world, asked.contents.stream, table, digest) for digest in world.subject.known.recipes}
+    sealed = world.units(asked.contents.stream, State.SEALED)
+    for shard in asked.contents.shards:
+        reach = max(shard.position, shard.read_to or 0)
+        rows: dict[Key, list[Any]] = {}
+        for key, row, is_sealed in got.get(shard.shard, []):
+            rows.setdefault(key, []).append((row, is_sealed))
+        for key in sorted({*rows, *(key for each in made.values() for key in each.get(shard.shard, {}) if key[0] <= reach)}):
+            is_sealed = key[0] <= shard.position
+            stable = _definitions(asked.begun, shard.shard, key)
+            digests = _definitions(sealed, shard.shard, key) if is_sealed else stable or {tail, *_definitions(sealed, shard.shard, key)}
+            wanted = [[(row, is_sealed) for row in made[each].get(shard.shard, {}).get(key, [])] for each in sorted(digests)]
+            if rows.get(key, []) not in wanted or key[0] > reach:
+                found.append(f"of {shard.shard} up to {shard.position}, {reach}: {key} is {rows.get(key)} instead of one of {wanted}")
+    return found
+
+
+def _definitions(units: Sequence[Manifest], shard: str, key: Key) -> set[str]:
+    """The definitions with which the units were made that hold, or held until a rewind, the record ``key`` of ``shard``."""
+    return {unit.pipeline for unit in units if shard_of_chain(unit.shard)[0] == shard and int(unit.after) < key[0] <= int(unit.last or 0)}
 
 
 def _got(contents: Contents, table: str) -> dict[str, list[tuple[Key, tuple[Any, ...], bool]]]:
@@ -156,9 +191,10 @@ def _got(contents: Contents, table: str) -> dict[str, list[tuple[Key, tuple[Any,
     return {name: sorted(each) for name, each in rows.items()}
 
 
-def _expected(world: Questioned, stream: str, table: str) -> dict[str, list[tuple[Key, tuple[Any, ...]]]]:
-    recipe = next(iter(world.subject.known.recipes.values()))
-    found = {}
+def _expected(world: Questioned, stream: str, table: str, digest: str) -> dict[str, dict[Key, list[tuple[str, ...]]]]:
+    """What the definition ``digest`` makes of everything that was put: rows by record, by shard."""
+    recipe = world.subject.known.recipes[digest]
+    found: dict[str, dict[Key, list[tuple[str, ...]]]] = {}
     for shard in {put.shard for put in world.puts if put.stream == stream}:
         batch = batch_of([put for put in world.puts if (put.stream, put.shard) == (stream, shard)])
         done = recipe.chain.run(batch, shard)
@@ -167,5 +203,7 @@ def _expected(world: Questioned, stream: str, table: str) -> dict[str, list[tupl
         else:
             dead = done.settled.filter(pl.col("outcome") == Outcome.DEAD_LETTERED)
             frame = batch.frame[dead[ROW]].select(SEQUENCE, SUBSEQUENCE).hstack(dead.select("stage", "reason"))
-        found[shard] = sorted(((int(row[0]), row[1]), tuple(map(str, row[2:]))) for row in frame.iter_rows())
+        found[shard] = {}
+        for row in sorted(frame.iter_rows()):
+            found[shard].setdefault((int(row[0]), row[1]), []).append(tuple(map(str, row[2:])))
     return found

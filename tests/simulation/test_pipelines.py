@@ -53,9 +53,9 @@ def newer_than(text):
     return text.replace("amount > 100", "amount < 100").replace("lake/orders/", "lake/sales/")
 
 
-def subject(tmp_path, *, newer=False, text=PIPELINE):
+def subject(tmp_path, *, newer=False, text=PIPELINE, after=newer_than):
     loaded = []
-    for name, content in (("p.yaml", text), ("n.yaml", newer_than(text))):
+    for name, content in (("p.yaml", text), ("n.yaml", after(text))):
         (tmp_path / name).write_text(content)
         pipeline = check(tmp_path / name, {}).pipeline
         loaded.append((pipeline, asyncio.run(fetch_resources(pipeline, tmp_path, {}))))

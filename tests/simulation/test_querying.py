@@ -9,36 +9,55 @@ from typing import ClassVar
 import pytest
 
 from stream.audit.outputs import DamagedFileError
+from stream.commit.manifest import State
+from stream.contracts import shard_of_chain
 from stream.operations.query import cuts
 from stream.operations.query.contents import Queried
 from stream.operations.query.cuts import ShardCut
 from stream.simulation.fleet import Tools
 from stream.simulation.schedule import Rewinding, draw
 from tests.simulation.querying import Questioned, play, wrong
-from tests.simulation.test_pipelines import LEASED, PIPELINE, SEVERAL, subject
+from tests.simulation.test_pipelines import LEASED, PIPELINE, SEVERAL, newer_than, subject
 
 SEEDS = int(os.environ.get("STREAM_QUERYING_SEEDS", "12"))
 
 
 @pytest.mark.parametrize(
-    ("text", "seeds"), [(PIPELINE, SEEDS), (LEASED, SEEDS // 2), (SEVERAL, SEEDS // 2)], ids=["one-file", "leases", "several-streams"]
+    ("text", "newer", "seeds"),
+    [(PIPELINE, False, SEEDS), (PIPELINE, True, SEEDS), (LEASED, True, SEEDS), (SEVERAL, True, SEEDS // 2)],
+    ids=["one-file", "rolling-update", "leases", "several-streams"],
 )
-def test_every_answer_has_each_row_once_and_all_that_had_arrived(tmp_path, text, seeds):
-    one = subject(tmp_path, text=text)
+def test_every_answer_has_each_row_once_and_all_that_had_arrived(tmp_path, text, newer, seeds):
+    one = subject(tmp_path, newer=newer, text=text, after=other_rows)
     rewinding = [seed for seed in range(40 * seeds) if any(isinstance(each, Rewinding) for each in draw(seed, one.possible).operations)]
-    answers = mixed = rewound = resharded = 0
+    answers = mixed = rewound = resharded = both = 0
     for seed in [*range(seeds), *rewinding[: seeds // 3]]:
         world = play(Questioned(one, draw(seed, one.possible), Tools()))
         assert wrong(world) == [], f"seed {seed}"
         answers += len(world.asked)
         mixed += sum(any(s.sealed_rows and s.unsealed_rows for s in asked.contents.shards) for asked in world.asked)
         rewound += world.changes["rewound"]
+        both += sum(two_definitions(world, asked) for asked in world.asked)
         resharded += world.changes["split"] + world.changes["merged"]
     assert answers > 5 * seeds
     assert mixed > 0, "answers of which no shard has rows of both kinds prove nothing about the boundary"
     assert resharded > 0
+    # While leases change hands, workers of the newer file mostly wait for them.
+    assert (both > 0) == newer or text == LEASED, "answers with units of both definitions"
     # While leases change hands, an operator is mostly refused.
     assert rewound > 0 or text != PIPELINE
+
+
+def other_rows(text):
+    """The pipeline file of a rolling update that also chooses other rows, so that a record may be in one definition's rows only."""
+    return newer_than(text).replace("amount IS NOT NULL", "id % 3 <> 0")
+
+
+def two_definitions(world, asked):
+    """Whether some shard is sealed, as far as the answer says, by units of more than one definition."""
+    sealed = world.units(asked.contents.stream, State.SEALED)
+    reached = {shard.shard: shard.position for shard in asked.contents.shards}
+    return len({unit.pipeline for unit in sealed if int(unit.last) <= reached.get(shard_of_chain(unit.shard)[0], 0)}) > 1
 
 
 class ReadsOnFromLater(Queried):

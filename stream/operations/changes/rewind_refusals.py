@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from stream.audit.objects import WITH_THE_LOG
 from stream.batch import ORIGIN
 from stream.commit.claims import Claims
 from stream.commit.log import CommitLog
 from stream.commit.manifest import Manifest
+from stream.commit.naming import manifest_key
 from stream.commit.rewind import History
 from stream.contracts import ObjectStore
 from stream.errors import DefinitionError
@@ -20,13 +21,15 @@ from stream.worker.sources.dead_letters import Redrive, chain_name
 async def refuse_doubles(log: CommitLog, known: History, link: Manifest, target: int, stores: Mapping[str, ObjectStore]) -> None:
     """Make sure that the rewind ``link`` to ``target`` leaves nothing behind. ``stores``: those of the pipeline's sinks, by name.
 
+    Once this returns, no dead letter is redriven that the link would take back, unless a worker commits a unit in the place of the link.
+
     Raises:
         DefinitionError: it would.
     """
     taken = [each for each in known.links if int(each.after) >= target]
     await _refuse_elsewhere(taken, stores)
-    await _refuse_redriven(log, known, link)
     await _refuse_compacted(log, known.shard.stream, taken)
+    await _claim_letters(log, known, link)
 
 
 async def _refuse_elsewhere(links: Sequence[Manifest], stores: Mapping[str, ObjectStore]) -> None:
@@ -47,9 +50,21 @@ async def _refuse_elsewhere(links: Sequence[Manifest], stores: Mapping[str, Obje
             raise DefinitionError(msg)
 
 
-async def _refuse_redriven(log: CommitLog, known: History, link: Manifest) -> None:
+async def _claim_letters(log: CommitLog, known: History, link: Manifest) -> None:
+    """Claim the dead letters that ``link`` takes back, in the list in which redrives claim theirs, so that only one gets them."""
     taken = {file.key for file in link.superseded if file.sink == rejects.NAME}
-    claims = await Claims(log.store, chain_name(link.stream), Redrive).all()
+    if not taken:
+        return
+    place = manifest_key(link.stream, link.shard, int(link.after))
+
+    async def choose(claims: list[Redrive]) -> Redrive:
+        _refuse_redriven(known, taken, claims)
+        return Redrive((), 0, "", log.worker, link.created_at, place, tuple(sorted(taken)))
+
+    await Claims(log.store, chain_name(link.stream), Redrive).claim(choose)
+
+
+def _refuse_redriven(known: History, taken: Collection[str], claims: Sequence[Redrive]) -> None:
     by_number = {file.key: number for number, claim in enumerate(claims, 1) for file in claim.files if file.key in taken}
     if not by_number:
         return

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from stream.batch import type_name
 from stream.dry_run import type_error
+from stream.recorded import is_recorded
 from stream.transform import values
 from stream.transform.shorthands import null_word
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
@@ -68,7 +69,7 @@ class Cast(StageConfig):
                 raise SchemaMismatch(
                     path, f"{type_name(source)} cannot become {text}: {error}", "derive a column of another type first"
                 ) from error
-            if not _possible(name, source, target):
+            if not is_recorded() and not _possible(name, source, target):
                 message = f"column {name!r} is {type_name(source)}, which cannot become {text}"
                 raise SchemaMismatch(path, message, "derive a column of another type first")
         return pl.Schema(found)
@@ -112,10 +113,11 @@ def _converted(name: str, source: pl.DataType, target: Type) -> pl.Expr:
     if target.kind is Kind.EPOCH and not source.is_integer():
         message = f"column {name!r} is {type_name(source)}; {target.text} counts from whole numbers"
         raise SchemaMismatch(("columns", name), message, "cast it to int64 first, or use timestamp for text")
-    if source == pl.Binary() and target.polars == pl.String():
+    if source == pl.Binary() and target.polars == pl.String() and not is_recorded():
         message = f"column {name!r} is bytes, which need not be text"
         raise SchemaMismatch(("columns", name), message, "decode it where it is read, or encode it in a python stage")
-    if source.is_nested() != target.polars.is_nested() or (source == pl.Boolean() and target.kind is Kind.DECIMAL):
+    unlike = source.is_nested() != target.polars.is_nested() or (source == pl.Boolean() and target.kind is Kind.DECIMAL)
+    if unlike and not is_recorded():
         hint = "use `explode` for a list, `flatten` for an object" if source.is_nested() else "derive a column of another type first"
         raise SchemaMismatch(("columns", name), f"column {name!r} is {type_name(source)}, which cannot become {target.text}", hint)
     return _value(pl.col(name), source, target)

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from stream.batch import ROW
 from stream.dry_run import polars_message, type_error
+from stream.recorded import is_recorded
 from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE, remedy
 from stream.transform.origins import BATCH, MIXES, query_origins, without_comments
 from stream.transform.row_numbers import first_indexes, has_one_row_per_record
@@ -89,7 +90,7 @@ class Sql(StageConfig):
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:
         """The system columns, then the query's in its order."""
-        for problem, hint in _problems(self.query, schema):
+        for problem, hint in () if is_recorded() else _problems(self.query, schema):
             raise SchemaMismatch(("query",), problem, hint)
         if self._angle_of_object(schema, resources):
             raise SchemaMismatch(("query",), "atan2 takes numbers, no objects", "name fields of the object, as in `atan2(o.y, o.x)`")
@@ -98,10 +99,10 @@ class Sql(StageConfig):
         except (PolarsError, PanicException) as error:
             message = f"the query does not fit its columns: {polars_message(error)}"
             raise SchemaMismatch(("query",), message, f"`batch` has: {', '.join(schema)}") from error
-        if self._guesses(schema, resources):
+        if not is_recorded() and self._guesses(schema, resources):
             message = "text is cast to a date or a time, and Polars guesses its format from the first value of the batch"
             raise SchemaMismatch(("query",), message, "use the stage `cast` or `parse`, or strptime(text, '%Y-%m-%d')")
-        if problem := self._impossible(schema, resources, result):
+        if not is_recorded() and (problem := self._impossible(schema, resources, result)):
             raise SchemaMismatch(
                 ("query",), f"the query does not fit its columns: {problem}", remedy(problem) or f"`batch` has: {', '.join(schema)}"
             )

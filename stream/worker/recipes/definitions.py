@@ -17,6 +17,7 @@ from stream.pipeline.digest import canonical_text, pipeline_digest, read_canonic
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
 from stream.pipeline.secrets import SecretReader, find_secret
+from stream.recorded import as_recorded
 from stream.transform.stage import SchemaMismatch
 from stream.worker.objects.slices import record_options
 from stream.worker.opening.places import located
@@ -84,7 +85,8 @@ class Definitions:
             contents[url] = stored.body
         try:
             fetched = await fetch_resources(pipeline, self._base, self._env, known=contents, managed=self._managed)
-            return self._kept(await asyncio.to_thread(self._compile, pipeline, fetched, digest))
+            with as_recorded():
+                return self._kept(await asyncio.to_thread(self._compile, pipeline, fetched, digest))
         except (DefinitionError, SchemaMismatch) as error:
             raise self._not_to_run(digest, error) from error
 

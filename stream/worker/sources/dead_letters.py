@@ -44,14 +44,20 @@ SCHEMA: Final = pl.Schema({**rejects.SCHEMA, FILE: pl.String(), LINE: pl.UInt32(
 (its budget of attempts or age is used up)."""
 
 
-class Redrive(msgspec.Struct, frozen=True):
-    """Dead letters that are redriven together. ``worker`` and ``claimed_at`` tell claims apart."""
+class Redrive(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Dead letters that are redriven together. ``worker`` and ``claimed_at`` tell claims apart.
+
+    With ``link``, a rewind that is about to create that link of the log has claimed all letters of the rejects files ``keys``, so that none
+    of them is redriven. It claims nothing any more once something else is in the place of the link.
+    """
 
     files: tuple[ChosenRows, ...]
     records: int
     where: str
     worker: str
     claimed_at: str
+    link: str = ""
+    keys: tuple[str, ...] = ()
 
 
 def chain_name(stream: str) -> str:
@@ -109,17 +115,25 @@ class DeadLetters:
         None if no letter is selected. Letters that another process claims at the same moment are left to it.
 
         Raises:
-            DefinitionError: ``where`` is not a condition on the table's columns.
+            DefinitionError: ``where`` is not a condition on the table's columns, or all that it selects is about to be taken back.
         """
         table = picked(await self.table(contents=needs_contents(where)), where).drop(DATA)
 
         async def choose(known: list[Redrive]) -> Redrive | None:
             now = self.clock.now()
             waiting = with_state(table.drop(STATE), known, self.budget, now).filter(pl.col(STATE) == WAITING)
-            # The table may be minutes old.
+            held = await self._held(known)
+            # The table may be minutes old. A link that was created meanwhile is found here, and one that was not is still awaited above.
             gone = await self._taken_back(waiting[FILE].unique().to_list())
             waiting = waiting.filter(~pl.col(FILE).is_in(gone))
-            chosen = waiting if limit is None else waiting.head(limit)
+            free = waiting.filter(~pl.col(FILE).is_in(held))
+            chosen = free if limit is None else free.head(limit)
+            if chosen.is_empty() and waiting.height:
+                msg = (
+                    f"all {waiting.height:,} dead letters that would be redriven are about to be taken back by a rewind; try again. If it "
+                    "was interrupted, run it again, or wait until a worker has committed the next unit of the shard"
+                )
+                raise DefinitionError(msg)
             if chosen.is_empty():
                 return None
             is_object = (pl.col("stage") == rejects.SOURCE) & (pl.col("reason") == OBJECT_UNREADABLE)
@@ -135,10 +149,25 @@ class DeadLetters:
 
     async def source(self, budget: ByteBudget, emit: Emit, finished: FinishedClaims | None = None) -> BoundedSource:
         """Every redrive so far that is not ``finished``, each as a shard."""
-        parts = [part_of(number, each.files, self.store, self.open_object) for number, each in enumerate(await self.claims.all(), 1)]
+        parts = [
+            [part_of(number, each.files, self.store, self.open_object)] if each.files else []
+            for number, each in enumerate(await self.claims.all(), 1)
+        ]
         if finished is not None:
-            parts = parts[await finished.count([[part] for part in parts]) :]
-        return BoundedSource(chain_name(self.stream), parts, budget=budget, clock=self.clock, emit=emit)
+            parts = parts[await finished.count(parts) :]
+        left = [part for each in parts for part in each]
+        return BoundedSource(chain_name(self.stream), left, budget=budget, clock=self.clock, emit=emit)
+
+    async def _held(self, claims: Sequence[Redrive]) -> set[str]:
+        """Rejects files that a rewind has claimed, which has neither created its link yet nor lost the place of it to a worker."""
+        found: set[str] = set()
+
+        async def check(claim: Redrive) -> None:
+            if await self.state.get(claim.link) is None:
+                found.update(claim.keys)
+
+        await run_concurrently([check(claim) for claim in claims if claim.link], READ_AT_ONCE)
+        return found
 
     async def _taken_back(self, keys: Sequence[str]) -> set[str]:
         """Those of the rejects files ``keys`` that a rewind removes, whether or not it has done so yet."""
