@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from random import Random, SystemRandom
 
@@ -48,12 +48,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if (seed := config.getoption("shuffle")) is not None:
-        random = Random(seed)
-        files = [list(tests) for _, tests in groupby(items, lambda item: item.path)]
-        random.shuffle(files)
-        for tests in files:
-            random.shuffle(tests)
-        items[:] = [test for tests in files for test in tests]
+        items[:] = shuffled(items, seed)
+
+
+def shuffled(items: Sequence[pytest.Item], seed: int) -> list[pytest.Item]:
+    """``items`` in the order that ``seed`` stands for; those of one file stay together, since they share what is made once for it."""
+    random = Random(seed)
+    files = [list(tests) for _, tests in groupby(items, lambda item: item.path)]
+    random.shuffle(files)
+    for tests in files:
+        random.shuffle(tests)
+    return [test for tests in files for test in tests]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

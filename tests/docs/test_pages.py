@@ -123,10 +123,19 @@ def test_every_runnable_command_succeeds(text):
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
 
 
+GROUP = get_command(app)
+
+
+@functools.cache
+def subcommand(group, name):
+    """The command ``name`` of ``group``, which typer makes anew each time it is asked; None if it has none of this name."""
+    return group.get_command(click.Context(group), name) if hasattr(group, "get_command") else None
+
+
 def command(words):
     """The command of the ``stream`` that begins with ``words``, and the words that follow its name."""
-    found, rest = get_command(app), list(words)
-    while hasattr(found, "get_command") and rest and (inner := found.get_command(click.Context(found), rest[0])) is not None:
+    found, rest = GROUP, list(words)
+    while rest and (inner := subcommand(found, rest[0])) is not None:
         found, rest = inner, rest[1:]
     return found, rest
 
