@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import functools
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, TypeVar
@@ -133,7 +132,6 @@ class SimulatedStore:
         raise Retryable(msg)
 
 
-@functools.lru_cache(256)
 def prefix_of(url: str) -> str:
     """The folder for the objects at ``url`` in the one bucket of a simulation; ``s3://lake`` and ``s3://lake/`` are the same place."""
     scheme, _, place = url.partition(":")

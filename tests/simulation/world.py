@@ -34,13 +34,9 @@ class SeededChooser:
         self.fault_rate = fault_rate
 
     def pick(self, options: int, what: str) -> int:
-        if what == "fate" and self.random.random() > self.fault_rate:
-            return 0
-        # What `randrange` does, without its checks: most of the time of a schedule went into them.
-        bits = options.bit_length()
-        while (choice := self.random.getrandbits(bits)) >= options:
-            pass
-        return choice
+        if what == "fate":
+            return 0 if self.random.random() > self.fault_rate else self.random.randrange(options)
+        return self.random.randrange(options)
 
 
 @dataclass(frozen=True)
