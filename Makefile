@@ -40,7 +40,7 @@ demo: install ## Run the flights pipeline on local AWS, kill its worker half-way
 backfill-check: install ## Compare flights read from objects with flights read from a stream, row by row
 	@$(BIN)/python -m tests.backfill_check $(ARGS)
 
-# Tests of workers in processes of their own wait for most of their time.
+# One worker more than there are cores, since tests of workers in processes of their own mostly wait.
 test: install ## Run the whole suite
 	@$(BIN)/python -m pytest -q -n $$(($(WORKERS) + 1)) --dist worksteal $(ARGS)
 
