@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import count
@@ -18,9 +18,16 @@ from stream.clock import SystemClock
 from stream.errors import Fatal
 from stream.lease.rows import ExtendedSequenceNumber, Progress
 from stream.lease.table import LeaseTable
+from stream.local.moto import moto
 from tests.unit.lease.tables import MemoryDynamo, lease
 
 _NAMES = count(1)
+
+
+@pytest.fixture(scope="module")
+def moto_url() -> Iterator[str]:
+    with moto() as process:
+        yield process.url
 
 
 class LosesReplies:
