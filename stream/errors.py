@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
+from typing import Final
 
 
 class StreamError(Exception):
@@ -59,6 +60,18 @@ class Expired(Halted):
 
 class Fatal(StreamError):
     """The process cannot do its job; restarting it without a change would fail the same way."""
+
+
+_BY_SEVERITY: Final = (Fatal, Halted, LeaseLost, Superseded)
+
+
+def most_severe(group: ExceptionGroup[Exception]) -> Exception:
+    """Of several errors that ended tasks together, the one that decides what happens next. An unexpected error outranks all others."""
+    leaves = [leaf for error in group.exceptions for leaf in ([most_severe(error)] if isinstance(error, ExceptionGroup) else [error])]
+    unexpected = [error for error in leaves if not isinstance(error, _BY_SEVERITY)]
+    if unexpected:
+        return unexpected[0]
+    return min(leaves, key=lambda error: next(rank for rank, kind in enumerate(_BY_SEVERITY) if isinstance(error, kind)))
 
 
 def unforeseen(error: BaseException) -> str:

@@ -16,8 +16,8 @@ from stream.hosts.invoked import Function
 from stream.pipeline.host_names import Host
 from stream.source.mapping import delivery_of, is_delivery
 from stream.source.transformation import is_transformation
-from stream.worker.allocators import prepare_allocators
 from stream.worker.assemble import WorkerOptions, usable_cores
+from stream.worker.process.allocators import prepare_allocators
 
 SCHEDULED: Final = "Scheduled Event"
 """``detail-type`` of what rules and schedules of EventBridge send."""

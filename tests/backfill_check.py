@@ -23,7 +23,7 @@ from stream.cli.run import carry_out
 from stream.local.flights import flights_table
 from stream.pipeline.lint import check
 from stream.worker.assemble import WorkerOptions
-from stream.worker.reading import Reading
+from stream.worker.sources.reading import Reading
 
 MASK_KEY = "backfill-check"
 

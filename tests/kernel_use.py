@@ -21,7 +21,7 @@ ROOMS: Final = (
 WHOLE: Final = ("tests/unit/transform", "tests/unit/audit")
 """Folders of which nearly every file uses it."""
 
-PROCESSES: Final = ("tests/unit/worker/test_allocators.py",)
+PROCESSES: Final = ("tests/unit/worker/process/test_allocators.py",)
 """Files whose tests start processes of the service: what these call is not seen here."""
 
 FILES: Final = (
@@ -52,13 +52,13 @@ FILES: Final = (
     "tests/unit/operations/status/test_outcomes.py",
     "tests/unit/operations/records/test_tracing.py",
     "tests/unit/worker/tables/test_loading.py",
-    "tests/unit/worker/test_compacted.py",
-    "tests/unit/worker/test_definitions.py",
-    "tests/unit/worker/test_exporting.py",
-    "tests/unit/worker/test_recent_segments.py",
-    "tests/unit/worker/test_refreshing.py",
-    "tests/unit/worker/test_reread.py",
-    "tests/unit/worker/test_separations.py",
+    "tests/unit/worker/opening/test_compacted.py",
+    "tests/unit/worker/recipes/test_definitions.py",
+    "tests/unit/worker/receivers/test_exporting.py",
+    "tests/unit/worker/receivers/test_recent_segments.py",
+    "tests/unit/worker/recipes/test_refreshing.py",
+    "tests/unit/worker/shards/test_reread.py",
+    "tests/unit/worker/opening/test_separations.py",
 )
 
 called: Final[set[str]] = set()

@@ -24,9 +24,9 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import fetch_resources
 from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
-from stream.worker.auditing import StoredEvidence, Stores
-from stream.worker.definitions import Definitions
-from stream.worker.recipe import CutUnit, render, with_previous
+from stream.worker.opening.auditing import StoredEvidence, Stores
+from stream.worker.recipes.definitions import Definitions
+from stream.worker.recipes.recipe import CutUnit, render, with_previous
 
 BEGIN = 49590338271490256608559692538361571095921575989136588898
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

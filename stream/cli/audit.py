@@ -31,7 +31,7 @@ if libraries_wanted():
     from stream.operations.opening import chains_of, open_evidence
     from stream.pipeline.lint import check as check_file
     from stream.pipeline.model import Pipeline
-    from stream.worker.exporting import export_range, open_export
+    from stream.worker.receivers.exporting import export_range, open_export
 
 EXIT_FAILED = 1
 EXIT_UNKNOWN = 2

@@ -26,7 +26,7 @@ if libraries_wanted():
     from stream.source.bounded import place_of
     from stream.worker.assemble import WorkerOptions, usable_cores
     from stream.worker.objects.slices import Window
-    from stream.worker.reading import Reading
+    from stream.worker.sources.reading import Reading
 
 
 def backfill(

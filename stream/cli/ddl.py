@@ -29,7 +29,7 @@ if libraries_wanted():
     from stream.sink.redshift_sql import create_ledger, create_table
     from stream.sink.redshift_upsert import deleted_layout, needs_deleted_keys
     from stream.transform.stage import Resources, SchemaMismatch
-    from stream.worker.places import read_object, session_of
+    from stream.worker.opening.places import read_object, session_of
 
 SINCE: Final = "2020-01-01"
 

@@ -31,10 +31,10 @@ if libraries_wanted():
     from stream.pipeline.sensitive import HIDDEN, Sensitive, unreadable
     from stream.sink import rejects
     from stream.worker.assemble import WorkerOptions, usable_cores, worker_id
-    from stream.worker.auditing import Stores
-    from stream.worker.dead_letters import FILE, LINE, STATE, DeadLetters, needs_contents, picked, place_of, top
-    from stream.worker.places import located, session_of
-    from stream.worker.reading import Reading
+    from stream.worker.opening.auditing import Stores
+    from stream.worker.opening.places import located, session_of
+    from stream.worker.sources.dead_letters import FILE, LINE, STATE, DeadLetters, needs_contents, picked, place_of, top
+    from stream.worker.sources.reading import Reading
 
 EXIT_NOT_FOUND = 1
 

@@ -27,7 +27,7 @@ if libraries_wanted():
     from stream.operations.changes.pauses import Author, Operator, Outcome, Outlook, Scope, pauses_covering, refuse_mixed
     from stream.pipeline.model import Pipeline
     from stream.pipeline.units import format_duration, parse_duration
-    from stream.worker.pausing import LOOK_SECONDS
+    from stream.worker.coordination.pausing import LOOK_SECONDS
 
     _GOES_ON: Final = {
         What.READING: f"goes on within {LOOK_SECONDS:.0f} s, exactly where it stopped",

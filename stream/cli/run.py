@@ -26,9 +26,9 @@ if libraries_wanted():
     from stream.pipeline.lint import check as check_file
     from stream.pipeline.model import Pipeline
     from stream.worker.assemble import WorkerOptions, usable_cores
-    from stream.worker.reading import Reading
-    from stream.worker.result import ResultListener, write_result
+    from stream.worker.process.result import ResultListener, write_result
     from stream.worker.service import run_worker
+    from stream.worker.sources.reading import Reading
 
 EXIT_FATAL = 1
 EXIT_DEFINITION = 2

@@ -38,7 +38,7 @@ if libraries_wanted():
     from stream.simulation.subject import Subject, payloads, refuse_other_sources, refuse_unrelated
     from stream.transform.engine import CompiledChain
     from stream.transform.stage import SchemaMismatch
-    from stream.worker.recipe import Recipe
+    from stream.worker.recipes.recipe import Recipe
 
 EXIT_BROKEN = 1
 EXIT_DEFINITION = 2

@@ -32,7 +32,7 @@ if libraries_wanted():
     from stream.operations.status.rules import judge, verdict
     from stream.operations.status.snapshot import Exported, ShardStatus, Snapshot
     from stream.pipeline.model import Pipeline
-    from stream.worker.halt import Halt
+    from stream.worker.halts.note import Halt
 
     Judged = tuple[Snapshot, list[Finding]]
 

@@ -41,10 +41,10 @@ if libraries_wanted():
     from stream.source.bounded import place_of, sequence_of
     from stream.source.unreadable import UNREADABLE
     from stream.transform.engine import OBJECT_UNREADABLE
-    from stream.worker.auditing import Stores
-    from stream.worker.dead_letters import Redrive, chain_name
-    from stream.worker.definitions import Definitions
-    from stream.worker.places import located, session_of
+    from stream.worker.opening.auditing import Stores
+    from stream.worker.opening.places import located, session_of
+    from stream.worker.recipes.definitions import Definitions
+    from stream.worker.sources.dead_letters import Redrive, chain_name
 
 EXIT_NOT_FOUND = 1
 

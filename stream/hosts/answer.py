@@ -17,7 +17,7 @@ from stream.batch import ROW, Outcome
 from stream.contracts import Transformed
 from stream.sink.record_lines import RecordLines
 from stream.source.transformation import Transformation
-from stream.worker.recipe import Recipe
+from stream.worker.recipes.recipe import Recipe
 
 LIMIT: Final = 6_000_000
 """Most bytes of an answer. Lambda's own limit is 6 MB; this holds whether a megabyte is 1,000,000 bytes or 2**20."""

@@ -18,7 +18,7 @@ from stream import events
 from stream.audit.export import Mode
 from stream.concurrency import ObservableEvent
 from stream.contracts import Emit, Shard
-from stream.errors import DefinitionError, Fatal, Halted, Retryable
+from stream.errors import DefinitionError, Fatal, Halted, Retryable, most_severe
 from stream.hosts.allowance import Allowance, allowance
 from stream.lease.paused import Pause
 from stream.pipeline.model import Pipeline
@@ -27,13 +27,13 @@ from stream.source.kinesis import KinesisSource
 from stream.source.mapping import Delivery
 from stream.source.until import ReadUntil
 from stream.worker.assemble import WorkerOptions, assemble
-from stream.worker.notifying import Notifier, open_notifier
-from stream.worker.parts import Stop, StreamParts, most_severe, to_all
-from stream.worker.pausing import CALL
-from stream.worker.reading import Reading
-from stream.worker.shard import run_shard
-from stream.worker.streams import PendingCalls, Streams, halted_error
-from stream.worker.supervisor import LISTING_SECONDS, RESTART_SECONDS
+from stream.worker.coordination.pausing import CALL
+from stream.worker.parts import Stop, StreamParts, to_all
+from stream.worker.receivers.notifying import Notifier, open_notifier
+from stream.worker.shards.shard import run_shard
+from stream.worker.shards.streams import PendingCalls, Streams, halted_error
+from stream.worker.shards.supervisor import LISTING_SECONDS, RESTART_SECONDS
+from stream.worker.sources.reading import Reading
 from stream.worker.tables.loading import complete_all
 
 _LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -28,16 +28,16 @@ from stream.metrics.logs import JsonLog
 from stream.pipeline.model import Pipeline, Retrieval
 from stream.source.kinesis import KinesisSource
 from stream.watchdog import WATCHDOG
-from stream.worker.allocators import prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
-from stream.worker.auditing import Stores
-from stream.worker.failure import reporting_failure
-from stream.worker.halts import HaltNotes
+from stream.worker.halts.notes import HaltNotes
+from stream.worker.opening.auditing import Stores
+from stream.worker.opening.places import session_of
 from stream.worker.parts import Stop, StreamParts, to_all
-from stream.worker.places import session_of
-from stream.worker.reporting import reports_to
-from stream.worker.shard import run_shard
-from stream.worker.supervisor import RESTART_SECONDS
+from stream.worker.process.allocators import prepare_allocators
+from stream.worker.process.failure import reporting_failure
+from stream.worker.process.reporting import reports_to
+from stream.worker.shards.shard import run_shard
+from stream.worker.shards.supervisor import RESTART_SECONDS
 
 LINE_BYTES: Final = 256 * 2**20
 """Longest line, in bytes: GetRecords returns up to 10 MiB, which base64 and expanded KPL aggregates can multiply."""

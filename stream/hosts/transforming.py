@@ -28,8 +28,8 @@ from stream.sink.objects import ObjectsSinkConfig
 from stream.sink.record_lines import RecordLines
 from stream.source.transformation import Transformation, transformation_of
 from stream.transform.stage import SchemaMismatch
-from stream.worker.compiling import Unrecorded
-from stream.worker.refreshing import CurrentRecipe, Refresher, intervals
+from stream.worker.recipes.compiling import Unrecorded
+from stream.worker.recipes.refreshing import CurrentRecipe, Refresher, intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Transformer:
             return await fetch_resources(pipeline, self._base, self._env, known=known)
         # Imported only here: the AWS clients would take a good part of a cold start, and many pipelines have no use for them.
         from stream.aws.secrets import read_secret
-        from stream.worker.places import read_object, session_of
+        from stream.worker.opening.places import read_object, session_of
 
         session = session_of(pipeline)
         read, managed = functools.partial(read_object, session), functools.partial(read_secret, session)

@@ -30,14 +30,14 @@ from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings
 from stream.source.until import ReadUntil
 from stream.storage.open import open_store
-from stream.worker.auditing import StoredEvidence, Stores
-from stream.worker.dead_letters import DeadLetters, chain_name
-from stream.worker.leasing import key_prefix, open_table
+from stream.worker.coordination.leasing import key_prefix, open_table
 from stream.worker.objects.slices import Slices
 from stream.worker.objects.watched import object_opener, slices_of
+from stream.worker.opening.auditing import StoredEvidence, Stores
+from stream.worker.opening.places import located, session_of
 from stream.worker.parts import to_nobody
-from stream.worker.places import located, session_of
-from stream.worker.reading import BACKFILL
+from stream.worker.sources.dead_letters import DeadLetters, chain_name
+from stream.worker.sources.reading import BACKFILL
 from stream.worker.tables.iceberg_catalog import CatalogTable
 from stream.worker.tables.iceberg_properties import catalog_properties, secrets_of
 from stream.worker.tables.loadlog import LoadState

@@ -35,16 +35,16 @@ from stream.source.aggregated import OutOfRange
 from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings, tip_seconds
 from stream.source.until import ReadUntil
-from stream.worker.auditing import Stores
-from stream.worker.breaker import Breaker
-from stream.worker.leasing import coordinator_over, leased_streams, options_alone, settings_of, take_first
+from stream.worker.coordination.leasing import coordinator_over, leased_streams, options_alone, settings_of, take_first
+from stream.worker.coordination.pausing import CALL, PauseWatch
+from stream.worker.halts.breaker import Breaker
 from stream.worker.objects.slices import record_options
+from stream.worker.opening.auditing import Stores
 from stream.worker.parts import Parts, StreamParts, to_all
-from stream.worker.pausing import CALL, PauseWatch
-from stream.worker.recipe import CutUnit, Recipe, Rendered, render
-from stream.worker.refreshing import CurrentRecipe
-from stream.worker.reread import Rereader
-from stream.worker.streams import PendingCalls, Streams
+from stream.worker.recipes.recipe import CutUnit, Recipe, Rendered, render
+from stream.worker.recipes.refreshing import CurrentRecipe
+from stream.worker.shards.reread import Rereader
+from stream.worker.shards.streams import PendingCalls, Streams
 
 BUDGET: Final = 64 * 2**20
 IDLE: Final = 4.0

@@ -16,8 +16,8 @@ from stream.pipeline.trial import batch_of
 from stream.simulation.schedule import Possible
 from stream.sink.tables import TableSinkConfig
 from stream.storage.memory import MemoryStore
-from stream.worker.definitions import Definitions
-from stream.worker.recipe import Recipe
+from stream.worker.recipes.definitions import Definitions
+from stream.worker.recipes.recipe import Recipe
 
 
 @dataclass

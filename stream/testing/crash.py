@@ -22,7 +22,7 @@ from stream import events
 from stream.cli.run import run_pipeline
 from stream.contracts import Emit
 from stream.watchdog import WATCHDOG
-from stream.worker.reading import Reading
+from stream.worker.sources.reading import Reading
 
 POINTS: Final = {
     name: kind

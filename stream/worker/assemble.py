@@ -39,22 +39,22 @@ from stream.pipeline.replay import OnDeleted
 from stream.pipeline.resources import Fetched, fetch_resources
 from stream.pipeline.secrets import SecretReader
 from stream.sink import rejects
-from stream.worker.auditing import Stores
-from stream.worker.breaker import Breaker
-from stream.worker.credentials import CredentialKeeper
-from stream.worker.definitions import Definitions
-from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
-from stream.worker.leasing import ListShards, open_leases
+from stream.worker.coordination.leasing import ListShards, open_leases
+from stream.worker.coordination.pausing import CALL, PauseWatch
+from stream.worker.halts.breaker import Breaker
 from stream.worker.objects.slices import Window, record_options
 from stream.worker.objects.watched import NotedEnds, WatchedShards, slices_of
+from stream.worker.opening.auditing import Stores
+from stream.worker.opening.places import former_place, is_there, kms_key, located, read_object, session_of
 from stream.worker.parts import Parts, StreamParts, to_all
-from stream.worker.pausing import CALL, PauseWatch
-from stream.worker.places import former_place, is_there, kms_key, located, read_object, session_of
-from stream.worker.reading import Opened, Reading, SourceContext, open_reading
-from stream.worker.recent_segments import RECENT_SHARE, RecentSegments
-from stream.worker.recipe import CutUnit, Recipe, Rendered, render
-from stream.worker.refreshing import CurrentRecipe, Refresher, intervals
-from stream.worker.reread import Rereader
+from stream.worker.process.credentials import CredentialKeeper
+from stream.worker.receivers.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
+from stream.worker.receivers.recent_segments import RECENT_SHARE, RecentSegments
+from stream.worker.recipes.definitions import Definitions
+from stream.worker.recipes.recipe import CutUnit, Recipe, Rendered, render
+from stream.worker.recipes.refreshing import CurrentRecipe, Refresher, intervals
+from stream.worker.shards.reread import Rereader
+from stream.worker.sources.reading import Opened, Reading, SourceContext, open_reading
 from stream.worker.tables.loaders import open_loader_parts
 from stream.worker.tables.loading import Loader
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeVar
 
 from stream.budget import ByteBudget
 from stream.commit.committer import Committer, RenderedUnit
@@ -15,20 +14,17 @@ from stream.commit.manifest import Manifest
 from stream.commit.retry import Repeater
 from stream.concurrency import ObservableEvent
 from stream.contracts import Checkpoints, Clock, Emit, Shard, Source, Start
-from stream.errors import Fatal, Halted, LeaseLost, Superseded
 from stream.events import Event
 from stream.lease.paused import Pause
-from stream.worker.breaker import Breaker
-from stream.worker.credentials import CredentialKeeper
-from stream.worker.exporting import ExportTask
-from stream.worker.leasing import Leases
+from stream.worker.coordination.leasing import Leases
+from stream.worker.coordination.pausing import PauseWatch
+from stream.worker.halts.breaker import Breaker
 from stream.worker.objects.watching import Watcher
-from stream.worker.pausing import PauseWatch
-from stream.worker.recipe import CutUnit, Recipe, Rendered
-from stream.worker.refreshing import CurrentRecipe, Refresher
+from stream.worker.process.credentials import CredentialKeeper
+from stream.worker.receivers.exporting import ExportTask
+from stream.worker.recipes.recipe import CutUnit, Recipe, Rendered
+from stream.worker.recipes.refreshing import CurrentRecipe, Refresher
 from stream.worker.tables.loading import Loader
-
-T = TypeVar("T")
 
 
 class Stop(StrEnum):
@@ -113,18 +109,6 @@ class StreamParts:
     parts: Parts
     loaders: tuple[Loader, ...] = ()
     watcher: Watcher | None = None
-
-
-_BY_SEVERITY: Final = (Fatal, Halted, LeaseLost, Superseded)
-
-
-def most_severe(group: ExceptionGroup[Exception]) -> Exception:
-    """Of several errors that ended tasks together, the one that decides what happens next. An unexpected error outranks all others."""
-    leaves = [leaf for error in group.exceptions for leaf in ([most_severe(error)] if isinstance(error, ExceptionGroup) else [error])]
-    unexpected = [error for error in leaves if not isinstance(error, _BY_SEVERITY)]
-    if unexpected:
-        return unexpected[0]
-    return min(leaves, key=lambda error: next(rank for rank, kind in enumerate(_BY_SEVERITY) if isinstance(error, kind)))
 
 
 class HeldBytes:

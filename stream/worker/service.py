@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 import stream
 from stream import events
 from stream.audit.export import Mode
-from stream.audit.lineage import RunTotals
+from stream.audit.lineage import RunTotals, run_id
 from stream.audit.operations import Operations
 from stream.aws.secrets import read_secret
 from stream.concurrency import ObservableEvent, unless_set
@@ -32,21 +32,22 @@ from stream.metrics.server import Health, MetricsServer
 from stream.metrics.stall import StallWatch, watch_stalls
 from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader
+from stream.storage.prefixed import PrefixedStore
 from stream.watchdog import WATCHDOG
-from stream.worker.allocators import freeze_garbage_collector, prepare_allocators, trim_periodically
 from stream.worker.assemble import WorkerOptions, assemble, ends_by_itself, worker_id
-from stream.worker.auditing import Stores
-from stream.worker.failure import reporting_failure
-from stream.worker.halts import HaltNotes
-from stream.worker.lineage import Reporter, open_reporter
-from stream.worker.notifying import Notifier, open_notifier
+from stream.worker.halts.notes import HaltNotes
 from stream.worker.objects.watching import Watcher
-from stream.worker.parts import StreamParts, to_all
-from stream.worker.places import session_of
-from stream.worker.reporting import reports_to
-from stream.worker.streams import PendingCalls, Streams, halted_error
+from stream.worker.opening.auditing import Stores
+from stream.worker.opening.places import session_of
+from stream.worker.parts import Parts, StreamParts, to_all
+from stream.worker.process.allocators import freeze_garbage_collector, prepare_allocators, trim_periodically
+from stream.worker.process.failure import reporting_failure
+from stream.worker.process.reporting import reports_to
+from stream.worker.receivers.lineage import Reporter, job_of, open_reporter
+from stream.worker.receivers.notifying import Notifier, open_notifier
+from stream.worker.receivers.telemetry import OperationTracker, SpanQueue, spans_to_collector
+from stream.worker.shards.streams import PendingCalls, Streams, halted_error
 from stream.worker.tables.loading import complete_all
-from stream.worker.telemetry import OperationTracker, SpanQueue, spans_to_collector
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -174,7 +175,7 @@ async def _open(
     notes = HaltNotes(state, options.worker, options.clock, emit, exports=exports)
     emit = to_all(emit, notifier, notes) if notifier else to_all(emit, notes)
     parts_by_stream = await assemble(pipeline, options, emit, draining, stack)
-    reporter = await open_reporter(pipeline, parts_by_stream[0].parts, totals, options.env, options.base, managed, stack)
+    reporter = await _reporter(pipeline, options, parts_by_stream[0].parts, totals, managed, stack)
     return parts_by_stream, notifier, notes, reporter, emit
 
 
@@ -253,6 +254,19 @@ async def _span_queue(
     names = pipeline.application, options.worker
     queue = spans_to_collector(pipeline.telemetry, names, options.env, options.base, managed, emit, count)
     return await stack.enter_async_context(queue)
+
+
+async def _reporter(
+    pipeline: Pipeline, options: WorkerOptions, parts: Parts, totals: RunTotals, managed: SecretReader, stack: AsyncExitStack
+) -> Reporter | None:
+    """The reporter of this run, or None if the pipeline has none."""
+    lineage = pipeline.audit.lineage
+    if lineage is None:
+        return None
+    state = parts.log.store
+    job, run = job_of(pipeline, lineage, parts.recipe, state, options.base), run_id(pipeline.application, parts.worker)
+    reporter = Reporter(job, run, totals, PrefixedStore(state, "lineage/"), parts.clock, parts.emit, lineage.interval)
+    return await open_reporter(reporter, lineage, options.env, options.base, managed, stack)
 
 
 def _to_stderr(line: bytes) -> None:

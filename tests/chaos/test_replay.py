@@ -18,11 +18,11 @@ from stream.local.flights import flights_table
 from stream.pipeline.lint import check
 from stream.pipeline.namespace import in_namespace
 from stream.worker.assemble import WorkerOptions
-from stream.worker.auditing import Stores
-from stream.worker.dead_letters import DeadLetters
 from stream.worker.objects.slices import Window
-from stream.worker.places import session_of
-from stream.worker.reading import Reading
+from stream.worker.opening.auditing import Stores
+from stream.worker.opening.places import session_of
+from stream.worker.sources.dead_letters import DeadLetters
+from stream.worker.sources.reading import Reading
 from tests.backfill_check import backfill
 from tests.backfill_check import rows as flat
 

@@ -12,7 +12,7 @@ from moto.sns import sns_backends
 
 from stream import events
 from stream.pipeline.replay import Notify
-from stream.worker.notifying import ATTEMPTS, Notification, open_notifier
+from stream.worker.receivers.notifying import ATTEMPTS, Notification, open_notifier
 from tests.unit.metrics.every_event import FixedClock
 
 HALTED = events.ShardHalted("orders", "shardId-000000000001", "the größte of reasons")

@@ -9,7 +9,7 @@ from stream.lease.settings import READ_UNITS, LeaseSettings
 from stream.pipeline.cost import DAY, MONTH_DAYS, Outcome, Prices, Rate, estimate, lease_writes
 from stream.pipeline.model import Pipeline
 from stream.source.pace import ReadSettings, tip_seconds
-from stream.worker.pausing import LOOK_SECONDS as PAUSE_LOOK_SECONDS
+from stream.worker.coordination.pausing import LOOK_SECONDS as PAUSE_LOOK_SECONDS
 from tests.docs.tables import table
 
 SHARDS, WORKERS = 10_000, 1_000

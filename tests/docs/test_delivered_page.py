@@ -11,7 +11,7 @@ from stream.cli.run import carry_out
 from stream.pipeline.findings import Severity
 from stream.pipeline.lint import check_content
 from stream.worker.assemble import WorkerOptions
-from stream.worker.reading import Reading
+from stream.worker.sources.reading import Reading
 from tests.docs.generate import ROOT
 
 PAGE = (ROOT / "docs" / "objects.md").read_text()

@@ -20,7 +20,7 @@ from stream.transform.decoders.json import Json
 from stream.transform.engine import compile_chain
 from stream.transform.stage import Resources
 from stream.transform.types import parse_schema
-from stream.worker.recipe import CutUnit, Recipe, render
+from stream.worker.recipes.recipe import CutUnit, Recipe, render
 from tests.docs.generate import pages
 from tests.docs.test_pages import shown
 from tests.frames import batch

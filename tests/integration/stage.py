@@ -20,9 +20,9 @@ from stream.contracts import Clock, Shard
 from stream.pipeline.lint import check
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.parts import Stop
-from stream.worker.reading import Reading
 from stream.worker.service import run_worker
-from stream.worker.shard import run_shard
+from stream.worker.shards.shard import run_shard
+from stream.worker.sources.reading import Reading
 from tests.clocks import ShiftedClock
 
 PIPELINE = """

@@ -19,8 +19,8 @@ from stream.pipeline.resources import Fetched
 from stream.storage.memory import MemoryStore
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
-from stream.worker.definitions import Definitions
-from stream.worker.recipe import CutUnit, render, with_previous
+from stream.worker.recipes.definitions import Definitions
+from stream.worker.recipes.recipe import CutUnit, render, with_previous
 from tests.frames import batch
 from tests.unit.pipeline.definitions import least
 

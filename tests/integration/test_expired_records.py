@@ -13,7 +13,7 @@ from stream.cli.main import app
 from stream.commit.manifest import Kind
 from stream.contracts import Shard
 from stream.errors import Fatal
-from stream.worker.reading import Reading
+from stream.worker.sources.reading import Reading
 from tests.integration.stage import PIPELINE, Stage, sealed
 
 

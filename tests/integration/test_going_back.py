@@ -16,9 +16,9 @@ from stream.contracts import ObjectInfo
 from stream.errors import DefinitionError
 from stream.pipeline.lint import check
 from stream.storage.directory import DirectoryStore
-from stream.worker.dead_letters import DeadLetters
 from stream.worker.objects.slices import Window
-from stream.worker.reading import Reading
+from stream.worker.sources.dead_letters import DeadLetters
+from stream.worker.sources.reading import Reading
 from tests.integration.stage import Stage, sealed
 
 

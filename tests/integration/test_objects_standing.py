@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from stream.cli.main import app
 from stream.clock import SystemClock
-from stream.worker.reading import Reading
+from stream.worker.sources.reading import Reading
 from tests.integration.test_replay import place  # noqa: F401 - the fixture
 from tests.replays import Place
 

@@ -19,7 +19,7 @@ from stream.lease.paused import What
 from stream.operations.changes.pauses import Author, Operator, Outcome, Scope
 from stream.pipeline.lint import check
 from stream.pipeline.model import Pipeline
-from stream.worker.reading import Reading
+from stream.worker.sources.reading import Reading
 from tests.integration.stage import PIPELINE, Stage, sealed
 
 ANN = Author("ann@a", "new disks")

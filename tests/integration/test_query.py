@@ -17,7 +17,7 @@ from stream.cli.main import app
 from stream.operations.query.contents import open_queried
 from stream.pipeline.lint import check
 from stream.worker.objects.slices import Window
-from stream.worker.reading import Reading
+from stream.worker.sources.reading import Reading
 from tests.integration.stage import PIPELINE, Stage, sealed
 
 

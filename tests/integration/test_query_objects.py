@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from stream import events
 from stream.cli.main import app
-from stream.worker.reading import Reading
+from stream.worker.sources.reading import Reading
 from tests.integration.test_iceberg import lake  # noqa: F401 - the fixture
 from tests.integration.test_replay import place  # noqa: F401 - the fixture
 from tests.replays import Place, row

@@ -19,11 +19,11 @@ from stream.clock import SystemClock
 from stream.commit.log import CommitLog
 from stream.errors import DefinitionError
 from stream.pipeline.namespace import in_namespace
-from stream.worker.auditing import Stores
-from stream.worker.dead_letters import CLAIMED, EXHAUSTED, STATE, WAITING
 from stream.worker.objects.slices import Window
-from stream.worker.places import session_of
-from stream.worker.reading import Reading
+from stream.worker.opening.auditing import Stores
+from stream.worker.opening.places import session_of
+from stream.worker.sources.dead_letters import CLAIMED, EXHAUSTED, STATE, WAITING
+from stream.worker.sources.reading import Reading
 from tests.replays import Place, row
 
 

@@ -24,10 +24,10 @@ from stream.cli.main import app
 from stream.commit.manifest import decode
 from stream.local.flights import flights_table
 from stream.local.kinesis.server import running
-from stream.worker.auditing import link_of
+from stream.worker.opening.auditing import link_of
 from tests.chaos.workers import Worker
 from tests.forked import prepare
-from tests.unit.worker.rotel_agent import agent
+from tests.unit.worker.receivers.rotel_agent import agent
 
 RECORDS = int(os.environ.get("AUDIT_CHECK_RECORDS", "3000"))
 KILLS = ("IntentCreated:1", "SpansExported:1", "FileWritten:2", "Checkpointed:1")

@@ -16,7 +16,7 @@ from stream.local.aws import LocalClients
 from stream.local.start import LocalAws
 from stream.operations.changes.leases import list_leases
 from stream.pipeline.lint import check
-from stream.worker.leasing import open_leases
+from stream.worker.coordination.leasing import open_leases
 
 PIPELINE = """\
 application: a

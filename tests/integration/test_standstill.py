@@ -91,7 +91,7 @@ def test_a_worker_writes_its_tasks_and_threads_to_its_log_and_continues(tmp_path
     stacks = [json.loads(line) for line in reported.splitlines() if '"stack_taken"' in line]
     fetching = next(stack for stack in stacks if "fetch s/shardId-000000000001" in stack["names"])
     assert (fetching["kind"], fetching["level"]) == ("task", "info")
-    assert any(re.fullmatch(r"stream/worker/shard\.py:\d+ in .*fetch", frame) for frame in fetching["frames"])
+    assert any(re.fullmatch(r"stream/worker/shards/shard\.py:\d+ in .*fetch", frame) for frame in fetching["frames"])
     assert fetching["age"] >= 0
     names = {name for stack in stacks for name in stack["names"]}
     assert {"MainThread", "watch loop", "supervise s"} <= names

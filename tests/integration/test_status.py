@@ -25,7 +25,7 @@ from stream.cli.main import app
 from stream.commit.naming import start_key
 from stream.errors import Fatal
 from stream.local.kinesis.server import running
-from stream.worker.halts import halt_key
+from stream.worker.halts.notes import halt_key
 from tests.chaos.workers import Worker
 from tests.clocks import ShiftedClock
 from tests.integration.stage import PIPELINE, Stage, sealed

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from stream.cli.main import app
 from stream.source.unreadable import UNREADABLE
-from stream.worker.dead_letters import STATE, WAITING
-from stream.worker.reading import Reading
+from stream.worker.sources.dead_letters import STATE, WAITING
+from stream.worker.sources.reading import Reading
 from tests.integration.test_replay import place, truth, written  # noqa: F401 - the fixture
 from tests.replays import row
 

@@ -18,8 +18,8 @@ from stream.source.objects import ObjectPiece, PinnedObject
 from stream.source.unreadable import UNREADABLE, UnreadPart, note_of
 from stream.storage.memory import MemoryStore
 from stream.storage.open import open_store
-from stream.worker.dead_letters import CLAIMED, STATE, WAITING
-from stream.worker.reading import Reading
+from stream.worker.sources.dead_letters import CLAIMED, STATE, WAITING
+from stream.worker.sources.reading import Reading
 from tests.integration.test_replay import place, truth, written  # noqa: F401 - the fixture
 
 WATCHED = ", shards: 2, watch: {}"

@@ -15,7 +15,7 @@ from stream.errors import DefinitionError, Retryable
 from stream.pipeline.lint import check
 from stream.pipeline.postgresql import read_postgresql
 from stream.pipeline.resources import fetch_resources, parse_table
-from stream.worker.places import read_object
+from stream.worker.opening.places import read_object
 from tests.ports import free_port
 from tests.redshift.double.postgres import postgres
 

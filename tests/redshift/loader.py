@@ -19,8 +19,8 @@ from stream.contracts import Emit
 from stream.lease.loader import Hold
 from stream.pipeline.lint import check_content
 from stream.testing.crash import CrashAt, Point
-from stream.worker.auditing import Stores
-from stream.worker.definitions import Definitions
+from stream.worker.opening.auditing import Stores
+from stream.worker.recipes.definitions import Definitions
 from stream.worker.tables.loaders import open_loader_parts
 from stream.worker.tables.loading import Loader
 from stream.worker.tables.parts import LoaderParts

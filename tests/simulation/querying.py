@@ -30,9 +30,9 @@ from stream.simulation.schedule import Schedule
 from stream.simulation.subject import Subject
 from stream.simulation.virtual_time import leaping
 from stream.simulation.world import Put, World
-from stream.worker.auditing import StoredEvidence, Stores
-from stream.worker.places import located
-from stream.worker.recipe import Recipe
+from stream.worker.opening.auditing import StoredEvidence, Stores
+from stream.worker.opening.places import located
+from stream.worker.recipes.recipe import Recipe
 
 EVERY = 1.5
 """Mean virtual seconds between an answer and the next question."""

@@ -233,7 +233,7 @@ def bench(world: World, process: Stepped, shard_id: str, version: Version) -> Be
 
 
 async def worker(world: World, tools: Bench) -> None:
-    """What worker/shard.py does, with a toy stream and a toy transform around the production commit code."""
+    """What worker/shards/shard.py does, with a toy stream and a toy transform around the production commit code."""
     shard_id, version = tools.shard_id, tools.version
     records = world.shards[shard_id]
     while True:

@@ -26,7 +26,7 @@ from stream.simulation.fleet import Tools
 from stream.simulation.places import SimulatedStore
 from stream.simulation.schedule import Arrival, Schedule, Start, draw
 from stream.simulation.subject import KnownDefinitions, Subject, payloads
-from stream.worker.pausing import PauseWatch
+from stream.worker.coordination.pausing import PauseWatch
 from tests.simulation.schedule import MutantCommitter
 
 DEFAULT = 200

@@ -31,7 +31,7 @@ def test_what_is_listed_exists_and_is_where_the_kernel_is_tested():
     ("file", "listed"),
     [
         ("tests/unit/operations/records/test_tracing.py", True),
-        ("tests/unit/worker/test_allocators.py", True),
+        ("tests/unit/worker/process/test_allocators.py", True),
         ("tests/unit/audit/test_new.py", True),
         ("tests/unit/worker/test_new.py", False),
         ("tests/contract/test_new.py", False),

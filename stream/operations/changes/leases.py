@@ -23,11 +23,11 @@ from stream.lease.pauses import PauseRecord
 from stream.lease.rows import Lease, RowProblem
 from stream.pipeline.model import Pipeline
 from stream.worker.assemble import worker_id
-from stream.worker.auditing import Stores
-from stream.worker.leasing import ListShards, coordinator_of
+from stream.worker.coordination.leasing import ListShards, coordinator_of
 from stream.worker.objects.watched import WatchedShards, slices_of
+from stream.worker.opening.auditing import Stores
+from stream.worker.opening.places import located, session_of
 from stream.worker.parts import to_nobody
-from stream.worker.places import located, session_of
 
 OPERATOR: Final = "operator/"
 """Prefix of an operator's name in lease rows and in the log."""

@@ -24,9 +24,9 @@ from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.operations.shards.survey import WHOLE
 from stream.pipeline.model import Pipeline
 from stream.sink.tables import TableSinkConfig
-from stream.worker.auditing import Stores
-from stream.worker.pausing import LOOK_SECONDS
-from stream.worker.places import session_of
+from stream.worker.coordination.pausing import LOOK_SECONDS
+from stream.worker.opening.auditing import Stores
+from stream.worker.opening.places import session_of
 
 ANSWER_SECONDS: Final = 30.0
 """Seconds that one stream may take to answer: a pause must be possible while Kinesis does not answer."""

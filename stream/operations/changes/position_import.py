@@ -28,9 +28,9 @@ from stream.lease.settings import LeasedStream
 from stream.lease.table import LeaseTable
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
-from stream.worker.auditing import Stores
-from stream.worker.leasing import leased_streams, open_table
-from stream.worker.places import session_of
+from stream.worker.coordination.leasing import leased_streams, open_table
+from stream.worker.opening.auditing import Stores
+from stream.worker.opening.places import session_of
 
 TABLE: Final = "dynamodb:"
 """What the name of a table begins with, where it could also be a file's."""

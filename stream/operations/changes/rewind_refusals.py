@@ -14,7 +14,7 @@ from stream.contracts import ObjectStore
 from stream.errors import DefinitionError
 from stream.operations.compaction.uncompacted import compacted_to
 from stream.sink import rejects
-from stream.worker.dead_letters import Redrive, chain_name
+from stream.worker.sources.dead_letters import Redrive, chain_name
 
 
 async def refuse_doubles(log: CommitLog, known: History, link: Manifest, target: int, stores: Mapping[str, ObjectStore]) -> None:

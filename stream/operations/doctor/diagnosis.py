@@ -23,8 +23,8 @@ from stream.operations.doctor.probe import GRANT_REMEDY, Note, Probe
 from stream.operations.doctor.probes import probes, untried
 from stream.pipeline.access import needed
 from stream.pipeline.model import Pipeline
-from stream.worker.auditing import Stores
-from stream.worker.places import session_of
+from stream.worker.opening.auditing import Stores
+from stream.worker.opening.places import session_of
 
 TIMEOUT: Final = 20.0
 """Seconds that one check may take."""

@@ -27,7 +27,7 @@ from stream.sink.redshift import RedshiftSinkConfig
 from stream.storage.directory import DirectoryStore
 from stream.storage.open import open_store
 from stream.storage.s3 import KmsKey
-from stream.worker.places import is_there, kms_key, located, read_object
+from stream.worker.opening.places import is_there, kms_key, located, read_object
 from stream.worker.tables.iceberg_catalog import CatalogTable
 from stream.worker.tables.iceberg_properties import Secret, catalog_properties, secrets_of
 

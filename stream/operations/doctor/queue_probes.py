@@ -19,7 +19,7 @@ from stream.pipeline.replay import ObjectsSource, Queue
 from stream.pipeline.units import format_duration
 from stream.source.notifications import place_of_notices
 from stream.worker.objects.watching import HIDDEN_SECONDS, LONGEST_HOLD
-from stream.worker.places import queue_place
+from stream.worker.opening.places import queue_place
 
 FEW_RECEIVES: Final = 3
 """With fewer, a message is set aside after one or two workers that died while they held it."""

@@ -28,7 +28,7 @@ from stream.worker.objects.claimlog import ClaimLog
 from stream.worker.objects.finished_claims import FinishedClaims
 from stream.worker.objects.slices import Slices
 from stream.worker.objects.watched import slices_of
-from stream.worker.places import located
+from stream.worker.opening.places import located
 
 AT_ONCE: Final = 16
 """Claims that are read at a time."""

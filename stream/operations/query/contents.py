@@ -39,12 +39,12 @@ from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.sink.objects import SinkConfig
 from stream.sink.tables import TableSinkConfig
-from stream.worker.auditing import StoredEvidence, Stores
-from stream.worker.compiling import Unrecorded
-from stream.worker.definitions import Definitions
-from stream.worker.halts import read_halts
-from stream.worker.places import session_of
-from stream.worker.recipe import Recipe
+from stream.worker.halts.notes import read_halts
+from stream.worker.opening.auditing import StoredEvidence, Stores
+from stream.worker.opening.places import session_of
+from stream.worker.recipes.compiling import Unrecorded
+from stream.worker.recipes.definitions import Definitions
+from stream.worker.recipes.recipe import Recipe
 
 AT_ONCE: Final = 16
 """Shards, or files, that are read at a time."""

@@ -19,7 +19,7 @@ from stream.operations.query.cuts import Bounds, ShardCut
 from stream.source.access import MOST_AHEAD
 from stream.source.kinesis import KinesisSource
 from stream.source.until import ReadUntil
-from stream.worker.recipe import CutUnit, Recipe, render
+from stream.worker.recipes.recipe import CutUnit, Recipe, render
 
 _TRIGGER: Final = "query"
 """What the manifest of a unit says that is never committed."""

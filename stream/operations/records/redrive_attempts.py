@@ -12,7 +12,7 @@ from stream.sink import rejects
 from stream.source.bounded import sequence_of
 from stream.source.dead_letters import shard_name
 from stream.source.unreadable import UNREADABLE
-from stream.worker.dead_letters import Redrive
+from stream.worker.sources.dead_letters import Redrive
 
 
 def claimed_as(key: str, row: int, claims: Sequence[Redrive], number_in_object: int = UNREADABLE) -> RecordQuery | None:

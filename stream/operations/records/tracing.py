@@ -30,10 +30,10 @@ from stream.pipeline.sensitive import Sensitive, hidden, sensitive_columns, unre
 from stream.sink.rejects import NAME as REJECTS
 from stream.transform.engine import SOURCE, CompiledChain
 from stream.transform.stage import StageConfig
-from stream.worker.auditing import link_of
-from stream.worker.compacted import CompactedFiles
-from stream.worker.recipe import Recipe
-from stream.worker.separations import Separations
+from stream.worker.opening.auditing import link_of
+from stream.worker.opening.compacted import CompactedFiles
+from stream.worker.opening.separations import Separations
+from stream.worker.recipes.recipe import Recipe
 
 SEARCHED_AT_ONCE: Final = 8
 """Units whose files are fetched at a time in a search."""

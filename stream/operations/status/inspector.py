@@ -44,8 +44,8 @@ from stream.operations.status.snapshot import (
     Unread,
 )
 from stream.pipeline.model import Pipeline
-from stream.worker.halt import WHOLE_STREAM, Halt
-from stream.worker.halts import read_halts
+from stream.worker.halts.note import WHOLE_STREAM, Halt
+from stream.worker.halts.notes import read_halts
 from stream.worker.tables.parts import LoaderParts
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from stream.operations.status.outcomes import HOUR
 from stream.operations.status.snapshot import ObjectsStatus
 from stream.pipeline.model import Pipeline
 from stream.source.unreadable import Note, unreadable_notes
-from stream.worker.places import queue_place
+from stream.worker.opening.places import queue_place
 
 T = TypeVar("T")
 

@@ -24,10 +24,10 @@ from stream.operations.status.outcomes import RecentUnits
 from stream.operations.status.readers import Listing, ScannedCheckpoints, Troubles
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
-from stream.worker.auditing import Stores
-from stream.worker.definitions import Definitions
-from stream.worker.leasing import key_prefix, open_table
-from stream.worker.places import session_of
+from stream.worker.coordination.leasing import key_prefix, open_table
+from stream.worker.opening.auditing import Stores
+from stream.worker.opening.places import session_of
+from stream.worker.recipes.definitions import Definitions
 from stream.worker.tables.loaders import open_loader_parts
 
 

@@ -23,8 +23,8 @@ from stream.contracts import ObjectStore, Shard, shard_of_chain
 from stream.operations.progress.completeness import Tail
 from stream.operations.status.snapshot import DeadLetters, Exported, Parked, TableStatus
 from stream.sink import rejects
-from stream.worker.halt import Halt
-from stream.worker.halts import read_halted_exports
+from stream.worker.halts.note import Halt
+from stream.worker.halts.notes import read_halted_exports
 from stream.worker.tables.parts import LoaderParts
 
 AT_ONCE: Final = 16

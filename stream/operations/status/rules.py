@@ -13,7 +13,7 @@ from stream.metrics import thresholds
 from stream.operations.status import object_rules
 from stream.operations.status.finding import DETAILS, Finding, Harm, clock, count, length, lines_of
 from stream.operations.status.snapshot import LEASE_ROW, STREAM, ShardStatus, Snapshot
-from stream.worker.halt import Halt
+from stream.worker.halts.note import Halt
 
 _TOO_MANY_DEAD_LETTERS: Final = "would become dead letters"
 """Words of the reason with which a shard halts because of `rejects.max_ratio`."""

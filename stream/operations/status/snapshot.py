@@ -10,7 +10,7 @@ from stream.audit.completeness import State, Unclaimed
 from stream.commit.manifest import Kind
 from stream.metrics import thresholds
 from stream.operations.progress.backlog import LastClaim
-from stream.worker.halt import Halt
+from stream.worker.halts.note import Halt
 
 SILENT_SECONDS: Final = 60.0
 """A lease that was not renewed for so long, or for three failover times if these are longer, has no living owner. Another worker takes it

@@ -17,7 +17,7 @@ from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.sink.redshift_sql import Owner
 from stream.sink.tables import TableSinkConfig
-from stream.worker.definitions import Definitions
+from stream.worker.recipes.definitions import Definitions
 from stream.worker.tables.iceberg import IcebergWarehouse
 from stream.worker.tables.iceberg_catalog import CatalogTable
 from stream.worker.tables.iceberg_properties import catalog_properties

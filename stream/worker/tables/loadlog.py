@@ -21,7 +21,7 @@ from stream.sink.layouts import HasLayout, Layout
 from stream.sink.loads import Link, StagedFile, joined
 from stream.sink.objects import SinkConfig
 from stream.sink.tables import TableSinkConfig
-from stream.worker.definitions import Definitions
+from stream.worker.recipes.definitions import Definitions
 
 AT_ONCE: Final = 16
 """Shards whose manifests are read at a time."""

@@ -15,7 +15,7 @@ from stream.batch import LINEAGE
 from stream.errors import StreamError
 from stream.sink.encode import COMPRESSIONS, Format
 from stream.sink.objects import ObjectsSink, ObjectsSinkConfig
-from stream.worker.separations import separation
+from stream.worker.opening.separations import separation
 from tests.unit.audit.test_criteria import listed
 from tests.unit.sink.frames import rows
 

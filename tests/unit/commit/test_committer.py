@@ -19,7 +19,7 @@ from stream.contracts import Checkpoint, OutputFile, Start, StartKind
 from stream.errors import Fatal, Halted, Retryable
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.storage.memory import MemoryStore
-from stream.worker.gap import gap_instead_of
+from stream.worker.shards.gap import gap_instead_of
 from tests.unit.commit.manifests import SHARD, file, unit
 
 START = Start(StartKind.TRIM_HORIZON)

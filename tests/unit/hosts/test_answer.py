@@ -12,7 +12,7 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched
 from stream.sink.record_lines import RecordLines
 from stream.source.transformation import transformation_of
-from stream.worker.compiling import compile_recipe
+from stream.worker.recipes.compiling import compile_recipe
 from tests.sealed import StillClock
 from tests.transformations import LIMIT as OF_LAMBDA
 from tests.transformations import asked, delivered, rows_of

@@ -4,26 +4,8 @@ import pytest
 
 from stream.budget import ByteBudget
 from stream.concurrency import ObservableEvent, unless_set
-from stream.errors import Fatal, Halted, LeaseLost, Superseded
-from stream.worker.parts import HeldBytes, most_severe
-
-FATAL, HALTED, LOST, BEATEN, UNFORESEEN = Fatal("f"), Halted("h"), LeaseLost("l"), Superseded("s", position=1), KeyError("k")
-
-
-@pytest.mark.parametrize(
-    ("errors", "heaviest"),
-    [
-        ([BEATEN], BEATEN),
-        ([BEATEN, LOST], LOST),
-        ([BEATEN, HALTED, LOST], HALTED),
-        ([HALTED, FATAL], FATAL),
-        ([FATAL, UNFORESEEN], UNFORESEEN),
-        ([LOST, ExceptionGroup("inner", [BEATEN, FATAL])], FATAL),
-        ([ExceptionGroup("inner", [ExceptionGroup("in it", [UNFORESEEN])]), FATAL], UNFORESEEN),
-    ],
-)
-def test_the_most_severe_error_decides(errors, heaviest):
-    assert most_severe(ExceptionGroup("together", errors)) is heaviest
+from stream.errors import Fatal
+from stream.worker.parts import HeldBytes
 
 
 def test_a_shard_returns_exactly_the_bytes_it_still_holds():
@@ -75,7 +57,7 @@ def test_the_result_or_error_of_uninterrupted_work_is_passed_on():
     async def run():
         event = ObservableEvent()
         assert await unless_set(event, gives("done")) == "done"
-        for error in (TimeoutError(), FATAL):
+        for error in (TimeoutError(), Fatal("f")):
             with pytest.raises(type(error)):
                 await unless_set(event, fails(error))
         assert event.listeners == []

@@ -18,7 +18,7 @@ from stream.source.unreadable import UNREADABLE
 from stream.storage.memory import MemoryStore
 from stream.worker.objects.claimlog import ClaimLog
 from stream.worker.objects.slice import Slice
-from stream.worker.places import session_of
+from stream.worker.opening.places import session_of
 from tests.replays import Place
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -32,7 +32,7 @@ from stream.operations.status.snapshot import Snapshot
 from stream.pipeline.lint import check_content
 from stream.pipeline.model import Pipeline
 from stream.storage.memory import MemoryStore
-from stream.worker.halt import Halt
+from stream.worker.halts.note import Halt
 from tests.simulation.completing import LeapingClock
 
 STREAM = "numbers"

@@ -14,8 +14,8 @@ from stream.contracts import Shard
 from stream.operations.progress.completeness import Tail
 from stream.operations.status.outcomes import RecentUnits, read_exported
 from stream.storage.memory import MemoryStore
-from stream.worker.halt import Halt
-from stream.worker.halts import export_key
+from stream.worker.halts.note import Halt
+from stream.worker.halts.notes import export_key
 from tests.sealed import Sealed, shard_id, three_units
 
 

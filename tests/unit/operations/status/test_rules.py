@@ -29,7 +29,7 @@ from stream.operations.status.snapshot import (
     TableStatus,
     Unread,
 )
-from stream.worker.halt import Halt
+from stream.worker.halts.note import Halt
 from tests.docs.generate import ROOT
 
 NOW = datetime(2026, 1, 1, 3, tzinfo=UTC)

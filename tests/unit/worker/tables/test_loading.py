@@ -19,8 +19,8 @@ from stream.operations.progress.completeness import loaded
 from stream.sink.loads import Failure
 from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
-from stream.worker.auditing import Stores
-from stream.worker.definitions import Definitions
+from stream.worker.opening.auditing import Stores
+from stream.worker.recipes.definitions import Definitions
 from stream.worker.tables.loading import Loader, complete_all
 from stream.worker.tables.loadlog import LoadLog, LoadState, recorded_staging
 from stream.worker.tables.parts import LoaderParts
