@@ -40,8 +40,9 @@ demo: install ## Run the flights pipeline on local AWS, kill its worker half-way
 backfill-check: install ## Compare flights read from objects with flights read from a stream, row by row
 	@$(BIN)/python -m tests.backfill_check $(ARGS)
 
+# One worker more than there are cores, since tests of workers in processes of their own mostly wait.
 test: install ## Run the whole suite
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -q -n $$(($(WORKERS) + 1)) --dist worksteal $(ARGS)
 
 test-without-kernel: install ## Run once more, with the compiled kernel switched off, the tests that call it
 	@STREAM_NATIVE=off $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m 'not compares_kernel' $$($(BIN)/python -m tests.kernel_use) $(ARGS)

@@ -1,18 +1,21 @@
 """What holds for every test: one Hypothesis profile, no AWS settings of the machine, and a list of who uses the compiled kernel.
 
-No test depends on how fast the machine is, and a failure prints what replays it.
+No test depends on how fast the machine is or on which tests ran before it (``--shuffle``), and a failure prints what replays it.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from random import Random, SystemRandom
 
 import botocore.session
 import pytest
 from hypothesis import HealthCheck, settings
 
+from stream.local.moto import moto
 from tests import kernel_use
 
 settings.register_profile(
@@ -32,6 +35,49 @@ for name in [name for name in os.environ if name.startswith("AWS_")]:
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 kernel_use.watch()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--shuffle",
+        type=lambda seed: SystemRandom().randrange(10**6) if seed == "random" else int(seed),
+        metavar="SEED",
+        help="run the files, and the tests in each, in the order that SEED stands for; `random` chooses one, which is printed at the end",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if (seed := config.getoption("shuffle")) is not None:
+        items[:] = shuffled(items, seed)
+
+
+def shuffled(items: Sequence[pytest.Item], seed: int) -> list[pytest.Item]:
+    """``items`` in the order that ``seed`` stands for; those of one file stay together, since they share what is made once for it."""
+    random = Random(seed)
+    files = [list(tests) for _, tests in groupby(items, lambda item: item.path)]
+    random.shuffle(files)
+    for tests in files:
+        random.shuffle(tests)
+    return [test for tests in files for test in tests]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if (seed := config.getoption("shuffle")) is not None:
+        terminalreporter.write_line(f"the order was that of --shuffle {seed}")
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """moto in a process of its own, which all tests of this process share: each has names of its own in it."""
+    with moto() as process:
+        yield process.url
+
+
+@pytest.fixture
+def aws_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials and a region, as every emulator takes them."""
+    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(autouse=True)

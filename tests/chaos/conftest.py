@@ -12,7 +12,6 @@ from typing import Any
 import boto3
 import pytest
 
-from stream.local.moto import moto
 from stream.local.process import helper
 from tests.chaos.world import World
 from tests.forked import prepare
@@ -40,9 +39,8 @@ def kinesis_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def s3_url() -> Iterator[str]:
-    with moto() as process:
-        yield process.url
+def s3_url(moto_url: str) -> str:
+    return moto_url
 
 
 @pytest.fixture

@@ -2,52 +2,35 @@
 
 import json
 import re
-import shlex
 
-import boto3
 import duckdb
-from typer.testing import CliRunner
 
-from stream.cli.main import app
-from stream.local.kinesis.server import running
+from tests.docs.commands import block, carried_out, commands, emulated
 from tests.docs.generate import ROOT
 
 PAGE = (ROOT / "docs" / "compact.md").read_text()
-COMMANDS = [line for block in re.findall(r"^```sh compact\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) for line in block.splitlines()]
-(VIEW,) = re.findall(r"^```sql athena\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+COMMANDS = commands(PAGE, "sh compact")
+VIEW = block(PAGE, "sql athena")
 PIPELINE = """
 application: flights
 source:
-  kinesis: {{stream: flights, endpoint: "{url}", start: trim_horizon}}
-  schema: {{month: string, n: int64}}
-sinks: [s3: {{url: "file:lake/flights", partition_by: month}}]
+  kinesis: {stream: flights, start: trim_horizon}
+  schema: {month: string, n: int64}
+sinks: [s3: {url: "file:lake/flights", partition_by: month}]
 state: file:state
-flush: {{age: 100ms}}
-metrics: {{port: 0}}
+flush: {age: 100ms}
+metrics: {port: 0}
 """
 
 
-def test_the_commands_and_the_view_on_the_page_work_as_described(tmp_path, monkeypatch):
-    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    with running() as emulator:
-        client = boto3.client("kinesis", endpoint_url=emulator.url, region_name="us-east-1")
-        client.create_stream(StreamName="flights", ShardCount=2)
-        (tmp_path / "pipeline.yaml").write_text(PIPELINE.format(url=emulator.url))
-
-        def run(*words, code=0):
-            done = CliRunner().invoke(app, words)
-            assert done.exit_code == code, f"{words}: {done.output}"
-            return done.stdout
-
+def test_the_commands_and_the_view_on_the_page_work_as_described(tmp_path):
+    with emulated(tmp_path, PIPELINE, "flights", 2) as client:
         for n in range(12):
             record = {"month": f"2013-{n % 6 + 1:02d}", "n": n}
             client.put_record(StreamName="flights", Data=json.dumps(record).encode(), PartitionKey=str(n))
             if n % 4 == 3:
-                run("run", "pipeline.yaml", "--once")
-        client.close()
-        said = [run(*shlex.split(line.replace("2026-01-01", "2100-01-01"))[1:]) for line in COMMANDS]
+                carried_out("stream run pipeline.yaml --once")
+        said = [carried_out(line.replace("2026-01-01", "2100-01-01")).stdout for line in COMMANDS]
         assert len(COMMANDS) == 5
         assert all("Nothing to compact" in text for text in said[:3]), "everything arrived a moment ago"
         done = json.loads(said[3])["partitions"]
@@ -58,8 +41,8 @@ def test_the_commands_and_the_view_on_the_page_work_as_described(tmp_path, monke
         pattern = re.sub(r"2013-01|[0-9a-f]{16}", "*", named)
         assert len(list((tmp_path / "lake" / "flights-compacted").glob(pattern))) == 6
         file = next((tmp_path / "lake" / "flights-compacted").rglob("*.parquet"))
-        assert "compacted s3" in run("trace", "pipeline.yaml", "--object", f"{file.parent.name}/{file.name}")
-        run("audit", "verify", "pipeline.yaml")
+        assert "compacted s3" in carried_out(f"stream trace pipeline.yaml --object {file.parent.name}/{file.name}").stdout
+        carried_out("stream audit verify pipeline.yaml")
 
     with duckdb.connect() as lake:
         for table, folder in {"flights": "flights", "flights_compacted": "flights-compacted"}.items():

@@ -1,6 +1,7 @@
 """What the pages name exists, the examples in them work, and a test holds each promise in them."""
 
 import ast
+import functools
 import re
 import shlex
 import subprocess
@@ -70,13 +71,16 @@ def test_every_named_path_exists(page):
 
 
 def test_every_named_test_exists():
-    missing = []
-    for page in pages():
-        for path, name in TEST_ID.findall(page.read_text()):
-            tree = ast.parse((ROOT / path).read_text()) if (ROOT / path).exists() else ast.Module([], [])
-            if name not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}:
-                missing.append(f"{path}::{name}")
-    assert missing == []
+    wanted = {found for page in pages() for found in TEST_ID.findall(page.read_text())}
+    there = {path: functions(ROOT / path) for path, _ in wanted}
+    assert len(wanted) > 10
+    assert sorted(f"{path}::{name}" for path, name in wanted if name not in there[path]) == []
+
+
+def functions(path):
+    """The names of a module's functions; none if there is no such file."""
+    tree = ast.parse(path.read_text()) if path.exists() else ast.Module([], [])
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
 def test_every_promise_is_held_by_a_test():
@@ -119,10 +123,19 @@ def test_every_runnable_command_succeeds(text):
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
 
 
+GROUP = get_command(app)
+
+
+@functools.cache
+def subcommand(group, name):
+    """The command ``name`` of ``group``, which typer makes anew each time it is asked; None if it has none of this name."""
+    return group.get_command(click.Context(group), name) if hasattr(group, "get_command") else None
+
+
 def command(words):
     """The command of the ``stream`` that begins with ``words``, and the words that follow its name."""
-    found, rest = get_command(app), list(words)
-    while hasattr(found, "get_command") and rest and (inner := found.get_command(click.Context(found), rest[0])) is not None:
+    found, rest = GROUP, list(words)
+    while rest and (inner := subcommand(found, rest[0])) is not None:
         found, rest = inner, rest[1:]
     return found, rest
 
@@ -179,16 +192,24 @@ def test_the_example_changes_still_apply(name):
 
 def strings(node):
     """The literal text in ``node``; a blank stands for what an f-string inserts."""
+    within = [each for each in ast.walk(node) if isinstance(each, ast.JoinedStr | ast.Constant)]
     return " ".join(
         "".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in each.values)
-        for each in ast.walk(node)
+        for each in within
         if isinstance(each, ast.JoinedStr)
-    ) + " ".join(each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str))
+    ) + " ".join(each.value for each in within if isinstance(each, ast.Constant) and isinstance(each.value, str))
+
+
+@functools.cache
+def modules():
+    """The service's modules by path: text and syntax tree."""
+    texts = {path: path.read_text() for path in sorted((ROOT / "stream").rglob("*.py"))}
+    return {path: (text, ast.parse(text)) for path, text in texts.items()}
 
 
 def halting_functions():
-    for module in sorted((ROOT / "stream").rglob("*.py")):
-        for node in ast.walk(ast.parse(module.read_text())):
+    for module, (text, tree) in modules().items():
+        for node in ast.walk(tree) if re.search(r"\b(Halted|Expired)\(", text) else ():
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 raised = [each.exc.func.id for each in ast.walk(node) if isinstance(each, ast.Raise) and called(each)]
                 if {"Halted", "Expired"} & set(raised):
@@ -206,7 +227,7 @@ def runbook():
 
 
 def test_the_runbook_quotes_messages_that_exist():
-    whole = "\n".join(strings(ast.parse(path.read_text())) for path in sorted((ROOT / "stream").rglob("*.py")))
+    whole = "\n".join(strings(tree) for _, tree in modules().values())
     assert [phrase for phrase in runbook() if phrase not in whole] == []
 
 
@@ -214,10 +235,8 @@ def test_every_reason_to_halt_is_in_the_runbook():
     phrases = runbook()
     found = dict(halting_functions())
     assert len(found) > 10
-    unknown = [
-        where for where, node in found.items() if not any(phrase in strings(node) for phrase in phrases) and "_lost" not in ast.dump(node)
-    ]
-    assert unknown == []
+    said = {where: strings(node) for where, node in found.items() if "_lost" not in ast.dump(node)}
+    assert [where for where, text in said.items() if not any(phrase in text for phrase in phrases)] == []
 
 
 def test_the_main_pages_are_found():

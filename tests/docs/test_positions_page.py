@@ -2,16 +2,12 @@
 
 import json
 import re
-import shlex
 
 import boto3
 import pytest
-from typer.testing import CliRunner
 
-from stream.cli.main import app
 from stream.lease.positions import Fate
-from stream.local.aws import LocalClients
-from stream.local.start import LocalAws
+from tests.docs.commands import block, carried_out, local_aws
 from tests.docs.generate import ROOT
 
 SECTION = (ROOT / "docs" / "workers.md").read_text().partition("### Coming from another consumer\n")[2].partition("\n### ")[0]
@@ -24,19 +20,10 @@ coordination: native
 """
 
 
-def block(info):
-    (found,) = re.findall(rf"^```{info}\n(.*?)^```", SECTION, re.DOTALL | re.MULTILINE)
-    return found
-
-
 @pytest.fixture
-def aws(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def aws(tmp_path):
     (tmp_path / "pipeline.yaml").write_text(PIPELINE)
-    with LocalAws() as local, LocalClients(local.environment()) as clients:
-        for name, value in local.environment().items():
-            monkeypatch.setenv(name, value)
-        clients.create_stream("numbers", 3)
+    with local_aws(tmp_path, "numbers", 3) as local:
         yield local
 
 
@@ -59,18 +46,14 @@ def test_the_commands_in_the_section_import_positions(aws, tmp_path):
     dynamo.put_item(TableName="benthos-checkpoints", Item={name: {"S": text} for name, text in row.items()})
     kinesis.close()
     dynamo.close()
-    (example,) = re.findall(r"\d{50,}", block("csv positions"))
-    (tmp_path / "positions.csv").write_text(block("csv positions").replace(example, numbers[1]))
-    said = []
-    for line in block("sh positions").splitlines():
-        done = CliRunner().invoke(app, shlex.split(line)[1:], input="y\n")
-        assert done.exit_code == 0, f"{line}: {done.output}"
-        said.append(done.stdout)
+    (example,) = re.findall(r"\d{50,}", block(SECTION, "csv positions"))
+    (tmp_path / "positions.csv").write_text(block(SECTION, "csv positions").replace(example, numbers[1]))
+    said = [carried_out(line, typed="y\n").stdout for line in block(SECTION, "sh positions").splitlines()]
     # A position after a whole record is shown without the number that stands for all of its user records.
     assert "4294967295" not in said[2]
     assert ["2 row(s) were written" in said[0], "1 row(s) were written" in said[1]] == [True, True]
-    done = CliRunner().invoke(app, ["leases", "ls", "pipeline.yaml", "--json"])
-    rows = {view["shard"]: view["checkpoint"] for view in json.loads(done.stdout)}
+    listed = carried_out("stream leases ls pipeline.yaml --json").stdout
+    rows = {view["shard"]: view["checkpoint"] for view in json.loads(listed)}
     assert list(rows.values()) == ["SHARD_END", numbers[1], numbers[2]]
 
 

@@ -2,16 +2,15 @@
 
 import json
 import re
-import shlex
 
 import polars as pl
 
-from tests import forked
+from tests.docs.commands import commands, forked_out
 from tests.docs.generate import ROOT
 
 PAGE = (ROOT / "docs" / "replay.md").read_text()
 PIPELINES = re.findall(r"^```yaml pipeline\n# (\S+)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-COMMANDS = [line for block in re.findall(r"^```sh replay\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) for line in block.splitlines()]
+COMMANDS = commands(PAGE, "sh replay")
 
 
 def test_the_commands_on_the_page_work_as_described(tmp_path):
@@ -22,11 +21,7 @@ def test_the_commands_on_the_page_work_as_described(tmp_path):
     (tmp_path / "in" / "a.json").write_text("\n".join(lines))
     said = {}
     for line in COMMANDS:
-        name, *words = shlex.split(line)
-        assert name == "stream"
-        done = forked.run(*words, cwd=tmp_path, env={})
-        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
-        said[line.split(" ", 3)[1] + " " + line.split(" ", 3)[2]] = done.stdout
+        said[line.split(" ", 3)[1] + " " + line.split(" ", 3)[2]] = forked_out(line, tmp_path, env={}).stdout
     assert len(COMMANDS) == 8
     assert re.search(r"10 +│ 10 +│ decode +│ decode +│ missing_field:value", said["dlq top"])
     assert re.search(r"one of the most frequent: stream dlq show orders.yaml objects-000001-\d+:\d+:0\n", said["dlq top"])

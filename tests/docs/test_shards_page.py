@@ -2,21 +2,15 @@
 
 import json
 import re
-import shlex
 from datetime import timedelta
 
-import boto3
-import pytest
-from typer.testing import CliRunner
-
-from stream.cli.main import app
-from stream.local.kinesis.server import running
 from stream.source.keys import hash_key
 from tests.clocks import StandingClock
+from tests.docs.commands import blocks, carried_out, emulated, fields
 from tests.docs.generate import ROOT
 
 PAGE = (ROOT / "docs" / "shards.md").read_text()
-BLOCKS = re.findall(r"^```text shards\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+BLOCKS = blocks(PAGE, "text shards")
 PIPELINE = """
 application: clicks
 source:
@@ -43,36 +37,22 @@ def put(client, clock, keys):
         clock.moment += timedelta(seconds=1)
 
 
-def run(line, code):
-    done = CliRunner().invoke(app, shlex.split(line)[1:])
-    assert done.exit_code == code, f"{line}: {done.output}"
-    return done.output
-
-
 def printed(folder, commands):
     """What each of the page's commands prints, and the document of the first."""
-    (folder / "pipeline.yaml").write_text(PIPELINE)
     clock = StandingClock()
-    with pytest.MonkeyPatch.context() as patched, running(clock=clock) as emulator:
-        patched.chdir(folder)
-        named = {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "REGION": "us-east-1", "ENDPOINT_URL_KINESIS": emulator.url}
-        for name, value in named.items():
-            patched.setenv(f"AWS_{name}", value)
-        client = boto3.client("kinesis", endpoint_url=emulator.url, region_name="us-east-1")
-        client.create_stream(StreamName="clicks", ShardCount=4)
+    with emulated(folder, PIPELINE, "clicks", 4, clock) as client:
         many, one, few, fewer = (of_shard(number) for number in range(4))
         often = [key for at, key in enumerate(many[:100]) for _ in range(600 // (at + 1))]
         rows = [*often, *many, *many[: 3500 - len(often)], *one[:500], *[one[0]] * 8500, *few[:600], *fewer[:300]]
         put(client, clock, sorted(rows, key=lambda key: hash_key(f"{key} shuffled")))
-        run("stream run pipeline.yaml --once", 0)
-        first = shown(run(commands[0], 1))
-        document = json.loads(run(f"{commands[0]} --json", 1))
+        carried_out("stream run pipeline.yaml --once")
+        first = shown(carried_out(commands[0], code=1).output)
+        document = json.loads(carried_out(f"{commands[0]} --json", code=1).output)
         clock.moment += timedelta(seconds=1)
         for key in few[:2]:
             client.put_record(StreamName="clicks", Data=b'{"page": "/"}', PartitionKey=key)
         clock.moment += timedelta(minutes=20)
-        second = shown(run(commands[1], 1))
-        client.close()
+        second = shown(carried_out(commands[1], code=1).output)
     return [first, second], document
 
 
@@ -108,5 +88,4 @@ def test_the_commands_print_what_the_page_shows(tmp_path):
         found["shards"][0]["keys"]["top"][0],
     ]
     places.append(found["advice"][0])
-    named = set(re.findall(r"`([a-z_]+)`", PAGE.partition("## The JSON document")[2])) | {"streams"}
-    assert [set(each) - named for each in places] == [set()] * len(places)
+    assert [set(each) - fields(PAGE) - {"streams"} for each in places] == [set()] * len(places)

@@ -1,12 +1,10 @@
 """The transcripts of docs/simulate.md, made again; only how long it took is not compared."""
 
 import re
-import shlex
 
 import pytest
-from typer.testing import CliRunner
 
-from stream.cli.main import app
+from tests.docs.commands import block, carried_out
 from tests.docs.generate import ROOT
 
 PAGE = (ROOT / "docs" / "simulate.md").read_text()
@@ -23,10 +21,10 @@ state: s3://lake/_stream/
 """
 
 
-def block(name):
-    (shown,) = re.findall(rf"^```text {name}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    command, _, rest = shown.partition("\n")
-    return shlex.split(command.removeprefix("$ "))[1:], rest
+def transcript(name):
+    """The command, and what the page says that it prints."""
+    command, _, rest = block(PAGE, f"text {name}").partition("\n")
+    return command.removeprefix("$ "), rest
 
 
 def without_times(text):
@@ -35,10 +33,8 @@ def without_times(text):
 
 def test_the_example_pipeline_keeps_every_promise_as_shown(monkeypatch):
     monkeypatch.chdir(ROOT)
-    words, shown = block("simulate")
-    done = CliRunner().invoke(app, words)
-    assert done.exit_code == 0, done.output
-    assert without_times(done.stdout) == without_times(shown)
+    command, shown = transcript("simulate")
+    assert without_times(carried_out(command).stdout) == without_times(shown)
 
 
 @pytest.fixture
@@ -50,10 +46,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_impure_stage_is_reported_as_shown(folder):
-    words, shown = block("impure")
-    done = CliRunner().invoke(app, words)
-    assert done.exit_code == 1, done.output
-    assert moments(done.stdout) == moments(shown)
+    command, shown = transcript("impure")
+    assert moments(carried_out(command, code=1).stdout) == moments(shown)
 
 
 def moments(text):

@@ -4,18 +4,13 @@ import asyncio
 import json
 import os
 import re
-import shlex
 from contextlib import suppress
 from datetime import timedelta
 
-import boto3
 import pytest
-from typer.testing import CliRunner
 
 from stream import events
-from stream.cli.main import app
 from stream.errors import Fatal
-from stream.local.kinesis.server import running
 from stream.operations.status.finding import Harm
 from stream.pipeline.lint import check
 from stream.source.keys import hash_key
@@ -23,10 +18,11 @@ from stream.worker import service
 from stream.worker.assemble import WorkerOptions
 from stream.worker.service import run_worker
 from tests.clocks import StandingClock
+from tests.docs.commands import block, carried_out, emulated, fields
 from tests.docs.generate import ROOT
 
 PAGE = (ROOT / "docs" / "status.md").read_text()
-(BLOCK,) = re.findall(r"^```text status\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+BLOCK = block(PAGE, "text status")
 PIPELINE = """
 application: clicks
 source:
@@ -63,16 +59,9 @@ def sealed(heard):
 def printed(folder):
     """What the page's command prints, and its document."""
     clock = StandingClock()
-    (folder / "pipeline.yaml").write_text(PIPELINE)
-    with pytest.MonkeyPatch.context() as patched, running(clock=clock) as emulator:
-        patched.chdir(folder)
+    with pytest.MonkeyPatch.context() as patched, emulated(folder, PIPELINE, "clicks", 2, clock) as client:
         # The width of a table depends on the worker's name, which contains this machine's name and the number of the process.
         patched.setattr(service, "worker_id", lambda _clock: "clicks-0/1-1767236400")
-        named = {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "REGION": "us-east-1", "ENDPOINT_URL_KINESIS": emulator.url}
-        for name, value in named.items():
-            patched.setenv(f"AWS_{name}", value)
-        client = boto3.client("kinesis", endpoint_url=emulator.url, region_name="us-east-1")
-        client.create_stream(StreamName="clicks", ShardCount=2)
 
         def put(key, data, count):
             client.put_records(StreamName="clicks", Records=[{"Data": data, "PartitionKey": key}] * count)
@@ -85,9 +74,7 @@ def printed(folder):
         work(folder, clock, lambda heard: any(isinstance(event, events.ShardHalted) for event in heard))
         clock.moment += timedelta(minutes=7)
         command = re.match(r"\$ (stream .*)\n", BLOCK)[1]
-        text, document = (CliRunner().invoke(app, shlex.split(line)[1:]) for line in (command, f"{command} --json"))
-        client.close()
-    assert (text.exit_code, document.exit_code) == (1, 1), text.output
+        text, document = (carried_out(line, code=1) for line in (command, f"{command} --json"))
     lines = re.sub(r"\b[0-9]{52}([0-9]{4})\b", r"4968...\1", text.output).splitlines()
     return f"$ {command}\n" + "".join(f"{line.rstrip()}\n" for line in lines), json.loads(document.output)
 
@@ -105,8 +92,7 @@ def test_the_command_prints_what_the_page_shows(tmp_path):
         stream["shards"][0]["halted"],
         stream["dead_letters"],
     ]
-    named = set(re.findall(r"`(?:streams\[\]\.)?([a-z_]+)(?:\[\])?`", PAGE.partition("## The JSON document")[2]))
-    assert [set(each) - named for each in places] == [set()] * len(places)
+    assert [set(each) - fields(PAGE) for each in places] == [set()] * len(places)
 
 
 def test_the_page_names_every_verdict_and_every_finding():

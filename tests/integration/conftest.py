@@ -12,9 +12,7 @@ from tests.integration.stage import Stage
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
+def stage(tmp_path: Path, aws_keys: None) -> Iterator[Stage]:
     clock = ShiftedClock()
     with running(clock=clock) as emulator:
         client = boto3.client("kinesis", endpoint_url=emulator.url, region_name="us-east-1")

@@ -86,9 +86,8 @@ def emulator() -> Iterator[Any]:
 
 
 @pytest.fixture
-def stage(emulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1", **ENV}
-    for name, value in keys.items():
+def stage(emulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws_keys: None) -> Iterator[Stage]:
+    for name, value in ENV.items():
         monkeypatch.setenv(name, value)
     client = boto3.client("kinesis", endpoint_url=emulator.url, region_name="us-east-1")
     for name in client.list_streams()["StreamNames"]:

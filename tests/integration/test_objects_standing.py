@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from stream.cli.main import app
 from stream.clock import SystemClock
-from stream.local.moto import moto
 from stream.worker.sources.reading import Reading
 from tests.integration.test_replay import place  # noqa: F401 - the fixture
 from tests.replays import Place
@@ -221,36 +220,29 @@ def test_an_object_that_is_deleted_after_it_was_read_is_no_gap(place, noon):  # 
     assert complete(place, noon + timedelta(hours=1))[0] == 0
 
 
-def test_in_s3_with_a_queue_the_service_says_the_time_and_what_waits(tmp_path, monkeypatch):
-    with moto() as server:
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": server.url,
-        }.items():
-            monkeypatch.setenv(name, value)
-        s3, sqs = (boto3.client(name, endpoint_url=server.url, region_name="us-east-1") for name in ("s3", "sqs"))
-        for bucket in ("landing", "lake"):
-            s3.create_bucket(Bucket=bucket)
-        queue = sqs.create_queue(QueueName="arrivals")["QueueUrl"]
-        for number in range(3):
-            s3.put_object(Bucket="landing", Key=f"orders/{number}.json", Body=b'{"id": 1}\n')
-            sqs.send_message(QueueUrl=queue, MessageBody="{}")
-        s3.put_object(Bucket="landing", Key="other/1.json", Body=b"{}")
-        (tmp_path / "pipeline.yaml").write_text(
-            "application: orders\nsource:\n"
-            '  s3: {url: "s3://landing/orders/", name: landing, watch: {queue: "arn:aws:sqs:us-east-1:123456789012:arrivals"}}\n'
-            '  schema: {id: int64}\nsinks: [s3: {url: "s3://lake/orders/"}]\nstate: "s3://lake/_stream/"\n'
-        )
-        ran = CliRunner().invoke(app, ["status", str(tmp_path / "pipeline.yaml"), "--json"])
-        assert ran.exit_code == 1, ran.output
-        (stream,) = json.loads(ran.stdout)["streams"]
-        assert stream["unread"] == []
-        assert stream["objects"]["queue"] == {"waiting": 3, "hidden": 0}
-        assert stream["objects"]["unclaimed"] == 3
-        asked = datetime.fromisoformat(stream["asked_at"])
-        # The service's clock, to the second.
-        assert asked.microsecond == 0
-        assert abs((SystemClock().now() - asked).total_seconds()) < 60
-        assert sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]["ApproximateNumberOfMessages"] == "3"
+def test_in_s3_with_a_queue_the_service_says_the_time_and_what_waits(tmp_path, monkeypatch, aws_keys, moto_url):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
+    s3, sqs = (boto3.client(name, endpoint_url=moto_url, region_name="us-east-1") for name in ("s3", "sqs"))
+    for bucket in ("landing", "lake"):
+        s3.create_bucket(Bucket=bucket)
+    queue = sqs.create_queue(QueueName="arrivals")["QueueUrl"]
+    for number in range(3):
+        s3.put_object(Bucket="landing", Key=f"orders/{number}.json", Body=b'{"id": 1}\n')
+        sqs.send_message(QueueUrl=queue, MessageBody="{}")
+    s3.put_object(Bucket="landing", Key="other/1.json", Body=b"{}")
+    (tmp_path / "pipeline.yaml").write_text(
+        "application: orders\nsource:\n"
+        '  s3: {url: "s3://landing/orders/", name: landing, watch: {queue: "arn:aws:sqs:us-east-1:123456789012:arrivals"}}\n'
+        '  schema: {id: int64}\nsinks: [s3: {url: "s3://lake/orders/"}]\nstate: "s3://lake/_stream/"\n'
+    )
+    ran = CliRunner().invoke(app, ["status", str(tmp_path / "pipeline.yaml"), "--json"])
+    assert ran.exit_code == 1, ran.output
+    (stream,) = json.loads(ran.stdout)["streams"]
+    assert stream["unread"] == []
+    assert stream["objects"]["queue"] == {"waiting": 3, "hidden": 0}
+    assert stream["objects"]["unclaimed"] == 3
+    asked = datetime.fromisoformat(stream["asked_at"])
+    # The service's clock, to the second.
+    assert asked.microsecond == 0
+    assert abs((SystemClock().now() - asked).total_seconds()) < 60
+    assert sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]["ApproximateNumberOfMessages"] == "3"

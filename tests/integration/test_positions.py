@@ -24,7 +24,6 @@ from stream import events
 from stream.cli.main import app
 from stream.local.kinesis.server import running
 from stream.local.kpl import UserRecord, aggregate
-from stream.local.moto import moto
 from stream.pipeline.lint import check
 from stream.worker.assemble import WorkerOptions
 from stream.worker.service import run_worker
@@ -45,12 +44,6 @@ flush: {{age: 100ms}}
 metrics: {{port: 0}}
 coordination: {coordination}
 """
-
-
-@pytest.fixture(scope="module")
-def moto_url() -> Iterator[str]:
-    with moto() as process:
-        yield process.url
 
 
 @dataclass
@@ -118,9 +111,7 @@ def body(n: int) -> bytes:
 
 
 @pytest.fixture
-def move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moto_url: str) -> Iterator[Move]:
-    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
+def move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws_keys: None, moto_url: str) -> Iterator[Move]:
     monkeypatch.chdir(tmp_path)
     clock = ShiftedClock()
     with running(clock=clock) as emulator:

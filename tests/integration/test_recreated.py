@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import count
 
@@ -11,21 +11,19 @@ import pytest
 from stream import events
 from stream.commit.manifest import Kind
 from stream.errors import Fatal
-from stream.local.moto import moto
 from tests.integration.stage import Stage, sealed
 from tests.integration.test_complete import ask, states
 
+_NUMBERS = count(1)
 LEASES = """
-coordination: {{native: {{table: leases, failover: 3s, look: 300ms, endpoint: "{url}", region: us-east-1}}}}
+coordination: {{native: {{table: "leases-recreated-{number}", failover: 3s, look: 300ms, endpoint: "{url}", region: us-east-1}}}}
 """
 
 
 @pytest.fixture
-def leases(stage: Stage) -> Iterator[None]:
+def leases(stage: Stage, moto_url: str) -> None:
     """Make the stage's workers share shards by leases."""
-    with moto() as aws:
-        stage.more = LEASES.format(url=aws.url)
-        yield
+    stage.more = LEASES.format(number=next(_NUMBERS), url=moto_url)
 
 
 def create_again(stage: Stage, shards: int = 1) -> None:

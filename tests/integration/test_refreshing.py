@@ -11,7 +11,6 @@ from pathlib import Path
 import boto3
 import msgspec
 import polars as pl
-import pytest
 
 from stream import events
 from stream.commit.manifest import Kind, decode
@@ -34,9 +33,7 @@ metrics: {{port: 0}}
 """
 
 
-def test_units_after_a_change_use_and_record_the_new_version_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
+def test_units_after_a_change_use_and_record_the_new_version_of_the_table(tmp_path: Path, aws_keys: None) -> None:
     table = tmp_path / "names.csv"
     table.write_text("n,name\n1,old\n")
     with running() as emulator:

@@ -104,9 +104,7 @@ class Flights:
 
 
 @pytest.fixture
-def stream(monkeypatch: pytest.MonkeyPatch) -> Iterator[Flights]:
-    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
+def stream(aws_keys: None) -> Iterator[Flights]:
     prepare()
     with running() as found:
         client = boto3.client("kinesis", endpoint_url=found.url, region_name="us-east-1")

@@ -29,9 +29,7 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture
-def client(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
+def client(url: str, aws_keys: None) -> Iterator[Any]:
     made = boto3.client("kinesis", endpoint_url=url, region_name="us-east-1")
     yield made
     made.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import boto3
 import pytest
@@ -11,28 +10,19 @@ import pytest
 from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.errors import Fatal, Retryable
-from stream.local.moto import moto
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with moto() as process:
-        yield process.url
 
 
 @pytest.fixture
-def session(url: str, monkeypatch: pytest.MonkeyPatch) -> AwsSession:
-    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
-    return AwsSession(region="us-east-1", endpoints={"secretsmanager": url})
+def session(moto_url: str, aws_keys: None) -> AwsSession:
+    return AwsSession(region="us-east-1", endpoints={"secretsmanager": moto_url})
 
 
 def client(url: str, region: str = "us-east-1") -> object:
     return boto3.client("secretsmanager", endpoint_url=url, region_name=region)
 
 
-def test_a_secret_is_read_as_text_or_bytes_by_name_or_arn(session: AwsSession, url: str) -> None:
-    at_home = client(url)
+def test_a_secret_is_read_as_text_or_bytes_by_name_or_arn(session: AwsSession, moto_url: str) -> None:
+    at_home = client(moto_url)
     arn = at_home.create_secret(Name="prod/text", SecretString="the text")["ARN"]
     at_home.create_secret(Name="prod/bytes", SecretBinary=b"\x00\xff")
     assert asyncio.run(read_secret(session, "prod/text")) == b"the text"
@@ -41,8 +31,8 @@ def test_a_secret_is_read_as_text_or_bytes_by_name_or_arn(session: AwsSession, u
     at_home.close()
 
 
-def test_an_arn_is_read_in_its_own_region(session: AwsSession, url: str) -> None:
-    elsewhere = client(url, "eu-west-1")
+def test_an_arn_is_read_in_its_own_region(session: AwsSession, moto_url: str) -> None:
+    elsewhere = client(moto_url, "eu-west-1")
     arn = elsewhere.create_secret(Name="far/away", SecretString="x")["ARN"]
     assert asyncio.run(read_secret(session, arn)) == b"x"
     with pytest.raises(Fatal):

@@ -72,9 +72,7 @@ class Survey:
 
 
 @pytest.fixture
-def survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Survey]:
-    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
+def survey(tmp_path: Path, aws_keys: None) -> Iterator[Survey]:
     # In the past, so that the machine's clock is never behind it.
     clock = StandingClock(SystemClock().now().replace(microsecond=0) - timedelta(minutes=30))
     with running(clock=clock) as emulator:

@@ -25,7 +25,6 @@ from stream.cli.main import app
 from stream.commit.naming import start_key
 from stream.errors import Fatal
 from stream.local.kinesis.server import running
-from stream.local.moto import moto
 from stream.worker.halts.notes import halt_key
 from tests.chaos.workers import Worker
 from tests.clocks import ShiftedClock
@@ -35,7 +34,7 @@ STRICT = "rejects: {min_records: 10}\n"
 ICEBERG = """
   - iceberg: {{location: "file:./table", table: lake.numbers, catalog: {{type: sql, uri: "sqlite:///{folder}/catalog.db"}}, every: 1s}}
 """
-NATIVE = 'coordination: {{native: {{table: leases, failover: 3s, look: 300ms, endpoint: "{url}", region: us-east-1}}}}\n'
+NATIVE = 'coordination: {{native: {{table: leases-status, failover: 3s, look: 300ms, endpoint: "{url}", region: us-east-1}}}}\n'
 
 
 class StandingClock(ShiftedClock):
@@ -50,9 +49,7 @@ class StandingClock(ShiftedClock):
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws_keys: None) -> Iterator[Stage]:
     monkeypatch.chdir(tmp_path)
     clock = StandingClock()
     with running(clock=clock) as emulator:
@@ -61,12 +58,6 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         write(made)
         yield made
         client.close()
-
-
-@pytest.fixture(scope="module")
-def moto_url() -> Iterator[str]:
-    with moto() as process:
-        yield process.url
 
 
 def write(stage: Stage, more: str = "") -> Path:
@@ -345,9 +336,7 @@ In 1 unit sealed since TIME: 50 records, 0 of them dead letters.
 """
 
 
-def test_a_worker_that_was_killed_and_one_that_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moto_url: str) -> None:
-    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
+def test_a_worker_that_was_killed_and_one_that_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws_keys: None, moto_url: str) -> None:
     monkeypatch.chdir(tmp_path)
     clock = ShiftedClock()
     with running(clock=clock) as emulator:
@@ -376,7 +365,7 @@ def test_a_worker_that_was_killed_and_one_that_left(tmp_path: Path, monkeypatch:
         assert codes() == []
         clock.ahead = timedelta(minutes=10)
         assert "shardId-000000000000: its lease has no owner" in normalized()
-        boto3.client("dynamodb", endpoint_url=moto_url, region_name="us-east-1").delete_table(TableName="leases")
+        boto3.client("dynamodb", endpoint_url=moto_url, region_name="us-east-1").delete_table(TableName="leases-status")
         text = normalized()
         assert text.startswith("1\nstuck: app on numbers, TIME\n")
         assert "1. 1 open shard has no living worker\n   shardId-000000000000: there is no lease for it\n" in text

@@ -12,10 +12,7 @@ from tests.simulation.completing import run
 SEEDS = int(os.environ.get("STREAM_COMPLETING_SEEDS", "30"))
 
 
-@pytest.fixture(autouse=True)
-def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("aws_keys")
 
 
 def test_a_moment_is_never_called_complete_while_an_earlier_record_has_no_outcome() -> None:

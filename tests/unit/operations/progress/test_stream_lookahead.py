@@ -24,10 +24,7 @@ SHARD = Shard("numbers", "shardId-000000000000")
 TRIM = Start(StartKind.TRIM_HORIZON)
 
 
-@pytest.fixture(autouse=True)
-def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("aws_keys")
 
 
 def with_stream(run: Callable[[StreamLookahead, Any, LeapingClock], Coroutine[Any, Any, None]], ours: LeapingClock | None = None) -> None:
