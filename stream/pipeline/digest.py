@@ -26,10 +26,8 @@ _PLACES: Final = {
     "s3": frozenset({"url", "manifest", "time", "shards", "watch"}),
 }
 """Options that say where, how and from when to read. They do not count, since a unit's range determines its records."""
-_WITHOUT_PART: Final = frozenset(
-    {"coordination", "flush", "rejects", "memory", "metrics", "telemetry", "notify", "requires", "encryption", "sensitive"}
-)
-"""What has no part in making rows and files, and a default for each."""
+_WITHOUT_PART: Final = frozenset({"coordination", "flush", "rejects", "memory", "metrics", "telemetry", "notify", "requires", "encryption"})
+"""What has no part in making rows and files, and a default for each. ``sensitive`` is not here: without it, columns would be shown."""
 
 
 class _Dumper(yaml.SafeDumper):
