@@ -144,7 +144,7 @@ def _wrong(world: Questioned, number: int, asked: Asked) -> list[str]:
             found.append(f"answer {number} ends at {reach} of {name}, but {missing} had been put before the question")
     for table in (ROWS, LETTERS):
         got = _got(asked.contents, table)
-        # What no worker has begun is made with one definition, that of the newest unit: of all shards the same one.
+        # What no worker has begun is made with one definition, whichever it is: of all shards the same one.
         tails = [_differences(world, asked, table, got, digest) for digest in sorted(world.subject.known.recipes)]
         found += [f"answer {number}, {table} {each}" for each in min(tails, key=len)]
         if got.keys() - shards.keys():

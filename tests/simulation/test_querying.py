@@ -42,7 +42,7 @@ def test_every_answer_has_each_row_once_and_all_that_had_arrived(tmp_path, text,
     assert answers > 5 * seeds
     assert mixed > 0, "answers of which no shard has rows of both kinds prove nothing about the boundary"
     assert resharded > 0
-    # While leases change hands, workers of the newer file mostly wait for them.
+    # With leases, a schedule seals only a few units, most often all of one file.
     assert (both > 0) == newer or text == LEASED, "answers with units of both definitions"
     # While leases change hands, an operator is mostly refused.
     assert rewound > 0 or text != PIPELINE
