@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
 from stream.cli.loading import libraries_wanted
 from stream.cli.options import AsJson, File, Stream
-from stream.errors import DefinitionError, StreamError
+from stream.errors import DefinitionError
 
 if libraries_wanted():
     import msgspec
@@ -22,21 +22,18 @@ if libraries_wanted():
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
     from rich.table import Table
 
-    from stream import events, watchdog
+    from stream import events
     from stream.audit.report import EXIT, Report, Verdict, worst
     from stream.audit.verify import Scope, Verifier
     from stream.cli.notices import Notices
     from stream.cli.output import table_console
+    from stream.cli.pipeline_work import EXIT_UNKNOWN, carry_out, chosen
     from stream.clock import SystemClock
     from stream.operations.opening import chains_of, open_evidence
-    from stream.pipeline.lint import check as check_file
     from stream.pipeline.model import Pipeline
     from stream.worker.receivers.exporting import export_range, open_export
 
 EXIT_FAILED = 1
-EXIT_UNKNOWN = 2
-
-T = TypeVar("T")
 
 
 app = typer.Typer(name="audit", add_completion=False, help="Prove, list and export what became of every record.", no_args_is_help=True)
@@ -156,42 +153,8 @@ def export(
         raise typer.Exit(EXIT_FAILED)
 
 
-def chosen(pipeline: Pipeline, stream: str | None) -> list[Pipeline]:
-    """``pipeline`` narrowed to each of its streams, or only to the one named.
-
-    Raises:
-        DefinitionError: the pipeline does not read that stream.
-    """
-    found = [one for one in pipeline.each() if stream in {None, one.source.kinesis.stream}]
-    if not found:
-        msg = f"--stream {stream}: the pipeline reads {', '.join(pipeline.source.kinesis.names)}"
-        raise DefinitionError(msg)
-    return found
-
-
 def _one_or_all(reports: Sequence[Report]) -> Report | Sequence[Report]:
     return reports[0] if len(reports) == 1 else reports
-
-
-def carry_out(file: Path, run: Callable[[Pipeline], Coroutine[Any, Any, T]]) -> T:
-    """The result of ``run`` for the pipeline in ``file``; exits with code 2 if the file is wrong or ``run`` raises a ``StreamError``."""
-    result = check_file(file, os.environ)
-    if result.pipeline is None:
-        for finding in result.findings:
-            typer.echo(finding.render(), err=True)
-        raise typer.Exit(EXIT_UNKNOWN)
-    try:
-        return watchdog.run(run(result.pipeline))
-    except StreamError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(EXIT_UNKNOWN) from error
-    except ExceptionGroup as group:
-        _, rest = group.split(StreamError)
-        if rest is not None:
-            raise
-        for text in dict.fromkeys(str(each) for each in group.exceptions):
-            typer.echo(f"error: {text}", err=True)
-        raise typer.Exit(EXIT_UNKNOWN) from group
 
 
 def show(report: Report, console: Console) -> None:

@@ -22,9 +22,9 @@ if libraries_wanted():
 
     from stream.audit.trace import RecordQuery
     from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE
-    from stream.cli.audit import carry_out as ask
-    from stream.cli.audit import chosen
     from stream.cli.output import table_console
+    from stream.cli.pipeline_work import carry_out as ask
+    from stream.cli.pipeline_work import chosen
     from stream.cli.run import carry_out, load_pipeline, refuse_failure
     from stream.clock import SystemClock
     from stream.pipeline.model import Pipeline

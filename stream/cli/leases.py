@@ -19,9 +19,9 @@ if libraries_wanted():
     from rich.table import Column, Table
 
     from stream.batch import ORIGIN
-    from stream.cli.audit import carry_out
     from stream.cli.notices import Notices
     from stream.cli.output import table_console
+    from stream.cli.pipeline_work import carry_out
     from stream.lease.foreign_positions import WHOLE_RECORD
     from stream.operations.changes.leases import LeaseView, list_leases, release_lease
     from stream.operations.changes.rewinds import AppliedLink, preview_rewind, rewind, skip

@@ -20,8 +20,8 @@ from stream.errors import DefinitionError
 if libraries_wanted():
     from rich.table import Table
 
-    from stream.cli.audit import carry_out
     from stream.cli.output import table_console
+    from stream.cli.pipeline_work import carry_out
     from stream.clock import SystemClock
     from stream.commit.log import CommitLog
     from stream.lease.pauses import PauseRecord

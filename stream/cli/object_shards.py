@@ -9,8 +9,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from stream.audit.completeness import State
-from stream.cli.audit import EXIT_UNKNOWN
 from stream.cli.output import as_json, table_console
+from stream.cli.pipeline_work import EXIT_UNKNOWN
 from stream.operations.shards.object_survey import ObjectRow, ObjectSurvey
 from stream.operations.status.finding import clock, length
 

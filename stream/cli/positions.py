@@ -15,9 +15,9 @@ from stream.errors import DefinitionError
 if libraries_wanted():
     from rich.table import Column, Table
 
-    from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
     from stream.cli.notices import Notices
     from stream.cli.output import as_json, table_console
+    from stream.cli.pipeline_work import EXIT_UNKNOWN, carry_out, chosen
     from stream.clock import SystemClock
     from stream.lease.positions import Step, shown
     from stream.operations.changes.position_import import ImportPlan, Lag, plan_import, write_import

@@ -25,10 +25,10 @@ if libraries_wanted():
     from rich.text import Text
 
     from stream.batch import type_name
-    from stream.cli.audit import carry_out, chosen
     from stream.cli.backfill import moment
     from stream.cli.notices import Notices
     from stream.cli.output import as_json, table_console
+    from stream.cli.pipeline_work import carry_out, chosen
     from stream.clock import SystemClock
     from stream.operations.query.contents import Contents, ShardRead, Wanted, chosen_sink, open_queried, tables_in
     from stream.operations.query.cuts import Bounds

@@ -21,9 +21,9 @@ if libraries_wanted():
     from stream.audit.completeness import State
     from stream.batch import PARTITION_KEY
     from stream.cli import object_shards
-    from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
     from stream.cli.notices import Notices
     from stream.cli.output import as_json, table_console
+    from stream.cli.pipeline_work import EXIT_UNKNOWN, carry_out, chosen
     from stream.clock import SystemClock
     from stream.operations.shards.object_survey import ObjectSurvey, survey_objects
     from stream.operations.shards.survey import Keys, Row, Survey, SurveyRequest, survey

@@ -23,8 +23,8 @@ if libraries_wanted():
     from rich.text import Text
 
     from stream.cli import object_status
-    from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
     from stream.cli.output import as_json, table_console
+    from stream.cli.pipeline_work import EXIT_UNKNOWN, carry_out, chosen
     from stream.clock import SystemClock
     from stream.operations.status.finding import Finding, Harm, clock, count, length
     from stream.operations.status.inspector import Inspector

@@ -27,8 +27,8 @@ if libraries_wanted():
     from stream.audit.criteria import Criterion
     from stream.audit.trace import Fate, Place, RecordQuery
     from stream.aws.secrets import read_secret
-    from stream.cli.audit import carry_out
     from stream.cli.output import as_json
+    from stream.cli.pipeline_work import carry_out
     from stream.clock import SystemClock
     from stream.commit.claims import Claims
     from stream.commit.log import CommitLog

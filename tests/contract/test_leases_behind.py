@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from stream.aws.session import AwsSession
-from stream.cli.audit import carry_out
+from stream.cli.pipeline_work import carry_out
 from stream.lease.rows import ExtendedSequenceNumber, Lease
 from stream.operations.changes.leases import _seconds_behind, view_of
 
