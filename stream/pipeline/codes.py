@@ -54,6 +54,7 @@ CODES: Final[Mapping[str, str]] = {
     "unknown_alias": "A YAML alias refers to nothing.",
     "unknown_decoder": "There is no decoder with that name.",
     "unknown_key": "There is no such option here.",
+    "unknown_region": "A note: AWS had no such region when this version was made; a newer one may be right.",
     "unknown_sink": "There is no sink with that name.",
     "unknown_stage": "There is no stage with that name.",
     "unreadable": "The file cannot be read.",

@@ -23,6 +23,7 @@ from stream.pipeline.host_names import Host
 from stream.pipeline.hosts import as_run_by, misfits
 from stream.pipeline.load import Document, load
 from stream.pipeline.model import Pipeline
+from stream.pipeline.regions import REGIONS
 from stream.pipeline.valid_part import valid_part
 from stream.pipeline.wording import worded
 
@@ -81,9 +82,23 @@ def check_content(content: bytes, file: str, base: FilePath, env: Mapping[str, s
         else:
             later += check_flow(as_run_by(pipeline, host), document, base, env)
             later += _misfits(pipeline, document, host)
-    findings = _settle(document, later)
+    findings = _settle(document, [*later, *(_unknown_regions(document) if document.data is not None else ())])
     errors = any(finding.severity is Severity.ERROR for finding in findings)
     return CheckResult(tuple(findings), None if errors else pipeline)
+
+
+def _unknown_regions(document: Document) -> Iterator[Finding]:
+    for path, at in document.values.items():
+        model = _model_at(path[:-1]) if path[-1:] == ("region",) else None
+        if model is None or "region" not in model.model_fields:  # columns may have that name, too
+            continue
+        options = document.data
+        for part in path[:-1]:
+            options = options[part]
+        region = options["region"]
+        if isinstance(region, str) and region not in REGIONS and not options.get("endpoint"):
+            message = f"AWS had no region {region!r} when this version was made"
+            yield Finding(document.file, at.line, at.column, "unknown_region", message, near_miss(region, REGIONS), Severity.NOTE)
 
 
 def _misfits(pipeline: Pipeline, document: Document, host: Host) -> Iterator[Finding]:

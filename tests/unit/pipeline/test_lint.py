@@ -5,10 +5,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
+from botocore.loaders import create_loader
 
 from stream.pipeline.findings import Severity
 from stream.pipeline.lint import check, check_content
 from stream.pipeline.load import load
+from stream.pipeline.regions import REGIONS
 from tests.unit.pipeline.definitions import DESIGNED, EXAMPLES
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.yaml"))
@@ -181,3 +183,33 @@ def test_misspelt_keys_get_suggestions():
         "did you mean `partition_by`?",
         "did you mean `coordination`?",
     ]
+
+
+REGIONAL = """
+application: a
+source:
+  kinesis: {stream: s, region: REGION}
+  schema: {region: string}
+stages:
+  - derive: {region: "upper(region)"}
+sinks: [s3: {url: "file:lake", partition_by: region}]
+state: file:state
+"""
+
+
+@pytest.mark.parametrize(("region", "found"), [("eu-west-1", []), ("us-gov-east-1", []), ("eu-wset-1", [(4, "did you mean `eu-west-1`?")])])
+def test_a_region_that_does_not_exist_is_noted_and_columns_of_that_name_are_not(region, found):
+    result = check_content(REGIONAL.replace("REGION", region).encode(), "p.yaml", Path(), {})
+    assert result.ok
+    assert [(each.line, each.hint) for each in result.findings] == found
+
+
+def test_behind_an_endpoint_every_region_is_right():
+    text = REGIONAL.replace("REGION", "xx-north-9, endpoint: 'http://127.0.0.1:4567'")
+    assert not check_content(text.encode(), "p.yaml", Path(), {}).findings
+
+
+def test_the_regions_are_those_of_the_sdk():
+    partitions = create_loader().load_data("partitions")["partitions"]
+    known = {region for partition in partitions for region in partition["regions"]}
+    assert {region for region in known if not region.endswith("-global")} == REGIONS
