@@ -11,6 +11,7 @@ from stream.batch import Batch, SeqRange
 from stream.commit.naming import pipeline_key, tables_key
 from stream.contracts import Shard
 from stream.errors import DefinitionError, Halted
+from stream.native import KERNEL
 from stream.pipeline.digest import canonical_text, read_canonical
 from stream.pipeline.lint import check_content
 from stream.pipeline.load import MAX_BYTES
@@ -155,8 +156,12 @@ async def _opened(text, tmp_path):
     return await Definitions(state, tmp_path, {"K": "k"}, StillClock()).recorded("d")
 
 
+# Where the kernel does not read records, Polars takes such a name for a pattern, so no unit with it was ever begun there.
+FINISHED = sorted(RECORDED if KERNEL is not None else RECORDED.keys() - {"pattern_name"})
+
+
 @pytest.mark.filterwarnings("ignore:Detected the pattern")
-@pytest.mark.parametrize("name", sorted(RECORDED))
+@pytest.mark.parametrize("name", FINISHED)
 def test_what_an_older_version_accepted_and_recorded_is_opened_and_finishes_its_unit(tmp_path, name):
     recipe = asyncio.run(_opened(RECORDED[name], tmp_path))
     values = {"a": 1, "b": 2, "s": "2026-01-01", "l": [1], "o": {"x": 1}, "f": True, "d": "1.25", "t": "2026-01-01T00:00:00Z"}
