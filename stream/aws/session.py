@@ -34,7 +34,6 @@ _CONFIG: Final[dict[str, Any]] = {"connect_timeout": 5, "read_timeout": 30, "tcp
 # When a renewal fails, botocore logs a traceback that contains the response, with keys. The caller gets the error without it.
 logging.getLogger("aiobotocore.credentials").addHandler(logging.NullHandler())
 
-_UNSIGNED: Final = Config(signature_version=UNSIGNED, s3={"us_east_1_regional_endpoint": "regional"})
 
 _USUAL: Final = frozenset({"aws", "aws-us-gov"})
 """Partitions whose services are below amazonaws.com."""
@@ -86,6 +85,11 @@ class CredentialLife:
     method: str
     expires: datetime | None
     failure: str = field(default="", compare=False)
+
+
+def _unsigned() -> Config:
+    """A new one for each client, because botocore notes in it what a client found, such as that dual stack is asked for."""
+    return Config(signature_version=UNSIGNED, s3={"us_east_1_regional_endpoint": "regional"})
 
 
 class AwsSession:
@@ -160,7 +164,7 @@ class AwsSession:
         try:
             # botocore tells endpoints only through a client; an unsigned one needs no credentials and makes no call.
             session = botocore.session.Session(profile=self._profile)
-            client = session.create_client(service, region_name=self.region, config=_UNSIGNED)
+            client = session.create_client(service, region_name=self.region, config=_unsigned())
         except BotoCoreError as error:
             raise _unusable(error) from error
         return str(client.meta.endpoint_url)

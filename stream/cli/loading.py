@@ -45,7 +45,7 @@ def settings_of_libraries(env: Mapping[str, str], cores: int) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in env}
 
 
-LOADING_SECONDS: Final = 10.0
+LOADING_SECONDS: Final = 30.0
 """Seconds for which a verb may load its libraries silently; usually that takes one or two."""
 
 BEFORE_LIBRARIES: Final[list[Callable[[], None]]] = []
