@@ -39,9 +39,10 @@ async def observe_alone(
         begun = now if begun is None else begun
         observed = observe(observed, [lease for lease in scanned.leases if any(each.owns(lease.key) for each in streams)], now)
         held = [row for row in observed.values() if row.lease.holder is not None and not row.lease.ended]
-        if live := [row.lease for row in held if row.changed > begun]:
-            first = min(live, key=lambda lease: (not lease.owned_elsewhere, lease.key))
-            others = any(lease.owned_elsewhere for lease in live)
+        if any(row.changed > begun for row in held):
+            # Which worker renews first is chance, and what to do depends on whether some are of another application.
+            first = min(held, key=lambda row: (not row.lease.owned_elsewhere, row.changed <= begun, row.lease.key)).lease
+            others = first.owned_elsewhere
             msg = (
                 f"workers {'of another application, such as a Java KCL, ' if others else ''}hold leases in the table {table.name}: "
                 f"{first.holder} reads {first.key}, for example. A run that ends reads every shard by itself, so nothing was read. "
