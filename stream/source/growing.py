@@ -69,6 +69,10 @@ class Appended(Protocol):
         """Return once something is appended, or after ``seconds``."""
         ...
 
+    async def follow(self) -> None:
+        """Learn what other workers have appended."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class GrowingReads:
@@ -122,6 +126,7 @@ class GrowingSource:
         piece = first_unfinished(after)
         after_number = place_of(after)[1] if place_of(after)[0] == piece else 0
         deleted: list[str] = []
+        followed = False
         notes = await notes_of(self._state, shard.stream, shard.chain, piece)
         while until is None or position < until:
             some = await self._appended.pieces(number, piece)
@@ -140,7 +145,12 @@ class GrowingSource:
             if some:
                 continue
             if until is not None:
-                break
+                if followed:
+                    break
+                # Another worker may have begun this range with objects of which this one has not heard yet.
+                await self._appended.follow()
+                followed = True
+                continue
             self._emit(PageReceived(shard.stream, shard.shard_id, 0, 0, 0, 0, 0.0))
             yield Page(Batch.empty(), position, 0, 0, paused=self._reads.once)
             if self._reads.once:

@@ -246,3 +246,7 @@ class Pieces:
                 await self._log.changed.wait()
         except TimeoutError:
             return
+
+    async def follow(self) -> None:
+        """See ``growing.Appended``."""
+        await self._log.follow(write_blocks=False)

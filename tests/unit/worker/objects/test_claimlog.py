@@ -8,12 +8,20 @@ from random import Random
 import msgspec
 import pytest
 
+from stream.batch import ORIGIN
+from stream.budget import ByteBudget
+from stream.clock import SystemClock
 from stream.commit.claims import Claims
+from stream.contracts import Shard, Start, StartKind
 from stream.errors import Halted
+from stream.source.bounded import sequence_of
+from stream.source.growing import GrowingReads, GrowingSource
 from stream.source.object_formats import Layout, ObjectCodec, ObjectFormat
 from stream.source.objects import PinnedObject
+from stream.storage.directory import DirectoryStore
 from stream.storage.memory import MemoryStore
 from stream.worker.objects import claimlog
+from stream.worker.objects.choosing import claim_of
 from stream.worker.objects.claimed import FAN
 from stream.worker.objects.claimlog import ClaimLog, Pieces
 from stream.worker.objects.slice import Slice
@@ -216,3 +224,32 @@ def test_claims_beyond_a_million_follow_those_before():
         assert [number async for number, _ in claims.after(1_000_000)] == [1_000_001, 1_000_002]
 
     asyncio.run(body())
+
+
+def test_a_range_that_another_worker_began_is_read_again_although_its_claims_were_not_followed(tmp_path):
+    async def body():
+        folder, state = DirectoryStore(tmp_path), MemoryStore()
+        writer, stale = await opened_on(folder, state), await opened_on(folder, state)
+        for number in range(3):
+            await folder.put(f"{number}.json", b'{"id": 1}\n{"id": 2}\n')
+            (info,) = [info async for info in folder.list(f"{number}.json")]
+            claim = msgspec.structs.replace(claim_of([info], writer.ends, 1, 0), url=folder.url)
+            assert await writer.append(lambda claim=claim: claim) is claim
+            if number == 0:
+                await stale.follow()
+        budget, emitted = ByteBudget(2**26), []
+        pieces, reads = Pieces(stale, folder, LAYOUT, 1), GrowingReads(once=False)
+        source = GrowingSource("objects", pieces, state, reads, budget, SystemClock(), emitted.append)
+        end, rows, position = sequence_of(4, 0), 0, ORIGIN
+        async for page in source.read(Shard("objects", "watch-0001"), ORIGIN, Start(StartKind.TRIM_HORIZON), end):
+            rows, position = rows + page.batch.rows, page.position
+            budget.release(page.held)
+        return rows, position == end
+
+    assert asyncio.run(body()) == (6, True)
+
+
+async def opened_on(folder, state):
+    log = ClaimLog(state, "objects", folder.url)
+    await log.open(write_blocks=False)
+    return log
