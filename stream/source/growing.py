@@ -126,10 +126,9 @@ class GrowingSource:
         piece = first_unfinished(after)
         after_number = place_of(after)[1] if place_of(after)[0] == piece else 0
         deleted: list[str] = []
-        followed = False
         notes = await notes_of(self._state, shard.stream, shard.chain, piece)
         while until is None or position < until:
-            some = await self._appended.pieces(number, piece)
+            some = await self._pieces_from(number, piece, until)
             self._report_unread(shard, number, piece, until)
             for each in some:
                 async with aclosing(self._of(shard, piece, each, after_number, until, deleted, notes)) as pages:  # type: ignore[type-var]
@@ -145,12 +144,7 @@ class GrowingSource:
             if some:
                 continue
             if until is not None:
-                if followed:
-                    break
-                # Another worker may have begun this range with objects of which this one has not heard yet.
-                await self._appended.follow()
-                followed = True
-                continue
+                break
             self._emit(PageReceived(shard.stream, shard.shard_id, 0, 0, 0, 0, 0.0))
             yield Page(Batch.empty(), position, 0, 0, paused=self._reads.once)
             if self._reads.once:
@@ -160,6 +154,14 @@ class GrowingSource:
             more = f" and {len(deleted) - _SHOWN:,} more" if len(deleted) > _SHOWN else ""
             msg = f"{len(deleted):,} object(s) have been deleted since they were read: {', '.join(deleted[:_SHOWN])}{more}"
             raise Halted(msg)
+
+    async def _pieces_from(self, number: int, piece: int, until: int | None) -> Sequence[ObjectPiece]:
+        some = await self._appended.pieces(number, piece)
+        if some or until is None:
+            return some
+        # Another worker may have begun this range with objects of which this one has not heard yet.
+        await self._appended.follow()
+        return await self._appended.pieces(number, piece)
 
     def _report_unread(self, shard: Shard, number: int, piece: int, until: int | None) -> None:
         if until is None:
