@@ -40,6 +40,8 @@ class DaemonSource:
         self._budget = budget
         self._emit = emit
         self._over = False
+        self._taken = False
+        """Whether a delivery has been taken from the queue, and the reader has not yet asked for what comes after it."""
         self._aggregates = False
         """Whether KPL aggregates were seen. The KCL drops some records of them, so from then on our own client re-reads every range."""
         self._delivered: asyncio.Queue[tuple[Batch, int, int] | None] = asyncio.Queue(maxsize=1)
@@ -53,6 +55,10 @@ class DaemonSource:
         except asyncio.CancelledError:
             self._budget.release(size)
             raise
+
+    async def passed_on(self) -> None:
+        """Return once whoever reads this source has been given all records delivered so far."""
+        await self._delivered.join()
 
     async def end(self) -> None:
         """The shard has ended: nothing more will be delivered."""
@@ -105,10 +111,13 @@ class DaemonSource:
 
     async def _next(self) -> tuple[Batch, int, int] | None:
         """The next delivery; None once the shard has ended, and on every call after that."""
+        if self._taken:
+            self._taken = False
+            self._delivered.task_done()
         if self._over:
             return None
         item = await self._delivered.get()
-        self._over = item is None
+        self._taken, self._over = True, item is None
         return item
 
     async def _again(self, shard: Shard, position: int, start: Start, until: int | None, known: datetime | None) -> AsyncIterator[Page]:

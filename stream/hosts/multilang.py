@@ -173,9 +173,13 @@ class Child:
 
     async def _drain(self, working: asyncio.Task[None]) -> None:
         self._emit(events.DrainStarted(self._stream, "", self._drain_seconds))
-        self._parts.draining.set()
         try:
             async with asyncio.timeout(self._drain_seconds):
+                # Our own client may still be reading the last delivery again. A shard that drains does not wait for that.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._drain_seconds / 2):
+                        await self._unless_stopped(self._source.passed_on())
+                self._parts.draining.set()
                 await self._stopped.wait()
         except TimeoutError:
             working.cancel()

@@ -23,6 +23,7 @@ from stream.pipeline.lint import check
 from stream.source.aggregated import user_records
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.parts import to_all
+from stream.worker.shards.shard import NUDGE_SECONDS
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.world import World
 from tests.kcl.fake import FakeDaemon, delivered
@@ -129,6 +130,20 @@ def test_a_shutdown_request_seals_buffered_records_and_signals_are_ignored(world
         assert child.ask("shutdownRequested") == [(everything[-1]["sequenceNumber"], everything[-1]["subSequenceNumber"])]
         child.ask("leaseLost")
         assert child.close() == 0
+    world.exact()
+
+
+def test_a_shutdown_request_seals_what_our_own_client_is_still_reading_again(world, path):
+    """The first delivery is read again by our own client, which may be slower than the daemon."""
+    path.write_text(path.read_text().replace("age: 50ms", "age: 1h"))
+    world.produce(30)
+    everything = records(world)
+    world.misbehave({"operation": "GetRecords", "action": "delay", "seconds": 3 * NUDGE_SECONDS})
+    with daemon(world, path) as child:
+        child.records(everything)
+        assert child.ask("shutdownRequested") == [(everything[-1]["sequenceNumber"], everything[-1]["subSequenceNumber"])]
+        assert child.close() == 0
+    assert world.faults_left() == []
     world.exact()
 
 
