@@ -142,12 +142,12 @@ def command(words):
 
 def test_every_command_in_the_text_exists_with_its_options():
     wrong = []
-    for page, text in [(named(page), text) for page in pages() for text in COMMAND.findall(prose(page))]:
+    for place, text in [(named(page), text) for page in pages() for text in COMMAND.findall(prose(page))]:
         found, rest = command(text.replace("|", " ").split())
         known = {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help", "--"}
         options = {word.partition("=")[0] for word in rest if word.startswith("--")}
         if (isinstance(found, click.Group) and rest) or not options <= known:
-            wrong.append((page, text))
+            wrong.append((place, text))
     assert wrong == []
 
 
