@@ -54,6 +54,7 @@ FILES: Final = (
     "tests/unit/worker/tables/test_loading.py",
     "tests/unit/worker/opening/test_compacted.py",
     "tests/unit/worker/recipes/test_definitions.py",
+    "tests/unit/worker/opening/test_evidence.py",
     "tests/unit/worker/receivers/test_exporting.py",
     "tests/unit/worker/receivers/test_recent_segments.py",
     "tests/unit/worker/recipes/test_refreshing.py",

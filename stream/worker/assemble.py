@@ -45,8 +45,8 @@ from stream.worker.coordination.pausing import CALL, PauseWatch
 from stream.worker.halts.breaker import Breaker
 from stream.worker.objects.slices import Window, record_options
 from stream.worker.objects.watched import NotedEnds, WatchedShards, slices_of
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import former_place, is_there, kms_key, located, read_object, session_of
+from stream.worker.opening.stores import Stores
 from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.process.credentials import CredentialKeeper
 from stream.worker.receivers.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of

@@ -38,8 +38,9 @@ from stream.pipeline.audit import Otlp
 from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader, find_headers
 from stream.sink.rejects import NAME as REJECTS
-from stream.worker.opening.auditing import Stores, link_of
+from stream.worker.opening.links import link_of
 from stream.worker.opening.places import located, session_of
+from stream.worker.opening.stores import Stores
 from stream.worker.receivers.http_errors import describe_failure
 from stream.worker.receivers.recent_segments import RecentSegments
 
