@@ -55,7 +55,7 @@ FILES: Final = (
     "tests/unit/worker/opening/test_compacted.py",
     "tests/unit/worker/recipes/test_definitions.py",
     "tests/unit/worker/opening/test_evidence.py",
-    "tests/unit/worker/receivers/test_exporting.py",
+    "tests/unit/worker/receivers/test_collector.py",
     "tests/unit/worker/receivers/test_recent_segments.py",
     "tests/unit/worker/recipes/test_refreshing.py",
     "tests/unit/worker/shards/test_reread.py",
