@@ -160,6 +160,7 @@ class Loader:
             parts.emit(events.LoadsPaused(parts.stream, "", parts.config.name, pause.by, pause.note, until))
         elif pause is None and self._paused is not None:
             parts.emit(events.LoadsResumed(parts.stream, "", parts.config.name))
+            self._forget()  # loads are paused, among other reasons, to roll the table back
         self._paused = pause
         if pause is not None and self._reports.last is not None:
             self._reports.worst_case()

@@ -390,6 +390,24 @@ def test_nothing_is_loaded_while_loads_are_paused_and_waiting_units_are_still_re
     asyncio.run(run())
 
 
+def test_a_table_that_was_rolled_back_during_a_pause_is_loaded_again_from_there():
+    async def run():
+        rig = await Rig.open()
+        pauses, pause = [], Pause(what=What.LOADS, stream="events", by="ann@a", note="rollback", since=rig.sealed.clock.now())
+        loader = rig.loader(pause=lambda: pauses[0] if pauses else None)
+        for first in (1, 11):
+            await rig.sealed.unit(0, first, 10)
+            assert await loader.attempt()
+        pauses.append(pause)
+        assert await loader.attempt()
+        del rig.warehouse.ledger[1:], rig.warehouse.rows[rig.warehouse.loads[0].rows :]
+        pauses.clear()
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
 def test_a_pause_stops_a_loader_between_two_loads():
     async def run():
         rig = await Rig.open(options="      units: 1")
