@@ -1,7 +1,7 @@
 """The committer, the log and recovery over a store in memory."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -21,6 +21,7 @@ from stream.errors import Fatal, Halted, Retryable, Superseded
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.storage.memory import MemoryStore
 from stream.worker.shards.gap import gap_instead_of
+from tests.sealed import NOON, StillClock
 from tests.unit.commit.manifests import SHARD, file, intent, unit
 
 START = Start(StartKind.TRIM_HORIZON)
@@ -375,6 +376,36 @@ def test_a_start_position_is_pinned_once():
         assert (await b.log.open_chain(SHARD, START)).body == genesis.body
         assert genesis.manifest.kind is Kind.GENESIS
         assert [shard async for shard in shards_of(b.state, "events")] == ["shardId-1"]
+
+    run(test)
+
+
+class Behind(MemoryStore):
+    """A store in which ``other`` happens right after a worker has found that something is missing."""
+
+    other = None
+
+    async def get(self, key):
+        found = await super().get(key)
+        if found is None and self.other is not None:
+            other, self.other = self.other, None
+            await other()
+        return found
+
+
+def test_two_workers_that_begin_at_once_agree_on_where_to_begin():
+    async def test():
+        store, latest = Behind(url="memory:"), Start(StartKind.LATEST)
+        one, two = (CommitLog(store, "app", StillClock(NOON + timedelta(seconds=n)), f"worker-{n}") for n in (1, 2))
+        for begin in (lambda log: log.pin_start("events", latest), lambda log: log.open_chain(SHARD, START)):
+            first = []
+
+            async def other(begin=begin, first=first):
+                first.append(await begin(two))
+
+            store.other = other
+            assert [await begin(one)] == first
+            assert [await begin(one)] == first
 
     run(test)
 
