@@ -1,6 +1,7 @@
 """The committer, the log and recovery over a store in memory."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -376,6 +377,37 @@ def test_a_start_position_is_pinned_once():
         assert (await b.log.open_chain(SHARD, START)).body == genesis.body
         assert genesis.manifest.kind is Kind.GENESIS
         assert [shard async for shard in shards_of(b.state, "events")] == ["shardId-1"]
+
+    run(test)
+
+
+class SetBack(StoredCheckpoints):
+    """Somebody has set back what other applications read, until the checkpoint is stored again."""
+
+    what = "TRIM_HORIZON"
+
+    async def read(self, shard):
+        stored = await super().read(shard)
+        return None if stored is None else replace(stored, set_back=self.what)
+
+    async def advance(self, shard, checkpoint):
+        await super().advance(shard, checkpoint)
+        self.what = ""
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_checkpoint_that_was_set_back_is_restored_by_the_next_worker_and_told_once(ended):
+    async def test():
+        b = Setting()
+        head = await b.chain(10, 20)
+        if ended:
+            head = await b.committer.end(SHARD, head, ("a",))
+        b.committer.checkpoints = SetBack(b.state)
+        for _ in range(2):
+            assert (await b.recover(never)).position == head.position
+        assert b.committer.checkpoints.what == ""
+        told = [event for event in b.emitted if isinstance(event, events.CheckpointSetBack)]
+        assert [(event.checkpoint, event.position) for event in told] == [("TRIM_HORIZON", None if ended else 20)]
 
     run(test)
 
