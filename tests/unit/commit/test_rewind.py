@@ -66,6 +66,21 @@ def test_a_rewind_takes_back_the_unit_that_holds_the_record_and_all_after_it_but
     asyncio.run(run())
 
 
+def test_no_file_of_the_next_generation_has_the_name_of_one_that_was_taken_back():
+    """The records and their range may be the same, and somebody who completes the rewind late must remove none of the new files."""
+
+    async def run():
+        sealed = await Sealed.open()
+        before = await sealed.unit(0, 1, 20)
+        await sealed.rewind(0, 0)
+        after = await sealed.unit(0, 1, 20)
+        assert (before.after, before.last, before.outcomes) == (after.after, after.last, after.outcomes)
+        assert {file.sink for file in after.files} == {"s3", "rejects", "ledger"}
+        assert not {(file.sink, file.key) for file in before.files} & {(file.sink, file.key) for file in after.files}
+
+    asyncio.run(run())
+
+
 def test_units_far_before_the_record_are_not_read():
     async def run():
         sealed = await rewound_log(40, 80)
