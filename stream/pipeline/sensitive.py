@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from stream.batch import DATA, PARTITION_KEY
-from stream.pipeline.findings import Path, near_miss
+from stream.pipeline.findings import Problem, near_miss
 from stream.pipeline.origins import column_origins
 from stream.sink.objects import SinkConfig
 from stream.transform.shorthands import names_for
@@ -37,16 +36,6 @@ class Sensitive(BaseModel):
     safe: tuple[str, ...] = Field(default=(), description="Columns that are computed from them but reveal nothing.")
 
     _short_form = names_for("columns")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A finding about the definition: where, its code, the sentence, and the remedy."""
-
-    path: Path
-    code: str
-    message: str
-    hint: str
 
 
 def sensitive_columns(

@@ -5,12 +5,8 @@ byte, or the data would exist twice. So nothing in this room reads a clock, draw
 iteration order of a hash table. Reference tables, secrets and user functions are passed in as values. So is the timer that measures
 stages, which affects only ``stage_rows``.
 
-Why it checks conservation. "Every record read ends in exactly one recorded outcome" must also hold for stages that others write, including
-users' own functions, so it cannot rely on stages being correct. Each row carries ``_row``, the index of its record in the batch. After
-every step the engine compares the ``_row`` values that went in with those that came out and those that were rejected. A row that is in
-neither was dropped on purpose, and is settled with the stage's ``drops`` outcome. An unknown ``_row``, a repeated one, one out of order, a
-changed lineage column or an undeclared schema is a fault of the stage, not of the data. The shard then halts at a safe point with an error
-that names the stage: dead-lettering good data would hide the fault, and continuing would spread it.
+Why nothing is lost. After every step ``conservation.py`` compares the rows that went in with those that came out and those that were
+rejected. A row that is in neither was dropped on purpose, and is settled with the stage's ``drops`` outcome.
 
 How bad rows are isolated. Stages reject the bad rows that they can detect with a vectorized mask. Anything else raises, and the exception
 does not say which row caused it. A row-wise stage gives the same rows whether it runs over the whole frame or over its halves, so the frame
@@ -26,20 +22,19 @@ declares it (``expands``) may return more rows of a record than it received.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
 from polars.exceptions import PanicException
 
-from stream.batch import LINEAGE, OUTCOME, RAW_SCHEMA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
+from stream.batch import OUTCOME, RAW_SCHEMA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
 from stream.contracts import Transformed
 from stream.dry_run import polars_message
 from stream.errors import Halted, StreamError
+from stream.transform.conservation import checked, declared
 from stream.transform.decode import DecoderConfig
-from stream.transform.row_numbers import among, clearly_equal_texts, first_indexes, without
-from stream.transform.stage import Applied, BoundStage, Resources, SchemaMismatch, StageConfig
+from stream.transform.stage import Applied, Resources, SchemaMismatch, StageConfig, Step
 from stream.transform.types import RESERVED, SYSTEM, SYSTEM_SCHEMA, RecordSchema
 
 SETTLED_SCHEMA: Final = pl.Schema({ROW: pl.UInt32(), "outcome": pl.UInt8(), "stage": pl.String(), "reason": pl.String()})
@@ -51,24 +46,17 @@ OUT_OF_RANGE: Final = "kpl_out_of_range"
 OBJECT_UNREADABLE: Final = "object_unreadable"
 STAGE_ERROR: Final = "stage_error"
 
-_REJECTS: Final = pl.Schema({ROW: pl.UInt32(), "reason": pl.String()})
 _NONE_SETTLED: Final = SETTLED_SCHEMA.to_frame()
-_NONE_REJECTED: Final = _REJECTS.to_frame()
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One bound stage, or the decoder, and what the engine needs to know to check it."""
+class StepDone(NamedTuple):
+    """What one step did: rows that went in, the ``frame`` after it, the rows of ``SETTLED_SCHEMA`` that it added, and seconds."""
 
     name: str
-    run: BoundStage
-    output: pl.Schema
-    row_wise: bool = True
-    drops: Outcome = Outcome.FILTERED
-    unique: bool = True
-    """Whether each record has at most one row after this step."""
-    expands: bool = False
-    """Whether the step may make several rows from one row."""
+    rows_in: int
+    frame: pl.DataFrame
+    settled: pl.DataFrame
+    seconds: float
 
 
 class CompiledChain:
@@ -126,20 +114,18 @@ class CompiledChain:
             all_settled = all_settled.sort(ROW)
         return Transformed(frame, all_settled, batch.rows, tuple(stage_rows))
 
-    def walk(self, batch: Batch, shard_id: str) -> Iterator[tuple[str, int, pl.DataFrame, pl.DataFrame, float]]:
-        """Yield for each step: name, rows in, the frame after it, the rows of ``SETTLED_SCHEMA`` that it added, and seconds.
-
-        The first step is ``source``, for records that the source has settled.
+    def walk(self, batch: Batch, shard_id: str) -> Iterator[StepDone]:
+        """What each step did, one after the other. The first is ``source``, for records that the source has settled.
 
         Raises:
             Halted: as ``run``.
         """
         frame, settled = _pending_and_settled(batch, shard_id)
-        yield SOURCE, batch.rows, frame, settled, 0.0
+        yield StepDone(SOURCE, batch.rows, frame, settled, 0.0)
         for step in self._steps:
             started, rows_in = self._timer(), frame.height
             frame, settled = advance(step, frame)
-            yield step.name, rows_in, frame, settled, self._timer() - started
+            yield StepDone(step.name, rows_in, frame, settled, self._timer() - started)
 
 
 def _pending_and_settled(batch: Batch, shard_id: str) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -186,12 +172,7 @@ def advance(step: Step, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame
     """
     if frame.is_empty():
         return step.output.to_frame(), _NONE_SETTLED
-    applied = _run_isolating(step, frame)
-    after = _declared(step, applied.frame)
-    rejects = _checked_rejects(step, frame, applied.rejects)
-    if not step.unique and rejects.height:
-        after = after.join(rejects.select(ROW), on=ROW, how="anti", maintain_order="left")
-    _check_rows(step, frame, after, rejects)
+    after, rejects = checked(step, frame, _run_isolating(step, frame))
     return after, _settled(step, frame, after, rejects)
 
 
@@ -225,7 +206,7 @@ def _run_isolating(step: Step, frame: pl.DataFrame) -> Applied:
             bad.append(applied.rejects)
     if len(good) == 1 and not bad:
         return Applied(good[0])
-    return Applied(pl.concat([_declared(step, part) for part in good]) if good else step.output.to_frame(), pl.concat(bad) if bad else None)
+    return Applied(pl.concat([declared(step, part) for part in good]) if good else step.output.to_frame(), pl.concat(bad) if bad else None)
 
 
 def _middle(frame: pl.DataFrame) -> int:
@@ -239,99 +220,6 @@ def _middle(frame: pl.DataFrame) -> int:
 
 def _code(error: BaseException) -> str:
     return f"{STAGE_ERROR}:{type(error).__name__}"
-
-
-def _declared(step: Step, frame: pl.DataFrame) -> pl.DataFrame:
-    """``frame`` with the declared columns in the declared order; raises ``Halted`` if it has others."""
-    found = dict(frame.schema)
-    if found == dict(step.output):
-        return frame if frame.columns == list(step.output) else frame.select(list(step.output))
-    missing = [name for name in step.output if name not in found]
-    extra = [name for name in found if name not in step.output]
-    wrong = [f"{name} is {found[name]}, declared {kind}" for name, kind in step.output.items() if found.get(name, kind) != kind]
-    problems = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"not declared: {', '.join(extra)}"] * bool(extra) + wrong
-    msg = f"stage {step.name!r} returned columns that it does not declare ({'; '.join(problems)}); correct the stage or its `adds` option"
-    raise Halted(msg)
-
-
-def _checked_rejects(step: Step, before: pl.DataFrame, rejects: pl.DataFrame | None) -> pl.DataFrame:
-    if rejects is None or rejects.is_empty():
-        return _NONE_REJECTED
-    if rejects.schema != _REJECTS:
-        msg = f"stage {step.name!r} returned rejects with the columns {dict(rejects.schema)}; they must have {dict(_REJECTS)}"
-        raise Halted(msg)
-    if step.unique:
-        if rejects[ROW].n_unique() != rejects.height:
-            msg = f"stage {step.name!r} rejected the same row twice; it may reject a row once"
-            raise Halted(msg)
-    else:
-        rejects = rejects.unique(ROW, keep="first", maintain_order=True)
-    if not among(rejects[ROW], before[ROW]).all():
-        msg = f"stage {step.name!r} rejected rows that it was not given; `_row` must come from its input"
-        raise Halted(msg)
-    return rejects
-
-
-def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.DataFrame) -> None:
-    rows = after[ROW]
-    if rows.null_count():
-        msg = f"stage {step.name!r} returned {rows.null_count()} rows without `_row`; a stage may drop rows, but not add any"
-        raise Halted(msg)
-    first, second = rows.slice(0, max(0, after.height - 1)), rows.slice(1)
-    if not (second > first if step.unique else second >= first).all():
-        msg = (
-            f"stage {step.name!r} duplicated or reordered rows; `_row` must keep rising: a stage may drop rows, but not repeat or move them"
-        )
-        raise Halted(msg)
-    if not step.unique and not step.expands and _has_more_rows_of_a_record(before[ROW], rows):
-        msg = f"stage {step.name!r} returned more rows of a record than it was given; a stage may drop rows, but not add any"
-        raise Halted(msg)
-    source = _source(step, before, rows, rejects)
-    if rejects.height and among(rejects[ROW], rows).any():
-        msg = f"stage {step.name!r} both kept and rejected a row; it must do one or the other"
-        raise Halted(msg)
-    changed = [name for name in LINEAGE if not _unchanged(source[name], after[name])]
-    if changed:
-        msg = f"stage {step.name!r} changed the lineage column {changed[0]!r}; these columns may be read, never written"
-        raise Halted(msg)
-
-
-def _unchanged(before: pl.Series, after: pl.Series) -> bool:
-    return (after.dtype == pl.String() and clearly_equal_texts(before, after)) or before.equals(after, null_equal=True)
-
-
-def _source(step: Step, before: pl.DataFrame, rows: pl.Series, rejects: pl.DataFrame) -> pl.DataFrame:
-    """The lineage in ``before`` of each of ``rows``.
-
-    Raises:
-        Halted: one of ``rows`` is not among ``before``.
-    """
-    if rows.equals(before[ROW]):
-        return before
-    if step.unique and before.height == len(rows) + rejects.height:
-        # Usually the only missing rows are those that were rejected, which are few.
-        source = without(before[[ROW, *LINEAGE]], before[ROW].search_sorted(rejects[ROW]).sort())
-        if rows.equals(source[ROW]):
-            return source
-    return before[[*LINEAGE]][_places(step, before[ROW], rows)]
-
-
-def _places(step: Step, before: pl.Series, rows: pl.Series) -> pl.Series:
-    """The index in ``before`` of the first row of the record of each of ``rows``; both ascend.
-
-    Raises:
-        Halted: one of ``rows`` is not among ``before``.
-    """
-    places = first_indexes(before, rows)
-    if places is not None:
-        return places
-    msg = f"stage {step.name!r} returned rows that it was not given; `_row` must come from its input"
-    raise Halted(msg)
-
-
-def _has_more_rows_of_a_record(before: pl.Series, after: pl.Series) -> bool:
-    counts = [rows.rle().struct.unnest().select(pl.col("value").alias(ROW), "len") for rows in (before, after)]
-    return not counts[1].join(counts[0], on=ROW).filter(pl.col("len") > pl.col("len_right")).is_empty()
 
 
 def _settled(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:

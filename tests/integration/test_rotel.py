@@ -24,7 +24,7 @@ from stream.cli.main import app
 from stream.commit.manifest import decode
 from stream.local.flights import flights_table
 from stream.local.kinesis.server import running
-from stream.worker.opening.auditing import link_of
+from stream.worker.opening.links import link_of
 from tests.chaos.workers import Worker
 from tests.forked import prepare
 from tests.unit.worker.receivers.rotel_agent import agent
@@ -123,6 +123,8 @@ def test_rotel_receives_one_span_per_record_through_kills_and_repeated_exports(
                 assert run.worker("--at", point).exit() == -9
             stream.put(len(KILLS))
             last = run.worker()
+            beside = CliRunner().invoke(app, ["audit", "export", str(run.file)])
+            assert beside.exit_code == 0, beside.output
             while (before := run.sealed()) < RECORDS:
                 last.until(functools.partial(run.more_than, before))
             assert last.drain() == 0, last.said()

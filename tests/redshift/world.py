@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,7 +20,7 @@ from stream.aws.session import AwsSession
 from stream.events import Event
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
-from stream.worker.opening.auditing import Stores
+from stream.worker.opening.stores import Stores
 from tests.redshift.double.server import Double
 from tests.redshift.loader import open_loader
 from tests.sealed import START, Sealed, shard_id
@@ -114,15 +114,17 @@ class World:
         assert self.sealed is not None
         asyncio.run(self.sealed.end(shard))
 
-    def load(self, *, leased: bool = True, worker: str = "tester", steps: int = 1) -> bool:
-        """Let a loader in this process take ``steps`` steps; whether the last succeeded."""
-        return asyncio.run(self._load(leased, worker, steps))
+    def load(self, *, leased: bool = True, worker: str = "tester", steps: int = 1, between: Callable[[], None] | None = None) -> bool:
+        """Let a loader in this process take ``steps`` steps, ``between`` being called after the first; whether the last succeeded."""
+        return asyncio.run(self._load(leased, worker, steps, between))
 
-    async def _load(self, leased: bool, worker: str, steps: int) -> bool:
+    async def _load(self, leased: bool, worker: str, steps: int, between: Callable[[], None] | None) -> bool:
         async with AsyncExitStack() as stack:
             loader = await open_loader(self.text, Path(), worker, self.heard.append, stack, leased=leased)
             succeeded = False
-            for _ in range(steps):
+            for step in range(steps):
+                if step == 1 and between is not None:
+                    await asyncio.to_thread(between)
                 succeeded = await loader.attempt()
             await loader.finish()
             return succeeded

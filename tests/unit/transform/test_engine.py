@@ -5,8 +5,8 @@ from stream.batch import Batch, Outcome
 from stream.errors import Halted
 from stream.transform.decode import DecoderConfig
 from stream.transform.decoders.json import Json
-from stream.transform.engine import SETTLED_SCHEMA, Step, advance, compile_chain
-from stream.transform.stage import Applied, Resources, SchemaMismatch
+from stream.transform.engine import SETTLED_SCHEMA, advance, compile_chain
+from stream.transform.stage import Applied, Resources, SchemaMismatch, Step
 from stream.transform.stages.derive import Derive
 from stream.transform.stages.filter import Filter
 from stream.transform.stages.python import Python
