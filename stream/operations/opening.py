@@ -161,7 +161,7 @@ async def open_source(
     settings = ReadSettings(calls_per_second=calls_per_second, kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
     source = KinesisSource(client, kinesis.stream, budget=budget, clock=clock, emit=emit, settings=settings)
     oldest = horizon(clock.now(), await source.retention())
-    return (source if chain == kinesis.stream else ReadUntil(source, clock.now(), clock, end=True, name=chain)), oldest
+    return (source if chain == kinesis.stream else ReadUntil(source, clock.now(), clock, end=True, name=chain, time=source.time)), oldest
 
 
 async def open_sample(pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack) -> LendingSource:
