@@ -339,6 +339,70 @@ def test_a_table_that_is_restored_is_loaded_from_where_its_ledger_ends(world):
     world.assert_exactly_once()
 
 
+def altered(world, *statements, kinds=12):
+    """Let a loader load, alter the table under it, and let it try what was sealed since. Returns whether it could, and its last refusal."""
+    world.kinds = 10
+    world.seal({0: 2, 1: 2})
+
+    def alter():
+        for statement in statements:
+            world.query(statement)
+        world.kinds = kinds
+        world.seal({0: 1, 1: 1})
+
+    loaded = world.load(steps=2, between=alter)
+    refused = [event for event in world.heard if isinstance(event, events.LoadRefused)]
+    return loaded, refused[-1] if refused else None
+
+
+def parked(world):
+    return [event for event in world.heard if isinstance(event, events.LoadParked)]
+
+
+def test_a_column_that_is_dropped_under_a_loader_is_added_again_for_later_rows(world):
+    loaded, refused = altered(world, f'ALTER TABLE "{world.table}" DROP COLUMN at')
+    assert not loaded
+    assert (refused.kind, "column" in refused.detail, "does not exist" in refused.detail) == ("setup", True, True)
+    assert world.load()
+    world.assert_exactly_once()
+    assert not parked(world)
+
+
+def test_a_column_that_is_narrowed_under_a_loader_is_named_and_no_shard_is_parked(world):
+    loaded, refused = altered(world, f'ALTER TABLE "{world.table}" ALTER COLUMN kind TYPE varchar(2)', kinds=1000)
+    assert not loaded
+    assert refused.kind == "setup"
+    assert "column kind is varchar(2) in the table and varchar(65535) in the pipeline" in refused.detail
+    assert not parked(world)
+    world.query(f'ALTER TABLE "{world.table}" ALTER COLUMN kind TYPE varchar(65535)')
+    assert world.load()
+    world.assert_exactly_once()
+
+
+def test_a_table_that_is_renamed_under_a_loader_is_not_made_anew_without_its_rows(world):
+    loaded, refused = altered(world, f'ALTER TABLE "{world.table}" RENAME TO "{world.table}_old"')
+    assert not loaded
+    for _ in range(2):
+        assert not world.load()
+    refused = [event for event in world.heard if isinstance(event, events.LoadRefused)][-1]
+    assert refused.kind == "setup"
+    assert (
+        f"the table public.{world.table} does not exist, although public.{world.table}__loads says that rows were loaded" in refused.detail
+    )
+    assert not parked(world)
+    world.query(f'ALTER TABLE "{world.table}_old" RENAME TO "{world.table}"')
+    assert world.load()
+    world.assert_exactly_once()
+
+
+def test_a_column_that_must_no_longer_be_null_parks_the_shards_with_its_name(world):
+    filled = f'UPDATE "{world.table}" SET at = now() WHERE at IS NULL'
+    loaded, _ = altered(world, filled, f'ALTER TABLE "{world.table}" ALTER COLUMN at SET NOT NULL')
+    assert loaded
+    assert {event.shard for event in parked(world)} == {shard_id(0), shard_id(1)}
+    assert all('column "at"' in event.reason and "stream loads retry" in event.reason for event in parked(world))
+
+
 def test_load_errors_are_reported_in_the_words_of_the_system_view(world, s3):
     """A text too long for the staged column, as COPY itself finds it: rows like that never get past the sink."""
     world.seal({0: 1})

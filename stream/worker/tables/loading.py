@@ -228,6 +228,9 @@ class Loader:
             if rest.links:
                 await self._load(rest)
             return
+        if load.layout is not None:
+            # If somebody has altered the table since it was looked at, no unit is to blame.
+            await self.parts.warehouse.fit(load.layout)
         for _ in range(BAD_LOADS - 1):
             await self.parts.clock.sleep(BAD_LOAD_PAUSE)
             try:

@@ -469,6 +469,35 @@ def test_a_unit_that_cannot_be_loaded_parks_only_its_shard():
     assert rig.emitted(events.LoadsWaiting)[-1].parked == 0
 
 
+def test_a_table_that_was_altered_since_it_was_looked_at_parks_no_shard():
+    async def run():
+        rig = await Rig.open()
+        for shard in range(2):
+            await rig.sealed.unit(shard, 1, 10)
+        loader = rig.loader()
+        assert await loader.attempt()
+        for shard in range(2):
+            await rig.sealed.unit(shard, 11, 10)
+        fit = rig.warehouse.fit
+
+        def too_large(load):
+            raise LoadFailed("integer out of range", Failure.DATA)
+
+        async def altered(layout):
+            raise LoadFailed("column n is int4 in the table and bigint in the pipeline", Failure.SETUP)
+
+        rig.warehouse.before, rig.warehouse.fit = too_large, altered
+        assert not await loader.attempt()
+        assert await loader.parts.state.parked() == {}
+        rig.warehouse.before, rig.warehouse.fit = lambda load: None, fit
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+        return rig
+
+    (event,) = asyncio.run(run()).emitted(events.LoadRefused)
+    assert (event.kind, event.detail) == ("setup", "column n is int4 in the table and bigint in the pipeline")
+
+
 def test_a_table_that_must_not_be_changed_is_reported_and_tried_again():
     async def run():
         rig = await Rig.open()
