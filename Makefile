@@ -107,7 +107,7 @@ native-check: install ## Compile the kernel with AddressSanitizer and UBSan, and
 	@rm -rf .make/sanitized .make/native && mkdir -p .make && cp -r native .make/native && rm -rf .make/native/build
 	@CFLAGS='-g -fsanitize=address,undefined -fno-sanitize-recover=all' $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation \
 		--no-cache --reinstall --target .make/sanitized ./.make/native
-	@LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=.make/sanitized \
+	@LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 STREAM_COMPARE=all PYTHONPATH=.make/sanitized \
 		$(BIN)/python -m pytest -q -p no:cacheprovider $(SANITIZED) $(ARGS)
 
 bench: install ## Compare with other consumers; prints ratios, writes .make/bench.json and .make/bench.svg

@@ -35,17 +35,19 @@ TARGETS: dict[str, dict[str, str]] = {
     "localstack": {},
     "native-check": {},
     "test-without-kernel": {},
-    "fuzz": {"ARGS": "--seed 1 --records 200000"},
-    "airflow-check": {},
+    "fuzz": {"ARGS": "--seed 1 --records 50000"},
+    "airflow-check": {"WORKERS": "1"},
     "dashboards-check": {},
     "chart-check": {},
     "backfill-check": {},
     "audit-check": {},
     "check": {},
-    "demo": {},
+    "demo": {"ARGS": "--rows 20000"},
     "iam-check": {},
 }
-"""Targets of the Makefile, and their variables. Longer fire, and a million records for each decoder, are in .ci/system."""
+"""Targets of the Makefile, and their variables. Longer fire, and a million records for each decoder, are in .ci/system.
+
+Each worker of airflow-check would start an Airflow. The whole demo runs in backfill-check."""
 
 WAITING: Final = ("fleet", "localstack")
 """Targets that mostly wait: for the time of their plan, or for what others start. One of them runs beside those that compute."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+from hypothesis import settings
 from polars.testing import assert_frame_equal
 
 from stream.contracts import Transformed
@@ -23,6 +25,15 @@ _READERS: Final[list[tuple[Any, str]]] = [
     (avro, "avro_reader"),
     (protobuf, "protobuf_reader"),
 ]
+
+
+def compared(examples: int) -> settings:
+    """For a test that compares the kernel with the Python path, and does nothing else.
+
+    ``make native-check`` tries all ``examples``, with a kernel that also watches its memory; the other targets, of which some run it once
+    more beside that, try a quarter of them.
+    """
+    return settings(max_examples=examples if os.environ.get("STREAM_COMPARE") == "all" else examples // 4, deadline=None)
 
 
 @contextmanager

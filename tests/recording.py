@@ -191,7 +191,7 @@ def _handler(recorder: Recorder) -> type[BaseHTTPRequestHandler]:
             if not recorder.note(asked):
                 _deny(self, request, asked)
                 return
-            connection = HTTPConnection(recorder.host, recorder.port, timeout=60)
+            connection = HTTPConnection(recorder.host, recorder.port, timeout=120)
             try:
                 connection.request(self.command, self.path, body, dict(self.headers))
                 reply = connection.getresponse()

@@ -134,7 +134,7 @@ def _reply(handler: BaseHTTPRequestHandler, status: int, headers: Sequence[tuple
 
 
 def _passed_on(made: Gateway, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, list[tuple[str, str]], bytes]:
-    connection = HTTPConnection(made.host, made.port, timeout=60)
+    connection = HTTPConnection(made.host, made.port, timeout=120)
     try:
         connection.request(method, path, body, headers)
         reply = connection.getresponse()

@@ -60,13 +60,13 @@ def output_of_bash(home, *lines):
     ],
 )
 def test_bash_completes_verbs_options_values_and_files(home, begun, whole):
-    subprocess.run(["bash", "-c", WRITE], cwd=home, env=environment(home), check=True, timeout=60)
+    subprocess.run(["bash", "-c", WRITE], cwd=home, env=environment(home), check=True, timeout=120)
     assert whole in [line.rstrip() for line in output_of_bash(home, "source stream-completion.bash", f"{begun}\001echo ")]
 
 
 def test_the_install_command_sets_up_the_calling_shell(home):
     # Two commands, or bash would replace itself by the first, and there would be no shell to find.
-    subprocess.run(["bash", "-c", f"{INSTALL}; true"], cwd=home, env=environment(home), check=True, timeout=60, capture_output=True)
+    subprocess.run(["bash", "-c", f"{INSTALL}; true"], cwd=home, env=environment(home), check=True, timeout=120, capture_output=True)
     assert (home / ".bashrc").read_text().strip() == f"source '{home}/.bash_completions/stream.sh'"
     assert "stream doctor" in [line.rstrip() for line in output_of_bash(home, "source ~/.bashrc", "stream doc\t\001echo ")]
 
@@ -83,7 +83,7 @@ def test_the_install_command_sets_up_the_calling_shell(home):
 )
 def test_zsh_and_fish_get_the_right_completions(home, shell, words, says):
     asked = {"_STREAM_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": words, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
-    done = subprocess.run(["stream"], cwd=home, env=environment(home, **asked), check=True, timeout=60, capture_output=True, text=True)
+    done = subprocess.run(["stream"], cwd=home, env=environment(home, **asked), check=True, timeout=120, capture_output=True, text=True)
     assert says in done.stdout
 
 
@@ -94,7 +94,7 @@ def test_each_shell_has_a_completion_script(home, shell):
         cwd=home,
         env=environment(home),
         check=True,
-        timeout=60,
+        timeout=120,
         capture_output=True,
         text=True,
     )

@@ -47,27 +47,27 @@ def prose(page):
     return FENCE.sub("", page.read_text())
 
 
+@functools.cache
 def anchors(page):
     headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.replace("`", "")).strip().lower().replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", pages(), ids=named)
-def test_every_link_leads_somewhere(page):
+def test_every_link_leads_somewhere():
     dead = []
-    for target in LINK.findall(prose(page)):
-        if target.startswith("https://"):
-            continue
-        path, _, anchor = target.partition("#")
-        place = (page.parent / path).resolve() if path else page
-        if not place.exists() or (anchor and anchor not in anchors(place)):
-            dead.append(target)
+    for page in pages():
+        for target in LINK.findall(prose(page)):
+            if target.startswith("https://"):
+                continue
+            path, _, anchor = target.partition("#")
+            place = (page.parent / path).resolve() if path else page
+            if not place.exists() or (anchor and anchor not in anchors(place)):
+                dead.append((named(page), target))
     assert dead == []
 
 
-@pytest.mark.parametrize("page", pages(), ids=named)
-def test_every_named_path_exists(page):
-    assert [path for path in PATH.findall(prose(page)) if not (ROOT / path).exists()] == []
+def test_every_named_path_exists():
+    assert [(named(page), path) for page in pages() for path in PATH.findall(prose(page)) if not (ROOT / path).exists()] == []
 
 
 def test_every_named_test_exists():
@@ -140,15 +140,14 @@ def command(words):
     return found, rest
 
 
-@pytest.mark.parametrize("page", pages(), ids=named)
-def test_every_command_in_the_text_exists_with_its_options(page):
+def test_every_command_in_the_text_exists_with_its_options():
     wrong = []
-    for text in COMMAND.findall(prose(page)):
+    for place, text in [(named(page), text) for page in pages() for text in COMMAND.findall(prose(page))]:
         found, rest = command(text.replace("|", " ").split())
         known = {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help", "--"}
         options = {word.partition("=")[0] for word in rest if word.startswith("--")}
         if (isinstance(found, click.Group) and rest) or not options <= known:
-            wrong.append(text)
+            wrong.append((place, text))
     assert wrong == []
 
 
@@ -157,7 +156,7 @@ def test_local_aws_starts_as_shown(text):
     started = text.replace("stream local", "stream local --port 0 --moto-port 0")
     script = f'{started}\necho "$AWS_ENDPOINT_URL_KINESIS"; kill "$local"; wait "$local"'
     environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
-    done = subprocess.run(["bash", "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["bash", "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("http://127.0.0.1:")
 

@@ -58,7 +58,7 @@ def nothing_yet() -> None:
 
 
 def ask(url: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[HTTPResponse, bytes]:
-    line = HTTPConnection(url.removeprefix("http://"), timeout=60)
+    line = HTTPConnection(url.removeprefix("http://"), timeout=120)
     try:
         line.request(method, path, body, headers)
         reply = line.getresponse()

@@ -57,7 +57,7 @@ def test_as_pid_1_the_process_obeys_a_signal_that_arrives_during_imports(first, 
     """The kernel does not deliver signals without a handler to PID 1; every other process would end."""
     process = 1 if first else 7
     program = f"import os, signal, stream.cli.main as m\nm.handle_sigterm_as_pid_1({process})\nos.kill(os.getpid(), signal.SIGTERM)"
-    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == code
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == code
 
 
 def test_ctrl_c_ends_a_waiting_verb_with_one_line_and_exit_code_130(tmp_path):
@@ -72,7 +72,7 @@ def test_ctrl_c_ends_a_waiting_verb_with_one_line_and_exit_code_130(tmp_path):
             asked, _ = silent.accept()
             with asked:
                 process.send_signal(signal.SIGINT)
-                assert process.communicate(timeout=60) == ("", "interrupted\n")
+                assert process.communicate(timeout=120) == ("", "interrupted\n")
     assert process.returncode == 130
 
 
@@ -87,5 +87,5 @@ sys.meta_path.insert(0, Interrupted())
 from stream.cli.process import command
 command()
 """
-    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=60, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=120, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "interrupted\n")

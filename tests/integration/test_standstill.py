@@ -149,6 +149,6 @@ atexit.register(os.kill, os.getpid(), signal.SIGUSR1)  # no verb was carried out
 sys.argv = ["stream", "--version"]
 process.command()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0
     assert "most recent call first" in done.stderr

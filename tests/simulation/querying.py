@@ -129,10 +129,21 @@ def play(world: Questioned) -> Questioned:
 
 def wrong(world: Questioned) -> list[str]:
     """What is wrong with the answers: nothing, if each is a prefix of the truth per shard, and has all that had been put before."""
-    return [text for number, asked in enumerate(world.asked) for text in _wrong(world, number, asked)]
+    truths = {
+        (stream, table, digest): _expected(world, stream, table, digest)
+        for stream in world.subject.streams
+        for table in (ROWS, LETTERS)
+        for digest in sorted(world.subject.known.recipes)
+    }
+    return [text for number, asked in enumerate(world.asked) for text in _wrong(world, number, asked, truths)]
 
 
-def _wrong(world: Questioned, number: int, asked: Asked) -> list[str]:
+Key = tuple[int, int]
+Truth = dict[str, dict[Key, list[tuple[str, ...]]]]
+"""What a definition makes of all that was put: rows by record, by shard."""
+
+
+def _wrong(world: Questioned, number: int, asked: Asked, truths: Mapping[tuple[str, str, str], Truth]) -> list[str]:
     found = []
     shards = {shard.shard: shard for shard in asked.contents.shards}
     late = {put.shard for put in asked.before} - shards.keys()
@@ -145,20 +156,18 @@ def _wrong(world: Questioned, number: int, asked: Asked) -> list[str]:
             found.append(f"answer {number} ends at {reach} of {name}, but {missing} had been put before the question")
     for table in (ROWS, LETTERS):
         got = _got(asked.contents, table)
+        made = {digest: truth for (stream, of, digest), truth in truths.items() if (stream, of) == (asked.contents.stream, table)}
         # What no worker has begun is made with one definition, whichever it is: of all shards the same one.
-        tails = [_differences(world, asked, table, got, digest) for digest in sorted(world.subject.known.recipes)]
+        tails = [_differences(world, asked, got, made, digest) for digest in made]
         found += [f"answer {number}, {table} {each}" for each in min(tails, key=len)]
         if got.keys() - shards.keys():
             found.append(f"answer {number} has rows of {got.keys() - shards.keys()}")
     return found
 
 
-Key = tuple[int, int]
-
-
-def _differences(world: Questioned, asked: Asked, table: str, got: Mapping[str, list[Any]], tail: str) -> list[str]:
+def _differences(world: Questioned, asked: Asked, got: Mapping[str, list[Any]], made: Mapping[str, Truth], tail: str) -> list[str]:
     """How the rows ``got`` differ from the truth, if what no worker has begun is made with the definition ``tail``."""
-    found, made = [], {digest: _expected(world, asked.contents.stream, table, digest) for digest in world.subject.known.recipes}
+    found = []
     sealed = world.units(asked.contents.stream, State.SEALED)
     for shard in asked.contents.shards:
         reach = max(shard.position, shard.read_to or 0)
@@ -192,10 +201,9 @@ def _got(contents: Contents, table: str) -> dict[str, list[tuple[Key, tuple[Any,
     return {name: sorted(each) for name, each in rows.items()}
 
 
-def _expected(world: Questioned, stream: str, table: str, digest: str) -> dict[str, dict[Key, list[tuple[str, ...]]]]:
-    """What the definition ``digest`` makes of everything that was put: rows by record, by shard."""
+def _expected(world: Questioned, stream: str, table: str, digest: str) -> Truth:
     recipe = world.subject.known.recipes[digest]
-    found: dict[str, dict[Key, list[tuple[str, ...]]]] = {}
+    found: Truth = {}
     for shard in {put.shard for put in world.puts if put.stream == stream}:
         batch = batch_of([put for put in world.puts if (put.stream, put.shard) == (stream, shard)])
         done = recipe.chain.run(batch, shard)

@@ -94,7 +94,7 @@ def test_targets_end_with_it(place: Path) -> None:
     process = subprocess.Popen([place / ".ci" / "run", "demo"], stdout=subprocess.PIPE, text=True)
     with (place / "alive").open() as alive:  # which waits until the target has opened its end
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
         assert process.returncode == 143
         assert alive.read() == ""  # which waits until the target has ended
 

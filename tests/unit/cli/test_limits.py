@@ -26,7 +26,7 @@ command()
 )
 def test_a_limit_that_is_too_low_is_named_in_one_line(kilobytes, command, words):
     done = subprocess.run(
-        ["/bin/bash", "-c", f"ulimit -v {kilobytes} && {command}"], capture_output=True, text=True, timeout=60, check=False
+        ["/bin/bash", "-c", f"ulimit -v {kilobytes} && {command}"], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert words in done.stderr
@@ -56,6 +56,6 @@ def test_as_many_files_may_be_open_as_the_hard_limit_allows():
 
 def test_the_least_that_is_asked_for_is_enough():
     done = subprocess.run(
-        ["/bin/bash", "-c", f"ulimit -v {ADDRESS_SPACE // 1024} && {VERB}"], capture_output=True, text=True, timeout=60, check=False
+        ["/bin/bash", "-c", f"ulimit -v {ADDRESS_SPACE // 1024} && {VERB}"], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -126,7 +126,7 @@ assert positions.Pipeline is loading.load("stream.cli.leases").Pipeline
 
 def test_modules_loaded_without_libraries_are_loaded_again():
     """They are incomplete, and so are those of ours that they import."""
-    subprocess.run([sys.executable, "-c", FORGOTTEN], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", FORGOTTEN], check=True, timeout=120)
 
 
 def test_values_repeated_in_signatures_equal_those_in_the_modules():
@@ -157,7 +157,7 @@ def test_settings_in_the_environment_are_kept():
 
 def stream(stdout, *arguments, preexec=None):
     command = [sys.executable, "-m", "stream", *arguments]
-    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, preexec_fn=preexec, timeout=60, check=False)
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, preexec_fn=preexec, timeout=120, check=False)
 
 
 def test_a_full_disk_is_reported_in_one_line():
@@ -184,7 +184,7 @@ def test_characters_the_terminal_cannot_show_are_escaped(tmp_path):
     pipeline.write_text("application: a", encoding="utf-8")
     command = [sys.executable, "-m", "stream", "check", str(pipeline)]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     assert "\\u6708.yaml:1:1 missing_key" in done.stdout
 

@@ -36,7 +36,7 @@ process.command()
 @pytest.mark.parametrize(("how", "code"), [("7", 7), ("0", 0), ("none", 0), ("crash", 1)])
 def test_the_exit_code_is_that_of_the_command_whatever_threads_of_the_object_store_do(how, code):
     """Without ``process.leave`` every other such process dies of SIGABRT or SIGSEGV."""
-    done = subprocess.run([sys.executable, "-c", RUN, "late", how], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", RUN, "late", how], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (code, "done at the end\n"), done.stderr
     assert ("LookupError: nobody foresaw it" in done.stderr) == (how == "crash")
 

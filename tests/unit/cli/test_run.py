@@ -59,7 +59,7 @@ def test_a_signal_ends_a_worker_that_still_waits_for_aws(tmp_path, number, optio
             waits = json.loads(worker.stderr.readline())
             worker.send_signal(number)
             worker.send_signal(number)  # as from a hand that does not wait
-            _, rest = worker.communicate(timeout=60)
+            _, rest = worker.communicate(timeout=120)
         finally:
             worker.kill()
     assert (waits["event"], waits["call"]) == ("call_repeated", "open source")

@@ -18,7 +18,7 @@ from stream.transform.decoders.avro import Avro
 from stream.transform.decoders.avro_plan import avro_reader
 from stream.transform.values import FIRST_US, LAST_US
 from tests.fuzz.decoders import mutated
-from tests.kernel import settled_alike
+from tests.kernel import compared, settled_alike
 
 VERSIONS = [uuid.UUID(int=number) for number in range(1, 4)]
 LONGS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-130, 130))
@@ -131,7 +131,7 @@ def damaged(payloads, seed):
 
 
 @pytest.mark.compares_kernel
-@settings(max_examples=250)
+@compared(250)
 @given(st.data(), st.integers(0, 2**32))
 def test_rows_and_reasons_are_the_same_as_with_fastavro(data, seed):
     schema, values = data.draw(records([]))

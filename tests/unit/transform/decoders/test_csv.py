@@ -3,7 +3,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ from stream.transform.engine import compile_chain
 from stream.transform.stage import Resources, SchemaMismatch
 from stream.transform.types import parse_schema
 from tests.frames import batch, raw_frame, ticks
-from tests.kernel import no_kernel
+from tests.kernel import compared, no_kernel
 
 SCHEMA = parse_schema({"a": "int64?", "b": "string", "c": "string?"})
 
@@ -225,7 +225,7 @@ def assert_same(payloads: list[bytes], options: dict[str, Any]) -> None:
 
 
 @pytest.mark.compares_kernel
-@settings(max_examples=400, deadline=None)
+@compared(400)
 @given(batches())
 @example(([b"1," * 13 + b"x"], {}))
 @example(([b",1" + b"," * 12 + b"\xc3\xa4", b",1" + b"," * 12 + b"\xc3"], {}))

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -20,7 +20,7 @@ from stream.transform.stage import Applied
 from stream.transform.types import RecordSchema, parse_schema
 from tests.frames import raw_frame
 from tests.fuzz.corpus import CORPUS, TOKENS
-from tests.kernel import no_kernel
+from tests.kernel import compared, no_kernel
 from tests.unit.transform.decoders import test_dynamodb_stream as dynamodb
 
 SCHEMA = parse_schema({"a": "int64", "s": "string?", "t": "timestamp?", "j": "json?", "o": "object{x: int64?}?"})
@@ -183,7 +183,7 @@ def written(name: str, rng: random.Random) -> bytes:
 
 @pytest.mark.compares_kernel
 @pytest.mark.parametrize("name", DOCUMENTS)
-@settings(max_examples=150, deadline=None)
+@compared(150)
 @given(seed=st.integers(0, 2**32), count=st.integers(0, 12), plain=st.booleans(), unknown=st.sampled_from(["ignore", "reject", "capture"]))
 def test_rows_and_reasons_are_the_same_with_and_without_the_kernel(name: str, seed: int, count: int, plain: bool, unknown: str) -> None:
     rng = random.Random(seed)
@@ -200,7 +200,7 @@ def test_rows_and_reasons_are_the_same_with_and_without_the_kernel(name: str, se
 
 @pytest.mark.compares_kernel
 @pytest.mark.parametrize("name", DOCUMENTS)
-@settings(max_examples=40, deadline=None)
+@compared(40)
 @given(st.data())
 def test_mutated_records_of_the_corpus_are_read_the_same(name: str, data: st.DataObject) -> None:
     options, schema, good = CORPUS[name]

@@ -6,7 +6,7 @@ import shutil
 
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -17,7 +17,7 @@ from stream.transform.decoders.json import Json
 from stream.transform.decoders.json_kernel import json_reader
 from stream.transform.stage import Applied
 from stream.transform.types import RecordSchema, Type, parse_schema
-from tests.kernel import no_kernel
+from tests.kernel import compared, no_kernel
 
 SCHEMA = parse_schema(
     {
@@ -152,7 +152,7 @@ DECIMALS = parse_schema({"cents": "decimal(6,2)?", "wide": "decimal(38,19)?", "w
 
 
 @pytest.mark.compares_kernel
-@settings(max_examples=300, deadline=None)
+@compared(300)
 @given(st.lists(st.tuples(st.sampled_from([name for name, _ in DECIMALS]), st.one_of(cents, cents, numbers)), max_size=12))
 @example([("whole", "9" * 19), ("whole", "9" * 20), ("whole", "1" + "0" * 19), ("wide", "9" * 19), ("wide", "-" + "9" * 19)])
 @example(
@@ -175,7 +175,7 @@ def test_decimals_are_the_same_with_and_without_the_kernel(members: list[tuple[s
 
 
 @pytest.mark.compares_kernel
-@settings(max_examples=300, deadline=None)
+@compared(300)
 @given(st.lists(records(), max_size=8), st.sampled_from(Unknown))
 @example([b'{"text":"a"}', b"", b'{"text":"b"}'], Unknown.IGNORE)
 @example([b'{"text":"a","text":"b"}', b'{"whole":-0}', b'{"real":1e400}', b'{"other":1e400}', b'{"other":-1e-400}'], Unknown.IGNORE)
@@ -200,7 +200,7 @@ def test_rows_and_reasons_are_the_same_with_and_without_the_kernel(payloads: lis
 
 
 @pytest.mark.compares_kernel
-@settings(max_examples=100, deadline=None)
+@compared(100)
 @given(st.lists(records(), max_size=6), st.sampled_from(Unknown))
 def test_rows_and_reasons_are_the_same_with_required_columns(payloads: list[bytes], unknown: Unknown) -> None:
     schema = parse_schema({"text": "string", "whole": "int64", "at": "timestamp?", "one": "object{a: string, b: list<int32>}?"})
@@ -340,7 +340,7 @@ def value_of(kind: Type) -> st.SearchStrategy[object]:
 
 
 @pytest.mark.compares_kernel
-@settings(max_examples=200, deadline=None)
+@compared(200)
 @given(st.data())
 def test_fields_with_one_name_at_several_levels_are_kept_apart(data: st.DataObject) -> None:
     columns = data.draw(st.lists(st.tuples(st.sampled_from("abc"), kinds(2)), min_size=1, max_size=3, unique_by=lambda column: column[0]))

@@ -14,7 +14,7 @@ from stream import native
 from stream.transform.decoders.protobuf import Protobuf
 from stream.transform.decoders.protobuf_plan import protobuf_reader
 from tests.fuzz.decoders import mutated
-from tests.kernel import settled_alike
+from tests.kernel import compared, settled_alike
 from tests.unit.transform.decoders.test_protobuf import TEXT, flight
 
 INT32 = st.one_of(st.integers(-(2**31), 2**31 - 1), st.integers(-130, 130))
@@ -227,7 +227,7 @@ def rearranged(payload, others, rng):
 
 
 @pytest.mark.compares_kernel
-@settings(max_examples=300)
+@compared(300)
 @given(st.data(), st.integers(0, 2**32))
 def test_rows_and_reasons_are_the_same_as_with_the_library(data, seed):
     file, name, values = data.draw(files())
