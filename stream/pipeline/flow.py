@@ -24,6 +24,8 @@ from stream.sink.objects import SinkConfig
 from stream.sink.partition import SinkMismatch
 from stream.sink.redshift import RedshiftSinkConfig, Write
 from stream.sink.tables import TableSinkConfig
+from stream.transform.expressions import compile_condition
+from stream.transform.routing import ELSE
 from stream.transform.stage import Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.rename import Rename
 from stream.transform.types import RESERVED, SYSTEM_SCHEMA
@@ -256,8 +258,14 @@ class _Flow:
     def into_sinks(self, schema: pl.Schema, which: Collection[int]) -> None:
         """Check whether the sinks at the positions ``which`` can write the columns after the last stage."""
         for index in sorted(which):
+            sink = self._pipeline.sinks[index]
             try:
-                self._pipeline.sinks[index].check(schema)
+                if sink.where is not None and sink.where != ELSE:
+                    compile_condition(sink.where, schema, ("where",))
+            except SchemaMismatch as error:
+                self._add(("sinks", index, self._sink_key(index), *error.path), "schema_mismatch", error.message, error.hint)
+            try:
+                sink.check(schema)
             except SinkMismatch as error:
                 path = ("sinks", index, self._sink_key(index), *error.path)
                 lacks = _NO_COLUMN.search(error.message)

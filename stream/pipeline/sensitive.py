@@ -13,6 +13,7 @@ from stream.batch import DATA, PARTITION_KEY
 from stream.pipeline.findings import Path, near_miss
 from stream.pipeline.origins import column_origins
 from stream.sink.objects import SinkConfig
+from stream.transform.engine import CompiledChain
 from stream.transform.shorthands import names_for
 from stream.transform.stage import StageConfig
 from stream.transform.types import SYSTEM
@@ -64,6 +65,15 @@ def sensitive_columns(
         readable = {name: frozenset(each.column for each in several if not each.masked) for name, several in origins.items()}
         found.append({name: declared for name, columns in readable.items() if (declared := columns & set(sensitive.columns))})
     return tuple(found)
+
+
+def sensitive_by_step(
+    sensitive: Sensitive | None, stages: Sequence[StageConfig], chain: CompiledChain
+) -> dict[str, Mapping[str, frozenset[str]]]:
+    """``sensitive_columns`` after each step of ``chain``, the compiled ``stages``, by the step's name."""
+    columns = sensitive_columns(sensitive, stages, [schema for _, schema in chain.schemas])
+    found = dict(zip((name for name, _ in chain.schemas), columns, strict=True))
+    return {name: found.get(name, columns[-1]) for name in chain.stage_names}
 
 
 def problems(

@@ -4,83 +4,45 @@ Why it is pure. If a worker does not finish a unit, the next holder of the shard
 byte, or the data would exist twice. So nothing in this room reads a clock, draws random numbers, uses the network or depends on the
 iteration order of a hash table. Reference tables, secrets and user functions are passed in as values. So is the timer that measures
 stages, which affects only ``stage_rows``.
-
-Why it checks conservation. "Every record read ends in exactly one recorded outcome" must also hold for stages that others write, including
-users' own functions, so it cannot rely on stages being correct. Each row carries ``_row``, the index of its record in the batch. After
-every step the engine compares the ``_row`` values that went in with those that came out and those that were rejected. A row that is in
-neither was dropped on purpose, and is settled with the stage's ``drops`` outcome. An unknown ``_row``, a repeated one, one out of order, a
-changed lineage column or an undeclared schema is a fault of the stage, not of the data. The shard then halts at a safe point with an error
-that names the stage: dead-lettering good data would hide the fault, and continuing would spread it.
-
-How bad rows are isolated. Stages reject the bad rows that they can detect with a vectorized mask. Anything else raises, and the exception
-does not say which row caused it. A row-wise stage gives the same rows whether it runs over the whole frame or over its halves, so the frame
-is bisected down to the single rows that raise: about 2 log2(n) runs per bad row, and no extra run if nothing raises. A stage that is not
-row-wise cannot be bisected; its whole frame is rejected, and the worker's breaker decides whether to continue. Running out of memory is
-never a row's fault, so that error is passed on.
-
-Records stay whole. If a decoder or a stage makes several rows of one record, one rejected row rejects the record with all its rows, and the
-record counts as dropped only if all its rows are dropped. Frames are bisected between records, never inside one, and only a step that
-declares it (``expands``) may return more rows of a record than it received.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import polars as pl
 from polars.exceptions import PanicException
 
-from stream.batch import LINEAGE, OUTCOME, RAW_SCHEMA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
+from stream.batch import OUTCOME, RAW_SCHEMA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
 from stream.contracts import Transformed
 from stream.dry_run import polars_message
-from stream.errors import Halted, StreamError
+from stream.errors import StreamError
 from stream.transform.decode import DecoderConfig
-from stream.transform.row_numbers import among, clearly_equal_texts, first_indexes, without
-from stream.transform.stage import Applied, BoundStage, Resources, SchemaMismatch, StageConfig
+from stream.transform.routing import SINKS, Conditions, Routing, compile_routing
+from stream.transform.stage import Resources, SchemaMismatch, StageConfig
+from stream.transform.step import NONE_SETTLED, Step, advance, repeated, settled_rows
 from stream.transform.types import RESERVED, SYSTEM, SYSTEM_SCHEMA, RecordSchema
-
-SETTLED_SCHEMA: Final = pl.Schema({ROW: pl.UInt32(), "outcome": pl.UInt8(), "stage": pl.String(), "reason": pl.String()})
-"""Columns of ``Transformed.settled``."""
 
 SOURCE: Final = "source"
 DECODE: Final = "decode"
 OUT_OF_RANGE: Final = "kpl_out_of_range"
 OBJECT_UNREADABLE: Final = "object_unreadable"
-STAGE_ERROR: Final = "stage_error"
-
-_REJECTS: Final = pl.Schema({ROW: pl.UInt32(), "reason": pl.String()})
-_NONE_SETTLED: Final = SETTLED_SCHEMA.to_frame()
-_NONE_REJECTED: Final = _REJECTS.to_frame()
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One bound stage, or the decoder, and what the engine needs to know to check it."""
-
-    name: str
-    run: BoundStage
-    output: pl.Schema
-    row_wise: bool = True
-    drops: Outcome = Outcome.FILTERED
-    unique: bool = True
-    """Whether each record has at most one row after this step."""
-    expands: bool = False
-    """Whether the step may make several rows from one row."""
 
 
 class CompiledChain:
     """A ``contracts.Chain``: equal batches give equal frames. Thread-safe; holds no state between runs."""
 
-    def __init__(self, steps: tuple[Step, ...], timer: Callable[[], float]) -> None:
+    def __init__(self, steps: tuple[Step, ...], timer: Callable[[], float], routing: Routing | None = None) -> None:
+        """``steps``: the decoder and the stages, and last, if there is a ``routing``, the one that leaves out rows that no sink takes."""
         self._steps = steps
         self._timer = timer
+        self._routing = routing
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The decoder and the stages, each of which may be run by itself with ``advance``."""
+        """The decoder, the stages and, if a sink has a condition, ``sinks``; each may be run by itself with ``advance``."""
         return self._steps
 
     @property
@@ -90,13 +52,17 @@ class CompiledChain:
 
     @property
     def stage_names(self) -> tuple[str, ...]:
-        """``decode``, then each stage as ``<place, from 1>:<kind>``, as they appear in outcomes, metrics and the audit."""
+        """``decode``, each stage as ``<place, from 1>:<kind>``, and ``sinks`` if one has a condition: as outcomes and metrics say."""
         return tuple(step.name for step in self._steps)
 
     @property
     def schemas(self) -> tuple[tuple[str, pl.Schema], ...]:
-        """The name of each step, and the schema after it."""
-        return tuple((step.name, step.output) for step in self._steps)
+        """The name of the decoder and of each stage, and the schema after it."""
+        return tuple((step.name, step.output) for step in self._steps if step.name != SINKS)
+
+    def taken(self, frame: pl.DataFrame) -> dict[str, pl.Series]:
+        """Which rows of ``frame``, which is as after the last step, each sink takes, as ``Transformed.taken`` has it."""
+        return self._routing.taken(frame) if self._routing is not None else {}
 
     def failure(self, name: str, frame: pl.DataFrame) -> str | None:
         """What the step ``name`` raises on ``frame``, in its own words, which may quote values; None if it raises nothing."""
@@ -121,10 +87,10 @@ class CompiledChain:
                 stage_rows.append((name, rows_in, after.height, seconds))
             settled_parts += [settled] if settled.height else []
             frame = after
-        all_settled = settled_parts[0] if len(settled_parts) == 1 else pl.concat(settled_parts) if settled_parts else _NONE_SETTLED
+        all_settled = settled_parts[0] if len(settled_parts) == 1 else pl.concat(settled_parts) if settled_parts else NONE_SETTLED
         if not all_settled[ROW].is_sorted():
             all_settled = all_settled.sort(ROW)
-        return Transformed(frame, all_settled, batch.rows, tuple(stage_rows))
+        return Transformed(frame, all_settled, batch.rows, tuple(stage_rows), self.taken(frame))
 
     def walk(self, batch: Batch, shard_id: str) -> Iterator[tuple[str, int, pl.DataFrame, pl.DataFrame, float]]:
         """Yield for each step: name, rows in, the frame after it, the rows of ``SETTLED_SCHEMA`` that it added, and seconds.
@@ -146,7 +112,7 @@ def _pending_and_settled(batch: Batch, shard_id: str) -> tuple[pl.DataFrame, pl.
     """The records that the chain is to process, and rows of ``SETTLED_SCHEMA`` for those that the source has settled."""
     count = batch.rows
     columns = {column.name: column for column in batch.frame}
-    columns[SHARD] = _repeated(SHARD, shard_id, count)
+    columns[SHARD] = repeated(SHARD, shard_id, count)
     columns[ROW] = pl.Series(ROW, np.arange(count, dtype=np.uint32))
     if batch.first_read is not None:
         columns |= {column.name: column for column in batch.first_read.select(SHARD, SEQUENCE, SUBSEQUENCE)}
@@ -154,7 +120,7 @@ def _pending_and_settled(batch: Batch, shard_id: str) -> tuple[pl.DataFrame, pl.
     outcome = columns[OUTCOME]
     pending = outcome == Outcome.PENDING
     if pending.all():
-        return frame, _NONE_SETTLED
+        return frame, NONE_SETTLED
     outcomes = outcome.filter(~pending)
     reason = pl.select(
         pl.when(outcomes == Outcome.OUT_OF_RANGE)
@@ -163,190 +129,7 @@ def _pending_and_settled(batch: Batch, shard_id: str) -> tuple[pl.DataFrame, pl.
         .then(pl.lit(OBJECT_UNREADABLE))
         .otherwise(pl.lit(SOURCE))
     ).to_series()
-    return frame.filter(pending), _settled_rows(columns[ROW].filter(~pending), outcomes, SOURCE, reason)
-
-
-def _repeated(name: str, value: str, count: int) -> pl.Series:
-    return pl.Series(name, [value], pl.String()).new_from_index(0, count)
-
-
-def _settled_rows(rows: pl.Series, outcome: pl.Series | Outcome, stage: str, reason: pl.Series | str) -> pl.DataFrame:
-    """Rows of ``SETTLED_SCHEMA``, built from series: most steps settle few records or none, so an expression's overhead would count."""
-    count = len(rows)
-    outcomes = pl.Series([int(outcome)], dtype=pl.UInt8()).new_from_index(0, count) if isinstance(outcome, Outcome) else outcome
-    reasons = _repeated("reason", reason, count) if isinstance(reason, str) else reason
-    return pl.DataFrame([rows.alias(ROW), outcomes.alias("outcome"), _repeated("stage", stage, count), reasons.alias("reason")])
-
-
-def advance(step: Step, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Run one step. Returns the rows that continue, and a row of ``SETTLED_SCHEMA`` for every record that does not.
-
-    Raises:
-        Halted: the step broke conservation or its declared schema.
-    """
-    if frame.is_empty():
-        return step.output.to_frame(), _NONE_SETTLED
-    applied = _run_isolating(step, frame)
-    after = _declared(step, applied.frame)
-    rejects = _checked_rejects(step, frame, applied.rejects)
-    if not step.unique and rejects.height:
-        after = after.join(rejects.select(ROW), on=ROW, how="anti", maintain_order="left")
-    _check_rows(step, frame, after, rejects)
-    return after, _settled(step, frame, after, rejects)
-
-
-def _run_isolating(step: Step, frame: pl.DataFrame) -> Applied:
-    """Run the step; rows on which it raises become rejects.
-
-    Raises:
-        Halted: it returned something else than ``Applied``.
-    """
-    good: list[pl.DataFrame] = []
-    bad: list[pl.DataFrame] = []
-    todo = [frame]
-    while todo:
-        part = todo.pop()
-        try:
-            applied = step.run(part)
-        except (StreamError, MemoryError):
-            raise
-        except (Exception, PanicException) as error:  # noqa: BLE001 - a stage may be the user's own code and raise anything
-            half = _middle(part) if step.row_wise else 0
-            if half:
-                todo += [part[half:], part[:half]]
-            else:
-                bad.append(part.select(pl.col(ROW).unique(maintain_order=True), pl.lit(_code(error)).alias("reason")))
-            continue
-        if not isinstance(applied, Applied):
-            msg = f"stage {step.name!r} returned {type(applied).__name__}; the function from `bind` must return Applied(frame, rejects)"
-            raise Halted(msg)
-        good.append(applied.frame)
-        if applied.rejects is not None:
-            bad.append(applied.rejects)
-    if len(good) == 1 and not bad:
-        return Applied(good[0])
-    return Applied(pl.concat([_declared(step, part) for part in good]) if good else step.output.to_frame(), pl.concat(bad) if bad else None)
-
-
-def _middle(frame: pl.DataFrame) -> int:
-    """The row at which to split ``frame`` into two without splitting a record; 0 if it has only one record."""
-    rows = frame[ROW]
-    if rows[0] == rows[-1]:
-        return 0
-    half = int(rows.search_sorted(rows[frame.height // 2], side="left"))
-    return half or int(rows.search_sorted(rows[0], side="right"))
-
-
-def _code(error: BaseException) -> str:
-    return f"{STAGE_ERROR}:{type(error).__name__}"
-
-
-def _declared(step: Step, frame: pl.DataFrame) -> pl.DataFrame:
-    """``frame`` with the declared columns in the declared order; raises ``Halted`` if it has others."""
-    found = dict(frame.schema)
-    if found == dict(step.output):
-        return frame if frame.columns == list(step.output) else frame.select(list(step.output))
-    missing = [name for name in step.output if name not in found]
-    extra = [name for name in found if name not in step.output]
-    wrong = [f"{name} is {found[name]}, declared {kind}" for name, kind in step.output.items() if found.get(name, kind) != kind]
-    problems = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"not declared: {', '.join(extra)}"] * bool(extra) + wrong
-    msg = f"stage {step.name!r} returned columns that it does not declare ({'; '.join(problems)}); correct the stage or its `adds` option"
-    raise Halted(msg)
-
-
-def _checked_rejects(step: Step, before: pl.DataFrame, rejects: pl.DataFrame | None) -> pl.DataFrame:
-    if rejects is None or rejects.is_empty():
-        return _NONE_REJECTED
-    if rejects.schema != _REJECTS:
-        msg = f"stage {step.name!r} returned rejects with the columns {dict(rejects.schema)}; they must have {dict(_REJECTS)}"
-        raise Halted(msg)
-    if step.unique:
-        if rejects[ROW].n_unique() != rejects.height:
-            msg = f"stage {step.name!r} rejected the same row twice; it may reject a row once"
-            raise Halted(msg)
-    else:
-        rejects = rejects.unique(ROW, keep="first", maintain_order=True)
-    if not among(rejects[ROW], before[ROW]).all():
-        msg = f"stage {step.name!r} rejected rows that it was not given; `_row` must come from its input"
-        raise Halted(msg)
-    return rejects
-
-
-def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.DataFrame) -> None:
-    rows = after[ROW]
-    if rows.null_count():
-        msg = f"stage {step.name!r} returned {rows.null_count()} rows without `_row`; a stage may drop rows, but not add any"
-        raise Halted(msg)
-    first, second = rows.slice(0, max(0, after.height - 1)), rows.slice(1)
-    if not (second > first if step.unique else second >= first).all():
-        msg = (
-            f"stage {step.name!r} duplicated or reordered rows; `_row` must keep rising: a stage may drop rows, but not repeat or move them"
-        )
-        raise Halted(msg)
-    if not step.unique and not step.expands and _has_more_rows_of_a_record(before[ROW], rows):
-        msg = f"stage {step.name!r} returned more rows of a record than it was given; a stage may drop rows, but not add any"
-        raise Halted(msg)
-    source = _source(step, before, rows, rejects)
-    if rejects.height and among(rejects[ROW], rows).any():
-        msg = f"stage {step.name!r} both kept and rejected a row; it must do one or the other"
-        raise Halted(msg)
-    changed = [name for name in LINEAGE if not _unchanged(source[name], after[name])]
-    if changed:
-        msg = f"stage {step.name!r} changed the lineage column {changed[0]!r}; these columns may be read, never written"
-        raise Halted(msg)
-
-
-def _unchanged(before: pl.Series, after: pl.Series) -> bool:
-    return (after.dtype == pl.String() and clearly_equal_texts(before, after)) or before.equals(after, null_equal=True)
-
-
-def _source(step: Step, before: pl.DataFrame, rows: pl.Series, rejects: pl.DataFrame) -> pl.DataFrame:
-    """The lineage in ``before`` of each of ``rows``.
-
-    Raises:
-        Halted: one of ``rows`` is not among ``before``.
-    """
-    if rows.equals(before[ROW]):
-        return before
-    if step.unique and before.height == len(rows) + rejects.height:
-        # Usually the only missing rows are those that were rejected, which are few.
-        source = without(before[[ROW, *LINEAGE]], before[ROW].search_sorted(rejects[ROW]).sort())
-        if rows.equals(source[ROW]):
-            return source
-    return before[[*LINEAGE]][_places(step, before[ROW], rows)]
-
-
-def _places(step: Step, before: pl.Series, rows: pl.Series) -> pl.Series:
-    """The index in ``before`` of the first row of the record of each of ``rows``; both ascend.
-
-    Raises:
-        Halted: one of ``rows`` is not among ``before``.
-    """
-    places = first_indexes(before, rows)
-    if places is not None:
-        return places
-    msg = f"stage {step.name!r} returned rows that it was not given; `_row` must come from its input"
-    raise Halted(msg)
-
-
-def _has_more_rows_of_a_record(before: pl.Series, after: pl.Series) -> bool:
-    counts = [rows.rle().struct.unnest().select(pl.col("value").alias(ROW), "len") for rows in (before, after)]
-    return not counts[1].join(counts[0], on=ROW).filter(pl.col("len") > pl.col("len_right")).is_empty()
-
-
-def _settled(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
-    dead = _settled_rows(rejects[ROW], Outcome.DEAD_LETTERED, step.name, rejects["reason"]) if rejects.height else _NONE_SETTLED
-    if step.unique and before.height == after.height + rejects.height:
-        return dead
-    records = before[ROW].to_numpy()
-    if not step.unique:
-        # One entry for each record. The first one differs from `prepend`, so it is always kept.
-        records = records[np.diff(records, prepend=records[0] ^ 1) != 0]
-    is_dropped = np.ones(int(records[-1] - records[0]) + 1, np.bool_)
-    for accounted_for in (after[ROW], rejects[ROW]):
-        is_dropped[accounted_for.to_numpy() - records[0]] = False
-    dropped = _settled_rows(pl.Series(records[is_dropped[records - records[0]]]), step.drops, step.name, step.drops.label)
-    return pl.concat([dead, dropped]) if dead.height else dropped
+    return frame.filter(pending), settled_rows(columns[ROW].filter(~pending), outcomes, SOURCE, reason)
 
 
 def compile_chain(
@@ -355,13 +138,15 @@ def compile_chain(
     stages: Sequence[StageConfig],
     resources: Resources,
     timer: Callable[[], float],
+    conditions: Conditions = (),
 ) -> CompiledChain:
     """Check every stage against the columns before it and bind it.
 
-    ``timer``: seconds of a monotonic clock; only ``stage_rows`` depends on it.
+    ``timer``: seconds of a monotonic clock; only ``stage_rows`` depends on it. ``conditions``: those of the sinks.
 
     Raises:
-        SchemaMismatch: ``path`` begins with ``("source", "schema")`` or ``("stages", <index from 0>, <stage name>)``.
+        SchemaMismatch: ``path`` begins with ``("source", "schema")``, ``("stages", <index from 0>, <stage name>)`` or
+            ``("sinks", <index from 0>)``.
     """
     steps = [_decode_step(decoder, schema, resources)]
     unique = not decoder.expands
@@ -375,7 +160,10 @@ def compile_chain(
             raise SchemaMismatch(("stages", index, stage.name, *error.path), error.message, error.hint) from error
         unique = unique and not stage.expands
         steps.append(Step(f"{index + 1}:{stage.name}", bound, after, stage.divisible(), stage.drops, unique, stage.expands))
-    return CompiledChain(tuple(steps), timer)
+    routing = compile_routing(conditions, steps[-1].output)
+    if routing is not None:
+        steps.append(Step(SINKS, routing.apply, steps[-1].output, unique=unique))
+    return CompiledChain(tuple(steps), timer, routing)
 
 
 def _decode_step(decoder: DecoderConfig, schema: RecordSchema | None, resources: Resources) -> Step:

@@ -13,7 +13,7 @@ from stream.pipeline.digest import pipeline_digest
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched
 from stream.pipeline.sensitive import problems
-from stream.transform.engine import CompiledChain, compile_chain
+from stream.transform.engine import CompiledChain
 from stream.worker.recipes.recipe import Recipe
 
 BUILD: Final = stream.__version__
@@ -37,12 +37,11 @@ def compile_recipe(pipeline: Pipeline, fetched: Fetched, digest: str, clock: Clo
     """The recipe of ``pipeline``, whose name in the log is ``digest``, without the places of its sinks. Takes CPU time.
 
     Raises:
-        SchemaMismatch: a stage cannot work on the columns before it.
+        SchemaMismatch: a stage, or the condition of a sink, cannot work on the columns before it.
     """
-    source = pipeline.source
-    chain = compile_chain(source.decode, source.record_schema(), pipeline.stages, fetched.resources, clock.monotonic)
+    chain = pipeline.compiled(fetched.resources, clock.monotonic)
     sinks = tuple(make_sink(config, chain.output_schema) for config in pipeline.sinks)
-    return Recipe(pipeline.application, digest, BUILD, chain, sinks, bool(source.kinesis.streams), pipeline.audit.trace_context)
+    return Recipe(pipeline.application, digest, BUILD, chain, sinks, bool(pipeline.source.kinesis.streams), pipeline.audit.trace_context)
 
 
 class Unrecorded:
