@@ -278,7 +278,7 @@ class _Flow:
             return
         keys = [self._sink_key(index) for index in range(len(self._pipeline.sinks))]
         for each in problems(self._pipeline.sensitive, self._pipeline.stages, schemas, self._pipeline.sinks, keys):
-            self._add(each.path, each.code, each.message, each.hint)
+            self._add(each.path, each.code, each.message, each.hint, each.severity)
 
     def _note_not_checked(self, index: int, why: str) -> None:
         message = f"what follows this stage is not checked against its columns: {why}"

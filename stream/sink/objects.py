@@ -120,7 +120,7 @@ class ObjectsSinkConfig(SinkConfig):
     """
 
     kind: ClassVar[str] = "s3"
-    later_options: ClassVar[frozenset[str]] = SinkConfig.later_options | {"csv", "folders"}
+    later_options: ClassVar[frozenset[str]] = SinkConfig.later_options | {"csv", "folders", "shared"}
 
     url: str = Field(description="Where the files go: s3://bucket/prefix/ or file:directory.")
     name: str = Field(default="s3", pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="Name in manifests and metrics.")
@@ -142,6 +142,10 @@ class ObjectsSinkConfig(SinkConfig):
     )
     file_bytes: Annotated[int, BeforeValidator(_size), Field(ge=64 * 1024), WithJsonSchema({"type": ["string", "integer"]})] = Field(
         default=DEFAULT_FILE_BYTES, description="Size of one file, compressed, such as 128MiB."
+    )
+    shared: bool = Field(
+        default=False,
+        description="Others write under `url` too: `stream audit verify` passes over files that are not named as sinks name files.",
     )
     lineage: bool = Field(default=True, description="Write _shard, _sequence, _subsequence and _arrival.")
 

@@ -10,6 +10,7 @@ from stream.contracts import Chain, Clock
 from stream.errors import DefinitionError
 from stream.pipeline.components import make_sink
 from stream.pipeline.digest import pipeline_digest
+from stream.pipeline.findings import Severity
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched
 from stream.pipeline.sensitive import problems
@@ -29,8 +30,9 @@ def refuse_leaks(pipeline: Pipeline, chain: Chain) -> None:
         return
     schemas = [schema for _, schema in chain.schemas]
     for each in problems(pipeline.sensitive, pipeline.stages, schemas, pipeline.sinks, [sink.kind for sink in pipeline.sinks]):
-        msg = f"{each.message}: {each.hint}"
-        raise DefinitionError(msg)
+        if each.severity is Severity.ERROR:
+            msg = f"{each.message}: {each.hint}"
+            raise DefinitionError(msg)
 
 
 def compile_recipe(pipeline: Pipeline, fetched: Fetched, digest: str, clock: Clock) -> Recipe:
