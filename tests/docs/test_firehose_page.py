@@ -74,7 +74,8 @@ def test_a_worker_goes_on_after_the_last_record_that_firehose_delivered(kinesis,
     for n in range(80):
         kinesis.put_record(StreamName="orders", Data=json.dumps({"order_id": n}).encode(), PartitionKey=str(n))
     assert 0 < delivered(kinesis, tmp_path, 15) < 80
-    duckdb.sql(block(SECTION, "sql positions")).write_csv(str(tmp_path / "positions.csv"))
+    with duckdb.connect() as connection:
+        connection.sql(block(SECTION, "sql positions")).write_csv(str(tmp_path / "positions.csv"))
     assert "2 row(s) were written" in forked_out(block(SECTION, "sh positions").strip(), tmp_path, "--yes").stdout
     forked_out("stream run pipeline.yaml --once", tmp_path)
     assert orders(tmp_path) == list(range(80))
