@@ -45,7 +45,7 @@ from stream.audit.export_options import Shape
 from stream.audit.ledger import read_segment
 from stream.audit.packing import Compression, compressed
 from stream.cli.loading import settings_of_libraries
-from stream.worker.opening.auditing import link_of
+from stream.worker.opening.links import link_of
 from tests.unit.worker.receivers.rotel_agent import free_port
 
 EMPTY: Final = hashlib.sha256().hexdigest()

@@ -24,10 +24,9 @@ from stream.batch import ARRIVAL, DATA, OUTCOME, PARTITION_KEY, RAW_SCHEMA, SEQU
 from stream.native import KERNEL
 from stream.testing.stages import frame_of, step_of
 from stream.transform.decoders import DECODERS
-from stream.transform.engine import compile_chain
+from stream.transform.engine import advance, compile_chain
 from stream.transform.stage import Resources
 from stream.transform.stages import STAGES
-from stream.transform.step import advance
 from stream.transform.types import RecordSchema, parse_schema
 from tests.fuzz.corpus import CORPUS
 

@@ -22,12 +22,12 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from stream.lease.coordinator import STEALS, TENURE
 from stream.lease.decide import ObservedLease, Rules, Take, take_evenly
 from stream.lease.holding import AT_ONCE
 from stream.lease.rows import ExtendedSequenceNumber, Lease, Progress, encode
 from stream.lease.settings import LeaseSettings
 from stream.lease.table import item_size
+from stream.lease.taker import STEALS, TENURE
 from stream.local.kinesis.sequence import base, number
 
 WRITE_SECONDS: Final = 0.005

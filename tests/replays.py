@@ -16,8 +16,8 @@ from stream.operations.opening import chains_of, open_evidence
 from stream.pipeline.lint import check_content
 from stream.pipeline.model import Pipeline
 from stream.worker.assemble import WorkerOptions
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import session_of
+from stream.worker.opening.stores import Stores
 from stream.worker.sources.dead_letters import DeadLetters
 from stream.worker.sources.reading import Reading
 

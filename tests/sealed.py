@@ -24,7 +24,8 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import fetch_resources
 from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
-from stream.worker.opening.auditing import StoredEvidence, Stores
+from stream.worker.opening.evidence import StoredEvidence
+from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions
 from stream.worker.recipes.recipe import CutUnit, render, with_previous
 

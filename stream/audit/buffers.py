@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from stream.native import series
+
 
 def validity(column: pl.Series) -> Any:
     """Which rows are not null (bool, one per row); None if no row is null."""
@@ -36,4 +38,4 @@ def lengths(column: pl.Series) -> Any:
 
 def null_texts(name: str, rows: int) -> pl.Series:
     """A text column of ``rows`` nulls."""
-    return pl.Series(name, pa.nulls(rows, pa.string_view()))
+    return series(name, pa.nulls(rows, pa.string_view()))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from stream.audit import chain, objects
+from stream.audit import chain, chain_checks, objects
 from stream.audit.chain import Followed, Link, LinkKind, ShardLog, StoredCheckpoint
 from stream.audit.compacted import CompactionCheck
 from stream.audit.evidence import Evidence
@@ -118,7 +118,7 @@ class Verifier:
         groups = _families(shard for shard in shards if self._scope.family in {None, shard_of_chain(shard)[0]})
         families = [await self._family(group, files) for group in groups]
         chains = {name: each for family in families for name, each in family.chains.items()}
-        state.findings += chain.check_family(chains, await self._start(shards))
+        state.findings += chain_checks.check_family(chains, await self._start(shards))
         await self._compactions()
         unlisted_files = [file for family in families for file in family.unlisted_files]
         if self._scope.shard is None:
@@ -133,7 +133,7 @@ class Verifier:
         Files that they list, and files whose names say that they are theirs, are removed from ``files``.
         """
         logs = {name: await self._shard(name) for name in names}
-        chains = {name: (_genesis(log), chain.outline(followed)) for name, (log, followed) in logs.items()}
+        chains = {name: (_genesis(log), chain_checks.outline(followed)) for name, (log, followed) in logs.items()}
         superseded = chain.superseded({name: followed for name, (_, followed) in logs.items()})
         self._state.superseded |= superseded
         links = [_as_left_by_rewind(link, superseded) for log, _ in logs.values() for link in log.links]
@@ -186,9 +186,9 @@ class Verifier:
             followed, findings = chain.follow(log)
             if before != stored:
                 # While a long chain was being read, units were sealed: the checkpoint may now name some that the read missed.
-                findings += chain.check_passed(log, followed, before)
+                findings += chain_checks.check_passed(log, followed, before)
             elif not (self._evidence.deletes_ended_checkpoints and stored is None and followed.end is not None):
-                findings += chain.check_checkpoint(log, followed, stored)
+                findings += chain_checks.check_checkpoint(log, followed, stored)
             if not findings or (followed.head, stored) == seen:
                 break
             before, seen = stored, (followed.head, stored)
@@ -262,7 +262,7 @@ class Verifier:
             self._state.findings.append(self._failed(unit, Check.CONSERVATION, str(error), url))
             return None
         self._state.checked[Check.CONSERVATION] += segment.frame.height
-        self._state.findings += chain.check_unit(unit, segment)
+        self._state.findings += chain_checks.check_unit(unit, segment)
         self._state.hashes[unit.shard, unit.after] = segment.header.set_hash
         return segment
 

@@ -30,8 +30,8 @@ if libraries_wanted():
     from stream.cli.pipeline_work import EXIT_UNKNOWN, carry_out, chosen
     from stream.clock import SystemClock
     from stream.operations.opening import chains_of, open_evidence
+    from stream.operations.records.span_export import export_range, open_export
     from stream.pipeline.model import Pipeline
-    from stream.worker.receivers.exporting import export_range, open_export
 
 EXIT_FAILED = 1
 

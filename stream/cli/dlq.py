@@ -31,8 +31,8 @@ if libraries_wanted():
     from stream.pipeline.sensitive import HIDDEN, Sensitive, unreadable
     from stream.sink import rejects
     from stream.worker.assemble import WorkerOptions, usable_cores, worker_id
-    from stream.worker.opening.auditing import Stores
     from stream.worker.opening.places import located, session_of
+    from stream.worker.opening.stores import Stores
     from stream.worker.sources.dead_letters import FILE, LINE, STATE, DeadLetters, needs_contents, picked, place_of, top
     from stream.worker.sources.reading import Reading
 

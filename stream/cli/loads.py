@@ -27,8 +27,8 @@ if libraries_wanted():
     from stream.lease.pauses import PauseRecord
     from stream.operations.opening import chains_of
     from stream.pipeline.model import Pipeline
-    from stream.worker.opening.auditing import Stores
     from stream.worker.opening.places import session_of
+    from stream.worker.opening.stores import Stores
     from stream.worker.recipes.definitions import Definitions
     from stream.worker.tables.loaders import open_loader_parts
     from stream.worker.tables.parts import LoaderParts

@@ -41,8 +41,8 @@ if libraries_wanted():
     from stream.source.bounded import place_of, sequence_of
     from stream.source.unreadable import UNREADABLE
     from stream.transform.engine import OBJECT_UNREADABLE
-    from stream.worker.opening.auditing import Stores
     from stream.worker.opening.places import located, session_of
+    from stream.worker.opening.stores import Stores
     from stream.worker.recipes.definitions import Definitions
     from stream.worker.sources.dead_letters import Redrive, chain_name
 

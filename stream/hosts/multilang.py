@@ -30,8 +30,8 @@ from stream.source.kinesis import KinesisSource
 from stream.watchdog import WATCHDOG
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.halts.notes import HaltNotes
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import session_of
+from stream.worker.opening.stores import Stores
 from stream.worker.parts import Stop, StreamParts, to_all
 from stream.worker.process.allocators import prepare_allocators
 from stream.worker.process.failure import reporting_failure

@@ -34,8 +34,9 @@ from stream.storage.open import open_store
 from stream.worker.coordination.leasing import key_prefix, open_table
 from stream.worker.objects.slices import Slices
 from stream.worker.objects.watched import object_opener, slices_of
-from stream.worker.opening.auditing import StoredEvidence, Stores
+from stream.worker.opening.evidence import StoredEvidence
 from stream.worker.opening.places import located, session_of
+from stream.worker.opening.stores import Stores
 from stream.worker.parts import to_nobody
 from stream.worker.sources.dead_letters import DeadLetters, chain_name
 from stream.worker.sources.reading import BACKFILL

@@ -50,6 +50,17 @@ class Finding:
         return " ".join(text.split("\n"))
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A finding about the definition, before its place in a file is known: ``path`` leads there."""
+
+    path: Path
+    code: str
+    message: str
+    hint: str
+    severity: Severity = Severity.ERROR
+
+
 def near_miss(word: str, known: Iterable[str]) -> str:
     """A hint that names the known word closest to ``word``, or all of them if none is close and they are few."""
     words = sorted(set(known))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
@@ -18,12 +17,10 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import UserFunction, is_remote, load_function, parse_table, read_local
 from stream.pipeline.secrets import is_managed, local_secret
 from stream.pipeline.sensitive import problems
+from stream.pipeline.sink_places import place_problems
 from stream.pipeline.valid_part import ValidPart
-from stream.sink.iceberg import IcebergSinkConfig
-from stream.sink.objects import SinkConfig
+from stream.pipeline.wrong_entries import mismatches, output_of_rest
 from stream.sink.partition import SinkMismatch
-from stream.sink.redshift import RedshiftSinkConfig, Write
-from stream.sink.tables import TableSinkConfig
 from stream.transform.expressions import compile_condition
 from stream.transform.routing import ELSE
 from stream.transform.stage import Resources, SchemaMismatch, StageConfig
@@ -38,10 +35,6 @@ _NO_COLUMN: Final = re.compile(r"no column '([^']+)'")
 
 _KEEPS_COLUMNS: Final = frozenset({"dedupe", "filter", "mask"})
 """Stages that leave the columns unchanged, so that they are known even if the stage is wrong."""
-
-
-_ONE_BY_ONE: Final = frozenset({"cast", "derive", "rename", "select"})
-"""Stages whose options list columns. If one entry is wrong, the others can still be checked."""
 
 
 def check_flow(
@@ -87,61 +80,9 @@ class _Flow:
         """Columns that the source or a stage would provide if it were right; that later stages lack them is not reported."""
 
     def places(self) -> Iterator[Finding]:
-        """Findings about places that the state and sinks, or several sinks, would share."""
-        own = f"{self._directory(self._pipeline.state)}{self._pipeline.application}/"
-        for index, sink in enumerate(self._pipeline.sinks):
-            path = ("sinks", index, self._sink_key(index), "url")
-            url = self._directory(sink.url)
-            yield from self._shared(index, path)
-            yield from self._same_table(index, sink)
-            yield from self._order(index, sink)
-            if self._pipeline.encryption is not None and isinstance(sink, IcebergSinkConfig) and sink.url.startswith("s3:"):
-                message = f"PyIceberg writes the metadata of {sink.table}, and does not use `encryption.kms_key`"
-                hint = "make the key the default of the bucket, and use no bucket policy that requires requests to name it"
-                yield self._finding(path, "bucket_key", message, hint, Severity.NOTE)
-            if own.startswith(url):
-                hint = f"choose a place outside of {sink.url}"
-                yield self._finding(("state",), "state_inside_sink", f"a reader of {sink.url} would take the state for data", hint)
-            elif url.startswith(own):
-                message = f"the pipeline's own state is in {own}, among which the sink's files would be taken for its objects"
-                yield self._finding(path, "sink_inside_state", message, "choose a place outside of it")
-
-    def _shared(self, index: int, path: Path) -> Iterator[Finding]:
-        """Findings about the place that the sink ``index`` shares with one before it."""
-        sinks = self._pipeline.sinks
-        for other, before in enumerate(sinks[:index]):
-            one, two = self._directory(before.url), self._directory(sinks[index].url)
-            if one == two:
-                message = f"the sinks {other} and {index} both write to {sinks[index].url}"
-                yield self._finding(path, "same_place", message, "give each sink its own prefix")
-                return
-            if one.startswith(two) or two.startswith(one):
-                outer, inner = (other, index) if two.startswith(one) else (index, other)
-                message = f"a reader of everything under {sinks[outer].url} also reads the rows of the sink {inner}, in {sinks[inner].url}"
-                yield self._finding(path, "sink_inside_sink", message, "give each sink its own prefix", Severity.NOTE)
-
-    def _directory(self, url: str) -> str:
-        """``url`` in the form that it has in common with every other that names the same place, with a slash at its end."""
-        scheme, _, place = url.partition(":")
-        return f"file:{os.path.normpath(self._base.absolute() / place)}/" if scheme == "file" else url.removesuffix("/") + "/"
-
-    def _same_table(self, index: int, sink: SinkConfig) -> Iterator[Finding]:
-        if not isinstance(sink, TableSinkConfig):
-            return
-        for other, before in enumerate(self._pipeline.sinks[:index]):
-            if isinstance(before, TableSinkConfig) and before.unique_table == sink.unique_table:
-                path = ("sinks", index, self._sink_key(index), "table")
-                message = f"the sinks {other} and {index} both load the table {sink.table}, which records only one position per shard"
-                yield self._finding(path, "same_place", message, "give each sink its own table")
-
-    def _order(self, index: int, sink: SinkConfig) -> Iterator[Finding]:
-        """Records from objects are numbered by their place in the object, so the numbers do not tell which of two rows is newer."""
-        if self._pipeline.source.s3 is not None and isinstance(sink, RedshiftSinkConfig) and sink.mode is Write.UPSERT:
-            path = ("sinks", index, self._sink_key(index), "mode")
-            message = "if two rows with the same key come from different objects, the older one may win, because objects have no order"
-            yield self._finding(
-                path, "upsert_order", message, "use `mode: append`, and choose the latest row by `_arrival` in a view", Severity.NOTE
-            )
+        """Findings about where the sinks and the state are. They say nothing about columns, so they are not among ``findings``."""
+        for each in place_problems(self._pipeline, self._base, self._sink_keys()):
+            yield self._finding(each.path, each.code, each.message, each.hint, each.severity)
 
     def resources(self) -> Resources:
         """The resources that the stages ask for, as far as they can be obtained; the rest become findings."""
@@ -228,9 +169,9 @@ class _Flow:
             stage.bind(schema, resources)
         except SchemaMismatch as error:
             removed: list[Path] = []
-            for each in _mismatches(stage, schema, resources, error, removed):
+            for each in mismatches(stage, schema, resources, error, removed):
                 self._add((*path, *each.path), "schema_mismatch", each.message, each.hint)
-            rest = _output_of_rest(stage, schema, resources, removed)
+            rest = output_of_rest(stage, schema, resources, removed)
             if rest is not None:
                 self._note_removed(index, stage, schema, rest)
                 self._doubtful |= {str(each[-1]) for each in removed} - RESERVED
@@ -258,26 +199,25 @@ class _Flow:
     def into_sinks(self, schema: pl.Schema, which: Collection[int]) -> None:
         """Check whether the sinks at the positions ``which`` can write the columns after the last stage."""
         for index in sorted(which):
-            sink = self._pipeline.sinks[index]
+            sink, path = self._pipeline.sinks[index], ("sinks", index, self._sink_key(index))
             try:
                 if sink.where is not None and sink.where != ELSE:
                     compile_condition(sink.where, schema, ("where",))
             except SchemaMismatch as error:
-                self._add(("sinks", index, self._sink_key(index), *error.path), "schema_mismatch", error.message, error.hint)
+                self._add((*path, *error.path), "schema_mismatch", error.message, error.hint)
             try:
                 sink.check(schema)
             except SinkMismatch as error:
-                path = ("sinks", index, self._sink_key(index), *error.path)
                 lacks = _NO_COLUMN.search(error.message)
                 near = near_miss(lacks[1], schema.names()) if lacks is not None else ""
-                self._add(path, "schema_mismatch", error.message, error.hint or (near if near.startswith("did") else ""))
+                hint = error.hint or (near if near.startswith("did") else "")
+                self._add((*path, *error.path), "schema_mismatch", error.message, hint)
 
     def sensitive(self, schemas: Sequence[pl.Schema]) -> None:
         """Check what becomes of the sensitive columns; ``schemas``: the columns after the decoder and after each stage."""
         if self._pipeline.sensitive is None:
             return
-        keys = [self._sink_key(index) for index in range(len(self._pipeline.sinks))]
-        for each in problems(self._pipeline.sensitive, self._pipeline.stages, schemas, self._pipeline.sinks, keys):
+        for each in problems(self._pipeline.sensitive, self._pipeline.stages, schemas, self._pipeline.sinks, self._sink_keys()):
             self._add(each.path, each.code, each.message, each.hint, each.severity)
 
     def _note_not_checked(self, index: int, why: str) -> None:
@@ -291,6 +231,9 @@ class _Flow:
         """The name that the file uses for the sink; some sinks have two names."""
         entry = self._document.data["sinks"][index]
         return next(iter(entry)) if isinstance(entry, dict) else ""
+
+    def _sink_keys(self) -> list[str]:
+        return [self._sink_key(index) for index in range(len(self._pipeline.sinks))]
 
     def _where(self, index: int, text: str) -> Path:
         """The path of ``text`` inside a stage's options, wherever the stage keeps it."""
@@ -316,76 +259,6 @@ class _Flow:
                 known = (*known, part)
         at = self._document.key_position(known) if code == "not_checked" else self._document.value_position(known)
         return Finding(self._document.file, at.line, at.column, code, message, hint, severity)
-
-
-def _mismatches(
-    stage: StageConfig, schema: pl.Schema, resources: Resources, error: SchemaMismatch, removed: list[Path]
-) -> Iterator[SchemaMismatch]:
-    """``error``, and the errors that appear once the offending entry is removed from the stage's options; each with its own path.
-
-    The path of each removed entry, within the options left at that time, is appended to ``removed``.
-    """
-    rest: StageConfig | None = stage
-    while rest is not None:
-        # An entry that uses a removed one is not wrong by itself.
-        if not _uses(rest, error.path, [path[-1] for path in removed]):
-            yield SchemaMismatch(_original(error.path, removed), error.message, error.hint)
-        rest = _without(rest, error.path)
-        removed.append(error.path)
-        try:
-            if rest is not None:
-                rest.output(schema, resources)
-                return
-        except SchemaMismatch as another:
-            error = another
-
-
-def _output_of_rest(stage: StageConfig, schema: pl.Schema, resources: Resources, removed: list[Path]) -> pl.Schema | None:
-    """Columns after the stage without its entries at ``removed``; None if those alone do not determine nearly all columns."""
-    if stage.name not in _ONE_BY_ONE:
-        return None
-    rest: StageConfig | None = stage
-    for path in removed:
-        rest = _without(rest, path) if rest is not None else None
-    try:
-        return schema if rest is None else rest.output(schema, resources)
-    except SchemaMismatch:
-        return None
-
-
-def _uses(stage: StageConfig, path: Path, names: list[str | int]) -> bool:
-    text: Any = stage.model_dump(mode="json", by_alias=True)
-    for part in path:
-        text = text[part] if isinstance(text, dict) and part in text else None
-    return isinstance(text, str) and any(re.search(rf"\b{re.escape(name)}\b", text) for name in names if isinstance(name, str))
-
-
-def _without(stage: StageConfig, path: Path) -> StageConfig | None:
-    """The stage without the entry at ``path``, or None if that entry is required."""
-    options = stage.model_dump(mode="json", by_alias=True)
-    inside: Any = options
-    for part in path[:-1]:
-        inside = inside[part] if isinstance(inside, dict) and part in inside else None
-    if isinstance(inside, dict) and len(path) > 1:
-        inside.pop(path[-1], None)
-    elif isinstance(inside, list) and isinstance(path[-1], int) and path[-1] < len(inside):
-        del inside[path[-1]]
-    else:
-        return None
-    try:
-        rest = type(stage).model_validate(options)
-    except ValueError:
-        return None
-    return rest if rest != stage else None
-
-
-def _original(path: Path, removed: list[Path]) -> Path:
-    """Where ``path`` led before the entries at ``removed`` were taken out, one after the other."""
-    for entry in reversed(removed):
-        last, entry_last = path[-1:], entry[-1:]
-        if path[:-1] == entry[:-1] and isinstance(last[0], int) and isinstance(entry_last[0], int) and last[0] >= entry_last[0]:
-            path = (*path[:-1], last[0] + 1)
-    return path
 
 
 def _paths_of(value: Any, text: str, path: Path) -> Iterator[Path]:

@@ -16,8 +16,7 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.plan import Change, changes
 from stream.pipeline.sensitive import HIDDEN, hidden, sensitive_by_step, unreadable
 from stream.pipeline.trial import SHARD_ID, plain
-from stream.transform.engine import SOURCE, CompiledChain
-from stream.transform.step import NONE_SETTLED, STAGE_ERROR
+from stream.transform.engine import NONE_SETTLED, SOURCE, STAGE_ERROR, CompiledChain
 from stream.transform.types import SYSTEM
 
 MAX_EXAMPLES = 10

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from stream.batch import DATA, PARTITION_KEY
-from stream.pipeline.findings import Path, Severity, near_miss
+from stream.pipeline.findings import Problem, Severity, near_miss
 from stream.pipeline.origins import column_origins
 from stream.sink.objects import SinkConfig
 from stream.transform.engine import CompiledChain
@@ -38,17 +37,6 @@ class Sensitive(BaseModel):
     safe: tuple[str, ...] = Field(default=(), description="Columns that are computed from them but reveal nothing.")
 
     _short_form = names_for("columns")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A finding about the definition: where, its code, the sentence, and the remedy."""
-
-    path: Path
-    code: str
-    message: str
-    hint: str
-    severity: Severity = Severity.ERROR
 
 
 def sensitive_columns(

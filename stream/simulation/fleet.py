@@ -39,7 +39,7 @@ from stream.worker.coordination.leasing import coordinator_over, leased_streams,
 from stream.worker.coordination.pausing import CALL, PauseWatch
 from stream.worker.halts.breaker import Breaker
 from stream.worker.objects.slices import record_options
-from stream.worker.opening.auditing import Stores
+from stream.worker.opening.stores import Stores
 from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.recipes.recipe import CutUnit, Recipe, Rendered, render
 from stream.worker.recipes.refreshing import CurrentRecipe

@@ -25,8 +25,9 @@ from stream.simulation.leasing import lease_failures, pause_failures
 from stream.simulation.places import SimulatedStore, at_once, prefix_of
 from stream.simulation.promises import Failure, Judgement, leftovers
 from stream.simulation.world import Put, World, named
-from stream.worker.opening.auditing import StoredEvidence, Stores
+from stream.worker.opening.evidence import StoredEvidence
 from stream.worker.opening.places import located
+from stream.worker.opening.stores import Stores
 from stream.worker.recipes.recipe import CutUnit, render
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -16,7 +16,7 @@ from stream.lease.pauses import PauseRecord
 from stream.operations.changes.rewinds import recovered, take_back
 from stream.simulation.fleet import Surroundings, leases_of, parts_of
 from stream.simulation.process import Process
-from stream.worker.opening.auditing import Stores
+from stream.worker.opening.stores import Stores
 
 NOTE: Final = "simulated"
 

@@ -18,8 +18,8 @@ from stream.errors import StreamError
 from stream.pipeline.model import Pipeline
 from stream.pipeline.sensitive import HIDDEN, sensitive_by_step, unreadable
 from stream.pipeline.trial import SHARD_ID, plain
-from stream.transform.engine import CompiledChain
-from stream.transform.step import Step, advance
+from stream.transform.engine import CompiledChain, advance
+from stream.transform.stage import Step
 
 WHOLE: Final = "all records at once"
 AGAIN: Final = "the same a second time"

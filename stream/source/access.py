@@ -30,6 +30,11 @@ T = TypeVar("T")
 _random = secrets.SystemRandom().random
 
 
+def shown(shard: Shard) -> str:
+    """``shard`` as errors name it."""
+    return f"shard {shard.shard_id} of stream {shard.stream}"
+
+
 class StreamAccess:
     """One stream, given by name or ARN, and what all readers of its shards share.
 

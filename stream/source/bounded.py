@@ -18,8 +18,8 @@ import polars as pl
 from stream.batch import OUTCOME, SEQUENCE, SUBSEQUENCE, Batch, Outcome
 from stream.budget import ByteBudget
 from stream.contracts import Clock, Emit, Page, Shard, Start
-from stream.events import BudgetWaited, PageReceived, PartOpened
-from stream.source.shard import Reservation
+from stream.events import PageReceived, PartOpened
+from stream.source.memory import BudgetShare
 
 ROWS_PER_PIECE: Final = 10**12
 """The most records that one piece may have: more than the lines that an object of 5 TB can hold."""
@@ -127,19 +127,21 @@ class Pages:
 
         ``since``: when the piece arrived, for the delay that pages show; without it, they show none.
         """
+        share = BudgetShare(self.budget, shard, self._clock, self._emit)
         position = -1
         last = None if until is None else until - number * ROWS_PER_PIECE
         async with aclosing(piece.blocks(after_number, last)) as blocks:  # type: ignore[type-var]
-            while (until is None or position < until) and (page := await self._page(shard, number, blocks, until, since)) is not None:
+            while until is None or position < until:
+                page = await self._page(share, shard, number, blocks, until, since)
+                if page is None:
+                    return
                 position = page.position
                 yield page
 
-    async def _page(self, shard: Shard, piece: int, blocks: AsyncIterator[Block], until: int | None, since: datetime | None) -> Page | None:
-        started = self._clock.monotonic()
-        await self.budget.acquire(BLOCK_BYTES)
-        if (waited := self._clock.monotonic() - started) > 0.001:
-            self._emit(BudgetWaited(shard.stream, shard.shard_id, waited))
-        with Reservation(self.budget, BLOCK_BYTES) as reservation:
+    async def _page(
+        self, share: BudgetShare, shard: Shard, piece: int, blocks: AsyncIterator[Block], until: int | None, since: datetime | None
+    ) -> Page | None:
+        with await share.reserve(BLOCK_BYTES) as reservation:
             started = self._clock.monotonic()
             block = await anext(blocks, None)
             if block is None:

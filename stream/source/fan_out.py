@@ -1,6 +1,6 @@
 """One shard by enhanced fan-out: records are pushed over a subscription, and polled while there cannot be one.
 
-How pages are made, where a shard ends, and how expired records are detected is the same as in polling (``shard.py``). A subscription
+How pages are made, where a shard ends, and how expired records are noticed is the same as in polling (``shard.py``). A subscription
 lives for five minutes; the next one begins after the last event's continuation. Refusals that are not understood here are left to
 polling, which knows what it means for the shard.
 """
@@ -20,10 +20,11 @@ from stream.aws.pages import RawPage
 from stream.aws.retry import FOR_EVER, THROTTLED, Wait, decide
 from stream.contracts import Page, Shard, Start
 from stream.events import RetrievalChanged, SubscriptionEnded
-from stream.source.access import StreamAccess
+from stream.source.access import StreamAccess, shown
 from stream.source.consumer import IN_USE, NOT_ACTIVE, Consumer
+from stream.source.memory import Reservation
 from stream.source.pace import FanOut
-from stream.source.shard import Reservation, ShardReader
+from stream.source.shard import ShardReader
 
 POLLING: Final = "polling"
 FAN_OUT: Final = "fan_out"
@@ -69,7 +70,7 @@ class FanOutReader(ShardReader):
         if self._polling_until is not None:
             if self._source.clock.monotonic() < self._polling_until:
                 return await super()._attempt()
-            self._source.budget.turns.end(self)
+            self._share.end_turn()
             self._change(FAN_OUT, "")
         try:
             page = await self._next_pushed_page()
@@ -97,7 +98,7 @@ class FanOutReader(ShardReader):
             async with asyncio.timeout(self._fan_out.silence_seconds):
                 size = await subscription.next_size()
         except TimeoutError:
-            msg = f"{self._where()}: the subscription was silent for {self._fan_out.silence_seconds:g} s"
+            msg = f"{shown(self._shard)}: the subscription was silent for {self._fan_out.silence_seconds:g} s"
             raise AwsRetryable(msg, code="Silence") from None
         if size is None:
             self._close()
@@ -111,7 +112,7 @@ class FanOutReader(ShardReader):
             raw = await self._received(subscription, size)
             if raw is None:
                 return None
-            page = await self._page(self._response(raw, self._source.clock.monotonic() - begin), reservation)
+            page = await self._page(raw, self._source.clock.monotonic() - begin, reservation)
             self._continuation = raw.next_iterator
             return page
 
@@ -120,18 +121,18 @@ class FanOutReader(ShardReader):
             async with asyncio.timeout(self._fan_out.silence_seconds):
                 return await subscription.next_page(size)
         except TimeoutError:
-            msg = f"{self._where()}: the subscription stalled inside a message for {self._fan_out.silence_seconds:g} s"
+            msg = f"{shown(self._shard)}: the subscription stalled inside a message for {self._fan_out.silence_seconds:g} s"
             raise AwsRetryable(msg, code="Silence") from None
 
     async def _reserve_in_time(self, size: int) -> Reservation | None:
         """Reserve memory for the next message. None if memory stayed short: the subscription is then ended."""
         try:
             async with asyncio.timeout(self._fan_out.hold_seconds):
-                return await self._reserve(size)
+                return await self._share.reserve(size)
         except TimeoutError:
             self._close()
         self._source.emit(SubscriptionEnded(self._shard.stream, self._shard.shard_id, "budget", "", 0.0))
-        with await self._reserve(size):
+        with await self._share.reserve(size):
             return None
 
     async def _subscribe(self) -> Subscription:
@@ -149,7 +150,7 @@ class FanOutReader(ShardReader):
         """The position after the last event, which on a quiet shard is much later than the last record."""
         if self._continuation is not None:
             return IteratorAt(IteratorKind.AFTER, sequence=self._continuation)
-        return self._beginning()
+        return self._progress.beginning(self._source.clock.now())
 
     async def _handle_broken(self, error: AwsRetryable) -> None:
         """Handle a subscription that broke or could not be started yet."""

@@ -8,11 +8,12 @@ from functools import cached_property
 
 from stream.batch import ORIGIN
 from stream.budget import ByteBudget
-from stream.contracts import Page, Shard, Start, StartKind
+from stream.contracts import Page, Shard, Start
 from stream.source.access import StreamAccess
 from stream.source.consumer import Consumer
+from stream.source.expiry_watch import NEAR_HORIZON, iterator_at
 from stream.source.fan_out import FanOutReader
-from stream.source.shard import NEAR_HORIZON, ShardReader
+from stream.source.shard import ShardReader
 
 
 class KinesisSource(StreamAccess):
@@ -47,8 +48,7 @@ class KinesisSource(StreamAccess):
         retention = await self.retention()
         if complete_until is not None and self.clock.now() - complete_until + NEAR_HORIZON < retention:
             return None
-        reader = ShardReader(self, shard, position, Start(StartKind.TRIM_HORIZON), None)
-        if await reader.iterator_at(position) is not None:
+        if await iterator_at(self, shard, position) is not None:
             return None
         return (
             f"the stream keeps records for {retention} and no longer holds {position}, the last one sealed: others may have expired unread"

@@ -18,8 +18,8 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from stream.batch import ROW
-from stream.transform.stage import Resources, SchemaMismatch, StageConfig
-from stream.transform.step import STAGE_ERROR, Step, advance
+from stream.transform.engine import STAGE_ERROR, advance
+from stream.transform.stage import Resources, SchemaMismatch, StageConfig, Step
 from stream.transform.types import SYSTEM, SYSTEM_SCHEMA
 
 StageCheck = Callable[[type[StageConfig], Resources], None]

@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from stream.native import KERNEL
 from stream.transform import bytewise, compiled
@@ -51,7 +50,7 @@ def _hashed(column: pl.Series, block: bytes, length: int) -> pl.Series:
     values = column.cast(pl.Binary)
     if not repeats(values):
         return _digests(values.drop_nulls(), block, length, values.is_not_null()).alias(column.name)
-    encoded = pc.dictionary_encode(values.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    encoded = values.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
     distinct = pl.Series(encoded.dictionary)

@@ -51,6 +51,21 @@ class Applied:
 BoundStage: TypeAlias = Callable[[pl.DataFrame], Applied]
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One bound stage, or the decoder, and what has to be known to check what it does."""
+
+    name: str
+    run: BoundStage
+    output: pl.Schema
+    row_wise: bool = True
+    drops: Outcome = Outcome.FILTERED
+    unique: bool = True
+    """Whether each record has at most one row after this step."""
+    expands: bool = False
+    """Whether the step may make several rows from one row."""
+
+
 class SchemaMismatch(ValueError):
     """The stage cannot work on the given columns; ``path`` leads to the offending option in the stage's config."""
 

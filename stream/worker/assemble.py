@@ -45,11 +45,13 @@ from stream.worker.coordination.pausing import CALL, PauseWatch
 from stream.worker.halts.breaker import Breaker
 from stream.worker.objects.slices import Window, record_options
 from stream.worker.objects.watched import NotedEnds, WatchedShards, slices_of
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import former_place, is_there, kms_key, located, read_object, session_of
+from stream.worker.opening.stores import Stores
 from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.process.credentials import CredentialKeeper
-from stream.worker.receivers.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
+from stream.worker.receivers.collector import open_sender, shape_of
+from stream.worker.receivers.exporting import ExportTask, WaitingCheckpoints
+from stream.worker.receivers.log_units import LogUnits
 from stream.worker.receivers.recent_segments import RECENT_SHARE, RecentSegments
 from stream.worker.recipes.definitions import Definitions
 from stream.worker.recipes.recipe import CutUnit, Recipe, Rendered, render

@@ -38,8 +38,8 @@ from stream.watchdog import WATCHDOG
 from stream.worker.assemble import WorkerOptions, assemble, ends_by_itself, worker_id
 from stream.worker.halts.notes import HaltNotes
 from stream.worker.objects.watching import Watcher
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import session_of
+from stream.worker.opening.stores import Stores
 from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.process.allocators import freeze_garbage_collector, prepare_allocators, trim_periodically
 from stream.worker.process.failure import reporting_failure

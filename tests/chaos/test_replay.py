@@ -19,8 +19,8 @@ from stream.pipeline.lint import check
 from stream.pipeline.namespace import in_namespace
 from stream.worker.assemble import WorkerOptions
 from stream.worker.objects.slices import Window
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import session_of
+from stream.worker.opening.stores import Stores
 from stream.worker.sources.dead_letters import DeadLetters
 from stream.worker.sources.reading import Reading
 from tests.backfill_check import backfill

@@ -19,7 +19,7 @@ class _Message:
 
 
 class FakeQueue:
-    """``watching.Queue``; ``rng`` chooses which visible messages come, and in which order."""
+    """``receiving.Queue``; ``rng`` chooses which visible messages come, and in which order."""
 
     def __init__(self, rng: Random | None = None) -> None:
         self._rng = rng or Random(0)

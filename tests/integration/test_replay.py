@@ -20,8 +20,8 @@ from stream.commit.log import CommitLog
 from stream.errors import DefinitionError
 from stream.pipeline.namespace import in_namespace
 from stream.worker.objects.slices import Window
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import session_of
+from stream.worker.opening.stores import Stores
 from stream.worker.sources.dead_letters import CLAIMED, EXHAUSTED, STATE, WAITING
 from stream.worker.sources.reading import Reading
 from tests.replays import Place, row

@@ -24,7 +24,7 @@ from stream.cli.main import app
 from stream.commit.manifest import decode
 from stream.local.flights import flights_table
 from stream.local.kinesis.server import running
-from stream.worker.opening.auditing import link_of
+from stream.worker.opening.links import link_of
 from tests.chaos.workers import Worker
 from tests.forked import prepare
 from tests.unit.worker.receivers.rotel_agent import agent

@@ -19,7 +19,7 @@ from stream.contracts import Emit
 from stream.lease.loader import Hold
 from stream.pipeline.lint import check_content
 from stream.testing.crash import CrashAt, Point
-from stream.worker.opening.auditing import Stores
+from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions
 from stream.worker.tables.loaders import open_loader_parts
 from stream.worker.tables.loading import Loader

@@ -20,7 +20,7 @@ from stream.aws.session import AwsSession
 from stream.events import Event
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
-from stream.worker.opening.auditing import Stores
+from stream.worker.opening.stores import Stores
 from tests.redshift.double.server import Double
 from tests.redshift.loader import open_loader
 from tests.sealed import START, Sealed, shard_id

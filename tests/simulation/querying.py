@@ -31,8 +31,9 @@ from stream.simulation.schedule import Schedule
 from stream.simulation.subject import Subject
 from stream.simulation.virtual_time import leaping
 from stream.simulation.world import Put, World
-from stream.worker.opening.auditing import StoredEvidence, Stores
+from stream.worker.opening.evidence import StoredEvidence
 from stream.worker.opening.places import located
+from stream.worker.opening.stores import Stores
 from stream.worker.recipes.recipe import Recipe
 
 EVERY = 1.5

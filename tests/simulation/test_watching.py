@@ -20,8 +20,9 @@ from stream.source.notifications import read_notice
 from stream.source.object_formats import Layout, ObjectCodec, ObjectFormat
 from stream.storage.memory import MemoryStore
 from stream.worker.objects import claimlog
+from stream.worker.objects.claiming import WatchSettings
 from stream.worker.objects.claimlog import ClaimLog, Pieces
-from stream.worker.objects.watching import Watcher, WatchSettings
+from stream.worker.objects.watching import Watcher
 from tests.contract.queue_fake import FakeQueue
 
 BUCKET, PREFIX = "lake", "in/"

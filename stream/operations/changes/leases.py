@@ -25,8 +25,8 @@ from stream.pipeline.model import Pipeline
 from stream.worker.assemble import worker_id
 from stream.worker.coordination.leasing import ListShards, coordinator_of
 from stream.worker.objects.watched import WatchedShards, slices_of
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import located, session_of
+from stream.worker.opening.stores import Stores
 from stream.worker.parts import to_nobody
 
 OPERATOR: Final = "operator/"

@@ -25,8 +25,8 @@ from stream.operations.shards.survey import WHOLE
 from stream.pipeline.model import Pipeline
 from stream.sink.tables import TableSinkConfig
 from stream.worker.coordination.pausing import LOOK_SECONDS
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import session_of
+from stream.worker.opening.stores import Stores
 
 ANSWER_SECONDS: Final = 30.0
 """Seconds that one stream may take to answer: a pause must be possible while Kinesis does not answer."""

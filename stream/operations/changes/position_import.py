@@ -29,8 +29,8 @@ from stream.lease.table import LeaseTable
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
 from stream.worker.coordination.leasing import leased_streams, open_table
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import session_of
+from stream.worker.opening.stores import Stores
 
 TABLE: Final = "dynamodb:"
 """What the name of a table begins with, where it could also be a file's."""

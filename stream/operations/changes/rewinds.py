@@ -30,8 +30,8 @@ from stream.pipeline.model import Pipeline
 from stream.sink.tables import TableSinkConfig
 from stream.source.kinesis import KinesisSource
 from stream.worker.assemble import WorkerOptions, assemble
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import session_of
+from stream.worker.opening.stores import Stores
 from stream.worker.parts import Parts, StreamParts, to_nobody
 from stream.worker.shards.generations import open_newest, open_next
 

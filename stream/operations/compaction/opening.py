@@ -23,8 +23,8 @@ from stream.pipeline.compacting import beside, compactable
 from stream.pipeline.model import Pipeline
 from stream.sink.objects import ObjectsSinkConfig
 from stream.storage.open import open_store
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import kms_key, located, session_of
+from stream.worker.opening.stores import Stores
 
 QUIET: Final = timedelta(hours=1)
 """A partition is closed if nothing for it has arrived for this long. Rows that come later are compacted by a later run."""

@@ -25,8 +25,8 @@ from stream.operations.doctor.probes import probes, untried
 from stream.pipeline.access import needed
 from stream.pipeline.limits import mebibytes, memory_need
 from stream.pipeline.model import Pipeline
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import session_of
+from stream.worker.opening.stores import Stores
 
 TIMEOUT: Final = 20.0
 """Seconds that one check may take."""

@@ -18,7 +18,7 @@ from stream.operations.doctor.probe import GRANT_REMEDY, Note, Probe
 from stream.pipeline.replay import ObjectsSource, Queue
 from stream.pipeline.units import format_duration
 from stream.source.notifications import place_of_notices
-from stream.worker.objects.watching import HIDDEN_SECONDS, LONGEST_HOLD
+from stream.worker.objects.receiving import HIDDEN_SECONDS, LONGEST_HOLD
 from stream.worker.opening.places import queue_place
 
 FEW_RECEIVES: Final = 3

@@ -45,8 +45,8 @@ from stream.operations.progress.loaded_tables import loaded
 from stream.operations.progress.object_lookahead import open_lookahead
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import session_of
+from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions
 from stream.worker.tables.loaders import open_loader_parts
 from stream.worker.tables.parts import LoaderParts

@@ -40,8 +40,9 @@ from stream.sink import rejects
 from stream.sink.objects import SinkConfig
 from stream.sink.tables import TableSinkConfig
 from stream.worker.halts.notes import read_halts
-from stream.worker.opening.auditing import StoredEvidence, Stores
+from stream.worker.opening.evidence import StoredEvidence
 from stream.worker.opening.places import session_of
+from stream.worker.opening.stores import Stores
 from stream.worker.recipes.compiling import Unrecorded
 from stream.worker.recipes.definitions import Definitions
 from stream.worker.recipes.recipe import Recipe

@@ -17,7 +17,7 @@ from stream.contracts import Checkpoint, Checkpoints, Shard, Start, StartKind, s
 from stream.errors import StreamError
 from stream.operations.compaction.opening import MARGIN
 from stream.operations.progress.completeness import tip_of
-from stream.worker.opening.auditing import StoredEvidence
+from stream.worker.opening.evidence import StoredEvidence
 
 _PASSED: Final = frozenset({LinkKind.GAP, LinkKind.FOREIGN, LinkKind.SKIP})
 """Kinds of links whose records are in no file and never will be."""

@@ -25,7 +25,7 @@ from stream.sink.objects import ObjectsSinkConfig, SinkConfig
 from stream.sink.partition import Partitioning, values_in
 from stream.sink.tables import TableSinkConfig
 from stream.transform.engine import CompiledChain
-from stream.worker.opening.auditing import StoredEvidence
+from stream.worker.opening.evidence import StoredEvidence
 from stream.worker.opening.separations import separation
 from stream.worker.recipes.definitions import Definitions
 from stream.worker.recipes.recipe import Recipe

@@ -19,8 +19,8 @@ from stream.operations.progress.completeness import Completeness
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import read_object, session_of
+from stream.worker.opening.stores import Stores
 
 
 async def resources_of(pipeline: Pipeline, base: Path, env: Mapping[str, str]) -> Fetched:

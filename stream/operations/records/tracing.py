@@ -30,8 +30,8 @@ from stream.pipeline.sensitive import Sensitive, hidden, sensitive_by_step, unre
 from stream.sink.rejects import NAME as REJECTS
 from stream.transform.engine import SOURCE, CompiledChain
 from stream.transform.stage import StageConfig
-from stream.worker.opening.auditing import link_of
 from stream.worker.opening.compacted import CompactedFiles
+from stream.worker.opening.links import link_of
 from stream.worker.opening.separations import Separations
 from stream.worker.recipes.recipe import Recipe
 

@@ -18,8 +18,8 @@ from stream.operations.progress.completeness import Completeness
 from stream.operations.progress.object_lookahead import open_lookahead
 from stream.operations.shards.survey import LATE, WHOLE, owners
 from stream.pipeline.model import Pipeline
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import session_of
+from stream.worker.opening.stores import Stores
 
 
 @dataclass(frozen=True, slots=True)

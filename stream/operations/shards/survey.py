@@ -42,8 +42,8 @@ from stream.source.keys import Sample, counted
 from stream.source.resharding import Advice, OpenShard, Rate, advise
 from stream.transform.masking import keyed_hash
 from stream.worker.coordination.leasing import key_prefix, open_table
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import session_of
+from stream.worker.opening.stores import Stores
 
 AT_ONCE: Final = 16
 """Shards that are examined at a time."""

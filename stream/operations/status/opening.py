@@ -27,8 +27,8 @@ from stream.operations.status.readers import Listing, ScannedCheckpoints, Troubl
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.worker.coordination.leasing import key_prefix, open_table
-from stream.worker.opening.auditing import Stores
 from stream.worker.opening.places import session_of
+from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions
 from stream.worker.tables.loaders import open_loader_parts
 

@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 MAX_DEPTH: Final = 128
 """Brackets that may be open at once; far below Python's recursion limit, so that the result does not depend on the caller's stack."""
@@ -25,10 +24,10 @@ def any_deep(texts: pa.LargeStringArray, joined: pa.Buffer) -> bool:
     # A flat object has two opening brackets per line; only more than that can be nesting, and only then are texts looked at one by one.
     if _opening_brackets(joined) - 2 * len(texts) < MAX_DEPTH:
         return False
-    longest = pc.max(pc.binary_length(texts)).as_py()
-    if longest <= MAX_DEPTH:
+    series = pl.Series(texts)
+    if pl.select(series.str.len_bytes().max()).item() <= MAX_DEPTH:
         return False
-    brackets = pl.Series(texts).str.count_matches(r"[\[{]")
+    brackets = series.str.count_matches(r"[\[{]")
     return any(too_deep(texts[index].as_py().encode()) for index in (brackets > MAX_DEPTH).arg_true())
 
 

@@ -1,50 +1,22 @@
-"""The export of spans: by the worker after each sealed unit, or by a command for a range."""
+"""Exports the spans of the shards that a worker holds, after each sealed unit."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import secrets
 import traceback
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import aiohttp
 import msgspec
-from pydantic import ValidationError
 
 from stream import events
-from stream.audit.chain import Link, LinkKind
-from stream.audit.export import FIRST_PROBE, LONGEST_PROBE, Cursor, Destinations, Exporter, LedgerMissing, Mode, Refused, Sender
-from stream.audit.export_options import Shape
-from stream.audit.ledger import NAME as LEDGER
-from stream.audit.ledger import LedgerObject, Segment, SegmentError, read_segment
-from stream.audit.objects import Area, url_in
-from stream.audit.otlp_responses import Answer
-from stream.aws.secrets import read_secret
-from stream.batch import ORIGIN
-from stream.clock import SystemClock
-from stream.commit.log import CommitLog
-from stream.commit.lookup import shards_of, unit_start
-from stream.commit.naming import manifest_key
+from stream.audit.export import FIRST_PROBE, LONGEST_PROBE, Cursor, Exporter, Refused
 from stream.concurrency import run_concurrently
-from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, Shard
-from stream.errors import DefinitionError, Halted, LeaseLost, Retryable, StreamError
-from stream.pipeline.audit import Otlp
-from stream.pipeline.model import Pipeline
-from stream.pipeline.secrets import SecretReader, find_headers
-from stream.sink.rejects import NAME as REJECTS
-from stream.worker.opening.auditing import Stores, link_of
-from stream.worker.opening.places import located, session_of
-from stream.worker.receivers.http_errors import describe_failure
+from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, Shard
+from stream.errors import LeaseLost, Retryable, StreamError
 from stream.worker.receivers.recent_segments import RecentSegments
-
-TIMEOUT: Final = 30.0
-"""Seconds that a collector may take for one request."""
 
 LOOK_SECONDS: Final = 1.0
 """Seconds between checks of a shard's log when no sealed unit is announced."""
@@ -60,109 +32,6 @@ FINISH_SECONDS: Final = 5.0
 
 PATIENT_SECONDS: Final = 60.0
 """Seconds for each unit at the end of a run, when no later worker would export it."""
-
-ANSWER_BYTES: Final = 65_536
-
-_jitter = secrets.SystemRandom().random
-
-
-class HttpCollector:
-    """``audit.export.Collector`` over OTLP/HTTP with protobuf bodies."""
-
-    def __init__(self, session: aiohttp.ClientSession, endpoint: str, headers: Mapping[str, str]) -> None:
-        self._session = session
-        self._endpoint = endpoint.rstrip("/")
-        self._headers = {"content-type": "application/x-protobuf", **headers}
-
-    async def send(self, path: str, body: bytes | memoryview, encoding: str) -> Answer:
-        """See ``audit.export.Collector``."""
-        headers = self._headers | ({"content-encoding": encoding} if encoding else {})
-        try:
-            async with self._session.post(f"{self._endpoint}{path}", data=body, headers=headers, allow_redirects=False) as answer:
-                content = b""
-                # A read returns what has arrived so far, which may be only a part.
-                while len(content) < ANSWER_BYTES and (part := await answer.content.read(ANSWER_BYTES - len(content))):
-                    content += part
-                return Answer(answer.status, content, answer.headers.get("retry-after", ""), answer.reason or "")
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return Answer(0, detail=f"{describe_failure(error)} at {self._endpoint}")
-
-
-class LogUnits:
-    """``audit.export.Units`` over the commit log and the ledger."""
-
-    def __init__(
-        self,
-        log: CommitLog,
-        stream: str,
-        areas: Mapping[str, Area],
-        ledger: ObjectStore,
-        naming: Destinations = Destinations.FULL,
-        recent: RecentSegments | None = None,
-    ) -> None:
-        self._log = log
-        self._stream = stream
-        self._areas = areas
-        self._ledger = ledger
-        self._naming = naming
-        self._recent = recent
-
-    async def begins(self, shard: str, after: int = ORIGIN) -> int:
-        """Where the unit of the chain ``shard`` begins that holds the records after ``after``, or else where the chain begins."""
-        start = await unit_start(self._log.store, self._stream, shard, after + 1) if after > ORIGIN else None
-        return await self._log.chain_start(self._stream, shard) if start is None else start
-
-    async def read(self, shard: str, after: int) -> tuple[Link, Segment | None, Mapping[tuple[str, str], str]] | None:
-        """See ``audit.export.Units``; raises ``Halted`` if a sealed unit has no readable ledger."""
-        key = manifest_key(self._stream, shard, after)
-        stored = await self._log.store.get(key)
-        if stored is None:
-            return None
-        link = link_of(key, stored.body, after)
-        if not link.sealed:
-            return None
-        urls = {(file.sink, file.key): self._name(link, file) for file in link.files}
-        if link.kind is not LinkKind.UNIT:
-            return link, None, urls
-        if self._recent is not None and link.ledger and (segment := self._recent.take(link.ledger.sha256)):
-            return link, segment, urls
-        body = await self._ledger.get(link.ledger.key) if link.ledger else None
-        what = f"the ledger of {shard} after {after} cannot be exported"
-        if body is None:
-            msg = f"{what}: it is missing; `stream audit verify` says what else is wrong"
-            raise LedgerMissing(msg, link)
-        try:
-            return link, await asyncio.to_thread(read_segment, body.body), urls
-        except SegmentError as error:
-            msg = f"{what}: {error}; `stream audit verify` says what else is wrong"
-            raise Halted(msg) from error
-
-    def _name(self, unit: Link, file: LedgerObject) -> str:
-        """Keys of ledger and rejects consist of stream, shard and range, so their URLs reveal nothing about a record."""
-        if self._naming is Destinations.DIGEST and file.sink not in {LEDGER, REJECTS}:
-            return f"sha256:{file.sha256}"
-        return url_in(unit, file.sink, file.key, self._areas)
-
-
-async def open_sender(
-    otlp: Otlp, env: Mapping[str, str], base: Path, clock: Clock, emit: Emit, stack: AsyncExitStack, managed: SecretReader | None = None
-) -> Sender:
-    """A sender to the pipeline's collector; its connections live as long as ``stack``. ``managed`` reads secrets of Secrets Manager.
-
-    Raises:
-        DefinitionError: a header's secret is missing.
-    """
-    headers = await find_headers(otlp.headers, env, base, managed)
-    session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)))
-    collector = HttpCollector(session, otlp.endpoint, headers)
-    # One thread makes more spans than any collector accepts, and several would only compete for the interpreter lock.
-    threads = stack.enter_context(ThreadPoolExecutor(1, "spans"))
-    return Sender(collector, clock, emit, _jitter, otlp.compression, once=otlp.mode is Mode.BEST_EFFORT, threads=threads)
-
-
-def shape_of(otlp: Otlp) -> Shape:
-    """The shape of the pipeline's spans."""
-    return Shape(otlp.signal, otlp.tier, otlp.trust_producer_context, otlp.sample, otlp.request_bytes)
 
 
 @dataclass(slots=True)
@@ -341,51 +210,3 @@ class WaitingCheckpoints:
         """See ``contracts.Checkpoints``; waits until the collector has accepted the spans."""
         await self._task.exported(shard.shard_id, checkpoint.generation, checkpoint.position)
         await self._checkpoints.advance(shard, checkpoint)
-
-
-async def open_export(
-    pipeline: Pipeline, chain: str, endpoint: str | None, base: Path, env: Mapping[str, str], stack: AsyncExitStack, emit: Emit
-) -> tuple[Exporter, LogUnits, list[str]]:
-    """An exporter to ``endpoint`` or else the pipeline's own collector, its units, and the shards in the log of ``chain``.
-
-    ``emit`` gets events about refused spans and retries.
-
-    Raises:
-        DefinitionError: no endpoint is named, or it is not a URL.
-    """
-    clock = SystemClock()
-    try:
-        from_option = Otlp(endpoint=endpoint) if endpoint else None
-    except ValidationError as error:
-        msg = f"--endpoint {endpoint}: name the collector by its base URL, such as http://127.0.0.1:4318"
-        raise DefinitionError(msg) from error
-    otlp = pipeline.audit.otlp or from_option
-    if otlp is None:
-        msg = "the pipeline names no collector; write audit: {otlp: {endpoint: ...}}, or use --endpoint"
-        raise DefinitionError(msg)
-    if from_option is not None:
-        otlp = otlp.model_copy(update={"endpoint": from_option.endpoint})
-    session = session_of(pipeline)
-    stores = Stores.open(pipeline, base, session)
-    log = CommitLog(stores.state, pipeline.application, clock, "export")
-    areas = stores.areas(located(pipeline.state, base), chain)
-    units = LogUnits(log, chain, areas, stores.targets[LEDGER], otlp.destinations)
-    sender = await open_sender(otlp, env, base, clock, emit, stack, functools.partial(read_secret, session))
-    shards = [shard async for shard in shards_of(stores.state, chain)]
-    return Exporter(units, stores.state, sender, shape_of(otlp), clock, emit, chain), units, shards
-
-
-async def export_range(exporter: Exporter, units: LogUnits, shards: Sequence[str], after: int, last: int | None) -> tuple[int, int]:
-    """Re-export every sealed unit that overlaps ``(after, last]``, without moving cursors. Returns how many units, and items accepted."""
-    count = accepted = 0
-    for shard in shards:
-        position = await units.begins(shard, after)
-        while (found := await units.read(shard, position)) is not None:
-            link, segment, urls = found
-            if link.last is None or (last is not None and link.after >= last):
-                break
-            if link.last > after:
-                accepted += (await exporter.export(link, segment, urls)).accepted
-                count += 1
-            position = link.last
-    return count, accepted

@@ -21,6 +21,7 @@ from stream.commit.recovery import recover
 from stream.contracts import Page, Shard, Start
 from stream.errors import Expired, Halted, Superseded, most_severe
 from stream.pipeline.limits import SMALL_UNIT_SHARE
+from stream.source.access import MOST_AHEAD
 from stream.worker.halts.breaker import ShardBreaker
 from stream.worker.parts import HeldBytes, Parts, Stop
 from stream.worker.recipes.recipe import CutUnit, Rendered, with_previous
@@ -32,9 +33,6 @@ NUDGE_SECONDS = 0.25
 
 TIP_INTERVAL = timedelta(hours=1)
 """How often the log notes that a quiet shard has been read to its tip."""
-
-CLOCK_SKEW = timedelta(minutes=5)
-"""How far the clock of Kinesis may lag behind this machine's: calls signed with a time further ahead are refused."""
 
 
 async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...] | Stop:
@@ -242,7 +240,7 @@ class _ShardRun:
 
         Once the last committed record has expired, the stream can no longer show that nothing was missed after it.
         """
-        read_until, noted = asked - CLOCK_SKEW, self.head.complete_until
+        read_until, noted = asked - MOST_AHEAD, self.head.complete_until
         if self.head.position == position and noted is not None and read_until - noted > TIP_INTERVAL:
             self.head = await self.parts.committer.note_tip(self.shard, self.head, read_until)
 

@@ -28,10 +28,12 @@ from stream.source.notifications import place_of_notices
 from stream.source.pace import FanOut, ReadSettings, tip_seconds
 from stream.source.until import ReadUntil, refuse_future, refuse_lost
 from stream.storage.open import open_store
+from stream.worker.objects.claiming import WatchSettings
 from stream.worker.objects.finished_claims import FinishedClaims
+from stream.worker.objects.receiving import LONGEST_HOLD
 from stream.worker.objects.slices import Window
 from stream.worker.objects.watched import WatchedShards, object_opener, slices_of
-from stream.worker.objects.watching import LONGEST_HOLD, Watcher, WatchSettings
+from stream.worker.objects.watching import Watcher
 from stream.worker.opening.places import queue_place
 from stream.worker.sources.dead_letters import DeadLetters, chain_name
 

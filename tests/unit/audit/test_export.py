@@ -16,8 +16,10 @@ from stream.audit.otlp_responses import Answer, is_page, rejected_items, request
 from stream.audit.packing import Compression, Request, compressed
 from stream.contracts import Checkpoint, Shard
 from stream.errors import Fatal, LeaseLost, Retryable
+from stream.operations.records.span_export import export_range
 from stream.worker.receivers import exporting
-from stream.worker.receivers.exporting import ExportTask, LogUnits, WaitingCheckpoints, export_range
+from stream.worker.receivers.exporting import ExportTask, WaitingCheckpoints
+from stream.worker.receivers.log_units import LogUnits
 from tests.sealed import NOON, Sealed, StillClock, sequence, shard_id, three_units
 from tests.unit.lease.tables import settle
 

@@ -10,7 +10,7 @@ from stream.pipeline.codes import CODES
 from tests.unit.pipeline.test_lint import CORPUS, expected
 
 ROOT = Path(__file__).parents[3]
-GIVERS = {"fail_at", "problem", "add", "_add", "_finding", "Finding", "BadReference"}
+GIVERS = {"fail_at", "problem", "add", "_add", "_finding", "Finding", "Problem", "BadReference"}
 WORD = re.compile(r"[a-z]+(_[a-z]+)+")
 
 

@@ -93,6 +93,11 @@ def test_that_readers_of_one_sink_would_read_the_rows_of_another_is_noted(tmp_pa
     assert all(f"a reader of everything under {outer} also reads" in each.message for each in found)
 
 
+def test_a_wrong_place_does_not_hide_what_is_wrong_with_sensitive_columns(tmp_path):
+    found = findings(tmp_path, state="s3://lake/flights", sensitive=["carrier"])
+    assert {each.code for each in found} == {"state_inside_sink", "sensitive_column"}
+
+
 def test_the_hint_names_the_stage_that_removed_a_column():
     text = (Path(__file__).parent / "corpus" / "partition_and_mask_after_rename.yaml").read_bytes()
     hints = [each.hint for each in check_content(text, "p.yaml", Path(), {}).findings]

@@ -5,12 +5,11 @@ from stream.batch import Batch, Outcome
 from stream.errors import Halted
 from stream.transform.decode import DecoderConfig
 from stream.transform.decoders.json import Json
-from stream.transform.engine import compile_chain
-from stream.transform.stage import Applied, Resources, SchemaMismatch
+from stream.transform.engine import SETTLED_SCHEMA, advance, compile_chain
+from stream.transform.stage import Applied, Resources, SchemaMismatch, Step
 from stream.transform.stages.derive import Derive
 from stream.transform.stages.filter import Filter
 from stream.transform.stages.python import Python
-from stream.transform.step import SETTLED_SCHEMA, Step, advance
 from stream.transform.types import SYSTEM, parse_schema
 from tests.frames import batch, rows, ticks, user
 

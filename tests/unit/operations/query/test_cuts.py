@@ -15,7 +15,7 @@ from stream.contracts import Checkpoint, Reached, Shard, Start, StartKind
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.operations.query.cuts import Bounds, CutReader, DamagedLogError
 from stream.storage.memory import MemoryStore
-from stream.worker.opening.auditing import StoredEvidence
+from stream.worker.opening.evidence import StoredEvidence
 
 SHARD = Shard("s", "shardId-000000000000")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

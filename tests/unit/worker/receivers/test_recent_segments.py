@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stream.audit.export_options import Shape
 from stream.audit.ledger import Segment, read_segment
 from stream.audit.spans import requests
-from stream.worker.receivers.exporting import LogUnits
+from stream.worker.receivers.log_units import LogUnits
 from stream.worker.receivers.recent_segments import RecentSegments
 from tests.sealed import shard_id, three_units
 

@@ -20,7 +20,7 @@ from stream.operations.progress.loaded_tables import loaded
 from stream.sink.loads import Failure
 from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
-from stream.worker.opening.auditing import Stores
+from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions
 from stream.worker.tables.loading import LEFT_PAUSE, Loader, complete_all
 from stream.worker.tables.loadlog import LoadLog, LoadState, recorded_staging

@@ -18,8 +18,10 @@ from stream.audit.export_options import Shape
 from stream.audit.otlp_responses import rejected_items
 from stream.clock import SystemClock
 from stream.errors import DefinitionError
+from stream.operations.records.span_export import export_range
 from stream.pipeline.audit import Otlp
-from stream.worker.receivers.exporting import HttpCollector, LogUnits, export_range, open_sender
+from stream.worker.receivers.collector import HttpCollector, open_sender
+from stream.worker.receivers.log_units import LogUnits
 from tests.sealed import shard_id, three_units
 from tests.unit.worker.receivers.rotel_agent import agent
 

@@ -11,7 +11,7 @@ from stream.commit.naming import manifest_key
 from stream.contracts import Shard
 from stream.lease.native import TableCheckpoints
 from stream.storage.memory import MemoryStore
-from stream.worker.opening.auditing import StoredEvidence
+from stream.worker.opening.evidence import StoredEvidence
 from tests.sealed import StillClock, shard_id, three_units
 from tests.unit.lease.tables import FakeClock, MemoryDynamo, lease, table_on
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stream.audit.chain import Followed, Link, LinkKind, ShardLog, StoredCheckpoint, check_checkpoint, check_passed
+from stream.audit.chain import Followed, Link, LinkKind, ShardLog, StoredCheckpoint
+from stream.audit.chain_checks import check_checkpoint, check_passed
 
 LOG = ShardLog("s", "shardId-000000000000", (), ())
 UNIT = Link("u", LinkKind.UNIT, sealed=True, digest="d", last=7)
