@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from stream.aws.errors import UNKNOWN, AwsFatal, AwsRetryable, Call, explain, unreadable
+from stream.aws.errors import UNKNOWN, AwsFatal, AwsRetryable, Call, explain, is_throttle, unreadable
 from stream.aws.posting import Post, SignedPost, open_post
 from stream.aws.session import AwsSession
 from stream.aws.signing import Signer
@@ -99,4 +99,9 @@ def _refused(call: Call, body: bytes, status: int) -> ConditionFailed | AwsRetry
     message = said.message or said.Message
     if code == CONDITION_FAILED:
         return ConditionFailed(f"{call}: {message}", said.Item)
-    return explain(call, code, message, status)
+    found = explain(call, code, message, status)
+    if isinstance(found, AwsRetryable) and is_throttle(found):
+        return AwsRetryable(
+            f"{found}. Remedy: bill the table on demand, or give it more capacity; until then the call is repeated.", code=code
+        )
+    return found

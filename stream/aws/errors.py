@@ -44,6 +44,13 @@ class AwsFatal(Fatal):
         self.remedy = remedy
 
 
+class AccessRefused(AwsFatal):
+    """Access is refused: by a policy, because of a KMS key, or because of the credentials or the clock.
+
+    The same call works once a person has corrected that, which needs no new process.
+    """
+
+
 class Kind(Enum):
     """Errors by what must happen next."""
 
@@ -55,6 +62,8 @@ class Kind(Enum):
     ENCRYPTION = auto()
     REFUSED = auto()
 
+
+_ACCESS: Final = frozenset({Kind.DENIED, Kind.CREDENTIALS, Kind.ENCRYPTION})
 
 EXPIRED_ITERATOR: Final = "ExpiredIteratorException"
 INVALID_ARGUMENT: Final = "InvalidArgumentException"
@@ -165,7 +174,8 @@ def explain(call: Call, code: str, message: str, status: int = 0) -> AwsRetryabl
     }[kind]
     if code == UNKNOWN:
         remedy = "this is not an answer of AWS: check the endpoint, and proxies on the way to it"
-    return AwsFatal(f"{call} was refused: {answer}. Remedy: {remedy}.", code=code, remedy=remedy)
+    refused = AccessRefused if kind in _ACCESS else AwsFatal
+    return refused(f"{call} was refused: {answer}. Remedy: {remedy}.", code=code, remedy=remedy)
 
 
 def unreadable(call: Call, why: str) -> AwsRetryable:

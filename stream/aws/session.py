@@ -25,7 +25,7 @@ from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError, UnknownRegionError
 
-from stream.aws.errors import AwsFatal, AwsRetryable, Call, error_text, translate, unreadable
+from stream.aws.errors import AccessRefused, AwsFatal, AwsRetryable, Call, error_text, translate, unreadable
 from stream.clock import SystemClock
 from stream.errors import DefinitionError, StreamError
 
@@ -258,7 +258,7 @@ class AwsSession:
         if isinstance(found, AwsRetryable):
             return found
         remedy = _AUDIENCE if found.code == "InvalidIdentityToken" else _TRUST
-        return AwsFatal(str(found).replace(found.remedy, remedy), code=found.code, remedy=remedy)
+        return AccessRefused(str(found).replace(found.remedy, remedy), code=found.code, remedy=remedy)
 
     async def credential_life(self) -> CredentialLife:
         """Origin and expiry of the credentials that ``credentials`` returns next: it waits for a renewal that goes on.

@@ -94,13 +94,8 @@ def retry(
 
     async def run(pipeline: Pipeline) -> list[tuple[str, str]]:
         async with AsyncExitStack() as stack:
-            released = []
-            for table in await _open(pipeline, file.parent, sink, stack):
-                for parked in sorted(await table.state.parked()):
-                    if shard in {None, parked}:
-                        await table.state.release(parked)
-                        released.append((table.config.name, parked))
-            return released
+            tables = await _open(pipeline, file.parent, sink, stack)
+            return [(table.config.name, each) for table in tables for each in await table.state.retry(shard)]
 
     released = carry_out(file, run)
     for name, parked in released:

@@ -35,7 +35,7 @@ if libraries_wanted():
     from stream.simulation.fleet import Tools
     from stream.simulation.judge import records_of
     from stream.simulation.narrate import narration
-    from stream.simulation.subject import Subject, payloads, refuse_other_sources, refuse_unrelated
+    from stream.simulation.subject import Subject, payloads, refuse_unrelated
     from stream.transform.engine import CompiledChain
     from stream.transform.stage import SchemaMismatch
     from stream.worker.recipes.recipe import Recipe
@@ -122,6 +122,8 @@ def _subject(file: Path, newer: Path | None, count: int, sample: Path | None, se
         contents, source = tuple(given[:count]), str(cases_path(file))
     secrets = {} if cases is None else cases.secrets
     what = f"{len(contents)} record{'' if len(contents) == 1 else 's'} of {source}"
+    if pipeline.source.s3 is not None:
+        what += "; they are played as records of a stream: how objects are claimed and read is not played"
     return Subject(pipeline, fetched, file.parent, env, contents, updated, _managed(secrets)), secrets, what
 
 
@@ -149,7 +151,6 @@ def _loaded(file: Path, env: Mapping[str, str], cases: CaseFile | None) -> tuple
     result = check_file(file, env)
     if result.pipeline is None:
         raise DefinitionError("\n".join(finding.render() for finding in result.findings))
-    refuse_other_sources(result.pipeline)
     known = {} if cases is None else stand_ins(cases, cases_path(file).parent)
     managed = _managed({} if cases is None else cases.secrets)
     return result.pipeline, watchdog.run(fetch_resources(result.pipeline, file.parent, env, known=known, managed=managed))

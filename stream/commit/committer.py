@@ -119,6 +119,8 @@ class Committer:
         self.log = log
         self._places = places
         self.checkpoints = checkpoints
+        self.sealed = 0
+        """Links that this committer has sealed: as long as there are none, it is not known whether it may write at all."""
         self.clock = clock
         self.emit = emit
         self._worker = worker
@@ -273,6 +275,7 @@ class Committer:
         work.targets |= stamped.targets
         where = (work.shard.stream, work.shard.shard_id, work.after)
         if stamped.sealed:
+            self.sealed += 1
             self.emit(events.ManifestSealed(*where, stamped.reach))
         else:
             self.emit(events.IntentAmended(*where, stamped.reach, len(stamped.superseded)))

@@ -140,6 +140,13 @@ class MemoryShort(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LogLinesDropped(Event):
+    """``lines`` lines that belong before this one were dropped, since nobody read standard error. ``shard`` is empty."""
+
+    lines: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerFailed(Event):
     """The process ends because it cannot continue, with exit code 1, or 2 where the pipeline is wrong; ``shard`` is empty."""
 

@@ -17,7 +17,7 @@ from typing import Final
 from stream import events
 from stream.audit.export import Mode
 from stream.concurrency import ObservableEvent
-from stream.contracts import Emit, Shard
+from stream.contracts import Shard
 from stream.errors import DefinitionError, Fatal, Halted, Retryable, most_severe
 from stream.hosts.allowance import Allowance, allowance
 from stream.lease.paused import Pause
@@ -74,26 +74,6 @@ class Sealed:
     def first_missing(self, delivery: Delivery) -> int | None:
         """The first record of ``delivery`` that is not sealed; None if all are."""
         return None if self._position is None else delivery.first_after(self._position)
-
-
-class FirstHalts:
-    """An ``Emit`` that passes a shard's halt to ``notifier``, once until the shard advances: Lambda repeats what fails again and again."""
-
-    def __init__(self, notifier: Emit) -> None:
-        self._notifier = notifier
-        self._halted: set[tuple[str, str]] = set()
-
-    def __call__(self, event: events.Event) -> None:
-        """Pass on the first halt of a shard."""
-        where = event.stream, event.shard
-        match event:
-            case events.ShardHalted() if where not in self._halted:
-                self._halted.add(where)
-                self._notifier(event)
-            case events.UnitSealed():
-                self._halted.discard(where)
-            case _:
-                pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +302,7 @@ class Function:
             async with AsyncExitStack() as stack:
                 notify = (pipeline.notify, pipeline.application, options.env, options.base, options.clock, self._emit)
                 notifier = await open_notifier(*notify, stack)
-                emit = to_all(self._emit, FirstHalts(notifier)) if notifier else self._emit
+                emit = to_all(self._emit, notifier) if notifier else self._emit
                 reading = Reading(announced_since=since)
                 made = await assemble(pipeline, replace(options, reading=reading), emit, ObservableEvent(), stack)
                 self._opened = _Opened({each.stream: each for each in made}, notifier, stack.pop_all())

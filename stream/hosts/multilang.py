@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections import deque
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
@@ -24,6 +23,7 @@ from stream.errors import DefinitionError, Fatal, Halted, LeaseLost, Retryable, 
 from stream.hosts.daemon_source import DaemonSource
 from stream.lease import multilang as ml
 from stream.lease.rows import TRIM_HORIZON
+from stream.metrics.log_output import standard_error
 from stream.metrics.logs import JsonLog
 from stream.pipeline.model import Pipeline, Retrieval
 from stream.source.kinesis import KinesisSource
@@ -247,9 +247,10 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
         DefinitionError: the pipeline asks for something that is not available.
     """
     prepare_allocators()
-    progress, log = Progress(), JsonLog(_to_stderr, options.clock, options.log_level)
+    progress, output = Progress(), standard_error()
+    log = JsonLog(output, options.clock, options.log_level)
     emit = to_all(log, progress, *options.listeners)
-    with WATCHDOG.telling(reports_to(log)), reporting_failure(pipeline.source.kinesis.stream, log, emit):
+    with output, WATCHDOG.telling(reports_to(log)), reporting_failure(pipeline.source.kinesis.stream, log, emit):
         async with AsyncExitStack() as stack:
             lines = asyncio.StreamReader(limit=LINE_BYTES)
             await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), pipe[0])
@@ -306,8 +307,3 @@ def one_stream(pipeline: Pipeline, stream: str | None) -> Pipeline:
         msg = f"a daemon reads one stream; name it with --stream: {', '.join(pipeline.source.kinesis.names)}"
         raise DefinitionError(msg)
     return found[0]
-
-
-def _to_stderr(line: bytes) -> None:
-    sys.stderr.buffer.write(line)
-    sys.stderr.buffer.flush()

@@ -7,10 +7,11 @@ Which shards may be worked on is said in ``view.py``, leases are taken in ``take
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from stream import events
+from stream.aws.errors import AccessRefused
 from stream.concurrency import run_concurrently
 from stream.contracts import Clock, Emit, Shard
 from stream.errors import Fatal, LeaseLost, Retryable
@@ -25,6 +26,9 @@ from stream.lease.settings import LeasedStream, LeaseSettings, refuse_other_keys
 from stream.lease.table import LeaseTable
 from stream.lease.taker import LeaseTaker
 from stream.lease.view import LeaseView
+
+REFUSED_SECONDS: Final = 5.0
+"""Seconds before the table is looked at again while access to it is refused."""
 
 SEIZE_ATTEMPTS: Final = 10
 """Attempts to take a lease. Its owner writes the row only a few times per failover time, so one attempt will not collide."""
@@ -131,7 +135,7 @@ class Coordinator(LeaseView):
         await self.scan()
 
     async def run(self) -> None:
-        """Renew leases, scan the table and clean it up until cancelled.
+        """Renew leases, scan the table and clean it up until cancelled. While access is refused, leases expire, and are taken again later.
 
         Raises:
             Fatal: the table can no longer be used, or the fleet on it has changed to rules that this worker must not join.
@@ -187,7 +191,7 @@ class Coordinator(LeaseView):
     async def _scanning(self) -> None:
         while True:
             await self._pause(self.settings.look_after(self._size))
-            await self.scan()
+            await self._unless_refused(self.scan())
 
     async def _syncing(self) -> None:
         while True:
@@ -199,12 +203,20 @@ class Coordinator(LeaseView):
                     # If the stream is gone, its readers find out, and end it; the leases of other streams must go on.
                     self._emit(events.CallRepeated(leased.stream, "", "list shards", str(error), self.settings.sync))
                 else:
-                    await self._keep_rows(leased, listed)
+                    await self._unless_refused(self._keep_rows(leased, listed))
 
     async def _following(self) -> None:
         while True:
             await self._clock.sleep(self.follower.every)
-            await self.follower.refresh(self.observed.values())
+            await self._unless_refused(self.follower.refresh(self.observed.values()))
+
+    async def _unless_refused(self, work: Awaitable[None]) -> None:
+        """Do ``work`` on the table. If access to it is refused, say so and wait: somebody has taken it away, and may give it back."""
+        try:
+            await work
+        except AccessRefused as error:
+            self._emit(events.CallRepeated("", "", "lease table", str(error), REFUSED_SECONDS))
+            await self._clock.sleep(REFUSED_SECONDS)
 
     async def _pause(self, seconds: float) -> None:
         """Wait until ``seconds`` have passed, or a scan has been requested."""

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 from stream import events
 from stream.aws.dynamodb import TABLE_MISSING, ConditionFailed, DynamoDb, Item
-from stream.aws.errors import AwsFatal, AwsRetryable, is_throttle
+from stream.aws.errors import AccessRefused, AwsFatal, AwsRetryable, is_throttle
 from stream.aws.retry import Policy, Wait
 from stream.aws.retry import decide as decide_retry
 from stream.contracts import Clock, Emit
@@ -36,7 +36,7 @@ RETRY_SECONDS: Final = 0.2
 """Seconds between attempts at a call that got no answer: a lease does not wait for long."""
 
 CROWDED: Final = Policy(base=0.4, cap=2.0)
-"""Seconds after throttling: a write is tried about ten times in 10 s, and a fleet asks less often the longer it is throttled."""
+"""Seconds after throttling or a refusal: a write is tried about ten times in 10 s, and a fleet asks less often the longer that lasts."""
 
 CREATE_SECONDS: Final = 120.0
 """How long creating a table may take; 10 to 30 s are usual."""
@@ -300,15 +300,20 @@ class LeaseTable:
     async def _write(
         self, what: str, operation: str, key: str, request: Mapping[str, Any], signature: Item | None = None, until: float = math.inf
     ) -> Item | None:
-        """Retry until the outcome is known: None if the row has ``signature``, else the row that prevented it, empty if there is none."""
+        """Retry until the outcome is known: None if the row has ``signature``, else the row that prevented it, empty if there is none.
+
+        With ``until``, the row is about a lease that is held, so that access which is refused now was allowed before, and may be again.
+        """
         attempt = 0
         while True:
             attempt += 1
             try:
                 await self.client.call(operation, self.name, request)
-            except AwsRetryable as error:
-                if self._clock.monotonic() >= until:
+            except (AwsRetryable, AccessRefused) as error:
+                if isinstance(error, AccessRefused) and until == math.inf:
                     raise
+                if self._clock.monotonic() >= until:
+                    raise AwsRetryable(str(error), code=error.code) from error
                 await self._wait(error, key, f"lease {what}", attempt, until)
             except ConditionFailed as error:
                 item = error.item if error.item is not None else await self.item(key)
@@ -328,17 +333,17 @@ class LeaseTable:
             except AwsRetryable as error:
                 await self._wait(error, "", f"lease {operation}", attempt)
 
-    async def _wait(self, error: AwsRetryable, key: str, call: str, attempt: int, until: float = math.inf) -> None:
+    async def _wait(self, error: AwsRetryable | AccessRefused, key: str, call: str, attempt: int, until: float = math.inf) -> None:
         pause = retry_pause(error, attempt, self._marks())
         self._emit(events.CallRepeated("", key, call, str(error), pause))
         await self._clock.sleep(min(pause, max(0.0, until - self._clock.monotonic())))
 
 
-def retry_pause(error: AwsRetryable, attempt: int, seed: str) -> float:
+def retry_pause(error: AwsRetryable | AccessRefused, attempt: int, seed: str) -> float:
     """Seconds until the next attempt after ``error`` in attempt number ``attempt``; ``seed``: a unique text that seeds the jitter."""
-    if not is_throttle(error):
+    if isinstance(error, AwsRetryable) and not is_throttle(error):
         return RETRY_SECONDS
-    decision = decide_retry(error, attempt, Random(seed).random(), CROWDED)  # noqa: S311 - only spreads callers
+    decision = decide_retry(AwsRetryable(str(error), code=error.code), attempt, Random(seed).random(), CROWDED)  # noqa: S311 - only spreads callers
     return decision.seconds if isinstance(decision, Wait) else CROWDED.cap
 
 

@@ -95,6 +95,7 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.NotificationFailed: Level.ERROR,
     ev.WorkerStarted: Level.INFO,
     ev.MemoryShort: Level.WARNING,
+    ev.LogLinesDropped: Level.WARNING,
     ev.WorkerFailed: Level.ERROR,
     ev.DrainStarted: Level.INFO,
     ev.LeaseTaken: Level.INFO,
@@ -139,13 +140,18 @@ class _Cause:
 class JsonLog:
     """An ``Emit`` that passes JSON lines, each ending in a newline, to ``write``. Callable from any thread; never raises.
 
-    Integers beyond 2**53, such as sequence numbers, are written as text.
+    Integers beyond 2**53, such as sequence numbers, are written as text. If ``write`` returns False, it has dropped the line: then
+    ``dropped`` is called, and before the next line that is not dropped, the log says how many were.
     """
 
-    def __init__(self, write: Callable[[bytes], object], clock: Clock, level: Level = Level.INFO) -> None:
+    def __init__(
+        self, write: Callable[[bytes], object], clock: Clock, level: Level = Level.INFO, dropped: Callable[[], None] = lambda: None
+    ) -> None:
         self._write = write
         self._clock = clock
         self._level = level
+        self._dropped = dropped
+        self._missing = 0
         self._causes: dict[tuple[object, ...], _Cause] = {}
         self._swept = float("-inf")
         self._lock = threading.Lock()
@@ -170,6 +176,8 @@ class JsonLog:
                 if cause.held_back:
                     self._line(cause.last, cause.context, cause.held_back - 1)
             self._causes.clear()
+            with contextlib.suppress(OSError, ValueError):
+                self._tell_missing()
 
     def _repeats(self, event: ev.Event, context: Mapping[str, str]) -> int | None:
         """For how many earlier events the line for this one also stands; None if it is held back."""
@@ -200,9 +208,20 @@ class JsonLog:
 
     def _line(self, event: ev.Event, context: Mapping[str, str], repeats: int) -> None:
         line = render(event) | ({"repeated": repeats} if repeats else {}) | dict(context)
-        stamped = {"time": self._clock.now().isoformat(timespec="milliseconds")} | line
         with contextlib.suppress(OSError, ValueError):
-            self._write(orjson.dumps(stamped, option=orjson.OPT_APPEND_NEWLINE))
+            if not self._tell_missing() or self._write(self._stamped(line)) is False:
+                self._missing += 1
+                self._dropped()
+
+    def _tell_missing(self) -> bool:
+        """Say how many lines were dropped, if any were. Returns whether further lines can be written."""
+        if self._missing and self._write(self._stamped(render(ev.LogLinesDropped("", "", self._missing)))) is not False:
+            self._missing = 0
+        return not self._missing
+
+    def _stamped(self, line: dict[str, Any]) -> bytes:
+        stamped = {"time": self._clock.now().isoformat(timespec="milliseconds")} | line
+        return orjson.dumps(stamped, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def render(event: ev.Event) -> dict[str, Any]:

@@ -229,7 +229,7 @@ def _topic(value: str) -> str:
 
 
 class Notify(Part):
-    """Whom to notify that a shard has halted. Notifications never hold up a shard; they are retried for a few minutes."""
+    """Whom to notify that a shard has halted or lost records. Notifications never hold up a shard; they are retried for a few minutes."""
 
     sns: Annotated[str, AfterValidator(_topic)] | None = Field(default=None, description="ARN of an SNS topic.")
     webhook: CollectorUrl | None = Field(default=None, description="URL to which the news is posted as JSON.")

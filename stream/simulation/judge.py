@@ -5,7 +5,7 @@ What is true is known without asking the workers: which records were put, in whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -15,7 +15,7 @@ from stream.audit.report import Verdict
 from stream.audit.verify import Scope, Verifier
 from stream.batch import RAW_SCHEMA, Batch, Outcome
 from stream.commit.log import CommitLog
-from stream.commit.manifest import FileEntry, Kind, Manifest
+from stream.commit.manifest import FileEntry, Kind, Manifest, decode
 from stream.contracts import Checkpoints, Shard, shard_of_chain
 from stream.errors import Halted
 from stream.lease.checkpoints import StoredCheckpoints
@@ -46,10 +46,19 @@ async def judge(world: World) -> list[Failure]:
         Failure("P2", f"the file {key} is left over: no sealed manifest lists it, and readers that list the folder read it")
         for key in leftovers(judgements, _beside(world))
     ]
-    found += [*lease_failures(world), *pause_failures(world)]
+    found += [*_redefined(world), *lease_failures(world), *pause_failures(world)]
     for stream in world.subject.streams:
         found += await _audit(world, stream)
     return found
+
+
+def _redefined(world: World) -> Iterator[Failure]:
+    """P2 in a rolling update: whoever finishes a unit runs the definition with which it was begun."""
+    for key, digest in world.begun.items():
+        body = _body(world, key)
+        now = None if body is None else decode(body, key)
+        if now is not None and now.kind is Kind.UNIT and now.pipeline != digest:
+            yield Failure("P2", f"the unit {key} was begun with the definition {digest}, and finished with {now.pipeline}")
 
 
 def left(world: World) -> str:

@@ -107,17 +107,6 @@ class Subject:
         return tuple([await definitions.record(pipeline, fetched) for pipeline, fetched in files])
 
 
-def refuse_other_sources(pipeline: Pipeline) -> None:
-    """Make sure that the pipeline reads a stream.
-
-    Raises:
-        DefinitionError: it reads objects.
-    """
-    if pipeline.source.s3 is not None:
-        msg = "the pipeline reads objects (`source.s3`); simulate plays pipelines that read a stream (`source.kinesis`)"
-        raise DefinitionError(msg)
-
-
 def refuse_unrelated(pipeline: Pipeline, newer: Pipeline) -> None:
     """Make sure that ``newer`` can take the place of ``pipeline`` while workers of both run.
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from stream.commit.manifest import Kind, decode
 from stream.concurrency import ObservableEvent
 from stream.contracts import Shard
 from stream.errors import StreamError
@@ -25,7 +26,7 @@ from stream.local.kpl import UserRecord, aggregate
 from stream.simulation.dynamodb import RecentTables
 from stream.simulation.fleet import Surroundings, Tools, work
 from stream.simulation.operators import Refused, pause, resume, resume_all, rewind
-from stream.simulation.places import EPOCH_MS, Bucket, SimulatedStore
+from stream.simulation.places import EPOCH_MS, Bucket, SimulatedStore, at_once
 from stream.simulation.process import Process, mixed
 from stream.simulation.schedule import LONGEST_FREEZE, OPERATORS, Arrival, Operation, Pausing, Reshard, Schedule, Start, Struck
 from stream.simulation.subject import Subject
@@ -99,6 +100,8 @@ class World:
         self.tables = RecentTables()
         self.happened: list[Happened] = []
         self.writes: list[tuple[str, str]] = []
+        self.begun: dict[str, str] = {}
+        """The definition with which each unit was begun, by the key of its manifest."""
         self.changes: Counter[str] = Counter()
         self.puts: list[Put] = []
         self.halted: dict[str, str] = {}
@@ -126,7 +129,13 @@ class World:
 
     def open_place(self, url: str, process: Process) -> SimulatedStore:
         """The store at ``url`` as ``process`` sees it."""
-        return self.tools.store(self.bucket, url, process, lambda what, key: self.writes.append((what, key)))
+        return self.tools.store(self.bucket, url, process, self._written)
+
+    def _written(self, what: str, key: str) -> None:
+        self.writes.append((what, key))
+        if what == "create" and "/commits/" in key and (stored := at_once(self.bucket.get(key))) is not None:
+            manifest = decode(stored.body, key)
+            self.begun |= {key: manifest.pipeline} if manifest.kind is Kind.UNIT else {}
 
     def observer(self, name: str) -> Process:
         """A process to which nothing happens, for the judge."""

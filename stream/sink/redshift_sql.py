@@ -189,6 +189,26 @@ def describe_table(table: tuple[str, str]) -> str:
     return f"SELECT * FROM {qualified(*table)} WHERE 1 = 0"
 
 
+def most_rows(config: RedshiftSinkConfig) -> str:
+    """Returns the most rows of one unit that the ledger says are in the table, whoever loaded them: none or 0 if it has no rows."""
+    return f'SELECT MAX("rows") FROM {qualified(*config.ledger)}'
+
+
+def missing_table(config: RedshiftSinkConfig) -> str:
+    """What to say of a table that does not exist although rows were loaded into it: made anew, it would have only the later ones."""
+    table, ledger = ".".join(config.target), ".".join(config.ledger)
+    return (
+        f"the table {table} does not exist, although {ledger} says that rows were loaded into it: somebody renamed or dropped it. Rename "
+        f"or restore it. If it is to begin anew, create it yourself, to have the rows that are loaded from now on, or drop {ledger} too, "
+        "to load everything again of which the files are still staged"
+    )
+
+
+def is_missing(error: str) -> bool:
+    """Whether Redshift says that there is no such table."""
+    return "does not exist" in error
+
+
 def positions(config: RedshiftSinkConfig, owner: Owner) -> str:
     """Returns ``shard``, ``last``: the position up to which each shard is loaded, according to the ledger."""
     return f'SELECT shard, MAX("last") FROM {qualified(*config.ledger)} WHERE {owner.condition} GROUP BY shard ORDER BY shard'

@@ -145,7 +145,11 @@ class DirectoryStore:
         try:
             os.link(temporary, path)
         except FileNotFoundError:
+            new = [each for each in path.parents if not each.exists()]
             path.parent.mkdir(parents=True, exist_ok=True)
+            for each in new:
+                # Else the folder, with all that is in it, may be gone after a power cut.
+                self._sync_directory(each.parent)
             os.link(temporary, path)
 
     def _replace(self, path: Path, body: bytes, etag: str) -> str | None:

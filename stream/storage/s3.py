@@ -24,7 +24,7 @@ from obstore.exceptions import (
 )
 from obstore.store import S3Store as RawStore
 
-from stream.aws.errors import AwsFatal
+from stream.aws.errors import AccessRefused, AwsFatal
 from stream.aws.session import AwsSession
 from stream.clock import SystemClock
 from stream.contracts import ObjectInfo, Stored
@@ -43,6 +43,10 @@ _ELSEWHERE: Final = ("<Code>AuthorizationHeaderMalformed</Code>", "<Code>Permane
 """How S3, or obstore for it, says that the bucket is in another region."""
 _UNPROVEN: Final = ("InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "RequestTimeTooSkewed")
 """S3's error codes for requests with an unknown key, a session token that is none, a wrong signature or a wrong time."""
+_THROTTLED: Final = "SlowDown"
+_SLOWER: Final = (
+    ". S3 allows more by itself as the load on a prefix goes on; if not, write fewer and larger files (`flush`, `partition_by`)"
+)
 _WITHOUT_ETAG: Final = "ETag Header missing"
 """obstore's message for an answer without the ETag that every S3 gives."""
 _OTHER_STORE: Final = "use a store that supports If-Match"
@@ -296,29 +300,29 @@ class S3Store:
         what = f"{action} on {without_values(repr(key))} under {self._url}"
         final = self._final(error)
         if final is None:
-            return Retryable(f"{what} failed: {detail}")
-        code, why, remedy = final
-        return AwsFatal(f"{what} {why}{remedy} ({detail})", code=code, remedy=remedy)
+            return Retryable(f"{what} failed: {detail}{_SLOWER if _THROTTLED in detail else ''}")
+        kind, code, why, remedy = final
+        return kind(f"{what} {why}{remedy} ({detail})", code=code, remedy=remedy)
 
-    def _final(self, error: Exception) -> tuple[str, str, str] | None:
-        """If the same call would fail again: what S3 calls that, why, and what to do; None if it might succeed."""
+    def _final(self, error: Exception) -> tuple[type[AwsFatal], str, str, str] | None:
+        """If the same call would fail again: of what kind that is, what S3 calls it, why, and what to do; None if it might succeed."""
         text = str(error)
         if any(sign in text for sign in _ELSEWHERE):
             why = f"cannot work: the bucket is not in {self._region}, the region of the stream and of this process; "
-            return "PermanentRedirect", why, f"use a bucket in {self._region}"
+            return AwsFatal, "PermanentRedirect", why, f"use a bucket in {self._region}"
         if (code := next((code for code in _UNPROVEN if f"<Code>{code}</Code>" in text), None)) is not None:
-            return code, "was refused: ", "check the credentials and this machine's clock"
+            return AccessRefused, code, "was refused: ", "check the credentials and this machine's clock"
         if (about_key := _about_key(text)) is not None:
-            return about_key
+            return AccessRefused, *about_key
         if _WITHOUT_ETAG in text:
-            return "MissingETag", "was answered without an ETag, which conditional writes need: ", _OTHER_STORE
+            return AwsFatal, "MissingETag", "was answered without an ETag, which conditional writes need: ", _OTHER_STORE
         if isinstance(error, _DENIED) or _says_forbidden(error):
-            return "AccessDenied", "was refused: ", "allow it for the role in use, on that prefix"
-        return (type(error).__name__, "cannot work", "") if isinstance(error, _FATAL) else None
+            return AccessRefused, "AccessDenied", "was refused: ", "allow it for the role in use, on that prefix"
+        return (AwsFatal, type(error).__name__, "cannot work", "") if isinstance(error, _FATAL) else None
 
 
 def _about_key(text: str) -> tuple[str, str, str] | None:
-    """As ``_final``, for a refusal because of the KMS key."""
+    """As ``_final``, without the kind, for a refusal because of the KMS key."""
     if _KEY_ACTION in text:
         return "KMSAccessDeniedException", "was refused: ", "allow the role in use kms:GenerateDataKey and kms:Decrypt on the bucket's key"
     unusable = _KEY_UNUSABLE.search(text)

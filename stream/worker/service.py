@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -24,7 +23,8 @@ from stream.contracts import Emit
 from stream.errors import Fatal
 from stream.lease.paused import Pause
 from stream.metrics.board import Board
-from stream.metrics.catalog import LOOP_LAG, TELEMETRY_SPANS
+from stream.metrics.catalog import LOG_LINES_DROPPED, LOOP_LAG, TELEMETRY_SPANS
+from stream.metrics.log_output import standard_error
 from stream.metrics.logs import JsonLog
 from stream.metrics.process import register_process, watch_loop
 from stream.metrics.recorder import Recorder
@@ -64,7 +64,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     prepare_allocators()
     registry, health = CollectorRegistry(), Health()
     recorder, name = Recorder(registry, options.clock), worker_id(options.clock)
-    log = JsonLog(_to_stderr, options.clock, options.log_level)
+    output = standard_error()
+    log = JsonLog(output, options.clock, options.log_level, lambda: recorder.add(LOG_LINES_DROPPED, 1))
     tracker = OperationTracker(Operations(pipeline.application, name, options.clock), log)
     totals, board = RunTotals(), Board(pipeline.application, options.clock)
     stalls = StallWatch(options.clock)
@@ -73,7 +74,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     register_process(registry)
     draining = ObservableEvent()
     _drain_on_signals(draining)
-    with WATCHDOG.telling(reports_to(log)), reporting_failure(", ".join(pipeline.source.kinesis.names), log, emit):
+    with output, WATCHDOG.telling(reports_to(log)), reporting_failure(", ".join(pipeline.source.kinesis.names), log, emit):
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(MetricsServer(registry, health, board, pipeline.metrics.host, pipeline.metrics.port))
             opening = _open(pipeline, replace(options, worker=name), tracker, recorder, totals, emit, draining, stack)
@@ -276,8 +277,3 @@ async def _reporter(
     job, run = job_of(pipeline, lineage, parts.recipe, state, options.base), run_id(pipeline.application, parts.worker)
     reporter = Reporter(job, run, totals, PrefixedStore(state, "lineage/"), parts.clock, parts.emit, lineage.interval)
     return await open_reporter(reporter, lineage, options.env, options.base, managed, stack)
-
-
-def _to_stderr(line: bytes) -> None:
-    sys.stderr.buffer.write(line)
-    sys.stderr.buffer.flush()

@@ -1,7 +1,8 @@
-"""A proxy in front of S3 that answers chosen requests as S3 itself would if something were wrong."""
+"""A proxy in front of S3 or DynamoDB that answers chosen requests as the service itself would if something were wrong."""
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +20,16 @@ _KEPT_BACK = {"transfer-encoding", "connection", "content-length", "date", "serv
 
 @dataclass(frozen=True)
 class Asked:
-    """One request. ``key``: without the bucket; ``condition``: ``If-Match`` or ``If-None-Match`` of a write, or nothing."""
+    """One request. ``key``: without the bucket; ``condition``: ``If-Match`` or ``If-None-Match`` of a write, or nothing.
+
+    ``operation``: of DynamoDB, or nothing.
+    """
 
     method: str
     key: str
     condition: str
     body: bytes
+    operation: str = ""
 
     @property
     def seals(self) -> bool:
@@ -34,7 +39,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """An error of S3 in place of its answer. ``carried_out``: the request is passed on all the same.
+    """An error in place of the service's answer, in the form of S3 or of DynamoDB. ``carried_out``: the request is passed on all the same.
 
     Without a ``code``, the connection breaks off in place of an answer.
     """
@@ -91,7 +96,8 @@ def _handler(made: Gateway) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             key = unquote(urlsplit(self.path).path).lstrip("/").partition("/")[2]
             condition = next((name for name in ("If-Match", "If-None-Match") if self.command == "PUT" and name in self.headers), "")
-            answer = made.answer(Asked(self.command, key, condition, body))
+            operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
+            answer = made.answer(Asked(self.command, key, condition, body, operation))
             if answer is None or answer.carried_out:
                 status, headers, content = _passed_on(made, self.command, self.path, body, dict(self.headers))
                 if answer is None:
@@ -100,6 +106,10 @@ def _handler(made: Gateway) -> type[BaseHTTPRequestHandler]:
             if not answer.code:
                 self.connection.shutdown(socket.SHUT_RDWR)
                 self.close_connection = True
+                return
+            if operation:
+                said = json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{answer.code}", "message": answer.said}).encode()
+                _reply(self, answer.status, [("Content-Type", "application/x-amz-json-1.0")], said)
                 return
             text = f"<Error><Code>{answer.code}</Code><Message>{answer.said}</Message></Error>".encode()
             _reply(self, answer.status, [("Content-Type", "application/xml")], text)

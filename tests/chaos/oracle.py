@@ -161,7 +161,7 @@ class Oracle:
         verdict.expect(manifest.get("records", 0) == len(inside), f"{where}: {manifest.get('records')} records, expected {len(inside)}")
         wanted = {record_place(shard, record): row for record, (_, row) in zip(inside, expected, strict=True) if row is not None}
         refused = [record for record, (outcome, _) in zip(inside, expected, strict=True) if outcome == "dead_lettered"]
-        listed = set()
+        listed, placed, segment = set(), {}, None
         for file in manifest.get("files", []):
             beside = {"rejects": f"state/{self.application}/rejects/", "ledger": f"state/{self.application}/ledger/v1/"}
             folder = manifest["targets"][file["sink"]].rstrip("/").rpartition("/")[2]
@@ -170,22 +170,27 @@ class Oracle:
             body = self.objects.get(key, b"")
             if not verdict.expect(hashlib.sha256(body).hexdigest() == file["sha256"], f"{where}: {key} is missing or another"):
                 continue
-            rows = pq.read_table(io.BytesIO(body), partitioning=None).to_pylist()
+            content = pq.ParquetFile(io.BytesIO(body))
+            rows = content.read().to_pylist()
             verdict.expect(len(rows) == file["rows"], f"{where}: {key} has {len(rows)} rows, the manifest says {file['rows']}")
             if file["sink"] == "ledger":
+                segment = json.loads(content.metadata.metadata[b"stream.ledger"]), rows
                 self._ledger(where, rows, inside, expected, verdict)
-            elif file["sink"] == "rejects":
+                continue
+            placed[file["sink"], file["key"]] = self._places(rows)
+            if file["sink"] == "rejects":
                 self._rejects(where, rows, refused, verdict)
                 refused = []
             else:
                 self._data(where, key, rows, wanted, definition, verdict)
+        if verdict.expect(segment is not None or manifest["kind"] != "unit", f"{where}: the unit has no ledger segment") and segment:
+            self._destinations(where, shard, *segment, placed, verdict)
         verdict.expect(not wanted, f"{where}: {len(wanted)} rows are missing, the first {next(iter(wanted.items()), None)}")
         verdict.expect(not refused, f"{where}: {len(refused)} dead letters are missing")
         return listed
 
     def _data(self, where: str, key: str, rows: list[Any], wanted: dict[Place, Any], definition: Definition, verdict: Judgement) -> None:
-        named = f"{self.stream}/"  # where several streams share the lake
-        places = [(row["_shard"].removeprefix(named), int(row["_sequence"]), row["_subsequence"]) for row in rows]
+        places = self._places(rows)
         verdict.expect(places == sorted(places), f"{where}: {key} is out of order")
         verdict.rows += rows
         for place, row in zip(places, rows, strict=True):
@@ -197,12 +202,34 @@ class Oracle:
             verdict.expect(found == {name: expected[name] for name in names}, f"{where}: {place} is {found}, expected {expected}")
             directory = unquote(key.split("/")[1])
             wish = f"{definition.partition}={row[definition.partition]}"
-            verdict.expect(directory == wish or "__" in directory, f"{where}: {place} lies in {directory}, expected {wish}")
+            verdict.expect(directory == wish, f"{where}: {place} lies in {directory}, expected {wish}")
+
+    def _places(self, rows: list[Any]) -> list[Place]:
+        named = f"{self.stream}/"  # where several streams share the lake
+        return [(row["_shard"].removeprefix(named), int(row["_sequence"]), row["_subsequence"]) for row in rows]
 
     def _ledger(self, where: str, rows: list[Any], inside: list[Record], expected: list[Any], verdict: Judgement) -> None:
         found = [(int(row["seq"]), row["sub"], row["outcome"], row["bytes"]) for row in rows]
         wanted = [(each.sequence, each.subsequence, outcome, len(each.data)) for each, (outcome, _) in zip(inside, expected, strict=True)]
         verdict.expect(found == wanted, f"{where}: the ledger differs from the records")
+
+    def _destinations(
+        self, where: str, shard: ShardTruth, header: Any, rows: list[Any], placed: dict[tuple[str, str], list[Place]], verdict: Judgement
+    ) -> None:
+        """Each row of the ledger leads to the rows of its record, and every row is led to."""
+        led: dict[tuple[str, str], set[Place]] = {file: set() for file in placed}
+        for row in rows:
+            place = shard.shard_id, int(row["seq"]), row["sub"]
+            for index in range(len(header["targets"])):
+                if row[f"dest_{index}"] is None:
+                    continue
+                named, line = header["objects"][row[f"dest_{index}"]], row[f"row_{index}"]
+                file = named["sink"], named["key"]
+                good = file in placed and placed[file][line : line + 1] == [place]
+                verdict.expect(good, f"{where}: the ledger says that {place} is in row {line} of {file}, and it is not")
+                led.setdefault(file, set()).add(place)
+        for file, places in placed.items():
+            verdict.expect(led[file] == set(places), f"{where}: the ledger does not lead to all rows of {file}")
 
     def _rejects(self, where: str, rows: list[Any], refused: list[Record], verdict: Judgement) -> None:
         found = [(int(row["_sequence"]), row["_subsequence"], row["_data"]) for row in rows]

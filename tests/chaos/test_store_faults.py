@@ -1,4 +1,4 @@
-"""S3 that fails between a unit's intent and its seal: what workers do, what they say, and what is there afterwards."""
+"""S3 that fails, or refuses access, between a unit's intent and its seal: what workers do, what they say, and what is there afterwards."""
 
 from __future__ import annotations
 
@@ -100,20 +100,70 @@ FINAL = {
         "InvalidToken: The provided token",
         "check the credentials",
     ),
+    "the clock has jumped": (
+        "",
+        Answer(403, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large."),
+        "RequestTimeTooSkewed: The difference",
+        "check the credentials and this machine's clock",
+    ),
 }
 
 
+def refuses(prefix: str, answer: Answer) -> Rule:
+    return lambda asked: answer if asked.method == "PUT" and asked.key.startswith(prefix) else None
+
+
 @pytest.mark.parametrize("refused", FINAL)
-def test_a_refusal_on_one_prefix_ends_the_worker_with_the_cause_and_the_next_one_continues(
+def test_while_access_is_refused_the_shard_is_halted_with_the_cause_and_then_goes_on_by_itself(
     faulty: tuple[World, Gateway], refused: str
 ) -> None:
     (world, gate), (prefix, answer, cause, remedy) = faulty, FINAL[refused]
+    world.produce(100)
+    worker = world.start(world.pipeline())
+    worker.until(world.committed)
+    gate.rules.append(refuses(prefix, answer))
+    world.produce(100)
+    worker.until(lambda: len(logged(worker, "shard_halted")) >= 2)
+    for line in logged(worker, "shard_halted"):
+        assert cause in line["reason"]
+        assert remedy in line["reason"]
+        assert "goes on by itself" in line["reason"]
+    gate.rules.clear()
+    worker.until(world.committed)
+    assert worker.drain() == 0, worker.said()
+    assert clean(worker.said())
+    world.exact()
+
+
+def test_status_says_why_a_shard_waits_for_access_and_a_drain_does_not_wait_for_it(faulty: tuple[World, Gateway]) -> None:
+    (world, gate), (prefix, answer, cause, remedy) = faulty, FINAL["the key of the data is disabled"]
     path = world.pipeline()
     world.produce(100)
     worker = world.start(path)
     worker.until(world.committed)
-    gate.rules.append(lambda asked: answer if asked.method == "PUT" and asked.key.startswith(prefix) else None)
+    gate.rules.append(refuses(prefix, answer))
     world.produce(100)
+    worker.until(lambda: bool(world.objects(f"state/chaos/halts/{world.stream}/")))
+    asking = world.operate("status", str(path), "--json")
+    assert asking.exit() == 1
+    (shown,) = json.loads(asking.said())["streams"]
+    (finding,) = [each for each in shown["findings"] if each["code"] == "shard_halted"]
+    assert cause in finding["details"][0]
+    assert remedy in finding["details"][0]
+    assert worker.drain() == 1
+    (line,) = logged(worker, "worker_failed")
+    assert cause in line["reason"]
+    gate.rules.clear()
+    world.finish(path)
+    world.exact()
+
+
+def test_a_worker_to_which_access_is_refused_before_it_has_sealed_anything_ends(faulty: tuple[World, Gateway]) -> None:
+    (world, gate), (prefix, answer, cause, remedy) = faulty, FINAL["data but not state"]
+    path = world.pipeline()
+    world.produce(100)
+    gate.rules.append(refuses(prefix, answer))
+    worker = world.start(path)
     assert worker.exit() == 1
     assert clean(worker.said())
     (line,) = logged(worker, "worker_failed")

@@ -25,7 +25,7 @@ from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.loads import Failure, Link, StagedFile
 from stream.storage.directory import DirectoryStore
 from stream.storage.memory import MemoryStore
-from stream.worker.tables.iceberg import LOADED, IcebergWarehouse
+from stream.worker.tables.iceberg import ACCOUNT, LOADED, IcebergWarehouse
 from stream.worker.tables.iceberg_catalog import CatalogTable
 from stream.worker.tables.loaded_positions import LoadedPositions
 from stream.worker.tables.warehouse import LoadFailed
@@ -176,6 +176,24 @@ def test_a_concurrent_commit_costs_one_attempt_and_keeps_the_other_writers_rows(
             asyncio.run(bench.warehouse.load(load_of(link)))
     asyncio.run(bench.warehouse.load(load_of(link)))
     assert sorted(place.frame()["n"]) == [1, 2, 100]
+
+
+def test_after_a_rollback_rows_are_loaded_again_only_if_the_account_is_set_back_too(place):
+    bench = place.bench()
+    links = [link_of(bench, rows({"n": [after]}), after, after + 10) for after in (0, 10, 20)]
+    load(bench, links[0])
+    before = place.read().current_snapshot()
+    load(bench, *links[1:])
+    table = place.read()
+    with table.manage_snapshots() as change:
+        change.rollback_to_snapshot(before.snapshot_id)
+    assert place.frame()["n"].to_list() == [0]
+    assert asyncio.run(bench.warehouse.positions()) == {"a": 30}
+    with table.transaction() as change:
+        change.set_properties({f"{LOADED}flights/events": before.summary[ACCOUNT]})
+    assert asyncio.run(bench.warehouse.positions()) == {"a": 10}
+    load(bench, *links[1:])
+    assert sorted(place.frame()["n"]) == [0, 10, 20]
 
 
 def test_each_stream_and_application_has_its_own_positions_in_a_shared_table(place):

@@ -12,7 +12,7 @@ from moto.sns import sns_backends
 
 from stream import events
 from stream.pipeline.replay import Notify
-from stream.worker.receivers.notifying import ATTEMPTS, Notification, open_notifier
+from stream.worker.receivers.notifying import ATTEMPTS, LOSS_SECONDS, Notification, open_notifier
 from tests.unit.metrics.every_event import FixedClock
 
 HALTED = events.ShardHalted("orders", "shardId-000000000001", "the größte of reasons")
@@ -99,6 +99,30 @@ def test_a_webhook_is_called_until_it_succeeds():
     assert "secret" not in repr(heard)
 
 
+def test_a_shard_that_halts_again_and_again_is_notified_of_once_until_it_gets_on():
+    webhook, where = Webhook(204), (HALTED.stream, HALTED.shard)
+    other = events.ShardHalted("orders", "shardId-000000000002", "why")
+    sealed = events.UnitSealed(*where, 0, 1, (), 0.0, 0.0, 0.0)
+    given = [HALTED, events.ShardStarted(*where, 0), HALTED, other, sealed, HALTED]
+    assert asyncio.run(with_webhook(webhook, *given)) == []
+    assert [message["shard"][-1] for _, message in webhook.got] == ["1", "2", "1"]
+
+
+def test_lost_records_are_notified_of_once_an_hour_for_each_stream(moto_url, aws_env, monkeypatch):
+    arn, clock = topic(moto_url, monkeypatch, "losses"), FixedClock()
+
+    def for_two_hours():
+        for _ in range(2):
+            for stream in ("a", "b"):
+                yield from (events.RecordsExpired(stream, f"shardId-{number}", 5, 9, "too slow") for number in range(3))
+            clock.seconds += LOSS_SECONDS
+
+    assert asyncio.run(events_after_notifying(Notify(sns=arn), for_two_hours(), clock=clock)) == []
+    sent = sns_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].topics[arn].sent_notifications
+    assert [subject for _, _, subject, *_ in sent] == [f"shop: shard shardId-0 of {stream} has lost records" for stream in "abab"]
+    assert "the records after 5 up to 9 were lost" in sent[0][1]
+
+
 def test_a_webhook_that_refuses_or_stays_down_is_given_up_and_reported():
     refusing, down = Webhook(403), Webhook(503)
     assert [type(event) for event in asyncio.run(with_webhook(refusing, HALTED))] == [events.NotificationFailed]
@@ -127,7 +151,9 @@ def test_a_topic_behind_a_refusing_proxy_is_given_up_and_reported(aws_env, monke
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", f"http://127.0.0.1:{runner.addresses[0][1]}")
         try:
-            return await events_after_notifying(Notify(sns="arn:aws:sns:us-east-1:111122223333:alarms"), [HALTED, HALTED])
+            return await events_after_notifying(
+                Notify(sns="arn:aws:sns:us-east-1:111122223333:alarms"), [HALTED, events.ShardHalted("orders", "another", "why")]
+            )
         finally:
             await runner.cleanup()
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pyiceberg.catalog import load_catalog
 from typer.testing import CliRunner
 
 from stream import events
@@ -19,7 +21,7 @@ from stream.storage.directory import DirectoryStore
 from stream.worker.objects.slices import Window
 from stream.worker.sources.dead_letters import DeadLetters
 from stream.worker.sources.reading import Reading
-from tests.integration.stage import Stage, sealed
+from tests.integration.stage import PIPELINE, Stage, sealed
 
 
 def test_units_whose_dead_letters_were_redriven_cannot_be_rewound(stage: Stage) -> None:
@@ -170,3 +172,42 @@ def test_letters_of_units_that_are_taken_back_meanwhile_are_not_redriven(stage: 
     redriven = CliRunner().invoke(app, ["dlq", "redrive", str(file), "--dry-run"])
     assert redriven.exit_code == 0, redriven.output
     assert "1" in redriven.output
+
+
+@pytest.fixture
+def table_beside(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[int]]:
+    """The stage's sink loads an Iceberg table; what is returned reads it."""
+    catalog = f"sqlite:///{stage.folder}/catalog.db"
+    sink = f'iceberg: {{name: lake, location: "file:lake", table: lake.numbers, catalog: {{type: sql, uri: "{catalog}"}}, every: 1s}}'
+    sink = sink.replace("{", "{{").replace("}", "}}")
+    monkeypatch.setattr("tests.integration.stage.PIPELINE", PIPELINE.replace('s3: {{url: "file:lake"}}', sink))
+
+    def read() -> list[int]:
+        opened = load_catalog("default", type="sql", uri=catalog)
+        try:
+            return sorted(opened.load_table("lake.numbers").scan().to_arrow()["n"].to_pylist())
+        finally:
+            opened.close()
+
+    return read
+
+
+@pytest.mark.parametrize("rolled_back", [False, True], ids=["table", "files-in-its-place"])
+def test_rows_of_a_table_are_not_taken_back(stage: Stage, table_beside: Callable[[], list[int]], rolled_back: bool) -> None:
+    """They are in the table for good; also if the file was rolled back to one without the table, whose files are in the same place."""
+    stage.put([1, 2])
+    stage.work(lambda event: isinstance(event, events.UnitsLoaded))
+    (unit,) = stage.manifests()
+    file = stage.folder / "pipeline.yaml"
+    if rolled_back:
+        file.write_text(re.sub("sinks: .*", 'sinks: [s3: {name: lake, url: "file:lake"}]', file.read_text()))
+    for confirmed in (["--yes"], []):
+        refused = CliRunner().invoke(app, ["leases", "rewind", str(file), stage.shard, "start", *confirmed], input="y\n")
+        assert refused.exit_code == 2, refused.output
+        said = " ".join(refused.output.split())
+        assert "table lake.numbers" in said
+        assert "nothing was changed" in said
+        assert "`stream backfill --namespace`" in said
+        assert ("take back" in said) == (rolled_back and not confirmed), "it is not asked what is refused anyway"
+    assert stage.manifests() == [unit]
+    assert table_beside() == [1, 2]

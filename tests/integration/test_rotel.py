@@ -123,6 +123,8 @@ def test_rotel_receives_one_span_per_record_through_kills_and_repeated_exports(
                 assert run.worker("--at", point).exit() == -9
             stream.put(len(KILLS))
             last = run.worker()
+            beside = CliRunner().invoke(app, ["audit", "export", str(run.file)])
+            assert beside.exit_code == 0, beside.output
             while (before := run.sealed()) < RECORDS:
                 last.until(functools.partial(run.more_than, before))
             assert last.drain() == 0, last.said()

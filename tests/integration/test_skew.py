@@ -49,3 +49,22 @@ def test_what_is_noted_of_a_quiet_shard_is_never_ahead_of_the_services_clock(sta
 
     (checkpoint,) = (json.loads(file.read_text()) for file in stage.folder.rglob("checkpoints/numbers/*.json"))
     assert timedelta() < stage.clock.now() - datetime.fromisoformat(checkpoint["tip"]) < timedelta(minutes=1)
+
+
+def test_a_clock_that_jumps_forwards_and_back_while_records_are_committed_changes_nothing(stage: Stage) -> None:
+    jumping, jumps = ShiftedClock(), [timedelta(minutes=10), timedelta(minutes=-10), timedelta(0)]
+    stage.put(range(3))
+
+    def last(event: events.Event) -> bool:
+        if isinstance(event, events.UnitSealed) and jumps:
+            jumping.ahead = jumps.pop(0)
+            stage.put(range(3))
+            return False
+        return isinstance(event, events.UnitSealed)
+
+    heard = stage.work(last, clock=jumping)
+
+    assert [manifest.records for manifest in stage.manifests()] == [3, 3, 3, 3]
+    assert not [event for event in heard if isinstance(event, events.ShardHalted | events.CallRepeated | events.PollRepeated)]
+    after = [int(manifest.after) for manifest in stage.manifests()]
+    assert after == sorted(after)

@@ -322,7 +322,7 @@ Everything that arrived before TIME is sealed.
 
 1. 1 open shard has no living worker, since TIME (AGE)
    AGE; the limit is 1m
-   shardId-000000000000: WORKER last renewed its lease at TIME
+   shardId-000000000000: WORKER last renewed its lease at TIME, by its own clock
    $ stream leases ls pipeline.yaml
    $ stream run pipeline.yaml
    docs/runbook.md#streamshardunread

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from stream import events
 from stream.cli.main import app
+from tests.redshift.faults import Once
+from tests.redshift.loader import LoaderProcess
 from tests.redshift.world import DELETES, UPSERT, shard_id
 
 runner = CliRunner()
@@ -242,6 +244,163 @@ def test_a_row_that_copy_refuses_parks_the_shard_with_file_row_and_column(world,
     world.assert_exactly_once()
     assert runner.invoke(app, ["loads", "ls", str(pipeline)]).exit_code == 0
     assert runner.invoke(app, ["loads", "retry", str(pipeline)]).stdout == "nothing is parked\n"
+
+
+def test_a_loader_killed_at_a_unit_that_was_retried_and_a_second_operator_change_nothing(world, redshift, s3, tmp_path):
+    world.seal({0: 1, 1: 1})
+    (key, *_) = [entry["Key"] for entry in s3.list_objects_v2(Bucket=world.bucket, Prefix="staging/")["Contents"]]
+    body = s3.get_object(Bucket=world.bucket, Key=key)["Body"].read()
+    s3.delete_object(Bucket=world.bucket, Key=key)
+    assert world.load()
+    pipeline = Path(tmp_path, "pipeline.yaml")
+    pipeline.write_text(world.text)
+    s3.put_object(Bucket=world.bucket, Key=key, Body=body)
+    assert runner.invoke(app, ["loads", "retry", str(pipeline)]).stdout == f"redshift: {shard_id(0)} is loaded again\n"
+    process = None
+
+    def kill():
+        process.kill()
+        return ""
+
+    redshift.hook = fault = Once("statement:COPY", kill)
+    process = LoaderProcess(world.text, Path(), world.environment(), "victim")
+    try:
+        assert process.wait(120.0) == -9
+    finally:
+        process.close()
+    assert fault.happened.is_set()
+    assert runner.invoke(app, ["loads", "retry", str(pipeline)]).stdout == "nothing is parked\n"
+    world.load_until_done()
+    world.assert_exactly_once()
+
+
+DAMAGE = {
+    "a load is repeated": "INSERT INTO {t} SELECT * FROM {t} WHERE _shard = (SELECT MIN(_shard) FROM {t})",
+    "a row is there twice": "INSERT INTO {t} SELECT * FROM {t} LIMIT 1",
+    "a row is gone": "DELETE FROM {t} WHERE ctid = (SELECT MIN(ctid) FROM {t})",
+    "a row has another value": "UPDATE {t} SET n = -1 WHERE ctid = (SELECT MIN(ctid) FROM {t})",
+    "two rows have each other's values": "UPDATE {t} SET n = (SELECT MIN(n) + MAX(n) FROM {t}) - n "
+    "WHERE n IN (SELECT MIN(n) FROM {t} UNION SELECT MAX(n) FROM {t})",
+    "a load is in the ledger twice": "INSERT INTO {t}__loads SELECT * FROM {t}__loads LIMIT 1",
+    "a load is not in the ledger": "DELETE FROM {t}__loads WHERE ctid = (SELECT MIN(ctid) FROM {t}__loads)",
+    "the ledger counts other rows": 'UPDATE {t}__loads SET "rows" = "rows" + 1 WHERE ctid = (SELECT MIN(ctid) FROM {t}__loads)',
+}
+
+
+def saved(world):
+    """Copies of the table and its ledger."""
+    for table in (world.table, f"{world.table}__loads"):
+        world.query(f'CREATE TABLE "{table}_saved" AS TABLE "{table}"')
+
+
+def restored(world, *suffixes):
+    """The table, or its ledger (``__loads``), is as when it was saved."""
+    for suffix in suffixes:
+        table = f"{world.table}{suffix}"
+        world.query(f'DELETE FROM "{table}"')
+        world.query(f'INSERT INTO "{table}" SELECT * FROM "{table}_saved"')
+
+
+def is_exactly_once(world):
+    try:
+        world.assert_exactly_once()
+    except AssertionError:
+        return False
+    return True
+
+
+def test_each_kind_of_damage_to_a_table_is_found_by_what_judges_these_tests(world):
+    for _ in range(2):
+        world.seal({0: 1, 1: 1})
+        assert world.load()
+    saved(world)
+    for what, damage in DAMAGE.items():
+        world.query(damage.format(t=world.table))
+        assert not is_exactly_once(world), what
+        restored(world, "", "__loads")
+        world.assert_exactly_once()
+
+
+def test_a_table_that_is_restored_is_loaded_from_where_its_ledger_ends(world):
+    world.seal({0: 2, 1: 1})
+    assert world.load()
+    saved(world)
+    moment = world.query(f'SELECT MAX(loaded_at) FROM "{world.table}__loads"')[0][0]
+    world.seal({0: 1, 1: 1, 2: 1})
+    assert world.load()
+    restored(world, "", "__loads")
+    assert world.load()
+    world.assert_exactly_once()
+    restored(world, "")
+    assert world.load()
+    assert len(world.table_rows()) < len(world.expected()), "the ledger says that they are loaded"
+    world.query(f"DELETE FROM \"{world.table}__loads\" WHERE loaded_at > '{moment}'")
+    assert world.load()
+    world.assert_exactly_once()
+
+
+def altered(world, *statements, kinds=12):
+    """Let a loader load, alter the table under it, and let it try what was sealed since. Returns whether it could, and its last refusal."""
+    world.kinds = 10
+    world.seal({0: 2, 1: 2})
+
+    def alter():
+        for statement in statements:
+            world.query(statement)
+        world.kinds = kinds
+        world.seal({0: 1, 1: 1})
+
+    loaded = world.load(steps=2, between=alter)
+    refused = [event for event in world.heard if isinstance(event, events.LoadRefused)]
+    return loaded, refused[-1] if refused else None
+
+
+def parked(world):
+    return [event for event in world.heard if isinstance(event, events.LoadParked)]
+
+
+def test_a_column_that_is_dropped_under_a_loader_is_added_again_for_later_rows(world):
+    loaded, refused = altered(world, f'ALTER TABLE "{world.table}" DROP COLUMN at')
+    assert not loaded
+    assert (refused.kind, "column" in refused.detail, "does not exist" in refused.detail) == ("setup", True, True)
+    assert world.load()
+    world.assert_exactly_once()
+    assert not parked(world)
+
+
+def test_a_column_that_is_narrowed_under_a_loader_is_named_and_no_shard_is_parked(world):
+    loaded, refused = altered(world, f'ALTER TABLE "{world.table}" ALTER COLUMN kind TYPE varchar(2)', kinds=1000)
+    assert not loaded
+    assert refused.kind == "setup"
+    assert "column kind is varchar(2) in the table and varchar(65535) in the pipeline" in refused.detail
+    assert not parked(world)
+    world.query(f'ALTER TABLE "{world.table}" ALTER COLUMN kind TYPE varchar(65535)')
+    assert world.load()
+    world.assert_exactly_once()
+
+
+def test_a_table_that_is_renamed_under_a_loader_is_not_made_anew_without_its_rows(world):
+    loaded, refused = altered(world, f'ALTER TABLE "{world.table}" RENAME TO "{world.table}_old"')
+    assert not loaded
+    for _ in range(2):
+        assert not world.load()
+    refused = [event for event in world.heard if isinstance(event, events.LoadRefused)][-1]
+    assert refused.kind == "setup"
+    assert (
+        f"the table public.{world.table} does not exist, although public.{world.table}__loads says that rows were loaded" in refused.detail
+    )
+    assert not parked(world)
+    world.query(f'ALTER TABLE "{world.table}_old" RENAME TO "{world.table}"')
+    assert world.load()
+    world.assert_exactly_once()
+
+
+def test_a_column_that_must_no_longer_be_null_parks_the_shards_with_its_name(world):
+    filled = f'UPDATE "{world.table}" SET at = now() WHERE at IS NULL'
+    loaded, _ = altered(world, filled, f'ALTER TABLE "{world.table}" ALTER COLUMN at SET NOT NULL')
+    assert loaded
+    assert {event.shard for event in parked(world)} == {shard_id(0), shard_id(1)}
+    assert all('column "at"' in event.reason and "stream loads retry" in event.reason for event in parked(world))
 
 
 def test_load_errors_are_reported_in_the_words_of_the_system_view(world, s3):

@@ -134,3 +134,16 @@ def test_the_doctor_finds_a_column_that_was_retyped_by_hand(world, place):
     assert "column n is varchar in the table and bigint in the pipeline" in retyped["what"]
     assert world.table in retyped["what"]
     assert retyped["remedy"]
+
+
+def test_the_doctor_finds_a_table_that_was_renamed_by_hand(world, place):
+    path, _, recorded, _ = place
+    with recorded() as (environment, _):
+        new = table_finding(path, environment)
+        world.seal({0: 1})
+        world.load_until_done()
+        world.query(f"ALTER TABLE {world.table} RENAME TO {world.table}_old")
+        renamed = table_finding(path, environment)
+    assert (new["verdict"], "the first load makes it" in new["what"]) == ("ok", True), new
+    assert renamed["verdict"] == "failed"
+    assert "somebody renamed or dropped it" in renamed["what"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -114,15 +114,17 @@ class World:
         assert self.sealed is not None
         asyncio.run(self.sealed.end(shard))
 
-    def load(self, *, leased: bool = True, worker: str = "tester", steps: int = 1) -> bool:
-        """Let a loader in this process take ``steps`` steps; whether the last succeeded."""
-        return asyncio.run(self._load(leased, worker, steps))
+    def load(self, *, leased: bool = True, worker: str = "tester", steps: int = 1, between: Callable[[], None] | None = None) -> bool:
+        """Let a loader in this process take ``steps`` steps, ``between`` being called after the first; whether the last succeeded."""
+        return asyncio.run(self._load(leased, worker, steps, between))
 
-    async def _load(self, leased: bool, worker: str, steps: int) -> bool:
+    async def _load(self, leased: bool, worker: str, steps: int, between: Callable[[], None] | None) -> bool:
         async with AsyncExitStack() as stack:
             loader = await open_loader(self.text, Path(), worker, self.heard.append, stack, leased=leased)
             succeeded = False
-            for _ in range(steps):
+            for step in range(steps):
+                if step == 1 and between is not None:
+                    await asyncio.to_thread(between)
                 succeeded = await loader.attempt()
             await loader.finish()
             return succeeded

@@ -191,6 +191,13 @@ class Unpinned(KnownDefinitions):
         return replace(self.own, digest=digest)
 
 
+class OwnDefinition(Unpinned):
+    """Finishes units of other workers with its own definition, and says so."""
+
+    async def recorded(self, digest):
+        return self.own
+
+
 class WritesNothing(MutantCommitter):
     async def _carry_out(self, todo, work):
         if isinstance(todo, protocol.Write):
@@ -285,6 +292,7 @@ MUTANTS = {
     "no_if_none_match": (PIPELINE, Tools(store=NoIfNoneMatch)),
     "no_if_match": (PIPELINE, Tools(store=NoIfMatch)),
     "unpinned": (PIPELINE, Tools(definitions=Unpinned)),
+    "own_definition": (PIPELINE, Tools(definitions=OwnDefinition)),
     "ignores_conditions": (LEASED, Tools(table=IgnoresConditions, coordinator=NeverSeesLosses)),
     "keeps_leases": (LEASED, Tools(coordinator=KeepsLeases)),
     "children_at_once": (LEASED, Tools(coordinator=ChildrenAtOnce)),
@@ -297,7 +305,7 @@ MUTANTS = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_each_planted_defect_is_found_within_the_default_number_of_schedules(tmp_path, name):
     text, tools = MUTANTS[name]
-    _, failed = played(subject(tmp_path, newer=name == "unpinned", text=text), range(1, DEFAULT + 1), tools)
+    _, failed = played(subject(tmp_path, newer=name in {"unpinned", "own_definition"}, text=text), range(1, DEFAULT + 1), tools)
     assert failed is not None, f"{name} survived {DEFAULT} schedules"
 
 

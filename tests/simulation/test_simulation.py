@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect
 from collections import Counter
 from random import Random
 
@@ -30,7 +31,7 @@ MUTANTS = (
 
 
 def build(seed: int, mutant: str = "") -> tuple[World, list[Version]]:
-    """A stream, a fleet and a fault rate, all from ``seed``: half of the fleets reshard, a third run one build only."""
+    """A stream, a fleet and a fault rate, all from ``seed``: half of the fleets reshard, a third run one build only, some three."""
     random = Random(seed)
     shards = {"p": _records(random, 1)}
     parents: dict[str, tuple[str, ...]] = {}
@@ -40,7 +41,7 @@ def build(seed: int, mutant: str = "") -> tuple[World, list[Version]]:
         if random.random() < 0.5:
             shards["m"] = _records(random, 200)
             parents["m"] = ("a", "b")
-    builds = 1 if random.random() < 0.34 else 2
+    builds = 1 + bisect((0.34, 0.8), random.random())
     versions = [Version(definition, build) for definition in (1, 2) for build in range(1, builds + 1)]
     return World(SeededChooser(seed, random.choice((0.0, 0.05, 0.2))), shards, parents, mutant), versions
 

@@ -23,49 +23,22 @@ from stream.operations.changes.rewind_refusals import refuse_doubles
 from stream.pipeline.replay import RedriveBudget
 from stream.worker.sources.dead_letters import DeadLetters, Redrive, chain_name
 from tests.sealed import Sealed, shard_id
+from tests.turns import Turns, turns
 
 SEEDS = int(os.environ.get("STREAM_TAKING_BACK_SEEDS", "150"))
 SHARD = Shard("events", shard_id(0))
 
 
-class Taking:
-    """A store whose calls happen some turns of the loop after they were made, in an order that ``dice`` decides."""
-
-    def __init__(self, store, dice):
-        self._store = store
-        self._dice = dice
-
-    def __getattr__(self, name):
-        method = getattr(self._store, name)
-        if not asyncio.iscoroutinefunction(method):
-            return method
-
-        async def later(*arguments):
-            await self._wait()
-            return await method(*arguments)
-
-        return later
-
-    async def list(self, *arguments):
-        await self._wait()
-        async for each in self._store.list(*arguments):
-            yield each
-
-    async def _wait(self):
-        for _ in range(self._dice.choice((0, 1, 3, 10, 40))):
-            await asyncio.sleep(0)  # noqa: TID251 - lets another task have its turn, and takes no time
-
-
 async def _rewind(sealed, dice):
     """As ``stream leases rewind`` does; whether it took the units back."""
-    log = CommitLog(Taking(sealed.stores.state, dice), sealed.pipeline.application, sealed.clock, "operator")
+    log = CommitLog(Turns(sealed.stores.state, dice), sealed.pipeline.application, sealed.clock, "operator")
     known = await history(log, SHARD)
     link = rewind_link(log, known, sealed.heads[SHARD.shard_id], ORIGIN, "", sealed.clock.now().isoformat())
     try:
         await refuse_doubles(log, known, link, ORIGIN, sealed.stores.targets)
     except DefinitionError:
         return False
-    await Taking(sealed.stores.state, dice)._wait()
+    await turns(dice)
     try:
         stored = await sealed.committer.commit(SHARD, RenderedUnit(link, ()), _never)
     except DefinitionError:
@@ -79,7 +52,7 @@ async def _never(_manifest):
 
 
 async def _redrive(letters, dice, worker):
-    await Taking(letters.state, dice)._wait()
+    await turns(dice)
     try:
         return await letters.redrive(None, None, worker)
     except DefinitionError:
@@ -91,7 +64,7 @@ async def _play(seed):
     dice, sealed = Random(seed), await Sealed.open()
     await sealed.unit(0, 1, 30)
     state = sealed.stores.state
-    letters = DeadLetters("events", Taking(state, dice), sealed.stores.targets["rejects"], RedriveBudget(), sealed.clock)
+    letters = DeadLetters("events", Turns(state, dice), sealed.stores.targets["rejects"], RedriveBudget(), sealed.clock)
     work = [_rewind(sealed, dice), _redrive(letters, dice, "one"), _redrive(letters, dice, "two")]
     if dice.random() < 0.3:
         work.append(_beside(sealed, dice))
@@ -102,7 +75,7 @@ async def _play(seed):
 
 
 async def _beside(sealed, dice):
-    await Taking(sealed.stores.state, dice)._wait()
+    await turns(dice)
     await sealed.unit(0, 31, 5)
 
 

@@ -276,6 +276,14 @@ ALERTS = (
         "Something blocks the event loop of {{ $labels.pod }} for {{ $value | humanizeDuration }} at a time.",
     ),
     Alert(
+        "StreamLogUnread",
+        f"sum by ({BY_POD}) (increase({m.LOG_LINES_DROPPED.name}[15m])) > 0",
+        "0m",
+        "warning",
+        "Nobody reads the log of a worker",
+        "{{ $value | humanize }} lines of the log of {{ $labels.pod }} were dropped in a quarter of an hour.",
+    ),
+    Alert(
         "StreamRestarts",
         f"changes(process_start_time_seconds[1h]) > 3 and on (instance) {m.BUILD_INFO.name}",
         "0m",

@@ -142,6 +142,10 @@ CASES = {
         [(f"kst_event_loop_lag_seconds{{{POD}}}", "6x240")],
         [(f"kst_event_loop_lag_seconds{{{POD}}}", "0.1x240")],
     ),
+    "StreamLogUnread": (
+        [(f"kst_log_lines_dropped_total{{{POD}}}", "0x230 5x10")],
+        [(f"kst_log_lines_dropped_total{{{POD}}}", "0x100 5x140")],
+    ),
     "StreamRestarts": (
         [
             (f"process_start_time_seconds{{{POD}}}", "0x200 1 2 3 4x40"),

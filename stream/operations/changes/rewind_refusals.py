@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Final
 
 from stream.audit.objects import WITH_THE_LOG
 from stream.batch import ORIGIN
+from stream.clock import SystemClock
 from stream.commit.claims import Claims
 from stream.commit.log import CommitLog
 from stream.commit.manifest import Manifest
@@ -14,8 +17,16 @@ from stream.commit.rewind import History
 from stream.contracts import ObjectStore
 from stream.errors import DefinitionError
 from stream.operations.compaction.uncompacted import compacted_to
+from stream.pipeline.model import Pipeline
 from stream.sink import rejects
+from stream.sink.tables import TableSinkConfig
+from stream.worker.recipes.definitions import Definitions
 from stream.worker.sources.dead_letters import Redrive, chain_name
+
+_NO_REMOVAL: Final = (
+    "from which a rewind cannot remove them, so they would be there twice; nothing was changed. To process records again, read them into "
+    "a table of their own with `stream backfill --namespace`, or load another table under another application name"
+)
 
 
 async def refuse_doubles(log: CommitLog, known: History, link: Manifest, target: int, stores: Mapping[str, ObjectStore]) -> None:
@@ -27,9 +38,39 @@ async def refuse_doubles(log: CommitLog, known: History, link: Manifest, target:
         DefinitionError: it would.
     """
     taken = [each for each in known.links if int(each.after) >= target]
+    await _refuse_staged(log, taken)
     await _refuse_elsewhere(taken, stores)
     await _refuse_compacted(log, known.shard.stream, taken)
     await _claim_letters(log, known, link)
+
+
+def refuse_tables(pipeline: Pipeline) -> None:
+    """Make sure that no sink of ``pipeline`` loads a table.
+
+    Raises:
+        DefinitionError: one does.
+    """
+    for config in pipeline.sinks:
+        if isinstance(config, TableSinkConfig):
+            msg = f"rows of the sink `{config.name}` are loaded into the table {config.table}, {_NO_REMOVAL}"
+            raise DefinitionError(msg)
+
+
+async def _refuse_staged(log: CommitLog, links: Sequence[Manifest]) -> None:
+    """Make sure that no file of ``links`` was made for a table, whatever this pipeline has under the sink's name and in its place."""
+    definitions, tables = Definitions(log.store, Path(), {}, SystemClock()), dict[str, dict[str, str]]()
+    for link in reversed(links):
+        if not link.files:
+            continue
+        if link.pipeline not in tables:
+            sinks = (await definitions.pipeline(link.pipeline)).sinks
+            tables[link.pipeline] = {each.name: each.table for each in sinks if isinstance(each, TableSinkConfig)}
+        for sink in sorted({file.sink for file in link.files} & tables[link.pipeline].keys()):
+            msg = (
+                f"rows of units that would be taken back were sealed for the table {tables[link.pipeline][sink]} (sink `{sink}`), "
+                f"{_NO_REMOVAL}. Or rewind to after {link.last}"
+            )
+            raise DefinitionError(msg)
 
 
 async def _refuse_elsewhere(links: Sequence[Manifest], stores: Mapping[str, ObjectStore]) -> None:

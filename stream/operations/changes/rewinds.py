@@ -25,9 +25,8 @@ from stream.concurrency import ObservableEvent
 from stream.contracts import Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Fatal, LeaseLost
 from stream.operations.changes.leases import OPERATOR, open_coordinator, seize_lease
-from stream.operations.changes.rewind_refusals import refuse_doubles
+from stream.operations.changes.rewind_refusals import refuse_doubles, refuse_tables
 from stream.pipeline.model import Pipeline
-from stream.sink.tables import TableSinkConfig
 from stream.source.kinesis import KinesisSource
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.opening.places import session_of
@@ -55,9 +54,7 @@ async def rewind(
             is gone or elsewhere now; or the units were compacted, or dead letters of them redriven, and what that wrote stays.
         Halted: a person must repair the shard's log first.
     """
-    if loaded := [config.name for config in pipeline.sinks if isinstance(config, TableSinkConfig)]:
-        msg = f"rows of the sink `{loaded[0]}` are loaded into a table, from which a rewind cannot remove them; nothing was changed"
-        raise DefinitionError(msg)
+    refuse_tables(pipeline)
     async with _operation(pipeline, stream, shard_id, base, env, emit) as (parts, shard, head):
         stores = Stores.open(pipeline, base, session_of(pipeline)).targets
         return await take_back(parts, shard, head, wanted, note, stores)
@@ -78,7 +75,12 @@ async def take_back(parts: Parts, shard: Shard, head: Head, wanted: int, note: s
 
 
 async def preview_rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, base: Path) -> tuple[int, History]:
-    """Where ``rewind`` would go back to, and the links that count now. Changes nothing."""
+    """Where ``rewind`` would go back to, and the links that count now. Changes nothing.
+
+    Raises:
+        DefinitionError: as ``rewind``, if that is known without looking at files.
+    """
+    refuse_tables(pipeline)
     session = session_of(pipeline)
     log = CommitLog(Stores.open(pipeline, base, session).state, pipeline.application, SystemClock(), OPERATOR)
     known = await history(log, Shard(stream, shard_id), wanted)

@@ -231,14 +231,28 @@ async def _fits(sink: RedshiftSinkConfig, session: AwsSession, database: Databas
         try:
             await _finished(client, statement, "looking at its columns")
         except Fatal as error:
-            if sink.create and "does not exist" in str(error):
-                return "it does not exist yet; the first load makes it"
-            raise
+            if not sink.create or not sql.is_missing(str(error)):
+                raise
+            if await _was_loaded(client, sink):
+                raise Fatal(sql.missing_table(sink)) from error
+            return "it does not exist yet; the first load makes it"
         found = [sql.ExistingColumn(each.name, each.type, each.length) for each in (await client.result(statement)).columns]
     change = sql.evolve(sink, sink.target, wanted, found)
     if change.problems:
         raise Fatal("; ".join(change.problems))
     return f"its columns fit; the next load adds {len(change.statements)}" if change.statements else "its columns fit"
+
+
+async def _was_loaded(client: RedshiftDataClient, sink: RedshiftSinkConfig) -> bool:
+    """Whether the load ledger says that rows were loaded into the table."""
+    statement = await client.execute(sql.most_rows(sink), secrets.token_hex(16))
+    try:
+        await _finished(client, statement, "looking at its load ledger")
+    except Fatal as error:
+        if sql.is_missing(str(error)):
+            return False
+        raise
+    return bool((await client.result(statement)).rows[0][0])
 
 
 # --- notifications ---------------------------------------------------------------------------------------------------------------

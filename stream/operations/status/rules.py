@@ -85,7 +85,7 @@ def _read_by_nobody(snapshot: Snapshot, explained: set[str]) -> Iterator[Finding
         elif each.owner is None:
             lines.append((each.name, "its lease has no owner"))
         else:
-            lines.append((each.name, f"{each.owner} last renewed its lease at {clock(each.renewed)}"))
+            lines.append((each.name, f"{each.owner} last renewed its lease at {clock(each.renewed)}, by its own clock"))
     silent = max((seconds for each in nobody if (seconds := snapshot.since(each.renewed)) is not None), default=None)
     yield Finding(
         "no_worker",

@@ -1,4 +1,4 @@
-"""Notifies people of halted shards through an SNS topic, a webhook, or both. Never holds up a shard."""
+"""Notifies people of halted shards and lost records through an SNS topic, a webhook, or both. Never holds up a shard."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ FIRST_WAIT: Final = 1.0
 FINISH_SECONDS: Final = 15.0
 """Seconds that a process spends at its end on unsent notifications."""
 
+LOSS_SECONDS: Final = 3600.0
+"""Seconds between two notifications of lost records of a stream: reading that is too slow loses some every few seconds."""
+
 MAX_QUEUED: Final = 1000
 """Notifications that may be queued; further ones are only in the log."""
 
@@ -59,7 +62,10 @@ class Channel:
 
 
 class Notifier:
-    """An ``Emit`` that collects halts; ``run`` sends them to each channel. Callable from any thread of the loop's process."""
+    """An ``Emit`` that collects news; ``run`` sends them to each channel. Callable from any thread of the loop's process.
+
+    Of a shard that is tried again and again and halts each time, people are notified once until something of it is sealed.
+    """
 
     def __init__(self, application: str, channels: tuple[Channel, ...], clock: Clock, emit: Emit) -> None:
         self._application = application
@@ -68,15 +74,31 @@ class Notifier:
         self._emit = emit
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Notification] = asyncio.Queue(MAX_QUEUED)
+        self._halted: set[tuple[str, str]] = set()
+        self._lost: dict[str, float] = {}
+        """When people were last notified that records of a stream are lost."""
 
     def __call__(self, event: events.Event) -> None:
         """Queue a notification if ``event`` is worth one."""
+        where, now = (event.stream, event.shard), self._clock.monotonic()
         match event:
-            case events.ShardHalted(stream, shard, reason):
-                notification = Notification("shard_halted", self._application, stream, shard, reason, self._clock.now().isoformat())
-                self._loop.call_soon_threadsafe(self._put, notification)
+            case events.ShardHalted(reason=reason) if where not in self._halted:
+                self._halted.add(where)
+                self._tell("shard_halted", where, reason)
+            case events.UnitSealed():
+                self._halted.discard(where)
+            case events.RecordsExpired(after=after, last=last, reason=reason):
+                if now - self._lost.get(event.stream, float("-inf")) >= LOSS_SECONDS:
+                    self._lost[event.stream] = now
+                    self._tell(
+                        "records_expired", where, f"the records after {after} up to {last} were lost before they were read: {reason}"
+                    )
             case _:
                 pass
+
+    def _tell(self, what: str, where: tuple[str, str], reason: str) -> None:
+        notification = Notification(what, self._application, *where, reason, self._clock.now().isoformat())
+        self._loop.call_soon_threadsafe(self._put, notification)
 
     async def run(self) -> None:
         """Send notifications as they are queued, until cancelled."""
@@ -143,7 +165,8 @@ async def open_notifier(
 
 def _topic(session: AwsSession, topic: str) -> Send:
     async def send(notification: Notification) -> None:
-        subject = f"{notification.application}: shard {notification.shard or 'all'} of {notification.stream} has halted"
+        done = "has lost records" if notification.event == "records_expired" else "has halted"
+        subject = f"{notification.application}: shard {notification.shard or 'all'} of {notification.stream} {done}"
         await publish(session, topic, subject, msgspec.json.encode(notification).decode())
 
     return send

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from stream import events
+from stream.aws.errors import AccessRefused
 from stream.contracts import Shard, Start
 from stream.errors import Fatal, Halted, LeaseLost, Retryable, unforeseen
 from stream.lease.shards import ready
@@ -24,11 +25,18 @@ LISTING_SECONDS: Final = 120.0
 RESTART_SECONDS: Final = 5.0
 """Seconds before a shard is restarted after its source or store kept failing."""
 
+FIRST_REFUSED_SECONDS: Final = 1.0
+REFUSED_SECONDS: Final = 60.0
+"""Seconds before a shard is restarted to which access was refused, doubled each time from the first to the most."""
+
+_GOES_ON: Final = "The shard is tried again every minute, and goes on by itself as soon as that works; nothing is lost until then"
+
 
 class Supervisor:
     """Runs one task per shard of one stream.
 
-    ``halted`` maps halted shards to the reason; shards in ``avoided`` are never started again. ``paused``: those that operators have
+    ``halted`` maps halted shards to the reason, those included that are tried again because access was refused; shards in ``avoided`` are
+    never started again. ``paused``: those that operators have
     paused. ``finished``: every shard has ended, caught up, halted or been paused; never true after a drain, which stops before that is
     known.
     """
@@ -52,6 +60,8 @@ class Supervisor:
         self._lost: set[str] = set()
         """Active shards whose task was cancelled, since another worker has the lease."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._refused: dict[str, tuple[float, float]] = {}
+        """For shards to which access was refused: when, and after how many seconds they were to be tried again."""
         self._listed_at = float("-inf")
 
     async def run(self) -> None:
@@ -166,7 +176,9 @@ class Supervisor:
         """The stream's shards; none while they cannot be listed, so that shards being read are not disturbed."""
         try:
             return await self.parts.source.shards()
-        except Retryable as error:
+        except (Retryable, AccessRefused) as error:
+            if isinstance(error, AccessRefused) and not self._waits_for_access:
+                raise
             if self.parts.once and not self._active:
                 return await self.parts.repeat("list shards", Shard(self.stream, ""), self.parts.source.shards)
             self.parts.emit(events.CallRepeated(self.stream, "", "list shards", str(error), SYNC_SECONDS))
@@ -202,6 +214,10 @@ class Supervisor:
                 self._started.discard(shard.shard_id)
             else:
                 await self._give_lease_back(shard, ended=not isinstance(result, Stop))
+        except AccessRefused as error:
+            if not self._waits_for_access:
+                raise
+            await self._wait_for_access(shard, error)
         except Fatal:
             raise
         except Halted as error:
@@ -217,6 +233,32 @@ class Supervisor:
             if self.parts.leases is not None:
                 self.avoided.add(shard.shard_id)
                 await self.parts.leases.release(self.stream, shard.shard_id, avoid=True)
+
+    @property
+    def _waits_for_access(self) -> bool:
+        """Whether to wait for access that is refused now. Somebody has taken it away if this worker has sealed something already.
+
+        A worker that has not may be set up wrongly: it ends, so that whoever started it learns of that, and others take its shards.
+        """
+        return self.parts.committer.sealed > 0 and not self.parts.once
+
+    async def _wait_for_access(self, shard: Shard, error: AccessRefused) -> None:
+        """Halt the shard until it is time to try it again, or until the worker drains."""
+        now = self.parts.clock.monotonic()
+        at, waited = self._refused.get(shard.shard_id, (float("-inf"), 0.0))
+        wait = min(2 * waited, REFUSED_SECONDS) if now - at <= 2 * REFUSED_SECONDS else FIRST_REFUSED_SECONDS
+        self._refused[shard.shard_id] = now, wait
+        self._halt(shard, f"{str(error).rstrip('.')}. {_GOES_ON}")
+        draining = asyncio.ensure_future(self.parts.draining.wait())
+        sleeping = asyncio.ensure_future(self.parts.clock.sleep(wait))
+        try:
+            await asyncio.wait((draining, sleeping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not self.parts.draining.is_set():
+                del self.halted[shard.shard_id]
+                self._started.discard(shard.shard_id)
+            draining.cancel()
+            sleeping.cancel()
 
     async def _record_parents_ended(self, shard: Shard) -> None:
         """Record in the log the end of parents that another application has finished, so that a child's chain never starts before."""

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 LOADED: Final = "kst.loaded."
 """Prefix of the table property that names the account; application and stream follow."""
 
+ACCOUNT: Final = "kst.account"
+"""Name of the property in which a snapshot's summary names the account: who rolls the table back to it sets that back to this one."""
+
 MAX_NAME: Final = 255
 """Longest name of a parameter in Glue, which keeps a table's properties as parameters (Glue API reference, "Table")."""
 
@@ -183,7 +186,7 @@ class IcebergWarehouse:
         self._check_clock(table)
         with ThreadPoolExecutor(FOOTERS_AT_ONCE, "footers") as pool:
             files = list(pool.map(lambda file: self._file(table, as_iceberg(file.url), file.rows, file.size), load.files))
-        properties = self._whose | {"kst.units": str(sum(link.links for link in load.links))}
+        properties = self._whose | {"kst.units": str(sum(link.links for link in load.links)), ACCOUNT: account}
         table.metadata = table.metadata.model_copy(update={"properties": table.properties | NO_RETRY})
         with table.transaction() as change:
             if change.table_metadata.name_mapping() is None:

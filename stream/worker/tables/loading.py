@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from stream import events
+from stream.batch import ORIGIN
 from stream.errors import Fatal, Halted, Retryable, unforeseen
 from stream.lease.loader import Hold, life_for
 from stream.lease.paused import Pause
@@ -159,6 +160,7 @@ class Loader:
             parts.emit(events.LoadsPaused(parts.stream, "", parts.config.name, pause.by, pause.note, until))
         elif pause is None and self._paused is not None:
             parts.emit(events.LoadsResumed(parts.stream, "", parts.config.name))
+            self._forget()  # loads are paused, among other reasons, to roll the table back
         self._paused = pause
         if pause is not None and self._reports.last is not None:
             self._reports.worst_case()
@@ -190,6 +192,10 @@ class Loader:
             self._waiting = {shard: self._waiting.get(shard, ()) for shard in await parts.log.shards()}
             self._listed_at = now
         parked = await parts.state.parked()
+        for shard in [each for each, note in parked.items() if note.is_over(self._positions.get(each, ORIGIN))]:
+            # Another loader failed at the unit, and parked the shard after this one had loaded it.
+            await parts.state.release(shard)
+            del parked[shard]
         if self._parked.keys() - parked.keys():
             self._fitted.clear()  # whoever resumed a shard has corrected something, perhaps the table's columns
         self._parked = parked
@@ -222,6 +228,9 @@ class Loader:
             if rest.links:
                 await self._load(rest)
             return
+        if load.layout is not None:
+            # If somebody has altered the table since it was looked at, no unit is to blame.
+            await self.parts.warehouse.fit(load.layout)
         for _ in range(BAD_LOADS - 1):
             await self.parts.clock.sleep(BAD_LOAD_PAUSE)
             try:

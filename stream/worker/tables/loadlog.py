@@ -73,6 +73,10 @@ class Parked(msgspec.Struct, frozen=True):
     reason: str
     since: datetime
 
+    def is_over(self, loaded: int) -> bool:
+        """Whether the unit is in the table, which is loaded up to ``loaded``."""
+        return self.after.isdecimal() and int(self.after) < loaded
+
 
 class _Position(msgspec.Struct, frozen=True):
     position: str
@@ -107,6 +111,13 @@ class LoadState:
     async def release(self, shard: str) -> None:
         """Let ``shard`` be loaded again."""
         await self.store.delete(f"{self.root}parked/{shard}.json")
+
+    async def retry(self, shard: str | None = None) -> list[str]:
+        """Release all parked shards, or only ``shard``. Returns those that were parked, ascending."""
+        chosen = [each for each in sorted(await self.parked()) if shard in {None, each}]
+        for each in chosen:
+            await self.release(each)
+        return chosen
 
     async def removed(self) -> dict[str, int]:
         """The sequence number up to which each shard's staged files were removed after their load."""

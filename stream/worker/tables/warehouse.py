@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Final, Protocol, TypeVar
 
-from stream.aws.redshift_data import RedshiftDataClient, Result, Statement
+from stream.aws.redshift_data import ColumnInfo, RedshiftDataClient, Result, Statement
 from stream.contracts import Clock, ObjectStore
 from stream.errors import Retryable, StreamError
 from stream.sink import redshift_sql as sql
@@ -106,15 +106,26 @@ class RedshiftWarehouse:
             await self._fit(self._config.deleted_keys, deleted_layout(layout), create=True)
 
     async def _fit(self, table: tuple[str, str], layout: Layout, *, create: bool) -> None:
-        if create:
+        if (found := await self._columns(table, or_none=create)) is None:
+            if table == self._config.target and (await self._query(sql.most_rows(self._config))).rows[0][0]:
+                raise LoadFailed(sql.missing_table(self._config), Failure.SETUP)
             await self._query(sql.create_table(table, layout))
-        found = (await self._query(sql.describe_table(table))).columns
+            found = await self._columns(table) or ()
         change = sql.evolve(self._config, table, layout, [ExistingColumn(column.name, column.type, column.length) for column in found])
         if change.problems:
             msg = f"the table {'.'.join(table)} cannot take the pipeline's rows: {'; '.join(change.problems)}"
             raise LoadFailed(msg, Failure.SETUP)
         for statement in change.statements:
             await self._query(statement)
+
+    async def _columns(self, table: tuple[str, str], *, or_none: bool = False) -> Sequence[ColumnInfo] | None:
+        """The columns of ``table``. With ``or_none``, None if there is no such table."""
+        try:
+            return (await self._query(sql.describe_table(table))).columns
+        except LoadFailed as error:
+            if or_none and sql.is_missing(str(error)):
+                return None
+            raise
 
     async def load(self, load: Load) -> None:
         """See ``Warehouse``; the manifest for COPY is named by content and removed once the load is done."""

@@ -1,8 +1,10 @@
 import asyncio
 import gzip
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from email.utils import format_datetime
+from random import Random
 
 import pyarrow as pa
 import pytest
@@ -21,6 +23,7 @@ from stream.worker.receivers import exporting
 from stream.worker.receivers.exporting import ExportTask, WaitingCheckpoints
 from stream.worker.receivers.log_units import LogUnits
 from tests.sealed import NOON, Sealed, StillClock, sequence, shard_id, three_units
+from tests.turns import Turns, turns
 from tests.unit.lease.tables import settle
 
 OK = Answer(200)
@@ -394,6 +397,62 @@ def test_a_range_can_be_exported_although_earlier_segments_have_expired():
         return await export_range(exporter, units, [shard_id(0)], sequence(0, 41), sequence(0, 81))
 
     assert asyncio.run(run())[0] == 2
+
+
+class SpanKeeper(CountingCollector):
+    """Keeps what it was sent for each span. It refuses some requests for now, and loses some of its answers, as ``dice`` decides."""
+
+    def __init__(self, dice):
+        super().__init__()
+        self.dice = dice
+        self.contents = {}
+
+    async def send(self, path, body, encoding):
+        await turns(self.dice)
+        if self.dice.random() < 0.15:
+            return Answer(503)
+        answer = await super().send(path, body, encoding)
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            about = resource.resource.SerializeToString(deterministic=True)
+            for span in (span for scope in resource.scope_spans for span in scope.spans):
+                self.contents.setdefault((span.trace_id, span.span_id), set()).add(about + span.SerializeToString(deterministic=True))
+        return Answer(0, detail="the answer was lost") if self.dice.random() < 0.15 else answer
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_beside_workers_that_export_the_same_spans_a_command_adds_only_equal_ones(seed):
+    """Two workers that each believe that they have the shards, one of which dies, and two operators with ranges of their own."""
+
+    async def run():
+        dice, sealed = Random(seed), await three_units()
+        sealed.stores = replace(sealed.stores, state=Turns(sealed.stores.state, dice))
+        collector, shape = SpanKeeper(dice), Shape(request_bytes=8_000)
+
+        async def work():
+            await turns(dice)
+            await export_all(parts(sealed, collector, shape)[0])
+
+        async def command(first, last):
+            await turns(dice)
+            exporter, units, _ = parts(sealed, collector, shape)
+            return await export_range(exporter, units, [shard_id(0), shard_id(1)], first, last)
+
+        first = sequence(0, dice.randrange(60))
+        dying, *others = [asyncio.ensure_future(each) for each in (work(), work(), command(0, None), command(first, first + 2**13))]
+        await turns(dice, most=800)
+        dying.cancel()
+        await asyncio.gather(dying, return_exceptions=True)
+        sent = await asyncio.gather(*others)
+        await work()
+        exporter, _, _ = parts(sealed, collector, shape)
+        return collector, sent, [await exporter.cursor(shard_id(shard)) for shard in (0, 1)]
+
+    collector, (_, everything, _), cursors = asyncio.run(run())
+    assert len(collector.contents) == 170 + EXTRA
+    assert {len(each) for each in collector.contents.values()} == {1}
+    assert everything == (5, 170 + EXTRA)
+    assert (cursors[0].position, cursors[1].ended) == (str(sequence(0, 120)), True)
+    assert max(collector.spans.values()) > 2
 
 
 class Checkpoints:

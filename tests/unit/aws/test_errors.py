@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError
 
-from stream.aws.errors import AwsFatal, AwsRetryable, Call, Kind, classify, explain, is_throttle, translate
+from stream.aws.errors import AccessRefused, AwsFatal, AwsRetryable, Call, Kind, classify, explain, is_throttle, translate
 
 CALL = Call("kinesis:GetRecords", "stream flights", "region eu-west-1, endpoint https://k/")
 
@@ -51,6 +51,20 @@ def test_a_fatal_error_names_action_resource_endpoint_and_remedy(code: str, word
     assert error.code == code
     for part in (words, "kinesis:GetRecords on stream flights", "region eu-west-1", "https://k/", f"{code}: no"):
         assert part in str(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "access"),
+    [
+        ("AccessDeniedException", True),
+        ("KMSDisabledException", True),
+        ("InvalidSignatureException", True),
+        ("ResourceNotFoundException", False),
+        ("ValidationException", False),
+    ],
+)
+def test_access_that_somebody_can_allow_again_is_distinguished_from_other_refusals(code: str, access: bool) -> None:
+    assert isinstance(explain(CALL, code, "no", 400), AccessRefused) is access
 
 
 def test_an_answer_that_is_not_from_aws_is_reported_as_such() -> None:

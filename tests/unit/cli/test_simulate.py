@@ -23,6 +23,12 @@ IMPURE = PIPELINE.replace("sinks:", "  - python: {function: 'tests.unit.simulati
 RECORDS = "".join(f'{{"id": {number}, "city": "Oslo"}}\n' for number in range(1, 21))
 
 
+def objects(options, sink, more=""):
+    """A pipeline that reads objects of a format, and writes another."""
+    source = f"s3: {{url: s3://lake/in/, {options}}}{more}"
+    return PIPELINE.replace("kinesis: {stream: orders}", source).replace("partition_by: big", f"partition_by: big, {sink}")
+
+
 @pytest.fixture
 def run(tmp_path):
     for name, text in {
@@ -31,6 +37,9 @@ def run(tmp_path):
         "new.yaml": PIPELINE.replace("id > 10", "id > 5"),
         "other.yaml": PIPELINE.replace("application: orders", "application: others"),
         "objects.yaml": PIPELINE.replace("kinesis: {stream: orders}", "s3: {url: s3://lake/in/}"),
+        "parquet.yaml": objects("format: parquet", sink="format: ndjson"),
+        "avro.yaml": objects("format: avro", sink="format: csv"),
+        "csv.yaml": objects("format: csv", sink="format: avro", more="\n  decode: csv"),
         "broken.yaml": PIPELINE.replace("derive", "drive"),
         "s.ndjson": RECORDS,
     }.items():
@@ -69,11 +78,18 @@ def test_an_impure_stage_is_named_and_a_failing_schedule_is_printed_and_played_a
     assert again["schedules"] == 1
 
 
+@pytest.mark.parametrize("name", ["objects.yaml", "parquet.yaml", "avro.yaml", "csv.yaml"])
+def test_a_pipeline_that_reads_objects_is_played_with_their_records_and_says_so(run, name):
+    done = run(name, "--generate", "3", "--seeds", "3")
+    assert done.exit_code == 0, done.output
+    assert "played as records of a stream: how objects are claimed and read is not played" in done.stdout
+    assert re.search(r"\b3 schedules in .* [1-9]\d* units", done.stdout)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["broken.yaml"], "drive"),
-        (["objects.yaml"], "`source.s3`"),
         (["p.yaml", "--with", "other.yaml"], "`application` is 'others' there and 'orders' here"),
         (["p.yaml", "--sample", "s.ndjson", "--generate", "1"], "omit --generate"),
     ],

@@ -1,26 +1,29 @@
 """The committer, the log and recovery over a store in memory."""
 
 import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 
 from stream import events
 from stream.clock import SystemClock
-from stream.commit.committer import Committer, Head, RenderedUnit
-from stream.commit.log import CommitLog
+from stream.commit.committer import Committer, Head, RenderedUnit, checkpoint_of, head_after
+from stream.commit.log import CommitLog, Entry
 from stream.commit.lookup import shards_of
-from stream.commit.manifest import Kind, digest
+from stream.commit.manifest import Kind, digest, encode
 from stream.commit.naming import manifest_key
 from stream.commit.places import Places
 from stream.commit.recovery import recover
 from stream.commit.rewind import history, rewind_link
 from stream.contracts import Checkpoint, OutputFile, Start, StartKind
-from stream.errors import Fatal, Halted, Retryable
+from stream.errors import Fatal, Halted, Retryable, Superseded
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.storage.memory import MemoryStore
 from stream.worker.shards.gap import gap_instead_of
-from tests.unit.commit.manifests import SHARD, file, unit
+from tests.sealed import NOON, StillClock
+from tests.unit.commit.manifests import SHARD, file, intent, unit
 
 START = Start(StartKind.TRIM_HORIZON)
 
@@ -342,6 +345,18 @@ def test_an_end_in_the_middle_of_the_log_halts_the_shard():
     run(test)
 
 
+def test_an_end_where_an_operator_has_rewound_the_shard_gives_way():
+    async def test():
+        b = Setting()
+        head = await b.chain(10)
+        link = rewind_link(b.log, await history(b.log, SHARD), head, 0, "", "")
+        await b.committer.commit(SHARD, RenderedUnit(link, ()), never)
+        with pytest.raises(Superseded):
+            await b.committer.end(SHARD, head, ("a",))
+
+    run(test)
+
+
 def test_a_unit_for_a_missing_sink_whose_place_was_not_recorded_halts_the_shard():
     async def test():
         b = Setting(sinks=("other",))
@@ -362,6 +377,67 @@ def test_a_start_position_is_pinned_once():
         assert (await b.log.open_chain(SHARD, START)).body == genesis.body
         assert genesis.manifest.kind is Kind.GENESIS
         assert [shard async for shard in shards_of(b.state, "events")] == ["shardId-1"]
+
+    run(test)
+
+
+class SetBack(StoredCheckpoints):
+    """Somebody has set back what other applications read, until the checkpoint is stored again."""
+
+    what = "TRIM_HORIZON"
+
+    async def read(self, shard):
+        stored = await super().read(shard)
+        return None if stored is None else replace(stored, set_back=self.what)
+
+    async def advance(self, shard, checkpoint):
+        await super().advance(shard, checkpoint)
+        self.what = ""
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_checkpoint_that_was_set_back_is_restored_by_the_next_worker_and_told_once(ended):
+    async def test():
+        b = Setting()
+        head = await b.chain(10, 20)
+        if ended:
+            head = await b.committer.end(SHARD, head, ("a",))
+        b.committer.checkpoints = SetBack(b.state)
+        for _ in range(2):
+            assert (await b.recover(never)).position == head.position
+        assert b.committer.checkpoints.what == ""
+        told = [event for event in b.emitted if isinstance(event, events.CheckpointSetBack)]
+        assert [(event.checkpoint, event.position) for event in told] == [("TRIM_HORIZON", None if ended else 20)]
+
+    run(test)
+
+
+class Behind(MemoryStore):
+    """A store in which ``other`` happens right after a worker has found that something is missing."""
+
+    other = None
+
+    async def get(self, key):
+        found = await super().get(key)
+        if found is None and self.other is not None:
+            other, self.other = self.other, None
+            await other()
+        return found
+
+
+def test_two_workers_that_begin_at_once_agree_on_where_to_begin():
+    async def test():
+        store, latest = Behind(url="memory:"), Start(StartKind.LATEST)
+        one, two = (CommitLog(store, "app", StillClock(NOON + timedelta(seconds=n)), f"worker-{n}") for n in (1, 2))
+        for begin in (lambda log: log.pin_start("events", latest), lambda log: log.open_chain(SHARD, START)):
+            first = []
+
+            async def other(begin=begin, first=first):
+                first.append(await begin(two))
+
+            store.other = other
+            assert [await begin(one)] == first
+            assert [await begin(one)] == first
 
     run(test)
 
@@ -531,3 +607,20 @@ def test_recovery_stores_the_checkpoint_of_an_end_if_it_was_lost():
         assert stored.position is None
 
     run(test)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.GENESIS])
+def test_only_a_unit_says_until_when_everything_is_committed_and_that_a_record_is_at_the_checkpoint(kind):
+    """What arrived after the unit's last record may not be committed, although it arrived before the unit was written."""
+    facts = {"first_arrival": "2026-01-01T00:00:01+00:00", "last_arrival": "2026-01-01T00:00:02+00:00"}
+    link = msgspec.structs.replace(
+        intent(created_at="2026-01-01T00:00:09+00:00", sealed_at="2026-01-01T00:00:09+00:00", **(facts if kind is Kind.UNIT else {})),
+        kind=kind,
+        last=None if kind in {Kind.END, Kind.REWIND} else "10",
+        target="5" if kind is Kind.REWIND else None,
+    )
+    head = head_after(Entry(link, encode(link), "tag"))
+    assert head.complete_until == (datetime(2026, 1, 1, 0, 0, 2, tzinfo=UTC) if kind is Kind.UNIT else None)
+    assert head.checkpoint == checkpoint_of(link)
+    if kind is not Kind.REWIND:
+        assert checkpoint_of(link).record == (kind in {Kind.UNIT, Kind.END})

@@ -9,10 +9,11 @@ from stream.commit import protocol as p
 from stream.commit.manifest import FileEntry
 from tests.unit.commit.manifests import file, intent
 
-A, B, C = file("a"), file("b"), file("c")
+A, B, C, D = file("a"), file("b"), file("c"), file("d")
 MINE, OTHER = intent(A, B), intent(A, C)
-ENTRIES = {each: FileEntry.of(each) for each in (A, B, C)}
+ENTRIES = {each: FileEntry.of(each) for each in (A, B, C, D)}
 SEALED = p.sealed(MINE)
+THIRD = intent(A, D)
 AMENDED = msgspec.structs.replace(MINE, superseded=(ENTRIES[C],))
 
 
@@ -50,6 +51,12 @@ TABLE = [
         None,
         [p.Found(OTHER, "t"), p.Verified(False), p.Rendered(MINE), p.Replaced("u"), p.Written(), p.Replaced("v")],
         p.Delete((ENTRIES[C],)),
+    ),
+    (
+        "amended again, by a third build",
+        None,
+        [p.Found(AMENDED, "t"), p.Verified(False), p.Rendered(THIRD)],
+        p.Replace(msgspec.structs.replace(THIRD, superseded=(ENTRIES[B], ENTRIES[C])), "t"),
     ),
     (
         "lost after writing",

@@ -47,6 +47,40 @@ def test_a_history_from_a_record_on_allows_the_same_operations_as_the_whole(targ
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("targets", [(), (20,), (20, 30)])
+def test_a_rewind_takes_back_the_unit_that_holds_the_record_and_all_after_it_but_no_ledger(targets):
+    async def run():
+        sealed = await rewound_log(*targets)
+        known = await history(sealed.log, SHARD)
+        ends = [int(link.last) for link in known.links]
+        assert ends == [sequence(0, n) for n in range(10, (targets[-1] if targets else 0) + 41, 10)]
+        for n in (1, 9, 10, 11, 20, 21, 30, 31, len(ends) * 10):
+            start = (n - 1) // 10 * 10
+            target = target_for(known, sequence(0, n))
+            assert target == (sequence(0, start) if start else 0)
+            link = rewind_link(sealed.log, known, Head(known.head, ""), target, "", "")
+            taken = {file for each in known.links[start // 10 :] for file in each.files if file.sink != "ledger"}
+            assert set(link.superseded) == taken
+            assert {file.sink for file in taken} == {"s3", "rejects"}
+
+    asyncio.run(run())
+
+
+def test_no_file_of_the_next_generation_has_the_name_of_one_that_was_taken_back():
+    """The records and their range may be the same, and somebody who completes the rewind late must remove none of the new files."""
+
+    async def run():
+        sealed = await Sealed.open()
+        before = await sealed.unit(0, 1, 20)
+        await sealed.rewind(0, 0)
+        after = await sealed.unit(0, 1, 20)
+        assert (before.after, before.last, before.outcomes) == (after.after, after.last, after.outcomes)
+        assert {file.sink for file in after.files} == {"s3", "rejects", "ledger"}
+        assert not {(file.sink, file.key) for file in before.files} & {(file.sink, file.key) for file in after.files}
+
+    asyncio.run(run())
+
+
 def test_units_far_before_the_record_are_not_read():
     async def run():
         sealed = await rewound_log(40, 80)

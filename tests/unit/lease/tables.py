@@ -10,7 +10,7 @@ from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-from stream.aws.errors import AwsFatal, AwsRetryable
+from stream.aws.errors import AccessRefused, AwsFatal, AwsRetryable
 from stream.lease.rows import ExtendedSequenceNumber, Lease
 from stream.lease.table import LeaseTable
 from stream.simulation.dynamodb import Tables
@@ -61,7 +61,8 @@ async def settle():
 class MemoryDynamo(Tables):
     """A lease table and the tables that KCL 3.x keeps beside it: ``other`` (coordinator state) and ``reports`` (worker metrics).
 
-    ``faults`` are the outcomes of the next calls: lost_before, lost_after, throttled, or None. While ``throttling``, all are throttled.
+    ``faults`` are the outcomes of the next calls: lost_before, lost_after, throttled, or None. While ``throttling``, all are throttled,
+    and while ``refusing``, all are refused.
     """
 
     place = "memory"
@@ -78,6 +79,7 @@ class MemoryDynamo(Tables):
         self.reports = {}
         self.requests = []
         self.throttling = False
+        self.refusing = False
         self.status = "ACTIVE"
 
     async def call(self, operation, table, request):
@@ -85,6 +87,8 @@ class MemoryDynamo(Tables):
         self.requests.append((operation, table, request))
         if operation in self.denied:
             raise AwsFatal(f"{operation} is not allowed", code="AccessDeniedException")
+        if self.refusing:
+            raise AccessRefused(f"{operation} is not allowed", code="AccessDeniedException")
         fault = "throttled" if self.throttling else self.faults.pop(0) if self.faults else None
         if fault == "lost_before":
             raise AwsRetryable("no answer", code="ConnectionError")

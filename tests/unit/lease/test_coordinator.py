@@ -239,6 +239,27 @@ def test_longer_throttling_stops_the_work_in_time_and_the_table_is_not_flooded()
     play(lambda: Fleet(shards(40)), test)
 
 
+def test_access_that_is_taken_away_for_minutes_stops_the_work_in_time_and_ends_no_worker():
+    async def test(fleet):
+        await fleet.join("a", "b")
+        await fleet.clock.advance(60)
+        fleet.dynamo.refusing = True
+        await fleet.clock.advance(15)
+        assert fleet.holders() == {"a": [], "b": []}
+        fleet.dynamo.calls.clear()
+        await fleet.clock.advance(600)
+        assert 60 <= len(fleet.dynamo.calls) <= 600
+        said = [each for each in fleet.emitted["a"] if isinstance(each, events.CallRepeated) and each.call == "lease table"]
+        assert "not allowed" in said[0].detail
+        fleet.dynamo.refusing = False
+        await fleet.clock.advance(40)
+        assert sum(map(len, fleet.holders().values())) == 8
+        fleet.assert_alone()
+        assert not any(task.done() for task in fleet.tasks.values())
+
+    play(lambda: Fleet(shards(8)), test)
+
+
 @pytest.mark.parametrize("failover", [7.0, 9.0, 10.0])
 def test_one_row_whose_writes_are_not_answered_costs_no_other_lease(failover):
     async def test(fleet):

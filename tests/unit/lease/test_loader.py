@@ -27,6 +27,36 @@ def test_one_loader_has_the_lease_until_it_expires():
     assert asyncio.run(run()) == ([Hold.ANEW, Hold.KEPT, Hold.NO, Hold.NO, Hold.ANEW, Hold.NO], "two")
 
 
+class Between(MemoryStore):
+    """A store in which ``other`` happens right after something was read."""
+
+    other = None
+
+    async def get(self, key):
+        found = await super().get(key)
+        if self.other is not None:
+            other, self.other = self.other, None
+            await other()
+        return found
+
+
+def test_of_two_loaders_that_find_the_lease_free_at_once_one_has_it():
+    async def run():
+        clock, store, holds = StillClock(), Between(), []
+        one, two = (LoaderLease(store, "lease.json", name, clock, LIFE) for name in ("one", "two"))
+
+        async def other():
+            holds.append(await two.take())
+
+        for _ in range(2):  # first there is none, then it has expired
+            store.other = other
+            holds.append(await one.take())
+            clock.time += 2 * LIFE
+        return holds
+
+    assert asyncio.run(run()) == [Hold.ANEW, Hold.NO, Hold.KEPT, Hold.NO]
+
+
 def test_a_lease_that_is_given_up_is_free_at_once():
     async def run():
         _, one, two = fleet(StillClock())

@@ -154,6 +154,15 @@ def test_children_left_without_rows_by_a_crash_begin_at_the_beginning():
     assert {shard.shard_id: sentinel for shard, sentinel in found} == {"9": "TRIM_HORIZON", "10": "TRIM_HORIZON"}
 
 
+def test_a_merged_shard_gets_no_row_before_both_of_its_parents_have_ended():
+    """With a row, it would be read before the parent that has none, which nobody would ever read."""
+    merged = [Shard("s", "1"), Shard("s", "2"), Shard("s", "3", ("1", "2"))]
+    one, both = {"1": lease("1", checkpoint="SHARD_END")}, {name: lease(name, checkpoint="SHARD_END") for name in ("1", "2")}
+    assert [(shard.shard_id, at) for shard, at in missing_leases(merged, one, StartKind.TRIM_HORIZON)] == [("2", "TRIM_HORIZON")]
+    assert missing_leases(merged, one | rows("2"), StartKind.TRIM_HORIZON) == []
+    assert [(shard.shard_id, at) for shard, at in missing_leases(merged, both, StartKind.LATEST)] == [("3", "TRIM_HORIZON")]
+
+
 def test_a_new_row_equals_one_created_by_the_kcl():
     made = new_lease("7", Shard("s", "7", ("2", "3"), 5, 9), "TRIM_HORIZON")
     assert encode(made) == {

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from stream import events
-from stream.aws.errors import AwsRetryable
+from stream.aws.errors import AccessRefused, AwsRetryable
 from stream.errors import Fatal, Retryable
 from stream.lease.rows import ExtendedSequenceNumber, Pending, Progress, decode, encode
 from tests.unit.lease.tables import FakeClock, MemoryDynamo, lease, settle, table_on
@@ -148,6 +148,28 @@ def test_a_renewal_gives_up_when_its_time_is_over():
     run(test)
 
 
+def test_while_access_is_refused_a_held_lease_is_renewed_again_until_its_time_is_over_and_nothing_else_is():
+    async def test(table, dynamo, clock, emitted):
+        put(dynamo, lease(owner="me"))
+        dynamo.refusing = True
+        asked = asyncio.ensure_future(table.renew(lease(owner="me"), until=clock.monotonic() + 8))
+        await clock.advance(5)
+        assert 3 <= len(dynamo.calls) <= 20
+        dynamo.refusing = False
+        await clock.advance(3)
+        assert (await asked).counter == 1
+        dynamo.refusing = True
+        asked = asyncio.ensure_future(table.renew(lease(owner="me", counter=1), until=clock.monotonic() + 2))
+        await clock.advance(4)
+        with pytest.raises(Retryable, match="not allowed"):
+            await asked
+        for call in (table.take(lease(), "me"), table.scan(), table.get("shardId-0")):
+            with pytest.raises(AccessRefused):
+                await call
+
+    run(test, by_hand=True)
+
+
 @pytest.mark.parametrize("call", ["renew", "scan", "get"])
 def test_a_throttled_table_is_called_less_and_less(call):
     async def test(table, dynamo, clock, emitted):
@@ -248,6 +270,8 @@ def test_only_the_row_as_it_was_seen_is_deleted(fault):
         row = lease(checkpoint="SHARD_END", counter=3)
         put(dynamo, row)
         assert not await table.delete(replace(row, counter=2))
+        # Somebody has set the checkpoint back by hand, which moves no counter.
+        assert not await table.delete(replace(row, checkpoint=ExtendedSequenceNumber("TRIM_HORIZON")))
         dynamo.faults = [fault]
         assert await table.delete(row)
         assert not dynamo.items

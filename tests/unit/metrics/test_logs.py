@@ -148,3 +148,33 @@ def test_a_broken_pipe_raises_nothing(error):
         raise error
 
     JsonLog(write, FixedClock())(ev.ShardStarted("events", "s", 1))
+
+
+def test_dropped_lines_are_counted_and_told_before_the_next_line_that_is_not_dropped(clock, lines):
+    full, dropped = [True], []
+
+    def write(line):
+        if not full[0]:
+            lines.append(json.loads(line))
+        return not full[0]
+
+    log = JsonLog(write, clock, dropped=lambda: dropped.append(1))
+    for _ in range(3):
+        log(ev.ShardStarted("events", "s", 1))
+    full[0] = False
+    log(ev.ShardEnded("events", "s", ()))
+    log(ev.ShardEnded("events", "s", ()))
+    assert len(dropped) == 3
+    assert [(line["event"], line.get("lines")) for line in lines] == [
+        ("log_lines_dropped", 3),
+        ("shard_ended", None),
+        ("shard_ended", None),
+    ]
+
+
+def test_dropped_lines_are_told_at_the_end_too(clock, lines):
+    answers = [False, True]
+    log = JsonLog(lambda line: lines.append(json.loads(line)) or answers.pop(0), clock)
+    log(ev.ShardStarted("events", "s", 1))
+    log.flush()
+    assert [line["event"] for line in lines] == ["shard_started", "log_lines_dropped"]

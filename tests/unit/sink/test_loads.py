@@ -70,7 +70,17 @@ def test_loads_are_prefixes_of_shards_and_everything_is_loaded_in_the_end(shards
 
 @pytest.mark.parametrize(
     ("time", "quiet"),
-    [("21:59", False), ("22:00", True), ("23:59", True), ("00:00", True), ("02:29", True), ("02:30", False), ("12:15", True)],
+    [
+        ("21:59", False),
+        ("22:00", True),
+        ("23:59", True),
+        ("00:00", True),
+        ("02:29", True),
+        ("02:30", False),
+        ("11:59", False),
+        ("12:00", True),
+        ("12:30", False),
+    ],
 )
 def test_quiet_windows_may_cross_midnight(time, quiet):
     now = datetime.strptime(f"2026-01-01 {time}", "%Y-%m-%d %H:%M").replace(tzinfo=UTC)

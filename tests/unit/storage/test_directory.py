@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -216,3 +216,91 @@ def test_errors_do_not_contain_values_of_partition_columns(tmp_path: Path) -> No
         return str(caught.value)
 
     assert "TAGGED" not in asyncio.run(run())
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What was written to the disk (``sync``) or put in its place (``place``), by inode, in order."""
+    found: list[tuple[str, int]] = []
+    fsync, link, rename, unlink = os.fsync, os.link, os.rename, os.unlink
+
+    def noted_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        found.append(("sync", os.fstat(descriptor).st_ino))
+
+    def noted_link(source: Path, target: Path) -> None:
+        link(source, target)
+        found.append(("place", Path(target).stat().st_ino))
+
+    def noted_rename(source: Path, target: Path) -> None:
+        rename(source, target)
+        found.append(("place", Path(target).stat().st_ino))
+
+    def noted_unlink(path: Path, **options: int) -> None:
+        found.append(("remove", os.lstat(path).st_ino))
+        unlink(path, **options)
+
+    for name, noted in (("fsync", noted_fsync), ("link", noted_link), ("rename", noted_rename), ("unlink", noted_unlink)):
+        monkeypatch.setattr(os, name, noted)
+    return found
+
+
+def test_what_is_acknowledged_is_on_the_disk(tmp_path: Path, steps: list[tuple[str, int]]) -> None:
+    """The content before the name, then the folder that has the name, and each new folder in the one above."""
+    path, above = tmp_path / "a" / "b" / "k", [tmp_path, tmp_path / "a"]
+
+    async def acknowledged(call: Awaitable[object]) -> list[tuple[str, int]]:
+        steps.clear()
+        assert await call is not False
+        inode, folder = path.stat().st_ino, path.parent.stat().st_ino
+        wanted = [("sync", inode), ("place", inode), ("sync", folder)]
+        at = iter(steps)
+        assert all(step in at for step in wanted), (wanted, steps)
+        return list(steps)
+
+    async def main() -> None:
+        store = DirectoryStore(tmp_path)
+        first = await acknowledged(store.put("a/b/k", b"1"))
+        assert {("sync", each.stat().st_ino) for each in above} <= set(first)
+        stored = await store.get("a/b/k")
+        assert stored is not None
+        tag = stored.etag
+        await acknowledged(store.replace("a/b/k", b"22", tag))
+        await acknowledged(store.put("a/b/k", b"333"))
+        inode, folder = path.stat().st_ino, path.parent.stat().st_ino
+        steps.clear()
+        await store.delete("a/b/k")
+        assert steps == [("remove", inode), ("sync", folder)]
+        steps.clear()
+        await DirectoryStore(tmp_path, fsync=False).put("a/b/k", b"1")
+        assert "sync" not in {what for what, _ in steps}
+
+    asyncio.run(main())
+
+
+def test_a_file_that_is_changed_in_place_while_it_is_read_is_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can tell what was read: some of it may be of the one, and some of the other."""
+    from stream.storage import directory
+
+    version, path, changes = directory._version, tmp_path / "k", [b"changed since"]
+
+    def changing(status: os.stat_result) -> str:
+        found = version(status)
+        if changes:
+            path.write_bytes(changes.pop())
+        return found
+
+    async def main() -> None:
+        store = DirectoryStore(tmp_path)
+        path.write_bytes(b"as listed")
+        info = await store.stat("k")
+        assert info is not None
+        with monkeypatch.context() as patched:
+            patched.setattr(directory, "_version", changing)
+            assert await store.read_range("k", 0, 4, info.version) is None
+        assert not changes
+        again = await store.stat("k")
+        assert again is not None
+        assert await store.read_range("k", 0, 4, again.version) == b"chan"
+
+    asyncio.run(main())

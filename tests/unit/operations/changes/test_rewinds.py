@@ -1,6 +1,7 @@
 """Links made by an operator, over an in-memory log."""
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,9 +14,10 @@ from stream.contracts import Shard
 from stream.errors import DefinitionError, Fatal, LeaseLost
 from stream.lease.rows import decode
 from stream.operations.changes.leases import seize_lease
-from stream.operations.changes.rewinds import _commit
+from stream.operations.changes.rewinds import _commit, preview_rewind, rewind
+from stream.pipeline.lint import check_content
 from stream.storage.open import open_store
-from tests.sealed import sequence, shard_id, three_units
+from tests.sealed import PIPELINE, sequence, shard_id, three_units
 
 
 class Lost:
@@ -82,3 +84,12 @@ def test_an_unreadable_lease_row_is_reported_with_a_remedy():
     coordinator = SimpleNamespace(table=SimpleNamespace(name="flights"), seize=seize)
     with pytest.raises(DefinitionError, match=r"table flights: lease row 'shard-1' is not .*; repair it, or stop the workers"):
         asyncio.run(seize_lease(coordinator, "events", "shard-1"))
+
+
+def test_what_a_sink_loads_into_a_table_is_not_taken_back():
+    sink = "redshift: {staging: s3://lake/staging/, table: sales.events, database: dev, workgroup: analytics, iam_role: default}"
+    text = PIPELINE.replace('s3: {url: "file:./lake", partition_by: [kind]}', sink)
+    pipeline = check_content(text.encode(), "pipeline.yaml", Path(), {}).pipeline
+    for call in (rewind(pipeline, "events", shard_id(0), 0, "", Path(), {}), preview_rewind(pipeline, "events", shard_id(0), 0, Path())):
+        with pytest.raises(DefinitionError, match=r"`redshift` are loaded into the table sales.events, .*; nothing was changed"):
+            asyncio.run(call)

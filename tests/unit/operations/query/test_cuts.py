@@ -13,7 +13,7 @@ from stream.commit.log import CommitLog
 from stream.commit.manifest import Kind, Manifest, State, digest, encode, with_seal
 from stream.contracts import Checkpoint, Reached, Shard, Start, StartKind
 from stream.lease.checkpoints import StoredCheckpoints
-from stream.operations.query.cuts import Bounds, CutReader, DamagedLogError
+from stream.operations.query.cuts import Bounds, CutReader, DamagedLogError, newest_definition
 from stream.storage.memory import MemoryStore
 from stream.worker.opening.evidence import StoredEvidence
 
@@ -61,8 +61,7 @@ class World:
             after=str(self.head),
             last=None if last is None else str(last),
             previous=self.previous,
-            created_at=(NOON + timedelta(seconds=self.head)).isoformat(),
-            **more,
+            **{"created_at": (NOON + timedelta(seconds=self.head)).isoformat(), **more},
         )
         if state is State.SEALED:
             link = with_seal(link)
@@ -188,3 +187,26 @@ def test_a_shard_without_a_log_begins_at_the_start():
 
     cut = asyncio.run(run())
     assert (cut.position, cut.after, cut.units, cut.newest, cut.start) == (0, 0, (), None, HORIZON)
+
+
+def test_what_no_worker_has_begun_is_made_with_the_definition_of_the_newest_unit_of_all_shards():
+    """Units of a rolling update: the newest one may be in any shard, and begun only."""
+
+    async def cut(*units):
+        world = World()
+        await world.begin()
+        for seconds, state, pipeline in units:
+            await world.link(
+                Kind.UNIT, world.head + 10, state, pipeline=pipeline, created_at=(NOON + timedelta(seconds=seconds)).isoformat()
+            )
+        return await world.cut()
+
+    async def run():
+        old = await cut((1, State.SEALED, "old"), (3, State.SEALED, "old"))
+        new = await cut((2, State.SEALED, "old"), (4, State.INTENT, "new"))
+        none = await cut()
+        assert newest_definition({"a": old, "b": new, "c": none}) == newest_definition({"a": new, "b": none, "c": old}) == "new"
+        assert newest_definition({"a": old, "c": none}) == "old"
+        assert newest_definition({"c": none}) is None
+
+    asyncio.run(run())

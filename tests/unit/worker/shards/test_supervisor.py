@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from stream import events
+from stream.aws.errors import AccessRefused
 from stream.contracts import Shard, Start, StartKind
 from stream.errors import Fatal, Halted, LeaseLost, Retryable
 from stream.lease.paused import Pause, What
@@ -52,11 +53,16 @@ class Stream:
     order: list = field(default_factory=list)
     leases: None = None
     once: bool = False
+    sealed: int = 0
     paused: dict = field(default_factory=dict)
     listeners: list = field(default_factory=list)
 
     @property
     def source(self):
+        return self
+
+    @property
+    def committer(self):
         return self
 
     @property
@@ -222,6 +228,113 @@ def test_a_halted_shard_does_not_stop_another(monkeypatch):
     assert stream.order == ["0", "9", "9"]
     assert stream.clock.slept == [supervisor.RESTART_SECONDS]
     assert set(watched.halted) == {"0"}
+
+
+DENIED = AccessRefused("s3:PutObject was refused. Remedy: enable the key.", code="KMS.DisabledException")
+
+
+def test_access_that_is_taken_away_halts_the_shard_which_is_tried_again_less_and_less(monkeypatch):
+    class Hours(Clock):
+        async def sleep(self, seconds):
+            self.seconds += seconds
+            await super().sleep(seconds)
+
+    async def run():
+        stream = Stream({"0": [DENIED] * 9 + ["work"]}, [PARENT], sealed=1, clock=Hours())
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        running = asyncio.ensure_future(watched.run())
+        while len(stream.order) < 10:
+            await settle()
+        halted = dict(watched.halted)
+        running.cancel()
+        await asyncio.wait([running])
+        return stream, halted
+
+    stream, halted = asyncio.run(asyncio.wait_for(run(), 120))
+    assert stream.clock.slept == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert halted == {}
+    reasons = [event.reason for event in stream.reported]
+    assert len(reasons) == 9
+    assert all("Remedy: enable the key. The shard is tried again" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("options", [{"sealed": 0}, {"sealed": 1, "once": True}], ids=["nothing sealed", "a run that ends"])
+def test_access_refused_to_a_worker_that_may_be_set_up_wrongly_or_has_an_end_ends_it(monkeypatch, options):
+    async def run():
+        stream = Stream({"0": [DENIED]}, [PARENT], **options)
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        await Supervisor("s", Start(StartKind.TRIM_HORIZON), stream).run()
+
+    with pytest.raises(AccessRefused):
+        asyncio.run(asyncio.wait_for(run(), 120))
+
+
+@pytest.mark.parametrize("leased", [False, True])
+def test_a_shard_that_waits_for_access_holds_up_no_drain_and_is_then_reported(monkeypatch, leased):
+    class Patient(Clock):
+        async def sleep(self, seconds):
+            await asyncio.Event().wait()
+
+    async def run():
+        stream = Stream({"0": [DENIED], "9": ["drain"]}, [PARENT, Shard("s", "9")], sealed=1, clock=Patient())
+        stream.leases = Leases(stream.draining, ["0", "9"]) if leased else None
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        await watched.run()
+        return watched
+
+    assert set(asyncio.run(asyncio.wait_for(run(), 120)).halted) == {"0"}
+
+
+def test_a_lease_lost_while_its_shard_waits_for_access_may_come_back(monkeypatch):
+    class Patient(Clock):
+        async def sleep(self, seconds):
+            await asyncio.Event().wait()
+
+    async def run():
+        stream = Stream({"0": [DENIED, "drain"]}, [PARENT], sealed=1, clock=Patient())
+        stream.leases = Leases(stream.draining, ["0"])
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watched.run())
+            await settle()
+            assert set(watched.halted) == {"0"}
+            stream.leases.mine.discard("0")
+            stream.leases.listeners[0]()
+            await settle()
+            assert not watched.halted
+            stream.leases.mine.add("0")
+            stream.leases.listeners[0]()
+        return stream
+
+    stream = asyncio.run(asyncio.wait_for(run(), 120))
+    assert stream.order == ["0", "0"]
+    assert [event for event in stream.reported if isinstance(event, events.ShardReleased)] == [events.ShardReleased("s", "0", "lease_lost")]
+
+
+@pytest.mark.parametrize(("sealed", "ends"), [(0, True), (1, False)])
+def test_shards_that_may_not_be_listed_for_a_while_do_not_disturb_those_that_are_read(monkeypatch, sealed, ends):
+    class Secret(Stream):
+        async def shards(self):
+            if self.order:
+                self.draining.set()
+                raise DENIED
+            return self.listed
+
+    async def run():
+        stream = Secret({"0": [("1",)]}, [PARENT], sealed=sealed)
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        await Supervisor("s", Start(StartKind.TRIM_HORIZON), stream).run()
+        return stream
+
+    if ends:
+        with pytest.raises(AccessRefused):
+            asyncio.run(asyncio.wait_for(run(), 120))
+    else:
+        repeated = [event for event in asyncio.run(asyncio.wait_for(run(), 120)).reported if isinstance(event, events.CallRepeated)]
+        assert [event.call for event in repeated] == ["list shards"]
 
 
 def test_an_unexpected_error_parks_only_its_shard(monkeypatch):

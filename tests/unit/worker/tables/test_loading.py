@@ -6,6 +6,7 @@ import gc
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -29,7 +30,9 @@ from stream.worker.tables.standing import standing
 from stream.worker.tables.warehouse import LoadFailed
 from tests.contract.warehouse import MemoryWarehouse
 from tests.sealed import NOON, Sealed, shard_id
+from tests.turns import Turns, turns
 
+SEEDS = 20
 LIFE = life_for(timedelta(seconds=60))
 PIPELINE = """\
 application: flights
@@ -387,6 +390,24 @@ def test_nothing_is_loaded_while_loads_are_paused_and_waiting_units_are_still_re
     asyncio.run(run())
 
 
+def test_a_table_that_was_rolled_back_during_a_pause_is_loaded_again_from_there():
+    async def run():
+        rig = await Rig.open()
+        pauses, pause = [], Pause(what=What.LOADS, stream="events", by="ann@a", note="rollback", since=rig.sealed.clock.now())
+        loader = rig.loader(pause=lambda: pauses[0] if pauses else None)
+        for first in (1, 11):
+            await rig.sealed.unit(0, first, 10)
+            assert await loader.attempt()
+        pauses.append(pause)
+        assert await loader.attempt()
+        del rig.warehouse.ledger[1:], rig.warehouse.rows[rig.warehouse.loads[0].rows :]
+        pauses.clear()
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
 def test_a_pause_stops_a_loader_between_two_loads():
     async def run():
         rig = await Rig.open(options="      units: 1")
@@ -446,6 +467,35 @@ def test_a_unit_that_cannot_be_loaded_parks_only_its_shard():
     assert event.shard == shard_id(1)
     assert "stream loads retry" in event.reason
     assert rig.emitted(events.LoadsWaiting)[-1].parked == 0
+
+
+def test_a_table_that_was_altered_since_it_was_looked_at_parks_no_shard():
+    async def run():
+        rig = await Rig.open()
+        for shard in range(2):
+            await rig.sealed.unit(shard, 1, 10)
+        loader = rig.loader()
+        assert await loader.attempt()
+        for shard in range(2):
+            await rig.sealed.unit(shard, 11, 10)
+        fit = rig.warehouse.fit
+
+        def too_large(load):
+            raise LoadFailed("integer out of range", Failure.DATA)
+
+        async def altered(layout):
+            raise LoadFailed("column n is int4 in the table and bigint in the pipeline", Failure.SETUP)
+
+        rig.warehouse.before, rig.warehouse.fit = too_large, altered
+        assert not await loader.attempt()
+        assert await loader.parts.state.parked() == {}
+        rig.warehouse.before, rig.warehouse.fit = lambda load: None, fit
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+        return rig
+
+    (event,) = asyncio.run(run()).emitted(events.LoadRefused)
+    assert (event.kind, event.detail) == ("setup", "column n is int4 in the table and bigint in the pipeline")
 
 
 def test_a_table_that_must_not_be_changed_is_reported_and_tried_again():
@@ -657,6 +707,101 @@ class LeaseForEveryone:
 
     async def take(self):
         return Hold.KEPT
+
+
+class ParksLate(LoadState):
+    """Parks a shard only after ``meanwhile``, as a loader does that stood still before the call."""
+
+    def __init__(self, inner, meanwhile):
+        super().__init__(inner.store, "redshift", "events")
+        self.meanwhile = meanwhile
+
+    async def park(self, shard, parked):
+        await self.meanwhile()
+        await super().park(shard, parked)
+
+
+def test_a_shard_that_an_overtaken_loader_parks_is_loaded_on():
+    """It failed at a unit that was repaired since, and that another loader has loaded: nobody would know what to repair."""
+
+    async def run():
+        rig = await Rig.open()
+        for unit in range(2):
+            await rig.sealed.unit(0, 1 + 10 * unit, 10)
+        two = rig.loader("two", lease=LeaseForEveryone())
+        ((key, body),) = await lost_files(rig, [0], lambda links: links[0])
+
+        async def repaired():
+            await rig.staging.put(key, body)
+            assert await two.attempt()
+            rig.assert_exactly_once()
+
+        one = rig.loader("one", lease=LeaseForEveryone(), state=ParksLate(two.parts.state, repaired))
+        assert await one.attempt()
+        assert list(await two.parts.state.parked()) == [shard_id(0)]
+        await rig.sealed.unit(0, 21, 10)
+        assert await two.attempt()
+        rig.assert_exactly_once()
+        assert await two.parts.state.parked() == {}
+
+    asyncio.run(run())
+
+
+async def lost_files(rig, shards, choose):
+    """Remove the file of one unit of each shard. Returns keys and bodies."""
+    waiting = await rig.loader().parts.log.read_on({shard_id(shard): () for shard in shards}, {}, set())
+    found = []
+    for links in waiting.values():
+        key = choose(links).files[0].url.removeprefix(rig.staging.url)
+        found.append((key, (await rig.staging.get(key)).body))
+        await rig.staging.delete(key)
+    return found
+
+
+async def retried(seed):
+    """How often a shard was parked while two loaders without a lease load, and two operators repair and retry; any of them may die."""
+    dice = Random(seed)
+    rig = await Rig.open(options=f"      units: {dice.choice((1, 3, 200))}")
+    for shard in range(2):
+        for unit in range(3):
+            await rig.sealed.unit(shard, 1 + 10 * unit, 10)
+    lost = await lost_files(rig, range(2), dice.choice)
+    slow = LoadState(Turns(rig.sealed.stores.state, dice), "redshift", "events")
+
+    async def load(worker):
+        loader = rig.loader(worker, lease=LeaseForEveryone(), state=slow)
+        for _ in range(4):
+            await turns(dice)
+            await loader.attempt()
+
+    async def operate():
+        for _ in range(4):
+            await turns(dice)
+            if lost and dice.random() < 0.3:
+                await rig.staging.put(*lost.pop())
+            await slow.retry()
+
+    work = [asyncio.ensure_future(each) for each in (load("one"), load("two"), operate(), operate())]
+    for task in dice.sample(work, dice.randrange(3)):
+        await turns(dice, most=200)
+        task.cancel()
+    await asyncio.gather(*work, return_exceptions=True)
+    await asyncio.gather(*(rig.staging.put(*each) for each in lost))
+    await slow.retry()
+    await load("last")
+    rig.assert_exactly_once()
+    assert await slow.parked() == {}
+    return len(rig.emitted(events.LoadParked))
+
+
+def test_however_loaders_and_operators_who_retry_meet_every_row_is_in_the_table_once():
+    parked = 0
+    for seed in range(SEEDS):
+        try:
+            parked += asyncio.run(retried(seed))
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+    assert parked > SEEDS
 
 
 def test_the_loop_runs_until_it_is_cancelled():

@@ -1,0 +1,96 @@
+"""Real workers whose log nobody reads, or whose disk takes nothing more."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import signal
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.workers import Worker, clean
+from tests.chaos.world import World
+from tests.ports import free_port
+
+SMALL = 4096
+"""The smallest size of a pipe: some ten lines."""
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with free_port() as number:
+        yield number
+
+
+@contextmanager
+def into_pipe(world: World, path: Path) -> Iterator[tuple[Worker, int]]:
+    """A worker whose standard error is a pipe, and the end of it that can be read."""
+    log = world.folder / "log"
+    os.mkfifo(log)
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    worker = Worker([str(path)], world.environment, log)
+    world.workers.append(worker)
+    worker.log = world.folder / "copy"  # a pipe cannot be read twice
+    try:
+        yield worker, reader
+    finally:
+        os.close(reader)
+
+
+def copy(reader: int, file: Path) -> None:
+    """Copy what is read into ``file`` until all writers are gone."""
+    with file.open("wb", buffering=0) as copied:
+        while found := os.read(reader, SMALL):
+            copied.write(found)
+
+
+def test_a_log_that_nobody_reads_holds_up_neither_shards_nor_probes_and_is_complete_when_it_is_read(world: World, port: int) -> None:
+    path = world.pipeline(age="20ms")
+    path.write_text(path.read_text().replace("port: 0", f"port: {port}"))
+    with into_pipe(world, path) as (worker, reader):
+        fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, SMALL)
+        for _ in range(20):
+            world.produce(100)
+            worker.until(world.committed)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz") as answer:
+            assert answer.status == 200
+        worker.signal(signal.SIGTERM)
+        copy(reader, worker.log)
+        assert worker.exit() == 0
+    lines = [json.loads(line)["event"] for line in worker.said().splitlines()]
+    assert lines.count("unit_sealed") == world.sealed_units() > 20
+    assert lines.count("drain_started") == 1
+    world.exact()
+
+
+def test_a_disk_that_takes_nothing_is_named_and_the_worker_goes_on_when_it_does_again(world: World) -> None:
+    """The limit on the size of files fails writes as a full disk does, and can be set for a process that runs."""
+    with into_pipe(world, world.pipeline()) as (worker, reader):
+        world.produce(100)
+        worker.until(world.committed)
+        # Not before the worker has opened it: a pipe that nobody writes into is at its end.
+        reading = threading.Thread(target=copy, args=(reader, worker.log))
+        reading.start()
+        before = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (64, before[1]))
+        world.produce(100)
+        worker.until(lambda: "call_repeated" in worker.said())
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, before)
+        worker.until(world.committed)
+        assert worker.drain() == 0
+        reading.join()
+    lines = [json.loads(line) for line in worker.said().splitlines()]
+    repeated = next(line for line in lines if line["event"] == "call_repeated")
+    assert "the store file:" in repeated["detail"]
+    assert "File too large" in repeated["detail"]
+    assert clean(worker.said())
+    assert not list(world.folder.rglob(".stream/aside/*"))
+    world.exact()
