@@ -6,7 +6,7 @@ No room imports a neighbour. Each sees only the Protocols below; ``worker/assemb
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -163,7 +163,8 @@ class Transformed:
 
     ``frame``: the rows to write, in stream order, with the lineage columns and ``_row`` (UInt32, the index of the input record).
     ``settled``: one row per input record that is *not* in ``frame``: ``_row`` UInt32, ``outcome`` UInt8, ``stage`` String,
-    ``reason`` String, ascending by ``_row``. Every record is in exactly one of the two.
+    ``reason`` String, ascending by ``_row``. Every record is in exactly one of the two. ``taken``: by the name of each
+    sink that has a condition, which rows of ``frame`` it takes (Boolean); every other sink takes them all, and each row is taken by a sink.
     """
 
     frame: pl.DataFrame
@@ -171,6 +172,11 @@ class Transformed:
     records: int
     stage_rows: tuple[tuple[str, int, int, float], ...] = ()
     """Per stage: name, rows in, rows out, seconds of CPU-bound work."""
+    taken: Mapping[str, pl.Series] = field(default_factory=dict)
+
+    def rows_for(self, sink: str) -> pl.DataFrame:
+        """The rows of ``frame`` that the sink with that name takes, in their order."""
+        return self.frame.filter(self.taken[sink]) if sink in self.taken else self.frame
 
 
 class Chain(Protocol):
@@ -220,7 +226,7 @@ class Sink(Protocol):
         ...
 
     def encode(self, frame: pl.DataFrame, unit: str) -> Encoded:
-        """The files for ``frame`` (a ``Transformed.frame``); ``unit`` is the stem of their names, from ``commit/naming.py``."""
+        """The files for ``frame`` (from ``Transformed.rows_for``); ``unit`` is the stem of their names, from ``commit/naming.py``."""
         ...
 
 

@@ -143,7 +143,7 @@ def _lost_rows(segment: Segment) -> list[str]:
     found = []
     for index, target in enumerate(segment.header.targets):
         written = segment.frame.filter(segment.frame[f"dest_{index}"].is_not_null())
-        by_record = int(written["rows"].clip(lower_bound=1).sum())
+        by_record = int(written[f"rows_{index}" if segment.header.routed else "rows"].clip(lower_bound=1).sum())
         by_object = sum(item.rows for item in segment.header.objects if item.sink == target)
         if by_record != by_object:
             found.append(f"the ledger places {by_record} rows in {target}, but its objects hold {by_object}")

@@ -14,6 +14,7 @@ A segment is a Parquet file with the columns
     bytes       Int32    length of its payload
     dest_<i>    UInt32   for the i-th target of the header: index into the header's objects; null if it was not written there
     row_<i>     Int32    its first row in that object, counted from 0
+    rows_<i>    Int32    how many of its rows the target took; only if a sink of the definition has a condition
 
 and a header: JSON in the file's metadata under ``stream.ledger``. Equal inputs give equal bytes.
 """
@@ -35,9 +36,9 @@ from stream.audit import context
 from stream.audit.buffers import lengths
 from stream.audit.columns import Column, dictionary_encoded, parquet
 from stream.audit.fates import COLUMNS, Fates, fates_of
-from stream.audit.placement import destinations, rows_written
+from stream.audit.placement import destinations, rows_taken, rows_written
 from stream.audit.set_hash import SetHash
-from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE, Batch
+from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
 from stream.contracts import Encoded, OutputFile, Transformed
 from stream.native import array, series
 
@@ -78,6 +79,8 @@ class UnitFacts(msgspec.Struct, frozen=True):
 class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     """The facts about a segment as a whole. ``outcomes``: numbers of records by label; ``targets``: the target of each ``dest_<i>``.
 
+    ``routed``: a sink has a condition, so a target need not have all rows of a record; ``rows_<i>`` says how many it has.
+
     ``again``: the records had been read before, from another place; the columns ``first_shard``, ``first_seq`` and ``first_sub`` say where,
     and ``attempt`` how often they had been tried.
 
@@ -97,6 +100,12 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     objects: tuple[LedgerObject, ...]
     set_hash: str
     again: bool = False
+    routed: bool = False
+
+    @property
+    def destinations(self) -> list[str]:
+        """The names of the columns that say where a record was written, target by target."""
+        return [f"{kind}_{index}" for index in range(len(self.targets)) for kind in ("dest", "row", *(["rows"] if self.routed else []))]
 
 
 class SegmentError(ValueError):
@@ -142,7 +151,7 @@ class Segment:
         outside = positions.filter(~pl.col("seq").is_between(*bounds, closed="right"))
         if not outside.is_empty():
             found.append(f"{outside.height} records are outside ({header.after}, {header.last}]")
-        return found + self._lost_destinations()
+        return found + self._lost_destinations() + self._lost_records()
 
     def _lost_destinations(self) -> list[str]:
         found = []
@@ -152,6 +161,12 @@ class Segment:
             if wrong:
                 found.append(f"dest_{index} points at objects {wrong}, which are not of {target}")
         return found
+
+    def _lost_records(self) -> list[str]:
+        """Records that are written, and in no target."""
+        nowhere = [pl.col(f"dest_{index}").is_null() for index in range(len(self.header.targets))]
+        lost = self.frame.filter(pl.col("outcome") == Outcome.WRITTEN.label, *nowhere).height if nowhere else 0
+        return [f"{lost} records are said to be written, and no target has them"] if lost else []
 
 
 def make_segment(
@@ -171,6 +186,7 @@ def make_segment(
     columns: list[pl.Series] = []
     for index, (target, encoded) in enumerate(placed.items()):
         columns += destinations(facts.height, index, encoded.placement, len(objects))
+        columns += [rows_taken(facts.height, index, encoded.placement)] if transformed.taken else []
         objects += [LedgerObject(target, file.key, file.rows, len(file.body), file.sha256) for file in encoded.files]
     header = Header(
         version=VERSION,
@@ -186,6 +202,7 @@ def make_segment(
         objects=tuple(objects),
         set_hash=SetHash.of(facts["seq"], facts["sub"]).hex,
         again=batch.first_read is not None,
+        routed=bool(transformed.taken),
     )
     again = batch.first_read.rename(_FIRST_READ).get_columns() if batch.first_read is not None else []
     return Segment(header, facts.hstack([*again, *columns]), fates)
@@ -211,7 +228,7 @@ def read_segment(body: bytes) -> Segment:
         msg = f"a ledger segment is a Parquet file, but these {len(body)} bytes are not: {error}"
         raise SegmentError(msg) from error
     first = tuple(_FIRST_READ.values()) if header.again else ()
-    expected = [*_COLUMNS, *first, *(f"{column}_{index}" for index in range(len(header.targets)) for column in ("dest", "row"))]
+    expected = [*_COLUMNS, *first, *header.destinations]
     if not isinstance(frame, pl.DataFrame) or frame.columns != expected:
         msg = f"the ledger segment should have the columns {', '.join(expected)}; it has {', '.join(file.schema.names)}"
         raise SegmentError(msg)

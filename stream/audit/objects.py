@@ -37,7 +37,8 @@ class Area:
 
     ``prefix`` narrows the listing; keys are relative to ``store``. ``removed``: by shard, the sequence number up to which files may have
     been deleted on purpose, because their rows have been loaded elsewhere; ``needed`` has the URLs of those that must exist nevertheless,
-    because a table consists of them. ``shared``: others may write there too, because a catalog defines which files count.
+    because a table consists of them. ``shared``: others may write there too, because a catalog defines which files count. ``mixed``: others
+    may write there too, and files that are not named as sinks name files are theirs.
     """
 
     sink: str
@@ -47,6 +48,7 @@ class Area:
     removed: Mapping[str, int] = field(default_factory=dict)
     needed: AbstractSet[str] = frozenset()
     shared: bool = False
+    mixed: bool = False
 
     def may_be_gone(self, link: Link, key: str) -> bool:
         """Whether the file ``key`` of ``link`` may have been deleted on purpose."""
@@ -163,7 +165,11 @@ def unlisted_files(files: Mapping[str, str], links: Sequence[Link], areas: Mappi
     # A worker writes only what the manifest in the log lists, and whoever lists something else keeps a list of it.
     ours = {url for link in links if link.sealed for file in link.superseded for url in _places(link, file, areas)}
     found = (replace(_unlisted_file(areas[files[url]], url, stream, sealed), ours=url in ours) for url in sorted(files))
-    return [each for each in found if each.ours or not areas[each.sink].shared]
+    return [each for each in found if each.ours or not _of_others(each, areas[each.sink])]
+
+
+def _of_others(file: UnlistedFile, area: Area) -> bool:
+    return area.shared or (area.mixed and _NAME.fullmatch(file.key) is None)
 
 
 def _unlisted_file(area: Area, url: str, stream: str, sealed: set[tuple[str, str, str]]) -> UnlistedFile:

@@ -32,6 +32,11 @@ def rows_written(transformed: Transformed, records: int) -> pl.Series:
     return pl.Series("rows", rows.astype(np.int32))
 
 
+def rows_taken(records: int, index: int, placement: pl.DataFrame) -> pl.Series:
+    """The column ``rows_<index>``: how many rows of each record a target has."""
+    return pl.Series(f"rows_{index}", np.bincount(placement[ROW].to_numpy(), minlength=records).astype(np.int32))
+
+
 def destinations(records: int, index: int, placement: pl.DataFrame, first: int) -> list[pl.Series]:
     """The columns ``dest_<index>`` and ``row_<index>``: the file and line of each record's first row. Files are numbered from ``first``."""
     names = f"dest_{index}", f"row_{index}"

@@ -61,7 +61,8 @@ def diff(
         chains = chain_of(pipelines[0], old), chain_of(pipelines[1], new)
         batch, source = sample_of(pipelines[0], records, sample, since, generate, old.parent)
         hide = frozenset[str]() if reveal else _sensitive(pipelines[0], chains[0]) | _sensitive(pipelines[1], chains[1])
-        found = compare(*chains, batch, SystemClock().monotonic, Shown(key or (), show, hide))
+        sinks = [sink.name for sink in pipelines[0].sinks], [sink.name for sink in pipelines[1].sinks]
+        found = compare(*chains, batch, SystemClock().monotonic, Shown(key or (), show, hide), sinks)
     except (DefinitionError, SchemaMismatch, StreamError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from error
@@ -95,6 +96,9 @@ def _show(found: Difference, source: str, key: list[str], console: Console) -> N
         console.print(f"{moved.records:,} record{'' if moved.records == 1 else 's'}{examples}: {moved.before} -> {moved.after}")
     if found.only_old or found.only_new:
         console.print(f"rows that only the old one writes: {found.only_old:,}; only the new one: {found.only_new:,}")
+    for routed in found.rerouted:
+        examples = f", such as of record {', '.join(map(str, routed.examples))}" if routed.examples else ""
+        console.print(f"{routed.rows:,} row{'' if routed.rows == 1 else 's'}{examples}: to {routed.before} -> to {routed.after}")
     for column in found.columns:
         console.print(f"column {column.name}: {column.rows:,} of {found.rows:,} rows differ")
         for each in column.examples:

@@ -13,7 +13,7 @@ from stream.operations.records.sampling import read_sample, resources_of
 from stream.pipeline.model import Pipeline
 from stream.pipeline.sample import from_file, generated
 from stream.pipeline.units import parse_duration
-from stream.transform.engine import CompiledChain, compile_chain
+from stream.transform.engine import CompiledChain
 
 
 def sample_of(
@@ -56,5 +56,4 @@ def chain_of(pipeline: Pipeline, file: Path) -> CompiledChain:
         StreamError: one of them cannot be obtained.
     """
     fetched = watchdog.run(resources_of(pipeline, file.parent, os.environ))
-    source = pipeline.source
-    return compile_chain(source.decode, source.record_schema(), pipeline.stages, fetched.resources, SystemClock().monotonic)
+    return pipeline.compiled(fetched.resources, SystemClock().monotonic)

@@ -12,7 +12,7 @@ from stream.datapipeline.evaluated_text import RunTimes, Text, Untranslatable
 from stream.datapipeline.expressions import Scope, evaluated, texts_of
 from stream.datapipeline.formats import Column
 from stream.datapipeline.resolve import Definition, ResolvedObject, Slot
-from stream.datapipeline.run_times import INTERVAL
+from stream.datapipeline.run_times import INTERVAL, ScheduledTime
 from stream.datapipeline.verdicts import Fate, Verdict
 
 PIPELINE: Final = "pipeline.yaml"
@@ -56,6 +56,8 @@ class Draft:
     """Whether the schedule is suspended: the definition starts runs on demand, or a person has to check something first."""
     interval: tuple[str, str] = INTERVAL
     """Airflow expressions for the beginning and the end of a run's interval."""
+    input_time: tuple[ScheduledTime, str] | None = None
+    """The time that the keys of the input name, and `source.s3.time`, by which they do; None if they name none."""
 
     def where(self, key: str, file: str = PIPELINE) -> str:
         """The place ``key`` in one of its files, as the report names it."""

@@ -61,6 +61,26 @@ class ScheduledTime:
         return text
 
 
+_IN_A_DAY: Final = "hour=0, minute=0, second=0, microsecond=0"
+_FOLDERS: Final[Mapping[str, tuple[str, str]]] = {
+    "%M": ("minutes", "second=0, microsecond=0"),
+    "%H": ("hours", "minute=0, second=0, microsecond=0"),
+    "%d": ("days", _IN_A_DAY),
+    "%m": ("months", f"day=1, {_IN_A_DAY}"),
+    "%Y": ("years", f"month=1, day=1, {_IN_A_DAY}"),
+}
+"""By the finest directive of a key's time: how long such a time lasts, and what makes it begin."""
+
+
+def folder_at(moment: str, pattern: str) -> tuple[str, str]:
+    """Airflow expressions for the beginning and the end of the time that keys name, by ``pattern``, where they name ``moment``.
+
+    A run at ten past two reads the folder of its whole day or hour: `source.s3.time` dates it from its beginning.
+    """
+    unit, begin = next(found for mark, found in _FOLDERS.items() if mark in pattern)
+    return f"{moment}.replace({begin})", f"{moment}.replace({begin}).add({unit}=1)"
+
+
 def _applied(moment: datetime, name: str, number: int) -> datetime:
     """``moment`` after the step ``name``; raises as ``ScheduledTime.step``."""
     if name in _CALENDAR:

@@ -141,6 +141,7 @@ def _timed(draft: Draft, text: Text, slot: Slot) -> dict[str, Any]:
     if pattern:
         place["time"] = pattern
         draft.taken_over(slot, "source.s3.time")
+        draft.input_time = (next(each.moment for each in rest.pieces if isinstance(each, RunTime)), pattern)
     draft.not_needed(
         slot,
         f"a run reads every object under `{before.plain}` that has not been read yet; `stream backfill --from --to` "
@@ -154,9 +155,6 @@ def _timed(draft: Draft, text: Text, slot: Slot) -> dict[str, Any]:
             f"a run would also read objects under `{before.plain}` without `{names}` in their keys: before the first run, give the "
             f"objects with `{names}` a prefix of their own, or list them in `source.s3.manifest`",
         )
-    moment = next(each.moment for each in rest.pieces if isinstance(each, RunTime))
-    if moment.steps or moment.base == "end":
-        draft.not_needed(slot, "for a time range, the time in the key is used as it is, not counted from the time of the run")
     return place
 
 

@@ -17,6 +17,7 @@ from stream.datapipeline.object_types import ACTIVITIES, OBJECT_TYPES
 from stream.datapipeline.preconditions import add_notification, add_requirements
 from stream.datapipeline.redshift import load_into
 from stream.datapipeline.resolve import Definition, ResolvedObject, Slot, resolve
+from stream.datapipeline.run_times import folder_at
 from stream.datapipeline.s3_nodes import Written, add_schema, match_columns, read_from, write_to
 from stream.datapipeline.sql_tables import suggest_enrich_stages
 from stream.datapipeline.verdicts import Fate
@@ -162,7 +163,10 @@ class _Translation:
             if "s3" in draft.sink:
                 self.written[node.id] = Written(draft.sink["s3"]["format"], draft.columns)
                 self.places.setdefault(_with_defaults(draft.sink["s3"]["url"]), activity.id)
-        window = draft.interval if draft.run_times.times and "time" in draft.source["s3"] else None
+        window = None
+        if draft.run_times.times and draft.input_time is not None:
+            moment, pattern = draft.input_time
+            window = folder_at(moment.template(draft.interval), pattern)
         self.outcomes[activity.id] = ActivityOutcome(
             activity.id, activity.type, draft.name, tuple(draft.todo), shown(draft.run_times.times, draft.interval), window
         )

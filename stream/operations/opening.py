@@ -24,6 +24,7 @@ from stream.lease.native import TableCheckpoints
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.sink.iceberg import METADATA, IcebergSinkConfig
+from stream.sink.objects import ObjectsSinkConfig
 from stream.sink.tables import TableSinkConfig
 from stream.source.aggregated import OutOfRange
 from stream.source.kinesis import KinesisSource
@@ -87,6 +88,8 @@ async def open_evidence(
         if isinstance(config, TableSinkConfig):
             removed = await LoadState(stores.state, config.name, name).removed()
             areas[config.name] = replace(areas[config.name], removed=removed)
+        if isinstance(config, ObjectsSinkConfig) and config.shared:
+            areas[config.name] = replace(areas[config.name], mixed=True)
         if isinstance(config, IcebergSinkConfig):
             area = areas[config.name]
             areas[config.name] = replace(area, foreign=(*area.foreign, area.url_of(METADATA)), shared=True)
@@ -161,7 +164,7 @@ async def open_source(
     settings = ReadSettings(calls_per_second=calls_per_second, kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
     source = KinesisSource(client, kinesis.stream, budget=budget, clock=clock, emit=emit, settings=settings)
     oldest = horizon(clock.now(), await source.retention())
-    return (source if chain == kinesis.stream else ReadUntil(source, clock.now(), clock, end=True, name=chain)), oldest
+    return (source if chain == kinesis.stream else ReadUntil(source, clock.now(), clock, end=True, name=chain, time=source.time)), oldest
 
 
 async def open_sample(pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack) -> LendingSource:

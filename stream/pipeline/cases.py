@@ -101,7 +101,9 @@ class Reject(Part):
 class Expect(Part):
     """The expected results. Dead letters are always compared: if none are named, there must be none."""
 
-    rows: tuple[dict[str, Any], ...] | None = Field(default=None, description="Rows in order; columns that are not named are not compared.")
+    rows: tuple[dict[str, Any], ...] | dict[str, tuple[dict[str, Any], ...]] | None = Field(
+        default=None, description="Rows in order, or those of each sink by its name; columns that are not named are not compared."
+    )
     rejects: tuple[Reject, ...] = Field(default=(), description="The dead letters, in order.")
     outcomes: dict[str, int] | None = Field(default=None, description="Records by outcome, such as {written: 3, filtered: 1}.")
     partitions: tuple[str, ...] | dict[str, tuple[str, ...]] | None = Field(

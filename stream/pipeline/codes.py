@@ -41,6 +41,8 @@ CODES: Final[Mapping[str, str]] = {
     "secret_interpolated": "`${...}` names a secret; secrets are given by reference where one is expected.",
     "secret_unset": "A note: a secret cannot be found here, and the pipeline cannot run without it.",
     "sensitive_column": "A sensitive column, or one computed from it, reaches a sink unmasked.",
+    "sensitive_inside": "An object or list that is not declared holds the values of a sensitive column; commands show them until a stage "
+    "takes them out.",
     "sensitive_key": "A sensitive column, or one computed from it, becomes part of file names.",
     "sensitive_unknown": "`sensitive` names a column or a sink that does not exist.",
     "several_documents": "The file contains more than one YAML document.",

@@ -22,6 +22,8 @@ RUNS: Final = 3
 """Runs of each pipeline to measure its speed. The fastest one counts, since only other work on the machine makes a run slower."""
 
 _NTH: Final = "_nth"
+_SINKS: Final = "\0sinks"
+"""The column with the names of the sinks that take a row; no column of a pipeline can be called so."""
 _SIDE: Final = "\0new"
 """Suffix of the new pipeline's columns in the joined frame; no column of a pipeline can end in it."""
 
@@ -56,8 +58,21 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Rerouted:
+    """Rows that other sinks take than before, with the names of the sinks; ``examples``: records, from 1."""
+
+    before: str
+    after: str
+    rows: int
+    examples: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
-    """``rows``: number of rows that both pipelines have; ``only_old`` and ``only_new``: numbers of rows without a counterpart."""
+    """``rows``: number of rows that both pipelines have; ``only_old`` and ``only_new``: numbers of rows without a counterpart.
+
+    ``rerouted``: of the rows that both have; compared if a sink has a condition.
+    """
 
     records: int
     schema: tuple[Change, ...]
@@ -67,11 +82,12 @@ class Difference:
     only_new: int
     columns: tuple[Column, ...]
     seconds: tuple[float, float]
+    rerouted: tuple[Rerouted, ...] = ()
 
     @property
     def same(self) -> bool:
-        """Whether both write the same rows and reject the same records for the same reasons."""
-        return not (self.schema or self.moved or self.only_old or self.only_new or self.columns)
+        """Whether both write the same rows to the same sinks and reject the same records for the same reasons."""
+        return not (self.schema or self.moved or self.only_old or self.only_new or self.columns or self.rerouted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +99,15 @@ class Shown:
     hide: Collection[str] = ()
 
 
-def compare(old: CompiledChain, new: CompiledChain, batch: Batch, timer: Callable[[], float], shown: Shown = Shown()) -> Difference:
-    """Run both over ``batch``. The n-th rows of the same record are compared.
+def compare(
+    old: CompiledChain,
+    new: CompiledChain,
+    batch: Batch,
+    timer: Callable[[], float],
+    shown: Shown = Shown(),
+    sinks: tuple[Sequence[str], Sequence[str]] = ((), ()),
+) -> Difference:
+    """Run both over ``batch``. The n-th rows of the same record are compared. ``sinks``: the names of those of ``old`` and of ``new``.
 
     Raises:
         DefinitionError: a key column is in neither result.
@@ -105,7 +128,7 @@ def compare(old: CompiledChain, new: CompiledChain, batch: Batch, timer: Callabl
         if name not in schemas[0] and name not in schemas[1]:
             msg = f"the key column {name!r} is in neither result; there are: {', '.join(dict.fromkeys([*schemas[0], *schemas[1]]))}"
             raise DefinitionError(msg)
-    both = _together(first.frame, second.frame)
+    both = _together(*(each.frame.with_columns(_takers(each, names)) for each, names in zip(done, sinks, strict=True)))
     shared = [name for name in schemas[1] if name in schemas[0]]
     return Difference(
         records=batch.rows,
@@ -116,7 +139,26 @@ def compare(old: CompiledChain, new: CompiledChain, batch: Batch, timer: Callabl
         only_new=second.frame.height - both.height,
         columns=tuple(column for name in shared if (column := _column(both, name, shown)) is not None),
         seconds=(seconds[0], seconds[1]),
+        rerouted=tuple(_rerouted(both, shown.examples)) if first.taken or second.taken else (),
     )
+
+
+def _takers(done: Transformed, sinks: Sequence[str]) -> pl.Series:
+    """The names of the ``sinks`` that take each row."""
+    takes = pl.DataFrame({name: done.taken.get(name, pl.repeat(value=True, n=done.frame.height, eager=True)) for name in sinks})
+    names = [pl.when(name).then(pl.lit(name)) for name in sinks]
+    found = (
+        takes.select(pl.concat_str(names, separator=", ", ignore_nulls=True)).to_series()
+        if sinks
+        else pl.repeat("", done.frame.height, eager=True)
+    )
+    return found.alias(_SINKS)
+
+
+def _rerouted(both: pl.DataFrame, examples: int) -> list[Rerouted]:
+    moved = both.filter(pl.col(_SINKS) != pl.col(_SINKS + _SIDE)).group_by(_SINKS, _SINKS + _SIDE, maintain_order=True).agg(ROW)
+    found = [Rerouted(before, after, len(rows), tuple(row + 1 for row in rows[:examples])) for before, after, rows in moved.iter_rows()]
+    return sorted(found, key=lambda each: -each.rows)
 
 
 def _together(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:

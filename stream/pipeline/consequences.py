@@ -84,13 +84,16 @@ def _sinks(old: Pipeline, new: Pipeline) -> Iterator[Consequence]:
                 "so let the role write there until every shard has been started",
             )
         else:
-            yield from _table(name, sink, after[name])
+            yield from _options(name, sink, after[name])
     for name, sink in after.items():
         if name not in before and _place(sink) not in {_place(each) for each in old.sinks}:
             yield Consequence(f"sink {name} is added", "it gets records from now on; `stream backfill` brings it earlier ones")
 
 
-def _table(name: str, old: SinkConfig, new: SinkConfig) -> Iterator[Consequence]:
+def _options(name: str, old: SinkConfig, new: SinkConfig) -> Iterator[Consequence]:
+    if old.where != new.where:
+        follows = "holds for units begun from now on; what was written stays where it is"
+        yield Consequence(f"sink {name}.where: {_condition(old)} -> {_condition(new)}", follows)
     for setting in ("mode", "keys", "deletes"):
         given = [getattr(each, setting, None) for each in (old, new)]
         if given[0] != given[1]:
@@ -98,6 +101,10 @@ def _table(name: str, old: SinkConfig, new: SinkConfig) -> Iterator[Consequence]
                 f"sink {name}.{setting}: {_shown(given[0])} -> {_shown(given[1])}",
                 "holds for units sealed from now on; those sealed before are loaded as the old file says",
             )
+
+
+def _condition(sink: SinkConfig) -> str:
+    return "all rows" if sink.where is None else sink.where
 
 
 def _shown(value: object) -> str:

@@ -21,6 +21,8 @@ from stream.pipeline.sink_places import place_problems
 from stream.pipeline.valid_part import ValidPart
 from stream.pipeline.wrong_entries import mismatches, output_of_rest
 from stream.sink.partition import SinkMismatch
+from stream.transform.expressions import compile_condition
+from stream.transform.routing import ELSE
 from stream.transform.stage import Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.rename import Rename
 from stream.transform.types import RESERVED, SYSTEM_SCHEMA
@@ -197,20 +199,26 @@ class _Flow:
     def into_sinks(self, schema: pl.Schema, which: Collection[int]) -> None:
         """Check whether the sinks at the positions ``which`` can write the columns after the last stage."""
         for index in sorted(which):
+            sink, path = self._pipeline.sinks[index], ("sinks", index, self._sink_key(index))
             try:
-                self._pipeline.sinks[index].check(schema)
+                if sink.where is not None and sink.where != ELSE:
+                    compile_condition(sink.where, schema, ("where",))
+            except SchemaMismatch as error:
+                self._add((*path, *error.path), "schema_mismatch", error.message, error.hint)
+            try:
+                sink.check(schema)
             except SinkMismatch as error:
-                path = ("sinks", index, self._sink_key(index), *error.path)
                 lacks = _NO_COLUMN.search(error.message)
                 near = near_miss(lacks[1], schema.names()) if lacks is not None else ""
-                self._add(path, "schema_mismatch", error.message, error.hint or (near if near.startswith("did") else ""))
+                hint = error.hint or (near if near.startswith("did") else "")
+                self._add((*path, *error.path), "schema_mismatch", error.message, hint)
 
     def sensitive(self, schemas: Sequence[pl.Schema]) -> None:
         """Check what becomes of the sensitive columns; ``schemas``: the columns after the decoder and after each stage."""
         if self._pipeline.sensitive is None:
             return
         for each in problems(self._pipeline.sensitive, self._pipeline.stages, schemas, self._pipeline.sinks, self._sink_keys()):
-            self._add(each.path, each.code, each.message, each.hint)
+            self._add(each.path, each.code, each.message, each.hint, each.severity)
 
     def _note_not_checked(self, index: int, why: str) -> None:
         message = f"what follows this stage is not checked against its columns: {why}"

@@ -120,7 +120,7 @@ def _settle(document: Document, later: Iterable[Finding]) -> list[Finding]:
     return sorted(first.values())
 
 
-_CONDITIONS: Final = frozenset({"where", "filter", "when", "if", "condition", "route"})
+_CONDITIONS: Final = frozenset({"filter", "when", "if", "condition", "route", "match"})
 """Names of options by which other tools choose the rows of a destination."""
 
 
@@ -152,7 +152,7 @@ def _words(line: Any, path: Path, document: Document) -> tuple[str, str, str]:
     if line["type"] == "extra_forbidden":
         hint = near_miss(str(loc[-1]), _fields(_model_at(loc[:-1])))
         if loc[0] == "sinks" and loc[-1] in _CONDITIONS:
-            hint = "each sink gets all rows; partition them with `partition_by`, or give each destination a pipeline with a `filter` stage"
+            hint = "rows that go to this sink alone are chosen by `where`, a condition over the columns"
         return "unknown_key", f"there is no option `{loc[-1]}` here", hint
     if line["type"] == "missing":
         description = _fields(_model_at(loc[:-1])).get(str(loc[-1]), "")

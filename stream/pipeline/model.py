@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
@@ -48,7 +49,9 @@ from stream.pipeline.values import (
 from stream.sink import rejects
 from stream.sink.objects import SinkConfig
 from stream.transform.decode import Unknown
-from stream.transform.stage import SchemaMismatch
+from stream.transform.engine import CompiledChain, compile_chain
+from stream.transform.routing import ELSE
+from stream.transform.stage import Resources, SchemaMismatch
 from stream.transform.types import RecordSchema, parse_schema, widened
 
 
@@ -288,7 +291,9 @@ class Pipeline(Part):
     application: ApplicationName = Field(description="Names the state, so that several pipelines can keep theirs in one place.")
     source: Source = Field(description="Where records come from.")
     stages: tuple[Stage, ...] = Field(default=(), description="Stages, run in this order over every batch.")
-    sinks: Annotated[tuple[Sink, ...], AfterValidator(_some)] = Field(description="Where rows go; each sink gets all of them.")
+    sinks: Annotated[tuple[Sink, ...], AfterValidator(_some)] = Field(
+        description="Where rows go: each sink gets all of them, or those that its `where` takes."
+    )
     state: Location = Field(description="Commit log and recorded definitions: s3://bucket/prefix/ or file:./directory.")
     sensitive: Sensitive | None = Field(
         default=None, description="Columns that few may see: a list, or {columns, allowed_in, safe}. None by default."
@@ -312,6 +317,15 @@ class Pipeline(Part):
     requires: tuple[Location, ...] = Field(
         default=(), description="Objects that must exist before anything is read, such as s3://bucket/2026-01-01/_SUCCESS."
     )
+
+    def compiled(self, resources: Resources, timer: Callable[[], float]) -> CompiledChain:
+        """The decoder, the stages and the choice of rows by the sinks, ready to run; ``timer`` as for ``compile_chain``.
+
+        Raises:
+            SchemaMismatch: a stage, or the condition of a sink, cannot work on the columns before it.
+        """
+        conditions = [(sink.name, sink.where) for sink in self.sinks]
+        return compile_chain(self.source.decode, self.source.record_schema(), self.stages, resources, timer, conditions)
 
     def each(self) -> tuple[Pipeline, ...]:
         """This pipeline narrowed to each of its streams: ``source.kinesis.stream`` and ``.start`` are that stream's."""
@@ -337,7 +351,11 @@ class Pipeline(Part):
             fail_at(("source", "s3", "format"), "bad_value", *problem_)
         own = {ledger.NAME, rejects.NAME}
         names: set[str] = set()
+        conditioned = any(sink.where not in {None, ELSE} for sink in self.sinks)
         for index, sink in enumerate(self.sinks):
+            if sink.where == ELSE and not conditioned:
+                message = "`else` stands for the rows that no other sink's condition is true for, and no other sink has a condition"
+                fail_at(("sinks", index, sink.kind, "where"), "bad_value", message, "give another sink a `where`, or remove this one")
             if sink.name in names | own:
                 whose = "is reserved for the service's own files" if sink.name in own else "is used by two sinks"
                 fail_at(("sinks", index), "duplicate_sink", f"the name `{sink.name}` {whose}", "give this one another `name`")

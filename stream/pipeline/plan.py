@@ -9,7 +9,7 @@ from typing import Final
 
 import polars as pl
 
-from stream.batch import type_name
+from stream.batch import Outcome, type_name
 from stream.commit.naming import SEQUENCE_DIGITS, pipeline_key, reference_key
 from stream.contracts import CONSOLE
 from stream.errors import DefinitionError
@@ -19,6 +19,7 @@ from stream.pipeline.resources import is_remote, load_function, parse_table, rea
 from stream.sink import rejects
 from stream.transform.decode import DecoderConfig
 from stream.transform.engine import DECODE
+from stream.transform.routing import ELSE, SINKS
 from stream.transform.stage import Resources, StageConfig
 from stream.transform.types import SYSTEM, SYSTEM_SCHEMA
 
@@ -111,6 +112,10 @@ def _steps(pipeline: Pipeline, resources: Resources) -> Iterator[Step]:
         after = stage.output(schema, resources)
         yield Step(name, options, _columns(after), tuple(changes(schema, after)), _drops(stage))
         schema = after
+    conditions = [f"{sink.name}: {sink.where}" for sink in pipeline.sinks if sink.where is not None]
+    if conditions:
+        drops = "" if any(sink.where in {None, ELSE} for sink in pipeline.sinks) else Outcome.FILTERED.label
+        yield Step(SINKS, ", ".join(conditions), None if schema is None else _columns(schema), drops=drops, unknown=unknown)
 
 
 def output_schema(pipeline: Pipeline, resources: Resources) -> pl.Schema:

@@ -10,12 +10,13 @@ import orjson
 import polars as pl
 
 from stream.batch import DATA, PARTITION_KEY, ROW, Batch, Outcome, type_name
+from stream.contracts import Transformed
 from stream.pipeline.components import make_sink
 from stream.pipeline.model import Pipeline
 from stream.pipeline.plan import Change, changes
-from stream.pipeline.sensitive import HIDDEN, hidden, sensitive_columns, unreadable
+from stream.pipeline.sensitive import HIDDEN, hidden, sensitive_by_step, unreadable
 from stream.pipeline.trial import SHARD_ID, plain
-from stream.transform.engine import SOURCE, STAGE_ERROR, CompiledChain
+from stream.transform.engine import NONE_SETTLED, SOURCE, STAGE_ERROR, CompiledChain
 from stream.transform.types import SYSTEM
 
 MAX_EXAMPLES = 10
@@ -96,17 +97,18 @@ def preview(chain: CompiledChain, pipeline: Pipeline, batch: Batch, show: int, *
     """
     stages = []
     before, hide_before = batch.frame.clear(), unreadable(None if reveal else pipeline.sensitive, {})
-    following = iter(sensitive_columns(pipeline.sensitive, pipeline.stages, [schema for _, schema in chain.schemas]))
+    sensitive = sensitive_by_step(pipeline.sensitive, pipeline.stages, chain)
     for name, rows_in, after, gone, _ in chain.walk(batch, SHARD_ID):
         hide_after = hide_before
         if name != SOURCE:
-            hide_after = unreadable(None if reveal else pipeline.sensitive, next(following))
+            hide_after = unreadable(None if reveal else pipeline.sensitive, sensitive[name])
             stage = _stage(name, rows_in, before, after, gone, [*_passed(before, after, show, (hide_before, hide_after))], show)
             rejected = _rejected(chain, stage, before, gone, hide_before, after.schema) if show else ()
             stages.append(replace(stage, rejected=tuple(rejected)))
         before, hide_before = after, hide_after
     sinks = [make_sink(config, chain.output_schema) for config in pipeline.sinks]
-    encoded = {sink.name: sink.encode(before, "preview") for sink in sinks}
+    made = Transformed(before, NONE_SETTLED, batch.rows, taken=chain.taken(before))
+    encoded = {sink.name: sink.encode(made.rows_for(sink.name), "preview") for sink in sinks}
     partitions = {name: _by_directory([(file.key, file.rows) for file in each.files]) for name, each in encoded.items()}
     size = sum(len(file.body) for each in encoded.values() for file in each.files)
     dead = sum(stage.outcomes.get(Outcome.DEAD_LETTERED.label, 0) for stage in stages)

@@ -9,9 +9,10 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from stream.batch import DATA, PARTITION_KEY
-from stream.pipeline.findings import Problem, near_miss
+from stream.pipeline.findings import Problem, Severity, near_miss
 from stream.pipeline.origins import column_origins
 from stream.sink.objects import SinkConfig
+from stream.transform.engine import CompiledChain
 from stream.transform.shorthands import names_for
 from stream.transform.stage import StageConfig
 from stream.transform.types import SYSTEM
@@ -55,10 +56,19 @@ def sensitive_columns(
     return tuple(found)
 
 
+def sensitive_by_step(
+    sensitive: Sensitive | None, stages: Sequence[StageConfig], chain: CompiledChain
+) -> dict[str, Mapping[str, frozenset[str]]]:
+    """``sensitive_columns`` after each step of ``chain``, the compiled ``stages``, by the step's name."""
+    columns = sensitive_columns(sensitive, stages, [schema for _, schema in chain.schemas])
+    found = dict(zip((name for name, _ in chain.schemas), columns, strict=True))
+    return {name: found.get(name, columns[-1]) for name in chain.stage_names}
+
+
 def problems(
     sensitive: Sensitive, stages: Sequence[StageConfig], schemas: Sequence[pl.Schema], sinks: Sequence[SinkConfig], keys: Sequence[str]
 ) -> Iterator[Problem]:
-    """Names that do not exist, and sensitive values that would reach a sink or a file's name.
+    """Names that do not exist, sensitive values that would reach a sink or a file's name, and notes on objects that hold such values.
 
     ``schemas`` as for ``sensitive_columns``, complete to the last stage; ``keys``: the sinks' kinds, as in the file.
     """
@@ -66,6 +76,7 @@ def problems(
     yield from _unknown("columns", sensitive.columns, seen, "column is called")
     yield from _unknown("safe", sensitive.safe, seen, "column is called")
     yield from _unknown("allowed_in", sensitive.allowed_in, [sink.name for sink in sinks], "sink is called")
+    yield from _inside_objects(sensitive, stages, schemas)
     last = sensitive_columns(sensitive, stages, schemas)[-1]
     for index, sink in enumerate(sinks):
         for name, sources in last.items():
@@ -79,6 +90,19 @@ def problems(
                 message = f"{what} reaches the sink `{sink.name}` unmasked"
                 hint = "mask or drop it in a stage, list the sink in `sensitive.allowed_in`, or the column in `sensitive.safe`"
                 yield Problem(("sinks", index, keys[index]), "sensitive_column", message, hint)
+
+
+def _inside_objects(sensitive: Sensitive, stages: Sequence[StageConfig], schemas: Sequence[pl.Schema]) -> Iterator[Problem]:
+    """Notes on declared columns that a stage takes out of objects or lists of the source that are not declared themselves."""
+    origins = column_origins(stages, schemas)
+    for at, name in enumerate(sensitive.columns):
+        added = next((number for number, schema in enumerate(schemas) if name in schema), 0)
+        for origin in sorted(origins[added].get(name, ())) if added else ():
+            if origin.column in sensitive.columns or not schemas[0].get(origin.column, pl.Null()).is_nested():
+                continue
+            message = f"the values of `{name}` are in `{origin.column}` too, which is not declared: before stage {added} they are shown"
+            hint = f"declare `{origin.column}` as well, and list under `safe` what may be seen of it"
+            yield Problem(("sensitive", "columns", at), "sensitive_inside", message, hint, Severity.NOTE)
 
 
 def _unknown(option: str, names: Sequence[str], known: Collection[str], what: str) -> Iterator[Problem]:

@@ -22,7 +22,6 @@ from stream.pipeline.components import make_sink
 from stream.pipeline.model import Pipeline
 from stream.pipeline.random_records import random_records
 from stream.sink.refusals import accepted
-from stream.transform.engine import compile_chain
 from stream.transform.stage import Resources
 from stream.transform.types import SYSTEM
 
@@ -45,8 +44,7 @@ class Trial:
     """A compiled pipeline to run cases on; ``base`` is where golden files are kept."""
 
     def __init__(self, pipeline: Pipeline, resources: Resources, base: Path) -> None:
-        source = pipeline.source
-        self._chain = compile_chain(source.decode, source.record_schema(), pipeline.stages, resources, lambda: 0.0)
+        self._chain = pipeline.compiled(resources, lambda: 0.0)
         self._pipeline = pipeline
         self._sinks = [make_sink(config, self._chain.output_schema) for config in pipeline.sinks]
         self._base = base
@@ -69,7 +67,9 @@ class Trial:
             yield from _compare_golden(self._base / expect.golden, golden_text(done))
         else:
             yield from _compare_rejects(expect, done)
-        if expect.rows is not None:
+        if isinstance(expect.rows, Mapping):
+            yield from self._compare_sinks(expect.rows, done)
+        elif expect.rows is not None:
             yield from _compare_rows(expect.rows, user_rows(done.frame), list(done.frame.columns))
         if expect.outcomes is not None:
             counts = {label: count for label, count in expect.outcomes.items() if count}
@@ -78,8 +78,17 @@ class Trial:
         if expect.partitions is not None:
             yield from self._compare_partitions(expect.partitions, done)
 
+    def _compare_sinks(self, wanted: Mapping[str, Sequence[Mapping[str, Any]]], done: Transformed) -> Iterator[str]:
+        names = [sink.name for sink in self._sinks]
+        for name, rows in wanted.items():
+            if name not in names:
+                yield f"rows: there is no sink {name!r}; there are: {', '.join(names)}"
+                continue
+            for each in _compare_rows(rows, user_rows(done.rows_for(name)), list(done.frame.columns)):
+                yield f"sink {name}: {each}"
+
     def _compare_partitions(self, wanted: tuple[str, ...] | Mapping[str, tuple[str, ...]], done: Transformed) -> Iterator[str]:
-        found = {sink.name: self._partitions(sink, done.frame) for sink in self._sinks}
+        found = {sink.name: self._partitions(sink, done.rows_for(sink.name)) for sink in self._sinks}
         named = wanted if isinstance(wanted, Mapping) else {self._sinks[0].name: wanted}
         for name, paths in named.items():
             if name not in found:
@@ -107,7 +116,7 @@ class Trial:
             yield f"the same records gave different rows when run again, first record {row + 1} of seed {case.seed}: a stage is not pure"
             return
         for sink in self._sinks:
-            once, again = sink.encode(first.frame, "case"), sink.encode(second.frame, "case")
+            once, again = (sink.encode(each.rows_for(sink.name), "case") for each in (first, second))
             if [(file.key, file.sha256) for file in once.files] != [(file.key, file.sha256) for file in again.files]:
                 yield f"the same rows gave different files in sink {sink.name!r}"
         yield from self._parts(case, batch, first)
@@ -181,8 +190,11 @@ def outcomes(done: Transformed) -> dict[str, int]:
 
 
 def golden_text(done: Transformed) -> str:
-    """All rows without lineage and all rejects, one JSON object per line."""
-    rows = [{"row": row} for row in user_rows(done.frame.drop(SYSTEM[:-1]))]
+    """All rows without lineage and all rejects, one JSON object per line. If sinks have conditions, rows say which of these take them."""
+    rows: list[dict[str, Any]] = [{"row": row} for row in user_rows(done.frame.drop(SYSTEM[:-1]))]
+    if done.taken:
+        for at, row in enumerate(rows):
+            row["sinks"] = [name for name, taken in done.taken.items() if taken[at]]
     dead = [{"reject": {"record": record, "stage": stage, "reason": reason}} for record, stage, reason in rejects(done)]
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in (*rows, *dead))
 
@@ -206,6 +218,11 @@ def _compare_golden(path: Path, text: str) -> Iterator[str]:
         return
     columns = list(dict.fromkeys(name for row in pairs[0][1] for name in row))
     yield from _compare_rows(pairs[0][0], pairs[0][1], columns, whole=True)
+    for at, (expected, found) in enumerate(
+        zip(*([line.get("sinks") for line in each if "row" in line] for each in lines), strict=False), 1
+    ):
+        if expected != found:
+            yield f"row {at}: sinks: expected {_shown(expected)}, got {_shown(found)}"
     if pairs[1][0] != pairs[1][1]:
         yield f"rejects: expected {_shown(pairs[1][0])}, got {_shown(pairs[1][1])}"
 

@@ -25,7 +25,6 @@ from stream.pipeline.secrets import SecretReader
 from stream.pipeline.trial import batch_of
 from stream.simulation.purity import Rows, results
 from stream.simulation.subject import Subject
-from stream.transform.engine import compile_chain
 
 LATER: Final = dt.timedelta(days=401, hours=5, minutes=7)
 """How much later it is in the other process: another year, month, day of the week and hour."""
@@ -123,8 +122,7 @@ async def _run(request: Mapping[str, Any]) -> list[Rows]:
     managed: SecretReader = _of(request["secrets"])
     fetched = await fetch_resources(pipeline, Path(request["base"]), request["env"], known=contents, managed=managed)
     set_dates_later({path.partition(".")[0].partition(":")[0] for path in fetched.resources.functions})
-    source = pipeline.source
-    chain = compile_chain(source.decode, source.record_schema(), pipeline.stages, fetched.resources, lambda: 0.0)
+    chain = pipeline.compiled(fetched.resources, lambda: 0.0)
     return results(chain, batch_of((), [bytes.fromhex(record) for record in request["records"]]))
 
 

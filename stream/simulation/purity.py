@@ -16,7 +16,7 @@ import polars as pl
 from stream.batch import ROW, Batch, Outcome
 from stream.errors import StreamError
 from stream.pipeline.model import Pipeline
-from stream.pipeline.sensitive import HIDDEN, sensitive_columns, unreadable
+from stream.pipeline.sensitive import HIDDEN, sensitive_by_step, unreadable
 from stream.pipeline.trial import SHARD_ID, plain
 from stream.transform.engine import CompiledChain, advance
 from stream.transform.stage import Step
@@ -95,8 +95,8 @@ def differences(chain: CompiledChain, batch: Batch, *, other: Sequence[Rows] | N
 
 def hide(found: Sequence[Difference], pipeline: Pipeline, chain: CompiledChain) -> list[Difference]:
     """``found`` without the values of columns that are sensitive at that stage."""
-    at_step = sensitive_columns(pipeline.sensitive, pipeline.stages, [schema for _, schema in chain.schemas])
-    names = {name: unreadable(pipeline.sensitive, columns) for (name, _), columns in zip(chain.schemas, at_step, strict=True)}
+    at_step = sensitive_by_step(pipeline.sensitive, pipeline.stages, chain)
+    names = {name: unreadable(pipeline.sensitive, columns) for name, columns in at_step.items()}
     return [replace(each, one=HIDDEN, other=HIDDEN) if each.column in names[each.stage] else each for each in found]
 
 

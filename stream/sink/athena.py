@@ -19,7 +19,7 @@ from stream.batch import ARRIVAL, SUBSEQUENCE, type_name
 from stream.sink.athena_formats import PLAIN, TEXT, Storage, avro_type, storage
 from stream.sink.encode import Format
 from stream.sink.objects import ObjectsSinkConfig
-from stream.sink.partition import Entry, SinkMismatch, encode_value
+from stream.sink.partition import Entry, Folders, SinkMismatch, encode_value
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_]{1,255}")
 _TABLE: Final = re.compile(r"([a-z0-9_]{1,255})\.([a-z0-9_]{1,255})")
@@ -84,7 +84,8 @@ def external_table(config: ObjectsSinkConfig, schema: pl.Schema, table: str, sin
     lines += [*stored.lines, f"LOCATION '{root}'"]
     properties = dict(stored.properties)
     if projected:
-        template = "".join(f"{encode_value(name)}=${{{name.lower()}}}/" for name, _ in partitions)
+        prefixes = {name: "" if config.folders is Folders.PLAIN else f"{encode_value(name)}=" for name, _ in partitions}
+        template = "".join(f"{prefix}${{{name.lower()}}}/" for name, prefix in prefixes.items())
         properties |= {"projection.enabled": "true"}
         for name, each in projected:
             properties |= {f"projection.{name}.{key}": value for key, value in each.properties.items()}

@@ -30,7 +30,7 @@ from stream.recorded import as_recorded, is_recorded
 from stream.sink import avro
 from stream.sink.csv import SeparatedValues
 from stream.sink.encode import COMPRESSIONS, DEFAULT_LEVELS, LEVELS, Compression, Encoder, Format
-from stream.sink.partition import Entry, Partitioning, SinkMismatch
+from stream.sink.partition import Entry, Folders, Partitioning, SinkMismatch
 from stream.storage.keys import problem_of_place
 
 MAX_KEY_BYTES: Final = 1024
@@ -64,13 +64,26 @@ def _entries(value: object) -> object:
 
 
 class SinkConfig(BaseModel):
-    """The options of every sink: where its files go, and its name."""
+    """The options of every sink: where its files go, its name, and which rows it takes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: ClassVar[str] = ""
+    later_options: ClassVar[frozenset[str]] = frozenset({"where"})
+    """Options that came later. They are recorded only if they are given, so that older definitions, and their digests, stay as they are."""
 
     url: str
     name: str
+    where: str | None = Field(
+        default=None,
+        description="Rows that go here: those for which this condition is true, or `else`, those that no other sink's condition is true "
+        "for. By default, all.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_later_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        fields = type(self).model_fields
+        return {key: value for key, value in data.items() if key not in self.later_options or value != fields[key].default}
 
     def secret_names(self) -> tuple[str, ...]:
         """References to the secrets that the sink reads."""
@@ -107,6 +120,7 @@ class ObjectsSinkConfig(SinkConfig):
     """
 
     kind: ClassVar[str] = "s3"
+    later_options: ClassVar[frozenset[str]] = SinkConfig.later_options | {"csv", "folders", "shared"}
 
     url: str = Field(description="Where the files go: s3://bucket/prefix/ or file:directory.")
     name: str = Field(default="s3", pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="Name in manifests and metrics.")
@@ -119,11 +133,19 @@ class ObjectsSinkConfig(SinkConfig):
     partition_by: Annotated[tuple[Entry, ...], BeforeValidator(_entries)] = Field(
         default=(), max_length=8, description="Columns, or names with SQL expressions, that make up the path."
     )
+    folders: Folders = Field(
+        default=Folders.HIVE,
+        description="What a partition's folders are called: hive (name=value), or plain (value), as Amazon Data Firehose has them.",
+    )
     max_partitions: int = Field(
         default=512, ge=1, le=10_000, description="Most partitions per unit; rows of further ones share __overflow__."
     )
     file_bytes: Annotated[int, BeforeValidator(_size), Field(ge=64 * 1024), WithJsonSchema({"type": ["string", "integer"]})] = Field(
         default=DEFAULT_FILE_BYTES, description="Size of one file, compressed, such as 128MiB."
+    )
+    shared: bool = Field(
+        default=False,
+        description="Others write under `url` too: `stream audit verify` passes over files that are not named as sinks name files.",
     )
     lineage: bool = Field(default=True, description="Write _shard, _sequence, _subsequence and _arrival.")
 
@@ -174,12 +196,6 @@ class ObjectsSinkConfig(SinkConfig):
         level = self.compression_level or DEFAULT_LEVELS.get(self.codec)
         return Encoder(self.format, self.codec, level, self.csv or SeparatedValues())
 
-    @model_serializer(mode="wrap")
-    def _without_csv(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out ``csv`` if it is not given, so that recorded definitions, and their digests, are those of a build without it."""
-        data: dict[str, Any] = handler(self)
-        return {key: value for key, value in data.items() if key != "csv" or value is not None}
-
     def check(self, schema: pl.Schema) -> None:
         """Make sure that rows of ``schema`` (lineage and ``_row`` included) can be written.
 
@@ -207,7 +223,7 @@ class ObjectsSinkConfig(SinkConfig):
     def key_pattern(self, unit: str) -> str:
         """See ``SinkConfig``."""
         names = [entry if isinstance(entry, str) else next(iter(entry)) for entry in self.partition_by]
-        folders = "".join(f"{name}=<{name}>/" for name in names)
+        folders = "".join(f"<{name}>/" if self.folders is Folders.PLAIN else f"{name}=<{name}>/" for name in names)
         return f"{folders}{unit}.<part>.<digest>{self.encoder.extension}"
 
     def key_columns(self) -> frozenset[str]:
@@ -259,7 +275,7 @@ class ObjectsSink:
         self.config = config
         self._checked: pl.Schema | None = None
         self._rules = as_recorded if is_recorded() else nullcontext
-        self._partitions = Partitioning(config.partition_by, config.max_partitions)
+        self._partitions = Partitioning(config.partition_by, config.max_partitions, config.folders)
         self._encoder = config.encoder
 
     @property

@@ -20,6 +20,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote
 
@@ -83,13 +84,24 @@ def encode_value(value: str | None) -> str:
     return f"{head if cut < 0 else head[:cut]}__sha256-{digest}"
 
 
-def values_in(key: str) -> dict[str, str | None]:
+class Folders(StrEnum):
+    """What the directories of partitions are called."""
+
+    HIVE = "hive"
+    PLAIN = "plain"
+
+
+def values_in(key: str, names: Sequence[str]) -> dict[str, str | None]:
     """The partition columns of the file ``key``, by their names, as the directories say: the inverse of ``encode_value``.
 
-    Values that have no directory of their own are the words for that: ``__overflow__``, ``__invalid__``, and what long values begin with.
+    Plain directories have values only, which are those of ``names``, in their order. No encoded value contains ``=``. Values that have no
+    directory of their own are the words for that: ``__overflow__``, ``__invalid__``, and what long values begin with.
     """
-    pairs = [folder.partition("=") for folder in key.split("/")[:-1] if "=" in folder]
-    return {unquote(name): {NULL: None, EMPTY: ""}.get(value, unquote(value)) for name, _, value in pairs}
+    folders = key.split("/")[:-1]
+    pairs = [(unquote(name), value) for name, mark, value in (folder.partition("=") for folder in folders) if mark]
+    if not pairs and len(folders) == len(names):
+        pairs = list(zip(names, folders, strict=True))
+    return {name: {NULL: None, EMPTY: ""}.get(value, unquote(value)) for name, value in pairs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +130,9 @@ class Partitioning:
         SinkMismatch: an expression does not parse, does not work row by row, or two entries have one name.
     """
 
-    def __init__(self, entries: Sequence[Entry], limit: int = 512) -> None:
+    def __init__(self, entries: Sequence[Entry], limit: int = 512, folders: Folders = Folders.HIVE) -> None:
         self.limit = limit
+        self._folders = folders
         self._columns = tuple(_column(index, entry) for index, entry in enumerate(entries))
         names = [column.name for column in self._columns]
         for index, name in enumerate(names):
@@ -197,12 +210,14 @@ class Partitioning:
         if not valid:
             return self._every_column(INVALID)
         texts = [value if isinstance(value, str) else None for value in values]
-        parts = [f"{encode_value(c.name)}={encode_value(text)}" for c, text in zip(self._columns, texts, strict=True)]
-        path = "/".join(parts)
+        path = "/".join(self._folder(column, encode_value(text)) for column, text in zip(self._columns, texts, strict=True))
         return path if len(path) <= MAX_PATH_BYTES else self._every_column(OVERFLOW)
 
     def _every_column(self, token: str) -> str:
-        return "/".join(f"{encode_value(column.name)}={token}" for column in self._columns)
+        return "/".join(self._folder(column, token) for column in self._columns)
+
+    def _folder(self, column: _Column, value: str) -> str:
+        return value if self._folders is Folders.PLAIN else f"{encode_value(column.name)}={value}"
 
     def _evaluate(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The values as text in columns "0", "1", ..., then a column ``valid``. Rows that fail are found by bisection."""

@@ -17,7 +17,7 @@ def accepted(transformed: Transformed, sinks: Iterable[Sink]) -> Transformed:
     A record that became several rows is refused as a whole, so each record still has exactly one outcome.
     """
     for sink in sinks:
-        if not isinstance(sink, RefusingSink) or (refused := sink.refused(transformed.frame)).is_empty():
+        if not isinstance(sink, RefusingSink) or (refused := sink.refused(transformed.rows_for(sink.name))).is_empty():
             continue
         dead_letters = refused.select(
             pl.col(ROW).cast(pl.UInt32),
@@ -25,7 +25,8 @@ def accepted(transformed: Transformed, sinks: Iterable[Sink]) -> Transformed:
             pl.lit(sink.name).alias("stage"),
             pl.col("reason"),
         )
-        frame = transformed.frame.join(dead_letters, on=ROW, how="anti", maintain_order="left")
+        kept = transformed.frame.select(~pl.col(ROW).is_in(dead_letters[ROW].implode())).to_series()
+        taken = {name: rows.filter(kept) for name, rows in transformed.taken.items()}
         settled = pl.concat([transformed.settled, dead_letters.select(transformed.settled.columns)]).sort(ROW)
-        transformed = dataclasses.replace(transformed, frame=frame, settled=settled)
+        transformed = dataclasses.replace(transformed, frame=transformed.frame.filter(kept), settled=settled, taken=taken)
     return transformed

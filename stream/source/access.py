@@ -20,7 +20,7 @@ _DESCRIBE_SECONDS: Final = 600.0
 """Seconds between checks of the retention. DescribeStreamSummary allows 20 calls per second per account."""
 
 CLOCK_SLACK: Final = timedelta(minutes=1)
-"""How far the clock of Kinesis may lag behind ours. Arrival times of later records are earlier than our clock by at most this."""
+"""How much earlier than the time of Kinesis the arrival times of later records may be, since its hosts have clocks of their own."""
 
 MOST_AHEAD: Final = timedelta(minutes=5)
 """How far our clock can be ahead of that of Kinesis, which refuses calls signed with a time further ahead."""

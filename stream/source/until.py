@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -22,16 +22,29 @@ class ReadUntil:
 
     To *catch up* (``end`` False), a shard pauses at the end of a page once everything that had arrived by ``moment`` is read; the next run
     continues there. To read a *time range* (``end`` True), a shard ends right before its first record that arrived at ``moment`` or later.
-    That is the same record for every reader, and a reader that starts at ``moment`` begins with it.
+    That is the same record for every reader, and a reader that starts at ``moment`` begins with it. If it has not arrived yet, nobody knows
+    which it will be until ``moment`` has passed by the clock that stamps arrivals, which ``time`` asks; by default it is ``clock``.
     """
 
-    def __init__(self, inner: LendingSource, moment: datetime, clock: Clock, *, end: bool, name: str) -> None:
+    def __init__(
+        self,
+        inner: LendingSource,
+        moment: datetime,
+        clock: Clock,
+        *,
+        end: bool,
+        name: str,
+        time: Callable[[], Awaitable[datetime]] | None = None,
+    ) -> None:
         self.budget = inner.budget
         self._inner = inner
         self._moment = moment
         self._clock = clock
         self._end = end
         self._name = name
+        self._time = time
+        self._ahead: timedelta | None = None
+        """How far our clock is ahead of the one that stamps arrivals, or more; None until that matters."""
 
     async def shards(self) -> list[Shard]:
         """All shards of the stream, under the name that this reading has in the log."""
@@ -64,11 +77,20 @@ class ReadUntil:
         if not self._end:
             return replace(page, paused=True) if late or at_tip else None
         if not late:
-            return await self._ended(shard, page) if at_tip and self._clock.now() > self._moment + CLOCK_SLACK else None
+            return await self._ended(shard, page) if at_tip and await self._has_passed(page.asked or self._clock.now()) else None
         first = (arrived >= self._moment).arg_true()[0]
         frame = page.batch.frame.slice(0, first)
         kept = Batch.of(frame)
         return await self._ended(shard, replace(page, batch=kept, position=int(frame[SEQUENCE][-1]) if first else position))
+
+    async def _has_passed(self, asked: datetime) -> bool:
+        """Whether no record that arrives after ``asked``, by our clock, can have arrived before the moment."""
+        if asked <= self._moment + CLOCK_SLACK:
+            return False
+        if self._ahead is None:
+            said = await self._time() if self._time is not None else self._clock.now()
+            self._ahead = max(timedelta(), self._clock.now() - said)
+        return asked - self._ahead > self._moment + CLOCK_SLACK
 
     async def _ended(self, shard: Shard, page: Page) -> Page:
         children = tuple(each.shard_id for each in await self._inner.shards() if shard.shard_id in each.parents)

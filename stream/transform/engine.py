@@ -34,6 +34,7 @@ from stream.dry_run import polars_message
 from stream.errors import Halted, StreamError
 from stream.transform.conservation import checked, declared
 from stream.transform.decode import DecoderConfig
+from stream.transform.routing import SINKS, Conditions, Routing, compile_routing
 from stream.transform.stage import Applied, Resources, SchemaMismatch, StageConfig, Step
 from stream.transform.types import RESERVED, SYSTEM, SYSTEM_SCHEMA, RecordSchema
 
@@ -46,7 +47,7 @@ OUT_OF_RANGE: Final = "kpl_out_of_range"
 OBJECT_UNREADABLE: Final = "object_unreadable"
 STAGE_ERROR: Final = "stage_error"
 
-_NONE_SETTLED: Final = SETTLED_SCHEMA.to_frame()
+NONE_SETTLED: Final = SETTLED_SCHEMA.to_frame()
 
 
 class StepDone(NamedTuple):
@@ -62,13 +63,15 @@ class StepDone(NamedTuple):
 class CompiledChain:
     """A ``contracts.Chain``: equal batches give equal frames. Thread-safe; holds no state between runs."""
 
-    def __init__(self, steps: tuple[Step, ...], timer: Callable[[], float]) -> None:
+    def __init__(self, steps: tuple[Step, ...], timer: Callable[[], float], routing: Routing | None = None) -> None:
+        """``steps``: the decoder and the stages, and last, if there is a ``routing``, the one that leaves out rows that no sink takes."""
         self._steps = steps
         self._timer = timer
+        self._routing = routing
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The decoder and the stages, each of which may be run by itself with ``advance``."""
+        """The decoder, the stages and, if a sink has a condition, ``sinks``; each may be run by itself with ``advance``."""
         return self._steps
 
     @property
@@ -78,13 +81,17 @@ class CompiledChain:
 
     @property
     def stage_names(self) -> tuple[str, ...]:
-        """``decode``, then each stage as ``<place, from 1>:<kind>``, as they appear in outcomes, metrics and the audit."""
+        """``decode``, each stage as ``<place, from 1>:<kind>``, and ``sinks`` if one has a condition: as outcomes and metrics say."""
         return tuple(step.name for step in self._steps)
 
     @property
     def schemas(self) -> tuple[tuple[str, pl.Schema], ...]:
-        """The name of each step, and the schema after it."""
-        return tuple((step.name, step.output) for step in self._steps)
+        """The name of the decoder and of each stage, and the schema after it."""
+        return tuple((step.name, step.output) for step in self._steps if step.name != SINKS)
+
+    def taken(self, frame: pl.DataFrame) -> dict[str, pl.Series]:
+        """Which rows of ``frame``, which is as after the last step, each sink takes, as ``Transformed.taken`` has it."""
+        return self._routing.taken(frame) if self._routing is not None else {}
 
     def failure(self, name: str, frame: pl.DataFrame) -> str | None:
         """What the step ``name`` raises on ``frame``, in its own words, which may quote values; None if it raises nothing."""
@@ -109,10 +116,10 @@ class CompiledChain:
                 stage_rows.append((name, rows_in, after.height, seconds))
             settled_parts += [settled] if settled.height else []
             frame = after
-        all_settled = settled_parts[0] if len(settled_parts) == 1 else pl.concat(settled_parts) if settled_parts else _NONE_SETTLED
+        all_settled = settled_parts[0] if len(settled_parts) == 1 else pl.concat(settled_parts) if settled_parts else NONE_SETTLED
         if not all_settled[ROW].is_sorted():
             all_settled = all_settled.sort(ROW)
-        return Transformed(frame, all_settled, batch.rows, tuple(stage_rows))
+        return Transformed(frame, all_settled, batch.rows, tuple(stage_rows), self.taken(frame))
 
     def walk(self, batch: Batch, shard_id: str) -> Iterator[StepDone]:
         """What each step did, one after the other. The first is ``source``, for records that the source has settled.
@@ -140,7 +147,7 @@ def _pending_and_settled(batch: Batch, shard_id: str) -> tuple[pl.DataFrame, pl.
     outcome = columns[OUTCOME]
     pending = outcome == Outcome.PENDING
     if pending.all():
-        return frame, _NONE_SETTLED
+        return frame, NONE_SETTLED
     outcomes = outcome.filter(~pending)
     reason = pl.select(
         pl.when(outcomes == Outcome.OUT_OF_RANGE)
@@ -171,7 +178,7 @@ def advance(step: Step, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame
         Halted: the step broke conservation or its declared schema.
     """
     if frame.is_empty():
-        return step.output.to_frame(), _NONE_SETTLED
+        return step.output.to_frame(), NONE_SETTLED
     after, rejects = checked(step, frame, _run_isolating(step, frame))
     return after, _settled(step, frame, after, rejects)
 
@@ -223,7 +230,7 @@ def _code(error: BaseException) -> str:
 
 
 def _settled(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
-    dead = _settled_rows(rejects[ROW], Outcome.DEAD_LETTERED, step.name, rejects["reason"]) if rejects.height else _NONE_SETTLED
+    dead = _settled_rows(rejects[ROW], Outcome.DEAD_LETTERED, step.name, rejects["reason"]) if rejects.height else NONE_SETTLED
     if step.unique and before.height == after.height + rejects.height:
         return dead
     records = before[ROW].to_numpy()
@@ -243,13 +250,15 @@ def compile_chain(
     stages: Sequence[StageConfig],
     resources: Resources,
     timer: Callable[[], float],
+    conditions: Conditions = (),
 ) -> CompiledChain:
     """Check every stage against the columns before it and bind it.
 
-    ``timer``: seconds of a monotonic clock; only ``stage_rows`` depends on it.
+    ``timer``: seconds of a monotonic clock; only ``stage_rows`` depends on it. ``conditions``: those of the sinks.
 
     Raises:
-        SchemaMismatch: ``path`` begins with ``("source", "schema")`` or ``("stages", <index from 0>, <stage name>)``.
+        SchemaMismatch: ``path`` begins with ``("source", "schema")``, ``("stages", <index from 0>, <stage name>)`` or
+            ``("sinks", <index from 0>)``.
     """
     steps = [_decode_step(decoder, schema, resources)]
     unique = not decoder.expands
@@ -263,7 +272,10 @@ def compile_chain(
             raise SchemaMismatch(("stages", index, stage.name, *error.path), error.message, error.hint) from error
         unique = unique and not stage.expands
         steps.append(Step(f"{index + 1}:{stage.name}", bound, after, stage.divisible(), stage.drops, unique, stage.expands))
-    return CompiledChain(tuple(steps), timer)
+    routing = compile_routing(conditions, steps[-1].output)
+    if routing is not None:
+        steps.append(Step(SINKS, routing.apply, steps[-1].output, unique=unique))
+    return CompiledChain(tuple(steps), timer, routing)
 
 
 def _decode_step(decoder: DecoderConfig, schema: RecordSchema | None, resources: Resources) -> Step:

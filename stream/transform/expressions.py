@@ -124,6 +124,19 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
         return expression, result  # one of its functions does not take 128-bit numbers
 
 
+def compile_condition(text: str, schema: pl.Schema, path: tuple[str | int, ...]) -> pl.Expr:
+    """The Polars expression for the condition ``text`` over ``schema``, which is true, false or null.
+
+    Raises:
+        SchemaMismatch: with ``path``; as ``compile_expression``, or it gives something else.
+    """
+    condition, result = compile_expression(text, schema, path)
+    if result != pl.Boolean():
+        message = f"{_quoted(text)} gives {type_name(result)}, but a condition is true or false"
+        raise SchemaMismatch(path, message, "compare it with something, as in `x > 0` or `x IS NOT NULL`")
+    return condition
+
+
 def _has_name_at_end(expression: pl.Expr) -> bool:
     return not is_recorded() and not expression.meta.eq(expression.meta.undo_aliases())
 

@@ -45,12 +45,18 @@ sinks:
 state: s3://lake/_stream/
 """
 LEASED = PIPELINE + "coordination: native\n"
+ROUTED = PIPELINE.replace(
+    "  - s3: {url: s3://lake/orders/, partition_by: big}\n",
+    "  - s3: {name: large, url: s3://lake/orders/, where: big}\n"
+    "  - s3: {name: in-town, url: s3://lake/town/, where: city < 'm', format: ndjson}\n"
+    "  - s3: {name: rest, url: s3://lake/rest/, where: amount < 50, partition_by: city}\n",
+)
 SEVERAL = LEASED.replace("stream: orders", "streams: [{stream: orders}, {stream: returns}]")
 
 
 def newer_than(text):
-    """The pipeline file of a rolling update: other rows, in another place."""
-    return text.replace("amount > 100", "amount < 100").replace("lake/orders/", "lake/sales/")
+    """The pipeline file of a rolling update: other rows, in another place, and for other sinks."""
+    return text.replace("amount > 100", "amount < 100").replace("lake/orders/", "lake/sales/").replace("amount < 50", "amount < 80")
 
 
 def subject(tmp_path, *, newer=False, text=PIPELINE, after=newer_than):
@@ -76,8 +82,8 @@ def first_failure(failed):
 
 @pytest.mark.parametrize(
     ("text", "newer", "seeds"),
-    [(PIPELINE, False, 45), (PIPELINE, True, 45), (LEASED, False, 60), (SEVERAL, True, 30)],
-    ids=["one-file", "rolling-update", "leases", "several-streams"],
+    [(PIPELINE, False, 45), (PIPELINE, True, 45), (LEASED, False, 60), (SEVERAL, True, 30), (ROUTED, True, 30)],
+    ids=["one-file", "rolling-update", "leases", "several-streams", "conditions"],
 )
 def test_every_schedule_keeps_every_promise(tmp_path, text, newer, seeds):
     tally, failed = played(subject(tmp_path, newer=newer, text=text), range(seeds))

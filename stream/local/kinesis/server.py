@@ -87,6 +87,11 @@ class Server:
         if apply is None:
             code = "UnknownOperationException"
             message = f"unknown or unsupported operation '{operation}'; supported: {', '.join(OPERATIONS)}, SubscribeToShard"
+            if operation.startswith("RedshiftData."):
+                message = (
+                    "local AWS has no Redshift. What is to be loaded is staged and sealed: see it with `stream query`. To load it into the "
+                    "double of docs/redshift.md or a real warehouse, set AWS_ENDPOINT_URL_REDSHIFT_DATA"
+                )
             raise ApiError(code, message)
         reply = apply(self.state, Call(params, self._now_ms(), fault))
         self.subscriptions.pulse.beat()

@@ -183,7 +183,7 @@ class RowReader:
             raise unreadable(key, error) from error
         values: dict[str, Any] = {SEALED: link is not None, FILE: url}
         if piece.table == ROWS and isinstance(self.config, ObjectsSinkConfig):
-            values |= values_in(key)
+            values |= values_in(key, Partitioning(self.config.partition_by).names)
         rows = rows.with_columns(
             pl.lit(value, ADDED.get(name, pl.String())).alias(name) for name, value in values.items() if name not in columns
         )

@@ -26,7 +26,7 @@ from stream.concurrency import run_concurrently
 from stream.contracts import LendingSource, Shard, Start, StartKind, shard_of_chain
 from stream.errors import DefinitionError, Halted
 from stream.lease.checkpoints import StoredCheckpoints
-from stream.pipeline.sensitive import Sensitive, hidden, sensitive_columns, unreadable
+from stream.pipeline.sensitive import Sensitive, hidden, sensitive_by_step, unreadable
 from stream.sink.rejects import NAME as REJECTS
 from stream.transform.engine import SOURCE, CompiledChain
 from stream.transform.stage import StageConfig
@@ -241,8 +241,8 @@ def replay(
     is_it = (pl.col(SEQUENCE) == fate.sequence) & (pl.col(SUBSEQUENCE) == fate.subsequence)
     row = batch.frame.with_row_index(ROW).filter(is_it)[ROW]
     steps = []
-    columns: list[Collection[str]] = [(), *sensitive_columns(sensitive, stages, [schema for _, schema in chain.schemas])]
-    hide = {name: unreadable(sensitive, each) for name, each in zip((SOURCE, *chain.stage_names), columns, strict=True)}
+    columns: dict[str, Collection[str]] = {SOURCE: (), **sensitive_by_step(sensitive, stages, chain)}
+    hide = {name: unreadable(sensitive, each) for name, each in columns.items()}
     for name, _, after, settled, _ in chain.walk(batch, recipe.label(link.stream, shard_of_chain(link.shard)[0])):
         rows = after.filter(pl.col(ROW).is_in(row.implode())).drop(ROW)
         end = settled.filter(pl.col(ROW).is_in(row.implode()))

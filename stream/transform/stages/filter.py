@@ -7,10 +7,9 @@ from typing import ClassVar
 import polars as pl
 from pydantic import Field
 
-from stream.batch import type_name
-from stream.transform.expressions import compile_expression
+from stream.transform.expressions import compile_condition
 from stream.transform.shorthands import text_for
-from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
+from stream.transform.stage import Applied, BoundStage, Example, Resources, StageConfig
 
 
 class Filter(StageConfig):
@@ -29,19 +28,12 @@ class Filter(StageConfig):
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
         """The columns as they are."""
-        self._condition(schema)
+        compile_condition(self.where, schema, ("where",))
         return schema
-
-    def _condition(self, schema: pl.Schema) -> pl.Expr:
-        condition, result = compile_expression(self.where, schema, ("where",))
-        if result != pl.Boolean():
-            message = f"`{self.where}` gives {type_name(result)}, but a filter needs true or false"
-            raise SchemaMismatch(("where",), message, "compare it with something, as in `x > 0` or `x IS NOT NULL`")
-        return condition
 
     def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:  # noqa: ARG002
         """A function that filters."""
-        condition = self._condition(schema)
+        condition = compile_condition(self.where, schema, ("where",))
 
         def apply(frame: pl.DataFrame) -> Applied:
             return Applied(frame.filter(condition))

@@ -10,10 +10,11 @@ from stream.contracts import Chain, Clock
 from stream.errors import DefinitionError
 from stream.pipeline.components import make_sink
 from stream.pipeline.digest import pipeline_digest
+from stream.pipeline.findings import Severity
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched
 from stream.pipeline.sensitive import problems
-from stream.transform.engine import CompiledChain, compile_chain
+from stream.transform.engine import CompiledChain
 from stream.worker.recipes.recipe import Recipe
 
 BUILD: Final = stream.__version__
@@ -29,20 +30,20 @@ def refuse_leaks(pipeline: Pipeline, chain: Chain) -> None:
         return
     schemas = [schema for _, schema in chain.schemas]
     for each in problems(pipeline.sensitive, pipeline.stages, schemas, pipeline.sinks, [sink.kind for sink in pipeline.sinks]):
-        msg = f"{each.message}: {each.hint}"
-        raise DefinitionError(msg)
+        if each.severity is Severity.ERROR:
+            msg = f"{each.message}: {each.hint}"
+            raise DefinitionError(msg)
 
 
 def compile_recipe(pipeline: Pipeline, fetched: Fetched, digest: str, clock: Clock) -> Recipe:
     """The recipe of ``pipeline``, whose name in the log is ``digest``, without the places of its sinks. Takes CPU time.
 
     Raises:
-        SchemaMismatch: a stage cannot work on the columns before it.
+        SchemaMismatch: a stage, or the condition of a sink, cannot work on the columns before it.
     """
-    source = pipeline.source
-    chain = compile_chain(source.decode, source.record_schema(), pipeline.stages, fetched.resources, clock.monotonic)
+    chain = pipeline.compiled(fetched.resources, clock.monotonic)
     sinks = tuple(make_sink(config, chain.output_schema) for config in pipeline.sinks)
-    return Recipe(pipeline.application, digest, BUILD, chain, sinks, bool(source.kinesis.streams), pipeline.audit.trace_context)
+    return Recipe(pipeline.application, digest, BUILD, chain, sinks, bool(pipeline.source.kinesis.streams), pipeline.audit.trace_context)
 
 
 class Unrecorded:

@@ -91,7 +91,7 @@ def render(recipe: Recipe, cut: CutUnit) -> Rendered:
     folder = f"{cut.shard.stream}/{cut.shard.chain}/{stem}"
     data_stem = unit_name(cut.shard.chain, cut.span, cut.shard.stream) if recipe.several else stem
     transformed = accepted(recipe.chain.run(cut.batch, label), recipe.sinks)
-    encoded = {sink.name: sink.encode(transformed.frame, data_stem) for sink in recipe.sinks}
+    encoded = {sink.name: sink.encode(transformed.rows_for(sink.name), data_stem) for sink in recipe.sinks}
     encoded[rejects.NAME] = rejects.encode(transformed.settled, cut.batch, label, folder)
     facts = ledger.UnitFacts(recipe.application, cut.shard.stream, cut.shard.chain, cut.span.after, cut.span.last, recipe.digest)
     segment = ledger.make_segment(facts, cut.batch, transformed, encoded, recipe.trace_paths)

@@ -214,7 +214,7 @@ async def _kinesis(options: KinesisOptions, client: KinesisClient, context: Sour
         source = KinesisSource(client, options.stream, budget=budget, clock=context.clock, emit=context.emit, settings=settings)
         if until is None:
             return source
-        return ReadUntil(source, until, context.clock, end=begin is not None, name=chain)
+        return ReadUntil(source, until, context.clock, end=begin is not None, name=chain, time=source.time)
 
     return Opened(chain, options.stream, start, make, finite=until is not None)
 

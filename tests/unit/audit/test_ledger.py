@@ -247,3 +247,10 @@ def test_the_bytes_of_a_segment_never_change():
 def test_a_segment_that_was_read_is_written_with_the_same_bytes():
     written = segment(ENDS * 40)
     assert encode_segment(read_segment(written.body), "stem").body == written.body
+
+
+def test_a_written_record_that_no_target_has_is_a_problem():
+    made = transformed([1, 1])
+    lost = spread("lake", made.frame.head(1), 1)
+    assert make_segment(UNIT, batch(2), made, {"lake": lost}).problems() == ["1 records are said to be written, and no target has them"]
+    assert make_segment(UNIT, batch(2), made, {"lake": lost, "copy": spread("copy", made.frame, 1)}).problems() == []

@@ -3,6 +3,7 @@
 import json
 import re
 from copy import deepcopy
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
@@ -474,9 +475,36 @@ def test_a_run_at_the_beginning_of_its_interval_reads_the_interval_that_begins()
     done = imported(COPY, {**PLAN, **marker, "Copy.scheduleType": "cron", "In.directoryPath": "s3://shop-in/#{@scheduledStartTime}"})
     (outcome,) = done.outcomes
     assert outcome.env == {"HOUR": "{{ data_interval_end.strftime('%H') }}"}
-    assert outcome.window == ("data_interval_end", "data_interval_end.add(hours=1)")
-    assert '"--from", "{{ data_interval_end.isoformat() }}"' in markdown(done)
+    begin = "data_interval_end.replace(second=0, microsecond=0)"
+    assert outcome.window == (begin, f"{begin}.add(minutes=1)")
+    assert f'"--from", "{{{{ {begin}.isoformat() }}}}"' in markdown(done)
     assert values(done)["replicas"] == 0
+
+
+class Moment(datetime):
+    """As Airflow's templates have it."""
+
+    def add(self, *, minutes=0, hours=0, days=0, months=0, years=0):
+        month = self.month - 1 + months
+        moved = self.replace(year=self.year + years + month // 12, month=month % 12 + 1)
+        return moved + timedelta(minutes=minutes, hours=hours, days=days)
+
+
+@pytest.mark.parametrize("kind", ["cron", "timeseries"])
+@pytest.mark.parametrize("moment", ["@scheduledStartTime", "minusDays(@scheduledStartTime,1)", "@scheduledEndTime"])
+@pytest.mark.parametrize("joda", ["YYYY-MM-dd", "YYYY/MM/dd/HH", "YYYY-MM", "YYYY-MM-dd-HH-mm"])
+def test_a_task_reads_the_folder_that_the_expression_names_whatever_the_time_of_the_schedule(kind, moment, joda):
+    folder = f"#{{format({moment},'{joda}')}}"
+    marker = {"Copy.precondition": {"ref": "R"}, "R.type": "S3KeyExists", "R.s3Key": f"s3://x-y/{folder}/_SUCCESS"}
+    done = imported(COPY, {**PLAN, **marker, "Copy.scheduleType": kind, "In.directoryPath": f"s3://shop-in/{folder}/"})
+    (outcome,) = done.outcomes
+    run = {"data_interval_start": Moment(2026, 1, 30, 2, 10, tzinfo=UTC), "data_interval_end": Moment(2026, 1, 31, 2, 10, tzinfo=UTC)}
+    (template,) = outcome.env.values()
+    pattern = yaml.safe_load(done.files["copy/pipeline.yaml"])["source"]["s3"]["time"]
+    named = datetime.strptime(eval(template.strip("{} "), dict(run)), pattern).replace(tzinfo=UTC)  # noqa: S307 - as Airflow does
+    begin, end = (eval(each, dict(run)) for each in outcome.window)  # noqa: S307 - as Airflow does
+    assert begin == named < end
+    assert (end - begin).days <= (31 if joda == "YYYY-MM" else 1)
 
 
 def test_activities_that_wait_for_each_other_are_translated():

@@ -52,6 +52,13 @@ def test_rows_are_lines_a_record_that_is_left_out_is_dropped_and_a_dead_letter_h
     assert found.rejected == (("decode", "json_syntax", 1),)
 
 
+def test_a_record_that_the_sink_does_not_take_is_dropped():
+    made = recipe({"select": ["n"]}, where="n > 0", partition_by="n", folders="plain", lineage=False)
+    found, results = answered(made, [b'{"n": 1}', b'{"n": 0}'])
+    assert [(result, keys) for result, _, keys in results] == [("Ok", {"n": "1"}), ("Dropped", {})]
+    assert found.outcomes == (("filtered", 1), ("written", 1))
+
+
 def test_a_record_that_becomes_several_rows_is_answered_with_several_lines():
     made = recipe({"explode": "tags"}, {"select": ["n", "tags"]}, lineage=False)
     found, results = answered(made, [b'{"n": 1, "tags": ["a", "b"]}', b'{"n": 2, "tags": ["c"]}'])

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from stream.errors import DefinitionError
-from stream.pipeline.compare import Altered, Column, Moved, Shown, compare
+from stream.pipeline.compare import Altered, Column, Moved, Rerouted, Shown, compare
 from stream.pipeline.model import Pipeline
 from stream.pipeline.plan import Change
 from stream.transform.engine import compile_chain
@@ -74,3 +74,25 @@ def test_rows_of_one_record_are_compared_in_order():
 def test_an_unknown_key_column_is_refused():
     with pytest.raises(DefinitionError, match="key column 'none' is in neither"):
         compared(chain(), chain(), key=["none"])
+
+
+def routed(*sinks):
+    named = [{"s3": {"name": name, "url": f"s3://lake/{name}/", **({"where": where} if where else {})}} for name, where in sinks]
+    pipeline = Pipeline.model_validate(least(sinks=named))
+    return pipeline.compiled(Resources(), lambda: 0.0), [name for name, _ in sinks]
+
+
+def rerouted(old, new):
+    (first, names), (second, others) = old, new
+    found = compare(first, second, batch(RECORDS), lambda: 0.0, Shown(), (names, others))
+    assert found.same == (not found.rerouted and not found.moved)
+    return found.rerouted
+
+
+def test_rows_that_other_sinks_take_are_a_difference():
+    before = routed(("late", "delay > 5"), ("rest", "else"), ("all", None))
+    assert rerouted(before, before) == ()
+    after = routed(("late", "delay > 0"), ("rest", "else"), ("all", None))
+    assert rerouted(before, after) == (Rerouted("rest, all", "late, all", 1, (3,)),)
+    assert rerouted(routed(("all", None)), before) == (Rerouted("all", "rest, all", 2, (3, 4)), Rerouted("all", "late, all", 1, (1,)))
+    assert rerouted(routed(("all", None)), routed(("all", None), ("more", None))) == ()

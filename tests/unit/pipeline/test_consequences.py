@@ -80,3 +80,11 @@ def test_streams_that_come_and_go_and_a_start_that_changes_nothing():
     assert list(reported(pipeline(), pipeline(source=other))) == ["stream trains is removed"]
     start = {"kinesis": {"stream": "flights", "start": "latest"}, "schema": {"carrier": "string", "n": "int64"}}
     assert reported(pipeline(source=start))["start: trim_horizon -> latest"].follows.startswith("nothing for streams that were read before")
+
+
+def test_another_condition_holds_for_what_comes():
+    conditioned = {"s3": {**S3["s3"], "where": "n > 1"}}
+    told = reported(pipeline([conditioned]))
+    assert list(told) == ["sink s3.where: all rows -> n > 1"]
+    assert not told["sink s3.where: all rows -> n > 1"].doubles
+    assert reported(pipeline([conditioned]), pipeline([conditioned])) == {}

@@ -164,15 +164,49 @@ def test_findings_are_in_the_order_of_the_file():
     assert [(each.line, each.column) for each in findings] == sorted((each.line, each.column) for each in findings)
 
 
-@pytest.mark.parametrize(("key", "routed"), [("where", True), ("filter", True), ("wehre", False)])
-def test_who_looks_for_a_condition_on_a_sink_is_told_how_rows_are_routed(tmp_path, key, routed):
+def with_sinks(tmp_path, *sinks):
     (tmp_path / "p.yaml").write_text(
-        "application: a\nsource:\n  kinesis: {stream: a}\n  schema: {tenant: string}\n"
-        f"sinks:\n  - s3: {{url: s3://lake/a/, {key}: tenant = 'acme'}}\nstate: s3://lake/_stream/\n"
+        "application: a\nsource:\n  kinesis: {stream: a}\n  schema: {tenant: string, n: int64}\nstate: s3://lake/_stream/\nsinks:\n"
+        + "".join(f"  - {sink}\n" for sink in sinks)
     )
-    (finding,) = check(tmp_path / "p.yaml", {}).findings
-    assert (finding.code, finding.line) == ("unknown_key", 6)
-    assert ("each sink gets all rows" in finding.hint) == routed
+    return check(tmp_path / "p.yaml", {})
+
+
+@pytest.mark.parametrize(("key", "hint"), [("filter", "chosen by `where`"), ("route", "chosen by `where`"), ("wehre", "mean `where`?")])
+def test_who_looks_for_a_condition_on_a_sink_is_told_how_it_is_called(tmp_path, key, hint):
+    (finding,) = with_sinks(tmp_path, f"s3: {{url: s3://lake/a/, {key}: tenant = 'acme'}}").findings
+    assert (finding.code, finding.line) == ("unknown_key", 7)
+    assert hint in finding.hint
+
+
+@pytest.mark.parametrize(
+    ("condition", "code", "words"),
+    [
+        ("tennant = 'acme'", "schema_mismatch", "no column 'tennant'; there are:"),
+        ("n", "schema_mismatch", "`n` gives int64, but a condition is true or false"),
+        ("SUM(n) > 1", "schema_mismatch", "sum looks at more than one row"),
+        ("tenant > 1", "schema_mismatch", "does not fit its columns"),
+        ("''", "schema_mismatch", "the expression is empty"),
+        ("else", "bad_value", "no other sink has a condition"),
+    ],
+)
+def test_a_condition_that_cannot_be_decided_is_found_at_its_place(tmp_path, condition, code, words):
+    found = with_sinks(tmp_path, "s3: {url: s3://lake/a/}", f"s3: {{name: b, url: s3://lake/b/, where: {condition}}}")
+    (finding,) = found.findings
+    assert not found.ok
+    assert (finding.code, finding.line, finding.column) == (code, 8, 45)
+    assert words in finding.message
+
+
+def test_conditions_that_divide_rows_are_fine(tmp_path):
+    warehouse = "staging: s3://lake/r/, table: a.b, database: d, workgroup: analytics, iam_role: default"
+    found = with_sinks(
+        tmp_path,
+        "s3: {url: s3://lake/a/, where: tenant = 'acme'}",
+        f"redshift: {{{warehouse}, where: n > 5}}",
+        "s3: {name: c, url: s3://lake/c/, where: else}",
+    )
+    assert found.findings == ()
 
 
 def test_misspelt_keys_get_suggestions():

@@ -117,3 +117,14 @@ def test_values_are_hidden_together_with_the_bytes_that_contain_them():
     assert hidden(values, unreadable(Sensitive(columns=("_partition_key",)), ())) == {
         **values, "_data": HIDDEN, "_partition_key": HIDDEN,
     }  # fmt: skip
+
+
+def test_an_object_that_holds_a_sensitive_column_is_noted(tmp_path):
+    stages = [{"flatten": "who"}, {"mask": {"columns": ["who_email"], "method": "redact"}}]
+    result = check(tmp_path, stages=stages, sensitive=["who_email"])
+    assert [(each.code, each.severity) for each in result.findings] == [("sensitive_inside", Severity.NOTE)]
+    assert "the values of `who_email` are in `who` too" in result.findings[0].message
+    assert result.pipeline is not None
+    both = {"columns": ["who", "who_email"], "safe": ["who_age"]}
+    assert check(tmp_path, stages=stages, sensitive=both).findings == ()
+    assert check(tmp_path, stages=[{"derive": {"up": "UPPER(tailnum)"}}, {"select": {"drop": ["up"]}}], sensitive=["up"]).findings == ()

@@ -184,3 +184,24 @@ def test_values_are_shown_in_plain_words(value, shown):
 )
 def test_values_are_compared_with_the_expected_ones(wanted, got, equal):
     assert same(wanted, got) is equal
+
+
+def test_rows_may_be_expected_of_each_sink(tmp_path):
+    sinks = [
+        {"files": {"name": "late", "url": "file:./late", "where": "delay > 3"}},
+        {"files": {"name": "rest", "url": "file:./rest", "where": "else"}},
+    ]
+    source = {"kinesis": {"stream": "s"}, "schema": SCHEMA}
+    made = Trial(Pipeline.model_validate(least(source=source, sinks=sinks)), Resources(), tmp_path)
+    given = [FLIGHT, {"json": {"carrier": "AA"}}]
+    right = case(given, rows={"late": [{"carrier": "UA"}], "rest": [{"carrier": "AA"}]}, partitions={"rest": [""]})
+    assert made.judge(right).differences == ()
+    wrong = case(given, rows={"late": [{"carrier": "AA"}], "rest": [], "lost": []})
+    assert [each.split(":")[0] for each in made.judge(wrong).differences] == ["sink late", "sink rest", "sink rest", "rows"]
+    golden = made.judge(case(given, golden="g.ndjson")).golden
+    assert [json.loads(line)["sinks"] for line in golden.splitlines()] == [["late"], ["rest"]]
+    (tmp_path / "g.ndjson").write_text(golden)
+    assert made.judge(case(given, golden="g.ndjson")).differences == ()
+    (tmp_path / "g.ndjson").write_text(golden.replace('["late"]', '["rest"]'))
+    assert made.judge(case(given, golden="g.ndjson")).differences == ('row 1: sinks: expected ["rest"], got ["late"]',)
+    assert made.judge(Case.model_validate({"name": "c", "rows": "any", "count": 50})).differences == ()

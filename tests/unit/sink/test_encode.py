@@ -184,3 +184,14 @@ def test_statistics_of_a_text_column_are_in_all_row_groups_or_in_none(long):
     frame = pl.DataFrame({"s": ["b"] * ROW_GROUP_ROWS + [long], "b": [b"b"] * (ROW_GROUP_ROWS + 1)})
     metadata = pq.read_metadata(io.BytesIO(parquet(frame)))
     assert [[metadata.row_group(group).column(at).is_stats_set for at in range(2)] for group in range(2)] == [[False, True]] * 2
+
+
+@pytest.mark.parametrize("target", [1, 700, 900, 1500, 2500])
+def test_files_of_any_size_have_every_row_once_in_order(target):
+    """Also a last row that is left over alone."""
+    for height in range(1, 14):
+        frame = pl.DataFrame({"n": range(height)})
+        files = list(Encoder().encode_split(frame, target))
+        rows = [pl.read_parquet(io.BytesIO(body))["n"].to_list() for _, body in files]
+        assert [len(each) for each in rows] == [count for count, _ in files]
+        assert [n for each in rows for n in each] == list(range(height))

@@ -5,7 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.sink.partition import EMPTY, INVALID, MAX_PATH_BYTES, NULL, OVERFLOW, Partitioning, SinkMismatch, encode_value, values_in
+from stream.sink.partition import (
+    EMPTY,
+    INVALID,
+    MAX_PATH_BYTES,
+    NULL,
+    OVERFLOW,
+    Folders,
+    Partitioning,
+    SinkMismatch,
+    encode_value,
+    values_in,
+)
 
 NASTY = [
     "../x",
@@ -233,10 +244,23 @@ def test_atan2_of_an_object_which_would_crash_polars_is_refused():
 @given(st.lists(st.tuples(st.text(max_size=10), st.none() | st.text(max_size=10)), max_size=3, unique_by=lambda pair: pair[0]))
 def test_the_values_are_read_back_from_a_key(pairs):
     folders = "".join(f"{encode_value(name)}={encode_value(value)}/" for name, value in pairs if name)
-    assert values_in(f"data/{folders}shardId-000000000000-0-1.0.0123456789abcdef.parquet") == {name: value for name, value in pairs if name}
+    assert values_in(f"data/{folders}shardId-000000000000-0-1.0.0123456789abcdef.parquet", ()) == {n: value for n, value in pairs if n}
+
+
+@given(st.dictionaries(st.text(max_size=10), st.none() | st.text(max_size=10), min_size=1, max_size=3))
+def test_the_values_are_read_back_from_plain_folders(pairs):
+    folders = "".join(f"{encode_value(value)}/" for value in pairs.values())
+    assert values_in(f"{folders}shardId-000000000000-0-1.0.0123456789abcdef.parquet", list(pairs)) == pairs
+
+
+def test_plain_folders_have_the_values_alone():
+    frame = pl.DataFrame({"year": ["2026", "2026", None], "n": [1, 2, 3]})
+    plain = Partitioning(["year", {"half": "n / 2"}], folders=Folders.PLAIN)
+    assert plain.assign(frame).paths == ("2026/0.5", "2026/1.0", f"{NULL}/1.5")
+    assert Partitioning(["year", "n"], 1, Folders.PLAIN).assign(frame).paths == ("2026/1", f"{OVERFLOW}/{OVERFLOW}")
 
 
 def test_rows_without_a_directory_of_their_own_have_the_word_for_that():
-    assert values_in(f"a={OVERFLOW}/b={INVALID}/x.parquet") == {"a": OVERFLOW, "b": INVALID}
-    assert values_in(f"a={NULL}/b={EMPTY}/x.parquet") == {"a": None, "b": ""}
-    assert values_in("x.parquet") == {}
+    assert values_in(f"a={OVERFLOW}/b={INVALID}/x.parquet", ["a", "b"]) == {"a": OVERFLOW, "b": INVALID}
+    assert values_in(f"a={NULL}/b={EMPTY}/x.parquet", ["a", "b"]) == {"a": None, "b": ""}
+    assert values_in("x.parquet", []) == {}

@@ -276,3 +276,13 @@ def test_a_record_of_several_rows_is_refused_as_a_whole():
     done = accepted(Transformed(frame, settled, 4), [sink(frame)])
     assert done.frame[ROW].to_list() == [0, 3]
     assert done.settled.rows() == [(1, 4, "redshift", "nul_character"), (2, 2, "filter", "")]
+
+
+def test_rows_that_go_to_another_sink_are_not_refused():
+    frame = rows({"word": ["a", "b\0", "c\0", "d"]})
+    settled = pl.DataFrame(schema={ROW: pl.UInt32(), "outcome": pl.UInt8(), "stage": pl.String(), "reason": pl.String()})
+    taken = {"redshift": pl.Series([True, False, True, True]), "s3": pl.Series([False, True, True, False])}
+    done = accepted(Transformed(frame, settled, 4, taken=taken), [sink(frame)])
+    assert done.settled.rows() == [(2, 4, "redshift", "nul_character")]
+    assert done.frame["word"].to_list() == ["a", "b\0", "d"]
+    assert [done.rows_for(name)["word"].to_list() for name in ("redshift", "s3")] == [["a", "d"], ["b\0"]]

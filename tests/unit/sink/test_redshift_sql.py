@@ -49,6 +49,11 @@ def test_a_load_locks_checks_the_ledger_copies_counts_moves_and_records():
     ]
 
 
+def test_exactly_as_many_rows_as_the_manifests_say_are_moved():
+    (count,) = [text for step, text in statements(load(units=2)) if step is Step.COUNT]
+    assert count == 'SELECT 1 / CASE WHEN COUNT(*) = 6 THEN 1 ELSE 0 END FROM "stream_staged"'
+
+
 def test_copy_reads_a_manifest_into_its_own_staging_table():
     (copy,) = [text for step, text in statements(load()) if step is Step.COPY]
     assert copy == (
