@@ -41,6 +41,14 @@ class Clock:
         self.slept.append(seconds)
 
 
+class Patient(Clock):
+    """A clock whose pauses never end."""
+
+    async def sleep(self, seconds):
+        self.slept.append(seconds)
+        await asyncio.Event().wait()
+
+
 @dataclass
 class Stream:
     """Source, parts and shard tasks in one; ``fates`` maps shard ids to what their tasks do, one entry per start."""
@@ -272,10 +280,6 @@ def test_access_refused_to_a_worker_that_may_be_set_up_wrongly_or_has_an_end_end
 
 @pytest.mark.parametrize("leased", [False, True])
 def test_a_shard_that_waits_for_access_holds_up_no_drain_and_is_then_reported(monkeypatch, leased):
-    class Patient(Clock):
-        async def sleep(self, seconds):
-            await asyncio.Event().wait()
-
     async def run():
         stream = Stream({"0": [DENIED], "9": ["drain"]}, [PARENT, Shard("s", "9")], sealed=1, clock=Patient())
         stream.leases = Leases(stream.draining, ["0", "9"]) if leased else None
@@ -288,10 +292,6 @@ def test_a_shard_that_waits_for_access_holds_up_no_drain_and_is_then_reported(mo
 
 
 def test_a_lease_lost_while_its_shard_waits_for_access_may_come_back(monkeypatch):
-    class Patient(Clock):
-        async def sleep(self, seconds):
-            await asyncio.Event().wait()
-
     async def run():
         stream = Stream({"0": [DENIED, "drain"]}, [PARENT], sealed=1, clock=Patient())
         stream.leases = Leases(stream.draining, ["0"])
@@ -430,11 +430,6 @@ def test_a_leased_stream_is_listed_now_and_then_even_if_no_lease_arrives(monkeyp
 
 
 def test_a_lease_lost_while_its_shard_waits_for_a_retry_may_come_back(monkeypatch):
-    class Patient(Clock):
-        async def sleep(self, seconds):
-            self.slept.append(seconds)
-            await asyncio.Event().wait()
-
     async def run():
         stream = Stream({"0": [Retryable("again"), "drain"]}, [PARENT], clock=Patient())
         stream.leases = Leases(stream.draining, ["0"])
