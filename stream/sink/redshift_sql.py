@@ -209,6 +209,11 @@ def is_missing(error: str) -> bool:
     return "does not exist" in error
 
 
+def exists_already(error: str) -> bool:
+    """Whether a table could not be created because it exists; in spite of IF NOT EXISTS, that is said if two create it at once."""
+    return "already exists" in error
+
+
 def positions(config: RedshiftSinkConfig, owner: Owner) -> str:
     """Returns ``shard``, ``last``: the position up to which each shard is loaded, according to the ledger."""
     return f'SELECT shard, MAX("last") FROM {qualified(*config.ledger)} WHERE {owner.condition} GROUP BY shard ORDER BY shard'

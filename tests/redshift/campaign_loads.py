@@ -274,6 +274,14 @@ def test_a_loader_killed_at_a_unit_that_was_retried_and_a_second_operator_change
     world.assert_exactly_once()
 
 
+def test_loaders_that_create_the_tables_at_once_do_not_disturb_each_other(world):
+    world.seal({0: 1, 1: 1})
+    world.load_at_once(8)
+    assert [event.detail for event in world.heard if isinstance(event, events.LoadRefused) and "exist" in event.detail] == []
+    world.load_until_done()
+    world.assert_exactly_once()
+
+
 DAMAGE = {
     "a load is repeated": "INSERT INTO {t} SELECT * FROM {t} WHERE _shard = (SELECT MIN(_shard) FROM {t})",
     "a row is there twice": "INSERT INTO {t} SELECT * FROM {t} LIMIT 1",

@@ -129,6 +129,16 @@ class World:
             await loader.finish()
             return succeeded
 
+    def load_at_once(self, loaders: int) -> None:
+        """Let several loaders without leases take a step each at the same time."""
+
+        async def load() -> None:
+            async with asyncio.TaskGroup() as group:
+                for number in range(loaders):
+                    group.create_task(self._load(False, f"tester-{number}", 1, None))
+
+        asyncio.run(load())
+
     def load_until_done(self, most: int = 40) -> None:
         """Load without faults until nothing is left to load."""
         for _ in range(most):

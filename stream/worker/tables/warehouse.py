@@ -109,7 +109,7 @@ class RedshiftWarehouse:
         if (found := await self._columns(table, or_none=create)) is None:
             if table == self._config.target and (await self._query(sql.most_rows(self._config))).rows[0][0]:
                 raise LoadFailed(sql.missing_table(self._config), Failure.SETUP)
-            await self._query(sql.create_table(table, layout))
+            await self._create(sql.create_table(table, layout))
             found = await self._columns(table) or ()
         change = sql.evolve(self._config, table, layout, [ExistingColumn(column.name, column.type, column.length) for column in found])
         if change.problems:
@@ -167,8 +167,16 @@ class RedshiftWarehouse:
 
     async def _have_ledger(self) -> None:
         if not self._ledger_is_there:
-            await self._query(sql.create_ledger(self._config))
+            await self._create(sql.create_ledger(self._config))
             self._ledger_is_there = True
+
+    async def _create(self, statement: str) -> None:
+        """Create a table that may be created by another loader at this moment, or by a statement of ours that was given up."""
+        try:
+            await self._query(statement)
+        except LoadFailed as error:
+            if not sql.exists_already(str(error)):
+                raise
 
     async def _query(self, statement: str) -> Result:
         """Run one statement that may be repeated."""
