@@ -15,7 +15,7 @@ def test_a_condition_can_use_lineage_columns():
 
 
 def test_a_condition_must_be_true_or_false():
-    with pytest.raises(SchemaMismatch, match="gives int64, but a filter needs true or false"):
+    with pytest.raises(SchemaMismatch, match="gives int64, but a condition is true or false"):
         Filter.model_validate("a + 1").output(rows({"a": [1]}).schema, RESOURCES)
 
 
