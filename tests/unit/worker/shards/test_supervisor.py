@@ -291,29 +291,6 @@ def test_a_shard_that_waits_for_access_holds_up_no_drain_and_is_then_reported(mo
     assert set(asyncio.run(asyncio.wait_for(run(), 120)).halted) == {"0"}
 
 
-def test_a_lease_lost_while_its_shard_waits_for_access_may_come_back(monkeypatch):
-    async def run():
-        stream = Stream({"0": [DENIED, "drain"]}, [PARENT], sealed=1, clock=Patient())
-        stream.leases = Leases(stream.draining, ["0"])
-        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
-        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(watched.run())
-            await settle()
-            assert set(watched.halted) == {"0"}
-            stream.leases.mine.discard("0")
-            stream.leases.listeners[0]()
-            await settle()
-            assert not watched.halted
-            stream.leases.mine.add("0")
-            stream.leases.listeners[0]()
-        return stream
-
-    stream = asyncio.run(asyncio.wait_for(run(), 120))
-    assert stream.order == ["0", "0"]
-    assert [event for event in stream.reported if isinstance(event, events.ShardReleased)] == [events.ShardReleased("s", "0", "lease_lost")]
-
-
 @pytest.mark.parametrize(("sealed", "ends"), [(0, True), (1, False)])
 def test_shards_that_may_not_be_listed_for_a_while_do_not_disturb_those_that_are_read(monkeypatch, sealed, ends):
     class Secret(Stream):
@@ -429,25 +406,34 @@ def test_a_leased_stream_is_listed_now_and_then_even_if_no_lease_arrives(monkeyp
     assert asyncio.run(asyncio.wait_for(run(), 120)) == [1, 1, 2, 2, 3, 3]
 
 
-def test_a_lease_lost_while_its_shard_waits_for_a_retry_may_come_back(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "waits", "halted"),
+    [(Retryable("again"), supervisor.RESTART_SECONDS, set()), (DENIED, supervisor.FIRST_REFUSED_SECONDS, {"0"})],
+    ids=["retry", "access"],
+)
+def test_a_lease_lost_while_its_shard_waits_may_come_back(monkeypatch, error, waits, halted):
     async def run():
-        stream = Stream({"0": [Retryable("again"), "drain"]}, [PARENT], clock=Patient())
+        stream = Stream({"0": [error, "drain"]}, [PARENT], sealed=1, clock=Patient())
         stream.leases = Leases(stream.draining, ["0"])
         monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
         watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
         async with asyncio.TaskGroup() as group:
             group.create_task(watched.run())
             await settle()
-            assert stream.clock.slept == [supervisor.RESTART_SECONDS]
+            assert stream.clock.slept == [waits]
+            assert set(watched.halted) == halted
             stream.leases.mine.discard("0")
             stream.leases.listeners[0]()
             await settle()
+            assert not watched.halted
             assert not watched._active
             stream.leases.mine.add("0")
             stream.leases.listeners[0]()
-        return stream.order
+        return stream
 
-    assert asyncio.run(asyncio.wait_for(run(), 120)) == ["0", "0"]
+    stream = asyncio.run(asyncio.wait_for(run(), 120))
+    assert stream.order == ["0", "0"]
+    assert [event for event in stream.reported if isinstance(event, events.ShardReleased)] == [events.ShardReleased("s", "0", "lease_lost")]
 
 
 def test_a_lease_lost_twice_is_released_twice(monkeypatch):
