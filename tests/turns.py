@@ -1,4 +1,4 @@
-"""A store whose calls take turns with other tasks, in an order that a seed decides."""
+"""A store whose calls take turns with other tasks. A seed decides in which order if ``virtual_time.leaping`` runs them, without threads."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
+from functools import partial
 from random import Random
 
 import pytest
@@ -21,6 +22,7 @@ from stream.errors import DefinitionError
 from stream.operations.changes import rewind_refusals
 from stream.operations.changes.rewind_refusals import refuse_doubles
 from stream.pipeline.replay import RedriveBudget
+from stream.simulation.virtual_time import leaping
 from stream.worker.sources.dead_letters import DeadLetters, Redrive, chain_name
 from tests.sealed import Sealed, shard_id
 from tests.turns import Turns, turns
@@ -85,7 +87,7 @@ LETTERS = len([n for n in range(1, 31) if n % 13 == 12])
 def test_letters_are_either_taken_back_or_redriven_once():
     seen = Counter()
     for seed in range(SEEDS):
-        taken_back, claimed = asyncio.run(_play(seed))
+        taken_back, claimed = leaping(partial(_play, seed))
         assert claimed == (0 if taken_back else LETTERS), f"seed {seed}"
         seen[taken_back] += 1
     assert min(seen[True], seen[False]) > SEEDS / 20, seen
@@ -99,7 +101,7 @@ async def _only_looks(log, known, link):
 
 def test_a_rewind_that_only_looked_would_be_found(monkeypatch):
     monkeypatch.setattr(rewind_refusals, "_claim_letters", _only_looks)
-    assert any(taken_back and claimed for taken_back, claimed in (asyncio.run(_play(seed)) for seed in range(SEEDS)))
+    assert any(taken_back and claimed for taken_back, claimed in (leaping(partial(_play, seed)) for seed in range(SEEDS)))
 
 
 def test_letters_that_an_interrupted_rewind_has_claimed_are_redriven_once_the_shard_goes_on():

@@ -19,6 +19,7 @@ from stream.audit.packing import Compression, Request, compressed
 from stream.contracts import Checkpoint, Shard
 from stream.errors import Fatal, LeaseLost, Retryable
 from stream.operations.records.span_export import export_range
+from stream.simulation.virtual_time import leaping
 from stream.worker.receivers import exporting
 from stream.worker.receivers.exporting import ExportTask, WaitingCheckpoints
 from stream.worker.receivers.log_units import LogUnits
@@ -447,7 +448,7 @@ def test_beside_workers_that_export_the_same_spans_a_command_adds_only_equal_one
         exporter, _, _ = parts(sealed, collector, shape)
         return collector, sent, [await exporter.cursor(shard_id(shard)) for shard in (0, 1)]
 
-    collector, (_, everything, _), cursors = asyncio.run(run())
+    collector, (_, everything, _), cursors = leaping(run)
     assert len(collector.contents) == 170 + EXTRA
     assert {len(each) for each in collector.contents.values()} == {1}
     assert everything == (5, 170 + EXTRA)
