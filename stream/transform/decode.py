@@ -36,13 +36,21 @@ class DecoderConfig(BaseModel):
     example: ClassVar[Example]
     """``given`` has one row per record with the text under ``_data``; ``expect`` the decoded rows."""
     expands: ClassVar[bool] = False
-    """Whether one record may hold any number of rows."""
+    """Whether one record may hold any number of rows, with the options for which ``expanding`` says so."""
     window_bytes: ClassVar[int | None] = None
     """Bytes of records to decode at a time, for decoders that need far more memory than their columns; None: the whole batch."""
 
     compression: Compression | None = Field(
         default=None, description="How each record is compressed: gzip, zstd, snappy, or {codec, max_bytes, max_ratio}."
     )
+
+    def expanding(self) -> bool:
+        """Whether one record may hold any number of rows with the options that the decoder has; for most, options make no difference."""
+        return self.expands
+
+    def repeated(self) -> str | None:
+        """The column that holds values of the schema's columns once more, such as a row before its change; None: there is none."""
+        return None
 
     def file_urls(self) -> tuple[str, ...]:
         """URLs of the files to load before ``resolved`` is called, such as a schema that is not part of the definition."""
