@@ -105,7 +105,7 @@ async def _examined(session: AwsSession, bucket: str, kept: Sequence[Kept]) -> s
         raise DefinitionError(_told(fatal))
     if found:
         raise Note(_told(found))
-    return f"{len(rules)} rules, none of which deletes or archives what is needed"
+    return f"none of {len(rules)} deletes or archives what is needed"
 
 
 def _told(found: Sequence[tuple[Mapping[str, Any], Kept]]) -> str:

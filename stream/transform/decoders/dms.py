@@ -81,8 +81,9 @@ class Dms(Envelope):
             },
             {"_data": '{"metadata": {"record-type": "control", "operation": "create-table", "schema-name": "public"}}'},
             {
-                "_data": '{"data": {"a": 2, "b": "x"}, "before-image": {"a": 1}, "metadata": {"timestamp": "2013-01-01T06:00:01.000000Z", '
-                '"record-type": "data", "operation": "update", "schema-name": "public", "table-name": "flights", "transaction-id": 8}}'
+                "_data": '{"data": {"a": 2, "b": "y"}, "before-image": {"a": 1, "b": "x"}, '
+                '"metadata": {"timestamp": "2013-01-01T06:00:01.000000Z", "record-type": "data", "operation": "update", '
+                '"schema-name": "public", "table-name": "flights", "transaction-id": 8}}'
             },
         ],
         expect=[
@@ -102,9 +103,9 @@ class Dms(Envelope):
                 "table_name": "flights",
                 "transaction_id": 8,
                 "changed_at": "2013-01-01T06:00:01Z",
-                "before": {"a": 1, "b": None},
+                "before": {"a": 1, "b": "x"},
                 "a": 1,
-                "b": None,
+                "b": "x",
             },
             {
                 "operation": "update",
@@ -112,9 +113,9 @@ class Dms(Envelope):
                 "table_name": "flights",
                 "transaction_id": 8,
                 "changed_at": "2013-01-01T06:00:01Z",
-                "before": {"a": 1, "b": None},
+                "before": {"a": 1, "b": "x"},
                 "a": 2,
-                "b": "x",
+                "b": "y",
             },
         ],
     )

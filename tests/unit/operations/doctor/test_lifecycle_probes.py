@@ -125,7 +125,7 @@ def test_every_form_of_a_rule_is_understood(found, told):
     ],
 )
 def test_rules_that_delete_nothing_that_is_needed_are_fine(harmless):
-    assert of_lake(harmless) == "1 rules, none of which deletes or archives what is needed"
+    assert of_lake(harmless) == "none of 1 deletes or archives what is needed"
 
 
 def test_files_may_expire_and_it_is_noted_what_that_means():
