@@ -7,6 +7,7 @@ reason code. If a record contains several rows (``expands``), these repeat its `
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import ClassVar
 
@@ -51,6 +52,10 @@ class DecoderConfig(BaseModel):
     def repeated(self) -> str | None:
         """The column that holds values of the schema's columns once more, such as a row before its change; None: there is none."""
         return None
+
+    def documents(self, record: bytes) -> Sequence[tuple[str, bytes]]:
+        """The JSON texts in ``record`` with the schema's columns, each with what reasons put in front of their names, for ``preview``."""
+        return [("", record)]
 
     def file_urls(self) -> tuple[str, ...]:
         """URLs of the files to load before ``resolved`` is called, such as a schema that is not part of the definition."""

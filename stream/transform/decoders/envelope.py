@@ -81,6 +81,14 @@ class Envelope(DecoderConfig):
         """``before``, if this decoder reads the row before a change; its type is an object of the schema's columns, or text."""
         return None
 
+    def documents(self, record: bytes) -> Sequence[tuple[str, bytes]]:
+        """The payload and the one before the change; of several payloads, nobody can say which a reason is about."""
+        found = self._opened(record)
+        if isinstance(found, str) or len(found) != 1:
+            return []
+        [payload] = found
+        return [("", payload.data)] if payload.before is None else [("", payload.data), (f"{BEFORE}.", payload.before)]
+
     def output(self, schema: RecordSchema | None) -> pl.Schema:
         """The envelope's columns, then the schema's or the payload as text."""
         columns: dict[str, pl.DataType] = dict(self.head)
