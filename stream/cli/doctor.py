@@ -52,9 +52,9 @@ def doctor(
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds that one check may take.", min=0.1)] = TIMEOUT,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Check everything that a worker will need: identity, clock, memory, streams, buckets and their lifecycle rules, leases, tables, secrets, warehouse, collector.
+    """Check everything that a worker will need: identity, clock, memory, streams, buckets, leases, tables, secrets, warehouse, collector.
 
-    Tries every AWS action that a worker needs, in a form that changes nothing, and lists the actions that cannot be tried that way. Each
+    Looks at the lifecycle rules of the buckets, and tries every AWS action that a worker needs, in a form that changes nothing, and lists the actions that cannot be tried that way. Each
     problem comes with a remedy. As an init container of the pod, it keeps a worker that could not work from starting.
 
     Exit code 0: a worker can start (there may be notes); 1: at least one check failed; 2: the pipeline file is wrong.
