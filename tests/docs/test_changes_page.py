@@ -56,7 +56,7 @@ def test_the_query_on_the_page_finds_the_last_state_in_the_history(tmp_path, mon
     with duckdb.connect() as lake:
         found = lake.execute(LAST_STATE).fetchall()
         old = lake.execute(
-            "SELECT before_state, state_changed FROM read_parquet('lake/orders_history/**/*.parquet') WHERE state = 'paid'"
+            "SELECT before.state, state_changed FROM read_parquet('lake/orders_history/**/*.parquet') WHERE state = 'paid'"
         ).fetchall()
     assert sorted(found) == [(1, "paid", Decimal("9.50")), (4, "moved", Decimal("7.00"))]
     assert old == [("new", True)] * 2
