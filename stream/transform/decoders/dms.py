@@ -278,7 +278,7 @@ def _mover(kernel: Any, keys: Sequence[str]) -> Callable[[pl.Series, pl.Series],
     def moved(before: pl.Series, after: pl.Series) -> npt.NDArray[np.bool_]:
         old, bad = envelopes.read(before)
         new, unread = envelopes.read(after)
-        found = bad | unread
+        found: npt.NDArray[np.bool_] = bad | unread
         for key in keys:
             found = found | (_holds(old[key]) & as_mask(old[key].ne_missing(new[key])))
         return found
