@@ -268,7 +268,7 @@ def _differ(old: msgspec.Raw, new: msgspec.Raw) -> bool:
 def _holds(values: pl.Series) -> npt.NDArray[np.bool_]:
     """Where there is a value (JSON text) other than null; of all values, only null begins with an n."""
     first = first_bytes(values)
-    return (first != 0) & (first != ord("n"))
+    return np.not_equal(first, 0) & np.not_equal(first, ord("n"))
 
 
 def _mover(kernel: Any, keys: Sequence[str]) -> Callable[[pl.Series, pl.Series], npt.NDArray[np.bool_]]:
