@@ -7,7 +7,8 @@ test that calls the kernel and whose file is not listed fails (``tests/conftest.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from stream.native import KERNEL
@@ -69,6 +70,15 @@ called: Final[set[str]] = set()
 def is_listed(file: str) -> bool:
     """Whether ``file``, relative to the root of the repository, is run without the kernel, or need not be."""
     return not file.startswith(ROOMS) or file in (*PROCESSES, *FILES) or file.startswith(tuple(f"{folder}/" for folder in WHOLE))
+
+
+@contextmanager
+def made_once() -> Iterator[None]:
+    """What is made once for many tests is not called by the one of them that happens to be the first."""
+    before = set(called)
+    yield
+    called.clear()
+    called.update(before)
 
 
 def watch() -> None:

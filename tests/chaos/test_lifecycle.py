@@ -14,7 +14,7 @@ def test_latest_starts_after_the_existing_records_and_restarts_continue_from_the
     path = world.pipeline(start="latest")
     before = {(shard, each.sequence) for shard, truth in read_stream(world.client, world.stream).items() for each in truth.records}
     first = world.start(path)
-    first.until(lambda: first.said().count("shard_started") == 2)
+    first.until(lambda: first.said().count("shard_started") >= 2)
     world.put_so_far = 0
     pinned = datetime.fromisoformat(json.loads(world.objects()[f"state/chaos/starts/{world.stream}.json"])["timestamp"])
     assert abs((SystemClock().now() - pinned).total_seconds()) < 60
@@ -74,7 +74,7 @@ def test_a_shard_that_closes_without_further_records_while_no_worker_runs_is_end
 
 def test_a_stream_without_records_can_be_resharded_and_drained(world):
     worker = world.start(world.pipeline())
-    worker.until(lambda: worker.said().count("shard_started") == 2)
+    worker.until(lambda: worker.said().count("shard_started") >= 2)
     world.split()
     worker.until(world.committed)
     assert worker.drain() == 0

@@ -29,6 +29,7 @@ from stream.worker.halts.notes import halt_key
 from tests.chaos.workers import Worker
 from tests.clocks import ShiftedClock
 from tests.integration.stage import PIPELINE, Stage, sealed
+from tests.standard_error import without_loading
 
 STRICT = "rejects: {min_records: 10}\n"
 ICEBERG = """
@@ -437,7 +438,7 @@ def test_watching_until_interrupted(stage: Stage) -> None:
         finally:
             process.kill()
             process.wait()
-    assert log.read_text().startswith("healthy: app on numbers")
+    assert without_loading(log.read_text()).startswith("healthy: app on numbers")
     assert "interrupted" not in log.read_text()
 
 
