@@ -56,6 +56,15 @@ def test_a_call_of_the_kernel_is_noted():
     assert kernel_use.called == ({"varints"} if KERNEL is not None else set())
 
 
+def test_what_is_made_once_for_many_tests_is_not_called_by_the_first_of_them():
+    kernel_use.called.clear()
+    kernel_use.called.add("plan")
+    with kernel_use.made_once():
+        kernel_use.called.add("varints")
+    assert kernel_use.called == {"plan"}
+    kernel_use.called.clear()
+
+
 def test_a_test_that_calls_the_kernel_fails_if_its_file_is_not_listed(tmp_path):
     folder = tmp_path / "tests" / "unit" / "worker"
     folder.mkdir(parents=True)
