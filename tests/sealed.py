@@ -28,6 +28,7 @@ from stream.worker.opening.evidence import StoredEvidence
 from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions
 from stream.worker.recipes.recipe import CutUnit, render, with_previous
+from tests import kernel_use
 
 BEGIN = 49590338271490256608559692538361571095921575989136588898
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -237,7 +238,8 @@ async def three_units(**options) -> Sealed:
     if options:
         return await _three_units(**options)
     if not _MADE:
-        _MADE.append(await _three_units())
+        with kernel_use.made_once():
+            _MADE.append(await _three_units())
     return _MADE[0].copy()
 
 
