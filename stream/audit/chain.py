@@ -70,6 +70,7 @@ class Link:
     stages: tuple[StageRun, ...] = ()
     previous: str = ""
     pipeline: str = ""
+    build: str = ""
     start: str = ""
     parents: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
@@ -103,7 +104,7 @@ class Link:
 class ShardLog:
     """The contents of one shard's folder: readable links, and the keys of other objects with the problem of each.
 
-    ``since``: only links from this position on were read; None if all were.
+    ``since``: only links from this position on were read; None if all were. ``application``: whose log it is.
     """
 
     stream: str
@@ -111,16 +112,21 @@ class ShardLog:
     links: tuple[Link, ...]
     unreadable: tuple[tuple[str, str], ...] = ()
     since: int | None = None
+    application: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredCheckpoint:
-    """A stored checkpoint. ``position`` is None for a shard that has ended; ``problem`` is set if it cannot be read."""
+    """A stored checkpoint. ``position`` is None for a shard that has ended; ``problem`` is set if it cannot be read.
+
+    ``generation``: the one of the shard's chain that it is about.
+    """
 
     position: int | None
     subsequence: int = 0
     unit_after: int = ORIGIN
     problem: str = ""
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +190,9 @@ def _link_findings(log: ShardLog, link: Link) -> Iterator[Finding]:
         yield _finding(log, Check.SEAL, link.damage, link)
     if (link.stream, link.shard) != (log.stream, log.shard):
         yield _finding(log, Check.CHAIN, f"is a manifest of {link.stream}/{link.shard}", link)
+    if log.application and link.application != log.application:
+        why = f"is a manifest of the application {link.application}, and this is the log of {log.application}: it was copied"
+        yield _finding(log, Check.CHAIN, why, link)
     if link.position is not None and link.position != link.after:
         yield _finding(log, Check.CHAIN, f"is at position {link.position} but starts after {link.after}: it was moved or copied", link)
     if (link.position is None) != (link.kind is LinkKind.GENESIS):
