@@ -14,6 +14,9 @@ from stream.audit.report import Check, Finding, Verdict
 from stream.batch import ORIGIN
 from stream.contracts import shard_of_chain
 
+EXPIRED: Final = "expired"
+"""The trigger of a link that was made because records had expired; of an end, because the shard holds none any more."""
+
 _POSITION: Final = re.compile(r"\d{60}")
 
 
@@ -218,9 +221,13 @@ def _unreached(log: ShardLog, unreached: Mapping[int, Link], position: int) -> I
 
 
 def gap_findings(links: Iterable[Link]) -> list[Finding]:
-    """Findings for gaps: records that expired in the stream before they were read. Their number can no longer be known."""
+    """Findings for gaps, and for ends that were found by expiry: records that expired in the stream before they were read.
+
+    Their number can no longer be known.
+    """
     why = "records of this range expired in the stream before they were read; how many there were, if any, can no longer be determined"
-    return [Finding(link.shard, Check.CHAIN, Verdict.UNKNOWN, why, *link.bounds, object=link.key) for link in links]
+    lost = (link for link in links if link.kind is LinkKind.GAP or (link.kind is LinkKind.END and link.trigger == EXPIRED))
+    return [Finding(link.shard, Check.CHAIN, Verdict.UNKNOWN, why, *link.bounds, object=link.key) for link in lost]
 
 
 def notes(links: Iterable[Link]) -> list[Finding]:

@@ -21,19 +21,15 @@ def check_checkpoint(log: ShardLog, chain: Followed, stored: StoredCheckpoint | 
     """Compare the checkpoint with the chain. A crash between seal and checkpoint leaves it one unit late, which is ``unknown``."""
     head, units = chain.head, chain.units
     ended = chain.end is not None
-    ahead = stored is not None and stored.generation > shard_of_chain(log.shard)[1]
-    if stored is not None and ahead and (chain.rewind is None or stored.position != chain.rewind.target):
-        why = (
-            f"the checkpoint is at {stored.position} in generation {stored.generation} of the shard, of which the log has no manifest: "
-            "restore them, or their records are written again"
-        )
-        return [Finding(log.shard, Check.CHECKPOINT, Verdict.FAILED, why, *(units[-1].bounds if units else (str(ORIGIN), "")))]
     at_start = not units and not ended and (stored is None or (not stored.problem and stored.position == chain.start))
-    if at_start or chain.rewind is not None or _ended_elsewhere(chain, stored):  # after a rewind, it is that of the next generation
-        return []
 
     def failure(why: str, verdict: Verdict = Verdict.FAILED) -> list[Finding]:
         return [Finding(log.shard, Check.CHECKPOINT, verdict, why, *(units[-1].bounds if units else (str(ORIGIN), "")))]
+
+    if stored is not None and _is_ahead(log, chain, stored):
+        stored = replace(stored, problem=_of_no_chain(stored))
+    elif at_start or chain.rewind is not None or _ended_elsewhere(chain, stored):  # after a rewind, it is that of the next generation
+        return []
 
     if stored is None:
         only = len(units) + ended == 1
@@ -43,15 +39,28 @@ def check_checkpoint(log: ShardLog, chain: Followed, stored: StoredCheckpoint | 
     if stored.problem:
         return failure(stored.problem)
     last = chain.end or (units[-1] if units else None)
+    before = units[-1] if ended and units else units[-2] if len(units) > 1 else None
     if last is not None and _agrees(stored, last):
         return []
-    before = units[-1] if ended and units else units[-2] if len(units) > 1 else None
     if before is not None and _agrees(stored, before):
         why = f"the checkpoint is one unit behind the head {head}: a crash between seal and checkpoint leaves this; the next run repairs it"
         return failure(why, Verdict.UNKNOWN)
     shown = "the shard's end" if stored.position is None else str(stored.position)
     where = "beyond" if stored.position is None or stored.position > head else "not at"
     return failure(f"the checkpoint (position {shown}, unit after {stored.unit_after}) is {where} the end of the sealed chain, {head}")
+
+
+def _is_ahead(log: ShardLog, chain: Followed, stored: StoredCheckpoint) -> bool:
+    """Whether the checkpoint is about a later generation, and not where ``chain`` was rewound to: nothing else of that one is there."""
+    later = stored.generation > shard_of_chain(log.shard)[1]
+    return later and (chain.rewind is None or stored.position != chain.rewind.target)
+
+
+def _of_no_chain(stored: StoredCheckpoint) -> str:
+    return (
+        f"the checkpoint is at {stored.position} in generation {stored.generation} of the shard, of which the log has no manifest: "
+        "restore them, or their records are written again"
+    )
 
 
 def check_passed(log: ShardLog, chain: Followed, stored: StoredCheckpoint | None) -> list[Finding]:

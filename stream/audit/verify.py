@@ -148,7 +148,7 @@ class Verifier:
         in_scope = [link for name in chosen for link in logs[name][1].units if self._scope.takes(link)]
         ends = [end for name in chosen for end in (logs[name][1].end, logs[name][1].rewind) if end is not None]
         self._state.findings += chain.notes([*in_scope, *ends])
-        self._state.findings += chain.gap_findings(link for link in in_scope if link.kind is LinkKind.GAP)
+        self._state.findings += chain.gap_findings([*in_scope, *ends])
         units = [link for link in in_scope if link.kind is LinkKind.UNIT]
         family_files = {url: sink for name in names for url, sink in files.pop(name, {}).items()}
         await self._all_units(units, family_files)

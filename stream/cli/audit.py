@@ -56,7 +56,8 @@ def verify(  # noqa: PLR0917 - options of a command are given by name
     """Prove independently of the workers that every record read is accounted for exactly once.
 
     Reads the commit log, the files that it lists, the checkpoints, the tables and the stream itself. Seven checks: chain, conservation,
-    checkpoint, objects, source, seal, tables. Each stream, redrive and backfill has its own report; if there are several, --json prints a list.
+    checkpoint, objects, source, seal, tables. Each stream, redrive and backfill has its own report; if there are several, --json prints a
+    list.
 
     Exit code 0: all checks pass; 1: at least one fails; 2: none fails, but one could not be completed, or the command is wrong.
     """

@@ -97,11 +97,11 @@ async def count(tables: Sequence[LoaderParts], log: CommitLog, definitions: Defi
     first, others = expected[0], sum(each.total for each in expected[1:])
     result.rows = sum(there.get(label, 0) for label in first.rows)
     for label, rows in sorted(first.rows.items()):
-        if there.get(label, 0) < rows:
+        if (counted := there.get(label, 0)) < rows:
             why = (
-                f"the table has {there.get(label, 0)} rows of this shard, but {rows} were loaded: {rows - there.get(label, 0)} or more were "
-                "deleted, or the table was rolled back or replaced. What they were is in the files, as long as these are kept: load them "
-                "again as the page on the table says (Rolling back, Restored tables)"
+                f"the table has {counted} rows of this shard, but {rows} were loaded: {rows - counted} or more were deleted, or the "
+                "table was rolled back or replaced. They are in the files of the units, as long as these are kept; "
+                "docs/redshift.md (Restored tables) and docs/iceberg.md (Rolling back) say how to load them again"
             )
             found(Verdict.FAILED, why, first.chains[label], positions[0].get(first.chains[label], ORIGIN))
     if result.rows > first.total + others:

@@ -75,8 +75,8 @@ class Tracer:
     async def find(self, wanted: RecordQuery) -> list[tuple[Link, Fate]]:
         """What became of the records that ``wanted`` names; empty if no sealed link has one.
 
-        Searches every shard that could hold the number, by bisecting its log. A range that is no unit counts only if no unit has the record:
-        nobody knows which numbers were in it.
+        Searches every shard that could hold the number, by bisecting its log. A range that is no unit counts only if no unit has the
+        record, since nobody knows which numbers were in it.
 
         Raises:
             Halted: the ledger that would say it is missing or damaged, and no file has a row of the record.

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import polars as pl
 import pytest
@@ -347,3 +348,29 @@ def test_every_kind_of_link_is_accepted_in_a_log_that_is_sound():
     assert {each.verdict for each in report.findings} == {Verdict.UNKNOWN}
     kinds = {decode(asyncio.run(sealed.root.get(key)).body, key).kind for key in asyncio.run(keys(sealed.root, "flights/commits/"))}
     assert kinds == {Kind.GENESIS, Kind.UNIT, Kind.GAP, Kind.END}
+
+
+def test_a_shard_that_ended_because_its_records_had_expired_cannot_be_proven():
+    """A closed shard that holds no records any more is ended without a gap: nothing says where one would end."""
+
+    async def run():
+        sealed = await three_units()
+        await sealed.unit(3, 1, 10)
+        where = Shard("events", shard_id(3))
+        await sealed.committer.end(where, sealed.heads[shard_id(3)], (), trigger="expired")
+        return sealed
+
+    check, shard, after, message = only(verify(asyncio.run(run())), Verdict.UNKNOWN)
+    assert (check, shard, after) == (Check.CHAIN, shard_id(3), str(sequence(3, 10)))
+    assert "expired in the stream before they were read" in message
+
+
+def test_clocks_of_workers_that_differ_prove_nothing_and_disprove_nothing():
+    async def run():
+        sealed = await three_units()
+        for number, hours in enumerate((-30, 50, -9)):
+            sealed.clock.time += timedelta(hours=hours)
+            await sealed.unit(0, 121 + 10 * number, 10)
+        return sealed
+
+    assert verify(asyncio.run(run())).findings == ()
