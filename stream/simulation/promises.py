@@ -117,7 +117,7 @@ class Truth(Protocol):
         ...
 
     def unasked(self, shard_id: str, link: Manifest) -> str:
-        """Why ``link`` says something of operators or of other applications that they did not do; empty if it does not."""
+        """Why ``link`` says something of operators, of other applications or of reshards that is not so; empty if it does not."""
         ...
 
     def expected(self, manifest: Manifest, records: Sequence[int]) -> tuple[frozenset[tuple[str, str, str]], Mapping[str, int]] | None:
@@ -201,7 +201,9 @@ class Judgement:
             return
         self.followed |= {self.state + key for key in log.every}
         for manifest in log.every.values():
-            self.listed |= {truth.place(manifest, each) for each in manifest.files if each.sink == LEDGER}
+            ledgers = {truth.place(manifest, each) for each in manifest.files if each.sink == LEDGER}
+            self.listed |= ledgers
+            yield from (Failure("P4", f"{name}: the ledger {key} is missing") for key in ledgers if self.body_of(key) is None)
             self.superseded |= {truth.place(manifest, each) for each in manifest.superseded}
         for link in log.links:
             inside = [each for each in records if link.span.after < each <= link.span.last]

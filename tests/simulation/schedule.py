@@ -377,6 +377,7 @@ def render(records: Records, frame: Manifest, version: Version, place: tuple[str
         state=State.INTENT,
         pipeline=str(version.definition),
         build=str(version.build),
+        subsequence=rows[-1][1] if rows and rows[-1][0] == span.last else 0,
         records=len(rows),
         outcomes=dict(sorted(outcomes.items())),
         files=tuple(FileEntry.of(file) for file in files),
@@ -426,9 +427,9 @@ def _disturb(world: World, versions: Sequence[Version]) -> None:
         world.processes.pop(world.chooser.pick(len(world.processes), "victim")).kill()
     elif choice == 3:
         world.chooser.pick(2, "late") and _deliver_late_write(world)
-    elif choice in {4, 5} and world.moving and (ready := [shard for shard in _ready(world) if not world.ended(shard)]):
+    elif choice in {4, 5, 6, 7} and world.moving and (ready := [shard for shard in _ready(world) if not world.ended(shard)]):
         shard = ready[world.chooser.pick(len(ready), "shard")]
-        if choice == 4:
+        if choice != 5:
             world.operate(shard, versions[world.chooser.pick(len(versions), "version")])
         else:
             world.foreign(shard)
@@ -498,14 +499,23 @@ class Known:
                 return f"{what} leaves out {link.foreign_subsequence + 1} user records that no other application had processed"
             case Kind.END if link.trigger == FOREIGN_END and Reached(None, 0) not in claims:
                 return f"{what} says that another application read the rest, and none did"
+            case Kind.END if link.children != self.world.children(shard_id):
+                return f"{what} names the children {link.children}, and they are {self.world.children(shard_id)}"
             case Kind.SKIP if link.reach not in self.world.skips[shard_id]:
                 return f"{what} ends at {link.last}, where no operator skipped to"
             case Kind.REWIND if int(link.target or 0) not in self.world.rewinds[shard_id]:
                 return f"{what} goes back to {link.target}, and no operator asked for that"
+            case Kind.REWIND if link.target != "0" and link.subsequence not in self._subsequences(shard_id, int(link.target or 0)):
+                return f"{what} goes back to {link.target}:{link.subsequence}, and no unit ends there"
             case Kind.GAP:
                 return f"{what} is there, and nothing expired"
             case _:
                 return ""
+
+    def _subsequences(self, shard_id: str, position: int) -> set[int]:
+        """The user records with which links of the shard end at ``position``."""
+        links = [link for _, link in manifests(self.world) if shard_of_chain(link.shard)[0] == shard_id and link.last is not None]
+        return {link.subsequence for link in links if link.reach == position}
 
     def expected(self, manifest: Manifest, records: Sequence[int]) -> tuple[frozenset[tuple[str, str, str]], dict[str, int]]:
         version = Version(int(manifest.pipeline), int(manifest.build))
