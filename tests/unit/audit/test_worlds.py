@@ -7,6 +7,9 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
+from stream.audit.chain import LinkKind
+from stream.audit.chain_checks import check_unit
+from stream.audit.ledger import read_segment
 from stream.audit.report import Check, Verdict
 from stream.audit.verify import Scope, Verifier
 from stream.commit.log import CommitLog
@@ -374,3 +377,21 @@ def test_clocks_of_workers_that_differ_prove_nothing_and_disprove_nothing():
         return sealed
 
     assert verify(asyncio.run(run())).findings == ()
+
+
+@pytest.mark.parametrize(("more", "says"), [(1, "more"), (-1, "fewer")])
+def test_a_ledger_that_places_another_number_of_rows_than_its_files_hold_is_a_problem(more, says):
+    async def run():
+        sealed = await three_units()
+        (link, *_) = [each for each in (await sealed.evidence().log(shard_id(0))).links if each.kind is LinkKind.UNIT]
+        return link, read_segment((await sealed.stores.targets["ledger"].get(link.ledger.key)).body)
+
+    link, segment = asyncio.run(run())
+    assert check_unit(link, segment) == []
+    first = pl.int_range(pl.len()) == segment.frame["dest_0"].is_not_null().arg_true()[0]
+    placed = int(segment.frame["dest_0"].is_not_null().sum())
+    rows = segment.frame.with_columns(rows=pl.when(first).then(pl.col("rows") + (1 if more > 0 else 0)).otherwise("rows"))
+    if more < 0:
+        rows = segment.frame.with_columns(dest_0=pl.when(first).then(None).otherwise("dest_0"))
+    messages = [each.message for each in check_unit(link, replace(segment, rows=rows))]
+    assert f"the ledger places {placed + more} rows in s3, but its objects hold {placed}" in messages, says
