@@ -91,31 +91,29 @@ def trace(
     reasons: list[str] = []
 
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
-        query: RecordQuery | Row | Search
-        if target is not None:
-            query = Row(target, row)
-        else:
-            query = Search(Criterion.parse(words[0]), units, searches) if by_value else RecordQuery.parse(words[0])
+        by_word = Search(Criterion.parse(words[0]), units, searches) if by_value else RecordQuery.parse(words[0]) if words else None
+        query = by_word or Row(target or "", row)
         streams = _streams_of(pipeline, query, words)
         found = [each for one in streams for each in await _fates(one, file.parent, query, steps=steps, reveal=reveal)]
-        if not found and isinstance(query, RecordQuery):
-            reasons.extend([why for one in streams for why in await _explained(one, file.parent, query)])
+        reasons.extend([why for one in streams for why in await _explained(one, file.parent, query)] if not found else ())
         return found
 
     found = carry_out(file, run)
     if json:
-        shown = [{"steps": [_plain(step) for step in replayed]} if steps else {} for _, replayed in found]
-        sys.stdout.write(as_json([{**msgspec.to_builtins(fate), **more} for (fate, _), more in zip(found, shown, strict=True)]))
+        sys.stdout.write(as_json([_document(fate, replayed if steps else None) for fate, replayed in found]))
     else:
         console = Console(highlight=False, soft_wrap=True)
         for fate, replayed in found:
             _show(fate, replayed, console)
         if not found:
             console.print(_not_found(searches, reasons) if target is None else _no_such_row(target, row), markup=False)
-    if any(each.without_ledger for each in searches):
-        units_lacking = sum(each.without_ledger for each in searches)
-        typer.echo(f"note: the ledger of {units_lacking} units is missing or damaged; `stream audit verify` names them", err=True)
+    if lacking := sum(each.without_ledger for each in searches):
+        typer.echo(f"note: the ledger of {lacking} units is missing or damaged; `stream audit verify` names them", err=True)
     raise typer.Exit(0 if found else EXIT_NOT_FOUND)
+
+
+def _document(fate: Fate, replayed: list[Step] | None) -> dict[str, Any]:
+    return {**msgspec.to_builtins(fate), **({} if replayed is None else {"steps": [_plain(step) for step in replayed]})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +205,10 @@ async def _tracer(pipeline: Pipeline, stores: Stores, place: str, log: CommitLog
     return Tracer(log, chain, stores.areas(place, chain), open_place, loaded)
 
 
-async def _explained(pipeline: Pipeline, base: Path, query: RecordQuery) -> list[str]:
-    """Why the stream's log has no such record."""
+async def _explained(pipeline: Pipeline, base: Path, query: RecordQuery | Row | Search) -> list[str]:
+    """Why the stream's log has no such record; empty if it was not asked for by its number."""
+    if not isinstance(query, RecordQuery):
+        return []
     stores, place = Stores.open(pipeline, base, session_of(pipeline)), located(pipeline.state, base)
     log = CommitLog(stores.state, pipeline.application, SystemClock(), "trace")
     return await (await _tracer(pipeline, stores, place, log, pipeline.source.kinesis.stream)).explain(query)
