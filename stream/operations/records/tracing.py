@@ -79,11 +79,11 @@ class Tracer:
         record, since nobody knows which numbers were in it.
 
         Raises:
-            Halted: the ledger that would say it is missing or damaged, and no file has a row of the record.
+            DamagedFileError: the ledger that would say it is missing or damaged, and no file has a row of the record.
         """
         found: list[tuple[Link, Fate]] = []
         ranges: list[tuple[Link, Fate]] = []
-        lost: Halted | None = None
+        lost: DamagedFileError | None = None
         for shard in await self._chains(wanted):
             link = await self._containing(shard, wanted.sequence)
             if link is None or not link.sealed or link.last is None or link.last < wanted.sequence:
@@ -94,7 +94,7 @@ class Tracer:
                 continue
             try:
                 found += await self._in_unit(link, wanted)
-            except Halted as error:
+            except DamagedFileError as error:
                 lost = lost or error
         if lost is not None and not found:
             raise lost
@@ -231,7 +231,7 @@ class Tracer:
             chosen = [each for each in found if wanted.subsequence in {None, each[1].subsequence}]
             if not chosen:
                 msg = f"{error}. No file of the unit {_span(link)} names the record in lineage columns, so it may have been filtered"
-                raise Halted(msg) from error
+                raise DamagedFileError(msg) from error
             return chosen
         return await self._fates(find(segment, wanted), segment, link)
 
