@@ -41,6 +41,8 @@ class RecordedDefinitions:
         try:
             pipeline, tables = read_canonical(text.body.decode()), msgspec.json.decode(listed.body, type=dict[str, str])
         except (DefinitionError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            if build != __version__:
+                return ""
             return f"the definition of the unit, {pipeline_key(digest)}, cannot be read: {error}; {_RESTORE}"
         if build == __version__ and pipeline_digest(pipeline, tables, build) != digest:
             return f"the definition of the unit, {pipeline_key(digest)}, is not the one that was recorded under this name; {_RESTORE}"
