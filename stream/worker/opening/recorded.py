@@ -33,17 +33,13 @@ class RecordedDefinitions:
 
     async def _look(self, digest: str, build: str) -> str:
         text, listed = await self._store.get(pipeline_key(digest)), await self._store.get(tables_key(digest))
-        for key, stored in ((pipeline_key(digest), text), (tables_key(digest), listed)):
-            if stored is None:
-                return f"the definition of the unit, {key}, is missing; {_RESTORE}"
         if text is None or listed is None:
-            return ""
+            return f"the definition of the unit, {pipeline_key(digest) if text is None else tables_key(digest)}, is missing; {_RESTORE}"
         try:
             pipeline, tables = read_canonical(text.body.decode()), msgspec.json.decode(listed.body, type=dict[str, str])
         except (DefinitionError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            if build != __version__:
-                return ""
-            return f"the definition of the unit, {pipeline_key(digest)}, cannot be read: {error}; {_RESTORE}"
+            why = f"the definition of the unit, {pipeline_key(digest)}, cannot be read: {error}; {_RESTORE}"
+            return why if build == __version__ else ""
         if build == __version__ and pipeline_digest(pipeline, tables, build) != digest:
             return f"the definition of the unit, {pipeline_key(digest)}, is not the one that was recorded under this name; {_RESTORE}"
         for url, sha256 in sorted(tables.items()):
