@@ -17,7 +17,9 @@ from dataclasses import replace
 from typing import Any, BinaryIO, Final
 
 from stream import events
-from stream.concurrency import ObservableEvent
+from stream.aws.errors import AccessRefused
+from stream.commit.retry import RefusedWaits
+from stream.concurrency import ObservableEvent, unless_set
 from stream.contracts import Emit, Shard, Start, StartKind
 from stream.errors import DefinitionError, Fatal, Halted, LeaseLost, Retryable, unforeseen
 from stream.hosts.daemon_source import DaemonSource
@@ -37,7 +39,7 @@ from stream.worker.process.allocators import prepare_allocators
 from stream.worker.process.failure import reporting_failure
 from stream.worker.process.reporting import reports_to
 from stream.worker.shards.shard import run_shard
-from stream.worker.shards.supervisor import RESTART_SECONDS
+from stream.worker.shards.supervisor import GOES_ON, RESTART_SECONDS
 
 LINE_BYTES: Final = 256 * 2**20
 """Longest line, in bytes: GetRecords returns up to 10 MiB, which base64 and expanded KPL aggregates can multiply."""
@@ -126,6 +128,7 @@ class Child:
         self._drain_seconds = drain_seconds
         self._stopped = asyncio.Event()
         self._ended = False
+        self._refused = RefusedWaits(stream.parts.clock)
 
     async def run(self) -> None:
         """Serve until the daemon closes the pipe.
@@ -213,13 +216,13 @@ class Child:
 
     async def _work(self, shard_id: str) -> None:
         try:
-            while not await self._once(shard_id):
-                await self._parts.clock.sleep(RESTART_SECONDS)
+            while (seconds := await self._once(shard_id)) is not None and not self._parts.draining.is_set():
+                await unless_set(self._parts.draining, self._parts.clock.sleep(seconds))
         finally:
             self._stopped.set()
 
-    async def _once(self, shard_id: str) -> bool:
-        """Run the shard; returns whether it is done."""
+    async def _once(self, shard_id: str) -> float | None:
+        """Run the shard; returns seconds after which it is to be run again, or None if it is done."""
         where = (self._stream, shard_id)
         try:
             listed = {shard.shard_id: shard for shard in await self._parts.source.shards()}
@@ -227,7 +230,13 @@ class Child:
             self._ended = not isinstance(await run_shard(shard, self._start, self._parts), Stop)
         except Retryable as error:
             self._emit(events.CallRepeated(*where, "run shard", str(error), RESTART_SECONDS))
-            return False
+            return RESTART_SECONDS
+        except AccessRefused as error:
+            # As under our own supervisor: who has sealed something has lost its access, and may get it back.
+            if self._parts.committer.sealed == 0:
+                raise
+            self._emit(events.ShardHalted(*where, f"{str(error).rstrip('.')}. {GOES_ON}"))
+            return self._refused.next()
         except Fatal:
             raise
         except LeaseLost:
@@ -236,7 +245,7 @@ class Child:
             self._emit(events.ShardHalted(*where, str(error)))
         except Exception as error:  # noqa: BLE001 - ending the process would end every shard of the daemon
             self._emit(events.ShardHalted(*where, unforeseen(error)))
-        return True
+        return None
 
 
 async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[BinaryIO, BinaryIO]) -> None:
