@@ -301,6 +301,8 @@ def test_a_shard_that_waits_for_access_holds_up_no_drain_and_is_then_reported(mo
 
 @pytest.mark.parametrize(("sealed", "ends"), [(0, True), (1, False)])
 def test_shards_that_may_not_be_listed_for_a_while_do_not_disturb_those_that_are_read(monkeypatch, sealed, ends):
+    monkeypatch.setattr(supervisor, "SYNC_SECONDS", 0.01)
+
     class Secret(Stream):
         async def shards(self):
             if self.order:
@@ -707,6 +709,8 @@ def test_a_shard_whose_lease_came_from_a_worker_without_access_ends_no_worker_an
 
 
 def test_shards_that_wait_for_a_listing_that_is_refused_are_reported_to_other_workers(monkeypatch):
+    monkeypatch.setattr(supervisor, "SYNC_SECONDS", 0.01)
+
     class Secret(Stream):
         async def shards(self):
             self.draining.set()
