@@ -16,7 +16,7 @@ from stream.aws.errors import AccessRefused
 from stream.commit.manifest import Kind, decode
 from stream.concurrency import ObservableEvent
 from stream.contracts import Shard
-from stream.errors import StreamError
+from stream.errors import StreamError, most_severe
 from stream.events import Event
 from stream.lease.paused import Target, What
 from stream.local.kinesis.errors import ApiError
@@ -309,12 +309,13 @@ class World:
             await whole(process)
         except BaseException as error:
             if not process.dead:
-                if not isinstance(error, StreamError):
+                cause = most_severe(error) if isinstance(error, BaseExceptionGroup) else error
+                if not isinstance(cause, StreamError):
                     raise
-                if isinstance(error, AccessRefused):
+                if isinstance(cause, AccessRefused):
                     self.note(self.clock.monotonic(), name, "ends")  # as it should, since it has not sealed anything yet
                     return
-                self.ended.append((name, str(error)))
+                self.ended.append((name, str(cause)))
         finally:
             self.calls += process.calls
             process.task = None

@@ -312,6 +312,7 @@ def test_while_access_to_what_finds_objects_is_refused_the_worker_says_so_and_th
     make_watched, s3_url, through, rule, said
 ):
     watched = make_watched(through=through)
+    watched.watch = watched.watch.replace("every: 1h", "every: 1s")  # messages come again, but only after a minute
     with gateway(s3_url) as (url, gate):
         watched.environment = {**watched.environment, "AWS_ENDPOINT_URL_S3": url}
         watched.put(4)
@@ -326,6 +327,7 @@ def test_while_access_to_what_finds_objects_is_refused_the_worker_says_so_and_th
         note = watched.folder / "state/watched/halts/arrivals/stream.json"
         worker.until(note.exists)
         gate.rules.clear()
+        watched.put(1)
         worker.until(lambda: watched.sealed() >= watched.put_so_far)
         worker.until(lambda: '"event":"stream_resumed"' in worker.said())
         worker.until(lambda: not note.exists())
