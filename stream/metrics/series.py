@@ -71,8 +71,7 @@ class Series:
                 # Until the first page, the distance to the tip is unknown, but it grows.
                 self._look_at_tip(where, behind)
                 self.set(m.SEALED_TIMESTAMP, self.now(), *where)
-            if event.shard:
-                self._held.add(where)
+            self._held.add(where)
             self._show_held(event.stream)
             self.set(m.SHARD_HALTED, 0, *where)
             self.set(m.SHARD_PAUSED, 0, *where)

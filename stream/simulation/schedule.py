@@ -255,8 +255,8 @@ def draw(seed: int, possible: Possible) -> Schedule:
 def _denials(rng: Random, numbers: Sequence[int], until: float) -> Iterator[Disturbance]:
     """Workers to which access is refused for a while; only where others may have their shards."""
     for number in numbers:
-        if rng.random() < 0.2:
-            yield Disturbance(number, rng.randrange(200), Trouble.DENIED, Among.CALLS, round(rng.random() * until, 3))
+        if rng.random() < 0.3:
+            yield Disturbance(number, rng.randrange(150), Trouble.DENIED, Among.CALLS, round((0.3 + 0.7 * rng.random()) * until, 3))
 
 
 def _arrivals(rng: Random, until: float, possible: Possible) -> Iterator[Arrival]:
