@@ -46,7 +46,7 @@ from stream.audit.ledger import read_segment
 from stream.audit.packing import Compression, compressed
 from stream.cli.loading import settings_of_libraries
 from stream.worker.opening.links import link_of
-from tests.unit.worker.receivers.rotel_agent import free_port
+from tests.ports import free_port
 
 EMPTY: Final = hashlib.sha256().hexdigest()
 PATIENCE: Final = 120.0
@@ -118,14 +118,15 @@ def collector(scratch: str) -> Iterator[str]:
     """rotel, throwing away what it took; its address."""
     import rotel
 
-    program, port = Path(rotel.__file__).with_name("rotel-agent"), free_port()
-    command = [str(program), "start", "--exporter", "blackhole", "--otlp-http-endpoint", f"127.0.0.1:{port}"]
-    command += ["--otlp-grpc-endpoint", f"127.0.0.1:{free_port()}", "--pid-file", f"{scratch}/rotel.pid"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
+    program = Path(rotel.__file__).with_name("rotel-agent")
+    with free_port() as port, free_port() as unused:
+        command = [str(program), "start", "--exporter", "blackhole", "--otlp-http-endpoint", f"127.0.0.1:{port}"]
+        command += ["--otlp-grpc-endpoint", f"127.0.0.1:{unused}", "--pid-file", f"{scratch}/rotel.pid"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                process.terminate()
 
 
 def run(variant: str, job: Job, endpoints: Mapping[str, str]) -> Used:

@@ -96,6 +96,8 @@ def service(
         done = 0
         assert process.stderr is not None
         for line in process.stderr:
+            if not line.startswith(b"{"):
+                sys.exit(f"{' '.join(command)} wrote this instead of a log line:\n{(line + process.stderr.read()).decode()[-4000:]}")
             event = json.loads(line)
             done += sum(event["outcomes"].values()) if event["event"] == "unit_sealed" else 0
             if done >= job.records:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from stream.local.moto import moto
 from stream.local.process import helper
+from tests.ports import free_port
 
 PIPELINE = """
 application: idle
@@ -57,7 +57,7 @@ def main() -> None:
         client = boto3.client("kinesis", endpoint_url=kinesis.url, **keys)
         client.create_stream(StreamName="idle", ShardCount=given.shards)
         client.close()
-        port = free_port()
+        port = stack.enter_context(free_port())
         path = Path(folder, "pipeline.yaml")
         path.write_text(PIPELINE.format(failover=given.failover, port=port))
         env = environment(kinesis.url) | {"AWS_ENDPOINT_URL_DYNAMODB": dynamodb.url}
@@ -74,12 +74,6 @@ def main() -> None:
     print(f"writes: {each:.2f} per lease and renewal interval, {grown['writes'] / given.seconds:.0f} a second")
     print(f"polls: {grown['polls'] / given.seconds:.0f} a second")
     print(f"looks: one each {given.seconds / looks:.1f} s, {grown['bytes'] / looks / 1024:.0f} KiB each")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def counters(port: int) -> dict[str, float]:

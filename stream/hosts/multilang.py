@@ -38,6 +38,7 @@ from stream.worker.parts import Stop, StreamParts, to_all
 from stream.worker.process.allocators import prepare_allocators
 from stream.worker.process.failure import reporting_failure
 from stream.worker.process.reporting import reports_to
+from stream.worker.process.threads import limit_default_threads
 from stream.worker.shards.shard import run_shard
 from stream.worker.shards.supervisor import GOES_ON, RESTART_SECONDS
 
@@ -256,6 +257,7 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
         DefinitionError: the pipeline asks for something that is not available.
     """
     prepare_allocators()
+    limit_default_threads(options.threads)
     progress, output = Progress(), standard_error()
     log = JsonLog(output, options.clock, options.log_level)
     emit = to_all(log, progress, *options.listeners)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
 
@@ -66,6 +67,8 @@ class MetricsServer:
         self._host = host
         self._port = port
         self._runner: web.AppRunner | None = None
+        self._thread = ThreadPoolExecutor(1, "metrics")
+        """Of its own: scrapes are answered while a file system hangs."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -108,14 +111,18 @@ class MetricsServer:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        self._thread.shutdown(wait=False)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         # The library's own negotiation raises on odd Accept headers; scrapers only ask for these two formats.
         if "application/openmetrics-text" in request.headers.get("Accept", ""):
-            body = await asyncio.to_thread(openmetrics.generate_latest, self._registry)
+            body = await self._rendered(openmetrics.generate_latest)
             return web.Response(body=body, headers={"Content-Type": openmetrics.CONTENT_TYPE_LATEST})
-        body = await asyncio.to_thread(generate_latest, self._registry)
+        body = await self._rendered(generate_latest)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _rendered(self, render: Callable[[CollectorRegistry], bytes]) -> bytes:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, render, self._registry)
 
     async def _alive(self, _: web.Request) -> web.Response:
         return _answer(ok=self._health.alive, body={"fault": self._health.fault})

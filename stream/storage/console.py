@@ -8,6 +8,7 @@ import os
 import select
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from stream.contracts import CONSOLE, ObjectInfo, Stored
@@ -28,7 +29,8 @@ class ConsoleStore:
 
     def __init__(self, out: int = STDOUT) -> None:
         self._out = out
-        self._turn = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "console")
+        """Of its own: it may wait for the reader of standard output for as long as that takes."""
 
     @property
     def url(self) -> str:
@@ -43,7 +45,7 @@ class ConsoleStore:
         """
         given_up = threading.Event()
         try:
-            await asyncio.to_thread(self._print, body, given_up)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._print, body, given_up)
         except asyncio.CancelledError:
             given_up.set()
             raise
@@ -53,11 +55,10 @@ class ConsoleStore:
 
     def _print(self, body: bytes, given_up: threading.Event) -> None:
         left = memoryview(body)
-        with self._turn:
-            while left and not given_up.is_set():
-                _, ready, _ = select.select([], [self._out], [], _LOOK)
-                if ready:
-                    left = left[os.write(self._out, left[:_CHUNK]) :]
+        while left and not given_up.is_set():
+            _, ready, _ = select.select([], [self._out], [], _LOOK)
+            if ready:
+                left = left[os.write(self._out, left[:_CHUNK]) :]
 
     async def create(self, key: str, body: bytes) -> str | None:
         """Print ``body``, since no object ever exists; the tag means nothing."""

@@ -44,6 +44,7 @@ from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.process.allocators import freeze_garbage_collector, prepare_allocators, trim_periodically
 from stream.worker.process.failure import reporting_failure
 from stream.worker.process.reporting import reports_to
+from stream.worker.process.threads import limit_default_threads
 from stream.worker.receivers.lineage import Reporter, job_of, open_reporter
 from stream.worker.receivers.notifying import Notifier, open_notifier
 from stream.worker.receivers.telemetry import OperationTracker, SpanQueue, spans_to_collector
@@ -68,6 +69,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
         DefinitionError: the pipeline asks for something that cannot be provided.
     """
     prepare_allocators()
+    limit_default_threads(options.threads)
     registry, health = CollectorRegistry(), Health()
     recorder, name = Recorder(registry, options.clock), worker_id(options.clock)
     output = standard_error()
@@ -78,8 +80,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     pending = PendingCalls(strict=pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT)
     emit = to_all(recorder, tracker, totals, stalls, pending, board, _HealthListener(health), *options.listeners)
     register_process(registry)
-    draining = ObservableEvent()
-    _drain_on_signals(draining)
+    draining = _set_by_signals()
     with output, WATCHDOG.telling(reports_to(log)), reporting_failure(", ".join(pipeline.source.kinesis.names), log, emit):
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(MetricsServer(registry, health, board, pipeline.metrics.host, pipeline.metrics.port))
@@ -215,15 +216,16 @@ def _interrupted_error(streams: Sequence[str]) -> Fatal:
     return Fatal(f"a signal ended the run, and it is not known that {names} is read to its end; nothing is lost, run it again to continue")
 
 
-def _drain_on_signals(draining: asyncio.Event) -> None:
-    """Make SIGTERM and SIGINT request the drain.
+def _set_by_signals() -> ObservableEvent:
+    """The request to drain, which SIGTERM and SIGINT make.
 
     The handlers stay until the loop is closed, not only until the drain is done: a second signal, from a user or from a supervisor that
     signals the whole process group, must not interrupt the last steps.
     """
-    loop = asyncio.get_running_loop()
+    loop, draining = asyncio.get_running_loop(), ObservableEvent()
     for number in _SIGNALS:
         loop.add_signal_handler(number, draining.set)
+    return draining
 
 
 class _HealthListener:

@@ -1,4 +1,4 @@
-"""Tests do not run the benchmarks, so they check here that what these use of the service exists."""
+"""Tests do not run the benchmarks, so they check here that what these use of the service and of the tests exists."""
 
 import ast
 import importlib
@@ -18,9 +18,11 @@ def found(module, name):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_everything_a_benchmark_imports_from_the_service_exists(script):
+def test_everything_a_benchmark_imports_from_elsewhere_exists(script):
     tree = ast.parse(script.read_text())
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "stream"]
+    imports = [
+        node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in {"stream", "tests"}
+    ]
     used = {alias.asname or alias.name: found(node.module, alias.name) for node in imports for alias in node.names}
     uses = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
     modules = [node for node in uses if inspect.ismodule(used.get(node.value.id))]

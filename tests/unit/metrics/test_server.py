@@ -2,6 +2,8 @@ import asyncio
 import json
 import re
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
 import pytest
@@ -51,6 +53,27 @@ def test_openmetrics_is_served_on_request(registry):
     assert status == 200
     assert kind.startswith("application/openmetrics-text")
     assert text.endswith("# EOF\n")
+
+
+def test_metrics_are_served_while_the_threads_of_the_loop_wait_for_a_file_system(registry):
+    hangs = threading.Event()
+
+    async def run():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        async with MetricsServer(registry, Health(), Board("app", FixedClock()), port=0) as server, aiohttp.ClientSession() as session:
+            host, port = server.address
+            waiting = asyncio.ensure_future(asyncio.to_thread(hangs.wait))
+            for accept in ("text/plain", "application/openmetrics-text"):
+                async with asyncio.timeout(60), session.get(f"http://{host}:{port}/metrics", headers={"Accept": accept}) as answer:
+                    assert answer.status == 200
+            assert not waiting.done()
+            hangs.set()
+            await waiting
+
+    try:
+        asyncio.run(run())
+    finally:
+        hangs.set()
 
 
 @pytest.mark.parametrize(

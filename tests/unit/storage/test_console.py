@@ -1,6 +1,7 @@
 import asyncio
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -69,6 +70,20 @@ def test_a_write_to_a_pipe_nobody_reads_can_be_cancelled(pipe):
             await asyncio.to_thread(os.read, pipe[0], 1)
             task.cancel()
         assert task.cancelled()
+
+    asyncio.run(run())
+
+
+def test_a_pipe_nobody_reads_leaves_the_threads_of_the_loop_to_others(pipe):
+    async def run():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        store = ConsoleStore(pipe[1])
+        tasks = [asyncio.ensure_future(store.put(name, b"x" * 1_000_000)) for name in "abc"]
+        async with asyncio.timeout(60):
+            await asyncio.to_thread(os.read, pipe[0], 1)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
     asyncio.run(run())
 
