@@ -153,11 +153,8 @@ async def assemble(
     name = options.worker or worker_id(clock)
     watched = _watched(pipeline, options, session, state, name)
     leases = options.leases or await _leases(pipeline, options, session if watched is None else watched.shards, name, emit, stack)
-    if leases is not None:
-        emit = to_all(emit, leases.count)
-        repeat = Repeater(clock, emit)
-    places = functools.partial(located, base=options.base)
-    managed = functools.partial(read_secret, session)
+    emit = emit if leases is None else to_all(emit, leases.count)
+    repeat, places, managed = Repeater(clock, emit), functools.partial(located, base=options.base), functools.partial(read_secret, session)
     read = functools.partial(read_object, session)
 
     async def fetch(known: Mapping[str, bytes]) -> Fetched:
