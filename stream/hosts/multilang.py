@@ -217,13 +217,13 @@ class Child:
 
     async def _work(self, shard_id: str) -> None:
         try:
-            while (seconds := await self._once(shard_id)) is not None and not self._parts.draining.is_set():
-                await unless_set(self._parts.draining, self._parts.clock.sleep(seconds))
+            while not await self._once(shard_id):
+                pass
         finally:
             self._stopped.set()
 
-    async def _once(self, shard_id: str) -> float | None:
-        """Run the shard; returns seconds after which it is to be run again, or None if it is done."""
+    async def _once(self, shard_id: str) -> bool:
+        """Run the shard; returns whether it is done. If not, it is time to run it again."""
         where = (self._stream, shard_id)
         try:
             listed = {shard.shard_id: shard for shard in await self._parts.source.shards()}
@@ -231,13 +231,16 @@ class Child:
             self._ended = not isinstance(await run_shard(shard, self._start, self._parts), Stop)
         except Retryable as error:
             self._emit(events.CallRepeated(*where, "run shard", str(error), RESTART_SECONDS))
-            return RESTART_SECONDS
+            await self._parts.clock.sleep(RESTART_SECONDS)
+            return False
         except AccessRefused as error:
             # As under our own supervisor: who has sealed something has lost its access, and may get it back.
             if self._parts.committer.sealed == 0:
                 raise
             self._emit(events.ShardHalted(*where, f"{str(error).rstrip('.')}. {GOES_ON}"))
-            return self._refused.next()
+            if not self._parts.draining.is_set():
+                await unless_set(self._parts.draining, self._parts.clock.sleep(self._refused.next()))
+                return False
         except Fatal:
             raise
         except LeaseLost:
@@ -246,7 +249,7 @@ class Child:
             self._emit(events.ShardHalted(*where, str(error)))
         except Exception as error:  # noqa: BLE001 - ending the process would end every shard of the daemon
             self._emit(events.ShardHalted(*where, unforeseen(error)))
-        return None
+        return True
 
 
 async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[BinaryIO, BinaryIO]) -> None:
