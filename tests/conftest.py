@@ -6,6 +6,7 @@ No test depends on how fast the machine is or on which tests ran before it (``--
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -64,6 +65,11 @@ def shuffled(items: Sequence[pytest.Item], seed: int) -> list[pytest.Item]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if (seed := config.getoption("shuffle")) is not None:
         terminalreporter.write_line(f"the order was that of --shuffle {seed}")
+
+
+def pytest_unconfigure() -> None:
+    # A worker in the process of a test has frozen what was there. The interpreter does not free that at its end, of which DuckDB complains.
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -19,11 +19,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-from tests.forked import Forked
+from tests.forked import PATIENCE, Forked
 
 ROOT = Path(__file__).parents[1]
 PREFIX = "/2018-06-01/runtime/"
-PATIENCE = 90.0
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from stream.worker.opening.evidence import StoredEvidence
 from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions
 from stream.worker.recipes.recipe import CutUnit, render, with_previous
+from tests import kernel_use
 
 BEGIN = 49590338271490256608559692538361571095921575989136588898
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -172,13 +173,13 @@ class Sealed:
         self.heads[name] = Head(span.last, digest(entry.body))
         return entry.manifest
 
-    async def gap(self, shard: int, last: int) -> Manifest:
-        """Commit a gap up to record ``last``, which expired unread."""
+    async def gap(self, shard: int, last: int, kind: Kind = Kind.GAP) -> Manifest:
+        """Commit a gap up to record ``last``, which expired unread; or that it was not processed for another reason."""
         name = shard_id(shard)
         head = self.heads[name]
         where = Shard("events", name)
         manifest = Manifest(
-            Kind.GAP,
+            kind,
             State.INTENT,
             self.pipeline.application,
             "events",
@@ -196,7 +197,10 @@ class Sealed:
         return entry.manifest
 
     async def end(self, shard: int, children=()) -> None:
+        """Commit the end of ``shard``; the stream has the ``children``, without a record so far."""
         name = shard_id(shard)
+        for child in children:
+            self.source.frames.setdefault(child, self.source.frames[name].clear() if name in self.source.frames else records(shard, 1, 0))
         self.heads[name] = await self.committer.end(self._shard(name), self.heads[name], tuple(children))
 
     async def rewind(self, shard: int, n: int) -> None:
@@ -237,7 +241,8 @@ async def three_units(**options) -> Sealed:
     if options:
         return await _three_units(**options)
     if not _MADE:
-        _MADE.append(await _three_units())
+        with kernel_use.made_once():
+            _MADE.append(await _three_units())
     return _MADE[0].copy()
 
 

@@ -14,3 +14,8 @@ def read_until(child: subprocess.Popen[str], pattern: str) -> str:
         if re.search(pattern, line):
             return "".join(seen)
     raise AssertionError("".join(seen))
+
+
+def without_loading(said: str) -> str:
+    """What a command has said, except that it was still loading its libraries, as it says first on a busy machine."""
+    return "".join(line for line in said.splitlines(keepends=True) if not line.startswith("still loading libraries after "))

@@ -14,6 +14,9 @@ from stream.audit.report import Check, Finding, Verdict
 from stream.batch import ORIGIN
 from stream.contracts import shard_of_chain
 
+EXPIRED: Final = "expired"
+"""The trigger of a link that was made because records had expired; of an end, because the shard holds none any more."""
+
 _POSITION: Final = re.compile(r"\d{60}")
 
 
@@ -70,6 +73,7 @@ class Link:
     stages: tuple[StageRun, ...] = ()
     previous: str = ""
     pipeline: str = ""
+    build: str = ""
     start: str = ""
     parents: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
@@ -103,7 +107,7 @@ class Link:
 class ShardLog:
     """The contents of one shard's folder: readable links, and the keys of other objects with the problem of each.
 
-    ``since``: only links from this position on were read; None if all were.
+    ``since``: only links from this position on were read; None if all were. ``application``: whose log it is.
     """
 
     stream: str
@@ -111,16 +115,21 @@ class ShardLog:
     links: tuple[Link, ...]
     unreadable: tuple[tuple[str, str], ...] = ()
     since: int | None = None
+    application: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredCheckpoint:
-    """A stored checkpoint. ``position`` is None for a shard that has ended; ``problem`` is set if it cannot be read."""
+    """A stored checkpoint. ``position`` is None for a shard that has ended; ``problem`` is set if it cannot be read.
+
+    ``generation``: the one of the shard's chain that it is about.
+    """
 
     position: int | None
     subsequence: int = 0
     unit_after: int = ORIGIN
     problem: str = ""
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +193,9 @@ def _link_findings(log: ShardLog, link: Link) -> Iterator[Finding]:
         yield _finding(log, Check.SEAL, link.damage, link)
     if (link.stream, link.shard) != (log.stream, log.shard):
         yield _finding(log, Check.CHAIN, f"is a manifest of {link.stream}/{link.shard}", link)
+    if log.application and link.application != log.application:
+        why = f"is a manifest of the application {link.application}, and this is the log of {log.application}: it was copied"
+        yield _finding(log, Check.CHAIN, why, link)
     if link.position is not None and link.position != link.after:
         yield _finding(log, Check.CHAIN, f"is at position {link.position} but starts after {link.after}: it was moved or copied", link)
     if (link.position is None) != (link.kind is LinkKind.GENESIS):
@@ -209,9 +221,13 @@ def _unreached(log: ShardLog, unreached: Mapping[int, Link], position: int) -> I
 
 
 def gap_findings(links: Iterable[Link]) -> list[Finding]:
-    """Findings for gaps: records that expired in the stream before they were read. Their number can no longer be known."""
+    """Findings for gaps, and for ends that were found by expiry: records that expired in the stream before they were read.
+
+    Their number can no longer be known.
+    """
     why = "records of this range expired in the stream before they were read; how many there were, if any, can no longer be determined"
-    return [Finding(link.shard, Check.CHAIN, Verdict.UNKNOWN, why, *link.bounds, object=link.key) for link in links]
+    lost = (link for link in links if link.kind is LinkKind.GAP or (link.kind is LinkKind.END and link.trigger == EXPIRED))
+    return [Finding(link.shard, Check.CHAIN, Verdict.UNKNOWN, why, *link.bounds, object=link.key) for link in lost]
 
 
 def notes(links: Iterable[Link]) -> list[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Final
 
 from stream.audit.chain import Followed, Link, ShardLog, StoredCheckpoint
 from stream.audit.ledger import NAME as LEDGER
@@ -12,17 +13,23 @@ from stream.audit.report import Check, Finding, Verdict
 from stream.batch import ORIGIN
 from stream.contracts import Shard, StartKind, shard_of_chain
 
+FOREIGN: Final = "foreign"
+"""The trigger of an end that another application on the same leases has reached."""
+
 
 def check_checkpoint(log: ShardLog, chain: Followed, stored: StoredCheckpoint | None) -> list[Finding]:
     """Compare the checkpoint with the chain. A crash between seal and checkpoint leaves it one unit late, which is ``unknown``."""
     head, units = chain.head, chain.units
     ended = chain.end is not None
     at_start = not units and not ended and (stored is None or (not stored.problem and stored.position == chain.start))
-    if at_start or chain.rewind is not None or _ended_elsewhere(chain, stored):  # after a rewind, it is that of the next generation
-        return []
 
     def failure(why: str, verdict: Verdict = Verdict.FAILED) -> list[Finding]:
         return [Finding(log.shard, Check.CHECKPOINT, verdict, why, *(units[-1].bounds if units else (str(ORIGIN), "")))]
+
+    if stored is not None and _is_ahead(log, chain, stored):
+        stored = replace(stored, problem=_of_no_chain(stored))
+    elif at_start or chain.rewind is not None or _ended_elsewhere(chain, stored):  # after a rewind, it is that of the next generation
+        return []
 
     if stored is None:
         only = len(units) + ended == 1
@@ -32,15 +39,28 @@ def check_checkpoint(log: ShardLog, chain: Followed, stored: StoredCheckpoint | 
     if stored.problem:
         return failure(stored.problem)
     last = chain.end or (units[-1] if units else None)
+    before = units[-1] if ended and units else units[-2] if len(units) > 1 else None
     if last is not None and _agrees(stored, last):
         return []
-    before = units[-1] if ended and units else units[-2] if len(units) > 1 else None
     if before is not None and _agrees(stored, before):
         why = f"the checkpoint is one unit behind the head {head}: a crash between seal and checkpoint leaves this; the next run repairs it"
         return failure(why, Verdict.UNKNOWN)
     shown = "the shard's end" if stored.position is None else str(stored.position)
     where = "beyond" if stored.position is None or stored.position > head else "not at"
     return failure(f"the checkpoint (position {shown}, unit after {stored.unit_after}) is {where} the end of the sealed chain, {head}")
+
+
+def _is_ahead(log: ShardLog, chain: Followed, stored: StoredCheckpoint) -> bool:
+    """Whether the checkpoint is about a later generation, and not where ``chain`` was rewound to: nothing else of that one is there."""
+    later = stored.generation > shard_of_chain(log.shard)[1]
+    return later and (chain.rewind is None or stored.position != chain.rewind.target)
+
+
+def _of_no_chain(stored: StoredCheckpoint) -> str:
+    return (
+        f"the checkpoint is at {stored.position} in generation {stored.generation} of the shard, of which the log has no manifest: "
+        "restore them, or their records are written again"
+    )
 
 
 def check_passed(log: ShardLog, chain: Followed, stored: StoredCheckpoint | None) -> list[Finding]:
@@ -58,7 +78,7 @@ def check_passed(log: ShardLog, chain: Followed, stored: StoredCheckpoint | None
 
 def _ended_elsewhere(chain: Followed, stored: StoredCheckpoint | None) -> bool:
     """Whether another application read the shard to its end. Then the end is in its checkpoint, and ours stays where it was."""
-    if chain.end is None or chain.end.trigger != "foreign" or (stored is not None and stored.problem):
+    if chain.end is None or chain.end.trigger != FOREIGN or (stored is not None and stored.problem):
         return False
     return stored is None or (_agrees(stored, chain.units[-1]) if chain.units else stored.position == chain.start)
 
@@ -72,10 +92,73 @@ def outline(chain: Followed) -> Followed:
     return replace(chain, units=chain.units[:1])
 
 
+def check_rewinds(logs: Mapping[str, tuple[ShardLog, Followed]]) -> list[Finding]:
+    """Check for all generations of one shard that each rewind goes back to where a link in force ends.
+
+    From anywhere else, the unit around its target would be taken back, and only a part of it read again.
+    """
+    findings = []
+    ends, unread = {ORIGIN}, ORIGIN
+    for _, (log, followed) in sorted(logs.items(), key=lambda entry: shard_of_chain(entry[0])):
+        ends |= {link.last for link in followed.units if link.last is not None}
+        unread = max(unread, log.since or ORIGIN)
+        rewind = followed.rewind
+        if rewind is None or rewind.target is None:
+            continue
+        if rewind.target not in ends and rewind.target > unread:
+            why = f"the rewind goes back to {rewind.target}, where no unit ends: records before that were taken back and are not read again"
+            findings.append(Finding(log.shard, Check.CHAIN, Verdict.FAILED, why, *rewind.bounds, object=rewind.key))
+        ends = {end for end in ends if end <= rewind.target}
+    return findings
+
+
+def check_listed(
+    chains: Mapping[str, tuple[Link | None, Followed]], listed: Mapping[str, Shard] | None, *, whole: bool = True
+) -> list[Finding]:
+    """Check that no shard is called ended that is open, and that the log has the children of each that has ended.
+
+    ``listed``: the shards that the stream has now; None: not known. ``whole``: ``chains`` has all shards of the log.
+    """
+    newest = _newest(chains)
+    continued = {parent for genesis, _ in chains.values() if genesis is not None for parent in genesis.parents}
+    findings = []
+    for shard_id, (name, followed) in newest.items():
+        end = followed.end
+        if end is None or end.trigger == FOREIGN:
+            continue
+        shard = listed.get(shard_id) if listed is not None else None
+        if shard is not None and shard.is_open:
+            findings.append(_ended_too_early(name, end, shard))
+        for child in end.children if whole else ():
+            if child in newest or (child not in continued and (listed is None or child in listed)):
+                continue
+            what = "shards that continue it have one" if child in continued else "the stream does not have the shard any more"
+            why = (
+                f"its child {child} has no chain in the log, and {what}: its records expired before they were read, or its manifests "
+                f"were lost. Restore commits/.../{child}/ if a version of it is left"
+            )
+            findings.append(Finding(name, Check.CHAIN, Verdict.UNKNOWN, why, *end.bounds, object=end.key))
+    return findings
+
+
+def _ended_too_early(name: str, end: Link, shard: Shard) -> Finding:
+    if shard.begins > end.after + 1:
+        why = "the stream has another shard under this id: it was deleted and created again, so what was read cannot be compared with it"
+        return Finding(name, Check.CHAIN, Verdict.UNKNOWN, why, *end.bounds, object=end.key)
+    why = "the log says that the shard was read to its end, and in the stream it is open: what was put since then is not read"
+    return Finding(name, Check.CHAIN, Verdict.FAILED, why, *end.bounds, object=end.key)
+
+
+def _newest(chains: Mapping[str, tuple[Link | None, Followed]]) -> dict[str, tuple[str, Followed]]:
+    """By shard, the name and the outline of its newest generation."""
+    ordered = sorted(chains.items(), key=lambda entry: shard_of_chain(entry[0]))
+    return {shard_of_chain(name)[0]: (name, followed) for name, (_, followed) in ordered}
+
+
 def check_family(chains: Mapping[str, tuple[Link | None, Followed]], start: str | None) -> list[Finding]:
     """Check across shards: each starts as pinned or at TRIM_HORIZON, and no child has a unit before all its parents in the log ended."""
     findings = []
-    newest = {shard_of_chain(name)[0]: done for name, (_, done) in sorted(chains.items(), key=lambda entry: shard_of_chain(entry[0]))}
+    newest = _newest(chains)
     for shard, (genesis, chain) in sorted(chains.items()):
         if genesis is None:
             continue
@@ -85,7 +168,7 @@ def check_family(chains: Mapping[str, tuple[Link | None, Followed]], start: str 
             findings.append(Finding(shard, Check.CHAIN, Verdict.FAILED, why, object=genesis.key))
         for parent in genesis.parents:
             known = newest.get(parent)
-            if known is not None and known.end is None:
+            if known is not None and known[1].end is None:
                 why = (
                     f"the chain continues although its parent {parent} has not ended"
                     if chain.units
@@ -96,10 +179,11 @@ def check_family(chains: Mapping[str, tuple[Link | None, Followed]], start: str 
 
 
 def _check_generation(name: str, genesis: Link, chains: Mapping[str, tuple[Link | None, Followed]]) -> list[Finding]:
-    """Check that a chain after a rewind begins at the rewind's target."""
+    """Check that a chain begins with the shard's first record, or after a rewind at its target."""
     shard_id, generation = shard_of_chain(name)
     if not generation:
-        return []
+        why = f"the shard's first chain begins after {genesis.after}, not with the first record: nothing says what became of those before"
+        return [] if genesis.after == ORIGIN else [Finding(name, Check.CHAIN, Verdict.FAILED, why, object=genesis.key)]
     before = chains.get(Shard("", shard_id, generation=generation - 1).chain)
     rewind = before[1].rewind if before is not None else None
     if rewind is not None and (rewind.target, rewind.digest) == (genesis.after, genesis.previous):

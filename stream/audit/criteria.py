@@ -10,6 +10,7 @@ import polars as pl
 
 from stream.audit.ledger import LedgerObject, Segment
 from stream.audit.outputs import DAMAGE, DEFAULT, Separation, genuine, rows_of, unreadable
+from stream.batch import SEQUENCE, SUBSEQUENCE
 from stream.errors import DefinitionError
 
 LEDGER_COLUMNS: Final = ("trace_id", "parent_id", "outcome", "stage", "reason")
@@ -63,6 +64,22 @@ def in_file(file: LedgerObject, body: bytes, criterion: Criterion, separation: S
     body = genuine(file.key, body, file.sha256)
     try:
         return _rows_with(rows_of(file.key, body, separation), criterion)
+    except DAMAGE as error:
+        raise unreadable(file.key, error) from error
+
+
+def lineage_of(file: LedgerObject, body: bytes, separation: Separation = DEFAULT) -> pl.DataFrame | None:
+    """Sequence and subsequence of each row of ``file``, whose content is ``body``; None if it has no lineage columns.
+
+    Raises:
+        DamagedFileError: as ``in_file``.
+    """
+    body = genuine(file.key, body, file.sha256)
+    try:
+        rows = rows_of(file.key, body, separation)
+        if not {SEQUENCE, SUBSEQUENCE} <= set(rows.collect_schema()):
+            return None
+        return rows.select(pl.col(SEQUENCE).cast(pl.String), pl.col(SUBSEQUENCE).cast(pl.UInt32)).collect()
     except DAMAGE as error:
         raise unreadable(file.key, error) from error
 

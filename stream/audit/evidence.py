@@ -13,6 +13,7 @@ from stream.audit.objects import Area
 from stream.audit.outputs import Separation
 from stream.audit.source import Reread
 from stream.batch import ORIGIN
+from stream.contracts import Shard
 
 
 class Evidence(Protocol):
@@ -38,8 +39,12 @@ class Evidence(Protocol):
         """The contents of that folder; with ``after``, at least everything from the unit that contains the next record."""
         ...
 
+    async def listed(self) -> Mapping[str, Shard] | None:
+        """The shards that the stream has now, by id; None if that is not known, or the chains do not follow the whole stream."""
+        ...
+
     async def checkpoint(self, shard: str) -> StoredCheckpoint | None:
-        """The checkpoint, or None."""
+        """The checkpoint, if it is about this chain, or about a later one of the shard that is not in the log."""
         ...
 
     async def unlisted_checkpoints(self, shards: Sequence[str]) -> list[str]:
@@ -60,6 +65,10 @@ class Evidence(Protocol):
         """Whether a file that no manifest of this stream lists belongs to another stream of the same application."""
         ...
 
+    async def definition(self, unit: Link) -> str:
+        """What is wrong with the recorded definition that ``unit`` names; empty if nothing is."""
+        ...
+
     async def unit(self, shard: str, after: int) -> Link | None:
         """The manifest of ``shard`` that begins at ``after``; None if there is none that can be read."""
         ...
@@ -68,8 +77,11 @@ class Evidence(Protocol):
         """The stream's pinned start, in the format of ``Link.start``."""
         ...
 
-    def reread(self, shard: str, until: int) -> AsyncIterator[Reread] | None:
-        """The records of ``shard`` from its start up to ``until``, read from the stream; None if the stream no longer has that shard."""
+    def reread(self, shard: str, until: int, *, ended: bool = False) -> AsyncIterator[Reread] | None:
+        """The records of ``shard`` from its start up to ``until``, read from the stream; None if the stream no longer has that shard.
+
+        ``ended``: the log says that there are no more; then those that the stream has after ``until`` are read too.
+        """
         ...
 
 

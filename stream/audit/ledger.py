@@ -45,6 +45,8 @@ from stream.native import array, series
 NAME: Final = "ledger"
 """The segment's sink name in manifests and metrics."""
 VERSION: Final = 1
+REJECTS: Final = "rejects"
+"""The target of dead letters."""
 _KEY: Final = b"stream.ledger"
 _COLUMNS: Final = ("seq", "sub", "arrival_ms", "outcome", "stage", "reason", "trace_id", "parent_id", "rows", "bytes")
 _DICTIONARY_ENCODED: Final = frozenset((*COLUMNS, "first_shard"))
@@ -163,10 +165,24 @@ class Segment:
         return found
 
     def _lost_records(self) -> list[str]:
-        """Records that are written, and in no target."""
-        nowhere = [pl.col(f"dest_{index}").is_null() for index in range(len(self.header.targets))]
-        lost = self.frame.filter(pl.col("outcome") == Outcome.WRITTEN.label, *nowhere).height if nowhere else 0
-        return [f"{lost} records are said to be written, and no target has them"] if lost else []
+        """Records that are not where their outcome says.
+
+        A written one is in every sink, or in one at least if a sink has a condition; a dead letter among the rejects; others are nowhere.
+        """
+        there = {target: pl.col(f"dest_{index}").is_not_null() for index, target in enumerate(self.header.targets)}
+        rejected = there.pop(REJECTS, None)
+        written, dead = (pl.col("outcome") == each.label for each in (Outcome.WRITTEN, Outcome.DEAD_LETTERED))
+        wrong = {"neither written nor dead letters, and are in a target": ~(written | dead) & pl.any_horizontal(False, *there.values())}
+        if there:
+            wrong["said to be written, and no target has them"] = written & ~pl.any_horizontal(*there.values())
+        for target, found in there.items() if not self.header.routed and len(there) > 1 else ():
+            wrong[f"said to be written, and {target} lacks them"] = written & ~found & pl.any_horizontal(*there.values())
+        if rejected is not None:
+            wrong["dead letters, and are not among the rejects"] = dead & ~rejected
+            wrong["among the rejects, and are no dead letters"] = rejected & ~dead
+        wrong["dead letters, and are in a target"] = dead & pl.any_horizontal(False, *there.values())
+        counts = self.frame.select(condition.sum().alias(why) for why, condition in wrong.items()).row(0, named=True)
+        return [f"{count} records are {why}" for why, count in counts.items() if count]
 
 
 def make_segment(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -23,7 +23,9 @@ class Check(StrEnum):
     SOURCE = "source"
     """Does the stream, read again, contain exactly the records that the ledger names?"""
     SEAL = "seal"
-    """Is every manifest as it was when it was sealed?"""
+    """Is every manifest as it was when it was sealed, and every definition that manifests name as it was recorded?"""
+    TABLES = "tables"
+    """Does every table hold as many rows of each shard as were loaded into it?"""
 
 
 class Verdict(StrEnum):
@@ -84,6 +86,12 @@ class Report(msgspec.Struct, frozen=True):
     verdict: Verdict = Verdict.OK
     in_scope: int = 0
     """Records of the units whose files and records were checked; for all others, only the chain was."""
+
+    def with_tables(self, findings: Sequence[Finding], rows: int) -> Report:
+        """The report with what was found by counting ``rows`` rows of tables."""
+        every = (*self.findings, *findings)
+        checked = self.checked | ({Check.TABLES: rows} if findings or rows else {})
+        return msgspec.structs.replace(self, findings=every, checked=checked, verdict=verdict(every))
 
     @property
     def records(self) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ from typing import Final
 
 import polars as pl
 
-from stream.audit.chain import Link
+from stream.audit.chain import Followed, Link
 from stream.audit.report import Check, Finding, Verdict
 from stream.audit.set_hash import SetHash
-from stream.batch import SEQUENCE, SUBSEQUENCE
+from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
 from stream.errors import Halted
 
 _DIGITS: Final = 60
@@ -29,38 +30,50 @@ class Reread:
 
 
 async def check_source(
+    shard: str,
     units: Sequence[Link],
+    chain: Followed,
     hashes: Mapping[int, SetHash],
     records: AsyncIterator[Reread] | None,
     horizon: datetime | None,
     read: Callable[[int], None],
 ) -> list[Finding]:
-    """Compare the number of records and the set hash of each of ``units`` (of one shard, ascending) with the stream.
+    """Compare the number of records and the set hash of each of ``units`` of the ``chain`` called ``shard`` with the stream.
+
+    Records of the stream that no link of the chain has are looked for too.
 
     ``hashes``: the set hashes of units whose ledger could be read, by start. ``read``: called with the number of records read so far. A
-    mismatch of a unit that began before ``horizon`` is ``unknown``: its records may have expired in the stream.
+    unit that began before ``horizon`` and lacks records in the stream is ``unknown``: they may have expired there. More records than the
+    log says cannot be explained like that.
     """
     if records is None:
         return _unknown_findings(units, "the stream no longer has this shard")
-    counts, sums = [0] * len(units), [SetHash()] * len(units)
-    starts = [unit.after for unit in units]
+    links = chain.units
+    counts, sums = [0] * len(links), [SetHash()] * len(links)
+    starts = [link.after for link in links]
+    strays = _Strays(shard, chain)
     problem = ""
     seen = 0
     try:
         async with aclosing(records) as pages:  # type: ignore[type-var]
             async for page in pages:
                 seen += page.frame.height
-                for index, rows in _by_unit(page.frame, units, starts):
+                known = 0
+                for index, rows in _by_unit(page.frame, links, starts):
+                    known += rows.height
                     counts[index] += rows.height
                     sums[index] += SetHash.of(rows[SEQUENCE], rows[SUBSEQUENCE])
+                if known < page.frame.height:
+                    strays.look(page.frame)
                 read(seen)
     except Halted as error:
         problem = f": {error}"
-    findings, expired = [], []
-    for index, unit in enumerate(units):
+    findings, expired = strays.findings(), []
+    for unit in units:
+        index = bisect_left(starts, unit.after)
         if counts[index] == unit.records and sums[index] == hashes.get(unit.after, sums[index]):
             continue
-        if problem or _may_have_expired(unit, horizon):
+        if counts[index] <= unit.records and (problem or _may_have_expired(unit, horizon)):
             expired.append(unit)
             continue
         why = f"the stream holds {counts[index]} records in this range, but the log says {unit.records}"
@@ -68,6 +81,40 @@ async def check_source(
             why = f"the stream holds {counts[index]} records in this range, as many as the log says, but different ones"
         findings.append(_finding(unit, why, Verdict.FAILED))
     return findings + _unknown_findings(expired, f"the stream no longer holds all of these records, so they cannot be compared{problem}")
+
+
+class _Strays:
+    """The records of the stream that no link of a chain has."""
+
+    def __init__(self, shard: str, chain: Followed) -> None:
+        self._shard = shard
+        self._chain = chain
+        self._starts = [link.after for link in chain.units]
+        self._first: dict[int, int] = {}
+        self._counts: Counter[int] = Counter()
+
+    def look(self, frame: pl.DataFrame) -> None:
+        """Count those of ``frame``, by the position after which the link before them ends."""
+        for sequence in map(int, frame[SEQUENCE]):
+            at = bisect_right(self._starts, sequence - 1) - 1
+            end = self._chain.start if at < 0 else self._chain.units[at].last or ORIGIN
+            # What comes before the chain belongs to an earlier generation.
+            if sequence > max(end, self._chain.start):
+                self._first.setdefault(end, sequence)
+                self._counts[end] += 1
+
+    def findings(self) -> list[Finding]:
+        """One for each place between links."""
+        return [
+            Finding(
+                self._shard,
+                Check.SOURCE,
+                Verdict.FAILED,
+                f"the stream holds {count} records here, the first {self._first[end]}, of which the log says nothing",
+                str(end),
+            )
+            for end, count in sorted(self._counts.items())
+        ]
 
 
 def _by_unit(frame: pl.DataFrame, units: Sequence[Link], starts: Sequence[int]) -> list[tuple[int, pl.DataFrame]]:

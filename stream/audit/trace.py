@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 import polars as pl
 
-from stream.audit.chain import Link
+from stream.audit.chain import Link, LinkKind
 from stream.audit.ledger import Segment
 from stream.audit.objects import Area, url_in
 from stream.errors import DefinitionError
@@ -51,12 +51,16 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A file, and its first row that comes from the record, counted from 0. ``compacted``: where that row is in the compacted dataset."""
+    """A file, and its first row that comes from the record, counted from 0. ``compacted``: where that row is in the compacted dataset.
+
+    ``loaded``: the table that has the row; the file may have been removed since.
+    """
 
     sink: str
     url: str
     row: int
     compacted: Row | None = None
+    loaded: str = ""
 
 
 class Fate(msgspec.Struct, frozen=True):
@@ -90,6 +94,8 @@ class Fate(msgspec.Struct, frozen=True):
     """``<shard>:<sequence>:<sub>`` where the record was first read, if this is a later attempt."""
     attempts_before: int = 0
     """How often the record had been tried before."""
+    taken_back: str = ""
+    """How a rewind took the unit back; what it wrote is gone, and its records are processed again in the shard's next generation."""
 
 
 def find(segment: Segment, wanted: RecordQuery) -> pl.DataFrame:
@@ -98,14 +104,67 @@ def find(segment: Segment, wanted: RecordQuery) -> pl.DataFrame:
     return rows if wanted.subsequence is None else rows.filter(pl.col("sub") == wanted.subsequence)
 
 
+def are_apart(segment: Segment, sink: str) -> bool:
+    """Whether rows of one record may be in several files of ``sink``: the ledger then names only the first."""
+    several = sum(item.sink == sink for item in segment.header.objects) > 1
+    return several and int(segment.frame["rows"].max() or 0) > 1  # type: ignore[arg-type]
+
+
+def record_of(segment: Segment, sequence: str, subsequence: int) -> pl.DataFrame:
+    """The ledger row of the record that the lineage columns of a row name; an empty frame if there is none."""
+    seq, sub = ("first_seq", "first_sub") if segment.header.again else ("seq", "sub")
+    return segment.frame.with_row_index("at").filter((pl.col(seq) == sequence) & (pl.col(sub) == subsequence))
+
+
 def record_at(segment: Segment, sink: str, key: str, row: int) -> pl.DataFrame:
-    """The ledger row of the record from which row ``row`` (from 0) of an object came; an empty frame if there is none."""
+    """The ledger row of the record from which row ``row`` (from 0) of an object came; an empty frame if there is none.
+
+    Not if rows of one record ``are_apart``.
+    """
     number = next((index for index, item in enumerate(segment.header.objects) if (item.sink, item.key) == (sink, key)), None)
     if number is None or sink not in segment.header.targets or not 0 <= row < segment.header.objects[number].rows:
         return segment.frame.with_row_index("at").clear()
     column = segment.header.targets.index(sink)
     candidates = segment.frame.with_row_index("at").filter((pl.col(f"dest_{column}") == number) & (pl.col(f"row_{column}") <= row))
     return candidates.sort(f"row_{column}").tail(1)
+
+
+EXPLAINED: Final = {
+    LinkKind.GAP: ("expired_gap", "records of this range expired in the stream before they were read"),
+    LinkKind.FOREIGN: ("foreign", "another application on the same leases processed the records of this range"),
+    LinkKind.SKIP: ("skipped", "an operator decided not to process the records of this range"),
+}
+"""Outcome and reason of all records of a range that is no unit."""
+
+
+def without_ledger(link: Link, sequence: str, subsequence: int, outcome: str, reason: str, places: tuple[Place, ...] = ()) -> Fate:
+    """The ``Fate`` of a record of which no ledger says anything: ``outcome`` and ``reason`` are known otherwise."""
+    return Fate(
+        stream=link.stream,
+        shard=link.shard,
+        sequence=sequence,
+        subsequence=subsequence,
+        outcome=outcome,
+        stage=None,
+        reason=reason,
+        arrival_ms=0,
+        payload_bytes=0,
+        rows=0,
+        places=places,
+        trace_id="",
+        span_id="",
+        producer_trace_id=None,
+        producer_span_id=None,
+        unit_after=str(link.after),
+        unit_last=str(link.last),
+        unit_records=link.records,
+        pipeline=link.pipeline,
+        worker=link.worker,
+        created_at=link.created_at,
+        sealed_by=link.sealed_by,
+        sealed_at=link.sealed_at,
+        ledger="",
+    )
 
 
 def fates(

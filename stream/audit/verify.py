@@ -50,6 +50,10 @@ class Scope:
         """Whether the unit's files and records are to be checked."""
         return self.overlaps(unit.after, unit.last or 0)
 
+    def takes_end(self, head: int) -> bool:
+        """Whether what comes after the last unit of a shard is to be checked."""
+        return self.last is None and head >= self.after
+
     def overlaps(self, after: int, last: int) -> bool:
         """Whether a unit ``(after, last]`` is to be checked."""
         return last > self.after and (self.last is None or after < self.last)
@@ -119,6 +123,7 @@ class Verifier:
         families = [await self._family(group, files) for group in groups]
         chains = {name: each for family in families for name, each in family.chains.items()}
         state.findings += chain_checks.check_family(chains, await self._start(shards))
+        state.findings += chain_checks.check_listed(chains, await evidence.listed(), whole=self._scope.shard is None)
         await self._compactions()
         unlisted_files = [file for family in families for file in family.unlisted_files]
         if self._scope.shard is None:
@@ -134,6 +139,7 @@ class Verifier:
         """
         logs = {name: await self._shard(name) for name in names}
         chains = {name: (_genesis(log), chain_checks.outline(followed)) for name, (log, followed) in logs.items()}
+        self._state.findings += chain_checks.check_rewinds(logs)
         superseded = chain.superseded({name: followed for name, (_, followed) in logs.items()})
         self._state.superseded |= superseded
         links = [_as_left_by_rewind(link, superseded) for log, _ in logs.values() for link in log.links]
@@ -142,7 +148,7 @@ class Verifier:
         in_scope = [link for name in chosen for link in logs[name][1].units if self._scope.takes(link)]
         ends = [end for name in chosen for end in (logs[name][1].end, logs[name][1].rewind) if end is not None]
         self._state.findings += chain.notes([*in_scope, *ends])
-        self._state.findings += chain.gap_findings(link for link in in_scope if link.kind is LinkKind.GAP)
+        self._state.findings += chain.gap_findings([*in_scope, *ends])
         units = [link for link in in_scope if link.kind is LinkKind.UNIT]
         family_files = {url: sink for name in names for url, sink in files.pop(name, {}).items()}
         await self._all_units(units, family_files)
@@ -198,6 +204,9 @@ class Verifier:
 
     async def _all_units(self, units: Sequence[Link], files: Mapping[str, str]) -> None:
         self._state.units += len(units)
+        for unit in {(unit.pipeline, unit.build): unit for unit in reversed(units)}.values():
+            if why := await self._evidence.definition(unit):
+                self._state.findings.append(self._failed(unit, Check.SEAL, why, unit.key))
 
         async def one(unit: Link) -> None:
             await (self._unit(unit) if self._scope.contents else self._presence(unit, files))
@@ -284,16 +293,17 @@ class Verifier:
         before = self._state.read
         self._state.records += sum(unit.records for unit in units)
         for shard in shards:
-            shard_units = [unit for unit in units if unit.shard == shard]
-            if not shard_units:
+            shard_units, followed = [unit for unit in units if unit.shard == shard], logs[shard][1]
+            ended = followed.end is not None and followed.end.trigger != chain_checks.FOREIGN and self._scope.takes_end(followed.head)
+            if not shard_units and not ended:
                 continue
-            records = self._evidence.reread(shard, logs[shard][1].head)
+            records = self._evidence.reread(shard, followed.head, ended=ended)
             hashes = {start: SetHash.parse(text) for (name, start), text in self._state.hashes.items() if name == shard}
 
             def read(count: int, before: int = before) -> None:
                 self._progress("records re-read", min(self._state.records, before + count), self._state.records)
 
-            self._state.findings += await check_source(shard_units, hashes, records, self._evidence.horizon, read)
+            self._state.findings += await check_source(shard, shard_units, followed, hashes, records, self._evidence.horizon, read)
             before += sum(unit.records for unit in shard_units)
             self._state.checked[Check.SOURCE] += sum(unit.records for unit in shard_units)
         self._state.read = before
@@ -313,7 +323,7 @@ class Verifier:
     def _report(
         self, started: str, summaries: Sequence[ShardSummary], found: Sequence[objects.UnlistedFile], removed: tuple[str, ...]
     ) -> Report:
-        findings = tuple(sorted(set(self._state.findings)))
+        findings = tuple(sorted(set(self._state.findings), key=lambda each: (each.shard, int(each.after or 0), each)))
         return Report(
             application=self._evidence.application,
             stream=self._evidence.stream,

@@ -30,6 +30,7 @@ if libraries_wanted():
     from stream.cli.pipeline_work import EXIT_UNKNOWN, carry_out, chosen
     from stream.clock import SystemClock
     from stream.operations.opening import chains_of, open_evidence
+    from stream.operations.progress.table_rows import check_tables
     from stream.operations.records.span_export import export_range, open_export
     from stream.pipeline.model import Pipeline
 
@@ -47,14 +48,16 @@ def verify(  # noqa: PLR0917 - options of a command are given by name
     last: Annotated[str | None, typer.Option("--to", help="Only units with records up to this sequence number.")] = None,
     contents: Annotated[bool, typer.Option("--contents/--names-only", help="Read every file, or only check that it exists.")] = True,
     source: Annotated[bool, typer.Option("--source/--no-source", help="Re-read the stream and compare.")] = True,
+    tables: Annotated[bool, typer.Option("--tables/--no-tables", help="Count the rows in tables, if the whole log is verified.")] = True,
     repair: Annotated[bool, typer.Option("--repair", help="Remove files written for units that were then sealed with others.")] = False,
     stream: Stream = None,
     json: AsJson = False,
 ) -> None:
     """Prove independently of the workers that every record read is accounted for exactly once.
 
-    Reads the commit log, the files that it lists, the checkpoints and the stream itself. Six checks: chain, conservation, checkpoint,
-    objects, source, seal. Each stream, redrive and backfill has its own report; if there are several, --json prints a list.
+    Reads the commit log, the files that it lists, the checkpoints, the tables and the stream itself. Seven checks: chain, conservation,
+    checkpoint, objects, source, seal, tables. Each stream, redrive and backfill has its own report; if there are several, --json prints a
+    list.
 
     Exit code 0: all checks pass; 1: at least one fails; 2: none fails, but one could not be completed, or the command is wrong.
     """
@@ -66,7 +69,11 @@ def verify(  # noqa: PLR0917 - options of a command are given by name
         for one, chain in await _chains(pipeline, stream, file.parent):
             async with AsyncExitStack() as stack:
                 evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=source, chain=chain, emit=Notices())
-                reports.append(await Verifier(evidence, scope, SystemClock(), on_progress).run(repair=repair))
+                report = await Verifier(evidence, scope, SystemClock(), on_progress).run(repair=repair)
+                if tables and scope == Scope(source=source) and chain == one.source.kinesis.stream:
+                    counted = await check_tables(one, file.parent, stack)
+                    report = report.with_tables(counted.findings, counted.rows)
+                reports.append(report)
         return reports
 
     with _bars(console) as bars:

@@ -54,8 +54,9 @@ def doctor(
 ) -> None:
     """Check everything that a worker will need: identity, clock, memory, streams, buckets, leases, tables, secrets, warehouse, collector.
 
-    Tries every AWS action that a worker needs, in a form that changes nothing, and lists the actions that cannot be tried that way. Each
-    problem comes with a remedy. As an init container of the pod, it keeps a worker that could not work from starting.
+    Tries every AWS action that a worker needs, in a form that changes nothing, lists the actions that cannot be tried that way, and looks
+    at the lifecycle rules of the buckets. Each problem comes with a remedy. As an init container of the pod, it keeps a worker that could
+    not work from starting.
 
     Exit code 0: a worker can start (there may be notes); 1: at least one check failed; 2: the pipeline file is wrong.
     """

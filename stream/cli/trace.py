@@ -34,17 +34,21 @@ if libraries_wanted():
     from stream.commit.log import CommitLog
     from stream.operations.opening import chains_of, open_source
     from stream.operations.records.redrive_attempts import attempts
-    from stream.operations.records.tracing import SearchExtent, Step, Tracer, read_unit, replay
+    from stream.operations.records.replaying import Step, read_unit, replay
+    from stream.operations.records.tracing import SearchExtent, Tracer
     from stream.pipeline.model import Pipeline
     from stream.pipeline.sensitive import joined
     from stream.sink.rejects import NAME as REJECTS
+    from stream.sink.tables import TableSinkConfig
     from stream.source.bounded import place_of, sequence_of
     from stream.source.unreadable import UNREADABLE
+    from stream.storage.open import open_store
     from stream.transform.engine import OBJECT_UNREADABLE
     from stream.worker.opening.places import located, session_of
     from stream.worker.opening.stores import Stores
     from stream.worker.recipes.definitions import Definitions
     from stream.worker.sources.dead_letters import Redrive, chain_name
+    from stream.worker.tables.loadlog import LoadState
 
 EXIT_NOT_FOUND = 1
 
@@ -84,27 +88,32 @@ def trace(
         raise typer.BadParameter(msg)
     by_value = bool(words) and ("=" in words[0] or len(record or []) > 1)
     searches: list[SearchExtent] = []
+    reasons: list[str] = []
 
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
-        query: RecordQuery | Row | Search
-        if target is not None:
-            query = Row(target, row)
-        else:
-            query = Search(Criterion.parse(words[0]), units, searches) if by_value else RecordQuery.parse(words[0])
+        by_word = Search(Criterion.parse(words[0]), units, searches) if by_value else RecordQuery.parse(words[0]) if words else None
+        query = by_word or Row(target or "", row)
         streams = _streams_of(pipeline, query, words)
-        return [found for one in streams for found in await _fates(one, file.parent, query, steps=steps, reveal=reveal)]
+        found = [each for one in streams for each in await _fates(one, file.parent, query, steps=steps, reveal=reveal)]
+        reasons.extend([why for one in streams for why in await _explained(one, file.parent, query)] if not found else ())
+        return found
 
     found = carry_out(file, run)
     if json:
-        shown = [{"steps": [_plain(step) for step in replayed]} if steps else {} for _, replayed in found]
-        sys.stdout.write(as_json([{**msgspec.to_builtins(fate), **more} for (fate, _), more in zip(found, shown, strict=True)]))
+        sys.stdout.write(as_json([_document(fate, replayed if steps else None) for fate, replayed in found]))
     else:
         console = Console(highlight=False, soft_wrap=True)
         for fate, replayed in found:
             _show(fate, replayed, console)
         if not found:
-            console.print(_not_found(searches) if target is None else _no_such_row(target, row))
+            console.print(_not_found(searches, reasons) if target is None else _no_such_row(target, row), markup=False)
+    if lacking := sum(each.without_ledger for each in searches):
+        typer.echo(f"note: the ledger of {lacking} units is missing or damaged; `stream audit verify` names them", err=True)
     raise typer.Exit(0 if found else EXIT_NOT_FOUND)
+
+
+def _document(fate: Fate, replayed: list[Step] | None) -> dict[str, Any]:
+    return {**msgspec.to_builtins(fate), **({} if replayed is None else {"steps": [_plain(step) for step in replayed]})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +181,7 @@ async def _run_query(tracer: Tracer, query: RecordQuery | Row | Search) -> list[
 async def _found(pipeline: Pipeline, base: Path, log: CommitLog, query: RecordQuery | Row | Search) -> list[tuple[Link, Fate]]:
     """The record in the stream's own chain and in those of its redrives and backfills; later attempts follow the first."""
     stores, place = Stores.open(pipeline, base, session_of(pipeline)), located(pipeline.state, base)
-    tracers = {chain: Tracer(log, chain, stores.areas(place, chain)) for chain in await chains_of(pipeline, base)}
+    tracers = {chain: await _tracer(pipeline, stores, place, log, chain) for chain in await chains_of(pipeline, base)}
     found: list[tuple[Link, Fate]] = []
     for tracer in tracers.values():
         found += await _run_query(tracer, query)
@@ -189,11 +198,32 @@ async def _found(pipeline: Pipeline, base: Path, log: CommitLog, query: RecordQu
     return found + [each for _, fate in found for each in await attempts(fate, rejected, tracers[redrives], claims, number)]
 
 
-def _not_found(searches: list[SearchExtent]) -> str:
+async def _tracer(pipeline: Pipeline, stores: Stores, place: str, log: CommitLog, chain: str) -> Tracer:
+    tables = [config for config in pipeline.sinks if isinstance(config, TableSinkConfig)]
+    loaded = {config.name: (config.table, await LoadState(stores.state, config.name, chain).removed()) for config in tables}
+    open_place = functools.partial(open_store, session=session_of(pipeline))
+    return Tracer(log, chain, stores.areas(place, chain), open_place, loaded)
+
+
+async def _explained(pipeline: Pipeline, base: Path, query: RecordQuery | Row | Search) -> list[str]:
+    """Why the stream's log has no such record; empty if it was not asked for by its number."""
+    if not isinstance(query, RecordQuery):
+        return []
+    stores, place = Stores.open(pipeline, base, session_of(pipeline)), located(pipeline.state, base)
+    log = CommitLog(stores.state, pipeline.application, SystemClock(), "trace")
+    return await (await _tracer(pipeline, stores, place, log, pipeline.source.kinesis.stream)).explain(query)
+
+
+def _not_found(searches: list[SearchExtent], reasons: list[str]) -> str:
     if not searches:
-        return "No sealed unit holds this record: it was never read, or its unit has not been committed yet."
-    units = sum(each.units for each in searches)
-    return f"None of the newest {units} units holds such a record; --units searches further back, and a sequence number finds any record."
+        return "\n".join(["No sealed unit holds this record.", *(reasons or ["The log has no shard that could have it."])])
+    units, gone = sum(each.units for each in searches), sum(each.gone for each in searches)
+    words = f"None of the newest {units} units holds such a record; --units searches further back, and a sequence number finds any record."
+    if not gone:
+        return words
+    return (
+        f"{words}\n{gone} of their files could not be searched: they are not there any more (loaded into a table, taken back, or expired)."
+    )
 
 
 def _no_such_row(target: str, row: int) -> str:
@@ -207,16 +237,17 @@ def _show(fate: Fate, steps: list[Step], console: Console) -> None:
         "record": f"{fate.shard}:{fate.sequence}:{fate.subsequence}",
         "attempt": f"{fate.attempts_before + 1}, first read as {fate.first_read}" if fate.first_read else None,
         "outcome": fate.outcome,
+        "taken back": fate.taken_back,
         "stage": fate.stage,
         "reason": fate.reason,
         **{name: text for place in fate.places for name, text in _place(place)},
         "rows": str(fate.rows) if fate.rows > 1 else None,
-        "arrived": f"{arrived} ({fate.payload_bytes} bytes)",
+        "arrived": f"{arrived} ({fate.payload_bytes} bytes)" if fate.arrival_ms else None,
         "sealed": f"{fate.sealed_at} by {fate.sealed_by}",
         "begun": f"{fate.created_at} by {fate.worker}",
         "unit": f"({fate.unit_after}, {fate.unit_last}] of {fate.unit_records} records",
         "pipeline": fate.pipeline,
-        "trace": f"{fate.trace_id} span {fate.span_id}",
+        "trace": f"{fate.trace_id} span {fate.span_id}" if fate.trace_id else None,
         "producer": f"{fate.producer_trace_id} span {fate.producer_span_id}" if fate.producer_trace_id else None,
         "ledger": fate.ledger,
     }
@@ -235,6 +266,8 @@ def _place(place: Place) -> Iterator[tuple[str, str]]:
     yield f"in {place.sink}", f"{place.url} row {place.row}"
     if place.compacted is not None:
         yield f"compacted {place.sink}", f"{place.compacted.url} row {place.compacted.row}"
+    if place.loaded:
+        yield f"loaded {place.sink}", f"into the table {place.loaded}"
 
 
 def _plain(step: Step) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from stream import events
 from stream.commit.committer import FOREIGN, Committer, Head, RenderedUnit, Renderer, head_after
 from stream.commit.manifest import Kind, Manifest, State
 from stream.contracts import Shard
+from stream.errors import Superseded
 
 
 async def admit_foreign(
@@ -46,5 +47,8 @@ async def admit_foreign(
         created_at=committer.clock.now().isoformat(),
     )
     entry = await committer.commit(shard, RenderedUnit(manifest, ()), render)
+    if (entry.manifest.kind, entry.manifest.last, entry.manifest.foreign_subsequence) != (Kind.FOREIGN, manifest.last, reached.subsequence):
+        msg = f"{shard.stream}/{shard.shard_id}: the chain was continued at {head.position} by somebody else meanwhile"
+        raise Superseded(msg, position=entry.manifest.reach)
     committer.emit(events.ForeignProgress(shard.stream, shard.shard_id, head.position, entry.manifest.reach))
     return head_after(entry)

@@ -217,7 +217,8 @@ class _Flow:
         """Check what becomes of the sensitive columns; ``schemas``: the columns after the decoder and after each stage."""
         if self._pipeline.sensitive is None:
             return
-        for each in problems(self._pipeline.sensitive, self._pipeline.stages, schemas, self._pipeline.sinks, self._sink_keys()):
+        repeated = self._pipeline.source.decode.repeated()
+        for each in problems(self._pipeline.sensitive, self._pipeline.stages, schemas, self._pipeline.sinks, self._sink_keys(), repeated):
             self._add(each.path, each.code, each.message, each.hint, each.severity)
 
     def _note_not_checked(self, index: int, why: str) -> None:

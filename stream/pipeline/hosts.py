@@ -139,4 +139,4 @@ def _sinks(pipeline: Pipeline) -> Iterator[Misfit]:
 
 
 def _expands(pipeline: Pipeline) -> bool:
-    return pipeline.source.decode.expands or any(stage.expands for stage in pipeline.stages)
+    return pipeline.source.decode.expanding() or any(stage.expands for stage in pipeline.stages)

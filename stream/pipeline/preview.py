@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,7 +103,7 @@ def preview(chain: CompiledChain, pipeline: Pipeline, batch: Batch, show: int, *
         if name != SOURCE:
             hide_after = unreadable(None if reveal else pipeline.sensitive, sensitive[name])
             stage = _stage(name, rows_in, before, after, gone, [*_passed(before, after, show, (hide_before, hide_after))], show)
-            rejected = _rejected(chain, stage, before, gone, hide_before, after.schema) if show else ()
+            rejected = _rejected(chain, stage, before, gone, hide_before, after.schema, pipeline.source.decode.documents) if show else ()
             stages.append(replace(stage, rejected=tuple(rejected)))
         before, hide_before = after, hide_after
     sinks = [make_sink(config, chain.output_schema) for config in pipeline.sinks]
@@ -146,9 +146,18 @@ def _stage(
 
 
 def _rejected(
-    chain: CompiledChain, stage: Stage, before: pl.DataFrame, gone: pl.DataFrame, hide: Collection[str], columns: pl.Schema
+    chain: CompiledChain,
+    stage: Stage,
+    before: pl.DataFrame,
+    gone: pl.DataFrame,
+    hide: Collection[str],
+    columns: pl.Schema,
+    documents: Callable[[bytes], Sequence[tuple[str, bytes]]],
 ) -> Iterator[Rejected]:
-    """For each of the most frequent reasons, the first record that was rejected for it; values of the columns ``hide`` are hidden."""
+    """For each of the most frequent reasons, the first record that was rejected for it; values of the columns ``hide`` are hidden.
+
+    ``columns``: those after the step; ``documents``: as ``DecoderConfig.documents``.
+    """
     dead = gone.filter(pl.col("outcome") == Outcome.DEAD_LETTERED).sort(ROW)
     for reason in list(stage.reasons)[:MAX_EXAMPLES]:
         row = dead.filter(pl.col("reason") == reason)[ROW][0]
@@ -160,8 +169,8 @@ def _rejected(
         if named in values and not error:
             found = Rejected(reason, row + 1, named, HIDDEN if named in hide else plain(values[named]))
         elif DATA in values:
-            field = _field(values[DATA], named)
-            declared = type_name(columns[named]) if field and named in columns else ""
+            field, name = _field(documents(values[DATA]), named)
+            declared = type_name(columns[name]) if field and name in columns else ""
             value = HIDDEN if DATA in hide else field[0] if field else _payload(values[DATA])
             found = Rejected(reason, row + 1, named if field else DATA, value, declared, error)
         else:
@@ -170,13 +179,17 @@ def _rejected(
         yield replace(found, error=HIDDEN) if error and hide else found
 
 
-def _field(payload: bytes, name: str) -> tuple[Any] | None:
-    """The member ``name`` of a payload that is a JSON object, as a tuple of one; None if there is none."""
-    try:
-        document = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        return None
-    return (document[name],) if isinstance(document, dict) and name in document else None
+def _field(documents: Sequence[tuple[str, bytes]], named: str) -> tuple[tuple[Any] | None, str]:
+    """The value that a reason names, as a tuple of one, and its name in the first of ``documents`` that has it; None if none does."""
+    for prefix, text in documents:
+        name = named.removeprefix(prefix)
+        try:
+            document = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            continue
+        if named.startswith(prefix) and isinstance(document, dict) and name in document:
+            return (document[name],), name
+    return None, named
 
 
 def _passed(before: pl.DataFrame, after: pl.DataFrame, show: int, hide: tuple[Collection[str], Collection[str]]) -> Iterator[Passed]:

@@ -66,17 +66,28 @@ def sensitive_by_step(
 
 
 def problems(
-    sensitive: Sensitive, stages: Sequence[StageConfig], schemas: Sequence[pl.Schema], sinks: Sequence[SinkConfig], keys: Sequence[str]
+    sensitive: Sensitive,
+    stages: Sequence[StageConfig],
+    schemas: Sequence[pl.Schema],
+    sinks: Sequence[SinkConfig],
+    keys: Sequence[str],
+    repeated: str | None = None,
 ) -> Iterator[Problem]:
     """Names that do not exist, sensitive values that would reach a sink or a file's name, and notes on objects that hold such values.
 
-    ``schemas`` as for ``sensitive_columns``, complete to the last stage; ``keys``: the sinks' kinds, as in the file.
+    ``schemas`` as for ``sensitive_columns``, complete to the last stage; ``keys``: the sinks' kinds, as in the file; ``repeated``: the
+    column in which the decoder repeats values of others.
     """
     seen = {PARTITION_KEY, *(name for schema in schemas for name in schema)} - frozenset(SYSTEM)
     yield from _unknown("columns", sensitive.columns, seen, "column is called")
     yield from _unknown("safe", sensitive.safe, seen, "column is called")
     yield from _unknown("allowed_in", sensitive.allowed_in, [sink.name for sink in sinks], "sink is called")
     yield from _inside_objects(sensitive, stages, schemas)
+    again = [name for name in sensitive.columns if name in schemas[0]]
+    if repeated is not None and again and repeated not in {*sensitive.columns, *sensitive.safe}:
+        message = f"the decoder repeats the values of {_listed(again)} in `{repeated}`, which is not declared"
+        hint = f"declare `{repeated}` as well, and drop it in a stage, or flatten it and list under `safe` what may be seen of it"
+        yield Problem(("sensitive", "columns"), "sensitive_column", message, hint)
     last = sensitive_columns(sensitive, stages, schemas)[-1]
     for index, sink in enumerate(sinks):
         for name, sources in last.items():

@@ -5,7 +5,7 @@ What is true is known without asking the workers: which records were put, in whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -23,7 +23,7 @@ from stream.lease.native import TableCheckpoints
 from stream.simulation.fleet import leases_of, source_of, table_of
 from stream.simulation.leasing import lease_failures, pause_failures
 from stream.simulation.places import SimulatedStore, at_once, prefix_of
-from stream.simulation.promises import Failure, Judgement, leftovers
+from stream.simulation.promises import FOREIGN_END, Failure, Judgement, leftovers
 from stream.simulation.world import Put, World, named
 from stream.worker.opening.evidence import StoredEvidence
 from stream.worker.opening.places import located
@@ -123,9 +123,11 @@ class _Stream:
         """See ``Truth``."""
         return not self._shards[shard_id].is_open
 
-    def others(self) -> Iterable[Kind]:
-        """See ``Truth``."""
-        return ()
+    def unasked(self, shard_id: str, link: Manifest) -> str:  # noqa: ARG002 - the same of every shard
+        """See ``Truth``: operators rewind, and nobody else has these shards."""
+        if link.kind in {Kind.GENESIS, Kind.UNIT, Kind.REWIND, Kind.END} and link.foreign_subsequence < 0 and link.trigger != FOREIGN_END:
+            return ""
+        return f"the log has a `{link.kind}` link that nobody asked for, or records of another application, and there is none"
 
     def expected(self, manifest: Manifest, records: Sequence[int]) -> tuple[frozenset[tuple[str, str, str]], Mapping[str, int]] | None:
         """See ``Truth``."""

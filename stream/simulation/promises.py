@@ -5,7 +5,7 @@ All simulations are judged by this: complete workers with a pipeline (``judge.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -116,8 +116,8 @@ class Truth(Protocol):
         """Whether the shard has ended in the stream."""
         ...
 
-    def others(self) -> Iterable[Kind]:
-        """Kinds of links that somebody asked for, apart from units, ends and rewinds."""
+    def unasked(self, shard_id: str, link: Manifest) -> str:
+        """Why ``link`` says something of operators, of other applications or of reshards that is not so; empty if it does not."""
         ...
 
     def expected(self, manifest: Manifest, records: Sequence[int]) -> tuple[frozenset[tuple[str, str, str]], Mapping[str, int]] | None:
@@ -201,14 +201,17 @@ class Judgement:
             return
         self.followed |= {self.state + key for key in log.every}
         for manifest in log.every.values():
-            self.listed |= {truth.place(manifest, each) for each in manifest.files if each.sink == LEDGER}
+            ledgers = {truth.place(manifest, each) for each in manifest.files if each.sink == LEDGER}
+            self.listed |= ledgers
+            yield from (Failure("P4", f"{name}: the ledger {key} is missing") for key in ledgers if self.body_of(key) is None)
             self.superseded |= {truth.place(manifest, each) for each in manifest.superseded}
         for link in log.links:
             inside = [each for each in records if link.span.after < each <= link.span.last]
             if link.kind is Kind.UNIT:
                 yield from self._of_unit(shard_id, link, inside)
-            elif link.kind not in truth.others():
-                yield Failure("P4", f"{name}: the log has a `{link.kind}` link that nobody asked for")
+        for link in log.every.values():
+            if why := truth.unasked(shard_id, link):
+                yield Failure("P4", f"{name}: {why}")
         if missing := self.missing(shard_id, log):
             yield Failure("P1", f"{name}: no unit has {truth.spelled(shard_id, missing)}")
         if truth.closed(shard_id) and log.end is None:

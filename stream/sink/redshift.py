@@ -97,6 +97,11 @@ class RedshiftSinkConfig(TableSinkConfig):
         check_name(parts[-1] + LEDGER_SUFFIX)
         return value
 
+    @field_validator("keys", mode="before")
+    @classmethod
+    def _one_key(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _options_agree(self) -> Self:
         if (self.cluster is None) == (self.workgroup is None):

@@ -7,6 +7,7 @@ reason code. If a record contains several rows (``expands``), these repeat its `
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import ClassVar
 
@@ -36,13 +37,25 @@ class DecoderConfig(BaseModel):
     example: ClassVar[Example]
     """``given`` has one row per record with the text under ``_data``; ``expect`` the decoded rows."""
     expands: ClassVar[bool] = False
-    """Whether one record may hold any number of rows."""
+    """Whether one record may hold any number of rows, with the options for which ``expanding`` says so."""
     window_bytes: ClassVar[int | None] = None
     """Bytes of records to decode at a time, for decoders that need far more memory than their columns; None: the whole batch."""
 
     compression: Compression | None = Field(
         default=None, description="How each record is compressed: gzip, zstd, snappy, or {codec, max_bytes, max_ratio}."
     )
+
+    def expanding(self) -> bool:
+        """Whether one record may hold any number of rows with the options that the decoder has; for most, options make no difference."""
+        return self.expands
+
+    def repeated(self) -> str | None:
+        """The column that holds values of the schema's columns once more, such as a row before its change; None: there is none."""
+        return None
+
+    def documents(self, record: bytes) -> Sequence[tuple[str, bytes]]:
+        """The JSON texts in ``record`` with the schema's columns, each with what reasons put in front of their names, for ``preview``."""
+        return [("", record)]
 
     def file_urls(self) -> tuple[str, ...]:
         """URLs of the files to load before ``resolved`` is called, such as a schema that is not part of the definition."""

@@ -261,7 +261,7 @@ def compile_chain(
             ``("sinks", <index from 0>)``.
     """
     steps = [_decode_step(decoder, schema, resources)]
-    unique = not decoder.expands
+    unique = not decoder.expanding()
     for index, stage in enumerate(stages):
         before = steps[-1].output
         try:
@@ -285,7 +285,7 @@ def _decode_step(decoder: DecoderConfig, schema: RecordSchema | None, resources:
         bound = resolved.bound(schema)
     except SchemaMismatch as error:
         raise SchemaMismatch(("source", "schema", *error.path), error.message, error.hint) from error
-    return Step(DECODE, bound, pl.Schema({**SYSTEM_SCHEMA, **columns}), unique=not decoder.expands, expands=decoder.expands)
+    return Step(DECODE, bound, pl.Schema({**SYSTEM_SCHEMA, **columns}), unique=not decoder.expanding(), expands=decoder.expanding())
 
 
 def _check_system(before: pl.Schema, after: pl.Schema) -> None:

@@ -247,7 +247,7 @@ class _Parser:
 
 
 def _nullable(parsed: Type) -> Type:
-    return replace(parsed, text=parsed.text + "?", nullable=True)
+    return parsed if parsed.nullable else replace(parsed, text=parsed.text + "?", nullable=True)
 
 
 def _list_of(item: Type) -> Type:
@@ -331,6 +331,11 @@ def _parse_fields(mapping: Mapping[str, Any], path: tuple[str | int, ...], depth
             yield name, parsed
         else:
             raise SchemaMismatch(here, f"expected a type such as `int64?`, got {value!r}", f"known types: {', '.join(NAMES)}")
+
+
+def optional(schema: RecordSchema) -> RecordSchema:
+    """``schema`` with every column nullable, for records that hold only some of the columns."""
+    return RecordSchema(tuple((name, _nullable(kind)) for name, kind in schema))
 
 
 def widened(schema: RecordSchema) -> RecordSchema:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from stream.clock import SystemClock
 from tests.chaos.truth import read_stream
@@ -13,11 +13,12 @@ def test_latest_starts_after_the_existing_records_and_restarts_continue_from_the
     world.produce(200)
     path = world.pipeline(start="latest")
     before = {(shard, each.sequence) for shard, truth in read_stream(world.client, world.stream).items() for each in truth.records}
+    begun = SystemClock().now()
     first = world.start(path)
-    first.until(lambda: first.said().count("shard_started") == 2)
+    first.until(lambda: first.said().count("shard_started") >= 2)
     world.put_so_far = 0
     pinned = datetime.fromisoformat(json.loads(world.objects()[f"state/chaos/starts/{world.stream}.json"])["timestamp"])
-    assert abs((SystemClock().now() - pinned).total_seconds()) < 60
+    assert begun - timedelta(minutes=1) < pinned <= SystemClock().now()
     world.produce(100)
     first.until(world.committed)
     assert first.drain() == 0
@@ -74,7 +75,7 @@ def test_a_shard_that_closes_without_further_records_while_no_worker_runs_is_end
 
 def test_a_stream_without_records_can_be_resharded_and_drained(world):
     worker = world.start(world.pipeline())
-    worker.until(lambda: worker.said().count("shard_started") == 2)
+    worker.until(lambda: worker.said().count("shard_started") >= 2)
     world.split()
     worker.until(world.committed)
     assert worker.drain() == 0

@@ -105,7 +105,7 @@ def test_the_shards_of_a_worker_that_is_killed_or_frozen_are_taken_over(make_sha
     watched.put(10)
     # Whichever of the two was to list objects: these are found and read.
     second.until(lambda: watched.sealed() >= watched.put_so_far)
-    assert len(shared.held_by(second)) == 4
+    second.until(lambda: len(shared.held_by(second)) == 4)
     if number == signal.SIGSTOP:
         first.signal(signal.SIGCONT)
         watched.put(4)

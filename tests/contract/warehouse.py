@@ -6,6 +6,7 @@ test_warehouse.py runs the behaviours on it; tests/redshift/campaign_contract.py
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -61,6 +62,10 @@ class MemoryWarehouse:
             if cutoff is None or at < cutoff:
                 found[shard] = max(last, found.get(shard, 0))
         return found
+
+    async def row_counts(self) -> dict[str, int] | None:
+        self.asked += 1
+        return dict(Counter(row["_shard"] for row in self.rows))
 
     async def forget(self, cutoff: datetime) -> None:
         self.asked += 1
@@ -176,10 +181,23 @@ async def failure(bench: Bench, load: Load) -> Failure:
     raise AssertionError("the load was not refused")
 
 
+async def counts_its_rows_by_shard(bench: Bench) -> None:
+    assert not await bench.warehouse.row_counts()
+    load = load_of(await staged(bench, "a", 0, 10, 3), await staged(bench, "b", 0, 7, 2))
+    await bench.warehouse.positions()
+    await bench.warehouse.fit(load.layout)
+    assert not await bench.warehouse.row_counts()
+    await bench.warehouse.load(load)
+    assert await bench.warehouse.row_counts() == {"s": 5}  # what tests.frames.rows says
+    await bench.warehouse.load(load_of(await staged(bench, "b", 7, 9, 0), await staged(bench, "a", 10, 20, 1)))
+    assert await bench.warehouse.row_counts() == {"s": 6}
+
+
 BEHAVIOURS = (
     continues_where_the_ledger_ends,
     refuses_loads_that_repeat_or_leave_a_gap,
     loads_all_or_nothing,
     counts_the_rows_that_it_copies,
     knows_what_was_loaded_by_when,
+    counts_its_rows_by_shard,
 )

@@ -81,7 +81,7 @@ def _dms(**changed: Any) -> bytes:
         "timestamp": "2013-01-01T06:00:00.000000Z", "record-type": "data", "operation": "insert", "schema-name": "public",
         "table-name": "t", "transaction-id": 7, **changed,
     }  # fmt: skip
-    return json.dumps({"data": FULL, "metadata": meta}).encode()
+    return json.dumps({"data": FULL, "before-image": {**FULL, "a": 0}, "metadata": meta}).encode()
 
 
 def _changes() -> list[bytes]:
@@ -102,8 +102,8 @@ CORPUS: Final[dict[str, tuple[dict[str, Any], RecordSchema | None, list[bytes]]]
         [_logs(*(each.decode() for each in OBJECTS)), _logs(OBJECTS[2].decode()), _logs(messageType="CONTROL_MESSAGE")],
     ),
     "csv": ({}, CSV_SCHEMA, [b'1,x,2013-01-01T00:00:00Z,1.25,0.5,true\n2,"y, ""z""",,,,\r\n', b"3,,2013-01-01,-7,1e3,false"]),
-    "dms": ({}, SCHEMA, [_dms(), _dms(operation="update"), _dms(**{"record-type": "control"})]),
-    "dynamodb_stream": ({}, dynamodb.SCHEMA, _changes()),
+    "dms": ({"before_image": "before-image"}, SCHEMA, [_dms(), _dms(operation="update"), _dms(**{"record-type": "control"})]),
+    "dynamodb_stream": ({"image": "both"}, dynamodb.SCHEMA, _changes()),
     "json": ({"unknown": "capture"}, SCHEMA, OBJECTS),
     "json_lines": ({}, SCHEMA, [b"\n".join(OBJECTS), OBJECTS[0] + b"\n\n", OBJECTS[2]]),
     "protobuf": (

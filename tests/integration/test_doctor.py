@@ -7,10 +7,11 @@ import base64
 import json
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import boto3
 import pytest
 from typer.testing import CliRunner
 
@@ -35,6 +36,7 @@ state: {state}
 memory: {{budget: 64MiB}}
 {more}
 """
+KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 SUBJECT = "system:serviceaccount:data:flights"
 
 
@@ -94,6 +96,36 @@ def test_without_a_region_the_remedy_is_to_set_one(aws, tmp_path):
         finding = findings[name, "failed"]
         assert "no AWS region is set: set AWS_REGION" in finding["what"]
         assert finding["remedy"] == "set or correct what this names; nothing was asked of AWS"
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_lifecycle_rule_that_deletes_the_log_is_a_failure_and_one_for_files_a_note(aws, tmp_path):
+    def rules(*prefixes):
+        with closing(boto3.client("s3", endpoint_url=aws["AWS_ENDPOINT_URL_S3"], **KEYS)) as s3:
+            made = [
+                {"ID": f"r{n}", "Status": "Enabled", "Filter": {"Prefix": each}, "Expiration": {"Days": 9}}
+                for n, each in enumerate(prefixes)
+            ]
+            if made:
+                s3.put_bucket_lifecycle_configuration(Bucket="lake", LifecycleConfiguration={"Rules": made})
+            else:
+                s3.delete_bucket_lifecycle(Bucket="lake")
+        result = run(pipeline(tmp_path), aws, "--json")
+        return result.exit_code, [each for each in found(result).values() if each["check"] == "lifecycle"]
+
+    code, (finding,) = rules("_stream/")
+    assert (code, finding["verdict"]) == (1, "failed")
+    assert finding["what"].startswith("rules of bucket lake: the rule 'r0' deletes objects after 9 days below _stream/flights/commits/, ")
+    assert finding["remedy"].startswith("change the rule or its prefix")
+    code, (finding,) = rules("flights/", "_stream/flights/ledger/")
+    assert (code, finding["verdict"]) == (0, "note")
+    code, (finding,) = rules("_stream/flights/ledger/")
+    assert (code, finding["verdict"], finding["what"]) == (
+        0,
+        "ok",
+        "rules of bucket lake: none of 1 deletes or archives what is needed",
+    )
+    assert rules()[1][0]["what"] == "rules of bucket lake: there are none"
 
 
 @pytest.mark.usefixtures("clean")

@@ -161,4 +161,4 @@ def test_rotel_accepts_the_same_requests_over_grpc(stream: Flights, tmp_path: Pa
                     assert export(bytes(request.body), timeout=60) == b""
         found, expected = collector.drain(), run.ids()
     assert set(found) == expected
-    assert set(found.values()) == {2}
+    assert min(found.values()) >= 2, "what came over HTTP came over gRPC, too"

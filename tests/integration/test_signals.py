@@ -17,6 +17,8 @@ from stream.local.start import LocalAws
 from stream.operations.changes.leases import list_leases
 from stream.pipeline.lint import check
 from stream.worker.coordination.leasing import open_leases
+from tests.forked import PATIENCE
+from tests.standard_error import without_loading
 
 PIPELINE = """\
 application: a
@@ -64,7 +66,7 @@ def test_ctrl_c_ends_a_waiting_verb_with_one_line_and_exit_code_130(tmp_path):
     file = tmp_path / "pipeline.yaml"
     file.write_text(PIPELINE.replace('"file:./state/"', "s3://bucket/state/"))
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(60)
+        silent.settimeout(PATIENCE)
         environment = {**os.environ, "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{silent.getsockname()[1]}"}
         environment |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
         command = [sys.executable, "-m", "stream", "audit", "ls", str(file)]
@@ -72,7 +74,8 @@ def test_ctrl_c_ends_a_waiting_verb_with_one_line_and_exit_code_130(tmp_path):
             asked, _ = silent.accept()
             with asked:
                 process.send_signal(signal.SIGINT)
-                assert process.communicate(timeout=120) == ("", "interrupted\n")
+                out, err = process.communicate(timeout=PATIENCE)
+                assert (out, without_loading(err)) == ("", "interrupted\n")
     assert process.returncode == 130
 
 

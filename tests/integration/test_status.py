@@ -29,6 +29,7 @@ from stream.worker.halts.notes import halt_key
 from tests.chaos.workers import Worker
 from tests.clocks import ShiftedClock
 from tests.integration.stage import PIPELINE, Stage, sealed
+from tests.standard_error import without_loading
 
 STRICT = "rejects: {min_records: 10}\n"
 ICEBERG = """
@@ -424,21 +425,22 @@ def test_without_credentials_every_part_says_so_and_there_is_no_traceback(stage:
 def test_watching_until_interrupted(stage: Stage) -> None:
     stage.put(range(50))
     stage.work(sealed(50))
-    log = stage.folder / "watched.txt"
-    with log.open("wb") as written:
-        command = [sys.executable, "-m", "stream", "status", "pipeline.yaml", "--watch", "5"]
-        process = subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    command = [sys.executable, "-m", "stream", "status", "pipeline.yaml", "--watch", "5"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    said = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process:
         try:
-            while "dead letters." not in log.read_text():
-                assert process.poll() is None, log.read_text()
-                stage.client.describe_stream_summary(StreamName="numbers")
+            while "dead letters." not in said:
+                line = process.stdout.readline()
+                assert line, said
+                said += line
             process.send_signal(signal.SIGINT)
-            assert process.wait(120) == 0, log.read_text()
+            said += process.stdout.read()
+            assert process.wait(120) == 0, said
         finally:
             process.kill()
-            process.wait()
-    assert log.read_text().startswith("healthy: app on numbers")
-    assert "interrupted" not in log.read_text()
+    assert without_loading(said).startswith("healthy: app on numbers")
+    assert "interrupted" not in said
 
 
 def test_one_document_is_not_watched(stage: Stage) -> None:

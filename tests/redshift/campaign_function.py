@@ -10,6 +10,7 @@ import pytest
 from stream import events
 from stream.local.kinesis.server import running
 from tests.chaos.conftest import client
+from tests.forked import PATIENCE
 from tests.invocations import delivery, held, with_environments
 from tests.redshift.conftest import KEYS
 from tests.redshift.faults import Once
@@ -149,8 +150,8 @@ def test_a_function_that_is_stopped_by_force_while_it_loads_leaves_the_rest_to_t
     with RuntimeApi() as api, Sandbox(api, place.folder, place.environment, place.folder / "first.log") as sandbox:
         redshift.hook = fault = Once(point, partial(_kill, sandbox))
         sandbox.begin(SCHEDULED)
-        assert fault.happened.wait(90)
-        sandbox.process.wait(90)
+        assert fault.happened.wait(PATIENCE)
+        sandbox.process.wait(PATIENCE)
     with RuntimeApi(seconds=120.0) as api, Sandbox(api, place.folder, place.environment, place.folder / "second.log") as sandbox:
         assert sandbox.invoke(SCHEDULED).body == {"left": []}
         assert sandbox.invoke(SCHEDULED).body == {"left": []}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ from stream.commit.rewind import history, rewind_link, skip_link
 from stream.contracts import Checkpoint, OutputFile, Reached, Shard, Start, StartKind, shard_of_chain
 from stream.errors import LeaseLost, Superseded
 from stream.simulation.places import Bucket, SimulatedStore, at_once, prefix_of, tag_of
-from stream.simulation.promises import Judgement, leftovers
+from stream.simulation.promises import FOREIGN_END, Judgement, leftovers
 from tests.simulation.world import FATES, Call, Chooser, Records, StandingClock, Stepped, StoredRows, Version, body_of, outcome_of
 
 STREAM = "s"
@@ -57,6 +57,11 @@ class World:
     moved: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     sinks: dict[int, tuple[str, str]] = field(default_factory=dict)
+    claims: defaultdict[str, set[Reached]] = field(default_factory=lambda: defaultdict(set))
+    """How far another application has got in each shard, each time it said so."""
+    skips: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    rewinds: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """Where operators wanted to skip to, and to rewind to."""
 
     def sink(self, definition: int) -> tuple[str, str]:
         """Name and folder of the definition's sink."""
@@ -103,6 +108,7 @@ class World:
         self.moved["foreign"] += 1
         which = self.chooser.pick(len(ahead) + 1, "foreign")
         reached = Reached(None, 0) if which == len(ahead) else Reached(ahead[which], self.chooser.pick(records.sizes[ahead[which]], "sub"))
+        self.claims[shard_id].add(reached)
         self.checkpoints.rows[shard_id] = replace(row, foreign=reached)
 
     def ended(self, shard_id: str) -> bool:
@@ -176,12 +182,53 @@ class MutantCommitter(Committer):
 
 
 @dataclass
+class Row:
+    """The checkpoints as one worker sees them: ``seen`` is what it read last. What it stores must be where a sealed link ends."""
+
+    world: World
+    seen: Checkpoint | None = None
+
+    async def read(self, shard: Shard) -> Checkpoint | None:
+        self.seen = await self.world.checkpoints.read(shard)
+        return self.seen
+
+    async def advance(self, shard: Shard, checkpoint: Checkpoint) -> None:
+        found = self._link(shard.shard_id, checkpoint.generation, checkpoint.unit_after)
+        ends = found is not None and found.sealed and _as_checkpoint(found) == replace(checkpoint, tip=None, foreign=None)
+        if not ends and self.world.mutant != "checkpoint_before_write":
+            assert checkpoint.generation, f"{checkpoint} of {shard.shard_id} is where no sealed link ends"
+            rewind = self._rewind(shard.shard_id, checkpoint.generation - 1)
+            assert rewind is not None, f"{checkpoint} of {shard.shard_id} is where no sealed link ends and no rewind leads to"
+            wanted = Checkpoint(int(rewind.target or 0), rewind.subsequence, int(rewind.target or 0), generation=checkpoint.generation)
+            assert wanted == replace(checkpoint, tip=None, foreign=None), f"{checkpoint} of {shard.shard_id}, and the rewind says {wanted}"
+        await self.world.checkpoints.advance(shard, checkpoint)
+
+    def _link(self, shard_id: str, generation: int, after: int) -> Manifest | None:
+        key = manifest_key(STREAM, Shard(STREAM, shard_id, generation=generation).chain, after)
+        body = self.world.body(prefix_of(LOG) + key)
+        return None if body is None else decode(body, key)
+
+    def _rewind(self, shard_id: str, generation: int) -> Manifest | None:
+        chain = Shard(STREAM, shard_id, generation=generation).chain
+        links = [manifest for _, manifest in manifests(self.world) if manifest.shard == chain]
+        return next((link for link in links if link.kind is Kind.REWIND and link.sealed), None)
+
+
+def _as_checkpoint(link: Manifest) -> Checkpoint:
+    """Where a checkpoint at the end of ``link`` is, by the docstring of ``Checkpoint`` and not by the code that makes one."""
+    position = None if link.kind is Kind.END else int(link.last or 0)
+    record = link.kind in {Kind.UNIT, Kind.END}
+    return Checkpoint(position, link.subsequence, int(link.after), record=record, generation=shard_of_chain(link.shard)[1])
+
+
+@dataclass
 class Bench:
     """What a worker or an operator works with: the production log and committer over the world's stores."""
 
     log: CommitLog
     committer: Committer
     repeat: Repeater
+    row: Row
     world: World
     shard_id: str
     version: Version
@@ -200,7 +247,20 @@ class Bench:
         return self.world.children(self.shard_id)
 
     async def recovered(self) -> tuple[Shard, Head]:
-        """The newest generation and its head, with what other applications did recorded."""
+        """The newest generation and its head, with what other applications did recorded: all that the checkpoint said of them."""
+        shard, head = await self._recovered()
+        row = self.row.seen
+        reached = None if row is None else row.foreign
+        if reached is not None and not head.ended:
+            assert reached.position is not None, (
+                f"{self.shard_id} goes on at {head.position}, and another application has read it to its end"
+            )
+            assert reached.position <= head.position + 1, f"{self.shard_id} goes on at {head.position}, before {reached}"
+            partly = reached.subsequence if reached.position == head.position + 1 else -1
+            assert partly in {-1, head.foreign_subsequence}, f"{self.shard_id} at {head.position}: {head.foreign_subsequence} of {reached}"
+        return shard, head
+
+    async def _recovered(self) -> tuple[Shard, Head]:
         shard, start = self.shard(), Start(StartKind.TRIM_HORIZON)
         genesis = await self.repeat("open chain", shard, lambda: self.log.open_chain(shard, start))
         while True:
@@ -226,10 +286,11 @@ def bench(world: World, process: Stepped, shard_id: str, version: Version) -> Be
         return world.store(url, process)
 
     places = Places({name_of_sink: place(DATA + folder), "ledger": place(DATA)}, place)
-    committer = kind(log, places, world.checkpoints, clock, NOTHING, name, lambda calls: one_by_one(world, calls))
+    row = Row(world)
+    committer = kind(log, places, row, clock, NOTHING, name, lambda calls: one_by_one(world, calls))
     if isinstance(committer, MutantCommitter):
         committer.mutant = world.mutant
-    return Bench(log, committer, Repeater(clock, NOTHING), world, shard_id, version)
+    return Bench(log, committer, Repeater(clock, NOTHING), row, world, shard_id, version)
 
 
 async def worker(world: World, tools: Bench) -> None:
@@ -266,12 +327,16 @@ async def operator(world: World, tools: Bench) -> None:
     known = await tools.repeat("read history", shard, lambda: history(tools.log, shard))
     ahead = world.shards[tools.shard_id].after(head.position)
     if world.chooser.pick(3, "operation") == 0 and ahead:
-        link = skip_link(tools.log, shard, head, ahead[world.chooser.pick(min(2, len(ahead)), "skip")], "", "")
+        last = ahead[world.chooser.pick(min(2, len(ahead)), "skip")]
+        world.skips[tools.shard_id].add(last)
+        link = skip_link(tools.log, shard, head, last, "", "")
     else:
         targets = sorted({ORIGIN, *(each.reach for each in known.links)} - {head.position})
         if not targets or known.shard != replace(shard, parents=known.shard.parents) or known.head != head.position:
             return
-        link = rewind_link(tools.log, known, head, targets[world.chooser.pick(len(targets), "target")], "", "")
+        target = targets[world.chooser.pick(len(targets), "target")]
+        world.rewinds[tools.shard_id].add(target)
+        link = rewind_link(tools.log, known, head, target, "", "")
     await tools.committer.commit(shard, RenderedUnit(link, ()), never)
 
 
@@ -312,6 +377,7 @@ def render(records: Records, frame: Manifest, version: Version, place: tuple[str
         state=State.INTENT,
         pipeline=str(version.definition),
         build=str(version.build),
+        subsequence=rows[-1][1] if rows and rows[-1][0] == span.last else 0,
         records=len(rows),
         outcomes=dict(sorted(outcomes.items())),
         files=tuple(FileEntry.of(file) for file in files),
@@ -361,9 +427,9 @@ def _disturb(world: World, versions: Sequence[Version]) -> None:
         world.processes.pop(world.chooser.pick(len(world.processes), "victim")).kill()
     elif choice == 3:
         world.chooser.pick(2, "late") and _deliver_late_write(world)
-    elif choice in {4, 5} and world.moving and (ready := [shard for shard in _ready(world) if not world.ended(shard)]):
+    elif choice in {4, 5, 6, 7} and world.moving and (ready := [shard for shard in _ready(world) if not world.ended(shard)]):
         shard = ready[world.chooser.pick(len(ready), "shard")]
-        if choice == 4:
+        if choice != 5:
             world.operate(shard, versions[world.chooser.pick(len(versions), "version")])
         else:
             world.foreign(shard)
@@ -424,8 +490,32 @@ class Known:
     def closed(self, shard_id: str) -> bool:
         return True
 
-    def others(self) -> tuple[Kind, ...]:
-        return (Kind.SKIP, Kind.FOREIGN) if self.world.moved else ()
+    def unasked(self, shard_id: str, link: Manifest) -> str:
+        claims, what = self.world.claims[shard_id], f"the `{link.kind}` link after {link.after}"
+        match link.kind:
+            case Kind.FOREIGN if Reached(link.reach + 1, link.foreign_subsequence) not in claims:
+                return f"{what} ends at {link.last}:{link.foreign_subsequence}, where no other application was"
+            case Kind.UNIT if link.foreign_subsequence >= 0 and Reached(int(link.after) + 1, link.foreign_subsequence) not in claims:
+                return f"{what} leaves out {link.foreign_subsequence + 1} user records that no other application had processed"
+            case Kind.END if link.trigger == FOREIGN_END and Reached(None, 0) not in claims:
+                return f"{what} says that another application read the rest, and none did"
+            case Kind.END if link.children != self.world.children(shard_id):
+                return f"{what} names the children {link.children}, and they are {self.world.children(shard_id)}"
+            case Kind.SKIP if link.reach not in self.world.skips[shard_id]:
+                return f"{what} ends at {link.last}, where no operator skipped to"
+            case Kind.REWIND if int(link.target or 0) not in self.world.rewinds[shard_id]:
+                return f"{what} goes back to {link.target}, and no operator asked for that"
+            case Kind.REWIND if link.target != "0" and link.subsequence not in self._subsequences(shard_id, int(link.target or 0)):
+                return f"{what} goes back to {link.target}:{link.subsequence}, and no unit ends there"
+            case Kind.GAP:
+                return f"{what} is there, and nothing expired"
+            case _:
+                return ""
+
+    def _subsequences(self, shard_id: str, position: int) -> set[int]:
+        """The user records with which links of the shard end at ``position``."""
+        links = [link for _, link in manifests(self.world) if shard_of_chain(link.shard)[0] == shard_id and link.last is not None]
+        return {link.subsequence for link in links if link.reach == position}
 
     def expected(self, manifest: Manifest, records: Sequence[int]) -> tuple[frozenset[tuple[str, str, str]], dict[str, int]]:
         version = Version(int(manifest.pipeline), int(manifest.build))

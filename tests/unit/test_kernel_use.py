@@ -23,7 +23,9 @@ def test_it():
 
 
 def test_what_is_listed_exists_and_is_where_the_kernel_is_tested():
-    assert [path for path in (*kernel_use.WHOLE, *kernel_use.PROCESSES, *kernel_use.FILES) if not (ROOT / path).exists()] == []
+    assert [
+        path for path in (*kernel_use.WHOLE, *kernel_use.EXCEPT, *kernel_use.PROCESSES, *kernel_use.FILES) if not (ROOT / path).exists()
+    ] == []
     assert [path for path in kernel_use.FILES if not path.startswith(kernel_use.ROOMS)] == []
 
 
@@ -33,6 +35,7 @@ def test_what_is_listed_exists_and_is_where_the_kernel_is_tested():
         ("tests/unit/operations/records/test_tracing.py", True),
         ("tests/unit/worker/process/test_allocators.py", True),
         ("tests/unit/audit/test_new.py", True),
+        ("tests/unit/audit/test_outputs.py", False),
         ("tests/unit/worker/test_new.py", False),
         ("tests/contract/test_new.py", False),
         ("tests/integration/test_new.py", True),
@@ -54,6 +57,15 @@ def test_a_call_of_the_kernel_is_noted():
     if KERNEL is not None:
         KERNEL.varints(bytes(8))
     assert kernel_use.called == ({"varints"} if KERNEL is not None else set())
+
+
+def test_what_is_made_once_for_many_tests_is_not_called_by_the_first_of_them():
+    kernel_use.called.clear()
+    kernel_use.called.add("plan")
+    with kernel_use.made_once():
+        kernel_use.called.add("varints")
+    assert kernel_use.called == {"plan"}
+    kernel_use.called.clear()
 
 
 def test_a_test_that_calls_the_kernel_fails_if_its_file_is_not_listed(tmp_path):

@@ -12,6 +12,7 @@ from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.errors import DefinitionError, Fatal
 from stream.operations.doctor.daemon_probes import MADE_BY_DAEMON, daemon_probes
+from stream.operations.doctor.lifecycle_probes import lifecycle_probes
 from stream.operations.doctor.probe import GRANT_REMEDY, Probe
 from stream.operations.doctor.queue_probes import queue_probes
 from stream.operations.doctor.service_probes import consumer_probes, fitting_probe, lease_probes, notice_probes, warehouse_probes
@@ -57,7 +58,7 @@ def untried(pipeline: Pipeline) -> dict[str, str]:
 
 
 def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str, str]) -> Iterator[Probe]:
-    """One probe per stream, place, table, secret and required object, then those of consumer, lease table, warehouse and notifications."""
+    """One probe per stream, place, bucket, table, secret and required object, then those of consumer, leases, warehouse and notices."""
     if pipeline.source.s3 is None:
         for name in pipeline.source.kinesis.names:
             yield Probe("stream", name, functools.partial(_stream, session, name))
@@ -68,6 +69,7 @@ def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str
     for url in dict.fromkeys((state, *(sink.url for sink in pipeline.sinks))):
         remedy = _DIRECTORY if url.startswith("file:") else GRANT_REMEDY
         yield Probe("place", url, functools.partial(_place, session, located(url, base), key), remedy)
+    yield from lifecycle_probes(pipeline, session)
     yield Probe("tables", "reference tables, files and functions", functools.partial(_tables, pipeline, session, base, env))
     managed = functools.partial(read_secret, session)
     for name in references(pipeline):

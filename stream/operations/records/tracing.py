@@ -1,87 +1,132 @@
-"""Finds one record: its unit in the log, its outcome in the ledger, and the record after each recorded stage."""
+"""Finds one record: its unit in the log, and its outcome in the ledger, or in the files if the ledger is lost."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import polars as pl
 
 from stream.audit import ids
-from stream.audit.chain import Link
-from stream.audit.criteria import LEDGER_COLUMNS, Criterion, in_file, in_segment
+from stream.audit.chain import Link, LinkKind
+from stream.audit.criteria import LEDGER_COLUMNS, Criterion, in_segment
 from stream.audit.ledger import NAME as LEDGER
-from stream.audit.ledger import LedgerObject, Segment, read_segment
+from stream.audit.ledger import LedgerObject, Segment, SegmentError, read_segment
 from stream.audit.objects import Area, unit_of, url_in
-from stream.audit.trace import Fate, Place, RecordQuery, Row, fates, find, record_at
-from stream.batch import ORIGIN, ROW, SEQUENCE, SUBSEQUENCE, Batch
+from stream.audit.outputs import DamagedFileError, genuine
+from stream.audit.trace import EXPLAINED, Fate, Place, RecordQuery, Row, are_apart, fates, find, record_at, record_of, without_ledger
+from stream.batch import ORIGIN, SEQUENCE, Outcome
 from stream.commit.log import CommitLog
 from stream.commit.lookup import last_starts, shards_of, unit_start
 from stream.commit.naming import manifest_key
 from stream.concurrency import run_concurrently
-from stream.contracts import LendingSource, Shard, Start, StartKind, shard_of_chain
+from stream.contracts import CONSOLE, ObjectStore, Shard, shard_of_chain
 from stream.errors import DefinitionError, Halted
 from stream.lease.checkpoints import StoredCheckpoints
-from stream.pipeline.sensitive import Sensitive, hidden, sensitive_by_step, unreadable
+from stream.operations.records.unit_files import Matches, Rows, UnitFiles
 from stream.sink.rejects import NAME as REJECTS
-from stream.transform.engine import SOURCE, CompiledChain
-from stream.transform.stage import StageConfig
 from stream.worker.opening.compacted import CompactedFiles
 from stream.worker.opening.links import link_of
-from stream.worker.opening.separations import Separations
-from stream.worker.recipes.recipe import Recipe
 
 SEARCHED_AT_ONCE: Final = 8
 """Units whose files are fetched at a time in a search."""
 
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A record after one step of the chain: its rows as plain values, or the outcome and reason with which it ended there."""
-
-    name: str
-    rows: tuple[Mapping[str, Any], ...]
-    ended: str = ""
+NAMED: Final = 5
+"""Most shards that an explanation names."""
 
 
 @dataclass(slots=True)
 class SearchExtent:
-    """How much was searched."""
+    """How much was searched. ``gone``: files that are not there any more; ``without_ledger``: units whose ledger cannot be read."""
 
     units: int = 0
     files: int = 0
     files_with_column: int = 0
+    gone: int = 0
+    without_ledger: int = 0
 
 
 class Tracer:
-    """Finds records of one stream in one application's log."""
+    """Finds records of one stream in one application's log.
 
-    def __init__(self, log: CommitLog, stream: str, areas: Mapping[str, Area]) -> None:
+    ``open_place`` opens the URL at which a sink was when an older unit was sealed, or that of a compacted dataset. ``loaded``: by sink, the
+    table that it loads and up to where each shard certainly is in it.
+    """
+
+    def __init__(
+        self,
+        log: CommitLog,
+        stream: str,
+        areas: Mapping[str, Area],
+        open_place: Callable[[str], ObjectStore] | None = None,
+        loaded: Mapping[str, tuple[str, Mapping[str, int]]] | None = None,
+    ) -> None:
         self._log = log
         self._checkpoints = StoredCheckpoints(log.store)
         self._stream = stream
         self._areas = areas
-        self._separations = Separations(log.store)
-        self._compacted = CompactedFiles(log.store, stream, None, {})
+        self._loaded = loaded or {}
+        self._compacted = CompactedFiles(log.store, stream, open_place, {})
+        self._files = UnitFiles(log.store, areas, self._compacted, open_place)
+        self._rewound: dict[str, tuple[int, str] | None] = {}
 
     async def find(self, wanted: RecordQuery) -> list[tuple[Link, Fate]]:
-        """What became of the records that ``wanted`` names; empty if no sealed unit holds one.
+        """What became of the records that ``wanted`` names; empty if no sealed link has one.
 
-        Searches every shard that could hold the number, by bisecting its log.
+        Searches every shard that could hold the number, by bisecting its log. A range that is no unit counts only if no unit has the
+        record, since nobody knows which numbers were in it.
+
+        Raises:
+            DamagedFileError: the ledger that would say it is missing or damaged, and no file has a row of the record.
         """
-        shards = [wanted.shard] if wanted.shard else [shard async for shard in shards_of(self._log.store, self._stream)]
-        found = []
-        for shard in shards:
-            start = await unit_start(self._log.store, self._stream, shard, wanted.sequence)
-            link = None if start is None else await self._link(shard, start)
-            if link is not None and link.sealed and link.last is not None and link.last >= wanted.sequence:
-                segment = await self._segment(link)
-                found += await self._fates(find(segment, wanted), segment, link)
-        return found
+        found: list[tuple[Link, Fate]] = []
+        ranges: list[tuple[Link, Fate]] = []
+        lost: DamagedFileError | None = None
+        for shard in await self._chains(wanted):
+            link = await self._containing(shard, wanted.sequence)
+            if link is None or not link.sealed or link.last is None or link.last < wanted.sequence:
+                continue
+            if link.kind in EXPLAINED:
+                outcome, reason = EXPLAINED[link.kind]
+                ranges.append((link, without_ledger(link, str(wanted.sequence), wanted.subsequence or 0, outcome, reason)))
+                continue
+            try:
+                found += await self._in_unit(link, wanted)
+            except DamagedFileError as error:
+                lost = lost or error
+        if lost is not None and not found:
+            raise lost
+        return [await self._if_taken_back(each) for each in found or ranges]
+
+    async def explain(self, wanted: RecordQuery) -> list[str]:
+        """Why ``find`` finds nothing: a sentence for each reason, with the shards that it concerns."""
+        if wanted.subsequence is not None and (found := await self.find(replace(wanted, subsequence=None))):
+            known = sorted(fate.subsequence for _, fate in found)
+            return [f"{wanted.sequence} has the user records {known[0]} to {known[-1]}, so {wanted.subsequence} is none of them."]
+        begun, later, inside = [], [], []
+        chains = await self._chains(wanted)
+        for shard in chains:
+            if next_generation(shard) in chains:
+                continue
+            link = await self._containing(shard, wanted.sequence)
+            if link is None:
+                later.append(f"{shard} (nothing is committed yet)")
+            elif link.kind in {LinkKind.END, LinkKind.REWIND}:
+                continue
+            elif not link.sealed:
+                begun.append(f"{shard}: {link.worker} began the unit {_span(link)} at {link.created_at}; it is not sealed yet.")
+            elif (link.last or ORIGIN) < wanted.sequence:
+                later.append(f"{shard} (committed up to {link.last})")
+            else:
+                inside.append(f"{shard} {_span(link)}")
+        words = list(begun)
+        if later:
+            words.append(f"It is not committed yet if it is a record of {_some(later)}.")
+        if inside:
+            words.append(f"Sealed units with this number in their range do not have it: {_some(inside)}.")
+        return words
 
     async def find_row(self, url: str, row: int) -> list[tuple[Link, Fate]]:
         """The record whose rows include row ``row`` (from 0) of the file at ``url`` (or its key), which may be a compacted one.
@@ -105,7 +150,8 @@ class Tracer:
                 raise DefinitionError(msg)
             return []
         segment = await self._segment(link)
-        return await self._fates(record_at(segment, file.sink, file.key, row), segment, link)
+        found = await self._fates(await self._record(segment, link, file, row), segment, link)
+        return [await self._if_taken_back(each) for each in found]
 
     async def search(self, criterion: Criterion, units: int) -> tuple[list[tuple[Link, Fate]], SearchExtent]:
         """Records that match ``criterion`` in the newest ``units`` of each shard, newest unit first.
@@ -116,7 +162,7 @@ class Tracer:
             DefinitionError: no file that was searched has the column.
         """
         found: dict[tuple[str, str, int], tuple[Link, Fate]] = {}
-        searched = SearchExtent()
+        search, searched = Matches(criterion), SearchExtent()
         for shard in [each async for each in shards_of(self._log.store, self._stream)]:
             near = await self._checkpoints.read(Shard(self._stream, shard))
             position = near.unit_after if near is not None else ORIGIN
@@ -124,7 +170,7 @@ class Tracer:
             starts = await last_starts(self._log.store, self._stream, shard, units + ended, max(ORIGIN, position))
 
             async def one(start: int, shard: str = shard) -> None:
-                for link, fate in await self._search_unit(shard, start, criterion, searched):
+                for link, fate in await self._search_unit(shard, start, search, searched):
                     found[fate.shard, fate.sequence, fate.subsequence] = link, fate
 
             await run_concurrently([one(start) for start in reversed(starts)], SEARCHED_AT_ONCE)
@@ -132,32 +178,116 @@ class Tracer:
             msg = f"none of {searched.files} files has a column {criterion.column!r}; the ledger has {', '.join(LEDGER_COLUMNS)}"
             raise DefinitionError(msg)
         newest_first = sorted(found.items(), key=lambda item: (int(item[0][1]), item[0][2]), reverse=True)
-        return [each for _, each in newest_first], searched
+        return [await self._if_taken_back(each) for _, each in newest_first], searched
 
-    async def _search_unit(self, shard: str, start: int, criterion: Criterion, searched: SearchExtent) -> list[tuple[Link, Fate]]:
+    async def _search_unit(self, shard: str, start: int, search: Matches, searched: SearchExtent) -> list[tuple[Link, Fate]]:
         link = await self._link(shard, start)
         if link is None or not link.sealed or link.ledger is None:
             return []
         searched.units += 1
-        if criterion.in_ledger:
-            segment = await self._segment(link)
-            return await self._fates(in_segment(segment, criterion), segment, link)
-        hits: list[tuple[LedgerObject, list[int]]] = []
+        if search.criterion.in_ledger:
+            try:
+                segment = await self._segment(link)
+            except Halted:
+                searched.without_ledger += 1
+                return []
+            return await self._fates(in_segment(segment, search.criterion), segment, link)
+        hits: list[tuple[LedgerObject, Rows, list[int]]] = []
         for file in link.files:
-            if file.sink in {LEDGER, REJECTS} or file.sink not in self._areas:
+            if file.sink in {LEDGER, REJECTS} or link.targets.get(file.sink) == CONSOLE:
                 continue
-            stored = await self._areas[file.sink].store.get(file.key)
-            form = await self._separations.of(link, file.sink, file.key)
-            rows = None if stored is None or form is None else await asyncio.to_thread(in_file, file, stored.body, criterion, form)
+            there = await self._files.rows(link, file)
+            if there is None:
+                searched.gone += 1
+                continue
+            rows = await self._files.matches(link, there, search)
             searched.files += 1
             searched.files_with_column += rows is not None
-            if rows:
-                hits.append((file, rows))
+            if rows and (inside := [row - there.first for row in rows if 0 <= row - there.first < file.rows]):
+                hits.append((file, there, inside))
         if not hits:
             return []
-        segment = await self._segment(link)
-        rows_of = [record_at(segment, file.sink, file.key, row) for file, rows in hits for row in rows]
-        return await self._fates(pl.concat(rows_of).unique("at", maintain_order=True), segment, link)
+        try:
+            segment = await self._segment(link)
+        except Halted as error:
+            searched.without_ledger += 1
+            return [each for file, there, rows in hits for each in await self._of_rows(link, file, there, rows, str(error))]
+        rows_of_hits = [await self._record(segment, link, file, row, there) for file, there, rows in hits for row in rows]
+        return await self._fates(pl.concat(rows_of_hits).unique("at", maintain_order=True), segment, link)
+
+    async def _in_unit(self, link: Link, wanted: RecordQuery) -> list[tuple[Link, Fate]]:
+        """The records of a unit that ``wanted`` names; without its ledger, as far as its files tell."""
+        try:
+            segment = await self._segment(link)
+        except Halted as error:
+            found: list[tuple[Link, Fate]] = []
+            for file in link.files:
+                there = None if file.sink == LEDGER or link.targets.get(file.sink) == CONSOLE else await self._files.rows(link, file)
+                lineage = None if there is None else await self._files.lineage(link, there)
+                if there is None or lineage is None:
+                    continue
+                rows = (lineage[there.first : there.first + file.rows][SEQUENCE] == str(wanted.sequence)).arg_true().to_list()
+                found += await self._of_rows(link, file, there, rows, str(error))
+            chosen = [each for each in found if wanted.subsequence in {None, each[1].subsequence}]
+            if not chosen:
+                msg = f"{error}. No file of the unit {_span(link)} names the record in lineage columns, so it may have been filtered"
+                raise DamagedFileError(msg) from error
+            return chosen
+        return await self._fates(find(segment, wanted), segment, link)
+
+    async def _of_rows(self, link: Link, file: LedgerObject, there: Rows, rows: list[int], why: str) -> list[tuple[Link, Fate]]:
+        """The records of rows of ``file``, by their lineage columns, for a unit of which no ledger says more."""
+        lineage = await self._files.lineage(link, there)
+        found: dict[tuple[str, int], tuple[Link, Fate]] = {}
+        for row in rows if lineage is not None else ():
+            sequence, subsequence = lineage.row(there.first + row)  # type: ignore[union-attr]
+            outcome = Outcome.DEAD_LETTERED if file.sink == REJECTS else Outcome.WRITTEN
+            place = await self._with_compacted(Place(file.sink, self._url(link, file), row), link)
+            fate = without_ledger(link, sequence, subsequence, outcome.label, f"as its file says: {why}", (place,))
+            found.setdefault((sequence, subsequence), (link, fate))
+        return list(found.values())
+
+    async def _record(self, segment: Segment, link: Link, file: LedgerObject, row: int, there: Rows | None = None) -> pl.DataFrame:
+        """The ledger row of the record from which ``row`` of ``file`` came. ``there``: where its rows are, if that is known."""
+        if are_apart(segment, file.sink) and 0 <= row < file.rows:
+            there = there or await self._files.rows(link, file)
+            lineage = None if there is None else await self._files.lineage(link, there)
+            if there is not None and lineage is not None:
+                return record_of(segment, *lineage.row(there.first + row))
+        return record_at(segment, file.sink, file.key, row)
+
+    async def _if_taken_back(self, found: tuple[Link, Fate]) -> tuple[Link, Fate]:
+        """The fate, which says so if a rewind took its unit back."""
+        link, fate = found
+        if link.shard not in self._rewound:
+            self._rewound[link.shard] = await self._rewind_after(link.shard)
+        rewind = self._rewound[link.shard]
+        if rewind is None or (link.last or ORIGIN) <= rewind[0]:
+            return found
+        return link, msgspec.structs.replace(fate, taken_back=rewind[1])
+
+    async def _rewind_after(self, chain: str) -> tuple[int, str] | None:
+        """The lowest position to which the shard was rewound after ``chain`` had been begun, and a phrase about it."""
+        shard_id, generation = shard_of_chain(chain)
+        found: list[tuple[int, str]] = []
+        later = generation + 1
+        while (entry := await self._log.genesis(Shard(self._stream, shard_id, generation=later))) is not None:
+            target = int(entry.manifest.after)
+            found.append((target, f"the shard was rewound to {target}, and read again from there in {entry.manifest.shard}"))
+            later += 1
+        near = await self._checkpoints.read(Shard(self._stream, shard_id))
+        if near is not None and near.generation == later and near.position is not None:
+            found.append((near.position, f"the shard was rewound to {near.position}, and is to be read again from there"))
+        return min(found, default=None)
+
+    async def _chains(self, wanted: RecordQuery) -> list[str]:
+        """The chains that may have the record."""
+        return [wanted.shard] if wanted.shard is not None else [shard async for shard in shards_of(self._log.store, self._stream)]
+
+    async def _containing(self, shard: str, sequence: int) -> Link | None:
+        """The link that begins last before ``sequence``."""
+        start = await unit_start(self._log.store, self._stream, shard, sequence)
+        return None if start is None else await self._link(shard, start)
 
     def _url(self, link: Link, file: LedgerObject) -> str:
         return url_in(link, file.sink, file.key, self._areas)
@@ -177,10 +307,12 @@ class Tracer:
         return found
 
     async def _with_compacted(self, place: Place, link: Link) -> Place:
-        """``place``, and where its row is in the compacted dataset."""
+        """``place``, and where its row is in the compacted dataset or in a table."""
         file = next((each for each in link.files if each.sink == place.sink and self._url(link, each) == place.url), None)
         there = None if file is None else await self._compacted.place(file.sink, link.shard, link.after, file.key)
-        return place if there is None else msgspec.structs.replace(place, compacted=Row(there[0], there[1] + place.row))
+        compacted = None if there is None else Row(there[0], there[1] + place.row)
+        table, positions = self._loaded.get(place.sink, ("", {}))
+        return msgspec.structs.replace(place, compacted=compacted, loaded=table if link.loaded_by(positions) else "")
 
     async def _link(self, shard: str, start: int) -> Link | None:
         key = manifest_key(self._stream, shard, start)
@@ -188,65 +320,29 @@ class Tracer:
         return None if stored is None else link_of(key, stored.body, start)
 
     async def _segment(self, link: Link) -> Segment:
-        return read_segment(await self._body(link, link.ledger))
-
-    async def _body(self, link: Link, file: LedgerObject | None) -> bytes:
+        """The ledger segment of a unit; raises ``Halted`` if it is missing or damaged."""
+        file = link.ledger
         stored = None if file is None else await self._areas[LEDGER].store.get(file.key)
-        if stored is None:
-            msg = f"the ledger of {link.shard} after {link.after} is missing; `stream audit verify` says what else is"
+        what = f"the ledger of {link.shard} after {link.after}"
+        if stored is None or file is None:
+            msg = f"{what} is missing; `stream audit verify` says what else is"
             raise Halted(msg)
-        return stored.body
+        try:
+            return read_segment(genuine(file.key, stored.body, file.sha256))
+        except (SegmentError, DamagedFileError) as error:
+            msg = f"{what} is damaged: {error}"
+            raise Halted(msg) from error
 
 
-async def read_unit(source: LendingSource, link: Link) -> Batch:
-    """The records of a unit, from the stream.
-
-    Raises:
-        Halted: the stream no longer holds them.
-    """
-    listed = {shard.shard_id: shard for shard in await source.shards()}
-    name, generation = shard_of_chain(link.shard)
-    shard = listed.get(name)
-    if shard is None:
-        msg = f"the stream no longer has the shard {link.shard}: its records were dropped by age and cannot be shown"
-        raise Halted(msg)
-    frames, shard = [], replace(shard, generation=generation)
-    async with aclosing(source.read(shard, link.after, Start(StartKind.TRIM_HORIZON), link.last)) as pages:  # type: ignore[type-var]
-        async for page in pages:
-            frames.append(page.batch)
-            source.budget.release(page.held)
-    batch = Batch.concat(frames)
-    if batch.rows != link.records:
-        msg = (
-            f"the stream holds {batch.rows} of the unit's {link.records} records: the others were dropped by age, so it cannot be run again"
-        )
-        raise Halted(msg)
-    return batch
+def next_generation(chain: str) -> str:
+    """The name of the chain that follows ``chain`` after a rewind."""
+    shard_id, generation = shard_of_chain(chain)
+    return Shard("", shard_id, generation=generation + 1).chain
 
 
-def replay(
-    recipe: Recipe, stages: Sequence[StageConfig], sensitive: Sensitive | None, batch: Batch, link: Link, fate: Fate
-) -> Sequence[Step]:
-    """The record before decoding and after each of the ``stages`` of ``recipe``, obtained by running the whole unit again.
+def _span(link: Link) -> str:
+    return f"({link.after}, {link.last}]"
 
-    What ``sensitive`` declares is hidden.
 
-    Raises:
-        DefinitionError: the recipe's chain cannot be run step by step.
-    """
-    chain = recipe.chain
-    if not isinstance(chain, CompiledChain):
-        msg = f"the definition {recipe.digest} was not compiled by this build's engine"
-        raise DefinitionError(msg)
-    is_it = (pl.col(SEQUENCE) == fate.sequence) & (pl.col(SUBSEQUENCE) == fate.subsequence)
-    row = batch.frame.with_row_index(ROW).filter(is_it)[ROW]
-    steps = []
-    columns: dict[str, Collection[str]] = {SOURCE: (), **sensitive_by_step(sensitive, stages, chain)}
-    hide = {name: unreadable(sensitive, each) for name, each in columns.items()}
-    for name, _, after, settled, _ in chain.walk(batch, recipe.label(link.stream, shard_of_chain(link.shard)[0])):
-        rows = after.filter(pl.col(ROW).is_in(row.implode())).drop(ROW)
-        end = settled.filter(pl.col(ROW).is_in(row.implode()))
-        ended = "" if end.is_empty() else f"{fate.outcome}: {end['reason'][0]}"
-        if rows.height or ended:
-            steps.append(Step(name, tuple(hidden(each, hide[name]) for each in rows.to_dicts()), ended))
-    return steps
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f", and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import Field
 
-from stream.transform.decoders.envelope import BadEnvelopeError, Envelope, Payload, checked_micros
+from stream.transform.decoders.envelope import BEFORE, BadEnvelopeError, Envelope, Payload, checked_micros
 from stream.transform.decoders.envelope_kernel import Envelopes, Form, Member, Opened, Presence, as_mask, one_payload_each
 from stream.transform.stage import Example
 from stream.transform.types import TIMESTAMP
@@ -45,8 +45,8 @@ _NAMES: Final = ("INSERT", "MODIFY", "REMOVE")
 _MEMBERS: Final = (Member("eventName"), Member("tableName"), Member("eventID", presence=Presence.NEVER_NULL))
 
 
-def _change(image: str, other: str) -> Member:
-    """The members of a change that the kernel reads; ``image`` is the wanted state, ``other`` is only checked."""
+def _change(image: str, other: str, *, both: bool) -> Member:
+    """The members of a change that the kernel reads; ``image`` is the wanted state, ``other`` is only checked unless both are wanted."""
     return Member(
         "dynamodb",
         Form.OBJECT,
@@ -55,7 +55,7 @@ def _change(image: str, other: str) -> Member:
             Member("ApproximateCreationDateTimePrecision", presence=Presence.NEVER_NULL),
             Member("Keys", Form.ITEM),
             Member(image, Form.ITEM, Presence.ANY),
-            Member(other, Form.IMAGE, Presence.ANY),
+            Member(other, Form.ITEM if both else Form.IMAGE, Presence.ANY),
         ),
     )
 
@@ -65,12 +65,15 @@ class Image(StrEnum):
 
     NEW = "new"
     OLD = "old"
+    BOTH = "both"
 
 
 class DynamodbStream(Envelope):
     """Read changes of a DynamoDB table, one row each: what happened, and with a schema the item's attributes as columns.
 
     If a change lacks the image (a removed item has no new one), only the key columns are filled, so all others should be nullable.
+    With `image: both`, the column `before` is an object with the item's attributes before the change, and null without an old image.
+    DynamoDB may send a change twice, and out of order: see [Changes of a database](../../changes.md).
     Numbers are read as JSON numbers, binary as base64, sets as lists. Reasons: ``bad_envelope``, ``json_too_deep``, and those of ``json``.
     """
 
@@ -92,12 +95,20 @@ class DynamodbStream(Envelope):
     )
     body: ClassVar[str] = "item"
 
-    image: Image = Field(default=Image.NEW, description="Which state of the item: `new`, or `old` as before the change.")
+    image: Image = Field(
+        default=Image.NEW,
+        description="Which state of the item: `new`; `old`, as before the change; or `both`, with the old one in the column `before`.",
+    )
+
+    def repeated(self) -> str | None:
+        """``before``, if both images are read."""
+        return BEFORE if self.image is Image.BOTH else None
 
     def opener(self, kernel: Any) -> Callable[[pl.Series], Opened]:
         """Opens changes, and converts their items to plain JSON."""
-        chosen, other = ("NewImage", "OldImage") if self.image is Image.NEW else ("OldImage", "NewImage")
-        envelopes = Envelopes(kernel, (*_MEMBERS, _change(chosen, other)))
+        chosen, other = ("OldImage", "NewImage") if self.image is Image.OLD else ("NewImage", "OldImage")
+        both = self.image is Image.BOTH
+        envelopes = Envelopes(kernel, (*_MEMBERS, _change(chosen, other, both=both)))
 
         def opened(records: pl.Series) -> Opened:
             found, bad = envelopes.read(records)
@@ -108,9 +119,9 @@ class DynamodbStream(Envelope):
             head = [found["eventID"].fill_null(""), name, found["tableName"], moment]
             columns = [column.alias(alias) for column, alias in zip(head, self.head, strict=True)]
             item = found[f"dynamodb.{chosen}"]
-            holds = as_mask(item.bin.size() > len("{}"))
-            item = item if holds.all() else item.zip_with(pl.Series(holds), found["dynamodb.Keys"])
-            return one_payload_each(pl.DataFrame(columns), item, rows, ~rows)
+            item = _filled(item, found["dynamodb.Keys"])
+            before = _filled(found[f"dynamodb.{other}"], pl.Series([None], dtype=pl.Binary())) if both else None
+            return one_payload_each(pl.DataFrame(columns), item, rows, ~rows, before)
 
         return opened
 
@@ -121,10 +132,21 @@ class DynamodbStream(Envelope):
         ticks = _TICKS.get(change.approximate_creation_date_time_precision)
         if ticks is None or document.event_name not in _NAMES:
             raise BadEnvelopeError
-        image = change.new_image if self.image is Image.NEW else change.old_image
-        item = {name: _plain(value) for name, value in (image or change.keys).items()}
+        image = change.old_image if self.image is Image.OLD else change.new_image
+        item = _plain_item(image or change.keys)
+        before = _plain_item(change.old_image) if self.image is Image.BOTH and change.old_image else None
         micros = checked_micros(change.approximate_creation_date_time * ticks)
-        return [Payload((document.event_id, document.event_name, document.table_name, micros), msgspec.json.encode(item))]
+        return [Payload((document.event_id, document.event_name, document.table_name, micros), item, before)]
+
+
+def _filled(items: pl.Series, others: pl.Series) -> pl.Series:
+    """``items``, with ``others`` in place of those without attributes."""
+    holds = as_mask(items.bin.size() > len("{}"))
+    return items if holds.all() else items.zip_with(pl.Series(holds), others)
+
+
+def _plain_item(item: Mapping[str, Any]) -> bytes:
+    return msgspec.json.encode({name: _plain(value) for name, value in item.items()})
 
 
 def _micros(ticks: pl.Series, millis: npt.NDArray[np.bool_]) -> tuple[pl.Series, npt.NDArray[np.bool_]]:

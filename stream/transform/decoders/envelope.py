@@ -21,18 +21,21 @@ from stream.transform.decoders.json_rows import EMPTY, TOO_DEEP
 from stream.transform.decoders.nested import merged, read_payloads
 from stream.transform.shorthands import no_options
 from stream.transform.stage import Applied, BoundStage, SchemaMismatch
-from stream.transform.types import SYSTEM, TIMESTAMP, RecordSchema
+from stream.transform.types import SYSTEM, TIMESTAMP, RecordSchema, optional
 from stream.transform.values import FIRST_US, LAST_US
 
 BAD_ENVELOPE: Final = "bad_envelope"
+BEFORE: Final = "before"
+"""The column with the row as it was before a change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """One payload and the values of the envelope's columns for its row."""
+    """One payload and the values of the envelope's columns for its row; ``before``: the payload before the change, if it is known."""
 
     values: tuple[Any, ...]
     data: bytes
+    before: bytes | None = None
 
 
 class BadEnvelopeError(ValueError):
@@ -74,13 +77,28 @@ class Envelope(DecoderConfig):
         """
         raise NotImplementedError
 
+    def repeated(self) -> str | None:
+        """``before``, if this decoder reads the row before a change; its type is an object of the schema's columns, or text."""
+        return None
+
+    def documents(self, record: bytes) -> Sequence[tuple[str, bytes]]:
+        """The payload and the one before the change; of several payloads, nobody can say which a reason is about."""
+        found = self._opened(record)
+        if isinstance(found, str) or len(found) != 1:
+            return []
+        [payload] = found
+        return [("", payload.data)] if payload.before is None else [("", payload.data), (f"{BEFORE}.", payload.before)]
+
     def output(self, schema: RecordSchema | None) -> pl.Schema:
         """The envelope's columns, then the schema's or the payload as text."""
-        columns = dict(self.head)
+        columns: dict[str, pl.DataType] = dict(self.head)
+        if (before := self.repeated()) is not None:
+            columns[before] = pl.String() if schema is None else pl.Struct(schema.polars())
+        added = ", ".join(columns)
         inner = {self.body: pl.String()} if schema is None else dict(Json(unknown=self.unknown).output(schema))
         for name, kind in inner.items():
             if name in columns:
-                message = f"column {name!r} is one of those that the decoder {self.name} adds: {', '.join(self.head)}"
+                message = f"column {name!r} is one of those that the decoder {self.name} adds: {added}"
                 raise SchemaMismatch((name,), message, "a field of the payload with this name cannot be read; remove it from the schema")
             columns[name] = kind
         return pl.Schema(columns)
@@ -93,13 +111,17 @@ class Envelope(DecoderConfig):
         """A function that opens all records, with the kernel or one by one, and then reads all payloads at once."""
         declared = list(self.output(schema))
         read = _as_text(self.body) if schema is None else Json(unknown=self.unknown).bind(schema)
+        read_before = None if self.repeated() is None else _before(schema)
 
-        def around(head: pl.DataFrame) -> BoundStage:
+        def around(head: pl.DataFrame, before: pl.Series | None) -> BoundStage:
             def inner(opened: pl.DataFrame) -> Applied:
                 applied = read(opened)
-                kept = head if applied.frame.height == head.height else head[applied.frame[ROW]]
-                columns = {column.name: column for column in (*applied.frame, *kept)}
-                return Applied(pl.DataFrame([columns[name] for name in (*SYSTEM, *declared)]), applied.rejects)
+                whole = applied.frame.height == head.height
+                kept = head if whole else head[applied.frame[ROW]]
+                applied = Applied(applied.frame.hstack(kept), applied.rejects)
+                if read_before is not None and before is not None:
+                    applied = read_before(applied, before if whole else before.gather(applied.frame[ROW]))
+                return Applied(applied.frame[[*SYSTEM, *declared]], applied.rejects)
 
             return inner
 
@@ -116,8 +138,8 @@ class Envelope(DecoderConfig):
                 payloads += found
             rows = [payload.values for payload in payloads]
             head = pl.DataFrame(rows, schema=_wire(self.head), orient="row") if rows else _wire(self.head).to_frame()
-            data = pl.Series([payload.data for payload in payloads], dtype=pl.Binary())
-            return read_payloads(frame, np.array(parents, np.uint32), data, around(head.cast(self.head)), reasons)
+            data, before = (pl.Series(texts, dtype=pl.Binary()) for texts in ([p.data for p in payloads], [p.before for p in payloads]))
+            return read_payloads(frame, np.array(parents, np.uint32), data, around(head.cast(self.head), before), reasons)
 
         opener = kernel_opener(self)
         if opener is None:
@@ -125,7 +147,7 @@ class Envelope(DecoderConfig):
 
         def quick(frame: pl.DataFrame) -> Applied:
             opened = opener(frame[DATA])
-            applied = read_payloads(frame, opened.parents, opened.payloads, around(opened.head), {})
+            applied = read_payloads(frame, opened.parents, opened.payloads, around(opened.head, opened.before), {})
             return applied if opened.marked is None else merged(applied, ordinary(frame[np.flatnonzero(opened.marked)]))
 
         return quick
@@ -144,6 +166,38 @@ class Envelope(DecoderConfig):
 def kernel_opener(envelope: Envelope) -> Callable[[pl.Series], Opened] | None:
     """The envelope's opener; None without a kernel."""
     return None if KERNEL is None else envelope.opener(KERNEL)
+
+
+def _before(schema: RecordSchema | None) -> Callable[[Applied, pl.Series], Applied]:
+    """A function that adds the column ``before``, read from the payloads before the change (Binary), of which any may be null.
+
+    A row whose earlier payload has a value of the wrong type is rejected, with a reason such as ``wrong_type:before.amount``.
+    """
+    if schema is None:
+        return lambda applied, payloads: Applied(applied.frame.with_columns(payloads.cast(pl.String()).alias(BEFORE)), applied.rejects)
+    columns = schema.polars()
+    read = Json().bind(optional(schema))
+
+    def add(applied: Applied, payloads: pl.Series) -> Applied:
+        frame = applied.frame
+        known = payloads.is_not_null()
+        places = known.arg_true().cast(pl.UInt32())
+        found = read(frame[[*SYSTEM]].filter(known).with_columns(places.alias(ROW), payloads.filter(known).alias(DATA)))
+        # For each row its line in `found`; null where nothing is known of the row before the change.
+        lines = pl.repeat(None, frame.height, dtype=pl.UInt32(), eager=True)
+        lines = lines.scatter(found.frame[ROW], np.arange(found.frame.height, dtype=np.uint32))
+        values = found.frame[list(columns)].to_struct(BEFORE).gather(lines)
+        frame = frame.with_columns(values)
+        if found.rejects is None or not found.rejects.height:
+            return Applied(frame, applied.rejects)
+        bad = found.rejects[ROW]
+        reasons = found.rejects["reason"].str.replace(":", f":{BEFORE}.", literal=True)
+        rejects = pl.DataFrame([frame[ROW].gather(bad), reasons])
+        fine = pl.Series(np.isin(np.arange(frame.height), bad.to_numpy(), invert=True))
+        both = [rejects] if applied.rejects is None else [applied.rejects, rejects]
+        return Applied(frame.filter(fine), pl.concat(both))
+
+    return add
 
 
 def _wire(schema: pl.Schema) -> pl.Schema:

@@ -73,13 +73,15 @@ class Opened:
     """The payloads of records and the columns around them, row by row.
 
     ``parents``: the index of each payload's record, ascending; None: one payload per record. ``marked``: a mask of records that Python has
-    to open, which have no payload here; None: there are none.
+    to open, which have no payload here; None: there are none. ``before``: for each payload, the one before the change (null: unknown);
+    None: not asked for.
     """
 
     parents: npt.NDArray[Any] | None
     head: pl.DataFrame
     payloads: pl.Series
     marked: npt.NDArray[np.bool_] | None
+    before: pl.Series | None = None
 
 
 class Envelopes:
@@ -129,10 +131,17 @@ def as_mask(column: pl.Series) -> npt.NDArray[np.bool_]:
     return (column.fill_null(value=False) if column.null_count() else column).to_numpy()
 
 
-def one_payload_each(head: pl.DataFrame, payloads: pl.Series, rows: npt.NDArray[np.bool_], marked: npt.NDArray[np.bool_]) -> Opened:
+def one_payload_each(
+    head: pl.DataFrame,
+    payloads: pl.Series,
+    rows: npt.NDArray[np.bool_],
+    marked: npt.NDArray[np.bool_],
+    before: pl.Series | None = None,
+) -> Opened:
     """One payload for each record for which ``rows`` is true."""
     if rows.all():
-        return Opened(None, head, payloads, None)
+        return Opened(None, head, payloads, None, before)
     places = np.flatnonzero(rows)
     chosen = pl.Series(rows)
-    return Opened(places, head.filter(chosen), payloads.filter(chosen), marked if marked.any() else None)
+    earlier = None if before is None else before.filter(chosen)
+    return Opened(places, head.filter(chosen), payloads.filter(chosen), marked if marked.any() else None, earlier)

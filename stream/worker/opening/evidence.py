@@ -20,9 +20,13 @@ from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_
 from stream.concurrency import run_concurrently
 from stream.contracts import Checkpoints, LendingSource, ObjectStore, Shard, Start, StartKind, shard_of_chain
 from stream.errors import Halted
+from stream.source.bounded import BoundedSource
+from stream.source.until import ReadUntil
+from stream.worker.objects.slices import ClaimedSource
 from stream.worker.opening.compacted import CompactedFiles
 from stream.worker.opening.links import link_of
 from stream.worker.opening.other_streams import OtherStreams
+from stream.worker.opening.recorded import RecordedDefinitions
 from stream.worker.opening.rereading import records_again
 from stream.worker.opening.separations import Separations
 
@@ -71,6 +75,7 @@ class StoredEvidence:
         self._listed: dict[str, Shard] = {}
         self._others = OtherStreams(log.store, stream)
         self._separations = Separations(log.store)
+        self._recorded = RecordedDefinitions(log.store)
         self._start = Start(StartKind.TRIM_HORIZON)
 
     async def shards(self) -> list[str]:
@@ -105,12 +110,26 @@ class StoredEvidence:
                 await run_concurrently([read(key) for key in keys], READ_AT_ONCE)
                 keys.clear()
         await run_concurrently([read(key) for key in keys], READ_AT_ONCE)
-        return ShardLog(self.stream, shard, tuple(links[key] for key in sorted(links)), tuple(sorted(unreadable.items())), since)
+        found = tuple(links[key] for key in sorted(links))
+        return ShardLog(self.stream, shard, found, tuple(sorted(unreadable.items())), since, self.application)
 
     async def _since(self, shard: str, after: int) -> int | None:
         """Where to begin reading for what follows ``after``: one unit earlier, at whose end a checkpoint may be; None: at the beginning."""
         start = await unit_start(self._log.store, self.stream, shard, after + 1) if after else None
         return await unit_start(self._log.store, self.stream, shard, start) if start else None
+
+    async def listed(self) -> Mapping[str, Shard] | None:
+        """See ``audit.verify.Evidence``."""
+        return self._listed if self._follows_a_stream else None
+
+    @property
+    def _follows_a_stream(self) -> bool:
+        """Whether the chains go on for as long as the shards of the source do: those of objects, dead letters and ranges of time do not."""
+        return self._source is not None and not isinstance(self._source, ClaimedSource | BoundedSource | ReadUntil)
+
+    async def definition(self, unit: Link) -> str:
+        """See ``audit.verify.Evidence``."""
+        return await self._recorded.problem(unit.pipeline, unit.build)
 
     async def unit(self, shard: str, after: int) -> Link | None:
         """See ``audit.verify.Evidence``."""
@@ -126,9 +145,11 @@ class StoredEvidence:
         shard_id, generation = shard_of_chain(shard)
         stored = await self._checkpoints.read(Shard(self.stream, shard_id))
         if stored is not None and stored.generation != generation:
-            return None
+            next_one = genesis_key(self.stream, Shard(self.stream, shard_id, generation=generation + 1).chain)
+            if stored.generation < generation or await self._log.store.get(next_one) is not None:
+                return None
         if stored is not None:
-            return StoredCheckpoint(stored.position, stored.subsequence, stored.unit_after)
+            return StoredCheckpoint(stored.position, stored.subsequence, stored.unit_after, generation=stored.generation)
         if why := await self.damage(Shard(self.stream, shard_id)):
             remedy = "repair it, or delete it while no worker runs: it is created again, and the log says where to continue"
             return StoredCheckpoint(None, problem=f"the lease cannot be read, so nobody reads the shard: {why}; {remedy}")
@@ -182,9 +203,11 @@ class StoredEvidence:
         area = self.areas.get(file.sink)
         return unit.loaded_by(self.loaded) if area is None else area.may_be_gone(unit, file.key)
 
-    def reread(self, shard: str, until: int) -> AsyncIterator[Reread] | None:
+    def reread(self, shard: str, until: int, *, ended: bool = False) -> AsyncIterator[Reread] | None:
         """See ``audit.verify.Evidence``."""
         shard_id, generation = shard_of_chain(shard)
         if self._source is None or shard_id not in self._listed:
             return None
-        return records_again(self._source, self._log, self._listed[shard_id], generation, self._start, until)
+        # An open shard comes to no end, and that it is open is a finding of its own.
+        to_its_end = ended and self._follows_a_stream and not self._listed[shard_id].is_open
+        return records_again(self._source, self._log, self._listed[shard_id], generation, self._start, until, to_its_end=to_its_end)

@@ -36,6 +36,7 @@ def link_of(key: str, body: bytes, position: int | None) -> Link:
         stages=tuple(StageRun(run.name, run.rows_in, run.rows_out, run.micros) for run in manifest.stages),
         previous=manifest.previous,
         pipeline=manifest.pipeline,
+        build=manifest.build,
         start=str(manifest.start.timestamp or manifest.start.kind) if manifest.start else "",
         parents=manifest.parents,
         children=manifest.children,

@@ -19,16 +19,17 @@ from stream.worker.objects.slices import ClaimedSource
 
 
 async def records_again(
-    source: LendingSource, log: CommitLog, shard: Shard, generation: int, pinned: Start, until: int
+    source: LendingSource, log: CommitLog, shard: Shard, generation: int, pinned: Start, until: int, *, to_its_end: bool = False
 ) -> AsyncIterator[Reread]:
-    """The records of ``shard`` as ``generation`` of its chain in ``log`` has read them, up to ``until``.
+    """The records of ``shard`` as ``generation`` of its chain in ``log`` has read them, up to ``until``, or ``to_its_end``.
 
     ``pinned``: where the stream starts. If some of the records cannot be read any more, the others are.
 
     Raises:
         Halted: some records could not be read; raised after the others.
     """
-    start, position, ends = await _start_of(log, shard, pinned), ORIGIN, [until]
+    start, position = await _start_of(log, shard, pinned), ORIGIN
+    ends: list[int | None] = [None if to_its_end else until]
     if isinstance(source, ClaimedSource | BoundedSource):
         shard = replace(shard, generation=generation)
         # How an object that could not be read is read again depends on where the range ends.
@@ -45,7 +46,7 @@ async def records_again(
         except Halted as error:
             # What follows is compared nevertheless.
             lost = lost or error
-        position = end
+        position = end or until
     if lost is not None:
         raise lost
 

@@ -73,7 +73,8 @@ async def _commit(shard: Shard, head: Head, parts: Parts, render: Renderer, reas
         created_at=parts.clock.now().isoformat(),
     )
     entry = await parts.committer.commit(shard, RenderedUnit(manifest, ()), render)
-    parts.emit(events.RecordsExpired(shard.stream, shard.shard_id, head.position, entry.manifest.span.last, str(reason)))
+    if entry.manifest.kind is Kind.GAP:  # another worker, or an operator, may have been faster, with something else
+        parts.emit(events.RecordsExpired(shard.stream, shard.shard_id, head.position, entry.manifest.reach, str(reason)))
     return head_after(entry)
 
 

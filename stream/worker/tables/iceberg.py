@@ -10,11 +10,13 @@ import hashlib
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from stream.batch import SHARD
 from stream.contracts import Clock
 from stream.errors import Retryable
 from stream.sink.iceberg import PartitionField, Transform
@@ -90,6 +92,10 @@ class IcebergWarehouse:
         """See ``Warehouse``; no loaded file may be removed."""
         return {}
 
+    async def row_counts(self) -> dict[str, int] | None:
+        """See ``Warehouse``: reads one column of the files that the table consists of, and leaves out rows that were deleted from them."""
+        return await self._catalog.ask(self._row_counts)
+
     async def forget(self, cutoff: datetime) -> None:
         """See ``Warehouse``: removes accounts that were written before then and are out of date."""
         table = await self._catalog.ask(self._catalog.found)
@@ -113,6 +119,19 @@ class IcebergWarehouse:
             after[link.shard] = link.last
         account = await self._accounts.write(after)
         await self._catalog.ask(lambda _: self._commit(table, load, account))
+
+    def _row_counts(self, catalog: Catalog) -> dict[str, int] | None:
+        table = self._catalog.found(catalog)
+        if table is None:
+            return {}
+        if SHARD not in {field.name for field in table.schema().fields}:
+            return None
+        counts: Counter[str] = Counter()
+        for batch in table.scan(selected_fields=(SHARD,)).to_arrow_batch_reader():
+            for each in batch.column(SHARD).value_counts().to_pylist():
+                counts[str(each["values"])] += each["counts"]
+        del counts[str(None)]
+        return dict(counts)
 
     def _account(self, table: Table | None) -> str:
         return "" if table is None else table.properties.get(self._property, "")

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final, Protocol, TypeVar
 
 from stream.aws.redshift_data import ColumnInfo, RedshiftDataClient, Result, Statement
+from stream.batch import SHARD
 from stream.contracts import Clock, ObjectStore
 from stream.errors import Retryable, StreamError
 from stream.sink import redshift_sql as sql
@@ -43,6 +44,13 @@ class Warehouse(Protocol):
 
     async def positions_before(self, cutoff: datetime) -> dict[str, int]:
         """The positions as they were at ``cutoff`` (UTC)."""
+        ...
+
+    async def row_counts(self) -> dict[str, int] | None:
+        """How many rows the table has, by their column ``_shard``; None if they lack it, or are merged by key, so that none has its own.
+
+        Without a table, there are none.
+        """
         ...
 
     async def forget(self, cutoff: datetime) -> None:
@@ -94,6 +102,17 @@ class RedshiftWarehouse:
         """See ``Warehouse``."""
         await self._have_ledger()
         return _positions(await self._query(sql.positions_before(self._config, self._whose, cutoff)))
+
+    async def row_counts(self) -> dict[str, int] | None:
+        """See ``Warehouse``."""
+        if self._config.keys:
+            return None
+        found = await self._columns(self._config.target, or_none=True)
+        if found is None:
+            return {}
+        if SHARD not in {column.name for column in found}:
+            return None
+        return {str(shard): int(rows) for shard, rows in (await self._query(sql.row_counts(self._config))).rows}
 
     async def forget(self, cutoff: datetime) -> None:
         """See ``Warehouse``: the load ledger is a table of the user's, and stays as it is."""

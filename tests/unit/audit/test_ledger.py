@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import duckdb
@@ -253,4 +254,29 @@ def test_a_written_record_that_no_target_has_is_a_problem():
     made = transformed([1, 1])
     lost = spread("lake", made.frame.head(1), 1)
     assert make_segment(UNIT, batch(2), made, {"lake": lost}).problems() == ["1 records are said to be written, and no target has them"]
-    assert make_segment(UNIT, batch(2), made, {"lake": lost, "copy": spread("copy", made.frame, 1)}).problems() == []
+    both = make_segment(UNIT, batch(2), made, {"lake": lost, "copy": spread("copy", made.frame, 1)})
+    assert both.problems() == ["1 records are said to be written, and lake lacks them"]
+    # Which of the sinks with conditions takes a row is not in the ledger.
+    assert replace(both, header=msgspec.structs.replace(both.header, routed=True)).problems() == []
+
+
+def test_a_record_that_is_elsewhere_than_its_outcome_says_is_a_problem():
+    read = read_segment(segment().body)
+
+    def problems(**columns):
+        return Segment(read.header, read.frame.with_columns(**columns)).problems()
+
+    assert problems() == []
+    target = read.header.targets.index("rejects")
+    assert "1 records are dead letters, and are not among the rejects" in problems(**{f"dest_{target}": pl.lit(None, pl.UInt32)})
+    dead = pl.col("outcome") == "dead_lettered"
+    assert "1 records are among the rejects, and are no dead letters" in problems(
+        outcome=pl.when(dead).then(pl.lit("written")).otherwise("outcome")
+    )
+    first = read.frame["dest_0"][0]
+    assert "1 records are neither written nor dead letters, and are in a target" in problems(
+        dest_0=pl.when(pl.col("outcome") == "filtered").then(pl.lit(first, pl.UInt32)).otherwise("dest_0")
+    )
+    assert "1 records are dead letters, and are in a target" in problems(
+        dest_0=pl.when(dead).then(pl.lit(first, pl.UInt32)).otherwise("dest_0")
+    )

@@ -75,6 +75,7 @@ def read(body: bytes, *kernel: None) -> RawPage | str:
         return "refused"
 
 
+@pytest.mark.compares_kernel
 @settings(max_examples=1000, deadline=None)
 @given(answers())
 @example(b'{"Records":[]}')

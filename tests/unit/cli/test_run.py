@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from stream.cli.main import app
 from tests.forked import Forked
+from tests.standard_error import read_until
 
 PIPELINE = """
 application: a
@@ -56,7 +57,7 @@ def test_a_signal_ends_a_worker_that_still_waits_for_aws(tmp_path, number, optio
     command = [sys.executable, "-m", "stream", "run", str(file), *options]
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as worker:
         try:
-            waits = json.loads(worker.stderr.readline())
+            waits = json.loads(read_until(worker, "^{").splitlines()[-1])
             worker.send_signal(number)
             worker.send_signal(number)  # as from a hand that does not wait
             _, rest = worker.communicate(timeout=120)

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from stream.commit.committer import Head
-from stream.commit.rewind import history, rewind_link, target_for
+from stream.commit.manifest import Kind
+from stream.commit.rewind import history, rewind_link, skip_link, target_for
 from stream.contracts import Shard
 from stream.errors import DefinitionError
 from tests.sealed import Sealed, sequence, shard_id
@@ -88,3 +89,34 @@ def test_units_far_before_the_record_are_not_read():
         assert [int(link.after) for link in known.links if link.shard == known.shard.chain] == [sequence(0, n) for n in (90, 100, 110)]
 
     asyncio.run(run())
+
+
+def test_a_shard_that_has_ended_is_not_rewound_and_its_end_is_no_range():
+    async def run():
+        sealed = await Sealed.open()
+        await sealed.unit(0, 1, 10)
+        before = await history(sealed.log, SHARD)
+        await sealed.end(0)
+        return before, await history(sealed.log, SHARD)
+
+    before, after = asyncio.run(run())
+    assert before.end is None
+    assert after.end is not None
+    assert (after.end.kind, after.links, after.head) == (Kind.END, before.links, sequence(0, 10))
+    assert target_for(before, sequence(0, 1)) == 0
+    with pytest.raises(DefinitionError, match="has been read to its end and its children have begun"):
+        target_for(after, sequence(0, 1))
+
+
+@pytest.mark.parametrize("n", [1, 9, 10])
+def test_what_is_committed_is_not_skipped(n):
+    async def run():
+        sealed = await Sealed.open()
+        await sealed.unit(0, 1, 10)
+        return sealed.log, sealed.heads[SHARD.shard_id]
+
+    log, head = asyncio.run(run())
+    with pytest.raises(DefinitionError, match=f"is committed up to {head.position}; a skip must end after that"):
+        skip_link(log, SHARD, head, sequence(0, n), "", "")
+    link = skip_link(log, SHARD, head, sequence(0, 11), "why", "now")
+    assert (link.kind, link.after, link.last, link.previous) == (Kind.SKIP, str(head.position), str(sequence(0, 11)), head.previous)

@@ -14,6 +14,7 @@ from stream.errors import Fatal
 from stream.metrics.board import Board
 from stream.metrics.recorder import Recorder
 from stream.metrics.server import Health, MetricsServer
+from tests.ports import free_port
 from tests.unit.metrics.every_event import FixedClock
 
 
@@ -143,15 +144,16 @@ def test_a_port_in_use_is_fatal_and_the_error_says_what_to_change():
 
 
 def test_after_closing_the_port_is_free():
-    async def run():
-        async with MetricsServer(CollectorRegistry(), Health(), Board("app", FixedClock()), port=0) as server:
-            port = server.address[1]
+    async def run(port):
+        async with MetricsServer(CollectorRegistry(), Health(), Board("app", FixedClock()), port=port) as server:
+            assert server.address[1] == port
         with pytest.raises(RuntimeError, match="not open"):
             _ = server.address
         async with MetricsServer(CollectorRegistry(), Health(), Board("app", FixedClock()), port=port) as again:
             assert again.address[1] == port
 
-    asyncio.run(run())
+    with free_port() as port:
+        asyncio.run(run(port))
 
 
 def test_what_the_worker_does_is_served_as_a_document_and_as_a_page_that_loads_nothing():

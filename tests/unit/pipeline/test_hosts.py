@@ -95,6 +95,9 @@ def test_records_of_several_rows_are_noted_where_there_are_partitions():
     (said,) = notes(Host.FIREHOSE, source=source, sinks=with_partitions)
     assert said.startswith("a record may become several rows")
     assert notes(Host.FIREHOSE, sinks=with_partitions) == notes(Host.FIREHOSE, source=source) == []
+    moved = {**source, "decode": {"dms": {"before_image": "before-image", "keys": "carrier"}}}
+    assert notes(Host.FIREHOSE, source=moved, sinks=with_partitions) == [said]
+    assert notes(Host.FIREHOSE, source={**source, "decode": "dms"}, sinks=with_partitions) == []
 
 
 def test_what_must_exist_before_is_not_looked_for():

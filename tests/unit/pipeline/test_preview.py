@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 from stream.pipeline.model import Pipeline
 from stream.pipeline.plan import Change
 from stream.pipeline.preview import Ended, Passed, Rejected, preview
@@ -59,6 +61,24 @@ def test_a_record_may_become_several_rows():
 
 def test_a_payload_that_is_not_text_is_shown_too():
     assert seen([b"\xff\x00{"]).stages[0].ended == (Ended(1, "dead_lettered", "invalid_utf8"),)
+
+
+def test_a_wrong_value_is_found_inside_of_an_envelope_and_before_a_change():
+    metadata = {"record-type": "data", "operation": "update"}
+
+    def change(delay, before):
+        return json.dumps({"data": {"carrier": "UA", "delay": delay}, "before-image": before, "metadata": metadata}).encode()
+
+    decode = {"dms": {"before_image": "before-image", "keys": "carrier"}}
+    records = [change("late", {}), change(1, {"delay": "never"}), change("late", {"carrier": "AA"})]
+    source = {**least()["source"], "decode": decode}
+    found = seen(records, show=1, source=source).stages[0].rejected
+    assert found == (
+        Rejected("wrong_type:delay", 1, "delay", "late", declared="int64"),
+        Rejected("wrong_type:before.delay", 2, "before.delay", "never", declared="int64"),
+    )
+    [moved] = seen(records[2:], show=1, source=source).stages[0].rejected
+    assert (moved.reason, moved.column) == ("wrong_type:delay", "_data")
 
 
 def test_the_first_record_rejected_for_each_reason_is_shown_with_the_value_that_is_wrong():

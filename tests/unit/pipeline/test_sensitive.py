@@ -91,6 +91,24 @@ def test_a_check_finds_an_unmasked_column_although_a_secret_is_not_set(tmp_path)
     assert result.pipeline is None
 
 
+def test_rows_before_a_change_must_be_declared_too(tmp_path):
+    decode = {"dms": {"before_image": "before-image"}}
+    source = {"kinesis": {"stream": "flights"}, "schema": COLUMNS, "decode": decode}
+
+    def found(sensitive):
+        text = yaml.safe_dump({**least(source=source, stages=[{"select": {"drop": ["tailnum"]}}]), "sensitive": sensitive}, sort_keys=False)
+        return [
+            (each.code, each.message)
+            for each in check_content(text.encode(), "p.yaml", tmp_path, {}).findings
+            if each.severity is Severity.ERROR
+        ]
+
+    ((code, message),) = found(["tailnum"])
+    assert (code, message) == ("sensitive_column", "the decoder repeats the values of `tailnum` in `before`, which is not declared")
+    assert [message for _, message in found(["tailnum", "before"])] == ["the sensitive column `before` reaches the sink `s3` unmasked"]
+    assert found({"columns": ["tailnum"], "safe": ["before"]}) == []
+
+
 def test_a_file_with_other_errors_gets_no_finding_about_sensitive_columns(tmp_path):
     result = check(tmp_path, stages=[{"filter": "nothing > 5"}], sensitive=["tailnum"])
     assert [each.code for each in result.findings] == ["schema_mismatch"]

@@ -145,6 +145,10 @@ SCHEMA = pl.Schema(
 )
 
 
+def test_a_single_key_needs_no_list():
+    assert config(mode="upsert", keys="n").keys == ("n",)
+
+
 def test_keys_must_be_existing_comparable_columns():
     config(mode="upsert", keys=["n"]).check(SCHEMA)
     for key, words in (("gone", "no column"), ("x", "cannot be a key"), ("_shard", "no column")):

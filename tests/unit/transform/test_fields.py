@@ -73,6 +73,7 @@ def patterns(draw):
     return pattern + draw(st.sampled_from(["(?P<last>.?)$", "(?P<last>.*)$", "(?P<last>)$", *["(?P<last>[a-z]+)"] * odd]))
 
 
+@pytest.mark.compares_kernel
 @settings(max_examples=500, deadline=None)
 @given(st.data(), patterns(), st.sampled_from(["string", "int8", "float64"]))
 def test_the_groups_are_those_the_regex_engine_finds(data, pattern, kind):

@@ -1,16 +1,21 @@
 import asyncio
 import dataclasses
+import json
 
+import msgspec
 import polars as pl
 import pytest
 
 from stream.audit.criteria import Criterion
+from stream.audit.outputs import DamagedFileError
 from stream.audit.trace import RecordQuery
 from stream.commit.log import CommitLog
+from stream.commit.manifest import Kind, State, decode, encode
 from stream.errors import DefinitionError, Halted
-from stream.operations.records.tracing import Tracer, read_unit, replay
+from stream.operations.records.replaying import read_unit, replay
+from stream.operations.records.tracing import Tracer
 from stream.pipeline.sensitive import HIDDEN, Sensitive
-from tests.sealed import BEGIN, sequence, shard_id, three_units
+from tests.sealed import BEGIN, Sealed, sequence, shard_id, three_units
 
 
 @pytest.fixture
@@ -19,7 +24,7 @@ def sealed():
 
 
 def tracer(sealed):
-    return Tracer(sealed.log, "events", sealed.stores.areas(sealed.root.url, "events"))
+    return Tracer(sealed.log, "events", sealed.stores.areas(sealed.root.url, "events"), sealed.places.__getitem__)
 
 
 def find_text(sealed, text):
@@ -162,7 +167,7 @@ def test_tracing_in_a_log_of_a_hundred_thousand_units_reads_few_objects(sealed):
     log = CommitLog(store, "flights", sealed.clock, "trace")
     ((_, fate),) = asyncio.run(Tracer(log, "events", areas).find(RecordQuery(sequence(0, 44), 0, shard_id(0))))
     assert fate.sequence == str(sequence(0, 44))
-    assert (store.read, ledger.read) == (1, 1)
+    assert (store.read, ledger.read) == (3, 1)  # the manifest; whether a rewind took the unit back: a next chain, the checkpoint
     assert store.listed <= 20
 
 
@@ -202,3 +207,195 @@ def test_a_unit_the_stream_has_dropped_cannot_be_shown(sealed):
     del sealed.source.frames[shard_id(0)]
     with pytest.raises(Halted, match="no longer has the shard"):
         steps(sealed, 44)
+
+
+# --- what is no row of a ledger ----------------------------------------------------------------------------------------------
+
+
+def explain(sealed, text):
+    return asyncio.run(tracer(sealed).explain(RecordQuery.parse(text)))
+
+
+def test_a_record_of_a_gap_is_said_to_have_expired_and_not_to_lack_a_ledger(sealed):
+    asyncio.run(sealed.gap(0, 130))
+    (fate,) = find_text(sealed, str(sequence(0, 125)))
+    assert (fate.outcome, fate.places, fate.unit_last) == ("expired_gap", (), str(sequence(0, 130)))
+    assert fate.reason == "records of this range expired in the stream before they were read"
+
+
+@pytest.mark.parametrize(("kind", "outcome"), [(Kind.SKIP, "skipped"), (Kind.FOREIGN, "foreign")])
+def test_ranges_that_were_not_processed_here_say_whose_decision_it_was(sealed, kind, outcome):
+    asyncio.run(sealed.gap(0, 130, kind=kind))
+    (fate,) = find_text(sealed, f"{shard_id(0)}:{sequence(0, 125)}:3")
+    assert (fate.outcome, fate.subsequence, fate.worker) == (outcome, 3, "worker-1")
+
+
+def test_a_range_does_not_count_if_a_unit_of_another_shard_has_the_record():
+    async def run():
+        sealed = await three_units()
+        await sealed.gap(0, 200)
+        await sealed.unit(3, 1, 150)
+        return sealed
+
+    sealed = asyncio.run(run())
+    (fate,) = find_text(sealed, str(sequence(3, 140)))
+    assert (fate.shard, fate.outcome) == (shard_id(3), "filtered")
+
+
+def rewound(follow):
+    async def run():
+        sealed = await three_units()
+        await sealed.rewind(0, 40)
+        if follow:
+            await sealed.unit(0, 41, 30)
+        else:
+            await sealed.root.delete(f"flights/commits/events/{shard_id(0)}_r1/genesis.json")
+        return sealed
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_what_a_rewind_took_back_is_not_shown_as_if_it_were_there(follow):
+    sealed = rewound(follow)
+    assert [fate.taken_back for fate in find_text(sealed, str(sequence(0, 33)))] == [""]
+    first, *again = find_text(sealed, str(sequence(0, 44)))
+    assert f"the shard was rewound to {sequence(0, 40)}" in first.taken_back
+    assert (first.shard, [fate.taken_back for fate in again]) == (shard_id(0), [""] if follow else [])
+    assert [fate.shard for fate in again] == ([f"{shard_id(0)}_r1"] if follow else [])
+    found = search(sealed, "outcome=filtered")[0]
+    assert {fate.sequence for fate in found if fate.taken_back} == {str(sequence(0, n)) for n in range(45, 121, 5) if n % 13 != 12}
+
+
+# --- damage ------------------------------------------------------------------------------------------------------------------
+
+
+def without_ledgers(sealed, damage=None):
+    async def run():
+        store = sealed.stores.targets["ledger"]
+        for key in [info.key async for info in store.list("")]:
+            await (store.delete(key) if damage is None else store.put(key, damage))
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("damage", "why"), [(None, "is missing"), (b"PAR1", "is damaged: the file")])
+def test_without_its_ledger_a_record_is_found_in_the_files(sealed, damage, why):
+    known = {n: find_text(sealed, str(sequence(0, n)))[0] for n in (44, 51)}
+    without_ledgers(sealed, damage)
+    for n, outcome in ((44, "written"), (51, "dead_lettered")):
+        (fate,) = find_text(sealed, f"{shard_id(0)}:{sequence(0, n)}")
+        assert (fate.outcome, fate.subsequence, fate.sequence) == (outcome, 0, str(sequence(0, n)))
+        assert [(place.url, place.row) for place in fate.places] == [(place.url, place.row) for place in known[n].places]
+        assert f"the ledger of {shard_id(0)} after {sequence(0, 40)} {why}" in fate.reason
+    with pytest.raises(DamagedFileError, match="so it may have been filtered"):
+        find_text(sealed, f"{shard_id(0)}:{sequence(0, 45)}")
+
+
+@pytest.mark.parametrize("damage", [None, b"PAR1"])
+def test_a_search_goes_on_without_ledgers_and_says_how_many_are_missing(sealed, damage):
+    before = search(sealed, "n=44")[0]
+    without_ledgers(sealed, damage)
+    found, searched = search(sealed, "n=44")
+    assert [(fate.shard, fate.sequence, fate.places) for fate in found] == [(fate.shard, fate.sequence, fate.places) for fate in before]
+    assert searched.without_ledger == 2
+    found, searched = search(sealed, "outcome=filtered")
+    assert (found, searched.without_ledger) == ([], 5)
+
+
+def test_files_that_are_gone_are_counted_and_not_taken_for_searched(sealed):
+    async def run():
+        store = sealed.stores.targets["s3"]
+        for key in [info.key async for info in store.list("") if f"{shard_id(1)}-" in info.key]:
+            await store.delete(key)
+
+    asyncio.run(run())
+    found, searched = search(sealed, "n=44")
+    assert [fate.shard for fate in found] == [shard_id(0)]
+    assert (searched.files, searched.gone) == (6, 4)
+
+
+def test_files_are_searched_where_the_sink_was(sealed):
+    sealed.move("memory:elsewhere")
+    asyncio.run(sealed.unit(0, 121, 40))
+    found, searched = search(sealed, "n=44")
+    assert [fate.shard for fate in found] == [shard_id(1), shard_id(0)]
+    assert searched.gone == 0
+    assert found[0].places[0].url.startswith("memory:lake/")
+
+
+# --- records of several rows -------------------------------------------------------------------------------------------------
+
+EXPLODED = """\
+application: flights
+source:
+  kinesis: {stream: events}
+  schema: {n: int64, kind: "list<string>"}
+stages:
+  - explode: kind
+sinks:
+  - s3: {url: "file:./lake", partition_by: [kind]}
+state: "file:./state"
+"""
+
+
+def test_a_row_in_another_file_than_the_first_row_of_its_record_leads_to_that_record():
+    """The ledger names only the first file of a record, so the row before it in the second one is of another record."""
+
+    def payload(n):
+        kinds = ["a", "b"] if n % 2 else ["b", "a", "a"]
+        return json.dumps({"n": n, "kind": kinds}).encode()
+
+    async def run():
+        sealed = await Sealed.open(text=EXPLODED)
+        await sealed.unit(0, 1, 9, payload)
+        lake = sealed.stores.targets["s3"]
+        return sealed, {info.key: pl.read_parquet((await lake.get(info.key)).body) async for info in lake.list("")}
+
+    sealed, files = asyncio.run(run())
+    assert len(files) == 2
+    for key, rows in files.items():
+        for at, name in enumerate(rows["_sequence"]):
+            ((_, fate),) = asyncio.run(tracer(sealed).find_row(f"memory:lake/{key}", at))
+            assert fate.sequence == name
+        assert asyncio.run(tracer(sealed).find_row(f"memory:lake/{key}", rows.height)) == []
+    found, _ = search(sealed, "n=3")
+    assert [fate.sequence for fate in found] == [str(sequence(0, 3))]
+
+
+# --- why nothing is found ----------------------------------------------------------------------------------------------------
+
+
+def test_a_record_after_the_last_commit_is_said_to_be_not_committed_yet(sealed):
+    number = sequence(0, 124)
+    assert find_text(sealed, str(number)) == []
+    assert explain(sealed, str(number)) == [
+        f"It is not committed yet if it is a record of {shard_id(0)} (committed up to {sequence(0, 120)})."
+    ]
+    assert explain(sealed, f"{shard_id(1)}:{number}") == []  # that shard has ended before
+    assert explain(sealed, f"{shard_id(7)}:{number}") == [
+        f"It is not committed yet if it is a record of {shard_id(7)} (nothing is committed yet)."
+    ]
+
+
+def test_a_record_of_a_unit_that_is_begun_is_said_to_be_in_it(sealed):
+    async def run():
+        key = max([info.key async for info in sealed.root.list(f"flights/commits/events/{shard_id(0)}/0")])
+        manifest = decode((await sealed.root.get(key)).body, key)
+        await sealed.root.put(key, encode(msgspec.structs.replace(manifest, state=State.INTENT, sealed_by="", sealed_at="", seal="")))
+
+    asyncio.run(run())
+    number = f"{shard_id(0)}:{sequence(0, 100)}"
+    assert find_text(sealed, number) == []
+    (words,) = explain(sealed, number)
+    assert f"{shard_id(0)}: worker-1 began the unit ({sequence(0, 80)}, {sequence(0, 120)}] at 2026" in words
+    assert words.endswith("; it is not sealed yet.")
+
+
+def test_a_number_that_no_record_has_is_said_to_be_in_the_range_of_a_sealed_unit(sealed):
+    (words,) = explain(sealed, f"{shard_id(0)}:{sequence(0, 44) + 1}")
+    assert words == f"Sealed units with this number in their range do not have it: {shard_id(0)} ({sequence(0, 40)}, {sequence(0, 80)}]."
+
+
+def test_a_user_record_that_an_aggregate_does_not_have_is_named(sealed):
+    assert explain(sealed, f"{sequence(0, 44)}:1") == [f"{sequence(0, 44)} has the user records 0 to 0, so 1 is none of them."]

@@ -1,5 +1,7 @@
 import json
+from decimal import Decimal
 
+import polars as pl
 import pytest
 
 from stream.transform.decoders.dynamodb_stream import DynamodbStream
@@ -77,3 +79,24 @@ def test_a_record_that_is_not_a_change_is_rejected(record, reason):
     got = run(change(), record)
     assert got.frame.height == 1
     assert got.settled["reason"].to_list() == [reason]
+
+
+def test_both_images_are_the_columns_and_the_item_before():
+    old = {"id": {"S": "i1"}, "n": {"N": "7"}, "x": {"BOOL": True}}
+    got = run(change("MODIFY", old=old), change(), change("REMOVE", new=None, old=old), image="both")
+    assert got.frame.schema["before"] == pl.Struct(SCHEMA.polars())
+    first, second, third = got.frame["before"].to_list()
+    assert first == third == {"id": "i1", "n": Decimal(7), "m": None, "l": None, "b": None, "x": "true"}
+    assert second is None
+    assert [str(n) for n in got.frame["n"]] == ["12345678901234567890.25"] * 2 + ["None"]
+
+
+def test_an_old_image_that_does_not_fit_the_schema_is_a_dead_letter_if_it_is_read():
+    record = change("MODIFY", old={"id": {"S": "i1"}, "n": {"S": "x"}})
+    assert run(record).frame.height == 1
+    assert run(record, image="both").settled["reason"].to_list() == ["wrong_type:before.n"]
+
+
+def test_without_a_schema_the_item_before_is_text():
+    record = change("MODIFY", old={"n": {"N": "7"}})
+    assert run(record, schema=None, image="both").frame["before"].to_list() == ['{"n":7}']

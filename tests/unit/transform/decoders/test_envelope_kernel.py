@@ -129,8 +129,17 @@ DOCUMENTS: dict[str, list[Any]] = {
             },
         },
         {"metadata": {"record-type": "control", "operation": "create-table"}},
+        *(
+            {
+                "data": {"a": 2, "s": "y", "t": "2013-01-01"},
+                "before-image": before,
+                "metadata": {"record-type": "data", "operation": "update", "schema-name": "shop", "table-name": "t"},
+            }
+            for before in ({"a": 1}, {"a": 2, "s": "x"}, {}, None)
+        ),
     ],
     "dynamodb_stream": [
+        dynamodb.change("MODIFY", {"a": {"N": "1"}}, {"a": {"N": "1"}, "s": {"S": "\u00e4"}, "o": {"M": {"x": {"N": "2"}}}}),
         dynamodb.change(
             new={"a": {"N": "1"}, "s": {"S": "x\u00e4\n"}, "o": {"M": {"x": {"N": "2"}}}, "j": {"L": [{"NULL": True}, {"SS": ["q"]}]}}
         ),
@@ -192,8 +201,9 @@ def test_rows_and_reasons_are_the_same_with_and_without_the_kernel(name: str, se
         options["compression"] = "none"
     elif name == "dms":
         options["table"] = rng.choice([None, "shop.t", "None.t"])
+        options |= rng.choice([{}, {"before_image": "before-image"}, {"before_image": "before-image", "keys": ["a", "s"]}])
     elif name == "dynamodb_stream":
-        options["image"] = rng.choice(["new", "old"])
+        options["image"] = rng.choice(["new", "old", "both"])
 
     assert_same(*both(name, [written(name, rng) for _ in range(count)], SCHEMA if plain or name == "json_lines" else None, **options))
 

@@ -1,0 +1,80 @@
+"""Where the rows of a unit's files are now, and which records they are of: a sink may have moved, and a file may have been compacted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from stream.audit.chain import Link
+from stream.audit.criteria import Criterion, in_file, lineage_of
+from stream.audit.ledger import LedgerObject
+from stream.audit.objects import Area, former_place
+from stream.contracts import ObjectStore
+from stream.worker.opening.compacted import CompactedFiles
+from stream.worker.opening.separations import Separations
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Where the rows of a file are now: in ``file``, from row ``first`` on.
+
+    ``body``: its content, if it is the file itself; a compacted file, in the dataset at ``root``, is read when it is needed.
+    """
+
+    file: LedgerObject
+    first: int = 0
+    body: bytes | None = None
+    root: str = ""
+
+
+@dataclass(slots=True)
+class Matches:
+    """The rows that match ``criterion``, by file: many units have their rows in one compacted file, which is read once."""
+
+    criterion: Criterion
+    found: dict[str, asyncio.Future[list[int] | None]] = field(default_factory=dict)
+
+
+class UnitFiles:
+    """The files of one stream's units. ``open_place`` opens the URL at which a sink was when an older unit was sealed."""
+
+    def __init__(
+        self, state: ObjectStore, areas: Mapping[str, Area], compacted: CompactedFiles, open_place: Callable[[str], ObjectStore] | None
+    ) -> None:
+        self._areas = areas
+        self._compacted = compacted
+        self._open = open_place
+        self._separations = Separations(state)
+
+    async def rows(self, link: Link, file: LedgerObject) -> Rows | None:
+        """Where the rows of ``file`` of the unit ``link`` are; None if it is not there any more, and not compacted either."""
+        former = former_place(link, file.sink, self._areas)
+        stores = [self._open(former)] if former is not None and self._open is not None else []
+        if file.sink in self._areas:
+            stores.append(self._areas[file.sink].store)
+        for store in stores:
+            if (stored := await store.get(file.key)) is not None:
+                return Rows(file, body=stored.body)
+        part = await self._compacted.part(file.sink, link.shard, link.after, file.key)
+        return None if part is None or self._open is None else Rows(part[1], part[2], root=part[0])
+
+    async def matches(self, link: Link, rows: Rows, search: Matches) -> list[int] | None:
+        """The rows of the file at ``rows``, counted from 0, that match; None if it is gone or has no such column."""
+        if rows.file.key not in search.found:
+            search.found[rows.file.key] = asyncio.ensure_future(self._matches(link, rows, search.criterion))
+        return await search.found[rows.file.key]
+
+    async def lineage(self, link: Link, rows: Rows) -> pl.DataFrame | None:
+        """Sequence and subsequence of each row of the file at ``rows``; None if it is gone or has no such columns."""
+        form, body = await self._separations.of(link, rows.file.sink, rows.file.key), await self._body(rows)
+        return None if form is None or body is None else await asyncio.to_thread(lineage_of, rows.file, body, form)
+
+    async def _matches(self, link: Link, rows: Rows, criterion: Criterion) -> list[int] | None:
+        form, body = await self._separations.of(link, rows.file.sink, rows.file.key), await self._body(rows)
+        return None if form is None or body is None else await asyncio.to_thread(in_file, rows.file, body, criterion, form)
+
+    async def _body(self, rows: Rows) -> bytes | None:
+        return rows.body if not rows.root else await self._compacted.read(rows.root, rows.file.key)
