@@ -146,9 +146,8 @@ def table_of(views: list[LeaseView]) -> Table:
         name = f"{view.stream}/{view.shard}" if several else view.shard
         user_record = f":{view.subsequence}" if view.subsequence not in {0, WHOLE_RECORD} else ""
         rewound = f" (rewound {view.generation} times)" if view.generation else ""
-        table.add_row(
-            name, view.owner or "-", f"{place}{user_record}{rewound}", behind, view.renewed or "", rate, "paused" if view.paused else ""
-        )
+        note = ", ".join(word for word, said in (("paused", view.paused), ("no access", view.without_access)) if said)
+        table.add_row(name, view.owner or "-", f"{place}{user_record}{rewound}", behind, view.renewed or "", rate, note)
     return table
 
 

@@ -1,4 +1,4 @@
-"""Repeats idempotent calls until their outcome is known."""
+"""Repeats idempotent calls until their outcome is known, and says when something is tried again to which access was refused."""
 
 from __future__ import annotations
 
@@ -19,6 +19,27 @@ LONGEST_WAIT: Final = 20.0
 def longer(wait: float) -> float:
     """The wait after one of ``wait`` seconds."""
     return min(2 * wait, LONGEST_WAIT)
+
+
+FIRST_REFUSED_SECONDS: Final = 1.0
+REFUSED_SECONDS: Final = 60.0
+"""Seconds before something is tried again to which access was refused, doubled each time from the first to the most."""
+
+
+class RefusedWaits:
+    """How long to wait each time that access is refused to the same thing. Access that was there for a while begins anew."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._at = float("-inf")
+        self._waited = 0.0
+
+    def next(self) -> float:
+        """Seconds to wait now, after one more refusal."""
+        now = self._clock.monotonic()
+        again = now - self._at <= 2 * REFUSED_SECONDS
+        self._at, self._waited = now, min(2 * self._waited, REFUSED_SECONDS) if again else FIRST_REFUSED_SECONDS
+        return self._waited
 
 
 class Repeater:

@@ -83,6 +83,7 @@ from stream.events.workers import (
     ShardStarted,
     StackTaken,
     StreamDescribed,
+    StreamResumed,
     WorkerFailed,
     WorkerStarted,
 )
@@ -156,6 +157,7 @@ __all__ = [
     "StackTaken",
     "StageApplied",
     "StreamDescribed",
+    "StreamResumed",
     "SubscriptionEnded",
     "TelemetryFailed",
     "UnitCut",

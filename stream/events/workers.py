@@ -63,6 +63,11 @@ class ShardHalted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StreamResumed(Event):
+    """What the stream as a whole was halted for is over, and it goes on by itself; ``shard`` is empty."""
+
+
+@dataclass(frozen=True, slots=True)
 class NotificationFailed(Event):
     """The notification that the shard has halted could not be sent by ``channel`` (sns, webhook, state); the log says it.
 
@@ -162,7 +167,10 @@ class DrainStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseTaken(Event):
-    """This worker now has the shard's lease; ``why``: free, expired, stolen, own, assigned. ``previous``: the previous owner, or empty."""
+    """This worker now has the shard's lease; ``why``: free, expired, stolen, own, assigned, refused.
+
+    ``refused``: its owner had no access, and kept it. ``previous``: the previous owner, or empty.
+    """
 
     why: str
     previous: str
@@ -170,7 +178,10 @@ class LeaseTaken(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseDropped(Event):
-    """This worker no longer has the shard's lease; ``why``: released, handed_over, lost, expired, vanished."""
+    """This worker no longer has the shard's lease; ``why``: released, handed_over, lost, expired, vanished, refused.
+
+    ``refused``: another worker took it, since this one had no access.
+    """
 
     why: str
 

@@ -17,7 +17,9 @@ from dataclasses import replace
 from typing import Any, BinaryIO, Final
 
 from stream import events
-from stream.concurrency import ObservableEvent
+from stream.aws.errors import AccessRefused
+from stream.commit.retry import RefusedWaits
+from stream.concurrency import ObservableEvent, unless_set
 from stream.contracts import Emit, Shard, Start, StartKind
 from stream.errors import DefinitionError, Fatal, Halted, LeaseLost, Retryable, unforeseen
 from stream.hosts.daemon_source import DaemonSource
@@ -38,7 +40,7 @@ from stream.worker.process.failure import reporting_failure
 from stream.worker.process.reporting import reports_to
 from stream.worker.process.threads import limit_default_threads
 from stream.worker.shards.shard import run_shard
-from stream.worker.shards.supervisor import RESTART_SECONDS
+from stream.worker.shards.supervisor import GOES_ON, RESTART_SECONDS
 
 LINE_BYTES: Final = 256 * 2**20
 """Longest line, in bytes: GetRecords returns up to 10 MiB, which base64 and expanded KPL aggregates can multiply."""
@@ -127,6 +129,7 @@ class Child:
         self._drain_seconds = drain_seconds
         self._stopped = asyncio.Event()
         self._ended = False
+        self._refused = RefusedWaits(stream.parts.clock)
 
     async def run(self) -> None:
         """Serve until the daemon closes the pipe.
@@ -215,12 +218,12 @@ class Child:
     async def _work(self, shard_id: str) -> None:
         try:
             while not await self._once(shard_id):
-                await self._parts.clock.sleep(RESTART_SECONDS)
+                pass
         finally:
             self._stopped.set()
 
     async def _once(self, shard_id: str) -> bool:
-        """Run the shard; returns whether it is done."""
+        """Run the shard; returns whether it is done. If not, it is time to run it again."""
         where = (self._stream, shard_id)
         try:
             listed = {shard.shard_id: shard for shard in await self._parts.source.shards()}
@@ -228,7 +231,16 @@ class Child:
             self._ended = not isinstance(await run_shard(shard, self._start, self._parts), Stop)
         except Retryable as error:
             self._emit(events.CallRepeated(*where, "run shard", str(error), RESTART_SECONDS))
+            await self._parts.clock.sleep(RESTART_SECONDS)
             return False
+        except AccessRefused as error:
+            # As under our own supervisor: who has sealed something has lost its access, and may get it back.
+            if self._parts.committer.sealed == 0:
+                raise
+            self._emit(events.ShardHalted(*where, f"{str(error).rstrip('.')}. {GOES_ON}"))
+            if not self._parts.draining.is_set():
+                await unless_set(self._parts.draining, self._parts.clock.sleep(self._refused.next()))
+                return False
         except Fatal:
             raise
         except LeaseLost:

@@ -16,6 +16,7 @@ from stream.concurrency import run_concurrently
 from stream.contracts import Clock, Emit, Shard
 from stream.errors import Fatal, LeaseLost, Retryable
 from stream.lease import decide, fleet_rules
+from stream.lease.access import AccessRecord
 from stream.lease.decide import ObservedLease
 from stream.lease.follower import Follower
 from stream.lease.holding import AT_ONCE, Holdings
@@ -57,7 +58,8 @@ class Coordinator(LeaseView):
         self.follower = Follower(table, me, settings, clock, emit)
         self.listeners: list[Callable[[], None]] = []
         self._emit = emit
-        self._taker = LeaseTaker(table, me, self, self.follower, clock, emit, order)
+        self.access = AccessRecord()
+        self._taker = LeaseTaker(table, me, self, self.follower, clock, emit, order, self.access)
         self._size = 0
         self._holes = HoleWatch(emit)
         self._wake = asyncio.Event()
@@ -65,9 +67,37 @@ class Coordinator(LeaseView):
     # --- what the worker calls --------------------------------------------------------------------------------------------
 
     def count(self, event: events.Event) -> None:
-        """An ``Emit`` that counts the traffic of each shard."""
-        if isinstance(event, events.PageReceived) and (leased := self.streams.get(event.stream)) is not None:
-            self.holdings.count(leased.key(event.shard), event.payload_bytes)
+        """An ``Emit`` that counts the traffic of each shard, and notes whether this worker can work on it."""
+        if (leased := self.streams.get(event.stream)) is None or not event.shard:
+            return
+        key = leased.key(event.shard)
+        match event:
+            case events.PageReceived(records=records, behind_ms=behind_ms):
+                self.holdings.count(key, event.payload_bytes)
+                if records or behind_ms == 0:
+                    self.holdings.work_on(key, sealed=False, records=bool(records))
+            case events.ManifestSealed():
+                self.holdings.work_on(key, sealed=True)
+                self.access.seal(event.stream, key, self._clock.monotonic())
+            case events.CallRepeated():
+                if self.holdings.no_answer(key) and self.holdings.refuse(key, begins_anew=False):
+                    self.access.refuse(event.stream, key, self._clock.monotonic())
+            case _:
+                pass
+
+    def refused(self, stream: str, shard_id: str) -> None:
+        """Note that access was refused to this worker, which is about to begin the shard anew, after its last seal.
+
+        The lease is kept and renewed. Its row says so, and a worker that has access takes it (``access.py``).
+        """
+        key = self.streams[stream].key(shard_id)
+        if self.holdings.refuse(key, begins_anew=True):
+            self.access.refuse(stream, key, self._clock.monotonic())
+
+    def inherited(self, stream: str, shard_id: str) -> bool:
+        """Whether this worker took the shard's lease from one that had no access."""
+        held = self.holdings.held.get(self.streams[stream].key(shard_id))
+        return held is not None and held.inherited
 
     async def release(self, stream: str, shard_id: str, *, avoid: bool = False) -> None:
         """Release the shard's lease, to the worker that is to take it over, if any; with ``avoid``, never take it again in this process."""

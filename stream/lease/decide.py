@@ -35,17 +35,22 @@ _LAST_KEY: Final = chr(0x10FFFF)
 
 @dataclass(frozen=True, slots=True)
 class ObservedLease:
-    """An observed lease. ``changed``, ``since``: monotonic times at which its current counter and its current owner were first seen."""
+    """An observed lease. ``changed``, ``since``: monotonic times at which its current counter and its current owner were first seen.
+
+    ``refused``: since when its holder has been seen to say that it has no access; None if it does not.
+    """
 
     lease: Lease
     changed: float
     since: float
+    refused: float | None = None
 
 
 class Why(StrEnum):
     """The reason for taking a lease."""
 
     OWN = "own"
+    REFUSED = "refused"
     FREE = "free"
     EXPIRED = "expired"
     STOLEN = "stolen"
@@ -81,11 +86,13 @@ def observe(before: Mapping[str, ObservedLease], rows: Iterable[Lease], now: flo
     for lease in rows:
         known = before.get(lease.key)
         if known is None:
-            observed[lease.key] = ObservedLease(lease, now if lease.owner is not None else -math.inf, now)
+            changed = now if lease.owner is not None else -math.inf
+            observed[lease.key] = ObservedLease(lease, changed, now, now if lease.out_of_reach else None)
             continue
         changed = known.changed if known.lease.counter == lease.counter else now
-        since = known.since if known.lease.owner == lease.owner else now
-        observed[lease.key] = ObservedLease(lease, changed, since)
+        same = known.lease.owner == lease.owner
+        refused = (known.refused if same and known.refused is not None else now) if lease.out_of_reach else None
+        observed[lease.key] = ObservedLease(lease, changed, known.since if same else now, refused)
     return observed
 
 
@@ -95,8 +102,12 @@ def is_available(observed: ObservedLease, now: float, failover: float) -> bool:
 
 
 def first_holder(observed: Mapping[str, ObservedLease], now: float, failover: float) -> str | None:
-    """Who holds the lease with the least key of those that a live worker holds: all workers agree on it sooner or later."""
-    return next((observed[key].lease.holder for key in sorted(observed) if not is_available(observed[key], now, failover)), None)
+    """Who holds the lease with the least key of those that a live worker holds: all workers agree on it sooner or later.
+
+    Workers that say that they have no access come last.
+    """
+    held = [key for key in sorted(observed) if not is_available(observed[key], now, failover)]
+    return next((observed[key].lease.holder for key in sorted(held, key=lambda key: observed[key].lease.out_of_reach)), None)
 
 
 def take_as_kcl(observed: Mapping[str, ObservedLease], me: str, now: float, rules: Rules, order: Order) -> list[Take]:
@@ -236,8 +247,12 @@ def _why(lease: Lease, me: str) -> Why:
 
 
 def marked_as_stolen(takes: Iterable[Take], observed: Mapping[str, ObservedLease], now: float, failover: float) -> list[Take]:
-    """``takes``, with the reason ``STOLEN`` if the owner still renews the lease."""
-    return [
-        take if take.why is not Why.EXPIRED or is_available(observed[take.lease.key], now, failover) else replace(take, why=Why.STOLEN)
-        for take in takes
-    ]
+    """``takes``, with the reason ``STOLEN`` if the owner still renews the lease, or ``REFUSED`` if it does so without having access."""
+
+    def marked(take: Take) -> Take:
+        row = observed[take.lease.key]
+        if take.why is not Why.EXPIRED or is_available(row, now, failover):
+            return take
+        return replace(take, why=Why.STOLEN if row.refused is None else Why.REFUSED)
+
+    return [marked(take) for take in takes]

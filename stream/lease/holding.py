@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,6 +22,10 @@ AT_ONCE: Final = 20
 MOST_RENEWALS: Final = 400
 """Concurrent renewals while the table is slow: with a failover time of 10 s and 0.2 s for a write, enough for 6,000 leases."""
 
+UNANSWERED_SECONDS: Final = 300.0
+ANSWERED_SECONDS: Final = 60.0
+"""Seconds for which a shard's calls get no answer before its worker counts as having no access, and between two such calls at most."""
+
 TOGETHER: Final = 1 / 20
 """Share of a renewal interval by which a renewal may be late, so that several are made each time the loop wakes up."""
 
@@ -30,6 +35,9 @@ class Held:
     """A held lease. It is valid until ``until`` (monotonic), which is counted from before its last write was sent.
 
     ``wanted``: since when another worker is to take it over, or None. ``seen_bytes``: bytes received since ``counted``.
+    ``refused``: access is refused to this worker, or nothing answers; ``received``: records were received since that was noted.
+    ``unanswered``: when calls for the shard began to get no answer, and when the last one did not. ``inherited``: it was taken from a
+    worker that had no access.
     """
 
     stream: str
@@ -40,6 +48,10 @@ class Held:
     wanted: float | None = None
     seen_bytes: int = 0
     rate: float | None = None
+    refused: bool = False
+    received: bool = False
+    unanswered: tuple[float, float] = (-math.inf, -math.inf)
+    inherited: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -55,15 +67,17 @@ class Holdings:
         self._changed = changed
         self.held: dict[str, Held] = {}
 
-    def add(self, stream: str, lease: Lease, asked: float) -> None:
+    def add(self, stream: str, lease: Lease, asked: float, *, inherited: bool = False) -> None:
         """Add a lease that was taken by a write sent at ``asked``."""
-        self.held[lease.key] = Held(stream, lease, asked + self._settings.failover, asked, asked)
+        self.held[lease.key] = Held(stream, lease, asked + self._settings.failover, asked, asked, inherited=inherited)
         self._changed()
 
     def drop(self, key: str, why: str) -> None:
         """Remove a lease that is no longer this worker's; work on its shard has to stop."""
         held = self.held.pop(key, None)
         if held is not None:
+            # What the row said last counts: that is why another worker took it.
+            why = "refused" if why == "lost" and held.lease.out_of_reach else why
             self._emit(events.LeaseDropped(held.stream, held.lease.shard, why))
             self._changed()
 
@@ -82,6 +96,37 @@ class Holdings:
         """Count bytes received from the shard."""
         if (held := self.held.get(key)) is not None:
             held.seen_bytes += size
+
+    def refuse(self, key: str, *, begins_anew: bool) -> bool:
+        """Say in the row, with its next renewal, that this worker has no access; False if it does not hold the lease.
+
+        ``begins_anew``: nothing that was received is left, and the shard is read again from its last seal.
+        """
+        if (held := self.held.get(key)) is None:
+            return False
+        held.refused = True
+        held.received = held.received and not begins_anew
+        return True
+
+    def no_answer(self, key: str) -> bool:
+        """Note that a call for the shard got no answer; returns whether that has been so for ``UNANSWERED_SECONDS``."""
+        if (held := self.held.get(key)) is None:
+            return False
+        now, (since, last) = self._clock.monotonic(), held.unanswered
+        held.unanswered = (since if now - last <= ANSWERED_SECONDS else now), now
+        return now - held.unanswered[0] >= UNANSWERED_SECONDS
+
+    def work_on(self, key: str, *, sealed: bool, records: bool = False) -> None:
+        """Note that the shard was read, or that a unit of it was ``sealed``.
+
+        A quiet shard of which nothing is to be sealed can be worked on once it was read to its tip.
+        """
+        if (held := self.held.get(key)) is None:
+            return
+        held.received = held.received or records
+        if sealed or not held.received:
+            held.refused = False
+            held.unanswered = (-math.inf, -math.inf)
 
     async def keep_renewed(self) -> None:
         """Renew each lease when it is due, until cancelled. A write that gets no answer delays no other lease's.
@@ -130,7 +175,7 @@ class Holdings:
                 return
             rate = self._rate(held, asked)
             try:
-                after = await self._table.renew(held.lease, rate, held.until)
+                after = await self._table.renew(held.lease, rate, held.until, refused=held.refused)
             except Retryable:
                 self.drop(key, "expired")
                 return

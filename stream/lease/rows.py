@@ -84,8 +84,8 @@ class Lease:
 
     ``epoch`` is the stream's creation time in seconds. ``owner``: None if nobody has it. ``checkpoint_owner``: during a graceful hand-off
     of KCL 3.x, the worker that may still checkpoint; ``owner`` is then the next one. ``hash_range`` is inclusive. ``operation`` marks the
-    last write of this service, ``signed`` the last owner that was one of its workers, ``renewed`` when it last wrote (ISO 8601; for
-    people, nothing is ever decided by it). ``unknown`` holds all else.
+    last write of this service, ``signed`` the last owner that was one of its workers, ``refused`` the worker that said last that it cannot
+    work on the shard, ``renewed`` when it last wrote (ISO 8601; for people, nothing is ever decided by it). ``unknown`` holds all else.
     """
 
     key: str
@@ -105,6 +105,7 @@ class Lease:
     progress: Progress | None = None
     operation: str = ""
     signed: str | None = None
+    refused: str | None = None
     renewed: str | None = None
     unknown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -122,6 +123,11 @@ class Lease:
     def holder(self) -> str | None:
         """Who may work on the shard now; during a hand-off, still the worker that gives it away."""
         return self.checkpoint_owner or self.owner
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether the holder says that it cannot work on the shard, because access is refused to it, or because nothing answers."""
+        return self.refused is not None and self.refused == self.holder
 
     @property
     def owned_elsewhere(self) -> bool:
@@ -187,6 +193,7 @@ def decode(item: Item) -> Lease:
             entity_type=take("entityType", "S"),
             operation=take("sxOp", "S") or "",
             signed=take("sxOwner", "S"),
+            refused=take("sxRefused", "S"),
             renewed=take("sxRenewed", "S"),
             progress=_progress(take),
             unknown=rest,
@@ -217,6 +224,7 @@ def encode(lease: Lease) -> dict[str, dict[str, Any]]:
         "entityType": lease.entity_type,
         "sxOp": lease.operation or None,
         "sxOwner": lease.signed,
+        "sxRefused": lease.refused,
         "sxRenewed": lease.renewed,
     }
     item |= {name: {"S": text} for name, text in texts.items() if text is not None}

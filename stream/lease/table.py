@@ -184,14 +184,16 @@ class LeaseTable:
     async def take(self, lease: Lease, me: str) -> Lease | None:
         """Become the owner if the row is still as in ``lease``; otherwise write nothing and return None."""
         update = LeaseUpdate().set("leaseOwner", {"S": me}).set("sxOwner", {"S": me}).remove("checkpointOwner")
+        _say_refused(update, lease, None)
         if lease.owner != me:
             update.add("ownerSwitchesSinceCheckpoint", 1)
         switches = lease.owner_switches + (lease.owner != me)
-        after = replace(lease, owner=me, signed=me, checkpoint_owner=None, counter=lease.counter + 1, owner_switches=switches)
+        after = replace(lease, owner=me, signed=me, refused=None, checkpoint_owner=None, counter=lease.counter + 1)
+        after = replace(after, owner_switches=switches)
         return await self._update("take", lease, update, after)
 
-    async def renew(self, lease: Lease, throughput: float | None = None, until: float = math.inf) -> Lease | None:
-        """Renew the lease; None if the row is no longer as in ``lease``.
+    async def renew(self, lease: Lease, throughput: float | None = None, until: float = math.inf, *, refused: bool = False) -> Lease | None:
+        """Renew the lease; None if the row is no longer as in ``lease``. ``refused``: say in the row that its holder has no access.
 
         Raises:
             Retryable: there was no answer by ``until``, monotonic seconds.
@@ -199,8 +201,11 @@ class LeaseTable:
         update = LeaseUpdate()
         if throughput is not None:
             update.set("throughputKBps", {"N": f"{throughput:.6f}"})
-        after = replace(lease, counter=lease.counter + 1, throughput=lease.throughput if throughput is None else throughput)
-        return await self._update("renew", lease, update, after, until, lambda row: self.renew(row, throughput, until))
+        without_access = lease.holder if refused else None
+        _say_refused(update, lease, without_access)
+        after = replace(lease, counter=lease.counter + 1, refused=without_access)
+        after = replace(after, throughput=lease.throughput if throughput is None else throughput)
+        return await self._update("renew", lease, update, after, until, lambda row: self.renew(row, throughput, until, refused=refused))
 
     async def adopt(self, lease: Lease) -> Lease | None:
         """Accept a lease that a leader has assigned, with a first renewal; None if the row is no longer as in ``lease``."""
@@ -224,6 +229,7 @@ class LeaseTable:
         update.set("checkpointSubSequenceNumber", {"N": str(checkpoint.subsequence)})
         update.set("ownerSwitchesSinceCheckpoint", {"N": "0"})
         update.remove("pendingCheckpoint", "pendingCheckpointSubSequenceNumber", "pendingCheckpointState")
+        _say_refused(update, lease, None)
         values = encode_progress(progress)
         for name in PROGRESS_ATTRIBUTES:
             if name in values:
@@ -233,7 +239,7 @@ class LeaseTable:
         if throughput is not None:
             update.set("throughputKBps", {"N": f"{throughput:.6f}"})
         after = replace(lease, counter=lease.counter + 1, checkpoint=checkpoint, progress=progress, pending=None, owner_switches=0)
-        after = replace(after, throughput=lease.throughput if throughput is None else throughput)
+        after = replace(after, refused=None, throughput=lease.throughput if throughput is None else throughput)
 
         def again(row: Lease) -> Awaitable[Lease | None]:
             return self.checkpoint(row, checkpoint, progress, until, throughput)
@@ -357,6 +363,14 @@ def _handed_off(lease: Lease, row: Item) -> Lease | None:
     if lease.checkpoint_owner is not None or owner is None or owner != lease.owner or next_owner is None or not unmoved:
         return None
     return replace(lease, owner=next_owner, checkpoint_owner=owner)
+
+
+def _say_refused(update: LeaseUpdate, lease: Lease, worker: str | None) -> None:
+    """Let the row say that ``worker`` has no access, or that its holder has."""
+    if worker is not None:
+        update.set("sxRefused", {"S": worker})
+    elif lease.refused is not None:
+        update.remove("sxRefused")
 
 
 def item_size(item: Item) -> int:

@@ -11,7 +11,7 @@ from typing import Final
 from stream import events
 from stream.concurrency import run_concurrently
 from stream.contracts import Clock, Emit
-from stream.lease import decide, fleet_rules
+from stream.lease import access, decide, fleet_rules
 from stream.lease.decide import ObservedLease, Take
 from stream.lease.follower import Follower
 from stream.lease.holding import AT_ONCE
@@ -27,11 +27,23 @@ TENURE: Final = 6.0
 """Failover times for which a lease stays after a move: each move costs the work in progress."""
 
 
+_RENEWED: Final = {decide.Why.STOLEN, decide.Why.REFUSED}
+"""Reasons for taking a lease that its owner renews."""
+
+
 class LeaseTaker:
     """Takes leases for the worker ``me`` until it is told to stop. ``order`` shuffles candidates."""
 
     def __init__(
-        self, table: LeaseTable, me: str, view: LeaseView, follower: Follower, clock: Clock, emit: Emit, order: decide.Order
+        self,
+        table: LeaseTable,
+        me: str,
+        view: LeaseView,
+        follower: Follower,
+        clock: Clock,
+        emit: Emit,
+        order: decide.Order,
+        known: access.AccessRecord,
     ) -> None:
         self._table = table
         self._me = me
@@ -40,6 +52,7 @@ class LeaseTaker:
         self._clock = clock
         self._emit = emit
         self._order = order
+        self._known = known
         self._avoided: set[str] = set()
         self._stolen_at = -view.settings.steal_every
         self._mixed = 0
@@ -77,15 +90,16 @@ class LeaseTaker:
         steal = now - self._stolen_at >= settings.steal_every
         if steal:
             self._stolen_at = now
-        observed = {key: row for key, row in view.observed.items() if key not in self._avoided}
+        seen = {key: row for key, row in view.observed.items() if key not in self._avoided}
         for key, held in view.holdings.held.items():
-            if key in observed:
-                observed[key] = ObservedLease(held.lease, max(observed[key].changed, held.renewed), observed[key].since)
+            if key in seen:
+                seen[key] = ObservedLease(held.lease, max(seen[key].changed, held.renewed), seen[key].since)
+        observed = access.within_reach(seen, self._me, now, settings.failover, self._known, view.stream_of)
         as_kcl = self.follows_kcl()
         rules = decide.Rules(
             failover=settings.failover,
             max_leases=settings.max_leases,
-            max_steal=1 if as_kcl else STEALS,
+            max_steal=1 if as_kcl or self._known.in_doubt else STEALS,
             steal=steal,
             tenure=TENURE * settings.failover,
         )
@@ -93,7 +107,7 @@ class LeaseTaker:
             takes = decide.take_as_kcl(observed, self._me, now, rules, self._order)
         else:
             takes = decide.take_evenly(observed, self._me, now, rules)
-        takes = decide.marked_as_stolen(takes, observed, now, settings.failover)
+        takes = decide.marked_as_stolen(takes, seen, now, settings.failover)
         return [take for take in takes if take.lease.key not in view.holdings.held]
 
     async def _take(self, take: Take) -> None:
@@ -104,7 +118,10 @@ class LeaseTaker:
             await self._table.release(taken)
             return
         stream = self._view.stream_of(taken.key)
-        self._view.holdings.add(stream, taken, asked)
+        inherited = take.why is decide.Why.REFUSED
+        if inherited or (take.why is decide.Why.STOLEN and self._known.in_doubt):
+            self._known.attempt(stream, asked)
+        self._view.holdings.add(stream, taken, asked, inherited=inherited)
         self._emit(events.LeaseTaken(stream, taken.shard, take.why, take.lease.owner or ""))
 
     async def _adopt(self, lease: Lease) -> None:
@@ -125,6 +142,6 @@ class LeaseTaker:
         still_valid = []
         for take in takes:
             row = await self._table.get(take.lease.key)
-            if row is not None and (row.counter == take.lease.counter or take.why is decide.Why.STOLEN) and row.owner == take.lease.owner:
+            if row is not None and (row.counter == take.lease.counter or take.why in _RENEWED) and row.owner == take.lease.owner:
                 still_valid.append(Take(row, take.why))
         return still_valid

@@ -69,7 +69,7 @@ class Board:
                 self._shards[event.stream, event.shard] = ShardNow(PAUSED, why, behind, self._clock.now())
             case events.ShardResumed():
                 self._shards[event.stream, event.shard] = ShardNow()
-            case events.ShardEnded() | events.ShardReleased():
+            case events.ShardEnded() | events.ShardReleased() | events.StreamResumed():
                 self._shards.pop((event.stream, event.shard), None)
             case _:
                 self._of_worker(event)

@@ -149,8 +149,8 @@ RECOVERIES = _counter("recoveries", _STREAM, "How often the commit log was follo
 RECOVERY_UNITS = _counter("recovery_units", _STREAM, "Committed units found after a checkpoint.")
 RECOVERY_SECONDS = _histogram("recovery_seconds", _STREAM, (*SECONDS, 30.0, 60.0, 300.0), "Duration of a recovery.")
 LEASES_HELD = _gauge("leases_held", _STREAM, "Shards that this worker is reading, or keeps while they are paused.")
-LEASES_TAKEN = _counter("leases_taken", (*_STREAM, "why"), "Leases taken: free, expired, stolen, own, assigned.")
-LEASES_DROPPED = _counter("leases_dropped", (*_STREAM, "why"), "Leases given up: released, handed_over, lost, expired, vanished.")
+LEASES_TAKEN = _counter("leases_taken", (*_STREAM, "why"), "Leases taken: free, expired, stolen, own, assigned, refused.")
+LEASES_DROPPED = _counter("leases_dropped", (*_STREAM, "why"), "Leases given up: released, handed_over, lost, expired, vanished, refused.")
 LEASES_WANTED = _counter("leases_wanted", _STREAM, "Leases that the leader of a KCL 3.x fleet wanted another worker to have.")
 LEASE_WRITES = _counter(
     "lease_writes", ("call",), "Writes to the lease table: take, adopt, renew, checkpoint, release, assign, create, delete."

@@ -87,6 +87,7 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.ShardResumed: Level.INFO,
     ev.ShardHalted: Level.ERROR,
     ev.StreamDescribed: Level.DEBUG,
+    ev.StreamResumed: Level.INFO,
     ev.ShardStalled: Level.ERROR,
     ev.LoopBlocked: Level.WARNING,
     ev.StackTaken: Level.INFO,

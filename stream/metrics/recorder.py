@@ -256,6 +256,10 @@ def _shard_halted(r: Series, e: ev.ShardHalted) -> None:
     r.set_shard(m.SHARD_HALTED, 1, e)
 
 
+def _stream_resumed(r: Series, e: ev.StreamResumed) -> None:
+    r.set(m.SHARD_HALTED, 0, e.stream, e.shard)
+
+
 def _event_incomplete(r: Series, e: ev.EventIncomplete) -> None:
     r.add(m.SOURCE_OMITTED, e.missing, e.stream)
 
@@ -331,6 +335,7 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
     ev.ShardPaused: _shard_paused,
     ev.ShardResumed: _shard_resumed,
     ev.ShardHalted: _shard_halted,
+    ev.StreamResumed: _stream_resumed,
     ev.PartOpened: _part_opened,
     ev.EventIncomplete: _event_incomplete,
     ev.NotificationFailed: _notification_failed,

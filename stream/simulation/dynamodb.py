@@ -225,7 +225,7 @@ class SimulatedDynamo(DynamoDb):
         key = request.get("Key") or request.get("Item", {})
         told = f"{operation} {next(iter(key.values()))['S'] if key else ''}"
         try:
-            answer = await self._process.call(told, apply)
+            answer = await self._process.call(told, apply, open_to_all=True)
         except NoReply as error:
             msg = f"{call} had no answer"
             raise AwsRetryable(msg, code=CONNECTION) from error

@@ -16,7 +16,7 @@ from stream.commit.log import CommitLog
 from stream.commit.places import Places
 from stream.commit.retry import Repeater
 from stream.concurrency import ObservableEvent
-from stream.contracts import Checkpoints, LendingSource, Shard, Start, StartKind
+from stream.contracts import Checkpoints, Emit, LendingSource, Shard, Start, StartKind
 from stream.errors import LeaseLost
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.coordinator import Coordinator
@@ -88,8 +88,10 @@ class Surroundings:
     tools: Tools
 
 
-def source_of(subject: Subject, stream: str, state: State, process: Process, *, newer: bool = False) -> KinesisSource:
-    """``stream`` as ``process`` reads it: the real reader and client."""
+def source_of(
+    subject: Subject, stream: str, state: State, process: Process, *, newer: bool = False, emit: Emit | None = None
+) -> KinesisSource:
+    """``stream`` as ``process`` reads it: the real reader and client. ``emit``: who else hears of it."""
     pipeline, _ = subject.version(newer=newer)
     settings = ReadSettings(
         idle_first=tip_seconds(pipeline.flush.age.total_seconds()),
@@ -97,7 +99,8 @@ def source_of(subject: Subject, stream: str, state: State, process: Process, *, 
         kpl_out_of_range=OutOfRange(pipeline.source.kinesis.kpl_out_of_range.value),
     )
     client, budget = SimulatedKinesis(state, process), ByteBudget(BUDGET)
-    return KinesisSource(client, stream, budget=budget, clock=process.clock, emit=process.emit, settings=settings, random=lambda: 0.5)
+    heard = emit or process.emit
+    return KinesisSource(client, stream, budget=budget, clock=process.clock, emit=heard, settings=settings, random=lambda: 0.5)
 
 
 def table_of(pipeline: Pipeline, tables: RecentTables, process: Process, kind: type[LeaseTable] = LeaseTable) -> LeaseTable:
@@ -169,12 +172,12 @@ class _Worker:
         """The parts for ``stream``."""
         subject, process, tools = self.around.subject, self.process, self.around.tools
         pipeline, _ = subject.version(newer=newer)
-        clock, emit = process.clock, process.emit
+        clock, emit = process.clock, process.emit if self.leases is None else to_all(process.emit, self.leases.count)
 
         async def rendered(with_recipe: Recipe, unit: CutUnit) -> Rendered:
             return tools.render(with_recipe, unit)
 
-        kinesis = source_of(subject, stream, self.around.state, process, newer=newer)
+        kinesis = source_of(subject, stream, self.around.state, process, newer=newer, emit=emit)
         source: LendingSource = ReadUntil(kinesis, clock.now(), clock, end=False, name=stream) if once else kinesis
         checkpoints = self._checkpoints()
         places = Places(self.stores.targets, lambda url: self.around.open_place(url, process))
@@ -195,7 +198,7 @@ class _Worker:
             budget=kinesis.budget,
             draining=self.draining,
             clock=clock,
-            emit=emit if self.leases is None else to_all(emit, self.leases.count),
+            emit=emit,
             repeat=repeat,
             leases=self.leases,
             pauses=self.pauses,

@@ -20,6 +20,7 @@ _TROUBLES: Final = {
     Trouble.FROZEN: "stands still for {seconds:.3f} s, before: {call}",
     Trouble.THROTTLED: "is throttled: {call}",
     Trouble.EXPIRED: "finds its shard iterator expired, or is throttled: {call}",
+    Trouble.DENIED: "is refused access for {seconds:.3f} s, from here on: {call}",
     Trouble.LEASE_LOST: "loses its lease to a worker that dies, right before it stores a checkpoint",
 }
 

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, TypeVar
 
-from stream.aws.errors import CONNECTION, EXPIRED_ITERATOR, AwsRetryable, explain
+from stream.aws.errors import CONNECTION, EXPIRED_ITERATOR, AccessRefused, AwsRetryable, explain
 from stream.aws.kinesis import KinesisClient
 from stream.contracts import Checkpoint, Checkpoints, ObjectInfo, Shard, Stored
 from stream.errors import Retryable
@@ -15,7 +15,7 @@ from stream.local.kinesis.errors import ApiError
 from stream.local.kinesis.operations import OPERATIONS
 from stream.local.kinesis.protocol import Params, Wire, encode
 from stream.local.kinesis.state import Call, State
-from stream.simulation.process import THROTTLED, Caller, NoReply, Process, Refused
+from stream.simulation.process import THROTTLED, Caller, Denied, NoReply, Process, Refused
 from stream.simulation.virtual_time import loop_seconds
 from stream.storage.memory import MemoryStore
 
@@ -129,6 +129,9 @@ class SimulatedStore:
             msg = f"no reply to {what} of {key}"
         except Refused:
             msg = f"{what} of {key} was refused: SlowDown"
+        except Denied as error:
+            msg = f"{what} of {key} was refused: AccessDenied"
+            raise AccessRefused(msg, code="AccessDenied") from error
         raise Retryable(msg)
 
 
@@ -178,6 +181,8 @@ class SimulatedKinesis(KinesisClient):
         except Refused as error:
             code = EXPIRED_ITERATOR if error.expired and operation == "GetRecords" else THROTTLED
             raise explain(call, code, "as the schedule says", 400) from error
+        except Denied as error:
+            raise explain(call, "AccessDeniedException", "as the schedule says", 400) from error
         if isinstance(answer, ApiError):
             raise explain(call, answer.code, answer.message, answer.status)
         return answer, b""

@@ -39,6 +39,10 @@ class Refused(Exception):
         self.expired = expired
 
 
+class Denied(Exception):
+    """Access was refused: nothing happened, nor will it while that lasts."""
+
+
 class NoReply(Exception):
     """No reply came, whatever happened to the call."""
 
@@ -81,6 +85,7 @@ class Process:
         self.calm = False
         self.task: asyncio.Task[None] | None = None
         self._awake_at = 0.0
+        self._denied_until = 0.0
         self._sleepers = 0
         self._marks = 0
         self._due = {(each.among, each.call): each for each in disturbances if each.worker == number}
@@ -110,12 +115,14 @@ class Process:
         self._counts.update(among)
         return None if self.calm else next((each for each in found if each is not None), None)
 
-    async def call(self, what: str, apply: Callable[[], T], *, writes: bool = False) -> T:
+    async def call(self, what: str, apply: Callable[[], T], *, writes: bool = False, open_to_all: bool = False) -> T:
         """Make a call whose effect is ``apply``, which happens at one moment or never. ``writes``: it changes an object.
+
+        ``open_to_all``: access to it is never refused.
 
         Raises:
             NoReply: it is not known what happened.
-            Refused: nothing happened.
+            Refused, Denied: nothing happened.
             Killed: the process has died. Only what still runs of it sees this.
         """
         number = self.calls
@@ -124,6 +131,9 @@ class Process:
         found = self._next(Among.CALLS, Among.WRITES) if writes else self._next(Among.CALLS)
         if found is not None:
             await self._disturb(found, what)
+        if not (open_to_all or self.calm) and loop_seconds() < self._denied_until:
+            await self._pass(mixed(self.identity, 2 * number + 1))
+            raise Denied
         result = None if found is not None and found.trouble is Trouble.LATE else apply()
         if found is not None and found.trouble is Trouble.KILLED_AFTER:
             await self._die()
@@ -153,6 +163,8 @@ class Process:
             case Trouble.FROZEN:
                 self._awake_at = now + found.seconds
                 await self._pass(0.0)
+            case Trouble.DENIED:
+                self._denied_until = now + found.seconds
             case Trouble.UNDONE:
                 await self._pass(1.0)
                 raise NoReply

@@ -20,7 +20,8 @@ class Trouble(StrEnum):
     nothing happened. ``UNANSWERED``: it happened, and no reply came. ``LATE``: no reply came, and it happens later. ``FROZEN``: the whole
     process stands still before the call, and goes on as if nothing had happened. ``THROTTLED``: refused because of too many calls.
     ``EXPIRED``: a shard iterator has expired; other calls are throttled instead. ``LEASE_LOST``: right before a checkpoint, another worker
-    takes the lease, which then does nothing with it; without a lease table, the checkpoint is refused.
+    takes the lease, which then does nothing with it; without a lease table, the checkpoint is refused. ``DENIED``: from then on, access
+    to the stream and to the stores is refused for a while, to this worker alone; the lease table answers.
     """
 
     KILLED_BEFORE = "killed_before"
@@ -32,6 +33,7 @@ class Trouble(StrEnum):
     THROTTLED = "throttled"
     EXPIRED = "expired"
     LEASE_LOST = "lease_lost"
+    DENIED = "denied"
 
 
 class Among(StrEnum):
@@ -66,7 +68,7 @@ LONGEST_FREEZE: Final = 400.0
 class Disturbance:
     """``trouble`` at the ``call``-th call of worker ``worker``, which counts from 0.
 
-    ``among``: the calls that are counted. ``seconds``: how long a process stands still, or how much later a call happens.
+    ``among``: the calls that are counted. ``seconds``: how long a process stands still or has no access, or how much later a call happens.
     """
 
     worker: int
@@ -233,7 +235,7 @@ def draw(seed: int, possible: Possible) -> Schedule:
     calm = rng.random() < 0.2
     leased = possible.leased and rng.random() < 0.75
     operations = tuple(_operations(rng, until, possible))
-    return Schedule(
+    drawn = Schedule(
         seed=seed,
         leased=leased,
         shards=rng.choice((1, 1, 2, 3)),
@@ -246,6 +248,16 @@ def draw(seed: int, possible: Possible) -> Schedule:
         operations=operations,
         disturbances=() if calm else tuple(_disturbances(rng, [each.number for each in (*starts, *operations)], leased=leased)),
     )
+    # Of several streams, the one of which a worker has sealed nothing when access is refused is given up by it for good.
+    denials = () if calm or not leased or possible.streams > 1 else tuple(_denials(rng, [each.number for each in starts], until))
+    return replace(drawn, disturbances=drawn.disturbances + denials)
+
+
+def _denials(rng: Random, numbers: Sequence[int], until: float) -> Iterator[Disturbance]:
+    """Workers to which access is refused for a while; only where others may have their shards."""
+    for number in numbers:
+        if rng.random() < 0.3:
+            yield Disturbance(number, rng.randrange(150), Trouble.DENIED, Among.CALLS, round((0.3 + 0.7 * rng.random()) * until, 3))
 
 
 def _arrivals(rng: Random, until: float, possible: Possible) -> Iterator[Arrival]:

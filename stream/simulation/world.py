@@ -12,10 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from stream.aws.errors import AccessRefused
 from stream.commit.manifest import Kind, decode
 from stream.concurrency import ObservableEvent
 from stream.contracts import Shard
-from stream.errors import StreamError
+from stream.errors import StreamError, most_severe
 from stream.events import Event
 from stream.lease.paused import Target, What
 from stream.local.kinesis.errors import ApiError
@@ -31,6 +32,7 @@ from stream.simulation.process import Process, mixed
 from stream.simulation.schedule import LONGEST_FREEZE, OPERATORS, Arrival, Operation, Pausing, Reshard, Schedule, Start, Struck
 from stream.simulation.subject import Subject
 from stream.simulation.virtual_time import LoopClock
+from stream.worker.shards.supervisor import GOES_ON
 
 PATIENCE: Final = 6 * 3600.0
 """Virtual seconds after which workers that nothing disturbs any more must be done. The longest wait between two attempts is 20 s."""
@@ -253,7 +255,8 @@ class World:
             if process.dead:
                 return
             self.note(self.clock.monotonic(), name, "ends")
-            self.halted |= streams.halted
+            # A shard that would have been tried again is another worker's affair.
+            self.halted |= {where: why for where, why in streams.halted.items() if GOES_ON not in why}
             if once and streams.interrupted:
                 self.ended.append((name, f"it has not read {', '.join(streams.interrupted)} to the end"))
 
@@ -306,9 +309,13 @@ class World:
             await whole(process)
         except BaseException as error:
             if not process.dead:
-                if not isinstance(error, StreamError):
+                cause = most_severe(error) if isinstance(error, BaseExceptionGroup) else error
+                if not isinstance(cause, StreamError):
                     raise
-                self.ended.append((name, str(error)))
+                if isinstance(cause, AccessRefused):
+                    self.note(self.clock.monotonic(), name, "ends")  # as it should, since it has not sealed anything yet
+                    return
+                self.ended.append((name, str(cause)))
         finally:
             self.calls += process.calls
             process.task = None

@@ -332,6 +332,23 @@ _SETUP: Final = (
 )  # fmt: skip
 
 
+_NULL_REFUSED: Final = re.compile(r"null value (?:into|in) column \"?([\w$-]+)", re.IGNORECASE)
+
+
+def remedy(table: tuple[str, str], layout: Layout | None, error: str) -> str:
+    """What to do about ``error``, with which rows of ``layout`` were not moved into ``table``: after a semicolon, or empty if not known."""
+    found = _NULL_REFUSED.search(error)
+    column = next((each for each in layout.target if found is not None and each.name == found[1]), None) if layout is not None else None
+    if column is None:
+        return ""
+    whole, name, new = qualified(*table), identifier(column.name), identifier(f"{column.name}_new")
+    return (
+        f"; the column {column.name} is NOT NULL in the table, and the pipeline has rows without a value there. Redshift cannot drop "
+        f"NOT NULL from a column, so replace it: ALTER TABLE {whole} ADD COLUMN {new} {column.type}; UPDATE {whole} SET {new} = {name}; "
+        f"ALTER TABLE {whole} DROP COLUMN {name}; ALTER TABLE {whole} RENAME COLUMN {new} TO {name}"
+    )
+
+
 def judge(step: Step | None, error: str) -> Failure:
     """What to do about a failed load, judged by the step that failed (None: unknown) and Redshift's error message."""
     message = _NAMES.sub(" ", error.lower())

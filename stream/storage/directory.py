@@ -29,6 +29,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
+from stream.aws.errors import AccessRefused
 from stream.contracts import ObjectInfo, Stored
 from stream.errors import Fatal, Retryable
 from stream.storage.keys import by_place, check_key, without_values
@@ -36,9 +37,8 @@ from stream.storage.temporary_files import hold, remove_leftovers
 
 _RESERVED: Final = ".stream"
 _LIST_CHUNK: Final = 1000
-_PERMANENT: Final = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
-)
+_REFUSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_PERMANENT: Final = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP})
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -362,6 +362,9 @@ def _check_writable(folder: Path) -> None:
 
 def _translate(error: OSError, root: str) -> Fatal | Retryable:
     where = without_values(f"{error.filename or root}: {error.strerror or error}")
+    if error.errno in _REFUSED:
+        remedy = "give the user in use write access to that path, and mount its file system for writing"
+        return AccessRefused(f"cannot use the store {root}: {where}. Remedy: {remedy}.", code=errno.errorcode[error.errno], remedy=remedy)
     if error.errno in _PERMANENT:
         return Fatal(f"cannot use the store {root}: {where}. Check that the path is a writable directory, and the key in use.")
     return Retryable(f"the store {root} failed: {where}")

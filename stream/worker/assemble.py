@@ -153,8 +153,8 @@ async def assemble(
     name = options.worker or worker_id(clock)
     watched = _watched(pipeline, options, session, state, name)
     leases = options.leases or await _leases(pipeline, options, session if watched is None else watched.shards, name, emit, stack)
-    source_emit, places = emit if leases is None else to_all(emit, leases.count), functools.partial(located, base=options.base)
-    managed = functools.partial(read_secret, session)
+    emit = emit if leases is None else to_all(emit, leases.count)
+    repeat, places, managed = Repeater(clock, emit), functools.partial(located, base=options.base), functools.partial(read_secret, session)
     read = functools.partial(read_object, session)
 
     async def fetch(known: Mapping[str, bytes]) -> Fetched:
@@ -183,7 +183,7 @@ async def assemble(
         leases=leases,
         pauses=pauses,
     )
-    context = SourceContext(pipeline, options.reading, session, state, targets[rejects.NAME], places, name, clock, source_emit, watched)
+    context = SourceContext(pipeline, options.reading, session, state, targets[rejects.NAME], places, name, clock, emit, watched)
     context = context if leases is None else replace(context, shared=True, lists=functools.partial(_lists, leases, kinesis.stream))
     sources = await repeat("open source", no_shard, lambda: open_reading(context, stack))
     return [await _with_loaders(source, await _stream_parts(source, shared), shared, session, stack) for source in sources]

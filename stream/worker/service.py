@@ -51,6 +51,12 @@ from stream.worker.receivers.telemetry import OperationTracker, SpanQueue, spans
 from stream.worker.shards.streams import PendingCalls, Streams, halted_error
 from stream.worker.tables.loading import complete_all
 
+_NO_ACCESS: Final = (
+    "other workers have taken shards of this one, to which access is refused, or to which nothing answers: `shard_halted` and "
+    "`call_repeated` in its log name the call; `stream doctor` in this pod tries all of them"
+)
+"""Why a worker is not ready to which nothing is halted any more."""
+
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -229,6 +235,10 @@ class _HealthListener:
         self._health = health
 
     def __call__(self, event: events.Event) -> None:
+        self._of_shards(event)
+        self._of_streams(event)
+
+    def _of_shards(self, event: events.Event) -> None:
         match event:
             case events.ShardHalted(stream, shard, reason):
                 self._health.block(f"shard {stream}/{shard}" if shard else f"stream {stream}", reason)
@@ -243,10 +253,21 @@ class _HealthListener:
                 self._health.block(f"export {stream}/{shard}", reason)
             case events.ExportResumed(stream, shard):
                 self._health.clear(f"export {stream}/{shard}")
+            case _:
+                pass
+
+    def _of_streams(self, event: events.Event) -> None:
+        match event:
+            case events.StreamResumed(stream):
+                self._health.clear(f"stream {stream}")
             case events.QueueFailed(stream, _, detail):
                 self._health.block(f"queue of {stream}", detail)
             case events.QueueAnswered(stream, _):
                 self._health.clear(f"queue of {stream}")
+            case events.LeaseDropped(stream, _, "refused"):
+                self._health.block(f"access of {stream}", _NO_ACCESS)
+            case events.ManifestSealed(stream):
+                self._health.clear(f"access of {stream}")
             case events.DrainStarted():
                 self._health.block("worker", "draining")
             case _:

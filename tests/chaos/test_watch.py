@@ -15,6 +15,8 @@ from stream.clock import SystemClock
 from stream.operations.opening import open_evidence
 from stream.pipeline.lint import check
 from tests.chaos.conftest import KEYS, client
+from tests.chaos.gateway import gateway
+from tests.chaos.test_store_faults import DENIED
 from tests.chaos.workers import Worker
 from tests.forked import prepare
 
@@ -290,3 +292,43 @@ def test_what_was_read_and_then_deleted_is_unknown_to_the_proof_and_nothing_else
     findings = watched.proof()
     assert [finding.verdict.value for finding in findings] == ["unknown"]
     assert "deleted since they were read" in findings[0].message
+
+
+def refuses_listing(asked):
+    """What S3 answers to a role that may not list any more."""
+    return DENIED if asked.method == "GET" and asked.key == "" else None
+
+
+def refuses_heads(asked):
+    return DENIED if asked.method == "HEAD" and asked.key.startswith("in/") else None
+
+
+@pytest.mark.parametrize(
+    ("through", "rule", "said"),
+    [("", refuses_listing, "list objects"), ("sqs", refuses_heads, "claim objects that messages name")],
+    ids=["listing", "notifications"],
+)
+def test_while_access_to_what_finds_objects_is_refused_the_worker_says_so_and_then_goes_on_by_itself(
+    make_watched, s3_url, through, rule, said
+):
+    watched = make_watched(through=through)
+    watched.watch = watched.watch.replace("every: 1h", "every: 1s")  # messages come again, but only after a minute
+    with gateway(s3_url) as (url, gate):
+        watched.environment = {**watched.environment, "AWS_ENDPOINT_URL_S3": url}
+        watched.put(4)
+        worker = watched.start()
+        worker.until(lambda: watched.sealed() >= watched.put_so_far)
+        gate.rules.append(rule)
+        watched.put(4)
+        worker.until(lambda: worker.said().count('"event":"shard_halted"') >= 2)
+        halted = [json.loads(line) for line in worker.said().splitlines() if '"event":"shard_halted"' in line]
+        assert {line.get("shard", "") for line in halted} == {""}
+        assert all(said in line["reason"] and "goes on by itself" in line["reason"] for line in halted)
+        note = watched.folder / "state/watched/halts/arrivals/stream.json"
+        worker.until(note.exists)
+        gate.rules.clear()
+        watched.put(1)
+        worker.until(lambda: watched.sealed() >= watched.put_so_far)
+        worker.until(lambda: '"event":"stream_resumed"' in worker.said())
+        worker.until(lambda: not note.exists())
+        watched.finish(worker)

@@ -25,6 +25,8 @@ from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.parts import to_all
 from stream.worker.shards.shard import NUDGE_SECONDS
 from tests.chaos.conftest import KEYS, client
+from tests.chaos.gateway import gateway
+from tests.chaos.test_store_faults import DENIED, refuses
 from tests.chaos.world import World
 from tests.kcl.fake import FakeDaemon, delivered
 
@@ -341,3 +343,65 @@ def test_a_failing_list_of_shards_does_not_end_the_child(world, path, monkeypatc
 
     assert "run shard" in asyncio.run(asyncio.wait_for(serve(), 60))
     world.exact()
+
+
+def test_while_access_is_refused_the_child_lives_says_why_and_goes_on_by_itself(world, moto_url):
+    """Ending it would end every shard of the daemon."""
+    world.s3, world.bucket, world.place = client("s3", moto_url), "multilang-refused", "s3://multilang-refused/"
+    world.s3.create_bucket(Bucket=world.bucket)
+    path = world.pipeline(age="50ms")
+    path.write_text(path.read_text() + "coordination: kcl\n")
+    with gateway(moto_url) as (url, gate):
+        world.environment = {**world.environment, "AWS_ENDPOINT_URL_S3": url}
+        world.produce(40)
+        with daemon(world, path) as child:
+            first = records(world)
+            child.records(first)
+            until_committed(child, world)
+            gate.rules.append(refuses("", DENIED))
+            world.produce(40)
+            child.records(records(world)[len(first) :])
+            for _ in range(500):
+                child.records([])
+                if child.said().count('"event":"shard_halted"') >= 3:
+                    break
+            assert "AccessDenied" in child.said()
+            assert "goes on by itself" in child.said()
+            gate.rules.clear()
+            until_committed(child, world)
+            assert child.ask("shutdownRequested") == []
+            child.ask("leaseLost")
+            assert child.close() == 0
+    world.exact()
+    world.s3.close()
+
+
+def test_a_child_that_waits_for_access_answers_a_request_to_shut_down(world, moto_url):
+    world.s3, world.bucket, world.place = client("s3", moto_url), "multilang-drained", "s3://multilang-drained/"
+    world.s3.create_bucket(Bucket=world.bucket)
+    path = world.pipeline(age="50ms")
+    path.write_text(path.read_text() + "coordination: kcl\n")
+    with gateway(moto_url) as (url, gate):
+        world.environment = {**world.environment, "AWS_ENDPOINT_URL_S3": url}
+        world.produce(40)
+        with daemon(world, path) as child:
+            first = records(world)
+            child.records(first)
+            until_committed(child, world)
+            gate.rules.append(refuses("", DENIED))
+            world.produce(40)
+            child.records(records(world)[len(first) :])
+            for _ in range(500):
+                child.records([])
+                if child.said().count('"event":"shard_halted"') >= 2:
+                    break
+            child.ask("shutdownRequested")
+            child.ask("leaseLost")
+            assert child.close() == 0
+        gate.rules.clear()
+        with daemon(world, path, sequence=first[-1]["sequenceNumber"]) as child:
+            child.records(records(world)[len(first) - 1 :])
+            until_committed(child, world)
+            assert child.close() == 0
+    world.exact()
+    world.s3.close()

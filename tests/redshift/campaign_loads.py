@@ -403,12 +403,18 @@ def test_a_table_that_is_renamed_under_a_loader_is_not_made_anew_without_its_row
     world.assert_exactly_once()
 
 
-def test_a_column_that_must_no_longer_be_null_parks_the_shards_with_its_name(world):
+def test_a_column_that_must_no_longer_be_null_parks_the_shards_with_what_to_run_and_then_they_go_on_by_themselves(world):
     filled = f'UPDATE "{world.table}" SET at = now() WHERE at IS NULL'
     loaded, _ = altered(world, filled, f'ALTER TABLE "{world.table}" ALTER COLUMN at SET NOT NULL')
     assert loaded
     assert {event.shard for event in parked(world)} == {shard_id(0), shard_id(1)}
     assert all('column "at"' in event.reason and "stream loads retry" in event.reason for event in parked(world))
+    (said,) = {event.reason.partition("so replace it: ")[2].partition(". The other shards")[0] for event in parked(world)}
+    for statement in said.split("; "):
+        world.query(statement)
+    assert world.load()
+    world.assert_exactly_once()
+    assert world.ledger() == world.heads()
 
 
 def test_load_errors_are_reported_in_the_words_of_the_system_view(world, s3):

@@ -24,7 +24,7 @@ from stream.pipeline.sample import generated
 from stream.simulation.campaign import Tally, campaign, minimized, play
 from stream.simulation.fleet import Tools
 from stream.simulation.places import SimulatedStore
-from stream.simulation.schedule import Arrival, Schedule, Start, draw
+from stream.simulation.schedule import Among, Arrival, Disturbance, Schedule, Start, Trouble, draw
 from stream.simulation.subject import KnownDefinitions, Subject, payloads
 from stream.worker.coordination.pausing import PauseWatch
 from tests.simulation.schedule import MutantCommitter
@@ -94,6 +94,7 @@ def test_every_schedule_keeps_every_promise(tmp_path, text, newer, seeds):
     for what in ("split", "merged", "paused", "rewound"):
         assert tally.troubles[what] > 0, what
     assert (tally.troubles["updated"] > 0) == newer
+    assert (tally.troubles["denied"] > 0) == (text == LEASED)
     assert tally.units > 100
 
 
@@ -105,6 +106,22 @@ def test_leases_are_taken_lost_and_taken_over(tmp_path):
         why.update(f"dropped {each.what.why}" for each in world.happened if isinstance(each.what, events.LeaseDropped))
     for what in ("taken free", "taken expired", "taken stolen", "taken own", "dropped released", "dropped lost", "dropped expired"):
         assert why[what] > 0, (what, why)
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["one", "both"])
+def test_a_worker_that_alone_has_no_access_for_a_while_is_relieved_of_its_shards_and_all_that_have_none_keep_them(tmp_path, alone):
+    one, moved = subject(tmp_path, text=LEASED), []
+    arrivals = tuple(Arrival(at / 2, f"key-{at}", (at % 60,)) for at in range(200))
+    for seed in range(4):
+        denials = tuple(Disturbance(number, 150, Trouble.DENIED, Among.CALLS, 80.0) for number in range(1 if alone else 2))
+        starts = (Start(0, 0.0), Start(1, 1.0, drains=False))
+        done = play(one, Schedule(seed, True, 4, 8, 2.0, 120.0, arrivals, starts, (), (), denials), Tools())
+        assert done.failures == [], f"seed {seed}"
+        taken = [each for each in done.world.happened if isinstance(each.what, events.LeaseTaken) and each.what.why == "refused"]
+        assert len(taken) <= 4, f"seed {seed}"
+        assert {each.who for each in taken} <= {"worker 2"} or not alone, f"seed {seed}"
+        moved += taken
+    assert moved or not alone
 
 
 def test_on_an_empty_table_the_first_records_are_committed_within_five_seconds(tmp_path):

@@ -40,7 +40,7 @@ class LeaseView(msgspec.Struct, frozen=True):
     """One lease as ``stream leases ls`` shows it. ``behind_seconds``: how far its checkpoint is behind the shard's tip, if requested.
 
     ``set_back``: somebody else set ``checkpoint`` to before what is committed, which changes nothing.
-    ``paused``: why an operator has paused the shard.
+    ``paused``: why an operator has paused the shard. ``without_access``: the owner says that access is refused to it, or nothing answers.
     """
 
     stream: str
@@ -57,6 +57,7 @@ class LeaseView(msgspec.Struct, frozen=True):
     set_back: bool = False
     behind_seconds: float | None = None
     paused: str | None = None
+    without_access: bool = False
 
 
 def view_of(stream: str, lease: Lease) -> LeaseView:
@@ -75,6 +76,7 @@ def view_of(stream: str, lease: Lease) -> LeaseView:
         kilobytes_per_second=lease.throughput,
         parents=sorted(lease.parents),
         set_back=lease.set_back,
+        without_access=lease.out_of_reach,
     )
 
 

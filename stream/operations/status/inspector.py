@@ -23,6 +23,7 @@ from stream.errors import DefinitionError, StreamError
 from stream.lease.paused import NONE, Pause, Pauses
 from stream.lease.pauses import PauseRecord
 from stream.lease.rows import Lease
+from stream.lease.settings import RENEWALS
 from stream.lease.shards import holes
 from stream.operations.progress.completeness import Completeness, Tail
 from stream.operations.shards.survey import unfinished
@@ -42,6 +43,7 @@ from stream.operations.status.snapshot import (
     Snapshot,
     TableStatus,
     Unread,
+    silent_after,
 )
 from stream.pipeline.model import Pipeline
 from stream.worker.halts.note import WHOLE_STREAM, Halt
@@ -58,6 +60,9 @@ LIST_SECONDS: Final = 300.0
 
 TABLE_SECONDS: Final = 60.0
 """The same for a table: a warehouse that was paused needs most of a minute until it answers."""
+
+LONGEST_LOOK: Final = 30.0
+"""Seconds for which a lease of a doubtful date is looked at, at most, to see whether it is renewed."""
 
 SHARDS_PER_SECOND: Final = 10.0
 """A part with an answer for each shard has another second for so many of them."""
@@ -90,6 +95,7 @@ class Inspector:
     def __init__(self, parts: InspectorParts) -> None:
         self._parts = parts
         self._unread: list[Unread] = []
+        self._renews: Mapping[str, bool] = {}
 
     async def inspect(self) -> Snapshot:
         """What can be read now.
@@ -107,6 +113,7 @@ class Inspector:
         arrived = None if objects is None else await self._part(OBJECTS, parts.source.list_objects(objects), least=LIST_SECONDS)
         leases = await self._part(LEASES, parts.leases()) if parts.leases is not None else None
         self._unread += [Unread(LEASE_ROW, why) for why in troubles.rows]
+        self._renews = await self._seen_to_be_renewed(leases or ())
         parts.scanned.leases = {lease.shard: lease for lease in leases or ()}
         answer = await self._part(LOG, self._answer(), max(len(parts.source.listed), len(parts.scanned.leases)))
         halts = await self._part("notes of halts", read_halts(log.store, self._stream)) or {}
@@ -137,6 +144,27 @@ class Inspector:
             objects=objects_status,
             unread=tuple(self._unread),
         )
+
+    async def _seen_to_be_renewed(self, leases: Sequence[Lease]) -> Mapping[str, bool]:
+        """Of leases that were last renewed long ago or in the future, by the clock of their worker, whether they are renewed now, by shard.
+
+        A clock may be wrong, also that of this machine. Only such leases are looked at twice, for as long as two renewals are apart.
+        """
+        native = self._parts.pipeline.leases
+        if native is None or self._parts.leases is None:
+            return {}
+        failover, now = native.failover.total_seconds(), self._parts.clock.now()
+        doubtful = {}
+        for lease in leases:
+            moment = _moment(lease.renewed or "")
+            dated = lease.owner is not None and not lease.owned_elsewhere and not lease.ended and moment is not None
+            if dated and moment is not None and abs((now - moment).total_seconds()) > silent_after(failover):
+                doubtful[lease.shard] = lease.counter
+        if not doubtful:
+            return {}
+        await self._parts.clock.sleep(min(1.5 * failover / RENEWALS, LONGEST_LOOK))
+        again = await self._part(LEASES, self._parts.leases())
+        return {lease.shard: lease.counter != doubtful[lease.shard] for lease in again or () if lease.shard in doubtful}
 
     @property
     def _stream(self) -> str:
@@ -233,7 +261,8 @@ class Inspector:
             return status
         elsewhere = lease.owned_elsewhere
         renewed = _moment(lease.renewed) if lease.renewed and not elsewhere else None
-        return replace(status, leased=True, owner=lease.owner, renewed=renewed, elsewhere=elsewhere)
+        renews = self._renews.get(lease.shard)
+        return replace(status, leased=True, owner=lease.owner, renewed=renewed, renews=renews, elsewhere=elsewhere)
 
 
 def _words(pause: Pause | None) -> str | None:

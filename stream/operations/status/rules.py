@@ -10,7 +10,7 @@ from typing import Final
 
 from stream.audit.completeness import State
 from stream.metrics import thresholds
-from stream.operations.status import object_rules
+from stream.operations.status import lease_rules, object_rules
 from stream.operations.status.finding import DETAILS, Finding, Harm, clock, count, length, lines_of
 from stream.operations.status.snapshot import LEASE_ROW, STREAM, ShardStatus, Snapshot
 from stream.worker.halts.note import Halt
@@ -70,35 +70,6 @@ def _reason(halt: Halt, where: str) -> str:
     """The reason without the place that reasons begin with, and who halted."""
     reason = halt.reason.removeprefix(f"{where}: ")
     return f"{reason} ({halt.worker})" if halt.worker else reason
-
-
-def _read_by_nobody(snapshot: Snapshot, explained: set[str]) -> Iterator[Finding]:
-    nobody = [each for each in snapshot.shards if each.name not in explained and snapshot.read_by_nobody(each)]
-    if not nobody:
-        return
-    nobody.sort(key=lambda each: each.renewed or snapshot.asked_at)
-    explained.update(each.name for each in nobody)
-    lines = []
-    for each in nobody:
-        if not each.leased:
-            lines.append((each.name, "there is no lease for it"))
-        elif each.owner is None:
-            lines.append((each.name, "its lease has no owner"))
-        else:
-            lines.append((each.name, f"{each.owner} last renewed its lease at {clock(each.renewed)}, by its own clock"))
-    silent = max((seconds for each in nobody if (seconds := snapshot.since(each.renewed)) is not None), default=None)
-    yield Finding(
-        "no_worker",
-        Harm.STUCK,
-        f"{count(len(nobody), 'open shard has', 'open shards have')} no living worker",
-        "streamshardunread",
-        tuple(each.name for each in nobody),
-        min((each.renewed for each in nobody if each.renewed is not None), default=None),
-        silent,
-        snapshot.silent_after,
-        lines_of(lines),
-        ("stream leases ls FILE", "stream run FILE"),
-    )
 
 
 def _expiring(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
@@ -166,23 +137,6 @@ def _paused(snapshot: Snapshot, explained: set[str]) -> Iterator[Finding]:
                 details=tuple(dict.fromkeys(paused.values()))[:DETAILS],
                 commands=("stream pause FILE --list", "stream resume FILE STREAM"),
             )
-
-
-def _read_elsewhere(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
-    """Not wrong, but worth knowing: the lake has nothing of what those workers process, and they know of no pause."""
-    if others := [each for each in snapshot.shards if each.elsewhere]:
-        what = f"{count(len(others), 'shard is', 'shards are')} read by another application, such as a Java KCL"
-        owned = lines_of((each.name, f"its lease is {each.owner}'s") for each in others)
-        pause = ("that application does not know of the pause",) if any(each.paused for each in others) else ()
-        yield Finding(
-            "read_elsewhere",
-            Harm.HEALTHY,
-            what,
-            "when-another-application-reads-shards",
-            tuple(each.name for each in others),
-            details=("what it processes is not in the lake", *pause, *owned),
-            commands=("stream leases ls FILE",),
-        )
 
 
 def _not_sealing(snapshot: Snapshot, explained: set[str]) -> Iterator[Finding]:
@@ -322,12 +276,6 @@ def _exports(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
         )
 
 
-def _holes(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
-    if snapshot.holes:
-        what = f"no lease covers {count(snapshot.holes, 'range', 'ranges')} of hash keys, so nobody reads their records"
-        yield Finding("hash_range_holes", Harm.STUCK, what, "streamhashrangeholes", commands=("stream leases ls FILE",))
-
-
 def _unknown(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
     if snapshot.why:
         yield Finding("not_begun", Harm.STUCK, snapshot.why, "streamdown", commands=("stream doctor FILE", "stream run FILE"))
@@ -359,13 +307,14 @@ _RULES: Final[tuple[Callable[[Snapshot, set[str]], Iterator[Finding]], ...]] = (
     _lost,
     _expiring,
     _paused,
-    _read_elsewhere,
-    _read_by_nobody,
+    lease_rules.read_elsewhere,
+    lease_rules.read_by_nobody,
+    lease_rules.wrong_clocks,
     _not_sealing,
     _behind,
     object_rules.not_claimed,
     _tables,
-    _holes,
+    lease_rules.holes,
     _unfinished,
     object_rules.changed,
     object_rules.given_up,

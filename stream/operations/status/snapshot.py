@@ -18,6 +18,12 @@ within one failover time, so this leaves room for clocks that differ."""
 
 FAILOVERS: Final = 3
 
+
+def silent_after(failover: float) -> float:
+    """Seconds without a renewal after which a lease has no living owner."""
+    return max(SILENT_SECONDS, FAILOVERS * failover)
+
+
 FRESH: Final = timedelta(minutes=1)
 """If the newest sealed record of a shard is younger than this and ``flush.age`` together, the stream need not be asked what follows it."""
 
@@ -39,7 +45,8 @@ class ShardStatus:
     ``state`` and ``why``: see ``audit.completeness.Standing``. ``unread``: arrival of the oldest unsealed record, if one is known to wait;
     ``reach``: everything that arrived before is sealed. ``last``: the kind of the last link, sealed ``sealed_at`` by ``sealed_by``.
     ``begun``: when the unit was begun that is not sealed, by ``begun_by``. ``blocked``: a parent is not read to its end yet. ``leased``:
-    the shard has a lease; ``owner`` and ``renewed`` are the lease's, and ``renewed`` is None if none of our workers renews it.
+    the shard has a lease; ``owner`` and ``renewed`` are the lease's, and ``renewed`` is None if none of our workers renews it. ``renews``:
+    whether it was seen to be renewed, looked at twice; None if it was not, because its date leaves no doubt.
     ``elsewhere``: the owner is a worker of another application, such as a Java KCL. ``paused``: the pause in words, if an operator has
     paused the reading of the shard. ``objects`` and ``size``: claimed objects of it that are not
     known to be sealed to their ends, and their bytes; None for a stream.
@@ -61,6 +68,7 @@ class ShardStatus:
     leased: bool = False
     owner: str | None = None
     renewed: datetime | None = None
+    renews: bool | None = None
     elsewhere: bool = False
     halt: Halt | None = None
     paused: str | None = None
@@ -183,7 +191,7 @@ class Snapshot:
     @property
     def silent_after(self) -> float:
         """Seconds without a renewal after which a lease has no living owner."""
-        return max(SILENT_SECONDS, FAILOVERS * (self.failover or 0.0))
+        return silent_after(self.failover or 0.0)
 
     def lag(self, shard: ShardStatus) -> float | None:
         """Seconds such that no record that has waited longer is known to be missing; None if that is not known."""
@@ -199,8 +207,21 @@ class Snapshot:
         """Whether no living worker has the lease of ``shard``."""
         if self.failover is None or not shard.open or shard.blocked or shard.paused or any(each.part == LEASES for each in self.unread):
             return False
-        silent = shard.renewed is not None and (self.since(shard.renewed) or 0.0) > self.silent_after
+        silent = shard.renewed is not None and not self._lives(shard.renewed, renews=shard.renews)
         return not shard.leased or silent or (shard.owner is None and shard.renewed is None)
+
+    def _lives(self, renewed: datetime, *, renews: bool | None) -> bool:
+        """Whether the owner of a lease lives, by what was seen, or else by the date of its last renewal."""
+        return (self.since(renewed) or 0.0) <= self.silent_after if renews is None else renews
+
+    @property
+    def wrong_clocks(self) -> dict[str, float]:
+        """Workers that live, although their last renewals are dated long ago or ahead: by how many seconds their clocks are behind."""
+        return {
+            each.owner: (self.asked_at - each.renewed).total_seconds()
+            for each in self.shards
+            if each.renews and each.owner and each.renewed
+        }
 
     @property
     def first_holder(self) -> str | None:
@@ -243,10 +264,13 @@ class Snapshot:
                 found.setdefault(name, []).append(each)
         rows = []
         for name, shards in found.items():
-            renewed = max((each.renewed for each in shards if each.renewed is not None), default=None)
+            latest = max(
+                (each for each in shards if each.renewed is not None), key=lambda each: each.renewed or self.asked_at, default=None
+            )
+            renewed = None if latest is None else latest.renewed
             sealed = max((each.sealed_at for each in shards if each.sealed_at is not None and each.sealed_by == name), default=None)
-            silent = self.since(renewed)
-            rows.append(WorkerStatus(name, len(shards), renewed, sealed, None if silent is None else silent <= self.silent_after))
+            lives = None if latest is None or renewed is None else self._lives(renewed, renews=latest.renews)
+            rows.append(WorkerStatus(name, len(shards), renewed, sealed, lives))
         return sorted(rows, key=lambda row: (row.living is not False, row.name))
 
 

@@ -59,6 +59,14 @@ class Leases(Protocol):
         """Ids of shards that may be read now, whoever holds them, and their holders."""
         ...
 
+    def refused(self, stream: str, shard_id: str) -> None:
+        """Let other workers know that this one cannot work on the shard, so that one that can may take it."""
+        ...
+
+    def inherited(self, stream: str, shard_id: str) -> bool:
+        """Whether the shard was taken from a worker that could not work on it either."""
+        ...
+
     async def settle(self) -> None:
         """Create the leases that are missing for the streams' shards, as they are listed now, and take those that are free."""
         ...

@@ -122,6 +122,9 @@ class HaltNotes:
                 self._go_on(where)
             case events.ShardReleased():
                 self._forget(where)
+            case events.StreamResumed():
+                # Also if the note is still to be written.
+                self._later(lambda: self._remove(halt_key(*where), where))
             case _:
                 pass
 

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from stream import events
+from stream.aws.errors import AccessRefused
 from stream.commit.retry import Repeater
 from stream.contracts import Clock, Emit, ObjectInfo, RangedStore, Shard
 from stream.worker.objects.choosing import claim_of, sort_out
@@ -36,6 +37,9 @@ class WatchSettings:
     shared: bool = False
 
 
+_GOES_ON: Final = "It is tried again every minute, and goes on by itself as soon as that works; nothing is lost until then"
+
+
 class Claimer:
     """Claims objects of ``store`` in ``log``. An object that several workers or calls claim at once is claimed once."""
 
@@ -49,6 +53,8 @@ class Claimer:
         self._emit = emit
         self._repeat = Repeater(clock, emit)
         self._reported: set[tuple[str, str]] = set()
+        self._halted: set[str] = set()
+        """What access is refused to now."""
 
     async def claim(self, infos: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
         """Claim those of ``infos`` that nobody has claimed. Returns those of which another version is claimed.
@@ -91,6 +97,18 @@ class Claimer:
     def refuse(self, why: str, detail: str) -> None:
         """Report that an object or a message is not used."""
         self._emit(events.ObjectRefused(self._settings.stream, "", why, detail))
+
+    def halt(self, what: str, error: AccessRefused) -> None:
+        """Report that access is refused to ``what`` is done to find objects; it is tried again."""
+        self._halted.add(what)
+        self._emit(events.ShardHalted(self._settings.stream, "", f"cannot {what}: {str(error).rstrip('.')}. {_GOES_ON}"))
+
+    def go_on(self, what: str) -> None:
+        """Report that ``what`` was done, if access to it was refused before."""
+        if what in self._halted:
+            self._halted.remove(what)
+            if not self._halted:
+                self._emit(events.StreamResumed(self._settings.stream, ""))
 
     def tell_waiting(self) -> None:
         """Report how many objects wait, and since when."""

@@ -6,13 +6,15 @@ message comes again and its objects are known.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, TypeAlias, TypeVar
 
 from stream import events
+from stream.aws.errors import AccessRefused
 from stream.aws.sqs import LONG_POLL, MAX_MESSAGES, Received
-from stream.commit.retry import Repeater
+from stream.commit.retry import RefusedWaits, Repeater
 from stream.concurrency import ObservableEvent, run_concurrently, unless_set
 from stream.contracts import Clock, Emit, ObjectInfo, RangedStore, Shard
 from stream.errors import Fatal, StreamError
@@ -37,6 +39,8 @@ RECEIVES: Final = 4
 
 LOOKS: Final = 16
 """Objects looked at concurrently before they are claimed."""
+
+_CLAIM: Final = "claim objects that messages name"
 
 T = TypeVar("T")
 
@@ -76,28 +80,50 @@ class Receiver:
         self._repeat = Repeater(clock, emit)
         self._messages: dict[str, tuple[str, ...]] = {}
         """Messages that wait for a claim, by handle, with the keys that they name."""
+        self._asked: list[str] = []
+        """Keys that are being claimed, or could not be, since access was refused."""
         self._claimed_at = float("-inf")
         self._failing = False
 
     async def run(self, draining: ObservableEvent) -> None:
         """Receive messages until ``draining`` is set, and claim what they name; then claim what still waits.
 
+        While access to the objects or to the claims is refused, messages stay in the queue.
+
         Raises:
-            Fatal: the objects cannot be looked at.
+            Fatal: a bucket is gone.
             Halted: a claim is unreadable.
         """
+        waits = RefusedWaits(self._clock)
         while not draining.is_set():
             try:
+                await self._try_again()
                 async with self._open_queue() as queue:
                     await self._receive_until_refused(queue, draining)
+            except AccessRefused as error:
+                self._forget()
+                self._claimer.halt(_CLAIM, error)
+                await unless_set(draining, self._clock.sleep(waits.next()))
             except _QueueRefused as error:
                 # Objects are still found by listing, so one who may list is not stopped by a queue that is gone or closed to it.
-                self._messages.clear()
-                self._claimer.waiting.clear()
+                self._forget()
                 if not self._failing:
                     self._failing = True
                     self._emit(events.QueueFailed(self._settings.stream, "", str(error)))
                 await unless_set(draining, self._clock.sleep(QUEUE_PAUSE))
+
+    async def _try_again(self) -> None:
+        """If access was refused, look whether it is back: the messages come later, and somebody else may have claimed what they name."""
+        if self._asked:
+            await self._repeat("look at objects", self._whole, functools.partial(self._store.stat, self._asked[0]))
+            self._asked = []
+            self._claimer.go_on(_CLAIM)
+
+    def _forget(self) -> None:
+        """Forget messages that wait; they come again."""
+        self._messages.clear()
+        self._claimer.waiting.clear()
+        self._claimer.tell_waiting()
 
     async def _receive_until_refused(self, queue: Queue, draining: ObservableEvent) -> None:
         calls, hidden = 1, int(self._settings.hold) + HIDDEN_SECONDS
@@ -159,12 +185,13 @@ class Receiver:
     async def _claim_waiting(self, queue: Queue) -> None:
         """Claim what waits, as it is now, and delete the messages of which nothing is left to do."""
         messages, self._messages = self._messages, {}
-        keys = list(self._claimer.waiting)
+        keys = self._asked = list(self._claimer.waiting)
         self._claimer.waiting.clear()
         found, refused = await self._looked_at(keys)
         self._skip("claimed", sort_out(found, self._log.claimed).claimed)
         for begin in range(0, len(found), CLAIM_OBJECTS):
             refused |= {info.key for info in await self._claimer.claim(found[begin : begin + CLAIM_OBJECTS])}
+        self._asked = []
         self._claimed_at = self._clock.monotonic()
         self._claimer.tell_waiting()
         # What is refused comes again, until somebody sees to it or the queue's redrive policy sets it aside.

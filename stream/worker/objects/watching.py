@@ -6,11 +6,12 @@ Listings find what no message told of.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
-from stream.commit.retry import Repeater
+from stream.aws.errors import AccessRefused
+from stream.commit.retry import RefusedWaits, Repeater
 from stream.concurrency import ObservableEvent
 from stream.contracts import Clock, Emit, ObjectInfo, RangedStore, Shard
 from stream.worker.objects.choosing import CLAIM_OBJECTS, sort_out
@@ -29,6 +30,10 @@ TURN_SECONDS: Final = 5.0
 
 FINISH_SECONDS: Final = 10.0
 """Seconds that a worker which drains allows for claiming what its messages name. If that is not enough, they come again."""
+
+
+_LIST: Final = "list objects"
+_FOLLOW: Final = "follow claims"
 
 
 class Watcher:
@@ -71,17 +76,17 @@ class Watcher:
                 await self._ended.wait()
 
     async def run(self) -> None:
-        """Find and claim objects until drained or cancelled.
+        """Find and claim objects until drained or cancelled. While access is refused, say so, and try again.
 
         Raises:
-            Fatal: the objects cannot be listed or looked at.
+            Fatal: the bucket is gone.
             Halted: a claim is unreadable.
         """
         try:
             async with asyncio.TaskGroup() as group:
                 endless = (
-                    group.create_task(self._list_for_ever(), name="list objects"),
-                    group.create_task(self._follow_for_ever(), name="follow claims"),
+                    group.create_task(self._unless_refused(_LIST, self._list_for_ever), name=_LIST),
+                    group.create_task(self._unless_refused(_FOLLOW, self._follow_for_ever), name=_FOLLOW),
                 )
                 if self._receiver is not None:
                     group.create_task(self._receiver.run(self._draining), name="receive notifications")
@@ -95,7 +100,17 @@ class Watcher:
 
     async def list_once(self) -> None:
         """List all objects and claim the new ones."""
-        await self._repeat("list objects", self._whole, self._list)
+        await self._repeat(_LIST, self._whole, self._list)
+
+    async def _unless_refused(self, what: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run ``loop``, which ends only with an error, and run it again after each that refuses access."""
+        waits = RefusedWaits(self._clock)
+        while True:
+            try:
+                await loop()
+            except AccessRefused as error:
+                self._claimer.halt(what, error)
+                await self._clock.sleep(waits.next())
 
     async def _list(self) -> None:
         fresh: list[ObjectInfo] = []
@@ -123,12 +138,14 @@ class Watcher:
         due = self._clock.monotonic()
         while True:
             if not self._lists():
+                self._claimer.go_on(_LIST)  # it is another worker's turn
                 # Nobody knows when the worker whose turn it was has listed last, so the next one lists at once.
                 due = self._clock.monotonic()
                 await self._clock.sleep(TURN_SECONDS)
                 continue
             if self._clock.monotonic() >= due:
                 await self.list_once()
+                self._claimer.go_on(_LIST)
                 due = self._clock.monotonic() + self._settings.every
             # Not down to nothing: sums of seconds are not exact.
             await self._clock.sleep(min(max(due - self._clock.monotonic(), 1.0), TURN_SECONDS))
@@ -136,5 +153,6 @@ class Watcher:
     async def _follow_for_ever(self) -> None:
         seconds = FOLLOW_SHARED_SECONDS if self._settings.shared else FOLLOW_SECONDS
         while True:
+            await self._repeat(_FOLLOW, self._whole, self._log.follow)
+            self._claimer.go_on(_FOLLOW)
             await self._clock.sleep(seconds)
-            await self._repeat("follow claims", self._whole, self._log.follow)

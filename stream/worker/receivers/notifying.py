@@ -85,7 +85,7 @@ class Notifier:
             case events.ShardHalted(reason=reason) if where not in self._halted:
                 self._halted.add(where)
                 self._tell("shard_halted", where, reason)
-            case events.UnitSealed():
+            case events.UnitSealed() | events.StreamResumed():
                 self._halted.discard(where)
             case events.RecordsExpired(after=after, last=last, reason=reason):
                 if now - self._lost.get(event.stream, float("-inf")) >= LOSS_SECONDS:

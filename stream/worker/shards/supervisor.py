@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
 from stream import events
 from stream.aws.errors import AccessRefused
+from stream.commit.retry import RefusedWaits
 from stream.contracts import Shard, Start
 from stream.errors import Fatal, Halted, LeaseLost, Retryable, unforeseen
 from stream.lease.shards import ready
@@ -25,11 +27,7 @@ LISTING_SECONDS: Final = 120.0
 RESTART_SECONDS: Final = 5.0
 """Seconds before a shard is restarted after its source or store kept failing."""
 
-FIRST_REFUSED_SECONDS: Final = 1.0
-REFUSED_SECONDS: Final = 60.0
-"""Seconds before a shard is restarted to which access was refused, doubled each time from the first to the most."""
-
-_GOES_ON: Final = "The shard is tried again every minute, and goes on by itself as soon as that works; nothing is lost until then"
+GOES_ON: Final = "The shard is tried again every minute, and goes on by itself as soon as that works; nothing is lost until then"
 
 
 class Supervisor:
@@ -60,8 +58,8 @@ class Supervisor:
         self._lost: set[str] = set()
         """Active shards whose task was cancelled, since another worker has the lease."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._refused: dict[str, tuple[float, float]] = {}
-        """For shards to which access was refused: when, and after how many seconds they were to be tried again."""
+        self._refused: dict[str, RefusedWaits] = {}
+        """For shards to which access was refused."""
         self._listed_at = float("-inf")
 
     async def run(self) -> None:
@@ -177,8 +175,10 @@ class Supervisor:
         try:
             return await self.parts.source.shards()
         except (Retryable, AccessRefused) as error:
-            if isinstance(error, AccessRefused) and not self._waits_for_access:
-                raise
+            if isinstance(error, AccessRefused):
+                if not self._waits_for_access:
+                    raise
+                self._say_refused(self.parts.leases.runnable(self.stream) - self._active if self.parts.leases is not None else ())
             if self.parts.once and not self._active:
                 return await self.parts.repeat("list shards", Shard(self.stream, ""), self.parts.source.shards)
             self.parts.emit(events.CallRepeated(self.stream, "", "list shards", str(error), SYNC_SECONDS))
@@ -215,7 +215,7 @@ class Supervisor:
             else:
                 await self._give_lease_back(shard, ended=not isinstance(result, Stop))
         except AccessRefused as error:
-            if not self._waits_for_access:
+            if not self._waits_for_access and not self._inherited(shard):
                 raise
             await self._wait_for_access(shard, error)
         except Fatal:
@@ -242,13 +242,20 @@ class Supervisor:
         """
         return self.parts.committer.sealed > 0 and not self.parts.once
 
+    def _inherited(self, shard: Shard) -> bool:
+        """Whether access was refused to the worker from which this one took the shard, too, so that neither is set up wrongly."""
+        return self.parts.leases is not None and self.parts.leases.inherited(self.stream, shard.shard_id)
+
+    def _say_refused(self, shard_ids: Iterable[str]) -> None:
+        for shard_id in shard_ids:
+            if self.parts.leases is not None:
+                self.parts.leases.refused(self.stream, shard_id)
+
     async def _wait_for_access(self, shard: Shard, error: AccessRefused) -> None:
         """Halt the shard until it is time to try it again, or until the worker drains."""
-        now = self.parts.clock.monotonic()
-        at, waited = self._refused.get(shard.shard_id, (float("-inf"), 0.0))
-        wait = min(2 * waited, REFUSED_SECONDS) if now - at <= 2 * REFUSED_SECONDS else FIRST_REFUSED_SECONDS
-        self._refused[shard.shard_id] = now, wait
-        self._halt(shard, f"{str(error).rstrip('.')}. {_GOES_ON}")
+        wait = self._refused.setdefault(shard.shard_id, RefusedWaits(self.parts.clock)).next()
+        self._halt(shard, f"{str(error).rstrip('.')}. {GOES_ON}")
+        self._say_refused((shard.shard_id,))
         draining = asyncio.ensure_future(self.parts.draining.wait())
         sleeping = asyncio.ensure_future(self.parts.clock.sleep(wait))
         try:

@@ -37,6 +37,11 @@ FINISH_SECONDS: Final = 5.0
 LEFT_PAUSE: Final = 5.0
 """Seconds between attempts to load the remaining rows at the end of a run."""
 
+FIRST_PARKED: Final = 300.0
+LONGEST_PARKED: Final = 1800.0
+"""Seconds before a parked shard is tried again, doubled each time from the first to the longest. Each time costs one load of one unit, and
+may wake a workgroup that sleeps."""
+
 _TRANSIENT: Final = {Failure.TRANSIENT, Failure.RACE}
 
 
@@ -52,6 +57,8 @@ class Loader:
         self._reports = LoadReports(parts)
         self._clean_up = CleanUp(parts)
         self._paused: Pause | None = None
+        self._retries: dict[str, tuple[float, float]] = {}
+        """For parked shards: when each is tried again, and how many seconds later once more."""
         # What `_forget` resets.
         self._positions: dict[str, int] | None = None
         self._listed_at: float | None = None
@@ -144,13 +151,33 @@ class Loader:
             return
         await self._read()
         self._report()
-        while (load := choose(self._loadable(), parts.config.units)) is not None:
-            await self._load(load)
+        while (load := (again := self._due_again()) or choose(self._loadable(), parts.config.units)) is not None:
+            await (self._load(load) if again is None else self._load_again(load))
             if self._is_paused() or not await self._is_loader():
                 return
             await self._read()
             self._report()
         await self._clean_up.run()
+
+    def _due_again(self) -> Load | None:
+        """The unit of a parked shard that is to be tried again now, by itself; None if there is none."""
+        now = self.parts.clock.monotonic()
+        self._retries = {shard: known for shard, known in self._retries.items() if shard in self._parked}
+        for shard in sorted(shard for shard, parked in self._parked.items() if parked.after):
+            due, _ = self._retries.setdefault(shard, (now, FIRST_PARKED))
+            if now >= due and (load := choose({shard: self._waiting.get(shard, ())}, 1)) is not None:
+                return load
+        return None
+
+    async def _load_again(self, load: Load) -> None:
+        """Load the unit of a parked shard. What the table refuses about it alone does not stop the others."""
+        self._fitted.clear()
+        try:
+            await self._load(load)
+        except LoadFailed as error:
+            if error.failure is not Failure.SETUP:
+                raise
+            await self._park(load.links[0], str(error))
 
     def _is_paused(self) -> bool:
         """Whether an operator has paused these loads. Says so when that changes, and how long units have been waiting."""
@@ -197,7 +224,9 @@ class Loader:
             await parts.state.release(shard)
             del parked[shard]
         if self._parked.keys() - parked.keys():
-            self._fitted.clear()  # whoever resumed a shard has corrected something, perhaps the table's columns
+            # Whoever resumed a shard has corrected something, perhaps the table's columns, which the other shards may have waited for too.
+            self._fitted.clear()
+            self._retries.clear()
         self._parked = parked
         self._waiting = await parts.log.read_on(self._waiting, self._positions, self.ended)
 
@@ -249,9 +278,13 @@ class Loader:
         names = ", ".join(file.url for file in link.files) or "no file"
         reason = (
             f"the unit after {link.after} ({names}) cannot be loaded: {why}. The other shards continue. Make it loadable (change the "
-            "table, or restore the file from a version in the bucket), then run `stream loads retry`."
+            "table, or restore the file from a version in the bucket). It is tried again by itself, after five minutes, then less and less "
+            f"often, at last every half hour; `stream loads retry FILE --sink {parts.config.name}` has it tried at once."
         )
-        self._parked[link.shard] = Parked(str(link.after), reason, parts.clock.now())
+        now, (_, wait) = parts.clock.monotonic(), self._retries.get(link.shard, (0.0, FIRST_PARKED))
+        self._retries[link.shard] = now + wait, min(2 * wait, LONGEST_PARKED)
+        since = known.since if (known := self._parked.get(link.shard)) is not None and known.after == str(link.after) else parts.clock.now()
+        self._parked[link.shard] = Parked(str(link.after), reason, since)
         await parts.state.park(link.shard, self._parked[link.shard])
         parts.emit(events.LoadParked(parts.stream, link.shard, parts.config.name, link.after, reason))
 

@@ -162,16 +162,18 @@ class RedshiftWarehouse:
         done = await self._finished(batch)
         if done.status != "FINISHED":
             step = statements[done.failed][0] if 0 <= done.failed < len(statements) else None
-            raise await self._failed(step, done)
+            raise await self._failed(step, done, load)
         if load.files:
             await self._staging.delete(key)
 
-    async def _failed(self, step: Step | None, done: Statement) -> LoadFailed | Retryable:
+    async def _failed(self, step: Step | None, done: Statement, load: Load) -> LoadFailed | Retryable:
         failure = Failure.TRANSIENT if done.status == "ABORTED" else sql.judge(step, done.error)
         where = f"at step `{step}`" if step else "at an unknown step"
         msg = f"load into {self._config.table} {done.status} {where}: {done.error}"
         if failure is Failure.DATA and step is Step.COUNT:
             msg = f"load into {self._config.table}: the staged files do not contain as many rows as their manifests say"
+        if failure is Failure.DATA and step is Step.MOVE:
+            msg += sql.remedy(self._config.target, load.layout, done.error)
         if failure is Failure.DATA and step is Step.COPY and done.query_id:
             msg += await self._details(done.query_id)
         return LoadFailed(msg, failure)

@@ -622,3 +622,126 @@ def test_settled_leases_include_those_of_a_child_whose_parents_have_just_ended()
         assert all(request["ConsistentRead"] for request in scans)
 
     play(lambda: Fleet(shards(2)), test)
+
+
+def sealed_by(worker, shard_id):
+    worker.count(events.ManifestSealed("s", shard_id, 0, 1))
+
+
+def read_by(worker, shard_id, records, behind_ms=0):
+    worker.count(events.PageReceived("s", shard_id, records, records, records, behind_ms, 0.0))
+
+
+def no_answer(worker, shard_id):
+    worker.count(events.CallRepeated("s", shard_id, "write file", "no answer", 20.0))
+
+
+def marked(fleet):
+    return {key for key, row in fleet.rows().items() if row.out_of_reach}
+
+
+def why(fleet, name, kind):
+    return {event.shard: event.why for event in fleet.emitted[name] if isinstance(event, kind)}
+
+
+def test_leases_of_a_worker_without_access_go_to_one_that_seals():
+    async def test(fleet):
+        await fleet.join("a", "b")
+        await fleet.clock.advance(60)
+        mine, others = fleet.holders()["a"], fleet.holders()["b"]
+        assert mine
+        assert others
+        for shard_id in mine:
+            fleet.workers["a"].refused("s", shard_id)
+        await fleet.clock.advance(5)
+        assert marked(fleet) == set(mine)
+        sealed_by(fleet.workers["b"], others[0])
+        await fleet.clock.advance(20)
+        assert fleet.holders() == {"a": [], "b": sorted([*mine, *others])}
+        assert {why(fleet, "b", events.LeaseTaken)[each] for each in mine} == {"refused"}
+        assert {why(fleet, "a", events.LeaseDropped)[each] for each in mine} == {"refused"}
+        assert all(fleet.workers["b"].inherited("s", each) for each in mine)
+        assert not any(fleet.workers["b"].inherited("s", each) for each in others)
+        assert marked(fleet) == set()
+        await fleet.clock.advance(240)
+        assert fleet.holders()["a"] == []
+        await fleet.clock.advance(120)
+        assert len(fleet.holders()["a"]) == 1, "its access may be back"
+
+    play(lambda: Fleet(shards(4), failover=3.0), test)
+
+
+def test_where_nobody_has_access_every_lease_stays():
+    async def test(fleet):
+        await fleet.join("a", "b")
+        await fleet.clock.advance(60)
+        before = fleet.holders()
+        for _ in range(20):
+            for name, held in before.items():
+                for shard_id in held:
+                    fleet.workers[name].refused("s", shard_id)
+            await fleet.clock.advance(60)
+            assert fleet.holders() == before
+        assert marked(fleet) == {f"shardId-{at:012}" for at in range(4)}
+
+    play(lambda: Fleet(shards(4), failover=15.0, look=5.0), test)
+
+
+def test_a_row_says_no_more_that_its_holder_has_no_access_once_it_has_sealed_or_has_nothing_to_seal():
+    async def test(fleet):
+        await fleet.join("a")
+        busy, quiet = fleet.holders()["a"]
+        for shard_id in (busy, quiet):
+            read_by(fleet.workers["a"], shard_id, 5)
+            fleet.workers["a"].refused("s", shard_id)
+        await fleet.clock.advance(5)
+        assert marked(fleet) == {busy, quiet}
+        read_by(fleet.workers["a"], busy, 5)
+        for shard_id in (busy, quiet):
+            read_by(fleet.workers["a"], shard_id, 0)
+        await fleet.clock.advance(5)
+        assert marked(fleet) == {busy}
+        sealed_by(fleet.workers["a"], busy)
+        await fleet.clock.advance(5)
+        assert marked(fleet) == set()
+
+    play(lambda: Fleet(shards(2), failover=3.0), test)
+
+
+def test_a_shard_whose_calls_get_no_answer_for_five_minutes_is_out_of_reach_and_not_before():
+    async def test(fleet):
+        await fleet.join("a")
+        (shard_id,) = fleet.holders()["a"]
+        worker = fleet.workers["a"]
+        read_by(worker, shard_id, 5)
+        for step in range(15):
+            if step == 9:
+                await fleet.clock.advance(61)  # somebody answered meanwhile
+            no_answer(worker, shard_id)
+            await fleet.clock.advance(30)
+        assert marked(fleet) == set()
+        for _ in range(11):
+            no_answer(worker, shard_id)
+            read_by(worker, shard_id, 0)
+            await fleet.clock.advance(30)
+        assert marked(fleet) == {shard_id}
+        sealed_by(worker, shard_id)
+        no_answer(worker, shard_id)
+        await fleet.clock.advance(5)
+        assert marked(fleet) == set()
+
+    play(lambda: Fleet(shards(1), failover=3.0), test)
+
+
+def test_a_checkpoint_says_that_the_holder_has_access():
+    async def test(fleet):
+        await fleet.join("a")
+        (shard_id,) = fleet.holders()["a"]
+        fleet.workers["a"].refused("s", shard_id)
+        await fleet.clock.advance(12)
+        assert marked(fleet) == {shard_id}
+        sealed_by(fleet.workers["a"], shard_id)
+        await LeaseCheckpoints(fleet.workers["a"]).advance(Shard("s", shard_id), Checkpoint(100, 0, 0))
+        assert marked(fleet) == set()
+
+    play(lambda: Fleet(shards(1), failover=30.0), test)

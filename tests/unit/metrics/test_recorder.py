@@ -249,6 +249,8 @@ def test_a_shard_counts_as_sealed_when_it_is_started_so_that_one_that_never_seal
 def test_a_stream_halted_as_a_whole_is_not_counted_as_a_shard(registry, recorder):
     recorder(ev.ShardHalted("events", "", "it is gone"))
     assert registry.get_sample_value("kst_shard_halted", {"stream": "events", "shard": ""}) == 1
+    recorder(ev.StreamResumed("events", ""))
+    assert registry.get_sample_value("kst_shard_halted", {"stream": "events", "shard": ""}) == 0
     assert registry.get_sample_value("kst_leases_held", STREAM) == 0
     assert registry.get_sample_value(BEHIND, {"stream": "events", "shard": ""}) is None
 

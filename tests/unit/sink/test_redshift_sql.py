@@ -223,3 +223,26 @@ def test_a_failure_is_classified_by_its_step_and_message(step, error, failure):
 )
 def test_names_inside_an_error_message_do_not_change_its_classification(error, failure):
     assert sql.judge(sql.Step.COPY, error) is failure
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ERROR: Cannot insert a NULL value into column n",
+        'ERROR: null value in column "n" of relation "events" violates not-null constraint',
+    ],
+)
+def test_the_remedy_for_a_column_that_was_made_not_null_is_a_text_to_run(error):
+    said = sql.remedy(EVENTS, LAYOUT, error)
+    assert said.startswith("; the column n is NOT NULL in the table")
+    assert said.endswith(
+        'ALTER TABLE "public"."events" ADD COLUMN "n_new" bigint; UPDATE "public"."events" SET "n_new" = "n"; '
+        'ALTER TABLE "public"."events" DROP COLUMN "n"; ALTER TABLE "public"."events" RENAME COLUMN "n_new" TO "n"'
+    )
+    assert sql.judge(Step.MOVE, error) is Failure.DATA
+
+
+@pytest.mark.parametrize("error", ["ERROR: integer out of range", "ERROR: Cannot insert a NULL value into column other", ""])
+def test_where_no_remedy_is_known_none_is_given(error):
+    assert sql.remedy(EVENTS, LAYOUT, error) == ""
+    assert sql.remedy(EVENTS, None, "null value in column n") == ""

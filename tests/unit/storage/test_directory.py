@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Awaitable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stream.aws.errors import AccessRefused
 from stream.errors import Fatal, Retryable
 from stream.storage.directory import DirectoryStore
 
@@ -73,6 +75,28 @@ def test_writability_is_checked_without_writing(tmp_path: Path) -> None:
     for root in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(Fatal, match=r"file: Not a directory\. Check that the path is a writable directory"):
             asyncio.run(DirectoryStore(root).check_writable())
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_directory_that_may_not_be_written_to_any_more_is_access_refused_and_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A file system that the kernel has mounted read-only after an error, say: a person repairs that, and the process is all right."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number), "k")
+
+    async def main() -> None:
+        store = DirectoryStore(tmp_path)
+        await store.put("k", b"")
+        with monkeypatch.context() as context:
+            context.setattr("stream.storage.directory.os.open", refuse)
+            with pytest.raises(AccessRefused, match="Remedy: give the user in use write access") as refused:
+                await store.put("k", b"")
+            assert refused.value.code == errno.errorcode[number]
+        await store.put("k", b"")
+
+    asyncio.run(main())
 
 
 def test_a_name_too_long_for_the_file_system_is_fatal(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -111,6 +111,9 @@ class World:
         self.native = native
         self.describe_error: Exception | None = None
         self.lease_error: Exception | None = None
+        self.scans: list[Callable[[], object]] = []
+        """What happens before the second scan of the lease table."""
+        self._scanned = 0
         asyncio.run(self._fill(age))
         self.leases = [self._lease(name) for name in self.tips.shard_ids]
         self.inspector = self._inspector()
@@ -146,7 +149,11 @@ class World:
         async def scan() -> list[Lease]:
             if self.lease_error is not None:
                 raise self.lease_error
-            return self.leases
+            self._scanned += 1
+            if self._scanned > 1:
+                for happens in self.scans:
+                    happens()
+            return list(self.leases)
 
         parts = InspectorParts(
             pipeline=pipeline_of(text),
@@ -292,3 +299,29 @@ def test_a_recorded_pause_is_seen_and_ends_by_itself() -> None:
     ]
     world.clock.time += DAY
     assert [each.paused for each in world.inspect().shards] == [None] * 3
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=-4), timedelta(minutes=4)], ids=["behind", "ahead"])
+def test_a_worker_whose_clock_is_wrong_lives_if_its_counters_move_and_does_not_if_they_stand_still(ahead: timedelta) -> None:
+    world = World(3, timedelta(seconds=30), native=True)
+    moving, standing, right = world.leases
+    dated = (world.clock.now() + ahead).isoformat()
+    world.leases = [replace(moving, renewed=dated), replace(standing, renewed=dated, owner="w2", signed="w2"), right]
+    scans = world.scans
+    scans.append(lambda: world.leases.__setitem__(0, replace(world.leases[0], counter=world.leases[0].counter + 1)))
+
+    found = world.inspect()
+
+    assert [found.read_by_nobody(shard) for shard in found.shards] == [False, True, False]
+    assert {worker.name: worker.living for worker in found.workers} == {"w1": True, "w2": False}
+    (late,) = found.wrong_clocks.values()
+    assert abs(late + ahead.total_seconds()) < 30
+    (clock,) = [each for each in judge(found) if each.code == "wrong_clock"]
+    assert "w1: its clock is" in clock.details[0]
+    assert ("ahead" if ahead > timedelta() else "behind") in clock.details[0]
+
+
+def test_leases_of_a_date_without_doubt_are_looked_at_once() -> None:
+    world = World(3, timedelta(seconds=30), native=True)
+    world.scans.append(lambda: pytest.fail("a second scan"))
+    assert not world.inspect().wrong_clocks

@@ -9,6 +9,7 @@ import pytest
 
 from stream import events
 from stream.aws.errors import AccessRefused
+from stream.commit.retry import FIRST_REFUSED_SECONDS
 from stream.contracts import Shard, Start, StartKind
 from stream.errors import Fatal, Halted, LeaseLost, Retryable
 from stream.lease.paused import Pause, What
@@ -128,6 +129,7 @@ class Leases:
         self.listeners = []
         self.mine = set(mine)
         self.wanted = set()
+        self.taken_over = set()
         self.did = []
         self._draining = draining
 
@@ -145,6 +147,12 @@ class Leases:
 
     def from_its_beginning(self, stream, shard_id):
         return False
+
+    def refused(self, stream, shard_id):
+        self.did.append(("refused", shard_id))
+
+    def inherited(self, stream, shard_id):
+        return shard_id in self.taken_over
 
     async def release(self, stream, shard_id, *, avoid=False):
         self.did.append(("release", shard_id))
@@ -293,6 +301,8 @@ def test_a_shard_that_waits_for_access_holds_up_no_drain_and_is_then_reported(mo
 
 @pytest.mark.parametrize(("sealed", "ends"), [(0, True), (1, False)])
 def test_shards_that_may_not_be_listed_for_a_while_do_not_disturb_those_that_are_read(monkeypatch, sealed, ends):
+    monkeypatch.setattr(supervisor, "SYNC_SECONDS", 0.01)
+
     class Secret(Stream):
         async def shards(self):
             if self.order:
@@ -408,7 +418,7 @@ def test_a_leased_stream_is_listed_now_and_then_even_if_no_lease_arrives(monkeyp
 
 @pytest.mark.parametrize(
     ("error", "waits", "halted"),
-    [(Retryable("again"), supervisor.RESTART_SECONDS, set()), (DENIED, supervisor.FIRST_REFUSED_SECONDS, {"0"})],
+    [(Retryable("again"), supervisor.RESTART_SECONDS, set()), (DENIED, FIRST_REFUSED_SECONDS, {"0"})],
     ids=["retry", "access"],
 )
 def test_a_lease_lost_while_its_shard_waits_may_come_back(monkeypatch, error, waits, halted):
@@ -679,3 +689,38 @@ def test_a_halted_shard_does_not_end_the_process_while_another_is_only_paused(mo
         assert stream.order == ["9", "0"]
 
     paused(stream, monkeypatch, test)
+
+
+def test_a_shard_whose_lease_came_from_a_worker_without_access_ends_no_worker_and_others_are_told(monkeypatch):
+    """It has sealed nothing, but that access is refused to the other one too says that neither is set up wrongly."""
+
+    async def run():
+        stream = Stream({"0": [DENIED], "9": ["drain"]}, [PARENT, Shard("s", "9")], clock=Patient())
+        stream.leases = Leases(stream.draining, ["0", "9"])
+        stream.leases.taken_over.add("0")
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        await watched.run()
+        return watched, stream.leases
+
+    watched, leases = asyncio.run(asyncio.wait_for(run(), 120))
+    assert set(watched.halted) == {"0"}
+    assert ("refused", "0") in leases.did
+
+
+def test_shards_that_wait_for_a_listing_that_is_refused_are_reported_to_other_workers(monkeypatch):
+    monkeypatch.setattr(supervisor, "SYNC_SECONDS", 0.01)
+
+    class Secret(Stream):
+        async def shards(self):
+            self.draining.set()
+            raise DENIED
+
+    async def run():
+        stream = Secret({}, [PARENT], sealed=1)
+        stream.leases = Leases(stream.draining, ["0"])
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        await Supervisor("s", Start(StartKind.TRIM_HORIZON), stream).run()
+        return stream.leases
+
+    assert ("refused", "0") in asyncio.run(asyncio.wait_for(run(), 120)).did

@@ -25,7 +25,7 @@ from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions
-from stream.worker.tables.loading import LEFT_PAUSE, Loader, complete_all
+from stream.worker.tables.loading import BAD_LOADS, FIRST_PARKED, LEFT_PAUSE, Loader, complete_all
 from stream.worker.tables.loadlog import LoadLog, LoadState, recorded_staging
 from stream.worker.tables.parts import LoaderParts
 from stream.worker.tables.standing import standing
@@ -925,3 +925,110 @@ def test_a_signal_stops_a_run_that_waits_for_loads():
     assert left == ["redshift: a signal came before all was loaded"]
     assert [(each.kind, each.detail, each.wait) for each in refused] == [("transient", "no answer", LEFT_PAUSE)]
     assert unseen == [], "an exception that nobody retrieves is a traceback on standard error"
+
+
+def test_a_parked_shard_is_tried_again_by_itself_less_and_less_often_and_goes_on_after_the_repair():
+    async def run():
+        rig = await Rig.open()
+        for shard in range(2):
+            for unit in range(2):
+                await rig.sealed.unit(shard, 1 + 10 * unit, 10)
+        ((key, body),) = await lost_files(rig, [1], lambda links: links[0])
+        loader, loads = rig.loader(), []
+
+        def count(load):
+            loads.append({link.shard for link in load.links})
+
+        rig.warehouse.before = count
+        assert await loader.attempt()
+        (first,) = (await loader.parts.state.parked()).values()
+        tried = []
+        for minute in range(140):
+            del loads[:]
+            await rig.sealed.clock.sleep(60)
+            assert await loader.attempt()
+            if loads:
+                tried.append(minute + 1)
+                assert loads == [{shard_id(1)}] * BAD_LOADS
+        assert tried == [5, 15, 35, 65, 95, 125]
+        (parked,) = (await loader.parts.state.parked()).values()
+        assert parked.since == first.since
+        await rig.staging.put(key, body)
+        await rig.sealed.clock.sleep(30 * 60)
+        assert await loader.attempt()
+        assert await loader.parts.state.parked() == {}
+        rig.assert_exactly_once()
+        return rig
+
+    rig = asyncio.run(run())
+    parked = rig.emitted(events.LoadParked)
+    assert len(parked) == 7
+    assert all("tried again by itself" in event.reason and "stream loads retry FILE --sink redshift" in event.reason for event in parked)
+
+
+def test_what_one_repair_helped_is_tried_for_the_other_parked_shards_at_once():
+    async def run():
+        rig = await Rig.open()
+        for shard in range(5):
+            await rig.sealed.unit(shard, 1, 10)
+        loader = rig.loader()
+
+        def refuse(load):
+            raise LoadFailed("Cannot insert a NULL value into column kind", Failure.DATA)
+
+        rig.warehouse.before = refuse
+        assert await loader.attempt()
+        assert len(await loader.parts.state.parked()) == 5
+        rig.warehouse.before = lambda load: None
+        assert await loader.attempt()
+        assert len(await loader.parts.state.parked()) == 5
+        await rig.sealed.clock.sleep(FIRST_PARKED)
+        assert await loader.attempt()
+        assert await loader.parts.state.parked() == {}
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+def test_a_loader_that_starts_tries_what_another_one_has_parked():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+        ((key, body),) = await lost_files(rig, [0], lambda links: links[0])
+        one = rig.loader("one")
+        assert await one.attempt()
+        await one.finish()
+        await rig.staging.put(key, body)
+        assert await rig.loader("two").attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+def test_a_parked_unit_that_the_table_can_take_no_more_holds_up_no_other_shard():
+    async def run():
+        rig = await Rig.open()
+        for shard in range(2):
+            await rig.sealed.unit(shard, 1, 10)
+        ((key, body),) = await lost_files(rig, [1], lambda links: links[0])
+        loader = rig.loader()
+        assert await loader.attempt()
+        fit = rig.warehouse.fit
+
+        async def refuse(layout):
+            raise LoadFailed("column n is varchar in the table and bigint in the pipeline", Failure.SETUP)
+
+        rig.warehouse.fit = refuse
+        await rig.sealed.clock.sleep(FIRST_PARKED)
+        await rig.sealed.unit(0, 11, 10)
+        assert not await loader.attempt()
+        rig.warehouse.fit = fit
+        (parked,) = (await loader.parts.state.parked()).values()
+        assert "column n is varchar" in parked.reason
+        assert await loader.attempt()
+        await rig.staging.put(key, body)
+        await loader.parts.state.retry()
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
