@@ -257,7 +257,7 @@ def _shard_halted(r: Series, e: ev.ShardHalted) -> None:
 
 
 def _stream_resumed(r: Series, e: ev.StreamResumed) -> None:
-    r.set(m.SHARD_HALTED, 0, e.stream, e.shard)
+    r.set(m.SHARD_HALTED, 0, e.stream, "")
 
 
 def _event_incomplete(r: Series, e: ev.EventIncomplete) -> None:
