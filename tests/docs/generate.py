@@ -101,7 +101,7 @@ def log_lines() -> str:
     for kind in sorted(CLASSES, key=lambda each: list(vars(events)).index(each.__name__)):
         name = render(sample(kind))["event"]
         fields = [field.name for field in dataclasses.fields(kind) if field.name not in {"stream", "shard"}]
-        rows.append((f"`{name}`", LEVELS[kind].name.lower(), ", ".join(fields), _unwrapped(kind.__doc__ or "")))
+        rows.append((f"`{name}`", LEVELS[kind].name.lower(), ", ".join(fields), " ".join(_unwrapped(kind.__doc__ or "").split())))
     return table(("event", "level", "fields besides stream, shard", "meaning"), rows)
 
 
