@@ -7,7 +7,7 @@ import io
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -345,10 +345,14 @@ def test_a_failing_list_of_shards_does_not_end_the_child(world, path, monkeypatc
     world.exact()
 
 
-def test_while_access_is_refused_the_child_lives_says_why_and_goes_on_by_itself(world, moto_url):
-    """Ending it would end every shard of the daemon."""
-    world.s3, world.bucket, world.place = client("s3", moto_url), "multilang-refused", "s3://multilang-refused/"
-    world.s3.create_bucket(Bucket=world.bucket)
+@contextmanager
+def refused(world, moto_url, bucket, halts):
+    """A child that has committed, and to which S3 was refused ``halts`` times since then, with records that wait for that.
+
+    Yields the child, the gate at which S3 is refused, the pipeline, and the records that were committed before.
+    """
+    world.s3, world.bucket, world.place = client("s3", moto_url), bucket, f"s3://{bucket}/"
+    world.s3.create_bucket(Bucket=bucket)
     path = world.pipeline(age="50ms")
     path.write_text(path.read_text() + "coordination: kcl\n")
     with gateway(moto_url) as (url, gate):
@@ -363,45 +367,34 @@ def test_while_access_is_refused_the_child_lives_says_why_and_goes_on_by_itself(
             child.records(records(world)[len(first) :])
             for _ in range(500):
                 child.records([])
-                if child.said().count('"event":"shard_halted"') >= 3:
+                if child.said().count('"event":"shard_halted"') >= halts:
                     break
-            assert "AccessDenied" in child.said()
-            assert "goes on by itself" in child.said()
-            gate.rules.clear()
-            until_committed(child, world)
-            assert child.ask("shutdownRequested") == []
-            child.ask("leaseLost")
-            assert child.close() == 0
+            yield child, gate, path, first
+
+
+def test_while_access_is_refused_the_child_lives_says_why_and_goes_on_by_itself(world, moto_url):
+    """Ending it would end every shard of the daemon."""
+    with refused(world, moto_url, "multilang-refused", halts=3) as (child, gate, _, _):
+        assert "AccessDenied" in child.said()
+        assert "goes on by itself" in child.said()
+        gate.rules.clear()
+        until_committed(child, world)
+        assert child.ask("shutdownRequested") == []
+        child.ask("leaseLost")
+        assert child.close() == 0
     world.exact()
     world.s3.close()
 
 
 def test_a_child_that_waits_for_access_answers_a_request_to_shut_down(world, moto_url):
-    world.s3, world.bucket, world.place = client("s3", moto_url), "multilang-drained", "s3://multilang-drained/"
-    world.s3.create_bucket(Bucket=world.bucket)
-    path = world.pipeline(age="50ms")
-    path.write_text(path.read_text() + "coordination: kcl\n")
-    with gateway(moto_url) as (url, gate):
-        world.environment = {**world.environment, "AWS_ENDPOINT_URL_S3": url}
-        world.produce(40)
-        with daemon(world, path) as child:
-            first = records(world)
-            child.records(first)
-            until_committed(child, world)
-            gate.rules.append(refuses("", DENIED))
-            world.produce(40)
-            child.records(records(world)[len(first) :])
-            for _ in range(500):
-                child.records([])
-                if child.said().count('"event":"shard_halted"') >= 2:
-                    break
-            child.ask("shutdownRequested")
-            child.ask("leaseLost")
-            assert child.close() == 0
+    with refused(world, moto_url, "multilang-drained", halts=2) as (child, gate, path, first):
+        child.ask("shutdownRequested")
+        child.ask("leaseLost")
+        assert child.close() == 0
         gate.rules.clear()
-        with daemon(world, path, sequence=first[-1]["sequenceNumber"]) as child:
-            child.records(records(world)[len(first) - 1 :])
-            until_committed(child, world)
-            assert child.close() == 0
+        with daemon(world, path, sequence=first[-1]["sequenceNumber"]) as after:
+            after.records(records(world)[len(first) - 1 :])
+            until_committed(after, world)
+            assert after.close() == 0
     world.exact()
     world.s3.close()
