@@ -21,11 +21,19 @@ _OF_VALUES: Final = "conversion from"
 _WITHIN_PANIC: Final = re.compile(r'ErrString\("(.*)"\)')
 
 
+_NO_EXPRESSION: Final = re.compile(r"unable to parse '.*' as Expr", re.DOTALL)
+_NAME_FOR_TEXT: Final = re.compile(r'cannot parse literal Identifier\(Ident \{ value: "(.*?)", quote_style: Some')
+
+
 def polars_message(error: BaseException) -> str:
-    """The first line of Polars' message or, for a panic, of the error that caused it."""
+    """The first line of Polars' message or, for a panic, of the error that caused it; what only speaks of its parser, in other words."""
     within = _WITHIN_PANIC.search(str(error)) if isinstance(error, PanicException) else None
-    said = within[1] if within else str(error)
-    return said.strip().partition("\n")[0] or type(error).__name__
+    said = (within[1] if within else str(error)).strip()
+    if _NO_EXPRESSION.fullmatch(said):
+        return "it cannot be parsed"
+    if name := _NAME_FOR_TEXT.match(said):
+        return f'"{name[1]}" in double quotes is the name of a column, and text is needed there'
+    return said.partition("\n")[0] or type(error).__name__
 
 
 def sample_row(schema: Mapping[str, pl.DataType]) -> pl.DataFrame:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import ssl
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar, cast
+from urllib.parse import urlsplit
 
 import aiobotocore.session
 import aiohttp
@@ -55,6 +57,8 @@ _RENEWAL_PAUSE: Final = 15.0
 
 _ENDED_SIGN: Final = "credentials are still expired"
 _ENDED: Final = "those that were given have ended already; check this machine's clock"
+
+_HOST_AND_PORT: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?/?")
 
 _TOKEN_FILES: Final = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
 """Variables that name the file from which a token is read."""
@@ -126,7 +130,11 @@ class AwsSession:
         return str(region)
 
     def endpoint_override(self, service: str) -> str | None:
-        """The endpoint URL configured for ``service``, or None if AWS's own applies."""
+        """The endpoint URL configured for ``service``, or None if AWS's own applies.
+
+        Raises:
+            DefinitionError: what is configured is no URL, or the profile cannot be read.
+        """
         if service in self._endpoints:
             return self._endpoints[service]
         try:
@@ -138,7 +146,7 @@ class AwsSession:
             ).provide()
         except BotoCoreError as error:
             raise _unusable(error) from error
-        return None if found is None else str(found)
+        return None if found is None else _checked_endpoint(str(found), service)
 
     def unusual_endpoint(self, service: str) -> str | None:
         """The endpoint URL for a library that by itself uses ``<service>.<region>.amazonaws.com``: None if that is right.
@@ -310,6 +318,28 @@ def _token_file(error: Exception) -> str:
     """The file with a token that cannot be read, if ``error`` does not name it itself."""
     names = [f"{os.environ[name]} of {name}" for name in _TOKEN_FILES if os.environ.get(name)]
     return f", in the token file {names[0]}" if names and isinstance(error, ValueError) else ""
+
+
+def _checked_endpoint(url: str, service: str) -> str:
+    """``url``; the clients of AWS would fail over one without a scheme in ways that name neither it nor where it comes from.
+
+    Raises:
+        DefinitionError: it is not an HTTP URL with a host.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the brackets of an address, or of the port
+        usable = False
+    if not usable:
+        variable = f"AWS_ENDPOINT_URL_{service.upper().replace('-', '_').replace(' ', '_')}"
+        example = f"http://{url}" if _HOST_AND_PORT.fullmatch(url) else "http://127.0.0.1:4566"
+        msg = (
+            f"the endpoint of {service} is {url!r}, which is not a URL: write one such as {example}. It comes from {variable}, "
+            "AWS_ENDPOINT_URL, or `endpoint_url` in the AWS config file."
+        )
+        raise DefinitionError(msg)
+    return url
 
 
 def _unusable(error: BotoCoreError) -> DefinitionError:

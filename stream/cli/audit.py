@@ -100,7 +100,10 @@ def verify(  # noqa: PLR0917 - options of a command are given by name
 
 @app.command()
 def ls(file: File, stream: Stream = None, json: AsJson = False) -> None:
-    """List the shards in the log: units, records and outcomes of each. Reads only manifests."""
+    """List the shards in the log: units, records and outcomes of each. Reads only manifests.
+
+    Exit code 0: listed; 2: the log could not be read, or the command or the pipeline file is wrong.
+    """
 
     async def run(pipeline: Pipeline) -> list[Report]:
         reports = []

@@ -46,13 +46,20 @@ Where = Annotated[
     ),
 ]
 Limit = Annotated[int | None, typer.Option(help="At most this many.", min=1, show_default="all")]
+Listed = Annotated[int | None, typer.Option("--limit", help="At most this many.", min=1, show_default="50; with --json, all")]
+
+TABLE_ROWS = 50
+"""Letters in a table, unless more are asked for; a program gets all."""
 
 app = typer.Typer(name="dlq", add_completion=False, help="Count, list, show and redrive dead letters.", no_args_is_help=True)
 
 
 @app.command("top")
 def top_causes(file: File, where: Where = None, stream: Stream = None, json: AsJson = False) -> None:
-    """Count dead letters by cause, most frequent first. Those counted as `waiting` can be redriven."""
+    """Count dead letters by cause, most frequent first. Those counted as `waiting` can be redriven.
+
+    Exit code 0: counted, or there are none; 2: the log could not be read, or the command or the pipeline file is wrong.
+    """
     causes = top(_table(file, stream, where))
     if json:
         return _as_json(causes)
@@ -73,10 +80,14 @@ def top_causes(file: File, where: Where = None, stream: Stream = None, json: AsJ
 
 
 @app.command("ls")
-def listing(file: File, where: Where = None, limit: Limit = 50, stream: Stream = None, json: AsJson = False) -> None:
-    """List dead letters without their content, one line per attempt."""
+def listing(file: File, where: Where = None, limit: Listed = None, stream: Stream = None, json: AsJson = False) -> None:
+    """List dead letters without their content, one line per attempt.
+
+    Exit code 0: listed, or there are none; 2: the log could not be read, or the command or the pipeline file is wrong.
+    """
     found = _table(file, stream, where)
-    shown = found if limit is None else found.head(limit)
+    most = limit or (None if json else TABLE_ROWS)
+    shown = found if most is None else found.head(most)
     if json:
         return _as_json(shown.drop(DATA))
     table = Table("record", "arrived", "stage", "reason", "attempt", "state")
@@ -220,5 +231,9 @@ def _time(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds")
 
 
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
 def _as_json(table: pl.DataFrame) -> None:
-    sys.stdout.write(json_text.dumps(table.to_dicts(), indent=2, default=str) + "\n")
+    sys.stdout.write(json_text.dumps(table.to_dicts(), indent=2, default=_plain) + "\n")

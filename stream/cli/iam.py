@@ -18,8 +18,10 @@ from stream.pipeline.role_names import AUDIENCE, Role
 if libraries_wanted():
     from stream.cli.explain import checked
     from stream.pipeline.access import Account
+    from stream.pipeline.findings import near_miss
     from stream.pipeline.grants import compare
     from stream.pipeline.model import Pipeline
+    from stream.pipeline.regions import REGIONS
     from stream.pipeline.roles import ServiceAccount, accesses, partition_of, policy, trust
 
 EXIT_DIFFERENT = 1
@@ -66,6 +68,8 @@ def iam(
     try:
         pipeline = checked(file)
         where = Account(_number(account), region, partition_of(region))
+        if region not in REGIONS:
+            typer.echo(f"note: AWS had no region {region!r} when this version was made; {near_miss(region, REGIONS)}", err=True)
         who = ServiceAccount(namespace, service_account, cluster, issuer, audience)
         policies = _policies(pipeline, where, keys or ())
         trusts = {each: trust(each, where, who) for each in policies}

@@ -29,6 +29,8 @@ def local(
     """Run Kinesis, S3, DynamoDB, Glue, SNS, SQS and STS on this machine, and print the environment variables that point to them.
 
     Runs until Ctrl-C or SIGTERM; all data is then discarded.
+
+    Exit code 0: it was stopped; 1: it could not start, for example because a port is in use; 2: an option is wrong.
     """
     done = threading.Event()
 

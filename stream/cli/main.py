@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import io
 import os
+import re
 import signal
 import sys
 from importlib.abc import InspectLoader
@@ -78,6 +79,9 @@ _CANNOT_BE_WRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, 
 """Errors of writing output for which a traceback would not help: a full disk, or a pipe that its reader, such as `head`, has closed."""
 
 
+_NOT_ALLOWED: Final = re.compile(r"'([^']*)' is not one of (.*)\.")
+
+
 def _open_devnull() -> TextIO:
     """A text stream that discards everything; never closed."""
     return Path(os.devnull).open("w", encoding="utf-8")
@@ -107,6 +111,14 @@ def about(verb: str) -> str:
             case _:
                 pass
     return ""
+
+
+def clearer(message: str) -> str:
+    """What the library says of a wrong value, without its own jargon, and with the allowed value that is most like the given one."""
+    message = message.removeprefix("Value error, ")
+    choice = _NOT_ALLOWED.fullmatch(message)
+    close = difflib.get_close_matches(choice[1], re.findall(r"'([^']*)'", choice[2]), n=1) if choice else []
+    return f"{message} Did you mean '{close[0]}'?" if close else message
 
 
 class Verbs(TyperGroup):
@@ -163,6 +175,9 @@ class Verbs(TyperGroup):
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
+        except typer.BadParameter as error:
+            error.message = clearer(error.message)
+            raise
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the signature is the library's
         """The names of all verbs."""

@@ -128,7 +128,10 @@ def document(answer: Answer) -> dict[str, Any]:
         "rows": [{name: plain(value) for name, value in row.items()} for row in answer.rows.iter_rows(named=True)],
         "hidden": _hidden(answer),
         "notes": _notes(answer),
-        "streams": [{"stream": each.stream, "shards": [_shard(shard) for shard in each.shards]} for each in answer.contents],
+        "streams": [
+            {"stream": each.stream, "shards": [_shard(shard) for shard in each.shards], "beside_rows": each.beside_rows}
+            for each in answer.contents
+        ],
     }
 
 
@@ -156,7 +159,8 @@ def _remarks(answer: Answer) -> Iterator[str]:
     """What a person should know about the result."""
     for each in answer.contents:
         sealed, unsealed = sum(shard.sealed_rows for shard in each.shards), sum(shard.unsealed_rows for shard in each.shards)
-        yield f"{each.stream}: read {sealed:,} rows of sealed units, and {unsealed:,} that are not sealed"
+        more = f", and {each.beside_rows:,} of redrives and backfills" if each.beside_rows else ""
+        yield f"{each.stream}: read {sealed:,} rows of sealed units, and {unsealed:,} that are not sealed{more}"
         yield from (f"{each.stream}/{shard.shard}: {shard.why}" for shard in each.shards if shard.why)
     yield from _notes(answer)
     if hidden := _hidden(answer):

@@ -32,6 +32,9 @@ from stream.lease.rows import (
 )
 from stream.lease.updates import LeaseUpdate
 
+LEASE_KEY: Final = "leaseKey"
+"""The hash key of a lease table."""
+
 RETRY_SECONDS: Final = 0.2
 """Seconds between attempts at a call that got no answer: a lease does not wait for long."""
 
@@ -40,6 +43,11 @@ CROWDED: Final = Policy(base=0.4, cap=2.0)
 
 CREATE_SECONDS: Final = 120.0
 """How long creating a table may take; 10 to 30 s are usual."""
+
+
+def key_text(table: Mapping[str, Any]) -> str:
+    """The key of a table that DescribeTable returned, for messages, such as "`leaseKey` (HASH)"."""
+    return ", ".join(f"`{each['AttributeName']}` ({each['KeyType']})" for each in table["KeySchema"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +94,11 @@ class LeaseTable:
                 msg = f"the lease table {self.name} ({self.client.place}) is still {status} after {CREATE_SECONDS:g} s; it must be ACTIVE"
                 raise Fatal(msg)
             await self._clock.sleep(0.5 if created else RETRY_SECONDS)
-        keys = found["KeySchema"]
-        if [(key["AttributeName"], key["KeyType"]) for key in keys] != [("leaseKey", "HASH")]:
-            msg = f"the table {self.name} is not a lease table: its key is {keys}; a lease table has only the hash key `leaseKey`"
+        if key_text(found) != f"`{LEASE_KEY}` (HASH)":
+            msg = (
+                f"the table {self.name} is not a lease table: its key is {key_text(found)}; that of a lease table is `{LEASE_KEY}` "
+                "(HASH) alone. Choose another name in coordination.native.table, or another `application`."
+            )
             raise Fatal(msg)
         return created
 
@@ -113,7 +123,7 @@ class LeaseTable:
                 self.name,
                 {
                     "AttributeDefinitions": [{"AttributeName": "leaseKey", "AttributeType": "S"}],
-                    "KeySchema": [{"AttributeName": "leaseKey", "KeyType": "HASH"}],
+                    "KeySchema": [{"AttributeName": LEASE_KEY, "KeyType": "HASH"}],
                     "BillingMode": "PAY_PER_REQUEST",
                 },
             )

@@ -6,6 +6,7 @@ data a pipeline, and do the columns fit through the whole chain up to the sinks?
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +24,7 @@ from stream.pipeline.host_names import Host
 from stream.pipeline.hosts import as_run_by, misfits
 from stream.pipeline.load import Document, load
 from stream.pipeline.model import Pipeline
-from stream.pipeline.regions import REGIONS
+from stream.pipeline.regions import FORM, REGIONS
 from stream.pipeline.valid_part import valid_part
 from stream.pipeline.wording import worded
 
@@ -96,7 +97,7 @@ def _unknown_regions(document: Document) -> Iterator[Finding]:
         for part in path[:-1]:
             options = options[part]
         region = options["region"]
-        if isinstance(region, str) and region not in REGIONS and not options.get("endpoint"):
+        if isinstance(region, str) and re.fullmatch(FORM, region) and region not in REGIONS and not options.get("endpoint"):
             message = f"AWS had no region {region!r} when this version was made"
             yield Finding(document.file, at.line, at.column, "unknown_region", message, near_miss(region, REGIONS), Severity.NOTE)
 

@@ -23,6 +23,8 @@ MAX_DEPTH: Final = 32
 MAX_NODES: Final = 100_000
 """Keys and values, with aliases followed: otherwise, a few hundred bytes of aliases could stand for billions of values."""
 
+_BRACES: Final = "put a text that begins with a brace in quotes; templates, such as those of Helm, are not filled in here"
+
 _NULL: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUE: Final = frozenset({"true", "True", "TRUE"})
 _FALSE: Final = frozenset({"false", "False", "FALSE"})
@@ -170,6 +172,8 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
     if error.problem is not None and error.problem.startswith("expected <block end>") and error.context_mark is not None:
         kind, at = ("list" if _is_list(error) else "mapping"), error.context_mark
         return f"this does not fit into the {kind} that begins at {at.line + 1}:{at.column + 1}"
+    if error.problem is not None and error.problem.startswith("found character '\\t'"):
+        return "a tab stands where only spaces are allowed"
     text = " ".join(part for part in (error.problem, error.context) if part).replace("\n", " ")
     begin = error.context_mark
     return f"{text} that begins at {begin.line + 1}:{begin.column + 1}" if begin else text or "this is not YAML"
@@ -198,7 +202,7 @@ def _indentation_hints(lines: Sequence[str], error: yaml.MarkedYAMLError) -> Ite
     for number, each in enumerate(lines, 1):
         if "\u00a0" in _indentation(each):
             yield f"line {number} is indented with a no-break space (U+00A0); indent with plain spaces"
-    if "\\t" in problem or "\t" in _indentation(line):
+    if problem.startswith("a tab ") or "\t" in _indentation(line):
         yield "indent with spaces, not tabs"
     before = next((each for each in reversed(lines[:-1]) if each.strip()), "")
     one, two = (len(_indentation(each)) + 1 for each in (before, line))
@@ -323,7 +327,7 @@ class _Converter:
         for key, value in zip(node.items[::2], node.items[1::2], strict=True):
             at = key.position
             if key.text is None:
-                self._report.add(at, "bad_key", "a key must be text, not a list or a mapping")
+                self._report.add(at, "bad_key", "a key must be text, not a list or a mapping", _BRACES if key.mapping else "")
             elif key.plain and key.text == "<<":
                 self._report.add(at, "merge_key", "`<<` does not merge here", "write the keys out")
             elif has_reference(key.text):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+FORM: Final = r"[a-z]{2}(-[a-z]+)+-[0-9]"
+"""What the name of a region looks like; behind that of an availability zone, a letter follows."""
+
 REGIONS: Final = frozenset(
     [
         "af-south-1",

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from stream.pipeline.units import parse_duration
-from stream.pipeline.values import CollectorUrl, Count, Duration, Location, Region, SecretReference, StreamName, fail_at
+from stream.pipeline.values import Count, Duration, Location, Region, SecretReference, StreamName, WebhookUrl, fail_at
 from stream.source.object_formats import TYPED, ObjectCodec, ObjectFormat
 
 DEFAULT_NAME: Final = "objects"
@@ -232,6 +232,6 @@ class Notify(Part):
     """Whom to notify that a shard has halted or lost records. Notifications never hold up a shard; they are retried for a few minutes."""
 
     sns: Annotated[str, AfterValidator(_topic)] | None = Field(default=None, description="ARN of an SNS topic.")
-    webhook: CollectorUrl | None = Field(default=None, description="URL to which the news is posted as JSON.")
+    webhook: WebhookUrl | None = Field(default=None, description="URL to which the news is posted as JSON.")
     headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers of the webhook, as `{name: {env: NAME}}`.")
     region: Region | None = Field(default=None, description="AWS region of the topic; by default, the one in its ARN.")

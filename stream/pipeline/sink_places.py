@@ -44,12 +44,13 @@ def _shared(sinks: Sequence[SinkConfig], index: int, path: Path, base: FilePath)
     for other, before in enumerate(sinks[:index]):
         one, two = _directory(before.url, base), _directory(sinks[index].url, base)
         if one == two:
-            message = f"the sinks {other} and {index} both write to {sinks[index].url}"
+            message = f"the sinks `{before.name}` and `{sinks[index].name}` both write to {sinks[index].url}"
             yield Problem(path, "same_place", message, "give each sink its own prefix")
             return
         if one.startswith(two) or two.startswith(one):
             outer, inner = (other, index) if two.startswith(one) else (index, other)
-            message = f"a reader of everything under {sinks[outer].url} also reads the rows of the sink {inner}, in {sinks[inner].url}"
+            whose = f"the rows of the sink `{sinks[inner].name}`, in {sinks[inner].url}"
+            message = f"a reader of everything under {sinks[outer].url} also reads {whose}"
             yield Problem(path, "sink_inside_sink", message, "give each sink its own prefix", Severity.NOTE)
 
 

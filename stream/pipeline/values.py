@@ -18,6 +18,7 @@ from stream.contracts import Start, StartKind
 from stream.errors import DefinitionError
 from stream.pipeline import components
 from stream.pipeline.findings import Path, near_miss
+from stream.pipeline.regions import FORM
 from stream.pipeline.units import format_duration, parse_duration, parse_size
 from stream.pipeline.wording import worded
 from stream.recorded import is_recorded
@@ -100,7 +101,18 @@ Size: TypeAlias = Annotated[
 ]
 Count: TypeAlias = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
 Port: TypeAlias = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=65_535)]
-Ratio: TypeAlias = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)]
+
+
+def _no_percentage(value: Any) -> Any:
+    text = str(value).strip()
+    number = text.removesuffix("%").strip()
+    if re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", number) and (text.endswith("%") or float(number) > 1) and 0 < float(number) <= 100:
+        message = f"{text} is out of range: a share is more than 0 and at most 1"
+        fail_at((), "bad_value", message, f"write {float(number) / 100:g} for {number} %")
+    return value
+
+
+Ratio: TypeAlias = Annotated[float, BeforeValidator(_no_bool), BeforeValidator(_no_percentage), Field(gt=0, le=1)]
 
 
 def _named(what: str, pattern: str, hint: str = "") -> Callable[[str], str]:
@@ -123,13 +135,24 @@ StreamName: TypeAlias = Annotated[str, AfterValidator(_named("a Kinesis stream",
 ConsumerName: TypeAlias = Annotated[str, AfterValidator(_named("a registered consumer", r"[a-zA-Z0-9_.-]{1,128}"))]
 TableName: TypeAlias = Annotated[str, AfterValidator(_named("a DynamoDB table", r"[a-zA-Z0-9_.-]{3,255}"))]
 """https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html"""
-Region: TypeAlias = Annotated[str, AfterValidator(_named("an AWS region", r"[a-z]{2}(-[a-z]+)+-[0-9]"))]
+
+
+def _no_zone(value: str) -> str:
+    if re.fullmatch(f"{FORM}[a-z]", value):
+        fail_at((), "bad_name", f"{value!r} is an availability zone, not a region", f"write {value[:-1]}")
+    return value
+
+
+Region: TypeAlias = Annotated[str, AfterValidator(_no_zone), AfterValidator(_named("an AWS region", FORM))]
 Endpoint: TypeAlias = Annotated[
     str, AfterValidator(_named("an endpoint", r"https?://[^\s/?#]+/?", "write http:// or https://, a host and a port"))
 ]
 
 CollectorUrl: TypeAlias = Annotated[
-    str, AfterValidator(_named("a collector", r"https?://[^\s?#@]+", "write a URL such as http://127.0.0.1:4318"))
+    str, AfterValidator(_named("the URL of a collector", r"https?://[^\s?#@]+", "write one such as http://127.0.0.1:4318"))
+]
+WebhookUrl: TypeAlias = Annotated[
+    str, AfterValidator(_named("the URL of a webhook", r"https?://[^\s?#@]+", "write one such as https://hooks.example.com/stream"))
 ]
 
 
@@ -232,17 +255,29 @@ def _component(what: str, find: Callable[[str], type[Config] | None], names: Cal
         if not isinstance(value, dict) or len(value) != 1:
             got = f"a mapping with the keys {', '.join(map(str, value))}" if isinstance(value, dict) else repr(value)
             message = f"a {what} is one name with its options, got {got}"
-            fail_at((), "bad_component", message, "write `name: options`, options indented deeper than the name")
+            several = isinstance(value, dict) and len(value) > 1 and set(map(str, value)) <= set(names())
+            apart = f"begin each {what} with a dash of its own"
+            fail_at((), "bad_component", message, apart if several else "write `name: options`, options indented deeper than the name")
         ((name, options),) = value.items()
         try:
             config = find(name)
         except DefinitionError as error:
             fail_at((name,), f"bad_{what}", str(error))
         if config is None:
-            fail_at((name,), f"unknown_{what}", f"there is no {what} `{name}`", near_miss(name, names()))
+            fail_at((name,), f"unknown_{what}", f"there is no {what} `{name}`", _near_component(name, names()))
         return _configured(config, name, options)
 
     return validate
+
+
+_OTHER_NAMES: Final = {"jsonl": "json_lines", "ndjson": "json_lines", "jsonlines": "json_lines", "tsv": "csv", "text": "raw"}
+"""What a decoder is called elsewhere."""
+
+
+def _near_component(name: str, names: Iterable[str]) -> str:
+    known = set(names)
+    other = _OTHER_NAMES.get(name.lower(), "")
+    return f"did you mean `{other}`?" if other in known else near_miss(name, known)
 
 
 def _configured(config: type[Config], name: str, options: Any) -> Config:

@@ -30,6 +30,7 @@ MAX_PARTITION_TEXT: Final = 1_000
 _LOCATION: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[A-Za-z0-9!_.=/-]+|file:.+")
 _TABLE: Final = re.compile(r"[A-Za-z0-9_-]{1,255}(\.[A-Za-z0-9_-]{1,255})+")
 _PARTITION: Final = re.compile(r"(year|month|day|hour)\((.+)\)")
+_CALL: Final = re.compile(r"[A-Za-z_]+\(.*\)")
 _SECRET: Final = re.compile(r"token|password|secret|credential|access-key")
 _FORMATS: Final = {"year": "%Y", "month": "%Y-%m", "day": "%Y-%m-%d", "hour": "%Y-%m-%d-%H"}
 _BY_VALUE: Final = {pl.String, pl.Boolean, pl.Int32, pl.Int64, pl.Date, pl.Decimal}
@@ -210,7 +211,10 @@ class IcebergSinkConfig(TableSinkConfig):
         for index, field in enumerate(self.fields):
             dtype = files.get(field.column)
             if dtype is None:
-                raise SinkMismatch(("partition_by", index), f"there is no column '{field.column}'", "columns here: " + ", ".join(files))
+                called = _CALL.fullmatch(field.column)
+                transforms = f"a partition is a column, or one of {', '.join(_FORMATS)} of a time, as in `day(time)`"
+                hint = transforms if called is not None else "columns here: " + ", ".join(files)
+                raise SinkMismatch(("partition_by", index), f"there is no column '{field.column}'", hint)
             allowed = _BY_VALUE if field.transform is Transform.IDENTITY else {pl.Datetime} if field.transform is Transform.HOUR else _TIMES
             if dtype.base_type() not in allowed:
                 raise SinkMismatch(

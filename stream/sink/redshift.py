@@ -62,7 +62,7 @@ class RedshiftSinkConfig(TableSinkConfig):
     )
     iam_role: str = Field(
         pattern=r"^(default|arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+)$",
-        description="Role with which COPY reads the files, or `default`.",
+        description="Role with which COPY reads the files, such as arn:aws:iam::123456789012:role/redshift-copy, or `default`.",
     )
     mode: Write = Field(default=Write.APPEND, description="append, or upsert: of each key, the row with the last sequence number stays.")
     keys: tuple[str, ...] = Field(default=(), max_length=16, description="With `mode: upsert`: columns that identify a row; never null.")
@@ -90,7 +90,7 @@ class RedshiftSinkConfig(TableSinkConfig):
     def _valid_table(cls, value: str) -> str:
         parts = value.split(".")
         if len(parts) > 2:
-            msg = f"{value!r} is not a table; write `table` or `schema.table`"
+            msg = f"{value!r} is not a table; write `table` or `schema.table`, and the database in `database`"
             raise ValueError(msg)
         for part in parts:
             check_name(part)
@@ -105,7 +105,8 @@ class RedshiftSinkConfig(TableSinkConfig):
     @model_validator(mode="after")
     def _options_agree(self) -> Self:
         if (self.cluster is None) == (self.workgroup is None):
-            msg = "name either the cluster (provisioned) or the workgroup (serverless)"
+            given = "neither `cluster` nor `workgroup` is" if self.cluster is None else "both `cluster` and `workgroup` are"
+            msg = f"{given} given; name either the cluster (provisioned) or the workgroup (serverless)"
             raise ValueError(msg)
         if self.db_user is not None and (self.workgroup is not None or self.secret_arn is not None):
             msg = "`db_user` goes with `cluster` and without `secret_arn`"

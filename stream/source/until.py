@@ -120,8 +120,9 @@ def refuse_lost(begin: datetime, now: datetime, retention: timedelta, stream: st
     """
     if begin < now - retention:
         earliest = (now - retention + timedelta(minutes=5)).isoformat()
+        kept = f"{retention / timedelta(hours=1):g} hours"
         msg = (
-            f"the stream {stream} keeps records for {retention}: of what arrived at {begin.isoformat()} it has dropped some by age. Begin "
+            f"the stream {stream} keeps records for {kept}: of what arrived at {begin.isoformat()} it has dropped some by age. Begin "
             f"at {earliest} or later, or read an archive with source.s3."
         )
         raise Halted(msg)

@@ -72,6 +72,7 @@ _ZONES_DIFFER: Final = re.compile(
     r"comparison between series .* Datetime\(.*'UTC'\).* Datetime\('.s'\)|Datetime\('.s'\).* Datetime\(.*'UTC'\)"
 )
 _STRING: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
+_PIECE: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\w+|[^\w\s]")
 _COMPARED_WITH_NULL: Final = re.compile(r"(?:<>|!=|=)\s*NULL\b", re.IGNORECASE)
 _BY_PATTERN: Final = re.compile(r"~|\b(?:rlike|regexp|regexp_like)\b", re.IGNORECASE)
 """Functions that take a regular expression."""
@@ -93,9 +94,8 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
     try:
         expression = pl.sql_expr(text)
     except (PolarsError, PanicException) as error:
-        raise SchemaMismatch(
-            path, f"{_quoted(text)} is not an expression: {polars_message(error)}", _syntax_remedy(text, schema)
-        ) from error
+        problem = f"{polars_message(error)}{_unreadable_part(text)}"
+        raise SchemaMismatch(path, f"{_quoted(text)} is not an expression: {problem}", _syntax_remedy(text, schema)) from error
     if arithmetic.too_deep(expression):
         raise SchemaMismatch(path, f"{_quoted(text)}: {arithmetic.TOO_DEEP}", arithmetic.TOO_DEEP_CURE)
     if _has_name_at_end(expression):
@@ -186,7 +186,18 @@ def _syntax_remedy(text: str, schema: pl.Schema) -> str:
     for name in re.findall(r"[A-Za-z_][A-Za-z0-9_]*", outside):
         if name in schema and not _is_expression(name):
             return f"`{name}` is also a word of SQL: write the column in double quotes, as in '\"{name}\" IS NOT NULL'"
+    if '"' in text:
+        return "write text in single quotes, column names without"
     return "check commas, brackets and quotes"
+
+
+def _unreadable_part(text: str) -> str:
+    """Where ``text`` stops being an expression: behind the longest part from its beginning that is one; empty if there is none."""
+    for end in [each.end() for each in _PIECE.finditer(text)][-2::-1]:
+        if _is_expression(text[:end]):
+            rest = text[end:].lstrip()
+            return f"; {_quoted(text[:end])} can be read, and `{rest}`, from character {len(text) - len(rest) + 1}, cannot follow it"
+    return ""
 
 
 def _is_expression(text: str) -> bool:

@@ -330,7 +330,9 @@ def _parse_fields(mapping: Mapping[str, Any], path: tuple[str | int, ...], depth
                 raise SchemaMismatch(here, "json can only be the type of a whole column", "use string, list<...> or object{...} here")
             yield name, parsed
         else:
-            raise SchemaMismatch(here, f"expected a type such as `int64?`, got {value!r}", f"known types: {', '.join(NAMES)}")
+            one = value[0] if isinstance(value, list) and len(value) == 1 else None
+            hint = f"write a list as `list<{one}>`" if isinstance(one, str) else f"known types: {', '.join(NAMES)}"
+            raise SchemaMismatch(here, f"expected a type such as `int64?`, got {value!r}", hint)
 
 
 def optional(schema: RecordSchema) -> RecordSchema:

@@ -341,8 +341,11 @@ def test_redriven_rows_and_dead_letters_are_there(stage: Stage) -> None:
     fixed = stage.folder / "fixed.yaml"
     fixed.write_text((stage.folder / "pipeline.yaml").read_text().replace("n: int64", "n: string"))
     run("dlq", "redrive", str(stage.folder / "pipeline.yaml"), "--pipeline", str(fixed))
-    rows = document(stage, "SELECT n, _sealed FROM rows ORDER BY _sequence")["rows"]
-    assert rows == [{"n": "1", "_sealed": True}, {"n": "two", "_sealed": True}]
+    told = document(stage, "SELECT n, _sealed FROM rows ORDER BY _sequence")
+    assert told["rows"] == [{"n": "1", "_sealed": True}, {"n": "two", "_sealed": True}]
+    assert [(each["beside_rows"], sum(shard["sealed_rows"] for shard in each["shards"])) for each in told["streams"]] == [(1, 1)]
+    done = CliRunner().invoke(app, ["query", str(stage.folder / "pipeline.yaml"), "SELECT n FROM rows", "--no-tail"])
+    assert "numbers: read 1 rows of sealed units, and 0 that are not sealed, and 1 of redrives and backfills" in done.stderr
     letters = document(stage, "SELECT reason, _sealed, _attempt FROM dead_letters ORDER BY _sequence")["rows"]
     assert [(row["_sealed"], row["_attempt"]) for row in letters] == [(True, 1), (False, 1)], "workers have the old definition"
 

@@ -248,6 +248,16 @@ def test_a_condition_may_refer_to_the_payload(place):
     assert place.redrive("_data IS NOT NULL")[0] == (1, 30)
 
 
+def test_a_program_gets_all_dead_letters_and_a_person_the_first_fifty(place):
+    place.lines("1.json", range(600), render=record_with_or_without_value)
+    assert place.run(**BAD).code == 0
+    listed = json.loads(CliRunner().invoke(app, ["dlq", "ls", str(place.file()), "--json"]).stdout)
+    assert len(listed) == 180
+    assert {datetime.fromisoformat(each["_arrival"]).isoformat() == each["_arrival"] for each in listed} == {True}
+    assert len(json.loads(CliRunner().invoke(app, ["dlq", "ls", str(place.file()), "--json", "--limit", "7"]).stdout)) == 7
+    assert "130 more; see --limit and --where" in CliRunner().invoke(app, ["dlq", "ls", str(place.file())]).stdout
+
+
 def test_a_record_that_is_rejected_again_is_redriven_until_its_attempts_are_used_up(place):
     budget = {"rejects": ", redrive: {attempts: 3}"}
     place.lines("1.json", range(100), render=record_with_or_without_value)

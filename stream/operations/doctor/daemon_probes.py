@@ -12,8 +12,9 @@ from typing import Final
 from stream.aws.dynamodb import TABLE_MISSING
 from stream.aws.errors import AwsFatal
 from stream.errors import Fatal
+from stream.lease.table import LEASE_KEY, key_text
 from stream.operations.doctor.probe import Note, Probe
-from stream.operations.doctor.service_probes import LEASE_KEY, PROBE_ROW, ROW_CALLS, Opened, dynamodb, row_call
+from stream.operations.doctor.service_probes import PROBE_ROW, ROW_CALLS, Opened, dynamodb, row_call
 from stream.pipeline.coordination import COORDINATOR_STATE, LEASE_INDEX, WORKER_STATS, kcl_applications
 from stream.pipeline.model import Pipeline
 
@@ -61,9 +62,11 @@ async def _described(opened: Opened, table: str, key: str) -> str:
             only = "" if key == LEASE_KEY else " from KCL 3.0 on"
             msg = f"there is no such table; the daemon creates it{only}, which needs dynamodb:CreateTable"
             raise Note(msg) from error
-    keys = [(each["AttributeName"], each["KeyType"]) for each in found["KeySchema"]]
-    if keys != [(key, "HASH")]:
-        msg = f"its key is {keys}; the KCL has only the hash key `{key}` there. Rename `application`, after which the tables are named"
+    if key_text(found) != f"`{key}` (HASH)":
+        msg = (
+            f"its key is {key_text(found)}; the KCL has only the hash key `{key}` there. Rename `application`, after which the tables "
+            "are named"
+        )
         raise Fatal(msg)
     return str(found["TableStatus"])
 

@@ -186,7 +186,7 @@ async def _run(probe: Probe, timeout: float) -> Finding:
     except TimeoutError:
         return Finding(probe.check, Verdict.FAILED, f"{probe.what}: no answer in {timeout:g} s", _REACH_IT)
     except Note as error:
-        return Finding(probe.check, Verdict.NOTE, f"{probe.what}: {error}", _remedy(probe, error.__cause__ or error))
+        return Finding(probe.check, Verdict.NOTE, f"{probe.what}: {error}", error.remedy or _remedy(probe, error.__cause__ or error))
     except (StreamError, OSError) as error:
         return Finding(probe.check, Verdict.FAILED, f"{probe.what}: {error}", _remedy(probe, error))
     return Finding(probe.check, Verdict.OK, f"{probe.what}: {answer}")

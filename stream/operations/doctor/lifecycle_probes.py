@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from stream.aws.errors import AwsFatal, Call
 from stream.aws.session import AwsSession
 from stream.errors import DefinitionError, StreamError
-from stream.operations.doctor.probe import Note, Probe
+from stream.operations.doctor.probe import Note, Probe, unseen_remedy
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import is_remote
 from stream.pipeline.units import format_duration
@@ -98,7 +98,7 @@ async def _examined(session: AwsSession, bucket: str, kept: Sequence[Kept]) -> s
         if isinstance(error, AwsFatal) and error.code == _NO_RULES:
             return "there are none"
         why = f"they could not be looked at, for which workers need no permission: {error}"
-        raise Note(why) from error
+        raise Note(why, unseen_remedy(call, error)) from error
     found = [(rule, each) for rule in rules for each in kept if _concerns(rule, each.prefix)]
     fatal = [each for each in found if each[1].fatal]
     if fatal:

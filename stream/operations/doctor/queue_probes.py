@@ -14,7 +14,7 @@ from stream.aws.session import AwsSession
 from stream.aws.sqs import open_sqs
 from stream.clock import SystemClock
 from stream.errors import DefinitionError
-from stream.operations.doctor.probe import GRANT_REMEDY, Note, Probe
+from stream.operations.doctor.probe import GRANT_REMEDY, Note, Probe, unseen_remedy
 from stream.pipeline.replay import ObjectsSource, Queue
 from stream.pipeline.units import format_duration
 from stream.source.notifications import place_of_notices
@@ -99,7 +99,7 @@ async def _sent(session: AwsSession, objects: ObjectsSource, text: str) -> str:
         found = await session.ask("s3", "get_bucket_notification_configuration", call, Bucket=bucket)
     except AwsFatal as error:
         why = f"who sends to the queue could not be looked at, for which workers need no permission: {error}"
-        raise Note(why) from error
+        raise Note(why, unseen_remedy(call, error)) from error
     queue = Queue.of(text)
     for configured in found.get("QueueConfigurations", ()):
         arn = str(configured.get("QueueArn", "")).split(":")

@@ -25,7 +25,7 @@ from stream.clock import SystemClock
 from stream.errors import Fatal
 from stream.lease.fleet import FleetTables
 from stream.lease.fleet_rules import refusal, reports
-from stream.lease.table import LeaseTable
+from stream.lease.table import LEASE_KEY, LeaseTable, key_text
 from stream.operations.doctor.probe import GRANT_REMEDY, Note, Probe
 from stream.pipeline.coordination import LeaseTables, NativeCoordination
 from stream.pipeline.model import KinesisSource, Retrieval
@@ -37,7 +37,6 @@ from stream.sink.redshift import RedshiftSinkConfig
 ROW_CALLS: Final = ("Scan", "GetItem", "PutItem", "UpdateItem", "DeleteItem")
 """Every operation that workers perform on rows."""
 
-LEASE_KEY: Final = "leaseKey"
 PROBE_ROW: Final = "_preflight/doctor"
 
 Opened: TypeAlias = Callable[[], AbstractAsyncContextManager[DynamoDb]]
@@ -85,10 +84,9 @@ async def _described(opened: Opened, name: str, *, create: bool) -> str:
     if found["TableStatus"] not in {"ACTIVE", "UPDATING"}:
         msg = f"the table is {found['TableStatus']}; workers need it ACTIVE or UPDATING"
         raise Fatal(msg)
-    keys = [(key["AttributeName"], key["KeyType"]) for key in found["KeySchema"]]
     types = {each["AttributeName"]: each["AttributeType"] for each in found["AttributeDefinitions"]}
-    if keys != [(LEASE_KEY, "HASH")] or types.get(LEASE_KEY) != "S":
-        msg = f"its key is {keys}; a lease table has the hash key `leaseKey`, a string, and no other; choose another `table`"
+    if key_text(found) != f"`{LEASE_KEY}` (HASH)" or types.get(LEASE_KEY) != "S":
+        msg = f"its key is {key_text(found)}; a lease table has the hash key `leaseKey`, a string, and no other; choose another `table`"
         raise Fatal(msg)
     return f"{found['TableStatus']}, with the key that the Kinesis Client Library uses"
 

@@ -84,7 +84,8 @@ class ShardRead:
 class Contents:
     """What was read of one stream: by table, its frames. ``empty``: the table of the sink's rows, if it has none.
 
-    ``hidden``: columns whose values are hidden; ``notes``: what a person should know.
+    ``beside_rows``: rows of its redrives and backfills, which are in no shard of it. ``hidden``: columns whose values are hidden;
+    ``notes``: what a person should know.
     """
 
     stream: str
@@ -92,6 +93,7 @@ class Contents:
     shards: tuple[ShardRead, ...]
     hidden: frozenset[str]
     notes: tuple[str, ...]
+    beside_rows: int = 0
     empty: pl.DataFrame | None = None
 
 
@@ -167,6 +169,7 @@ class Queried:
             await self._shards(cuts, tails, own),
             frozenset(reader.hidden),
             tuple([note async for note in self._notes(reader, newest, tails)]),
+            sum(piece.file.rows for pieces in beside for piece in pieces),
             None if frames[ROWS] or ROWS not in wanted.tables else await self.recipes.empty(newest, wanted.sink),
         )
 

@@ -32,7 +32,10 @@ class Python(StageConfig):
         expect=[{"dep_delay": 2, "score": 4}, {"dep_delay": -3, "score": -6}],
     )
 
-    function: str = Field(description="Import path, `package.module:function`.", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
+    function: str = Field(
+        description="Import path with a colon before the function, such as `my_company.flights:score`.",
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$",
+    )
     adds: Mapping[str, str] | None = Field(
         default=None,
         description="Types of the columns that it adds or replaces, by name; all others stay. Without it, the function is "

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,26 @@ def test_endpoints_can_be_overridden_for_one_service_or_for_all(monkeypatch: pyt
         "http://127.0.0.1:3",
     ]
     assert session.endpoint("kinesis") == "http://127.0.0.1:2"
+
+
+@pytest.mark.parametrize(
+    ("url", "example"),
+    [
+        ("127.0.0.1:4566", "http://127.0.0.1:4566"),
+        ("localhost:9000", "http://localhost:9000"),
+        ("s3://lake", "http://127.0.0.1:4566"),
+        ("http://", "http://127.0.0.1:4566"),
+        ("http://[::1", "http://127.0.0.1:4566"),
+        ("http://localhost:99999", "http://127.0.0.1:4566"),
+    ],
+)
+def test_an_endpoint_that_is_no_url_is_refused_before_a_client_stumbles_over_it(monkeypatch: pytest.MonkeyPatch, url, example) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+    says = re.escape(f"the endpoint of s3 is {url!r}, which is not a URL: write one such as {example}. It comes from AWS_ENDPOINT_URL_S3")
+    for ask in (AwsSession.endpoint_override, AwsSession.endpoint, AwsSession.unusual_endpoint):
+        with pytest.raises(DefinitionError, match=says):
+            ask(AwsSession(region="eu-west-1"), "s3")
+    assert AwsSession(region="eu-west-1").endpoint_override("kinesis") is None
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,13 @@ def test_a_different_live_policy_is_compared_grant_by_grant(tmp_path):
     assert "2 missing (-), 1 too much (+)" in result.stderr
 
 
+def test_a_region_that_does_not_exist_is_noted():
+    misspelt = run("--account", "111122223333", "--region", "eu-wst-1", "--role", "worker")
+    assert misspelt.exit_code == 0
+    assert "AWS had no region 'eu-wst-1' when this version was made; did you mean `eu-west-1`?" in misspelt.stderr
+    assert "region" not in run(*HERE, "--role", "worker").stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 from stream.cli import doctor
 from stream.cli.loading import settings_of_libraries
-from stream.cli.main import GROUPS, VERBS, about, app
+from stream.cli.main import GROUPS, VERBS, about, app, clearer
 from stream.operations.doctor import diagnosis
 from stream.pipeline import sample
 from tests.standard_error import without_loading
@@ -196,6 +197,38 @@ def test_the_error_for_a_misspelt_verb_names_a_similar_one():
     assert "No such command 'prevew'. Did you mean 'preview'?" in misspelt.stderr
     unlike = CliRunner().invoke(app, ["xyzzy"])
     assert (unlike.exit_code, "Did you mean" in unlike.stderr) == (2, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("iam", "--role", "wroker"), "'wroker' is not one of 'bootstrap', 'worker', 'redshift-copy', 'backfill', 'reader', 'analyst',"),
+        (("iam", "--role", "wroker"), "'compactor'. Did you mean 'worker'?"),
+        (("run", "p.yaml", "--log-level", "degub"), "'degub' is not one of 'debug', 'info', 'warning', 'error'. Did you mean 'debug'?"),
+        (("run", "p.yaml", "--threads", "0"), "Invalid value for '--threads': Input should be greater than or equal to 1"),
+        (("dlq", "redriev"), "No such command 'redriev'. Did you mean 'redrive'?"),
+        (("check", "--jsn"), "--json"),
+    ],
+)
+def test_the_error_for_a_misspelt_word_names_a_similar_one(tmp_path, monkeypatch, words, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.yaml").touch()
+    found = CliRunner().invoke(app, words)
+    told = " ".join(re.sub(r"[│╭╮╰╯─]", " ", found.stderr).split())
+    assert found.exit_code == 2
+    assert says in told
+    assert "Value error" not in told
+
+
+def test_a_value_that_is_like_no_other_gets_no_suggestion():
+    assert clearer("Value error, 'xyzzy' is not one of 'debug', 'info'.") == "'xyzzy' is not one of 'debug', 'info'."
+
+
+def test_the_help_of_every_verb_says_what_its_exit_codes_mean():
+    page = (Path(doctor.__file__).parents[2] / "docs" / "command-line.md").read_text().partition("<!-- generated: commands -->")[2]
+    verbs = page.split("\n### ")[1:]
+    assert len(verbs) > 35
+    assert [verb.partition("\n")[0] for verb in verbs if "Exit code" not in verb] == []
 
 
 def test_the_help_text_groups_the_verbs():

@@ -238,6 +238,81 @@ def test_a_region_that_does_not_exist_is_noted_and_columns_of_that_name_are_not(
     assert [(each.line, each.hint) for each in result.findings] == found
 
 
+VALID = """\
+application: a
+source:
+  kinesis: {stream: s}
+  schema: {n: int64, t: timestamp}
+sinks: [s3: {url: "s3://lake/a/"}]
+state: s3://lake/_stream/
+"""
+WAREHOUSE = "redshift: {staging: s3://lake/r/, table: a.b, database: d, iam_role: default, workgroup: main}"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("stream: s", "stream: s, region: eu-west-1a", "'eu-west-1a' is an availability zone, not a region - write eu-west-1"),
+        ("n: int64", "n: [int64]", "expected a type such as `int64?`, got ['int64'] - write a list as `list<int64>`"),
+        ("  schema:", "  decode: jsonl\n  schema:", "there is no decoder `jsonl` - did you mean `json_lines`?"),
+        ("stream: s", "stream: {{ .Values.stream }}", "templates, such as those of Helm, are not filled in here"),
+        ("  kinesis", "\tkinesis", "a tab stands where only spaces are allowed - indent with spaces, not tabs"),
+        ("sinks:", "rejects: {max_ratio: 50}\nsinks:", "50 is out of range: a share is more than 0 and at most 1 - write 0.5 for 50 %"),
+        ("sinks:", "rejects: {max_ratio: 2.5%}\nsinks:", "2.5% is out of range: a share is more than 0 and at most 1 - write 0.025 for"),
+        ("sinks:", "rejects: {max_ratio: 0}\nsinks:", "0 is out of range: more than 0"),
+        ("sinks:", "notify: {webhook: hooks}\nsinks:", "'hooks' is not the URL of a webhook - write one such as https://"),
+        ("sinks:", "audit: {otlp: {endpoint: x}}\nsinks:", "'x' is not the URL of a collector - write one such as http://"),
+        (
+            "sinks:",
+            "stages: [{filter: n > 0, select: [n]}]\nsinks:",
+            "a stage is one name with its options, got a mapping with the keys filter, select - begin each stage with a dash of its own",
+        ),
+        ("sinks:", "stages: [{filter: n > 0, by: n}]\nsinks:", "write `name: options`, options indented deeper than the name"),
+        ("sinks:", "stages: [{python: my.score}]\nsinks:", "a colon before the function, such as `my_company.flights:score`"),
+        (
+            's3: {url: "s3://lake/a/"}',
+            WAREHOUSE.replace(", workgroup: main", ""),
+            "neither `cluster` nor `workgroup` is given; name either",
+        ),
+        (
+            's3: {url: "s3://lake/a/"}',
+            WAREHOUSE.replace("main}", "main, cluster: main}"),
+            "both `cluster` and `workgroup` are given; name either",
+        ),
+        (
+            's3: {url: "s3://lake/a/"}',
+            WAREHOUSE.replace("a.b", "d.a.b"),
+            "'d.a.b' is not a table; write `table` or `schema.table`, and the",
+        ),
+        ('s3: {url: "s3://lake/a/"}', WAREHOUSE.replace("default", "role"), "such as arn:aws:iam::123456789012:role/redshift-copy"),
+        (
+            's3: {url: "s3://lake/a/"}',
+            "iceberg: {location: s3://lake/i/, table: a.b, partition_by: [days(t)]}",
+            "there is no column 'days(t)' - a partition is a column, or one of year, month, day, hour of a time, as in `day(time)`",
+        ),
+        ('"s3://lake/a/"}', '"s3://lake/a/"}, s3: {name: b, url: "s3://lake/a/"}', "the sinks `s3` and `b` both write to s3://lake/a/"),
+        (
+            '"s3://lake/a/"}',
+            '"s3://lake/a/", partition_by: {d: "strftime(t, \\"%Y\\")"}}',
+            '"%Y" in double quotes is the name of a column, and text is needed there',
+        ),
+    ],
+)
+def test_mistakes_of_newcomers_are_told_with_what_to_write_instead(before, after, says):
+    text = VALID.replace(before, after, 1)
+    assert text != VALID
+    found = check_content(text.encode(), "p.yaml", Path(), {})
+    assert not found.ok
+    told = "\n".join(each.render() for each in found.findings)
+    assert says in told
+    assert check_content(VALID.encode(), "p.yaml", Path(), {}).findings == ()
+
+
+def test_a_zone_in_place_of_a_region_is_told_once():
+    found = check_content(REGIONAL.replace("REGION", "eu-west-1a").encode(), "p.yaml", Path(), {})
+    assert [each.code for each in found.findings] == ["bad_name"]
+
+
 def test_behind_an_endpoint_every_region_is_right():
     text = REGIONAL.replace("REGION", "xx-north-9, endpoint: 'http://127.0.0.1:4567'")
     assert not check_content(text.encode(), "p.yaml", Path(), {}).findings

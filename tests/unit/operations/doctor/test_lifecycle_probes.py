@@ -153,8 +153,16 @@ def test_objects_that_are_to_be_read_are_looked_after_too():
     assert "deletes objects after 2 days below in/: objects that are not read before that are lost" in str(found)
 
 
-@pytest.mark.parametrize("error", [AwsFatal("AccessDenied", code="AccessDenied"), AwsRetryable("no answer", code="Timeout")])
-def test_rules_that_may_not_be_read_are_noted_and_keep_no_worker_from_starting(error):
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (AwsFatal("AccessDenied", code="AccessDenied", remedy="grant it"), "look at it yourself, or allow s3:GetLifecycleConfiguration to"),
+        (AwsRetryable("no answer", code="Timeout"), "look at it yourself"),
+        (AwsFatal("NoSuchBucket", code="NoSuchBucket", remedy="check the name"), "check the name"),
+    ],
+)
+def test_rules_that_may_not_be_read_are_noted_and_keep_no_worker_from_starting(error, remedy):
     found = answers({"lake": error})["rules of bucket lake"]
     assert type(found) is Note
+    assert found.remedy.startswith(remedy)
     assert "for which workers need no permission" in str(found)
