@@ -235,7 +235,7 @@ def test_a_change_of_the_pipeline_rolls_the_pods_and_nothing_else_does():
     assert len({checksum({}), *map(checksum, others)}) == 3
 
 
-# --- runs by the clock ------------------------------------------------------------------------------------------------------
+# --- scheduled runs ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_schedule_makes_runs_in_place_of_workers_that_stay():
@@ -481,8 +481,8 @@ REFUSED = [
     ({"replicas": 2}, "coordination: native"),
     (SCALED | {"pipeline": {"file": LOCAL}}, "coordination: native"),
     ({"pipeline": {"file": "", "existingConfigMap": "mine"}, "replicas": 2}, "coordination: native"),
-    (CLOCK | SCALED, "autoscaling.enabled true: a run by the clock is one pod"),
-    (CLOCK | FLEET, "replicas 3: a run by the clock is one pod"),
+    (CLOCK | SCALED, "autoscaling.enabled true: a scheduled run is one pod"),
+    (CLOCK | FLEET, "replicas 3: a scheduled run is one pod"),
     (CLOCK | {"rules": {"enabled": True}}, "would fire between two runs"),
     ({"schedule": CLOCK["schedule"] | {"deadlineSeconds": 30}}, "may take drainSeconds, 30, by itself"),
     ({"schedule": {"cron": "TZ=Europe/Berlin 30 2 * * *"}}, "cron"),

@@ -30,10 +30,10 @@ def matcher(labels):
     return "{" + ", ".join(f'{name}=~"{value}"' for name, value in labels.items()) + "}" if labels else ""
 
 
-def grew(metric, by, window="1h"):
-    """A counter rose within ``window``, or a worker younger than that started with it above zero, so that no scrape saw it rise."""
-    name = metric.name
-    return f"sum by ({by}) (increase({name}[{window}])) > 0 or sum by ({by}) ({name} unless {name} offset {window}) > 0"
+def risen(metric, by, window="1h", **labels):
+    """By how much a counter rose within ``window``; of a series younger than that, all of it, since no scrape saw it at zero."""
+    name = f"{metric.name}{matcher(labels)}"
+    return f"sum by ({by}) ((max_over_time({name}[{window}]) unless {name} offset {window}) or increase({name}[{window}]))"
 
 
 # What is paused on purpose is not late; that its records grow old is told by StreamRetentionQuarterUsed all the same.
@@ -63,7 +63,7 @@ ALERTS = (
     ),
     Alert(
         "StreamRecordsExpired",
-        grew(m.GAPS, BY_STREAM),
+        f"{risen(m.GAPS, BY_STREAM)} > 0",
         "0m",
         "critical",
         "Records expired before they were read",
@@ -114,7 +114,7 @@ ALERTS = (
     ),
     Alert(
         "StreamObjectsRefused",
-        grew(m.OBJECTS_REFUSED, f"{BY_STREAM}, why"),
+        f"{risen(m.OBJECTS_REFUSED, f'{BY_STREAM}, why')} > 0",
         "0m",
         "warning",
         "An object is left alone until a person looks at it",
@@ -170,11 +170,11 @@ ALERTS = (
     ),
     Alert(
         "StreamAuditRefused",
-        f"sum by ({BY_STREAM}) ({rate(m.AUDIT_SPANS, '15m', result='rejected|parked')}) > 0",
-        "5m",
+        f"{risen(m.AUDIT_SPANS, BY_STREAM, result='rejected|parked')} > 0",
+        "0m",
         "warning",
         "The collector refuses spans",
-        "The collector permanently refuses spans of {{ $labels.stream }}; they are noted beside the commit log.",
+        "The collector has refused {{ $value | humanize }} spans of {{ $labels.stream }} for good; they are noted beside the commit log.",
     ),
     Alert(
         "StreamAuditHalted",
@@ -237,7 +237,7 @@ ALERTS = (
     ),
     Alert(
         "StreamLeaseRowsLost",
-        grew(m.LEASE_ROWS_VANISHED, BY_STREAM),
+        f"{risen(m.LEASE_ROWS_VANISHED, BY_STREAM)} > 0",
         "0m",
         "warning",
         "Somebody deletes lease rows",
@@ -253,7 +253,7 @@ ALERTS = (
     ),
     Alert(
         "StreamShardChurn",
-        f"sum by ({BY_STREAM}) (increase({m.SHARDS_STARTED.name}[30m])) > 3 * clamp_min(sum by ({BY_STREAM}) ({m.LEASES_HELD.name}), 1)",
+        f"{risen(m.SHARDS_STARTED, BY_STREAM, '30m')} > 3 * clamp_min(sum by ({BY_STREAM}) ({m.LEASES_HELD.name}), 1)",
         "15m",
         "warning",
         "Shards change hands all the time",

@@ -56,7 +56,12 @@ ROWS = (
             Panel(
                 "Lag by retention",
                 "percentunit",
-                (("{{stream}}", f"max by (stream) ({of(m.BEHIND_LATEST)}) / max by (stream) ({of(m.RETENTION)})"),),
+                (
+                    (
+                        "{{stream}}",
+                        f"max by (stream) (max by (namespace, stream) ({of(m.BEHIND_LATEST)}) / max by (namespace, stream) ({of(m.RETENTION)}))",
+                    ),
+                ),
                 "Share of the retention used up; the alert fires at a quarter.",
                 "stat",
             ),
@@ -73,7 +78,7 @@ ROWS = (
             Panel(
                 "Since the last commit, by shard",
                 "s",
-                (("{{shard}}", f"time() - max by (shard) ({of(m.SEALED_TIMESTAMP)})"),),
+                (("{{stream}} {{shard}}", f"time() - max by (namespace, stream, shard) ({of(m.SEALED_TIMESTAMP)})"),),
                 "Also grows on a shard that receives no records.",
             ),
             Panel(
@@ -95,7 +100,7 @@ ROWS = (
                 "Objects waiting",
                 "none",
                 (
-                    ("{{stream}}: claimed, to be read", f"sum by (stream) (max by (stream, shard) ({of(m.OBJECTS_UNREAD)}))"),
+                    ("{{stream}}: claimed, to be read", f"sum by (stream) (max by (namespace, stream, shard) ({of(m.OBJECTS_UNREAD)}))"),
                     ("{{stream}}: to be claimed", f"sum by (stream) ({of(m.OBJECTS_UNCLAIMED)})"),
                 ),
                 "Of watched sources.",

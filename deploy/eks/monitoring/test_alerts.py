@@ -163,6 +163,15 @@ CASES = {
 ALSO_FIRES = {
     # The worker that finds the gap has often just started, and counts before the first scrape.
     "StreamRecordsExpired": [[(f"kst_expired_gaps_total{{{WHERE}}}", "_x200 1x40")]],
+    # A collector that refused one request, whose series begins with it.
+    "StreamAuditRefused": [[(f'kst_audit_spans_total{{{WHERE}, result="parked"}}', "_x200 500x40")]],
+    # Pods come and go, each of which starts all four shards before it is scraped.
+    "StreamShardChurn": [
+        [
+            *((f"kst_shards_started_total{{{WHERE}, pod='flights-{at}'}}", f"_x{160 + 5 * at} 4x5 _x{200 - 5 * at}") for at in range(16)),
+            (f"kst_leases_held{{{WHERE}}}", "4x240"),
+        ]
+    ],
     # No lease is left, such as while the lease table does not answer, and so no shard that could be behind.
     "StreamShardUnread": [[(f"kst_source_open_shards{{{WHERE}}}", "4x240"), (f"kst_leases_held{{{WHERE}}}", "4x200 0x40")]],
     "StreamPaused": [[(f'kst_loads_paused{{{WHERE}, sink="redshift"}}', "1x240")]],
@@ -189,6 +198,14 @@ ALSO_FIRES = {
 """More series with which an alert fires."""
 
 ALSO_SILENT = {
+    "StreamAuditRefused": [[(f'kst_audit_spans_total{{{WHERE}, result="parked"}}', "_x100 500x140")]],
+    # A rollout of four pods: each shard is started twice.
+    "StreamShardChurn": [
+        [
+            *((f"kst_shards_started_total{{{WHERE}, pod='flights-{at}'}}", f"_x{230 + at} 2x{10 - at}") for at in range(4)),
+            (f"kst_leases_held{{{WHERE}}}", "4x240"),
+        ]
+    ],
     "StreamRecordsExpired": [
         [(f"kst_expired_gaps_total{{{WHERE}}}", "_x100 1x140")],
         [(f"kst_expired_gaps_total{{{WHERE}}}", "_x200 0x40")],

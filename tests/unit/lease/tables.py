@@ -81,6 +81,7 @@ class MemoryDynamo(Tables):
         self.throttling = False
         self.refusing = False
         self.status = "ACTIVE"
+        self.key = [{"AttributeName": "leaseKey", "KeyType": "HASH"}]
 
     async def call(self, operation, table, request):
         self.calls.append(operation)
@@ -106,7 +107,7 @@ class MemoryDynamo(Tables):
         if table not in self.tables:
             raise AwsFatal("no table", code="ResourceNotFoundException")
         answer = super().describe(table, request)
-        answer["Table"]["TableStatus"] = self.status
+        answer["Table"] |= {"TableStatus": self.status, "KeySchema": self.key}
         return answer
 
     def create(self, table, request):

@@ -33,7 +33,7 @@
 {{- fail "the pipeline says `coordination: kcl`, under which the KCL's daemon runs it (`stream kcl daemon`), and this chart runs `stream run`; say `coordination: native`, which shares a KCL fleet's lease table too" -}}
 {{- end -}}
 {{- if has $values.metrics.host (list "localhost" "127.0.0.1" "::1") -}}
-{{- fail (printf "metrics.host is %s, but the probes of the node come from outside of the pod and would find nobody; use 0.0.0.0, or :: in an IPv6 cluster" $values.metrics.host) -}}
+{{- fail (printf "metrics.host is %s, but the probes of the node come from outside of the pod and would get no answer; use 0.0.0.0, or :: in an IPv6 cluster" $values.metrics.host) -}}
 {{- end -}}
 {{- $many := or $values.autoscaling.enabled (gt (int $values.replicas) 1) -}}
 {{- if and $many (eq $coordination "local") -}}
@@ -42,10 +42,10 @@
 {{- with $values.schedule -}}
   {{- if .cron -}}
     {{- if $values.autoscaling.enabled -}}
-      {{- fail (printf "schedule.cron is %q and autoscaling.enabled true: a run by the clock is one pod, which ends; leave one of them out" .cron) -}}
+      {{- fail (printf "schedule.cron is %q and autoscaling.enabled true: a scheduled run is one pod, which ends; remove one of the two" .cron) -}}
     {{- end -}}
     {{- if gt (int $values.replicas) 1 -}}
-      {{- fail (printf "schedule.cron is %q and replicas %d: a run by the clock is one pod; set replicas to 1, or to 0 to suspend the schedule" .cron (int $values.replicas)) -}}
+      {{- fail (printf "schedule.cron is %q and replicas %d: a scheduled run is one pod; set replicas to 1, or to 0 to suspend the schedule" .cron (int $values.replicas)) -}}
     {{- end -}}
     {{- if $values.rules.enabled -}}
       {{- fail (printf "schedule.cron is %q and rules.enabled true: the alerts watch workers that are always there, and would fire between two runs; leave rules.enabled out and watch the Jobs" .cron) -}}
@@ -78,7 +78,7 @@
 {{- end -}}
 {{- range list "STREAM_THREADS" "POLARS_MAX_THREADS" "OMP_NUM_THREADS" "TOKIO_WORKER_THREADS" "POD_NAME" "HOST_IP" "AWS_EC2_METADATA_DISABLED" "AWS_STS_REGIONAL_ENDPOINTS" -}}
   {{- if or (hasKey $values.env .) (hasKey $values.secretEnv .) -}}
-    {{- fail (printf "env.%s: the chart sets this variable itself" .) -}}
+    {{- fail (printf "env.%s: the chart sets this variable itself, or what it sets decides it; threads follow resources.requests.cpu" .) -}}
   {{- end -}}
 {{- end -}}
 {{- range $name, $_ := $values.secretEnv -}}
