@@ -211,6 +211,20 @@ def missing_table(config: RedshiftSinkConfig) -> str:
     )
 
 
+def may_create(config: RedshiftSinkConfig) -> str:
+    """Returns whether the user may create tables in the schema of the table, in one row; no row if there is no such schema."""
+    return f"SELECT has_schema_privilege(nspname, 'create') FROM pg_namespace WHERE LOWER(nspname) = '{config.target[0].lower()}'"
+
+
+def schema_remedy(error: str) -> str:
+    """What to do about ``error``, if it is about a schema: after a semicolon, or empty."""
+    if found := _NO_SCHEMA.search(error):
+        return f"; create it, for example by CREATE SCHEMA {found[1]}, and grant USAGE and CREATE on it to the user that loads"
+    if found := _NO_RIGHT.search(error):
+        return f"; let somebody who may run GRANT USAGE, CREATE ON SCHEMA {found[1]} to the user that loads"
+    return ""
+
+
 def is_missing(error: str) -> bool:
     """Whether Redshift says that there is no such table."""
     return "does not exist" in error
@@ -332,6 +346,8 @@ _SETUP: Final = (
 )  # fmt: skip
 
 
+_NO_SCHEMA: Final = re.compile(r"schema (\"?[\w$-]+\"?) does not exist", re.IGNORECASE)
+_NO_RIGHT: Final = re.compile(r"permission denied for schema (\"?[\w$-]+\"?)", re.IGNORECASE)
 _NULL_REFUSED: Final = re.compile(r"null value (?:into|in) column \"?([\w$-]+)", re.IGNORECASE)
 
 

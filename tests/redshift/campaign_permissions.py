@@ -147,3 +147,16 @@ def test_the_doctor_finds_a_table_that_was_renamed_by_hand(world, place):
     assert (new["verdict"], "the first load makes it" in new["what"]) == ("ok", True), new
     assert renamed["verdict"] == "failed"
     assert "somebody renamed or dropped it" in renamed["what"]
+
+
+def test_the_doctor_finds_that_there_is_no_schema_for_the_table_and_says_so_until_it_is_made(world, place):
+    path, _, recorded, _ = place
+    schema = f"s_{world.table}"
+    path.write_text(path.read_text().replace(f"table: {world.table}", f"table: {schema}.{world.table}"))
+    with recorded() as (environment, _):
+        missing = table_finding(path, environment)
+        world.query(f"CREATE SCHEMA {schema}")
+        made = table_finding(path, environment)
+    assert missing["verdict"] == "failed"
+    assert f'schema "{schema}" does not exist; create it, for example by CREATE SCHEMA "{schema}", and grant USAGE' in missing["what"]
+    assert (made["verdict"], "the first load makes it" in made["what"]) == ("ok", True), made

@@ -233,12 +233,28 @@ async def _fits(sink: RedshiftSinkConfig, session: AwsSession, database: Databas
                 raise
             if await _was_loaded(client, sink):
                 raise Fatal(sql.missing_table(sink)) from error
+            await _refuse_without_schema(client, sink)
             return "it does not exist yet; the first load makes it"
         found = [sql.ExistingColumn(each.name, each.type, each.length) for each in (await client.result(statement)).columns]
     change = sql.evolve(sink, sink.target, wanted, found)
     if change.problems:
         raise Fatal("; ".join(change.problems))
     return f"its columns fit; the next load adds {len(change.statements)}" if change.statements else "its columns fit"
+
+
+async def _refuse_without_schema(client: RedshiftDataClient, sink: RedshiftSinkConfig) -> None:
+    """Make sure that the table can be made, as far as that can be found out."""
+    statement = await client.execute(sql.may_create(sink), secrets.token_hex(16))
+    try:
+        await _finished(client, statement, "looking at its schema")
+    except Fatal:
+        return
+    rows, schema = (await client.result(statement)).rows, sink.target[0]
+    if rows and rows[0][0]:
+        return
+    problem = f'permission denied for schema "{schema}"' if rows else f'schema "{schema}" does not exist'
+    msg = f"the first load could not make the table: {problem}{sql.schema_remedy(problem)}"
+    raise Fatal(msg)
 
 
 async def _was_loaded(client: RedshiftDataClient, sink: RedshiftSinkConfig) -> bool:

@@ -209,7 +209,7 @@ class RedshiftWarehouse:
             if failure is Failure.TRANSIENT:
                 msg = f"statement {statement[:200]} {done.status}: {done.error}"
                 raise Retryable(msg)
-            msg = f"{done.error} (statement: {statement[:200]})"
+            msg = f"{done.error}{sql.schema_remedy(done.error)} (statement: {statement[:200]})"
             raise LoadFailed(msg, Failure.SETUP)
         if not statement.startswith("SELECT"):
             return Result((), ())

@@ -251,7 +251,9 @@ def test_a_table_with_another_key_is_refused_with_both_keys():
     async def test(table, dynamo, clock, emitted):
         dynamo.key = [{"AttributeName": "id", "KeyType": "HASH"}, {"AttributeName": "at", "KeyType": "RANGE"}]
         told = await refusal(table)
-        assert "the table app is not a lease table: its key is `id` (HASH), `at` (RANGE); that of a lease table is `leaseKey` (HASH)" in told
+        assert (
+            "the table app is not a lease table: its key is `id` (HASH), `at` (RANGE); that of a lease table is `leaseKey` (HASH)" in told
+        )
         assert "coordination.native.table" in told
 
     run(test)

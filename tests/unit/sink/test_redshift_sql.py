@@ -242,6 +242,20 @@ def test_the_remedy_for_a_column_that_was_made_not_null_is_a_text_to_run(error):
     assert sql.judge(Step.MOVE, error) is Failure.DATA
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        ('ERROR: schema "sales" does not exist', '; create it, for example by CREATE SCHEMA "sales", and grant USAGE and CREATE on it'),
+        ("ERROR: permission denied for schema sales", "; let somebody who may run GRANT USAGE, CREATE ON SCHEMA sales to the user"),
+        ('ERROR: relation "sales.events" does not exist', ""),
+    ],
+)
+def test_of_a_schema_it_is_said_what_to_run(error, says):
+    assert sql.schema_remedy(error).startswith(says)
+    assert bool(sql.schema_remedy(error)) == bool(says)
+    assert sql.judge(None, error) is Failure.SETUP
+
+
 @pytest.mark.parametrize("error", ["ERROR: integer out of range", "ERROR: Cannot insert a NULL value into column other", ""])
 def test_where_no_remedy_is_known_none_is_given(error):
     assert sql.remedy(EVENTS, LAYOUT, error) == ""
