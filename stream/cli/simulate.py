@@ -230,7 +230,7 @@ def _lines(
         yield from _difference_lines(each)
     yield from problems
     if not found and not problems:
-        yield "every stage gives a record the same, however often, with whichever others and wherever it is run"
+        yield "every stage gives each record the same result, however often, with whichever others and wherever it is run"
     yield (
         f"{tally.schedules:,} schedule{'' if tally.schedules == 1 else 's'} in {taken:.1f} s: {tally.workers:,} workers, "
         f"{tally.records:,} records, {tally.units:,} units, {tally.calls:,} calls"

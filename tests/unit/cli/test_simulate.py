@@ -57,7 +57,7 @@ def test_a_sound_pipeline_keeps_every_promise(run):
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert lines[0].startswith("20 records of ")
-    assert lines[1].startswith("every stage gives a record the same")
+    assert lines[1].startswith("every stage gives each record the same result")
     assert lines[2].startswith("5 schedules in ")
     assert lines[-1].startswith("every promise held: ")
 
