@@ -90,7 +90,7 @@ def compact(  # noqa: PLR0917 - options of a command are given by name
     elif grace is not None:
         typer.echo(f"{outcome.files:,} files with {outcome.size:,} bytes were deleted; their rows are in the compacted files.")
     else:
-        show(outcome.done, planned=dry_run)
+        show(outcome.done, choice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +151,13 @@ def document(outcome: Outcome, *, deleting: bool) -> dict[str, Any]:
     return {"partitions": [msgspec.to_builtins(each) for each in outcome.done]}
 
 
-def show(done: Sequence[PartitionDone], *, planned: bool) -> None:
+def show(done: Sequence[PartitionDone], choice: Choice) -> None:
     """The outcome as text."""
-    console = table_console()
+    console, planned = table_console(), choice.dry_run
     if not done:
-        console.print("Nothing to compact: no partition is closed that has files which are not compacted yet.")
+        named = f" named {' or '.join(choice.only)}" if choice.only else ""
+        ready = "is closed and has" if choice.before is None else "has"
+        console.print(f"Nothing to compact: no partition{named} {ready} files that are not compacted yet.")
         return
     table = Table("stream", "sink", "partition", "files", "bytes", "becoming" if planned else "became", "bytes", "rows")
     for each in done:

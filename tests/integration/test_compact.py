@@ -62,7 +62,10 @@ def test_what_is_quiet_and_complete_is_compacted_and_the_rest_is_left_alone(work
     assert [each["files"] for each in compact()] == [1]
     assert numbers(large) == numbers(lake) == list(range(14))
     assert compact() == []
-    assert "Nothing to compact" in run("compact", "pipeline.yaml")
+    assert "no partition is closed and has files that are not compacted yet" in run("compact", "pipeline.yaml")
+    assert "no partition named x=1 or y has files that" in run(
+        "compact", "pipeline.yaml", "--partition", "x=1", "--partition", "y", "--before", "2020-01-01"
+    )
 
 
 def test_records_that_are_late_keep_their_partition_open(worked: Stage) -> None:
