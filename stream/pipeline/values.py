@@ -148,11 +148,19 @@ Endpoint: TypeAlias = Annotated[
     str, AfterValidator(_named("an endpoint", r"https?://[^\s/?#]+/?", "write http:// or https://, a host and a port"))
 ]
 
+_PORT: Final = r"(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5]?[0-9]{1,4})"
+_SERVER: Final = rf"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::{_PORT})?"
+_PATH: Final = r'(?:/[!"$->A-~]*)?'
+
 CollectorUrl: TypeAlias = Annotated[
-    str, AfterValidator(_named("the URL of a collector", r"https?://[^\s?#@]+", "write one such as http://127.0.0.1:4318"))
+    str,
+    AfterValidator(_named("the URL of a collector", _SERVER + _PATH, "write one such as http://127.0.0.1:4318, in ASCII characters")),
 ]
 WebhookUrl: TypeAlias = Annotated[
-    str, AfterValidator(_named("the URL of a webhook", r"https?://[^\s?#@]+", "write one such as https://hooks.example.com/stream"))
+    str,
+    AfterValidator(
+        _named("the URL of a webhook", _SERVER + _PATH, "write one such as https://hooks.example.com/stream, in ASCII characters")
+    ),
 ]
 
 

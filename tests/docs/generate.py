@@ -84,7 +84,7 @@ def _shown(option: Any) -> str:
         return option.show_default
     if option.default is None or option.default is False or callable(option.default):
         return ""
-    return str(option.default)
+    return f"`{option.opts[0]}`" if option.default is True else str(option.default)
 
 
 def _unwrapped(text: str) -> str:
