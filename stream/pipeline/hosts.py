@@ -87,7 +87,8 @@ def _lost_places(pipeline: Pipeline) -> Iterator[Misfit]:
         places["sinks", index, canonical_name(sink), "url"] = (f"the sink {sink.name}", sink.url)
     for path, (what, url) in places.items():
         if url.startswith("file:") and not url.startswith(KEPT_FOLDER):
-            message = f"{what} is at {url}, on the function's own disk, which each function has for itself and which goes with it"
+            why = "which no other environment of the function sees, and which is lost with it"
+            message = f"{what} is at {url}, on the function's own disk, {why}"
             yield Misfit(path, message, f"use s3://, or a file system that is mounted below {KEPT_FOLDER.removeprefix('file:')}")
 
 
