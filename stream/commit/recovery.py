@@ -114,7 +114,7 @@ def _refuse_unknown_progress(log: CommitLog, shard: Shard, checkpoint: Checkpoin
         msg = (
             f"{where}, but the commit log of the application {log.application} at {log.store.url} has nothing of that shard. If "
             "`application` or `state` of the pipeline file was changed, go back to the previous file (`helm rollback`), with which the "
-            "shard goes on where it was. If another pipeline keeps its leases in the same table, give one of the two another "
+            "shard goes on where it was. If another pipeline keeps its leases in the same table, give the newer one another "
             "`application`. Otherwise, the log was lost: restore it. Nothing is read until then; to begin from the start position instead "
             "would write everything a second time."
         )
