@@ -59,7 +59,8 @@ ROWS = (
                 (
                     (
                         "{{stream}}",
-                        f"max by (stream) (max by (namespace, stream) ({of(m.BEHIND_LATEST)}) / max by (namespace, stream) ({of(m.RETENTION)}))",
+                        f"max by (stream) (max by (namespace, stream) ({of(m.BEHIND_LATEST)})"
+                        f" / max by (namespace, stream) ({of(m.RETENTION)}))",
                     ),
                 ),
                 "Share of the retention used up; the alert fires at a quarter.",
