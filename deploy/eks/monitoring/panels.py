@@ -7,6 +7,8 @@ from stream.metrics import catalog as m
 WINDOW = "$__rate_interval"
 CHOSEN = 'namespace=~"$namespace", stream=~"$stream"'
 DEAD = 'outcome="dead_lettered"'
+EACH = "namespace, stream"
+"""What tells streams apart, and their shards, which have the same names."""
 HERE = 'namespace=~"$namespace"'
 
 
@@ -59,8 +61,7 @@ ROWS = (
                 (
                     (
                         "{{stream}}",
-                        f"max by (stream) (max by (namespace, stream) ({of(m.BEHIND_LATEST)})"
-                        f" / max by (namespace, stream) ({of(m.RETENTION)}))",
+                        f"max by (stream) (max by ({EACH}) ({of(m.BEHIND_LATEST)}) / max by ({EACH}) ({of(m.RETENTION)}))",
                     ),
                 ),
                 "Share of the retention used up; the alert fires at a quarter.",
@@ -79,7 +80,7 @@ ROWS = (
             Panel(
                 "Since the last commit, by shard",
                 "s",
-                (("{{stream}} {{shard}}", f"time() - max by (namespace, stream, shard) ({of(m.SEALED_TIMESTAMP)})"),),
+                (("{{stream}} {{shard}}", f"time() - max by ({EACH}, shard) ({of(m.SEALED_TIMESTAMP)})"),),
                 "Also grows on a shard that receives no records.",
             ),
             Panel(
@@ -101,7 +102,7 @@ ROWS = (
                 "Objects waiting",
                 "none",
                 (
-                    ("{{stream}}: claimed, to be read", f"sum by (stream) (max by (namespace, stream, shard) ({of(m.OBJECTS_UNREAD)}))"),
+                    ("{{stream}}: claimed, to be read", f"sum by (stream) (max by ({EACH}, shard) ({of(m.OBJECTS_UNREAD)}))"),
                     ("{{stream}}: to be claimed", f"sum by (stream) ({of(m.OBJECTS_UNCLAIMED)})"),
                 ),
                 "Of watched sources.",
