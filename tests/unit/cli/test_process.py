@@ -38,7 +38,8 @@ def test_the_exit_code_is_that_of_the_command_whatever_threads_of_the_object_sto
     """Without ``process.leave`` every other such process dies of SIGABRT or SIGSEGV."""
     done = subprocess.run([sys.executable, "-c", RUN, "late", how], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (code, "done at the end\n"), done.stderr
-    assert ("LookupError: nobody foresaw it" in done.stderr) == (how == "crash")
+    # Threads of the object store write there too, also in the middle of a line.
+    assert ("nobody foresaw it" in done.stderr) == (how == "crash")
 
 
 LEAVES_DUCKDB_ALIVE = """\
