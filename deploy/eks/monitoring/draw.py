@@ -64,7 +64,7 @@ def draw_panel(axes, panel, prometheus):
     else:
         for name, points in series:
             axes.plot([datetime.fromtimestamp(at, UTC) for at, _ in points], [value for _, value in points], linewidth=1.1, label=name)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, axes.get_ylim()[1] * (1 + 0.09 * math.ceil(len(series) / 2)))  # the names of the series stand above them
         axes.yaxis.set_major_formatter(lambda value, _: human(value, unit))
         axes.xaxis.set_major_formatter(mpl.dates.DateFormatter("%H:%M:%S"))
         axes.tick_params(labelsize=6, colors="#aaa")
@@ -86,7 +86,7 @@ def draw(prometheus, picture):
         if panel["type"] == "row":
             figure.text(left + 0.005, bottom + 0.3 / lines, panel["title"], color="#fff", fontsize=11, weight="bold")
             continue
-        box = (left + 0.035, bottom + 0.9 / lines, place["w"] / 24 - 0.045, (place["h"] - 1.8) / lines)
+        box = (left + 0.048, bottom + 0.9 / lines, place["w"] / 24 - 0.058, (place["h"] - 1.8) / lines)
         draw_panel(figure.add_axes(box), panel, prometheus)
     figure.savefig(picture, dpi=70, facecolor=figure.get_facecolor())
     plt.close(figure)
