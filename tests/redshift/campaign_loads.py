@@ -15,7 +15,7 @@ from stream import events
 from stream.cli.main import app
 from tests.redshift.faults import Once
 from tests.redshift.loader import LoaderProcess
-from tests.redshift.world import DELETES, UPSERT, shard_id
+from tests.redshift.world import DELETES, UPSERT, VERSIONED, shard_id
 
 runner = CliRunner()
 
@@ -67,6 +67,34 @@ def test_a_row_older_than_its_deletion_does_not_come_back(make_world):
     world.seal({2: 1})
     assert world.load()
     world.assert_exactly_once()
+
+
+def test_the_row_with_the_greatest_version_stays_whichever_shard_is_loaded_first(make_world):
+    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+        world = make_world(options=VERSIONED, seed=7)
+        world.next = {0: 1, 1: 2_000, 2: 4_000}
+        for shard in order:
+            world.seal({shard: 2})
+            assert world.load()
+            world.assert_exactly_once()
+        by_stream = world.sealed_rows().sort(pl.col("_sequence").str.zfill(60), "_subsequence").unique("kind", keep="last")
+        assert set(by_stream.filter(~pl.col("gone"))["n"]) != {row[3] for row in world.table_rows()}, (
+            "the order of the stream says the same"
+        )
+
+
+def test_a_version_that_is_added_later_is_compared_from_then_on(make_world):
+    world = make_world(options=DELETES)
+    world.seal({0: 2})
+    assert world.load()
+    world.options = VERSIONED
+    world.redefine()
+    world.seal({1: 2})
+    assert world.load()
+    found = dict(world.query(f'SELECT kind, rank FROM "{world.table}" WHERE rank IS NOT NULL'))
+    newest = world.sealed_rows().filter(pl.col("rank").is_not_null()).sort("rank").unique("kind", keep="last")
+    assert found == dict(newest.filter(~pl.col("gone")).select("kind", "rank").rows())
+    assert world.query(f'SELECT COUNT(*) FROM "{world.table}__deleted" WHERE rank IS NOT NULL')[0][0] == newest["gone"].sum()
 
 
 @pytest.mark.parametrize("later", [UPSERT, "", DELETES.replace("kind", "n")])
