@@ -65,6 +65,7 @@ FILES: Final = (
     "tests/unit/operations/progress/test_object_lookahead.py",
     "tests/unit/operations/changes/test_rewinds.py",
     "tests/unit/operations/status/test_outcomes.py",
+    "tests/unit/operations/records/test_searching.py",
     "tests/unit/operations/records/test_tracing.py",
     "tests/unit/operations/progress/test_table_rows.py",
     "tests/unit/worker/tables/test_loading.py",

@@ -67,6 +67,13 @@ class MemoryWarehouse:
         self.asked += 1
         return dict(Counter(row["_shard"] for row in self.rows))
 
+    async def records(self, column: str, value: str, most: int) -> list[tuple[str, str, int]] | None:
+        self.asked += 1
+        if column not in {name for row in self.rows for name in row}:
+            return None
+        wanted = {(row["_shard"], row["_sequence"], row["_subsequence"]): None for row in self.rows if str(row.get(column)) == value}
+        return list(wanted)[:most]
+
     async def forget(self, cutoff: datetime) -> None:
         self.asked += 1
 
@@ -193,6 +200,23 @@ async def counts_its_rows_by_shard(bench: Bench) -> None:
     assert await bench.warehouse.row_counts() == {"s": 6}
 
 
+async def finds_the_records_that_have_a_value(bench: Bench) -> None:
+    assert await bench.warehouse.records("n", "1", 10) is None
+    load = load_of(await staged(bench, "a", 0, 10, 3), await staged(bench, "b", 0, 7, 2))
+    await bench.warehouse.positions()
+    await bench.warehouse.fit(load.layout)
+    await bench.warehouse.load(load)
+    (found,) = await bench.warehouse.records("n", "1", 10) or []
+    assert found[0] == "s"  # what tests.frames.rows says
+    assert await bench.warehouse.records("n", "7", 10) == []
+    word = 'it\'s; "x" ü'
+    everything = await bench.warehouse.records("word", word, 10) or []
+    assert found in everything
+    assert len(everything) == 3  # of the five rows, some are of one record: tests.frames.rows counts from the first on in each unit
+    assert len(await bench.warehouse.records("word", word, 2) or []) == 2
+    assert await bench.warehouse.records("nothing", "1", 10) is None
+
+
 BEHAVIOURS = (
     continues_where_the_ledger_ends,
     refuses_loads_that_repeat_or_leave_a_gap,
@@ -200,4 +224,5 @@ BEHAVIOURS = (
     counts_the_rows_that_it_copies,
     knows_what_was_loaded_by_when,
     counts_its_rows_by_shard,
+    finds_the_records_that_have_a_value,
 )

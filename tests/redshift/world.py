@@ -164,7 +164,7 @@ class World:
         return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
 
     def expected(self, rows: pl.DataFrame | None = None) -> list[tuple[Any, ...]]:
-        """What the table must hold: all sealed ``rows``, or with upsert the last row of each key, by version if there is one, unless it deletes the key."""
+        """What the table must hold: all sealed ``rows``, or the last of each key (by version, if there is one) that does not delete it."""
         rows = self.sealed_rows() if rows is None else rows
         if "mode: upsert" in self.options:
             order = [pl.col("_sequence").str.zfill(60), "_subsequence", "_line"]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final, Protocol, TypeVar
 
 from stream.aws.redshift_data import ColumnInfo, RedshiftDataClient, Result, Statement
 from stream.batch import SHARD
 from stream.contracts import Clock, ObjectStore
 from stream.errors import Retryable, StreamError
+from stream.sink import redshift_checks as checks
 from stream.sink import redshift_sql as sql
 from stream.sink.layouts import Layout
 from stream.sink.loads import Failure, Load
 from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
+from stream.sink.redshift_names import folded
 from stream.sink.redshift_sql import ExistingColumn, Owner, Step
 from stream.sink.redshift_upsert import deleted_layout, needs_deleted_keys
 
@@ -50,6 +53,13 @@ class Warehouse(Protocol):
         """How many rows the table has, by their column ``_shard``; None if they lack it, or are merged by key, so that none has its own.
 
         Without a table, there are none.
+        """
+        ...
+
+    async def records(self, column: str, value: str, most: int) -> list[tuple[str, str, int]] | None:
+        """``_shard``, ``_sequence`` and ``_subsequence`` of up to ``most`` records with a row that has ``value``, as text, in ``column``.
+
+        None if the table cannot tell: it is not there, or lacks the column or those of the lineage, or does not compare such values.
         """
         ...
 
@@ -112,7 +122,18 @@ class RedshiftWarehouse:
             return {}
         if SHARD not in {column.name for column in found}:
             return None
-        return {str(shard): int(rows) for shard, rows in (await self._query(sql.row_counts(self._config))).rows}
+        return {str(shard): int(rows) for shard, rows in (await self._query(checks.row_counts(self._config))).rows}
+
+    async def records(self, column: str, value: str, most: int) -> list[tuple[str, str, int]] | None:
+        """See ``Warehouse``. The value is a parameter, never a part of the statement."""
+        found = {each.name: each for each in await self._columns(self._config.target, or_none=True) or ()}
+        wanted = found.get(folded(column))
+        compared = None if wanted is None else checks.comparison(ExistingColumn(wanted.name, wanted.type, wanted.length), value)
+        if compared is None or not found.keys() >= set(checks.LINEAGE):
+            return None
+        condition, parameter = compared
+        rows = (await self._query(checks.records_where(self._config, condition, most), {"value": parameter})).rows
+        return [(str(shard), str(sequence), int(subsequence)) for shard, sequence, subsequence in rows]
 
     async def forget(self, cutoff: datetime) -> None:
         """See ``Warehouse``: the load ledger is a table of the user's, and stays as it is."""
@@ -199,10 +220,10 @@ class RedshiftWarehouse:
             if not sql.exists_already(str(error)):
                 raise
 
-    async def _query(self, statement: str) -> Result:
+    async def _query(self, statement: str, parameters: Mapping[str, str] = MappingProxyType({})) -> Result:
         """Run one statement that may be repeated."""
         token = self._token(statement)
-        started = await self._repeated(lambda: self._client.execute(statement, token))
+        started = await self._repeated(lambda: self._client.execute(statement, token, parameters))
         done = await self._finished(started)
         if done.status != "FINISHED":
             failure = Failure.TRANSIENT if done.status == "ABORTED" else sql.judge(None, done.error)
