@@ -54,6 +54,20 @@ if libraries_wanted():
 
 EXIT_NOT_FOUND = 1
 
+FromSource = Annotated[
+    bool,
+    typer.Option("--source", help="With `message`, and --since or --from: also read the records again, and compare them as they arrived."),
+]
+FromTables = Annotated[bool, typer.Option("--tables/--no-tables", help="With `message`: also ask the tables that the pipeline loads.")]
+Show = Annotated[
+    bool,
+    typer.Option(
+        "--show",
+        help="Re-read the record and show it after each stage of the definition that its unit was committed with. Prints record data, "
+        "but for columns that the file declares `sensitive`.",
+    ),
+]
+
 
 def trace(  # noqa: PLR0917 - options of a command are given by name
     file: File,
@@ -69,23 +83,9 @@ def trace(  # noqa: PLR0917 - options of a command are given by name
     since: ArrivedSince = None,
     begin: ArrivedFrom = None,
     end: ArrivedTo = None,
-    source: Annotated[
-        bool,
-        typer.Option(
-            "--source", help="With `message`, and --since or --from: also read the records again, and compare them as they arrived."
-        ),
-    ] = False,
-    tables: Annotated[
-        bool, typer.Option("--tables/--no-tables", help="With `message`: also ask the tables that the pipeline loads.")
-    ] = True,
-    steps: Annotated[
-        bool,
-        typer.Option(
-            "--show",
-            help="Re-read the record and show it after each stage of the definition that its unit was committed with. Prints record data, "
-            "but for columns that the file declares `sensitive`.",
-        ),
-    ] = False,
+    source: FromSource = False,
+    tables: FromTables = True,
+    steps: Show = False,
     reveal: Reveal = False,
     json: AsJson = False,
 ) -> None:
@@ -102,17 +102,16 @@ def trace(  # noqa: PLR0917 - options of a command are given by name
     if len(words) != (target is None):
         msg = "name a record by its sequence number or by `message column=value`, or a row by --object and --row"
         raise typer.BadParameter(msg)
-    by_value = bool(words) and ("=" in words[0] or len(record or []) > 1)
-    bounds = _bounds(since, begin, end, by_value=by_value, source=source)
-    searched: Searched | None = Searched() if by_value else None
+    searched = Searched() if words and ("=" in words[0] or len(record or []) > 1) else None
+    bounds = _bounds(since, begin, end, by_value=searched is not None, source=source)
     reasons: list[str] = []
 
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
-        query: RecordQuery | Row | ByValue = Row(target or "", row)
+        query: RecordQuery | Row | ByValue
         if searched is not None:
             query = ByValue(Wanted(Criterion.parse(words[0]), units, bounds, tables, source), searched)
-        elif words:
-            query = RecordQuery.parse(words[0])
+        else:
+            query = RecordQuery.parse(words[0]) if words else Row(target or "", row)
         streams = _streams_of(pipeline, query, words)
         found = [each for one in streams for each in await _fates(one, file.parent, query, steps=steps, reveal=reveal)]
         reasons.extend([why for one in streams for why in await _explained(one, file.parent, query)] if not found else ())
@@ -122,11 +121,7 @@ def trace(  # noqa: PLR0917 - options of a command are given by name
     if json:
         sys.stdout.write(as_json([_document(fate, replayed if steps else None) for fate, replayed in found]))
     else:
-        console = Console(highlight=False, soft_wrap=True)
-        for fate, replayed in found:
-            _show(fate, replayed, console)
-        if not found:
-            console.print(_not_found(searched, bounds, reasons) if target is None else _no_such_row(target, row), markup=False)
+        _show_all(found, _not_found(searched, bounds, reasons) if target is None else _no_such_row(target, row))
     for note in _notes(searched) if searched is not None else ():
         typer.echo(f"note: {note}", err=True)
     raise typer.Exit(0 if found else EXIT_NOT_FOUND)
@@ -265,6 +260,14 @@ def _notes(searched: Searched) -> Iterator[str]:
 
 def _no_such_row(target: str, row: int) -> str:
     return f"No sealed unit lists a file {target} with a row {row}: give the file's URL, or its key below the sink's URL."
+
+
+def _show_all(found: list[tuple[Fate, list[Step]]], otherwise: str) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for fate, replayed in found:
+        _show(fate, replayed, console)
+    if not found:
+        console.print(otherwise, markup=False)
 
 
 def _show(fate: Fate, steps: list[Step], console: Console) -> None:
