@@ -67,6 +67,7 @@ FILES: Final = (
     "tests/unit/operations/status/test_outcomes.py",
     "tests/unit/operations/records/test_searching.py",
     "tests/unit/operations/records/test_tracing.py",
+    "tests/unit/operations/progress/test_merged_rows.py",
     "tests/unit/operations/progress/test_table_rows.py",
     "tests/unit/worker/tables/test_loading.py",
     "tests/unit/worker/opening/test_compacted.py",

@@ -85,14 +85,21 @@ def _padded(prefix: str) -> str:
 
 
 def _older(table: str, layout: Layout) -> str:
-    """Whether a row of ``table`` is not newer than the staged row.
+    """Whether a row of ``table`` is not newer than the staged row."""
+    version = value_of(layout.version, f"{NEWEST}.") if layout.version is not None else ""
+    return older(table, layout, version, _padded(f"{NEWEST}."), f"{NEWEST}.{_SUBSEQUENCE}", or_same=True)
 
-    A row without a version is older than any with one, and of equal versions, one without a sequence number, which is not from a stream.
+
+def older(table: str, layout: Layout, version: str, sequence: str, subsequence: str, *, or_same: bool) -> str:
+    """Whether a row of ``table`` is older than the one with these expressions, or with ``or_same`` of the same record, if not newer.
+
+    ``sequence`` is zero-padded. A row without a version is older than any with one, and of equal versions, one without a sequence number,
+    which is not from a stream.
     """
-    old, new = _padded(f"{table}."), _padded(f"{NEWEST}.")
-    same = f"{old} = {new} AND {table}.{_SUBSEQUENCE} <= {NEWEST}.{_SUBSEQUENCE}"
-    earlier = f"({table}.{_SEQUENCE} IS NULL OR {old} < {new} OR ({same}))"
+    old = _padded(f"{table}.")
+    same = f"{old} = {sequence} AND {table}.{_SUBSEQUENCE} {'<=' if or_same else '<'} {subsequence}"
+    earlier = f"({table}.{_SEQUENCE} IS NULL OR {old} < {sequence} OR ({same}))"
     if layout.version is None:
         return earlier
-    there, staged = f"{table}.{identifier(layout.version.name)}", value_of(layout.version, f"{NEWEST}.")
-    return f"({there} IS NULL OR {there} < {staged} OR ({there} = {staged} AND {earlier}))"
+    there = f"{table}.{identifier(layout.version.name)}"
+    return f"({there} IS NULL OR {there} < {version} OR ({there} = {version} AND {earlier}))"

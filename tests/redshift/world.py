@@ -75,7 +75,7 @@ class World:
 
     @property
     def _gone(self) -> str:
-        return (RANK if "version:" in self.options else "") + (GONE if "deletes:" in self.options else "")
+        return (RANK if "version: rank" in self.options else "") + (GONE if "deletes:" in self.options else "")
 
     def environment(self) -> dict[str, str]:
         return {"AWS_ENDPOINT_URL_REDSHIFT_DATA": self.double.url}
