@@ -113,6 +113,8 @@ def test_a_value_is_found_by_the_table_after_its_maintenance_has_replaced_the_fi
         assert done.exit_code in {0, 1}, done.output
         return json.loads(done.stdout), done.stderr
 
+    assert trace("id=44", "--source", "--since", "1h")[0] == trace("id=44")[0]
+    assert len(trace("_partition_key=a.json", "--source", "--since", "1h")[0]) == 60
     before, said = trace("id=44")
     assert [fate["outcome"] for fate in before] == ["written"]
     assert "note: the table lake.events has 1 records with the value" in said

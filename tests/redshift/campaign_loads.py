@@ -511,6 +511,9 @@ def test_keys_that_were_deleted_from_a_merged_table_are_missed_by_the_proof(make
     world.query(damage.format(t=world.table))
     verdicts, said = proof_of(world, tmp_path)
     assert (verdicts, "the table has no row of its key" in said) == ({"failed"}, True), said
+    world.query(f'DROP TABLE "{world.table}"')
+    verdicts, said = proof_of(world, tmp_path)
+    assert (verdicts, "somebody renamed or dropped it" in said) == ({"failed"}, True), said
 
 
 def test_keys_of_every_type_are_looked_up(make_world, tmp_path):

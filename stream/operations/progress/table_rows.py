@@ -21,7 +21,7 @@ from stream.concurrency import run_concurrently
 from stream.contracts import ObjectStore, shard_of_chain
 from stream.errors import Halted, StreamError
 from stream.operations.opening import chains_of
-from stream.operations.progress.merged_rows import Loaded, Sample, check_merged
+from stream.operations.progress.merged_rows import Loaded, Result, Sample, check_merged
 from stream.pipeline.model import Pipeline
 from stream.sink.tables import TableSinkConfig
 from stream.worker.opening.places import session_of
@@ -105,18 +105,23 @@ async def count(tables: Sequence[LoaderParts], log: CommitLog, definitions: Defi
     except StreamError as error:
         return result.found(name, Verdict.UNKNOWN, f"the table could not be compared with the log: {error}")
     if merged is not None:
-        result.rows = merged.rows
-        for why in merged.wrong:
-            result.found(name, Verdict.FAILED, why)
-        said = f"its rows are merged by key, so they were not counted: {'; '.join(merged.said)}"
-        for why in merged.doubtful:
-            result.found(name, Verdict.UNKNOWN, why)
-        return result if result.findings else result.found(name, Verdict.OK, said)
+        return _concluded(result, name, merged)
     if there is None or merges - {NO_KEYS}:
         why = "its rows were not counted: they lack the column _shard, or some are merged by key and others not, or otherwise"
+        why = why if merges else "no rows have been loaded into it yet"
         return result.found(name, Verdict.OK, f"{why}. How far it is loaded agrees with the log")
     _compare(result, own, there, expected, positions[0])
     return result
+
+
+def _concluded(result: TableRows, name: str, merged: Result) -> TableRows:
+    result.rows = merged.rows
+    for why in merged.wrong:
+        result.found(name, Verdict.FAILED, why)
+    for why in merged.doubtful:
+        result.found(name, Verdict.UNKNOWN, why)
+    said = f"its rows are merged by key, so they were not counted: {'; '.join(merged.said)}"
+    return result if result.findings else result.found(name, Verdict.OK, said)
 
 
 def _compare(

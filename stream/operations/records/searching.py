@@ -60,11 +60,10 @@ class Wanted:
 
 @dataclass(slots=True)
 class Searched:
-    """How far one or several searches went. ``notes``: what a person should know. ``known``: whether anything has the column."""
+    """How far one or several searches went. ``notes``: what a person should know."""
 
     extent: SearchExtent = field(default_factory=SearchExtent)
     notes: list[str] = field(default_factory=list)
-    known: bool = False
 
 
 class Search:
@@ -91,20 +90,17 @@ class Search:
             DefinitionError: neither a file nor a table has the column, nor do records when they arrive.
         """
         criterion, extent = wanted.criterion, SearchExtent()
-        originals = None if criterion.in_ledger else await open_originals(self._pipeline, self._base, self._env, self._clock)
+        originals = None if criterion.in_ledger else await self._originals(wanted, searched)
         found: Found = []
         for tracer in self._tracers.values():
             some, went = await tracer.search(criterion, wanted.units, wanted.bounds, originals)
             found += some
             extent.add(went)
         known = originals is None or originals.know(criterion.column) or bool(extent.files_with_column)
-        if originals is not None and wanted.tables and criterion.column != PARTITION_KEY:
-            records, has_column = await self._in_tables(criterion, searched)
-            known = known or has_column
+        if wanted.tables and not criterion.in_ledger and criterion.column != PARTITION_KEY:
+            records, may_have_column = await self._in_tables(criterion, searched)
+            known = known or may_have_column
             found += await self._fates(records)
-        if originals is not None and wanted.source:
-            found += await self._in_source(wanted, originals, searched)
-        searched.known |= known
         if originals is not None and not known and extent.files:
             columns = ", ".join((*originals.columns, PARTITION_KEY))
             msg = (
@@ -112,10 +108,21 @@ class Search:
                 f"has {', '.join(LEDGER_COLUMNS)}"
             )
             raise DefinitionError(msg)
+        if originals is not None and wanted.source:
+            found += await self._in_source(wanted, originals, searched)
         searched.notes += _limits(criterion, extent, originals, wanted)
         searched.extent.add(extent)
         once = {(link.stream, fate.shard, fate.sequence, fate.subsequence): (link, fate) for link, fate in found}
         return sorted(once.values(), key=lambda each: (int(each[1].sequence), each[1].subsequence), reverse=True)
+
+    async def _originals(self, wanted: Wanted, searched: Searched) -> Originals | None:
+        try:
+            return await open_originals(self._pipeline, self._base, self._env, self._clock)
+        except StreamError as error:
+            if wanted.source:
+                raise
+            searched.notes.append(f"dead letters were not searched, since they cannot be decoded here: {error}")
+            return None
 
     async def _fates(self, records: Sequence[RecordQuery]) -> Found:
         """What became of ``records``, of which each names its shard."""
@@ -129,27 +136,28 @@ class Search:
         return found
 
     async def _in_tables(self, criterion: Criterion, searched: Searched) -> tuple[list[RecordQuery], bool]:
-        """The records that have rows with the value in tables, and whether one has the column."""
+        """The records that have rows with the value in tables, and whether one may have the column."""
         records: dict[RecordQuery, None] = {}
-        has_column = False
+        may_have_column = False
         for table in await self._tables():
             name = table.config.table
             try:
                 rows = await table.warehouse.records(criterion.column, criterion.value, MOST_FOUND)
             except StreamError as error:
                 searched.notes.append(f"the table {name} could not be asked: {error}")
+                may_have_column = True
                 continue
             if rows is None:
                 searched.notes.append(f"the table {name} cannot tell: it is not there, or lacks the column or those of the lineage")
                 continue
-            has_column = True
+            may_have_column = True
             merged = "; it has only the newest row of each key" if getattr(table.config, "keys", ()) else ""
             searched.notes.append(f"the table {name} has {len(rows)} records with the value{merged}")
             for label, sequence, subsequence in rows:
                 stream, _, shard = label.rpartition("/")
                 if stream in {"", self._stream}:
                     records[RecordQuery(int(sequence), subsequence, shard)] = None
-        return list(records), has_column
+        return list(records), may_have_column
 
     async def _tables(self) -> Sequence[LoaderParts]:
         if not any(isinstance(config, TableSinkConfig) for config in self._pipeline.sinks):
@@ -164,7 +172,7 @@ class Search:
     async def _in_source(self, wanted: Wanted, originals: Originals, searched: Searched) -> Found:
         source, oldest = await open_source(self._pipeline, self._base, self._clock, self._stack, self._stream)
         reading = SourceSearch(source, wanted.bounds, originals, wanted.criterion, self._clock)
-        records = [each async for each in reading.records()]
+        records = await reading.records()
         known = await self._fates(records)
         searched.notes += reading.notes(self._stream, oldest)
         decided = {(int(fate.sequence), fate.subsequence) for _, fate in known}
@@ -190,22 +198,22 @@ class SourceSearch:
     by_text: int = 0
     full: bool = False
 
-    async def records(self) -> AsyncIterator[RecordQuery]:
+    async def records(self) -> list[RecordQuery]:
         """The records that match; no more than ``MOST_FOUND``, and ``full`` says whether there may be others."""
         found: list[RecordQuery] = []
 
         async def one(shard: Shard) -> None:
-            async for each in self._shard(shard):
-                if len(found) >= MOST_FOUND:
-                    self.full = True
-                    return
-                found.append(each)
+            async with aclosing(self._shard(shard)) as here:  # type: ignore[type-var]
+                async for each in here:
+                    if len(found) >= MOST_FOUND:
+                        self.full = True
+                        return
+                    found.append(each)
 
         listed = await self.source.shards()
         self.shards = len(listed)
         await run_concurrently([one(shard) for shard in listed], SHARDS_AT_ONCE)
-        for each in found:
-            yield each
+        return found
 
     async def _shard(self, shard: Shard) -> AsyncIterator[RecordQuery]:
         begin, end = self.bounds.begin, self.bounds.end
@@ -258,7 +266,7 @@ def _by_text(count: int) -> str:
 def _limits(criterion: Criterion, extent: SearchExtent, originals: Originals | None, wanted: Wanted) -> list[str]:
     """What the search in the log cannot know."""
     found = []
-    if originals is None:
+    if criterion.in_ledger or originals is None:
         pass
     elif criterion.column == PARTITION_KEY:
         if not wanted.source:

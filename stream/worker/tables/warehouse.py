@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeVar, runtime_checkable
 from stream.aws.redshift_data import ColumnInfo, RedshiftDataClient, Result, Statement
 from stream.batch import SHARD
 from stream.contracts import Clock, ObjectStore
-from stream.errors import Retryable, StreamError
+from stream.errors import Halted, Retryable, StreamError
 from stream.sink import redshift_checks as checks
 from stream.sink import redshift_sql as sql
 from stream.sink.layouts import Layout
@@ -116,7 +116,11 @@ class MergingWarehouse(Protocol):
     """A ``Warehouse`` that may merge rows by key, so that a row of the table is the newest of its key."""
 
     async def merged_rows(self, layout: Layout) -> MergedRows | None:
-        """What the table has, whose rows of ``layout`` are merged by its keys; None if there is no table, or it lacks ``_shard``."""
+        """What the table has, whose rows of ``layout`` are merged by its keys; None if it lacks these, or columns of the lineage.
+
+        Raises:
+            Halted: there is no table, although rows were loaded into it.
+        """
         ...
 
     async def some_records(self, most: int, salt: str) -> list[tuple[str, str, int]]:
@@ -183,7 +187,10 @@ class RedshiftWarehouse:
 
     async def merged_rows(self, layout: Layout) -> MergedRows | None:
         """See ``MergingWarehouse``."""
-        names = {column.name for column in await self._columns(self._config.target, or_none=True) or ()}
+        found = await self._columns(self._config.target, or_none=True)
+        if found is None:
+            raise Halted(sql.missing_table(self._config))
+        names = {column.name for column in found}
         if not names >= {*checks.LINEAGE, *layout.keys}:
             return None
         shards = (await self._query(checks.newest_by_shard(self._config))).rows

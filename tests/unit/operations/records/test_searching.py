@@ -139,7 +139,7 @@ def test_with_the_source_every_record_of_that_time_is_found_whatever_became_of_i
         since = NOON + timedelta(milliseconds=begin)
         originals = await open_originals(sealed.pipeline, Path(), {}, sealed.clock)
         reading = SourceSearch(sealed.source, Bounds(since), originals, Criterion(column, value), sealed.clock)
-        records = [each async for each in reading.records()]
+        records = await reading.records()
         found = [fate for each in records for _, fate in await tracer(sealed).find_in(each.shard, each)]
 
         def fits(record, n):
