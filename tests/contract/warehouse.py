@@ -126,6 +126,9 @@ class MergingMemory(MemoryWarehouse):
             self._merge(row)
 
     def _merge(self, row: dict[str, Any]) -> None:
+        if not self.layout or not self.layout.keys:
+            self.rows.append(row)
+            return
         older = [each for each in self._of(self._key(row)) if self._order(each) <= self._order(row)]
         self.rows = [each for each in self.rows if not any(each is one for one in older)]
         self.deleted = [each for each in self.deleted if not any(each is one for one in older)]
@@ -141,7 +144,7 @@ class MergingMemory(MemoryWarehouse):
 
     def _order(self, row: dict[str, Any]) -> tuple[Any, ...]:
         version = self.layout.version if self.layout else None
-        return (row[version.name] if version else 0, int(row["_sequence"]), row["_subsequence"], row["_line"])
+        return (row[version.name] if version else 0, int(row["_sequence"]), row["_subsequence"], row.get("_line", 0))
 
     async def merged_rows(self, layout: Layout) -> MergedRows | None:
         shards = {row["_shard"] for row in self.rows}

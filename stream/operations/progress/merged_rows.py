@@ -97,7 +97,8 @@ async def check_merged(
 ) -> Result | None:
     """Check the table that ``tables`` load, the stream's own loader first, each up to ``positions``; None if it has no rows to check.
 
-    ``stores``: the state, and where ledger segments are. Rows of other applications do not count, apart from keys that are there twice.
+    All units were merged by the same keys and version. ``stores``: the state, and where ledger segments are. Rows of other applications do
+    not count, apart from keys that are there twice.
     """
     own, result = tables[0], Result()
     warehouse, layout = own.warehouse, await _layout(own, loaded.sample)
@@ -216,7 +217,7 @@ async def _sealed(tables: Sequence[LoaderParts], warehouse: MergingWarehouse, la
     units = 0
     for unit in sample.units():
         table = next(each for each in tables if each.stream == unit.stream)
-        some = await _rows(table, unit, layout, sample.rng)
+        some = await _rows(table, unit, sample.rng)
         rows += some
         units += bool(some)
     overtaken = await warehouse.overtaken(layout, rows) if rows else []
@@ -239,10 +240,10 @@ async def _sealed(tables: Sequence[LoaderParts], warehouse: MergingWarehouse, la
         result.said.append(f"{len(rows) - known - len(doubtful)} more may have been deleted so long ago that nothing says so")
 
 
-async def _rows(table: LoaderParts, unit: Manifest, layout: Layout, rng: Random) -> list[LoadedRow]:
-    """Some rows of a unit that was merged as ``layout`` says; none if its files are gone, or other than they were."""
+async def _rows(table: LoaderParts, unit: Manifest, rng: Random) -> list[LoadedRow]:
+    """Some rows of a unit that was loaded; none if its files are gone, or other than they were."""
     link = await table.log.link(unit)
-    if link.layout is None or (link.layout.keys, link.layout.version) != (layout.keys, layout.version):
+    if link.layout is None:
         return []
     found: list[LoadedRow] = []
     sums = {file.key: file.sha256 for file in unit.files}

@@ -80,6 +80,12 @@ def roll_back(rig):
     rig.warehouse.rows.append(dict(row, _shard=shard_id(0), _sequence=str(sequence(0, 11))))
 
 
+def roll_back_and_forget(rig):
+    """The same, and nothing says which keys were deleted."""
+    roll_back(rig)
+    rig.warehouse.deleted.clear()
+
+
 def bring_back(rig):
     (deleted,) = [row for row in rig.warehouse.deleted if row["n"] == 9]
     rig.warehouse.deleted.remove(deleted)
@@ -108,6 +114,7 @@ DAMAGE = {
     remove: "was loaded, but the table has no row of its key",
     empty: "was loaded, but the table has no row of its key",
     roll_back: "was loaded, but 1 rows of its key are older",
+    roll_back_and_forget: "was loaded, but 1 rows of its key are older",
     bring_back: "was loaded, but 1 rows of its key are older, or should have been deleted",
     filtered_record: "the ledger says that it was filtered",
     no_record: "the ledger has no such record",
@@ -159,6 +166,38 @@ def test_a_key_without_rows_is_damage_only_if_its_deletion_would_be_remembered(o
         Verdict.UNKNOWN: "Their keys were deleted",
     }
     assert any(said[verdict] in finding.message for finding in findings)
+
+
+def test_records_are_looked_up_in_every_generation_of_a_shard():
+    async def run(damaged):
+        rig = await opened(KEYS)
+        await rig.sealed.unit(0, 1, 4)
+        await rig.sealed.rewind(0, 4)
+        await rig.sealed.unit(0, 5, 4)
+        assert await rig.loader().attempt()
+        if damaged:
+            row_of(rig, 7)["_sequence"] = str(sequence(0, 5))
+        return await check(rig)
+
+    (finding,) = asyncio.run(run(damaged=False)).findings
+    assert (finding.verdict, "of 7 of its rows, the ledger says" in finding.message) == (Verdict.OK, True), finding.message
+    assert any("the ledger says that it was filtered" in finding.message for finding in asyncio.run(run(damaged=True)).findings)
+
+
+def test_what_was_appended_before_rows_were_merged_is_no_damage_and_is_not_looked_at():
+    async def run():
+        rig = await opened("")
+        await rig.sealed.unit(0, 1, 8)
+        await rig.sealed.unit(1, 1, 8)
+        assert await rig.loader().attempt()
+        await rig.redefine(KEYS, STAGES)
+        await rig.sealed.unit(0, 9, 4)
+        assert await rig.loader().attempt()
+        assert len(rig.warehouse.rows) > len({row["n"] for row in rig.warehouse.rows})
+        return await check(rig)
+
+    (finding,) = asyncio.run(run()).findings
+    assert (finding.verdict, "some are merged by key and others not" in finding.message) == (Verdict.OK, True)
 
 
 def test_files_that_are_gone_cost_samples_and_nothing_else():
