@@ -89,14 +89,14 @@ def rows_with(rows: pl.LazyFrame, criterion: Criterion) -> list[int] | None:
     dtype = rows.collect_schema().get(criterion.column)
     if dtype is None:
         return None
-    value = converted(dtype, criterion.value)
+    value = _converted(dtype, criterion.value)
     if value is None:
         return []
     found = rows.with_row_index(_AT).filter(pl.col(criterion.column) == pl.lit(value, dtype)).select(_AT).collect()
     return found[_AT].to_list()
 
 
-def converted(dtype: pl.DataType, text: str) -> object:
+def _converted(dtype: pl.DataType, text: str) -> object:
     """``text`` as a value of ``dtype``; None if it is not one."""
     if dtype == pl.Boolean:
         return _BOOLEANS.get(text.lower())

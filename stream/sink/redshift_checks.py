@@ -57,7 +57,7 @@ _READ: Final[Mapping[str, tuple[str, Callable[[str], object]]]] = {
     **dict.fromkeys(("bool", "boolean"), ("boolean", lambda text: {"true": "true", "false": "false"}[text.lower()])),
     "date": ("date", date.fromisoformat),
     "timestamp": ("timestamp", _in_utc),
-    "timestamptz": ("timestamp", _in_utc),
+    "timestamptz": ("timestamptz", lambda text: f"{_in_utc(text)}+00"),
 }
 """By the name that metadata has for a type: the type with which a value is compared, and how it is read from text."""
 

@@ -148,7 +148,9 @@ class Search:
                 may_have_column = True
                 continue
             if rows is None:
-                searched.notes.append(f"the table {name} cannot tell: it is not there, or lacks the column or those of the lineage")
+                searched.notes.append(
+                    f"the table {name} cannot tell: it is not there, lacks the column or those of the lineage, or does not compare such values"
+                )
                 continue
             may_have_column = True
             merged = "; it has only the newest row of each key" if getattr(table.config, "keys", ()) else ""

@@ -189,7 +189,8 @@ class RedshiftWarehouse:
         """See ``MergingWarehouse``."""
         found = await self._columns(self._config.target, or_none=True)
         if found is None:
-            raise Halted(sql.missing_table(self._config))
+            msg = f"rows were merged into a table that is gone: {sql.missing_table(self._config)}"
+            raise Halted(msg)
         names = {column.name for column in found}
         if not names >= {*checks.LINEAGE, *layout.keys}:
             return None
