@@ -149,7 +149,7 @@ class Search:
                 continue
             if rows is None:
                 searched.notes.append(
-                    f"the table {name} cannot tell: it is not there, lacks the column or those of the lineage, or does not compare such values"
+                    f"the table {name} cannot tell: it is not there, lacks the column or the lineage, or does not compare such values"
                 )
                 continue
             may_have_column = True
