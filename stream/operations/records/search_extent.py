@@ -26,7 +26,7 @@ class SearchExtent:
     """How much was searched. ``gone``: files that are not there any more; ``without_ledger``: units whose ledger cannot be read.
 
     ``letters``: dead letters that were looked into; ``by_text``: those that were found by their bytes alone. ``left``: units that were not
-    searched, because enough had been found.
+    searched, or not to their ends, because enough had been found.
     """
 
     units: int = 0

@@ -22,6 +22,7 @@ from stream.contracts import Clock, LendingSource, Shard, Start, StartKind
 from stream.errors import DefinitionError, StreamError
 from stream.operations.compaction.opening import MARGIN
 from stream.operations.opening import open_source
+from stream.operations.progress.stream_lookahead import CALLS_PER_SECOND
 from stream.operations.records.originals import Originals, open_originals
 from stream.operations.records.search_extent import MOST_FOUND, SearchExtent
 from stream.operations.records.tracing import SEARCHED_AT_ONCE, Tracer
@@ -172,7 +173,9 @@ class Search:
         return await open_loader_parts(self._pipeline, self._stream, session, log, stores.targets, definitions, identity, self._stack)
 
     async def _in_source(self, wanted: Wanted, originals: Originals, searched: Searched) -> Found:
-        source, oldest = await open_source(self._pipeline, self._base, self._clock, self._stack, self._stream)
+        source, oldest = await open_source(
+            self._pipeline, self._base, self._clock, self._stack, self._stream, calls_per_second=CALLS_PER_SECOND
+        )
         reading = SourceSearch(source, wanted.bounds, originals, wanted.criterion, self._clock)
         records = await reading.records()
         known = await self._fates(records)
@@ -219,7 +222,7 @@ class SourceSearch:
 
     async def _shard(self, shard: Shard) -> AsyncIterator[RecordQuery]:
         begin, end = self.bounds.begin, self.bounds.end
-        start = Start(StartKind.TRIM_HORIZON) if begin is None else Start(StartKind.AT_TIMESTAMP, begin - MARGIN)
+        start = Start(StartKind.TRIM_HORIZON) if begin is None else Start(StartKind.AT_TIMESTAMP, min(begin, self.clock.now()) - MARGIN)
         reader = self.source
         if isinstance(self.source, KinesisSource):
             # Later than any record that has arrived, whatever the clocks say: reading ends where nothing follows.
@@ -284,5 +287,5 @@ def _limits(criterion: Criterion, extent: SearchExtent, originals: Originals | N
     if extent.gone:
         found.append(f"{extent.gone} files were not searched: they are not there any more (loaded into a table, taken back, or expired)")
     if extent.left:
-        found.append(f"more than {MOST_FOUND:,} such records: {extent.left} units were not searched; ask for a shorter time")
+        found.append(f"more than {MOST_FOUND:,} such records: {extent.left} units were not searched to their ends; ask for a shorter time")
     return found

@@ -190,7 +190,9 @@ class Tracer:
             except Halted:
                 searched.without_ledger += 1
                 return []
-            return await self._fates(in_segment(segment, search.criterion), segment, link)
+            rows = in_segment(segment, search.criterion)
+            searched.left += rows.height > MOST_FOUND
+            return await self._fates(rows.head(MOST_FOUND), segment, link)
         hits = await self._hits(link, search, searched)
         if not hits:
             return []
@@ -222,7 +224,8 @@ class Tracer:
                 searched.files += 1
                 searched.files_with_column += rows is not None
                 inside = [row - there.first for row in rows or () if 0 <= row - there.first < file.rows]
-            hits += [(file, there, inside)] if inside else []
+            searched.left += len(inside) > MOST_FOUND
+            hits += [(file, there, inside[:MOST_FOUND])] if inside else []
         return hits
 
     async def _in_unit(self, link: Link, wanted: RecordQuery) -> list[tuple[Link, Fate]]:
