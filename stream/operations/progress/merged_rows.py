@@ -221,9 +221,9 @@ async def _sealed(tables: Sequence[LoaderParts], warehouse: MergingWarehouse, la
         rows += some
         units += bool(some)
     overtaken = await warehouse.overtaken(layout, rows) if rows else []
-    # With versions, a deletion may have been before the row in the stream, and so may have been forgotten before it.
+    # With versions, a deletion may have been long before the row in the stream, and so may have been forgotten before it.
     wrong = [each for each in overtaken if each.there or each.remembered is None or (each.remembered and layout.version is None)]
-    doubtful = [each for each in overtaken if each not in wrong and each.remembered]
+    doubtful = [each for each in overtaken if each not in wrong]
     for each in wrong[:NAMED]:
         why = f"{each.there} rows of its key are older, or should have been deleted" if each.there else "the table has no row of its key"
         result.wrong.append(f"the row of the record {each.row.place} was loaded, but {why}: rows were deleted, or the table was {_BACK}")
@@ -234,10 +234,7 @@ async def _sealed(tables: Sequence[LoaderParts], warehouse: MergingWarehouse, la
             f"{len(doubtful)} of {len(rows)} loaded rows have no row of their key, such as the record {doubtful[0].row.place}. Their "
             f"keys were deleted, and that was removed from the table of deleted keys; or rows were deleted, or the table was {_BACK}"
         )
-    known = len(rows) - len(overtaken) + len(wrong)
-    result.said.append(f"of {known} loaded rows from {units} units, it has each or a newer one of its key, or that was deleted")
-    if len(rows) > known + len(doubtful):
-        result.said.append(f"{len(rows) - known - len(doubtful)} more may have been deleted so long ago that nothing says so")
+    result.said.append(f"of {len(rows)} loaded rows from {units} units, it has each or a newer one of its key, or that was deleted")
 
 
 async def _rows(table: LoaderParts, unit: Manifest, rng: Random) -> list[LoadedRow]:

@@ -132,21 +132,21 @@ def test_each_kind_of_damage_is_found(damage, words):
         return await check(rig)
 
     result = asyncio.run(run())
-    assert {finding.verdict for finding in result.findings} == {Verdict.FAILED}
+    assert Verdict.FAILED in {finding.verdict for finding in result.findings} <= {Verdict.FAILED, Verdict.UNKNOWN}
     assert any(words in finding.message for finding in result.findings), [finding.message for finding in result.findings]
 
 
 @pytest.mark.parametrize(
     ("options", "older", "verdict"),
     [
-        (KINDS, None, Verdict.OK),
-        (KINDS, 5, Verdict.OK),
+        (KINDS, None, Verdict.UNKNOWN),
+        (KINDS, 5, Verdict.UNKNOWN),
         (KINDS, 1, Verdict.FAILED),
-        (f"{KINDS}      version: rank\n", None, Verdict.OK),
+        (f"{KINDS}      version: rank\n", None, Verdict.UNKNOWN),
         (f"{KINDS}      version: rank\n", 1, Verdict.UNKNOWN),
     ],
 )
-def test_a_key_without_rows_is_damage_only_if_its_deletion_would_be_remembered(options, older, verdict):
+def test_a_key_without_rows_is_damage_for_certain_only_if_its_deletion_would_be_remembered(options, older, verdict):
     """The key `a` was written by the records 2 and 4 and deleted by 6; ``older``: a record of which a deletion is still remembered."""
 
     async def run():
@@ -160,11 +160,7 @@ def test_a_key_without_rows_is_damage_only_if_its_deletion_would_be_remembered(o
 
     findings = asyncio.run(run()).findings
     assert {finding.verdict for finding in findings} == {verdict}, [finding.message for finding in findings]
-    said = {
-        Verdict.OK: "more may have been deleted so long ago",
-        Verdict.FAILED: "no row of its key",
-        Verdict.UNKNOWN: "Their keys were deleted",
-    }
+    said = {Verdict.FAILED: "no row of its key", Verdict.UNKNOWN: "Their keys were deleted"}
     assert any(said[verdict] in finding.message for finding in findings)
 
 
