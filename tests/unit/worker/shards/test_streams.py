@@ -104,7 +104,7 @@ def test_a_stream_whose_shards_may_not_be_listed_is_halted_as_a_whole_and_goes_o
     async def run():
         left, right = Denied({"0": ["work"]}, [Shard("s", "0")]), Stream({"9": ["work"]}, [Shard("t", "9")])
         left.denied = 3
-        streams, draining = two_streams(monkeypatch, left, right)
+        streams, _ = two_streams(monkeypatch, left, right)
         running = asyncio.ensure_future(streams.run(0.0))
         seen = set()
         while not left.order:
