@@ -7,6 +7,7 @@ commits together: the records of one range.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 from typing import Final
 
@@ -94,6 +95,12 @@ class Batch:
     payload_bytes: int
     first_read: pl.DataFrame | None = None
     traced: bool = True
+
+    @property
+    def oldest(self) -> float | None:
+        """When the first record arrived, in seconds since 1970; None without one."""
+        arrived: datetime | None = self.frame[ARRIVAL].first()
+        return None if arrived is None else arrived.timestamp()
 
     @property
     def rows(self) -> int:
