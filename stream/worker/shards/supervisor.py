@@ -27,8 +27,11 @@ LISTING_SECONDS: Final = 120.0
 RESTART_SECONDS: Final = 5.0
 """Seconds before a shard is restarted after its source or store kept failing."""
 
-GOES_ON: Final = "The shard is tried again every minute, and goes on by itself as soon as that works; nothing is lost until then"
-LISTED_AGAIN: Final = "This is tried again every half minute, and goes on by itself as soon as it works; nothing is lost until then"
+WAITED_FOR: Final = "and goes on by itself as soon as that works; nothing is lost until then"
+"""The end of the reason why something is halted that nobody has to start again."""
+
+GOES_ON: Final = f"The shard is tried again every minute, {WAITED_FOR}"
+LISTED_AGAIN: Final = f"The stream is tried again every half minute, {WAITED_FOR}"
 
 
 def _nobody_else() -> bool:
