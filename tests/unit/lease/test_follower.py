@@ -105,6 +105,7 @@ def test_a_worker_that_may_not_see_whether_there_is_a_fleet_says_who_may_not_and
             await fleet.join("a")
         assert (str(refused.value), refused.value.code) == (NOT_SEEN, "AccessDeniedException")
         assert fleet.dynamo.items == before
+        del fleet.workers["a"]
 
     play(LedFleet if led else lambda: Fleet(shards(2)), test)
 
