@@ -99,8 +99,8 @@ class Batch:
     @property
     def oldest(self) -> float | None:
         """When the first record arrived, in seconds since 1970; None without one."""
-        arrived: datetime | None = self.frame[ARRIVAL].first()
-        return None if arrived is None else arrived.timestamp()
+        arrived = self.frame[ARRIVAL].first()
+        return arrived.timestamp() if isinstance(arrived, datetime) else None
 
     @property
     def rows(self) -> int:
