@@ -54,7 +54,7 @@ class Supervisor:
         self.avoided: set[str] = set()
         self.paused = PausedShards(stream, parts)
         self.unlisted = ""
-        """Why the shards cannot be listed now, if access to that is refused."""
+        """Why none of the shards is read now, if they may not be listed."""
         self.finished = False
         self.changed = asyncio.Event()
         """Set it to make the supervisor check its shards at once."""
@@ -71,6 +71,7 @@ class Supervisor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._refused: dict[str, RefusedWaits] = {}
         """For shards to which access was refused."""
+        self._may_list = True
         self._waiting: set[str] = set()
         """Shards that wait until they are tried again because access was refused."""
         self._listed_at = float("-inf")
@@ -78,7 +79,7 @@ class Supervisor:
     @property
     def works(self) -> bool:
         """Whether this worker has sealed something of the stream, or may be able to: no access to it is refused now."""
-        return self.parts.committer.sealed > 0 or not (self.unlisted or self._waiting)
+        return self.parts.committer.sealed > 0 or (self._may_list and not self._waiting)
 
     async def run(self) -> None:
         """Run until the worker drains, or every unfinished shard is halted.
@@ -199,21 +200,24 @@ class Supervisor:
                 return await self.parts.repeat("list shards", Shard(self.stream, ""), self.parts.source.shards)
             self.parts.emit(events.CallRepeated(self.stream, "", "list shards", str(error), SYNC_SECONDS))
             return []
+        self._may_list = True
         if self.unlisted:
             self.unlisted = ""
             self.parts.emit(events.StreamResumed(self.stream, ""))
         return listed
 
     def _note_unlisted(self, error: AccessRefused) -> None:
-        """Halt the stream as a whole until its shards can be listed, unless some of them are read all the same.
+        """Halt the stream as a whole until its shards can be listed, unless some of them are read all the same, here or elsewhere.
 
         Raises:
             AccessRefused: this is not to be waited for.
         """
         if not self._waits_for_access:
             raise error
-        self._say_refused(self.parts.leases.runnable(self.stream) - self._active if self.parts.leases is not None else ())
-        if not (self._active or self.unlisted):
+        self._may_list = bool(self._active)
+        if self.parts.leases is not None:
+            self._say_refused(self.parts.leases.runnable(self.stream) - self._active)
+        elif not (self._active or self.unlisted):
             self.unlisted = f"its shards cannot be listed: {str(error).rstrip('.')}. {LISTED_AGAIN}"
             self.parts.emit(events.ShardHalted(self.stream, "", self.unlisted))
 

@@ -118,6 +118,24 @@ def test_a_stream_whose_shards_may_not_be_listed_is_halted_as_a_whole_and_goes_o
     assert play(run) == [events.ShardHalted, events.StreamResumed]
 
 
+def test_a_stream_whose_shards_may_not_be_listed_is_not_halted_where_others_may_read_it(monkeypatch):
+    async def run():
+        left, right = Denied({"0": ["work"]}, [Shard("s", "0")]), Stream({"9": ["work"]}, [Shard("t", "9")])
+        left.denied = 3
+        streams, draining = two_streams(monkeypatch, left, right)
+        left.leases, right.leases = Leases(draining, ["0"]), Leases(draining, ["9"])
+        running = asyncio.ensure_future(streams.run(0.0))
+        while not left.order:
+            await asyncio.sleep(0)  # noqa: TID251 - lets the worker go on
+            assert not streams.halted
+        running.cancel()
+        await asyncio.wait([running])
+        assert left.leases.did == [("refused", "0")] * 3
+        return {type(event) for event in left.reported if not event.shard}
+
+    assert play(run) == {events.CallRepeated}
+
+
 def test_a_worker_that_may_do_nothing_for_any_of_its_streams_ends_with_the_reason(monkeypatch):
     async def run():
         left, right = Stream({"0": [DENIED]}, [Shard("s", "0")], clock=Patient()), Denied({}, [])
