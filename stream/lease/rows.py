@@ -15,6 +15,9 @@ from typing import Any, Final, TypeAlias
 Item: TypeAlias = Mapping[str, Mapping[str, Any]]
 """A row on the wire."""
 
+LEASE_KEY: Final = "leaseKey"
+"""The hash key of a lease table."""
+
 TRIM_HORIZON: Final = "TRIM_HORIZON"
 LATEST: Final = "LATEST"
 AT_TIMESTAMP: Final = "AT_TIMESTAMP"
@@ -310,3 +313,8 @@ def _progress(take: Any) -> Progress | None:
         )
     except ValueError:
         return None
+
+
+def key_text(table: Mapping[str, Any]) -> str:
+    """The key of a table that DescribeTable returned, for messages, such as "`leaseKey` (HASH)"."""
+    return ", ".join(f"`{each['AttributeName']}` ({each['KeyType']})" for each in table["KeySchema"])

@@ -20,6 +20,7 @@ from stream.aws.retry import decide as decide_retry
 from stream.contracts import Clock, Emit
 from stream.errors import Fatal
 from stream.lease.rows import (
+    LEASE_KEY,
     PROGRESS_ATTRIBUTES,
     ExtendedSequenceNumber,
     Lease,
@@ -29,11 +30,9 @@ from stream.lease.rows import (
     encode,
     encode_progress,
     is_lease,
+    key_text,
 )
 from stream.lease.updates import LeaseUpdate
-
-LEASE_KEY: Final = "leaseKey"
-"""The hash key of a lease table."""
 
 RETRY_SECONDS: Final = 0.2
 """Seconds between attempts at a call that got no answer: a lease does not wait for long."""
@@ -43,11 +42,6 @@ CROWDED: Final = Policy(base=0.4, cap=2.0)
 
 CREATE_SECONDS: Final = 120.0
 """How long creating a table may take; 10 to 30 s are usual."""
-
-
-def key_text(table: Mapping[str, Any]) -> str:
-    """The key of a table that DescribeTable returned, for messages, such as "`leaseKey` (HASH)"."""
-    return ", ".join(f"`{each['AttributeName']}` ({each['KeyType']})" for each in table["KeySchema"])
 
 
 @dataclass(frozen=True, slots=True)

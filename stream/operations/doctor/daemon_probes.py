@@ -12,7 +12,7 @@ from typing import Final
 from stream.aws.dynamodb import TABLE_MISSING
 from stream.aws.errors import AwsFatal
 from stream.errors import Fatal
-from stream.lease.table import LEASE_KEY, key_text
+from stream.lease.rows import LEASE_KEY, key_text
 from stream.operations.doctor.probe import Note, Probe
 from stream.operations.doctor.service_probes import PROBE_ROW, ROW_CALLS, Opened, dynamodb, row_call
 from stream.pipeline.coordination import COORDINATOR_STATE, LEASE_INDEX, WORKER_STATS, kcl_applications

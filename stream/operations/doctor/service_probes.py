@@ -25,7 +25,8 @@ from stream.clock import SystemClock
 from stream.errors import Fatal
 from stream.lease.fleet import FleetTables
 from stream.lease.fleet_rules import refusal, reports
-from stream.lease.table import LEASE_KEY, LeaseTable, key_text
+from stream.lease.rows import LEASE_KEY, key_text
+from stream.lease.table import LeaseTable
 from stream.operations.doctor.probe import GRANT_REMEDY, Note, Probe
 from stream.pipeline.coordination import LeaseTables, NativeCoordination
 from stream.pipeline.model import KinesisSource, Retrieval
