@@ -99,7 +99,7 @@ def say(text: str) -> None:
 
 
 def run_all(targets: Iterable[str], jobs: int) -> Iterator[Run]:
-    """Run ``targets``, as many at a time as ``_next`` allows; yields each run when it has ended. What still runs ends with the generator."""
+    """Run ``targets``, those that ``_next`` begins; yields each run when it has ended. What still runs ends with the generator."""
     waiting = list(targets)
     running: dict[int, Run] = {}
     try:
