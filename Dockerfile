@@ -30,7 +30,7 @@ WORKDIR /tmp
 ENTRYPOINT ["/opt/stream/bin/stream"]
 COPY --from=build /opt/stream /opt/stream
 
-# The targets differ by a layer of their own, so that a registry and a node keep the large one once.
+# Each target is a layer over the same large one, which a registry and a node keep once. RUN --mount needs BuildKit or buildah.
 # With a Java runtime and the jars of the Kinesis Client Library: docker build --target kcl .
 FROM base AS kcl
 USER 0:0
