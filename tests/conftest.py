@@ -37,9 +37,6 @@ botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 kernel_use.watch()
 
-# What is imported and collected stays. To look through it for garbage again and again takes a fifth of the time of collecting tests.
-gc.disable()
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -53,10 +50,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if (seed := config.getoption("shuffle")) is not None:
         items[:] = shuffled(items, seed)
-
-
-def pytest_collection_finish() -> None:
-    gc.enable()
 
 
 def shuffled(items: Sequence[pytest.Item], seed: int) -> list[pytest.Item]:

@@ -1,7 +1,7 @@
 """Which tests call the compiled kernel: ``make test-without-kernel`` runs their files once more, with the kernel switched off.
 
-A file whose tests do not call the kernel does the same with and without it, so it is not run twice. The list cannot become too short: a
-test that calls the kernel and whose file is not listed fails (``tests/conftest.py``).
+A file whose tests do not call the kernel does the same with and without it, so it is not run twice. The list cannot become too short:
+in the rooms that call the kernel, a test that does and whose file is not listed fails (``tests/conftest.py``).
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ OTHER: Final = {
 """Variables that differ from machine to machine. Others are left as they are, since a fleet gives them to all its workers."""
 
 _PROGRAM: Final = "import gc; gc.disable(); from stream.simulation.elsewhere import main; main()"
-"""All that it makes is kept until it ends: to look for garbage would only take time."""
+"""It ends after a moment, in which most of what it makes are libraries: to look for garbage takes a sixth of that."""
 
 PATIENCE: Final = 120.0
 """Seconds that the other process may take."""

@@ -153,7 +153,7 @@ def main() -> None:
     os.dup2(2, 1)
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)  # they may be sent to the worker's whole group, and it may take a while to drain
-    gc.disable()  # to look for garbage among what the libraries make, all of which stays, takes a sixth of the time of loading them
+    gc.disable()  # to look for garbage among what the libraries make, all of which stays, takes a quarter of the time of loading
     import fastavro  # noqa: F401 - loaded before the limit is set
     import polars  # noqa: F401, ICN001
     import pyarrow as pa
