@@ -130,7 +130,7 @@ class World:
             case "set_back":
                 rows[shard_id] = replace(rows[shard_id], set_back="1")
             case _:
-                others = (ORIGIN, *self.shards[shard_id].after(ORIGIN), rows[shard_id].unit_after + 1)
+                others = (ORIGIN, rows[shard_id].position or ORIGIN, *self.shards[shard_id].after(ORIGIN), rows[shard_id].unit_after + 1)
                 rows[shard_id] = replace(rows[shard_id], unit_after=others[self.chooser.pick(len(others), "elsewhere")])
 
     def ended(self, shard_id: str) -> bool:

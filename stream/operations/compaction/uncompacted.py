@@ -9,7 +9,7 @@ from typing import Final
 
 from stream.batch import ORIGIN
 from stream.commit.claims import Claims
-from stream.commit.compaction import FOLDER, Catalogue, Compaction, SealedFile
+from stream.commit.compaction import FOLDER, Catalogue, Compaction, SealedFile, is_taken
 from stream.commit.log import CommitLog
 from stream.commit.lookup import shards_of
 from stream.commit.manifest import Manifest
@@ -91,7 +91,7 @@ def _files_of(link: Manifest, sink: str, root: str) -> Iterator[SealedFile]:
         return
     arrived = datetime.fromisoformat(link.last_arrival or link.sealed_at)
     for file in link.files:
-        if file.sink == sink:
+        if file.sink == sink and is_taken(file.key):
             yield SealedFile(link.shard, int(link.after), link.reach, file.key, file.rows, file.size, file.sha256, arrived)
 
 
