@@ -408,6 +408,7 @@ def test_a_compaction_that_is_withdrawn_takes_nothing_back_of_those_before_it(se
     target = MemoryStore(url="memory:large")
     compact(sealed, target)
     asyncio.run(sealed.unit(0, 121, 40))
+    asyncio.run(sealed.stores.state.delete("compacting/events/s3.json"))  # nothing may rely on this hint
 
     async def rewinding(name, key, done):
         if name == "put" and not done and not sealed.generations:
@@ -420,15 +421,21 @@ def test_a_compaction_that_is_withdrawn_takes_nothing_back_of_those_before_it(se
     same_rows(sealed, target)
 
 
-def test_what_was_begun_before_a_rewind_is_withdrawn_also_by_a_run_after_one_of_other_partitions(sealed):
-    target = MemoryStore(url="memory:large")
+def test_what_was_begun_before_a_rewind_is_withdrawn_also_by_a_run_after_one_of_other_partitions():
+    async def one_unit():
+        sealed = await Sealed.open()
+        await sealed.unit(0, 1, 40)
+        return sealed
+
+    sealed, target = asyncio.run(one_unit()), MemoryStore(url="memory:large")
     with pytest.raises(Killed):
         compact(sealed, target, act=killing(1, done=True), only=["kind=a"])
+    assert rows(target)[0] is not None
     asyncio.run(sealed.rewind(0, 0))
     compact(sealed, target, only=["kind=b"])
     compact(sealed, target)
-    same_rows(sealed, target)
-    assert [link.compaction.state for link in links(sealed)].count(State.BEGUN) == 0
+    assert rows(target)[0] is None
+    assert [link.compaction.state for link in links(sealed)] == [State.WITHDRAWN]
 
 
 @pytest.mark.parametrize("moment", ["put", "replace"])
