@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from stream import events
 from stream.audit.completeness import Question
-from stream.errors import Halted, Retryable
+from stream.errors import Fatal, Halted, Retryable
 from stream.lease.loader import Hold, LoaderLease, life_for
 from stream.lease.paused import Pause, What
 from stream.operations.progress.loaded_tables import loaded
@@ -540,6 +540,69 @@ def test_a_store_that_does_not_answer_does_not_delay_the_end_of_a_loader(monkeyp
     assert event.detail == "the loader's lease could not be given up in time; it ends by itself"
 
 
+@pytest.mark.parametrize("error", [Retryable("no answer"), Fatal("access denied")])
+def test_a_lease_that_cannot_be_given_up_is_reported_and_holds_up_no_end(error):
+    async def run():
+        rig = await Rig.open()
+        loader = rig.loader(lease=RefusingLease(error))
+        await loader.finish()
+        return rig.emitted(events.LoadRefused)
+
+    (event,) = asyncio.run(run())
+    assert event.detail == str(error)
+
+
+class RefusingLease:
+    """A lease of which nothing is known but ``error``."""
+
+    def __init__(self, error):
+        self.error = error
+
+    async def take(self):
+        raise self.error
+
+    async def give_up(self):
+        raise self.error
+
+
+def test_a_refused_permission_is_for_a_person_and_tried_again():
+    async def run():
+        rig = await Rig.open()
+        assert not await rig.loader(lease=RefusingLease(Fatal("access denied"))).attempt()
+        return rig.emitted(events.LoadRefused)
+
+    (event,) = asyncio.run(run())
+    assert (event.kind, event.detail) == ("setup", "access denied")
+
+
+def test_nothing_of_an_attempt_goes_on_after_it():
+    async def run():
+        rig = await Rig.open()
+        assert await rig.loader().attempt()
+        async with asyncio.timeout(3600):
+            await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+        return rig.emitted(events.LoadsWaiting)
+
+    assert len(leaping(run)) == 1
+
+
+def test_what_another_loader_has_loaded_after_a_failure_is_not_waited_for():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+        one, two = (rig.loader(name, lease=LeaseForEveryone()) for name in ("one", "two"))
+        rig.warehouse.before = lambda load: (_ for _ in ()).throw(Retryable("no answer"))
+        assert not await one.attempt()
+        rig.warehouse.before = lambda load: None
+        assert await two.attempt()
+        assert await one.attempt()
+        await rig.sealed.unit(0, 11, 10)
+        assert await one.attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
 def test_lag_grows_while_the_warehouse_does_not_answer():
     async def run():
         rig = await Rig.open()
@@ -958,11 +1021,19 @@ def test_a_parked_shard_is_tried_again_by_itself_less_and_less_often_and_goes_on
         assert await loader.attempt()
         assert await loader.parts.state.parked() == {}
         rig.assert_exactly_once()
+        # Another unit of that shard is tried again soon, however long the one before it was waited for.
+        await rig.sealed.unit(1, 21, 10)
+        ((key, body),) = await lost_files(rig, [1], lambda links: links[-1])
+        assert await loader.attempt()
+        await rig.staging.put(key, body)
+        await rig.sealed.clock.sleep(FIRST_PARKED)
+        assert await loader.attempt()
+        rig.assert_exactly_once()
         return rig
 
     rig = asyncio.run(run())
     parked = rig.emitted(events.LoadParked)
-    assert len(parked) == 7
+    assert len(parked) == 8
     assert all("tried again by itself" in event.reason and "stream loads retry FILE --sink redshift" in event.reason for event in parked)
 
 
