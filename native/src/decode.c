@@ -20,8 +20,9 @@ static int is_name(const text_t *text, const node_t *child) {
         uint64_t head;
         memcpy(&head, text->at, sizeof head);
         if ((head & child->mask) != child->head) return 0;
+        if (child->size <= sizeof head) return (size_t)(text->end - text->at) >= child->size;
     }
-    return (size_t)(text->end - text->at) >= child->size && !memcmp(text->at, child->token, child->size);
+    return (size_t)(text->end - text->at) >= child->size && same_bytes(text->at, child->token, child->size);
 }
 
 /* The child of the object ``at`` whose name begins here, after its quote, or 0. Producers write members in a fixed order, so the member that

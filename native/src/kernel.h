@@ -126,6 +126,24 @@ int read_number(text_t *text, number_t *number);
 /* The nearest double, as every reader rounds it; 0 if that is infinite or underflows. */
 int number_real(const number_t *number, double *real);
 
+/* Whether both begin with the same ``size`` bytes; faster than memcmp for the few bytes of a name. */
+static inline int same_bytes(const void *one, const void *other, size_t size) {
+    const uint8_t *left = one, *right = other;
+    uint64_t words[2];
+    if (size < sizeof *words) {
+        while (size && left[size - 1] == right[size - 1]) size--;
+        return !size;
+    }
+    for (size_t at = 0; at < size; at += sizeof *words) {
+        /* The last word overlaps the one before it. */
+        size_t from = size - at < sizeof *words ? size - sizeof *words : at;
+        memcpy(words, left + from, sizeof *words);
+        memcpy(words + 1, right + from, sizeof *words);
+        if (words[0] != words[1]) return 0;
+    }
+    return 1;
+}
+
 static inline void blanks(text_t *text) {
     while (text->at < text->end && (*text->at == ' ' || *text->at == '\t')) text->at++;
 }

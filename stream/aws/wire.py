@@ -10,7 +10,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias, cast
 from urllib.parse import urlsplit
@@ -27,6 +27,8 @@ _COPIED: Final = 64 * 2**10
 _ROOM: Final = 16 * 2**10
 """Bytes per connection for a response whose length is not known yet."""
 _END: Final = b"\r\n\r\n"
+_HTTP: Final = b"HTTP/1."
+_BODILESS: Final = (204, 304)
 
 
 class Answer(NamedTuple):
@@ -59,26 +61,26 @@ class Wire:
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if secure else 80)
         self._tls = (trust or ssl.create_default_context()) if secure else None
-        self._line = f"POST {parts.path or '/'} HTTP/1.1\r\n"
+        self._path = parts.path
         self._timeouts = timeouts
         self._idle: deque[_Connection] = deque()
         self._all: set[_Connection] = set()
 
-    async def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        """The response; ``headers`` must name the host.
+    async def post(self, headers: Mapping[str, str], body: bytes | memoryview, path: str = "") -> Answer:
+        """The response; ``headers`` must name the host. ``path`` is appended to that of the URL.
 
         Raises:
             OSError: the connection broke, or the response was not HTTP.
             TimeoutError: there was no complete response in time.
         """
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        request = f"{self._line}{lines}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body
+        head = f"POST {self._path + path or '/'} HTTP/1.1\r\n{lines}content-length: {len(body)}\r\n\r\n".encode("latin-1")
         begun = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self._timeouts.total):
                 connection = self._kept() or await self._new()
                 try:
-                    answer = await connection.ask(request, self._timeouts.read)
+                    answer = await connection.ask(head, body, self._timeouts.read)
                 except BaseException:
                     # A response that is no longer awaited would be taken for that of the next call.
                     connection.close()
@@ -145,15 +147,20 @@ class _Connection(asyncio.BufferedProtocol):
         """Whether it is open and no call is in progress."""
         return self._free and self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, request: bytes, read_timeout: float | None) -> Answer:
-        """The response to ``request``; there may be no more than ``read_timeout`` seconds between two of its bytes."""
+    async def ask(self, head: bytes, body: bytes | memoryview, read_timeout: float | None) -> Answer:
+        """The response to a request; there may be no more than ``read_timeout`` seconds between two of its bytes."""
         if self._transport is None or self._transport.is_closing():
             msg = "the connection was closed by the other side"
             raise ConnectionResetError(msg)
         self._free = False
         loop = asyncio.get_running_loop()
         self._waiting = loop.create_future()
-        self._transport.write(request)
+        if len(body) <= _COPIED:
+            self._transport.write(head + body)
+        else:
+            # Two packets more or less do not matter here, and a copy does.
+            self._transport.write(head)
+            self._transport.write(body)
         if read_timeout is not None:
             self._heard = loop.time()
             self._timer = loop.call_later(read_timeout, self._listen, read_timeout)
@@ -182,6 +189,14 @@ class _Connection(asyncio.BufferedProtocol):
         """Called by the loop."""
         self._transport = cast("asyncio.Transport", transport)
         self._every.add(self)
+
+    def eof_received(self) -> None:
+        """Called by the loop: the other side sends no more, which ends a response without a length."""
+        with suppress(ValueError):
+            if self._waiting is not None and not self._waiting.done() and self._long is None:
+                found = parse(self._place, self._filled, ended=True)
+                if not isinstance(found, int):
+                    self._waiting.set_result(found[0])
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
@@ -272,22 +287,25 @@ class _Long:
         return Answer(self._status, self._place[: self._size], self._headers), self._keep and self.filled == self._size
 
 
-def parse(came: bytearray, filled: int, start: int = 0) -> tuple[Answer, bool] | int:
-    """The response in ``came[start:filled]``, and whether the connection may be used again.
+def parse(came: bytearray, filled: int, *, ended: bool = False) -> tuple[Answer, bool] | int:
+    """The response in ``came[:filled]``, and whether the connection may be used again. ``ended``: no more will come.
 
     If it is not complete: how many bytes are missing, as far as that is known, at least 1.
 
     Raises:
-        ValueError: this is not an HTTP/1.1 response with a length or in chunks, or it is too long.
+        ValueError: this is not an HTTP/1.1 response, or it is too long.
     """
-    head = _head(came, filled, start)
+    head = _head(came, filled, 0)
     if head is None:
         return 1
     status, headers, keep, begin = head
     if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
         body = _unchunked(came, filled, begin)
         return 1 if body is None else (Answer(status, body, headers), keep)
-    length = _length(headers)
+    if b"content-length" not in headers and status not in _BODILESS:
+        # Such a body ends with the connection.
+        return (Answer(status, bytes(memoryview(came)[begin:filled]), headers), False) if ended else 1
+    length = 0 if status in _BODILESS else _length(headers)
     if (missing := begin + length - filled) > 0:
         return missing
     # Whatever follows the response belongs to nobody.
@@ -298,12 +316,15 @@ def _head(came: bytearray, filled: int, start: int) -> _Head | None:
     """Status, headers, whether the connection may be used again, and where the body begins; None while the head is incomplete."""
     end = came.find(_END, start, filled)
     if end < 0:
+        if not _HTTP.startswith(bytes(came[start : min(filled, start + len(_HTTP))])):
+            msg = f"it begins with {bytes(came[start : min(filled, start + 40)])!r}"
+            raise ValueError(msg)
         if filled - start > _HEAD_BYTES:
             msg = f"a head of more than {_HEAD_BYTES} bytes"
             raise ValueError(msg)
         return None
     first, *lines = bytes(came[start:end]).split(b"\r\n")
-    if not first.startswith(b"HTTP/1.") or len(first) < 12:
+    if not first.startswith(_HTTP) or len(first) < 12:
         msg = f"it begins with {first[:40]!r}"
         raise ValueError(msg)
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
@@ -314,9 +335,9 @@ def _head(came: bytearray, filled: int, start: int) -> _Head | None:
 
 def _length(headers: Mapping[bytes, bytes]) -> int:
     """Bytes of the body."""
-    length = int(headers[b"content-length"]) if b"content-length" in headers else -1
+    length = int(headers[b"content-length"])
     if not 0 <= length <= MAX_BYTES:
-        msg = f"a body whose length is {headers.get(b'content-length', b'unknown').decode('latin-1')}"
+        msg = f"a body whose length is {length}"
         raise ValueError(msg)
     return length
 

@@ -128,8 +128,12 @@ Endpoint: TypeAlias = Annotated[
     str, AfterValidator(_named("an endpoint", r"https?://[^\s/?#]+/?", "write http:// or https://, a host and a port"))
 ]
 
+_PORT: Final = r"(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5]?[0-9]{1,4})"
+_SERVER: Final = rf"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::{_PORT})?"
+_PATH: Final = r'(?:/[!"$->A-~]*)?'
+
 CollectorUrl: TypeAlias = Annotated[
-    str, AfterValidator(_named("a collector", r"https?://[^\s?#@]+", "write a URL such as http://127.0.0.1:4318"))
+    str, AfterValidator(_named("a URL for requests", _SERVER + _PATH, "write one such as http://127.0.0.1:4318, in ASCII characters"))
 ]
 
 

@@ -19,4 +19,5 @@ def describe_failure(error: Exception) -> str:
         return f"{kind}: {error.os_error}"
     if isinstance(error, aiohttp.ClientResponseError):
         return f"{kind}: the answer is not HTTP/1.1: {' '.join(error.message.split())[:MOST]}"
-    return kind
+    text = " ".join(str(error).split())[:MOST]
+    return f"{kind}: {text}" if text and isinstance(error, OSError) and not isinstance(error, aiohttp.ClientError) else kind

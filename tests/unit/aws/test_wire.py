@@ -196,6 +196,47 @@ def test_a_connection_the_server_closes_is_not_used_again(head):
     run(body)
 
 
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_an_answer_without_a_length_ends_with_its_connection(runner):
+    async def body():
+        large = bytes(range(256)) * 1024
+        async with server([b"HTTP/1.1 500 Bad\r\n\r\n", large[:7], large[7:], b""], OK) as (wire, seen, connections):
+            asked = asyncio.ensure_future(wire.post(HEADERS, b""))
+            while not seen:
+                await SystemClock().sleep(0.0)
+            assert not asked.done()
+            connections[0].close()
+            assert (await asked)[:2] == (500, large)
+            assert (await wire.post(HEADERS, b""))[:2] == (200, b"{}")
+        assert [number for number, *_ in seen] == [1, 2]
+
+    runner(asyncio.wait_for(body(), 120))
+
+
+def test_an_answer_that_has_no_body_needs_no_length():
+    async def body():
+        async with server(b"HTTP/1.1 204 No Content\r\n\r\n", OK) as (wire, seen, _):
+            assert (await wire.post(HEADERS, b""))[:2] == (204, b"")
+            assert (await wire.post(HEADERS, b""))[:2] == (200, b"{}")
+        assert [number for number, *_ in seen] == [1, 1]
+
+    run(body)
+
+
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("size", [65_536, 65_537, 6_000_000])
+def test_a_long_request_arrives_whole_at_its_own_path(runner, size):
+    async def body():
+        sent = memoryview(bytes(range(256)) * (size // 256) + bytes(size % 256))
+        async with server(OK, OK) as (wire, seen, _):
+            for text in (sent, b"next"):
+                assert (await wire.post(HEADERS, text, "v1/traces"))[:2] == (200, b"{}")
+        assert [text for *_, text in seen] == [sent, b"next"]
+        assert seen[0][1].startswith(b"POST /path/v1/traces HTTP/1.1\r\n")
+
+    runner(asyncio.wait_for(body(), 120))
+
+
 def test_a_long_answer_in_pieces_arrives_whole_with_its_headers():
     async def body():
         large = bytes(range(256)) * 4096

@@ -4,7 +4,6 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import aiohttp
 import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -15,12 +14,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from stream.audit.export import Compression, Exporter
 from stream.audit.export_options import Shape
-from stream.audit.otlp_responses import rejected_items
+from stream.audit.otlp_responses import is_page, rejected_items
+from stream.aws.wire import open_wire
 from stream.clock import SystemClock
 from stream.errors import DefinitionError
 from stream.operations.records.span_export import export_range
 from stream.pipeline.audit import Otlp
-from stream.worker.receivers.collector import HttpCollector, open_sender
+from stream.worker.receivers.collector import TIMEOUTS, HttpCollector, open_sender
 from stream.worker.receivers.log_units import LogUnits
 from tests.sealed import shard_id, three_units
 from tests.unit.worker.receivers.rotel_agent import agent
@@ -87,9 +87,9 @@ async def sent_to(*parts):
         ended.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
-        collector = HttpCollector(session, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", {})
-        answer = await collector.send("/v1/traces", b"", "")
+    endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, open_wire(endpoint, TIMEOUTS) as wire:
+        answer = await HttpCollector(wire, endpoint, {}).send("/v1/traces", b"", "")
         await ended.wait()
         return answer
 
@@ -104,22 +104,36 @@ def test_a_partial_success_that_arrives_in_parts_is_read_whole(cut):
 
 def test_a_truncated_answer_counts_as_no_answer():
     answer = asyncio.run(sent_to(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n\n"))
-    assert (answer.status, answer.detail.partition(" at ")[0]) == (0, "ClientPayloadError")
+    expected = "ConnectionResetError: the connection broke before the whole answer was there: closed"
+    assert (answer.status, answer.detail.partition(" at ")[0]) == (0, expected)
+
+
+def test_an_answer_without_a_length_is_read_until_the_connection_ends():
+    body = REFUSED.SerializeToString()
+    answer = asyncio.run(sent_to(b"HTTP/1.0 200 OK\r\n\r\n" + body[:3], body[3:]))
+    assert (answer.status, rejected_items(answer.body)) == (200, (7, "too old"))
+
+
+def test_only_the_beginning_of_a_long_answer_is_kept_and_a_requested_pause_is_passed_on():
+    page = b"<html>" + b"x" * 100_000
+    answer = asyncio.run(sent_to(b"HTTP/1.1 503 Full\r\nRetry-After: 7\r\nContent-Length: %d\r\n\r\n" % len(page), page))
+    assert (answer.status, answer.retry_after, answer.detail) == (503, "7", "Service Unavailable")
+    assert (len(answer.body), is_page(answer.body)) == (65_536, True)
 
 
 def test_a_collector_that_speaks_only_http_2_is_reported():
     answer = asyncio.run(sent_to(b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x05\x00\x00\x40\x00"))
     assert answer.status == 0
-    assert answer.detail.startswith("ClientResponseError: the answer is not HTTP/1.1: ")
+    assert answer.detail.startswith("OSError: the answer is no HTTP: it begins with ")
 
 
 def test_an_unreachable_collector_is_reported_with_the_reason():
     async def run():
-        async with aiohttp.ClientSession() as session:
-            return await HttpCollector(session, "http://127.0.0.1:1", {}).send("/v1/traces", b"", "")
+        async with open_wire("http://127.0.0.1:1", TIMEOUTS) as wire:
+            return await HttpCollector(wire, "http://127.0.0.1:1", {}).send("/v1/traces", b"", "")
 
     detail = asyncio.run(run()).detail
-    assert detail.startswith("ClientConnectorError: ")
+    assert detail.startswith("ConnectionRefusedError: ")
     assert "Connect call failed" in detail
     assert detail.endswith(" at http://127.0.0.1:1")
 
