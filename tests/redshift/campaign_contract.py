@@ -9,6 +9,7 @@ import pytest
 from stream.aws.redshift_data import Database, open_redshift_data
 from stream.aws.session import AwsSession
 from stream.clock import SystemClock
+from stream.sink.redshift import COPY_MANIFESTS
 from stream.sink.redshift_sql import Owner
 from stream.storage.open import open_store
 from stream.worker.tables.warehouse import LoadFailed, RedshiftWarehouse
@@ -60,6 +61,7 @@ def test_a_ledger_that_is_dropped_while_the_loader_runs_is_made_anew(world):
             assert await bench.warehouse.positions() == {}
             await bench.warehouse.load(load)
             assert await bench.count() == 3
+            assert [info.key async for info in bench.staging.list(COPY_MANIFESTS)] == []
 
     asyncio.run(run())
 
