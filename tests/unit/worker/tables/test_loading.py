@@ -21,6 +21,7 @@ from stream.lease.paused import Pause, What
 from stream.operations.progress.loaded_tables import loaded
 from stream.simulation.virtual_time import leaping
 from stream.sink.loads import Failure
+from stream.sink.redshift import COPY_MANIFESTS
 from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.opening.stores import Stores
@@ -723,6 +724,25 @@ def test_staged_files_are_removed_when_old_enough_and_the_audit_knows():
     assert left == [second.files[0].url.removeprefix(rig.staging.url)]
     assert removed == {shard_id(0): first.last}
     assert [finding for finding in report.findings if finding.verdict == "failed"] == []
+
+
+def test_a_loader_that_starts_removes_what_is_old_enough_and_no_manifest_that_may_be_in_use():
+    async def run():
+        rig = await Rig.open(options="      keep_staged: 1d")
+        rig.staging = rig.warehouse.staging = MemoryStore(clock=rig.sealed.clock, url=rig.staging.url)
+        await rig.redefine(options="      keep_staged: 1d")
+        await rig.sealed.unit(0, 1, 10)
+        one = rig.loader("one")
+        assert await one.attempt()
+        await one.finish()
+        await rig.staging.put(f"{COPY_MANIFESTS}old.manifest", b"{}")
+        rig.sealed.clock.time += timedelta(hours=20)
+        await rig.staging.put(f"{COPY_MANIFESTS}young.manifest", b"{}")
+        rig.sealed.clock.time += timedelta(hours=5)
+        assert await rig.loader("two").attempt()
+        return [info.key async for info in rig.staging.list("")]
+
+    assert asyncio.run(run()) == [f"{COPY_MANIFESTS}young.manifest"]
 
 
 TROUBLE = st.lists(st.sampled_from(["none", "before", "after", "transient", "race"]), max_size=12)
