@@ -7,6 +7,7 @@ commits together: the records of one range.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 from typing import Final
 
@@ -94,6 +95,12 @@ class Batch:
     payload_bytes: int
     first_read: pl.DataFrame | None = None
     traced: bool = True
+
+    @property
+    def oldest(self) -> float | None:
+        """When the first record arrived, in seconds since 1970; None without one."""
+        arrived = self.frame[ARRIVAL].first()
+        return arrived.timestamp() if isinstance(arrived, datetime) else None
 
     @property
     def rows(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -101,6 +102,30 @@ class Link:
     def loaded_by(self, positions: Mapping[str, int]) -> bool:
         """Whether a table that is loaded up to ``positions`` (by shard) has its rows."""
         return self.last is not None and self.last <= positions.get(self.shard, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Records that arrived at ``begin`` or later, and before ``end``; None is open."""
+
+    begin: datetime | None = None
+    end: datetime | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether every record is inside."""
+        return self.begin is None and self.end is None
+
+    def touches(self, link: Link) -> bool:
+        """Whether a record of the unit ``link`` may be inside."""
+        first, last = arrivals(link)
+        return not ((self.begin and last and last < self.begin) or (self.end and first and first >= self.end))
+
+
+def arrivals(link: Link) -> tuple[datetime | None, datetime | None]:
+    """When the first and the last record of a unit arrived; None if its manifest does not say."""
+    first, last = (datetime.fromisoformat(text) if text else None for text in (link.first_arrival, link.last_arrival))
+    return first, last
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ def in_file(file: LedgerObject, body: bytes, criterion: Criterion, separation: S
     """
     body = genuine(file.key, body, file.sha256)
     try:
-        return _rows_with(rows_of(file.key, body, separation), criterion)
+        return rows_with(rows_of(file.key, body, separation), criterion)
     except DAMAGE as error:
         raise unreadable(file.key, error) from error
 
@@ -84,7 +84,8 @@ def lineage_of(file: LedgerObject, body: bytes, separation: Separation = DEFAULT
         raise unreadable(file.key, error) from error
 
 
-def _rows_with(rows: pl.LazyFrame, criterion: Criterion) -> list[int] | None:
+def rows_with(rows: pl.LazyFrame, criterion: Criterion) -> list[int] | None:
+    """The rows, counted from 0, that match ``criterion``; None if there is no such column."""
     dtype = rows.collect_schema().get(criterion.column)
     if dtype is None:
         return None

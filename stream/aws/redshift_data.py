@@ -6,9 +6,10 @@ about another attempt.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -155,9 +156,14 @@ class RedshiftDataClient:
         self._url = session.endpoint(SERVICE).rstrip("/") + "/"
         self._proxy = proxy_for(self._url)
 
-    async def execute(self, sql: str, token: str) -> str:
-        """Start one statement; returns its id. The same ``token`` (up to 64 characters) starts it once only, while the API remembers."""
-        request = {**self._database.request(), "Sql": sql, "ClientToken": token}
+    async def execute(self, sql: str, token: str, parameters: Mapping[str, str] = MappingProxyType({})) -> str:
+        """Start one statement; returns its id. The same ``token`` (up to 64 characters) starts it once only, while the API remembers.
+
+        ``parameters``: values, none of them empty, of the names that ``sql`` has after colons.
+        """
+        request: dict[str, Any] = {**self._database.request(), "Sql": sql, "ClientToken": token}
+        if parameters:
+            request["Parameters"] = [{"name": name, "value": value} for name, value in parameters.items()]
         return (await self._ask("ExecuteStatement", request, _Started)).Id
 
     async def batch_execute(self, sqls: Sequence[str], token: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from datetime import UTC, datetime
 from typing import Annotated, Self
 
 import typer
@@ -19,6 +18,7 @@ if libraries_wanted():
 
     from stream import events
     from stream.cli.run import carry_out, load_pipeline, refuse, refuse_failure
+    from stream.cli.times import moment
     from stream.clock import SystemClock
     from stream.contracts import CONSOLE
     from stream.pipeline.model import Pipeline
@@ -124,16 +124,6 @@ class Bar:
         newest = SystemClock().now().timestamp() - event.newest_age
         begin, end = self._window.begin.timestamp(), self._window.end.timestamp()
         return min(1.0, max(0.0, (newest - begin) / (end - begin)))
-
-
-def moment(text: str, option: str) -> datetime:
-    """The moment that ``text`` names, UTC; without a zone it is taken to be UTC. ``option`` is named in errors."""
-    try:
-        found = datetime.fromisoformat(text)
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        msg = f"{option} {text}: give a moment as 2026-01-01T00:00:00Z, or a date"
-        raise typer.BadParameter(msg) from error
 
 
 def _where(pipeline: Pipeline) -> str:

@@ -20,9 +20,9 @@ if libraries_wanted():
     import msgspec
     from rich.table import Table
 
-    from stream.cli.backfill import moment
     from stream.cli.output import as_json, table_console
     from stream.cli.pipeline_work import carry_out, chosen
+    from stream.cli.times import moment
     from stream.clock import SystemClock
     from stream.contracts import Clock
     from stream.operations.compaction.compactor import Compactor, PartitionDone

@@ -18,9 +18,9 @@ if libraries_wanted():
     from rich.table import Table
 
     from stream.audit.completeness import DONE, FOR_EVER, Answer, Loaded, Question, Standing, Unclaimed, Verdict
-    from stream.cli.backfill import moment
     from stream.cli.output import as_json, table_console
     from stream.cli.pipeline_work import EXIT_UNKNOWN, carry_out, chosen
+    from stream.cli.times import moment
     from stream.clock import SystemClock
     from stream.operations.progress.completeness import open_completeness, wait_until_complete
     from stream.pipeline.model import Pipeline

@@ -19,6 +19,7 @@ if libraries_wanted():
     from stream.datapipeline.verdicts import Fate
     from stream.pipeline.findings import Severity
     from stream.pipeline.lint import check_content
+    from stream.storage.whole import write_whole
 
 EXIT_TODO = 1
 EXIT_DEFINITION = 2
@@ -107,7 +108,7 @@ def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:
     try:
         for path, text in paths.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            write_whole(path, text.encode())
     except OSError as error:
         msg = f"{error.filename or folder} cannot be written: {error.strerror}; name another directory with --into"
         raise DefinitionError(msg) from error

@@ -14,6 +14,7 @@ from stream.cli.loading import libraries_wanted
 if libraries_wanted():
     from stream.pipeline.findings import near_miss
     from stream.pipeline.schema import json_schema
+    from stream.storage.whole import write_whole
 
 EXIT_REFUSED = 2
 SCHEMA_FILE: Final = "pipeline.schema.json"
@@ -61,7 +62,7 @@ def init(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            (folder / name).write_text(content, encoding="utf-8")
+            write_whole(folder / name, content.encode())
             typer.echo(f"wrote {folder / name}")
     except OSError as error:
         typer.echo(f"error: {error.filename} cannot be written: {error.strerror}", err=True)

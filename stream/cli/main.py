@@ -153,7 +153,8 @@ class Verbs(TyperGroup):
                 raise
             sys.stdout = _open_devnull()  # otherwise Python complains again when it exits
             if error.errno != errno.EPIPE:
-                typer.echo(f"error: the output cannot be written: {error.strerror}", err=True)
+                what = "the output" if error.filename is None else error.filename
+                typer.echo(f"error: {what} cannot be written: {error.strerror}", err=True)
             sys.exit(1)
 
     def invoke(self, ctx: Any) -> Any:

@@ -58,3 +58,6 @@ Generate = Annotated[
 ]
 Reveal = Annotated[bool, typer.Option("--reveal", help="Show the values of sensitive columns, and the original bytes, too.")]
 Since = Annotated[str | None, typer.Option("--since", help="Use records that arrived in the live stream within this time, such as 5m.")]
+ArrivedSince = Annotated[str | None, typer.Option("--since", help="Only records that arrived within this time, such as 15m.")]
+ArrivedFrom = Annotated[str | None, typer.Option("--from", help="Only records that arrived then or later, such as 2026-01-01T00:00Z.")]
+ArrivedTo = Annotated[str | None, typer.Option("--to", help="Only records that arrived before then.")]

@@ -18,10 +18,10 @@ from stream.cli.options import AsJson, File
 if libraries_wanted():
     from rich.table import Column, Table
 
-    from stream.cli.backfill import moment
     from stream.cli.notices import Notices
     from stream.cli.output import as_json, table_console
     from stream.cli.pipeline_work import carry_out
+    from stream.cli.times import moment
     from stream.clock import SystemClock
     from stream.lease.paused import Action, Change, Pause, What
     from stream.operations.changes.pauses import Author, Operator, Outcome, Outlook, Scope, pauses_covering, refuse_mixed

@@ -8,14 +8,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from stream.cli.loading import libraries_wanted
-from stream.cli.options import AsJson, File, Reveal, Stream
+from stream.cli.options import ArrivedFrom, ArrivedSince, ArrivedTo, AsJson, File, Reveal, Stream
 
 if libraries_wanted():
     import asyncio
@@ -24,20 +23,20 @@ if libraries_wanted():
     from rich.table import Table
     from rich.text import Text
 
+    from stream.audit.chain import Bounds
     from stream.batch import type_name
-    from stream.cli.backfill import moment
     from stream.cli.notices import Notices
     from stream.cli.output import as_json, table_console
     from stream.cli.pipeline_work import carry_out, chosen
+    from stream.cli.times import bounds_of
     from stream.clock import SystemClock
     from stream.operations.query.contents import Contents, ShardRead, Wanted, chosen_sink, open_queried, tables_in
-    from stream.operations.query.cuts import Bounds
     from stream.operations.query.sink_rows import TABLES
     from stream.operations.query.sql import run_query, tables_of
     from stream.operations.query.unsealed import Room
     from stream.pipeline.model import Pipeline
     from stream.pipeline.trial import plain
-    from stream.pipeline.units import parse_duration, parse_size
+    from stream.pipeline.units import parse_size
     from stream.sink.csv import SeparatedValues, separated
 
 MOST_BYTES: Final = "256MiB"
@@ -50,9 +49,9 @@ def query(  # noqa: PLR0917 - options of a command are given by name
         str, typer.Argument(metavar="SQL", help="One SELECT over the tables `rows` and `dead_letters`, in quotes.", show_default=False)
     ],
     sink: Annotated[str | None, typer.Option("--sink", help="The sink whose rows are queried.", show_default="the only one")] = None,
-    since: Annotated[str | None, typer.Option("--since", help="Only records that arrived within this time, such as 15m.")] = None,
-    begin: Annotated[str | None, typer.Option("--from", help="Only records that arrived then or later, such as 2026-01-01T00:00Z.")] = None,
-    end: Annotated[str | None, typer.Option("--to", help="Only records that arrived before then.")] = None,
+    since: ArrivedSince = None,
+    begin: ArrivedFrom = None,
+    end: ArrivedTo = None,
     tail: Annotated[bool, typer.Option("--tail/--no-tail", help="Also read what no worker has sealed yet, or only sealed files.")] = True,
     max_bytes: Annotated[str, typer.Option("--max-bytes", help="Most bytes of files and records that may be read.")] = MOST_BYTES,
     max_rows: Annotated[int, typer.Option("--max-rows", help="Most rows that the result may have.", min=1)] = MOST_ROWS,
@@ -72,7 +71,7 @@ def query(  # noqa: PLR0917 - options of a command are given by name
     if csv and json:
         msg = "--csv and --json: choose one"
         raise typer.BadParameter(msg)
-    asked = Asked(sql, sink, _bounds(since, begin, end), _size(max_bytes), max_rows, tail, reveal)
+    asked = Asked(sql, sink, bounds_of(since, begin, end), _size(max_bytes), max_rows, tail, reveal)
     answer = carry_out(file, lambda pipeline: _answer(pipeline, chosen(pipeline, stream), asked, file.parent))
     if json:
         sys.stdout.write(as_json(document(answer)))
@@ -187,25 +186,6 @@ def _flat(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(
         pl.Series(column.name, [None if value is None else _text(value) for value in column.to_list()], pl.String) for column in nested
     )
-
-
-def _bounds(since: str | None, begin: str | None, end: str | None) -> Bounds:
-    if since is not None and (begin is not None or end is not None):
-        msg = "--since already names the time; omit --from and --to"
-        raise typer.BadParameter(msg)
-    first, last = None if begin is None else moment(begin, "--from"), None if end is None else moment(end, "--to")
-    if first is not None and last is not None and first >= last:
-        msg = f"--from {begin} must be before --to {end}"
-        raise typer.BadParameter(msg)
-    return Bounds(first if since is None else SystemClock().now() - _age(since), last)
-
-
-def _age(text: str) -> timedelta:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        msg = f"--since: {error}"
-        raise typer.BadParameter(msg) from error
 
 
 def _size(text: str) -> int:

@@ -19,6 +19,7 @@ if libraries_wanted():
     from stream.pipeline.lint import check as check_file
     from stream.pipeline.resources import fetch_resources
     from stream.pipeline.trial import Trial, Verdict
+    from stream.storage.whole import write_whole
 
 EXIT_OK = 0
 EXIT_DIFFERENT = 1
@@ -95,7 +96,7 @@ def _write_golden(verdict: Verdict, base: Path) -> None:
     content = verdict.golden.encode()
     if not path.exists() or path.read_bytes() != content:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        write_whole(path, content)
         typer.echo(f"wrote {path}")
 
 

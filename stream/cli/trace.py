@@ -16,26 +16,28 @@ from typing import Annotated, Any
 import typer
 
 from stream.cli.loading import libraries_wanted
-from stream.cli.options import AsJson, File, Reveal
+from stream.cli.options import ArrivedFrom, ArrivedSince, ArrivedTo, AsJson, File, Reveal
 from stream.errors import DefinitionError
 
 if libraries_wanted():
     import msgspec
     from rich.console import Console
 
-    from stream.audit.chain import Link
+    from stream.audit.chain import Bounds, Link
     from stream.audit.criteria import Criterion
     from stream.audit.trace import Fate, Place, RecordQuery
     from stream.aws.secrets import read_secret
     from stream.cli.output import as_json
     from stream.cli.pipeline_work import carry_out
+    from stream.cli.times import bounds_of
     from stream.clock import SystemClock
     from stream.commit.claims import Claims
     from stream.commit.log import CommitLog
     from stream.operations.opening import chains_of, open_source
     from stream.operations.records.redrive_attempts import attempts
     from stream.operations.records.replaying import Step, read_unit, replay
-    from stream.operations.records.tracing import SearchExtent, Tracer
+    from stream.operations.records.searching import Search, Searched, Wanted
+    from stream.operations.records.tracing import Tracer
     from stream.pipeline.model import Pipeline
     from stream.pipeline.sensitive import joined
     from stream.sink.rejects import NAME as REJECTS
@@ -52,8 +54,22 @@ if libraries_wanted():
 
 EXIT_NOT_FOUND = 1
 
+FromSource = Annotated[
+    bool,
+    typer.Option("--source", help="With `message`, and --since or --from: also read the records again, and compare them as they arrived."),
+]
+FromTables = Annotated[bool, typer.Option("--tables/--no-tables", help="With `message`: also ask the tables that the pipeline loads.")]
+Show = Annotated[
+    bool,
+    typer.Option(
+        "--show",
+        help="Re-read the record and show it after each stage of the definition that its unit was committed with. Prints record data, "
+        "but for columns that the file declares `sensitive`.",
+    ),
+]
 
-def trace(
+
+def trace(  # noqa: PLR0917 - options of a command are given by name
     file: File,
     record: Annotated[
         list[str] | None,
@@ -64,21 +80,21 @@ def trace(
     ] = None,
     row: Annotated[int, typer.Option("--row", help="With --object: the row, counted from 0.", min=0)] = 0,
     units: Annotated[int, typer.Option(help="With `message`: how many of each shard's newest units to search.", min=1, max=900)] = 200,
-    steps: Annotated[
-        bool,
-        typer.Option(
-            "--show",
-            help="Re-read the record and show it after each stage of the definition that its unit was committed with. Prints record data, "
-            "but for columns that the file declares `sensitive`.",
-        ),
-    ] = False,
+    since: ArrivedSince = None,
+    begin: ArrivedFrom = None,
+    end: ArrivedTo = None,
+    source: FromSource = False,
+    tables: FromTables = True,
+    steps: Show = False,
     reveal: Reveal = False,
     json: AsJson = False,
 ) -> None:
     """Show what became of a record: outcome, stage and reason, output file and row, unit, worker, times and trace id.
 
     Name the record by its sequence number, by a value (`message order_id=4711`), or by its place in an output file (--object and --row). A
-    value is searched for in the newest units: in a column of the output files, or in trace_id, parent_id, outcome, stage or reason.
+    value is searched for in the newest units, or in all of a time: in a column of the output files, of tables, of dead letters as they
+    arrived, or in trace_id, parent_id, outcome, stage or reason. With --source, records are read again and compared as they arrived, those
+    too that were filtered; also by `message _partition_key=K`.
 
     Exit code 0: found; 1: no sealed unit holds it; 2: the lookup failed, or the command is wrong.
     """
@@ -86,13 +102,16 @@ def trace(
     if len(words) != (target is None):
         msg = "name a record by its sequence number or by `message column=value`, or a row by --object and --row"
         raise typer.BadParameter(msg)
-    by_value = bool(words) and ("=" in words[0] or len(record or []) > 1)
-    searches: list[SearchExtent] = []
+    searched = Searched() if words and ("=" in words[0] or len(record or []) > 1) else None
+    bounds = _bounds(since, begin, end, by_value=searched is not None, source=source)
     reasons: list[str] = []
 
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
-        by_word = Search(Criterion.parse(words[0]), units, searches) if by_value else RecordQuery.parse(words[0]) if words else None
-        query = by_word or Row(target or "", row)
+        query: RecordQuery | Row | ByValue
+        if searched is not None:
+            query = ByValue(Wanted(Criterion.parse(words[0]), units, bounds, tables, source), searched)
+        else:
+            query = RecordQuery.parse(words[0]) if words else Row(target or "", row)
         streams = _streams_of(pipeline, query, words)
         found = [each for one in streams for each in await _fates(one, file.parent, query, steps=steps, reveal=reveal)]
         reasons.extend([why for one in streams for why in await _explained(one, file.parent, query)] if not found else ())
@@ -102,14 +121,21 @@ def trace(
     if json:
         sys.stdout.write(as_json([_document(fate, replayed if steps else None) for fate, replayed in found]))
     else:
-        console = Console(highlight=False, soft_wrap=True)
-        for fate, replayed in found:
-            _show(fate, replayed, console)
-        if not found:
-            console.print(_not_found(searches, reasons) if target is None else _no_such_row(target, row), markup=False)
-    if lacking := sum(each.without_ledger for each in searches):
-        typer.echo(f"note: the ledger of {lacking} units is missing or damaged; `stream audit verify` names them", err=True)
+        _show_all(found, _not_found(searched, bounds, reasons) if target is None else _no_such_row(target, row))
+    for note in _notes(searched) if searched is not None else ():
+        typer.echo(f"note: {note}", err=True)
     raise typer.Exit(0 if found else EXIT_NOT_FOUND)
+
+
+def _bounds(since: str | None, begin: str | None, end: str | None, *, by_value: bool, source: bool) -> Bounds:
+    bounds = bounds_of(since, begin, end)
+    if (source or not bounds.open) and not by_value:
+        msg = "--since, --from, --to and --source go with `message column=value`: any other record is found in the whole log"
+        raise typer.BadParameter(msg)
+    if source and bounds.begin is None:
+        msg = "--source needs --since or --from: it reads all records that arrived since then"
+        raise typer.BadParameter(msg)
+    return bounds
 
 
 def _document(fate: Fate, replayed: list[Step] | None) -> dict[str, Any]:
@@ -125,15 +151,14 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
-    """A query for records by value in the newest ``units`` of each shard. ``searches`` collects how many units were searched."""
+class ByValue:
+    """A query for records by value. ``searched`` collects how far the search went."""
 
-    criterion: Criterion
-    units: int
-    searches: list[SearchExtent]
+    wanted: Wanted
+    searched: Searched
 
 
-def _streams_of(pipeline: Pipeline, query: RecordQuery | Row | Search, words: list[str]) -> list[Pipeline]:
+def _streams_of(pipeline: Pipeline, query: RecordQuery | Row | ByValue, words: list[str]) -> list[Pipeline]:
     """``pipeline`` narrowed to each stream that may hold the record."""
     named = query.stream if isinstance(query, RecordQuery) else None
     streams = [one for one in pipeline.each() if named in {None, one.source.kinesis.stream}]
@@ -144,7 +169,7 @@ def _streams_of(pipeline: Pipeline, query: RecordQuery | Row | Search, words: li
 
 
 async def _fates(
-    pipeline: Pipeline, base: Path, query: RecordQuery | Row | Search, *, steps: bool, reveal: bool
+    pipeline: Pipeline, base: Path, query: RecordQuery | Row | ByValue, *, steps: bool, reveal: bool
 ) -> list[tuple[Fate, list[Step]]]:
     """What one stream's log says of the record; with ``steps``, also the record after each stage of the recorded definition.
 
@@ -166,25 +191,25 @@ async def _fates(
     return shown
 
 
-async def _run_query(tracer: Tracer, query: RecordQuery | Row | Search) -> list[tuple[Link, Fate]]:
+async def _run_query(tracer: Tracer, query: RecordQuery | Row) -> list[tuple[Link, Fate]]:
     match query:
         case Row(target, row):
             return await tracer.find_row(target, row)
-        case Search(criterion, units, searches):
-            found, searched = await tracer.search(criterion, units)
-            searches.append(searched)
-            return found
         case _:
             return await tracer.find(query)
 
 
-async def _found(pipeline: Pipeline, base: Path, log: CommitLog, query: RecordQuery | Row | Search) -> list[tuple[Link, Fate]]:
+async def _found(pipeline: Pipeline, base: Path, log: CommitLog, query: RecordQuery | Row | ByValue) -> list[tuple[Link, Fate]]:
     """The record in the stream's own chain and in those of its redrives and backfills; later attempts follow the first."""
     stores, place = Stores.open(pipeline, base, session_of(pipeline)), located(pipeline.state, base)
     tracers = {chain: await _tracer(pipeline, stores, place, log, chain) for chain in await chains_of(pipeline, base)}
     found: list[tuple[Link, Fate]] = []
-    for tracer in tracers.values():
-        found += await _run_query(tracer, query)
+    if isinstance(query, ByValue):
+        async with AsyncExitStack() as stack:
+            found = await Search(pipeline, base, os.environ, SystemClock(), tracers, stack).run(query.wanted, query.searched)
+    else:
+        for tracer in tracers.values():
+            found += await _run_query(tracer, query)
     redrives, number = chain_name(pipeline.source.kinesis.stream), UNREADABLE
     if not found and isinstance(query, RecordQuery) and pipeline.source.s3 is not None:
         # It may be in the part of its object that could not be read.
@@ -195,7 +220,8 @@ async def _found(pipeline: Pipeline, base: Path, log: CommitLog, query: RecordQu
         return found
     claims = await Claims(stores.state, redrives, Redrive).all()
     rejected = stores.areas(place, redrives)[REJECTS]
-    return found + [each for _, fate in found for each in await attempts(fate, rejected, tracers[redrives], claims, number)]
+    again = [each for _, fate in found for each in await attempts(fate, rejected, tracers[redrives], claims, number)]
+    return list({(link.stream, fate.shard, fate.sequence, fate.subsequence): (link, fate) for link, fate in (*found, *again)}.values())
 
 
 async def _tracer(pipeline: Pipeline, stores: Stores, place: str, log: CommitLog, chain: str) -> Tracer:
@@ -205,7 +231,7 @@ async def _tracer(pipeline: Pipeline, stores: Stores, place: str, log: CommitLog
     return Tracer(log, chain, stores.areas(place, chain), open_place, loaded)
 
 
-async def _explained(pipeline: Pipeline, base: Path, query: RecordQuery | Row | Search) -> list[str]:
+async def _explained(pipeline: Pipeline, base: Path, query: RecordQuery | Row | ByValue) -> list[str]:
     """Why the stream's log has no such record; empty if it was not asked for by its number."""
     if not isinstance(query, RecordQuery):
         return []
@@ -214,20 +240,34 @@ async def _explained(pipeline: Pipeline, base: Path, query: RecordQuery | Row | 
     return await (await _tracer(pipeline, stores, place, log, pipeline.source.kinesis.stream)).explain(query)
 
 
-def _not_found(searches: list[SearchExtent], reasons: list[str]) -> str:
-    if not searches:
+def _not_found(searched: Searched | None, bounds: Bounds, reasons: list[str]) -> str:
+    if searched is None:
         return "\n".join(["No sealed unit holds this record.", *(reasons or ["The log has no shard that could have it."])])
-    units, gone = sum(each.units for each in searches), sum(each.gone for each in searches)
-    words = f"None of the newest {units} units holds such a record; --units searches further back, and a sequence number finds any record."
-    if not gone:
-        return words
-    return (
-        f"{words}\n{gone} of their files could not be searched: they are not there any more (loaded into a table, taken back, or expired)."
-    )
+    units = searched.extent.units
+    if not bounds.open:
+        return f"None of the {units} units with records of that time holds such a record; a sequence number finds any record."
+    return f"None of the newest {units} units holds such a record; --since or --units search further back, and a sequence number finds any."
+
+
+def _notes(searched: Searched) -> Iterator[str]:
+    """What a person should know about a search by value."""
+    extent = searched.extent
+    yield f"searched {extent.units} units, {extent.files} files and {extent.letters} dead letters"
+    yield from dict.fromkeys(searched.notes)
+    if extent.without_ledger:
+        yield f"the ledger of {extent.without_ledger} units is missing or damaged; `stream audit verify` names them"
 
 
 def _no_such_row(target: str, row: int) -> str:
     return f"No sealed unit lists a file {target} with a row {row}: give the file's URL, or its key below the sink's URL."
+
+
+def _show_all(found: list[tuple[Fate, list[Step]]], otherwise: str) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for fate, replayed in found:
+        _show(fate, replayed, console)
+    if not found:
+        console.print(otherwise, markup=False)
 
 
 def _show(fate: Fate, steps: list[Step], console: Console) -> None:

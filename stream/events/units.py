@@ -9,13 +9,17 @@ from stream.events.base import Event
 
 @dataclass(frozen=True, slots=True)
 class PageReceived(Event):
-    """GetRecords answered, or records were pushed. ``records`` counts Kinesis records, ``user_records`` those inside them."""
+    """GetRecords answered, or records were pushed. ``records`` counts Kinesis records, ``user_records`` those inside them.
+
+    ``oldest``: when the first of them arrived, in seconds since 1970; None if there is none, or it is not known.
+    """
 
     records: int
     user_records: int
     payload_bytes: int
     behind_ms: int
     seconds: float
+    oldest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

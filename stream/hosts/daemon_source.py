@@ -140,7 +140,7 @@ class DaemonSource:
 
     def _emit_received(self, shard: Shard, batch: Batch, behind_ms: int) -> None:
         records = batch.frame[SEQUENCE].n_unique()
-        self._emit(PageReceived(shard.stream, shard.shard_id, records, batch.rows, batch.payload_bytes, behind_ms, 0.0))
+        self._emit(PageReceived(shard.stream, shard.shard_id, records, batch.rows, batch.payload_bytes, behind_ms, 0.0, batch.oldest))
 
 
 def _aggregated(batch: Batch) -> bool:

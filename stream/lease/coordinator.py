@@ -94,6 +94,14 @@ class Coordinator(LeaseView):
         if self.holdings.refuse(key, begins_anew=True):
             self.access.refuse(stream, key, self._clock.monotonic())
 
+    def lists(self, stream: str) -> bool:
+        """Whether this worker is to list the objects of a watched source for all: one does, and if nobody holds a lease, everyone."""
+        return self.first_holder(stream) in {self.me, None}
+
+    def may_list(self, stream: str, *, allowed: bool) -> None:
+        """Note whether this worker may list the objects of a watched source. While it may not, one that may lists for all."""
+        (self.holdings.unlisted.discard if allowed else self.holdings.unlisted.add)(stream)
+
     def inherited(self, stream: str, shard_id: str) -> bool:
         """Whether this worker took the shard's lease from one that had no access."""
         held = self.holdings.held.get(self.streams[stream].key(shard_id))

@@ -104,10 +104,12 @@ def is_available(observed: ObservedLease, now: float, failover: float) -> bool:
 def first_holder(observed: Mapping[str, ObservedLease], now: float, failover: float) -> str | None:
     """Who holds the lease with the least key of those that a live worker holds: all workers agree on it sooner or later.
 
-    Workers that say that they have no access come last.
+    Workers that may not list the source's objects come last, and before them those that say that they have no access to the shard. So if
+    all are refused, it is the same worker as if none were.
     """
-    held = [key for key in sorted(observed) if not is_available(observed[key], now, failover)]
-    return next((observed[key].lease.holder for key in sorted(held, key=lambda key: observed[key].lease.out_of_reach)), None)
+    held = [observed[key].lease for key in sorted(observed) if not is_available(observed[key], now, failover)]
+    barred = {lease.holder for lease in held if lease.bars_listing}
+    return next((lease.holder for lease in sorted(held, key=lambda lease: (lease.holder in barred, lease.out_of_reach))), None)
 
 
 def take_as_kcl(observed: Mapping[str, ObservedLease], me: str, now: float, rules: Rules, order: Order) -> list[Take]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import stream
 from stream import events
 from stream.aws.dynamodb import ConditionFailed, Item
-from stream.aws.errors import AwsFatal, AwsRetryable
+from stream.aws.errors import NOT_FOUND, AwsFatal, AwsRetryable
 from stream.contracts import Clock, Emit
 from stream.lease.fleet_rules import Leader, Member
 from stream.lease.table import LeaseTable, retry_pause
@@ -51,7 +51,11 @@ class FleetTables:
         self._state, self._reports = fleet_tables or (f"{table.name}-CoordinatorState", f"{table.name}-WorkerMetricStats")
 
     async def migration_state(self) -> MigrationState:
-        """The version whose rules the fleet follows now, and where it keeps its state."""
+        """The version whose rules the fleet follows now, and where it keeps its state. Without a table for it, there is no fleet.
+
+        Raises:
+            AwsFatal: the fleet's state may not be read.
+        """
         own = await self._leases.item(MIGRATION)
         other = await self._state_of(MIGRATION)
         found = own if own is not None else other
@@ -125,9 +129,11 @@ class FleetTables:
         request = {"Key": {"key": {"S": key}}, "ConsistentRead": True}
         try:
             answer = await self._patiently("GetItem", self._state, request)
-        except AwsFatal:
-            # There is no such table, or the role may not read it: either way, this worker was not set up to run beside a KCL 3.x fleet.
-            return None
+        except AwsFatal as error:
+            if error.code == NOT_FOUND:
+                return None
+            msg = f"it cannot be seen whether a KCL 3.x fleet owns the lease table {self._leases.name}, so no lease is taken: {error}"
+            raise type(error)(msg, code=error.code, remedy=error.remedy) from error
         found: Item | None = answer.get("Item")
         return found
 

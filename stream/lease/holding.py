@@ -66,6 +66,8 @@ class Holdings:
         self._emit = emit
         self._changed = changed
         self.held: dict[str, Held] = {}
+        self.unlisted: set[str] = set()
+        """Watched sources whose objects this worker may not list, which the rows of its leases say with their next writes."""
 
     def add(self, stream: str, lease: Lease, asked: float, *, inherited: bool = False) -> None:
         """Add a lease that was taken by a write sent at ``asked``."""
@@ -175,7 +177,8 @@ class Holdings:
                 return
             rate = self._rate(held, asked)
             try:
-                after = await self._table.renew(held.lease, rate, held.until, refused=held.refused)
+                unlisted = held.stream in self.unlisted
+                after = await self._table.renew(held.lease, rate, held.until, refused=held.refused, unlisted=unlisted)
             except Retryable:
                 self.drop(key, "expired")
                 return
@@ -194,7 +197,8 @@ class Holdings:
                     asked = self._clock.monotonic()
                     # With frequent checkpoints no renewal is ever due, so the throughput is written with the checkpoint.
                     rate = self._rate(held, asked) if asked >= held.counted + self._settings.renew_every else None
-                    after = await self._table.checkpoint(held.lease, checkpoint, progress, held.until, rate)
+                    unlisted = held.stream in self.unlisted
+                    after = await self._table.checkpoint(held.lease, checkpoint, progress, held.until, rate, unlisted=unlisted)
                     self._written(key, held, after, asked)
                     if after is not None:
                         return

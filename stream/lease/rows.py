@@ -85,7 +85,8 @@ class Lease:
     ``epoch`` is the stream's creation time in seconds. ``owner``: None if nobody has it. ``checkpoint_owner``: during a graceful hand-off
     of KCL 3.x, the worker that may still checkpoint; ``owner`` is then the next one. ``hash_range`` is inclusive. ``operation`` marks the
     last write of this service, ``signed`` the last owner that was one of its workers, ``refused`` the worker that said last that it cannot
-    work on the shard, ``renewed`` when it last wrote (ISO 8601; for people, nothing is ever decided by it). ``unknown`` holds all else.
+    work on the shard, ``unlisted`` the one that said last that it may not list the objects of a watched source, ``renewed`` when it last
+    wrote (ISO 8601; for people, nothing is ever decided by it). ``unknown`` holds all else.
     """
 
     key: str
@@ -106,6 +107,7 @@ class Lease:
     operation: str = ""
     signed: str | None = None
     refused: str | None = None
+    unlisted: str | None = None
     renewed: str | None = None
     unknown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -128,6 +130,11 @@ class Lease:
     def out_of_reach(self) -> bool:
         """Whether the holder says that it cannot work on the shard, because access is refused to it, or because nothing answers."""
         return self.refused is not None and self.refused == self.holder
+
+    @property
+    def bars_listing(self) -> bool:
+        """Whether the holder says that it may not list the objects of the source."""
+        return self.unlisted is not None and self.unlisted == self.holder
 
     @property
     def owned_elsewhere(self) -> bool:
@@ -194,6 +201,7 @@ def decode(item: Item) -> Lease:
             operation=take("sxOp", "S") or "",
             signed=take("sxOwner", "S"),
             refused=take("sxRefused", "S"),
+            unlisted=take("sxUnlisted", "S"),
             renewed=take("sxRenewed", "S"),
             progress=_progress(take),
             unknown=rest,
@@ -225,6 +233,7 @@ def encode(lease: Lease) -> dict[str, dict[str, Any]]:
         "sxOp": lease.operation or None,
         "sxOwner": lease.signed,
         "sxRefused": lease.refused,
+        "sxUnlisted": lease.unlisted,
         "sxRenewed": lease.renewed,
     }
     item |= {name: {"S": text} for name, text in texts.items() if text is not None}

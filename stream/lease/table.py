@@ -184,16 +184,20 @@ class LeaseTable:
     async def take(self, lease: Lease, me: str) -> Lease | None:
         """Become the owner if the row is still as in ``lease``; otherwise write nothing and return None."""
         update = LeaseUpdate().set("leaseOwner", {"S": me}).set("sxOwner", {"S": me}).remove("checkpointOwner")
-        _say_refused(update, lease, None)
+        after = _saying(update, lease, refused=False, unlisted=False)
         if lease.owner != me:
             update.add("ownerSwitchesSinceCheckpoint", 1)
         switches = lease.owner_switches + (lease.owner != me)
-        after = replace(lease, owner=me, signed=me, refused=None, checkpoint_owner=None, counter=lease.counter + 1)
+        after = replace(after, owner=me, signed=me, checkpoint_owner=None, counter=lease.counter + 1)
         after = replace(after, owner_switches=switches)
         return await self._update("take", lease, update, after)
 
-    async def renew(self, lease: Lease, throughput: float | None = None, until: float = math.inf, *, refused: bool = False) -> Lease | None:
-        """Renew the lease; None if the row is no longer as in ``lease``. ``refused``: say in the row that its holder has no access.
+    async def renew(
+        self, lease: Lease, throughput: float | None = None, until: float = math.inf, *, refused: bool = False, unlisted: bool = False
+    ) -> Lease | None:
+        """Renew the lease; None if the row is no longer as in ``lease``.
+
+        ``refused``: say in the row that its holder has no access. ``unlisted``: that it may not list the objects of the source.
 
         Raises:
             Retryable: there was no answer by ``until``, monotonic seconds.
@@ -201,11 +205,13 @@ class LeaseTable:
         update = LeaseUpdate()
         if throughput is not None:
             update.set("throughputKBps", {"N": f"{throughput:.6f}"})
-        without_access = lease.holder if refused else None
-        _say_refused(update, lease, without_access)
-        after = replace(lease, counter=lease.counter + 1, refused=without_access)
-        after = replace(after, throughput=lease.throughput if throughput is None else throughput)
-        return await self._update("renew", lease, update, after, until, lambda row: self.renew(row, throughput, until, refused=refused))
+        after = _saying(update, lease, refused=refused, unlisted=unlisted)
+        after = replace(after, counter=lease.counter + 1, throughput=lease.throughput if throughput is None else throughput)
+
+        def again(row: Lease) -> Awaitable[Lease | None]:
+            return self.renew(row, throughput, until, refused=refused, unlisted=unlisted)
+
+        return await self._update("renew", lease, update, after, until, again)
 
     async def adopt(self, lease: Lease) -> Lease | None:
         """Accept a lease that a leader has assigned, with a first renewal; None if the row is no longer as in ``lease``."""
@@ -219,8 +225,12 @@ class LeaseTable:
         progress: Progress,
         until: float = math.inf,
         throughput: float | None = None,
+        *,
+        unlisted: bool = False,
     ) -> Lease | None:
         """Move the checkpoint; as in KCL, this drops a prepared checkpoint and counts as a renewal. None if the lease is another worker's.
+
+        ``unlisted``: as for ``renew``.
 
         Raises:
             Retryable: there was no answer by ``until``, monotonic seconds.
@@ -229,7 +239,7 @@ class LeaseTable:
         update.set("checkpointSubSequenceNumber", {"N": str(checkpoint.subsequence)})
         update.set("ownerSwitchesSinceCheckpoint", {"N": "0"})
         update.remove("pendingCheckpoint", "pendingCheckpointSubSequenceNumber", "pendingCheckpointState")
-        _say_refused(update, lease, None)
+        after = _saying(update, lease, refused=False, unlisted=unlisted)
         values = encode_progress(progress)
         for name in PROGRESS_ATTRIBUTES:
             if name in values:
@@ -238,11 +248,11 @@ class LeaseTable:
                 update.remove(name)
         if throughput is not None:
             update.set("throughputKBps", {"N": f"{throughput:.6f}"})
-        after = replace(lease, counter=lease.counter + 1, checkpoint=checkpoint, progress=progress, pending=None, owner_switches=0)
-        after = replace(after, refused=None, throughput=lease.throughput if throughput is None else throughput)
+        after = replace(after, counter=lease.counter + 1, checkpoint=checkpoint, progress=progress, pending=None, owner_switches=0)
+        after = replace(after, throughput=lease.throughput if throughput is None else throughput)
 
         def again(row: Lease) -> Awaitable[Lease | None]:
-            return self.checkpoint(row, checkpoint, progress, until, throughput)
+            return self.checkpoint(row, checkpoint, progress, until, throughput, unlisted=unlisted)
 
         return await self._update("checkpoint", lease, update, after, until, again)
 
@@ -365,12 +375,15 @@ def _handed_off(lease: Lease, row: Item) -> Lease | None:
     return replace(lease, owner=next_owner, checkpoint_owner=owner)
 
 
-def _say_refused(update: LeaseUpdate, lease: Lease, worker: str | None) -> None:
-    """Let the row say that ``worker`` has no access, or that its holder has."""
-    if worker is not None:
-        update.set("sxRefused", {"S": worker})
-    elif lease.refused is not None:
-        update.remove("sxRefused")
+def _saying(update: LeaseUpdate, lease: Lease, *, refused: bool, unlisted: bool) -> Lease:
+    """``lease`` once ``update`` lets its row say that its holder has no access, or may not list; or no longer say so."""
+    after = replace(lease, refused=lease.holder if refused else None, unlisted=lease.holder if unlisted else None)
+    for name, before, now in (("sxRefused", lease.refused, after.refused), ("sxUnlisted", lease.unlisted, after.unlisted)):
+        if now is not None:
+            update.set(name, {"S": now})
+        elif before is not None:
+            update.remove(name)
+    return after
 
 
 def item_size(item: Item) -> int:

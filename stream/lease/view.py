@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from stream.contracts import Clock, StartKind
 from stream.lease import decide
@@ -64,7 +65,8 @@ class LeaseView:
         observed = {key: row for key, row in self.observed.items() if owns(key)}
         for key, held in self.holdings.held.items():
             if owns(key):
-                observed[key] = ObservedLease(held.lease, now, now)
+                barred = held.lease.holder if stream in self.holdings.unlisted else None
+                observed[key] = ObservedLease(replace(held.lease, unlisted=barred), now, now)
         return decide.first_holder(observed, now, self.settings.failover)
 
     def stream_of(self, key: str) -> str:

@@ -63,7 +63,10 @@ SOURCE_OMITTED = _counter(
     "source_omitted_records", _STREAM, "Kinesis records that the events of a function left out; they were read from the stream."
 )
 BEHIND_LATEST = _gauge(
-    "source_behind_latest_seconds", _SHARD, "How far reading is behind the tip of the shard; grows while there is no news.", "seconds"
+    "source_behind_latest_seconds",
+    _SHARD,
+    "How far reading, or of a halted shard what is sealed, is behind the tip; grows while there is no news.",
+    "seconds",
 )
 RETENTION = _gauge("source_retention_seconds", _STREAM, "How long the stream keeps records; older ones are lost.", "seconds")
 OPEN_SHARDS = _gauge("source_open_shards", _STREAM, "Open shards of the stream.")
@@ -177,7 +180,7 @@ NOTIFICATIONS_FAILED = _counter(
     "notifications_failed", (*_STREAM, "call"), "Notifications of a halted shard that could not be sent, by channel."
 )
 GAPS = _counter("expired_gaps", _STREAM, "How often records expired in the stream before they were read; the log has a gap for each.")
-SHARD_HALTED = _gauge("shard_halted", _SHARD, "1 while the shard stands still until a person acts.")
+SHARD_HALTED = _gauge("shard_halted", _SHARD, "1 while the shard stands still until a person acts, also while it is tried again.")
 SHARD_PAUSED = _gauge("shard_paused", _SHARD, "1 while an operator has paused the shard, so that it is not read.")
 SHARD_STALLED = _gauge("shard_stalled", _SHARD, "1 while nothing moves in the shard and nothing explains it; /healthz then says not alive.")
 

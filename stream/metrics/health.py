@@ -41,6 +41,7 @@ def _worker_failed(r: Series, _: ev.WorkerFailed) -> None:
 
 def _records_expired(r: Series, e: ev.RecordsExpired) -> None:
     r.add(m.GAPS, 1, e.stream)
+    r.lose(e)
 
 
 HEALTH: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {

@@ -30,6 +30,10 @@ class LogOutput:
         self._limit = limit
         self._waiting: deque[bytes] = deque()
         self._size = 0
+        self._inside = False
+        """Whether a line has begun and not ended."""
+        self._torn = False
+        """Whether the last line is there in part only, since no more of it could be written."""
         self._changed = threading.Condition()
 
     def __call__(self, line: bytes) -> bool:
@@ -63,8 +67,21 @@ class LogOutput:
         accepting = select.poll()
         accepting.register(self._descriptor, select.POLLOUT)
         while line and accepting.poll(0):
-            line = line[os.write(self._descriptor, line[:_CHUNK]) :]
+            line = line[self._write(line[:_CHUNK]) :]
         return line
+
+    def _write(self, part: bytes) -> int:
+        """Write ``part`` or the beginning of it, of which the number of bytes is returned. What follows half a line begins a new one."""
+        try:
+            if self._torn:
+                os.write(self._descriptor, b"\n")
+                self._torn = self._inside = False
+            done = os.write(self._descriptor, part)
+        except OSError:
+            self._torn = self._torn or self._inside
+            raise
+        self._inside = not part[:done].endswith(b"\n")
+        return done
 
     def _write_waiting(self) -> None:
         """Write what waits, however long its reader takes."""
@@ -73,7 +90,7 @@ class LogOutput:
             # If the reader has gone, whoever writes the next line is told.
             with contextlib.suppress(OSError):
                 while line:
-                    line = line[os.write(self._descriptor, line) :]
+                    line = line[self._write(line) :]
             with self._changed:
                 self._size -= len(self._waiting.popleft())
                 if not self._waiting:

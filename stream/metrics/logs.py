@@ -209,10 +209,13 @@ class JsonLog:
 
     def _line(self, event: ev.Event, context: Mapping[str, str], repeats: int) -> None:
         line = render(event) | ({"repeated": repeats} if repeats else {}) | dict(context)
-        with contextlib.suppress(OSError, ValueError):
-            if not self._tell_missing() or self._write(self._stamped(line)) is False:
-                self._missing += 1
-                self._dropped()
+        try:
+            written = self._tell_missing() and self._write(self._stamped(line)) is not False
+        except (OSError, ValueError):  # its reader has gone, it is closed, or its disk is full
+            written = False
+        if not written:
+            self._missing += 1
+            self._dropped()
 
     def _tell_missing(self) -> bool:
         """Say how many lines were dropped, if any were. Returns whether further lines can be written."""

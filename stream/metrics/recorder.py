@@ -33,6 +33,7 @@ def _page_received(r: Series, e: ev.PageReceived) -> None:
     r.add(m.SOURCE_POLLS, 1, e.stream, "ok" if e.records else "empty")
     r.observe(m.SOURCE_POLL_SECONDS, e.seconds, e.stream)
     r.see_tip(e, e.behind_ms / 1000)
+    r.receive(e, e.records, e.behind_ms, e.oldest)
 
 
 def _poll_repeated(r: Series, e: ev.PollRepeated) -> None:
@@ -131,6 +132,7 @@ def _unit_sealed(r: Series, e: ev.UnitSealed) -> None:
     for outcome, records in e.outcomes:
         r.add(m.RECORDS, records, e.stream, outcome)
     r.set_shard(m.SEALED_TIMESTAMP, r.now(), e)
+    r.go_on(e)
 
 
 def _records_transformed(r: Series, e: ev.RecordsTransformed) -> None:
@@ -228,6 +230,7 @@ def _shard_started(r: Series, e: ev.ShardStarted) -> None:
     r.add(m.SHARDS_STARTED, 1, e.stream)
     begin_counts(r, e.stream)
     r.hold(e)
+    r.begin_anew(e)
 
 
 def _shard_ended(r: Series, e: ev.ShardEnded) -> None:
@@ -243,6 +246,7 @@ def _shard_released(r: Series, e: ev.ShardReleased) -> None:
 
 def _shard_paused(r: Series, e: ev.ShardPaused) -> None:
     r.hold(e, e.behind)
+    r.go_on(e)
     r.set_shard(m.SHARD_PAUSED, 1, e)
 
 
@@ -253,7 +257,7 @@ def _shard_resumed(r: Series, e: ev.ShardResumed) -> None:
 
 def _shard_halted(r: Series, e: ev.ShardHalted) -> None:
     r.hold(e)
-    r.set_shard(m.SHARD_HALTED, 1, e)
+    r.halt(e)
 
 
 def _stream_resumed(r: Series, e: ev.StreamResumed) -> None:

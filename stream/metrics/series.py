@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable
 from typing import Any, Final
@@ -33,6 +34,12 @@ class Series:
         self._children: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._held: set[tuple[str, str]] = set()
         self._tips: dict[tuple[str, str], tuple[float, float]] = {}
+        self._halted: set[tuple[str, str]] = set()
+        """Shards that have halted and are not known to continue, although they may be tried again."""
+        self._received: set[tuple[str, str]] = set()
+        """Shards of which records were received since they were started."""
+        self._unsealed: dict[tuple[str, str], float] = {}
+        """When the oldest record arrived that was received of a shard and is not sealed, in seconds since 1970."""
         self._reasons: set[tuple[str, str, str]] = set()
         self._lock = threading.Lock()
 
@@ -73,13 +80,53 @@ class Series:
                 self.set(m.SEALED_TIMESTAMP, self.now(), *where)
             self._held.add(where)
             self._show_held(event.stream)
-            self.set(m.SHARD_HALTED, 0, *where)
+            if where not in self._halted:
+                self.set(m.SHARD_HALTED, 0, *where)
             self.set(m.SHARD_PAUSED, 0, *where)
             self.set(m.SHARD_STALLED, 0, *where)
+
+    def begin_anew(self, event: ev.Event) -> None:
+        """Note that the event's shard is read again from its last seal."""
+        with self._lock:
+            self._received.discard((event.stream, event.shard))
+
+    def receive(self, event: ev.Event, records: int, behind_ms: int, oldest: float | None) -> None:
+        """Note what was received of the event's shard. If nothing was, and nothing is left, there is nothing at which it could halt."""
+        where = event.stream, event.shard
+        with self._lock:
+            if records:
+                self._received.add(where)
+                if oldest is not None:
+                    self._unsealed.setdefault(where, oldest)
+                return
+            over = behind_ms == 0 and where not in self._received
+        if over:
+            self.go_on(event)
+
+    def halt(self, event: ev.Event) -> None:
+        """Note that the event's shard stands still until ``go_on``; its lag is the age of its oldest unsealed record meanwhile."""
+        with self._lock:
+            self._halted.add((event.stream, event.shard))
+        self.set_shard(m.SHARD_HALTED, 1, event)
+
+    def lose(self, event: ev.Event) -> None:
+        """Note that what was received of the event's shard and not sealed is lost, so that its age no longer matters."""
+        with self._lock:
+            self._unsealed.pop((event.stream, event.shard), None)
+
+    def go_on(self, event: ev.Event) -> None:
+        """Note that the event's shard moves, whatever it had halted for before."""
+        where = event.stream, event.shard
+        with self._lock:
+            self._unsealed.pop(where, None)
+            if where in self._halted:
+                self._halted.remove(where)
+                self.set(m.SHARD_HALTED, 0, *where)
 
     def let_go(self, event: ev.Event) -> None:
         """Note that the event's shard is no longer this worker's: remove its series."""
         with self._lock:
+            self._forget_standstill((event.stream, event.shard))
             self._held.discard((event.stream, event.shard))
             self._show_held(event.stream)
             self._tips.pop((event.stream, event.shard), None)
@@ -117,7 +164,14 @@ class Series:
 
     def _behind(self, where: tuple[str, str]) -> float:
         behind, seen = self._tips.get(where, (0.0, self._clock.monotonic()))
-        return behind + max(0.0, self._clock.monotonic() - seen - QUIET_SECONDS)
+        behind += max(0.0, self._clock.monotonic() - seen - QUIET_SECONDS)
+        # A halted shard may have been read to its tip, again and again, but what was read of it comes to nothing and grows old.
+        return max(behind, self.now() - self._unsealed.get(where, math.inf)) if where in self._halted else behind
+
+    def _forget_standstill(self, where: tuple[str, str]) -> None:
+        self._halted.discard(where)
+        self._received.discard(where)
+        self._unsealed.pop(where, None)
 
     def _remove(self, metric: Metric, event: ev.Event) -> None:
         self._children.pop((metric.name, (event.stream, event.shard)), None)

@@ -94,7 +94,7 @@ def _options(name: str, old: SinkConfig, new: SinkConfig) -> Iterator[Consequenc
     if old.where != new.where:
         follows = "holds for units begun from now on; what was written stays where it is"
         yield Consequence(f"sink {name}.where: {_condition(old)} -> {_condition(new)}", follows)
-    for setting in ("mode", "keys", "deletes"):
+    for setting in ("mode", "keys", "version", "deletes"):
         given = [getattr(each, setting, None) for each in (old, new)]
         if given[0] != given[1]:
             yield Consequence(

@@ -248,8 +248,7 @@ def draw(seed: int, possible: Possible) -> Schedule:
         operations=operations,
         disturbances=() if calm else tuple(_disturbances(rng, [each.number for each in (*starts, *operations)], leased=leased)),
     )
-    # Of several streams, the one of which a worker has sealed nothing when access is refused is given up by it for good.
-    denials = () if calm or not leased or possible.streams > 1 else tuple(_denials(rng, [each.number for each in starts], until))
+    denials = () if calm or not leased else tuple(_denials(rng, [each.number for each in starts], until))
     return replace(drawn, disturbances=drawn.disturbances + denials)
 
 

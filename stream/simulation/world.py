@@ -32,7 +32,7 @@ from stream.simulation.process import Process, mixed
 from stream.simulation.schedule import LONGEST_FREEZE, OPERATORS, Arrival, Operation, Pausing, Reshard, Schedule, Start, Struck
 from stream.simulation.subject import Subject
 from stream.simulation.virtual_time import LoopClock
-from stream.worker.shards.supervisor import GOES_ON
+from stream.worker.shards.supervisor import WAITED_FOR
 
 PATIENCE: Final = 6 * 3600.0
 """Virtual seconds after which workers that nothing disturbs any more must be done. The longest wait between two attempts is 20 s."""
@@ -256,7 +256,7 @@ class World:
                 return
             self.note(self.clock.monotonic(), name, "ends")
             # A shard that would have been tried again is another worker's affair.
-            self.halted |= {where: why for where, why in streams.halted.items() if GOES_ON not in why}
+            self.halted |= {where: why for where, why in streams.halted.items() if not why.endswith(WAITED_FOR)}
             if once and streams.interrupted:
                 self.ended.append((name, f"it has not read {', '.join(streams.interrupted)} to the end"))
 

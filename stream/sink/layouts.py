@@ -12,7 +12,7 @@ class Column:
 
     ``limit``: most bytes of a value, 0 if there is no limit. ``parse``: the file has JSON text, the table its parsed value. ``target``
     False: the column is needed for loading only, and the table lacks it. ``deletes``: rows in which it is true delete the table's row of
-    their key.
+    their key. ``version``: its values say which of two rows of one key replaces the other.
     """
 
     name: str
@@ -22,6 +22,7 @@ class Column:
     parse: bool = False
     target: bool = True
     deletes: bool = False
+    version: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class Layout:
     def deletes(self) -> Column | None:
         """The boolean column that marks deletions, if any."""
         return next((column for column in self.columns if column.deletes), None)
+
+    @property
+    def version(self) -> Column | None:
+        """The column by which rows of one key are compared, if any, before the order of the stream."""
+        return next((column for column in self.columns if column.version), None)
 
 
 @runtime_checkable

@@ -25,6 +25,7 @@ MAX_ROW_BYTES: Final = 4 * 2**20
 """Largest input row that COPY accepts (Amazon Redshift Developer Guide, COPY)."""
 _STAGING: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.=-]+)*/?")
 _KEY_TYPES: Final = {pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime, pl.Decimal}
+_VERSION_TYPES: Final = {pl.Date, pl.Datetime, pl.Decimal}
 
 
 class Write(StrEnum):
@@ -68,6 +69,11 @@ class RedshiftSinkConfig(TableSinkConfig):
     keys: tuple[str, ...] = Field(default=(), max_length=16, description="With `mode: upsert`: columns that identify a row; never null.")
     deletes: str | None = Field(
         default=None, description="With `mode: upsert`: a boolean column. A row in which it is true deletes its key's row."
+    )
+    version: str | None = Field(
+        default=None,
+        description="With `mode: upsert`: a column of whole numbers, decimals, dates or timestamps. A row replaces or deletes that of its "
+        "key only if its version is not smaller; of equal versions, the last in the stream stays. Never null.",
     )
     create: bool = Field(default=True, description="Create the table if it is missing.")
     evolve: Evolve = Field(default=Evolve.ADD, description="If the table lacks columns: add them, or halt loading.")
@@ -115,6 +121,9 @@ class RedshiftSinkConfig(TableSinkConfig):
             raise ValueError(msg)
         if self.deletes is not None and self.mode is not Write.UPSERT:
             msg = "`deletes` only works with `mode: upsert`: without keys, it is unknown which row to delete"
+            raise ValueError(msg)
+        if self.version is not None and self.mode is not Write.UPSERT:
+            msg = "`version` only works with `mode: upsert`: without keys, no row replaces another"
             raise ValueError(msg)
         if self.deletes is not None:
             check_name(self.deleted_keys[1])
@@ -173,6 +182,18 @@ class RedshiftSinkConfig(TableSinkConfig):
                 )
         if self.deletes is not None:
             self._check_deletes(self.deletes, schema)
+        if self.version is not None:
+            self._check_version(self.version, schema)
+
+    def _check_version(self, name: str, schema: pl.Schema) -> None:
+        if name not in self._user_columns(schema):
+            raise SinkMismatch(("version",), f"there is no column '{name}'", "columns here: " + ", ".join(self._user_columns(schema)))
+        dtype = schema[name]
+        if not (dtype.is_integer() or dtype.base_type() in _VERSION_TYPES):
+            how = "take whole numbers, decimals, dates or timestamps: `cast` it in a stage, since text has another order"
+            raise SinkMismatch(("version",), f"column '{name}' of type {type_name(dtype)} cannot be a version", how)
+        if name in self.keys:
+            raise SinkMismatch(("version",), f"column '{name}' is a key", "choose another one: all rows of a key would have one version")
 
     def _check_deletes(self, name: str, schema: pl.Schema) -> None:
         if name not in self._user_columns(schema):
@@ -192,10 +213,13 @@ class RedshiftSinkConfig(TableSinkConfig):
             staged[LINE] = pl.Int32()
         staged |= {name: schema[name] for name in LINEAGE if self.lineage and name in schema}
         columns, keys = layout_of(staged, self.types).columns, tuple(check_name(key) for key in self.keys)
-        if self.deletes is None or self.deletes not in schema:
-            return Layout(columns, keys)
-        flag = check_name(self.deletes)
-        return Layout(tuple(replace(each, target=False, deletes=True) if each.name == flag else each for each in columns), keys)
+        if self.deletes is not None and self.deletes in schema:
+            flag = check_name(self.deletes)
+            columns = tuple(replace(each, target=False, deletes=True) if each.name == flag else each for each in columns)
+        if self.version is not None and self.version in schema:
+            version = check_name(self.version)
+            columns = tuple(replace(each, version=True) if each.name == version else each for each in columns)
+        return Layout(columns, keys)
 
     @staticmethod
     def _user_columns(schema: pl.Schema) -> list[str]:
@@ -237,9 +261,11 @@ class RedshiftSink:
     def refused(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The records of ``frame`` on which COPY would fail: ``_row`` UInt32, ``reason`` String; one row per record, ascending.
 
-        Reasons: ``null_key``, ``text_too_long``, ``nul_character``, ``binary_too_long``, ``not_json``, ``row_too_large``.
+        Reasons: ``null_key``, ``null_version``, ``text_too_long``, ``nul_character``, ``binary_too_long``, ``not_json``, ``row_too_large``.
         """
         tests: list[tuple[str, pl.Expr]] = [("null_key", pl.col(key).is_null()) for key in self.config.keys]
+        if self.config.version is not None:
+            tests.append(("null_version", pl.col(self.config.version).is_null()))
         sizes = []
         for name, dtype in frame.schema.items():
             column = self._columns.get(name.lower())

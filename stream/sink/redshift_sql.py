@@ -17,7 +17,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from stream.batch import SHARD
 from stream.sink.layouts import Column, Layout
 from stream.sink.loads import Failure, Link, Load
 from stream.sink.redshift import Evolve, RedshiftSinkConfig
@@ -193,12 +192,6 @@ def describe_table(table: tuple[str, str]) -> str:
 def most_rows(config: RedshiftSinkConfig) -> str:
     """Returns the most rows of one unit that the ledger says are in the table, whoever loaded them: none or 0 if it has no rows."""
     return f'SELECT MAX("rows") FROM {qualified(*config.ledger)}'
-
-
-def row_counts(config: RedshiftSinkConfig) -> str:
-    """Returns ``_shard`` and the number of rows of each shard in the table; rows that others wrote without one do not count."""
-    shard = identifier(SHARD)
-    return f"SELECT {shard}, COUNT(*) FROM {qualified(*config.target)} WHERE {shard} IS NOT NULL GROUP BY {shard}"
 
 
 def missing_table(config: RedshiftSinkConfig) -> str:

@@ -1,8 +1,9 @@
 """The statements that merge staged rows into a table by key. Pure: equal layouts give equal statements.
 
-For each key, the row with the highest sequence number wins, in whatever order rows are loaded: shards are loaded independently. So
-deletions must be remembered: otherwise, a row from before a deletion that is loaded after it would reappear. A table beside the target
-records each deleted key with the sequence number that deleted it.
+For each key, the row with the highest sequence number wins, in whatever order rows are loaded: shards are loaded independently. With a
+version column, the row with the highest version wins, and of those the one with the highest sequence number. So deletions must be
+remembered: otherwise, a row from before a deletion that is loaded after it would reappear. A table beside the target records each deleted
+key with the sequence number, and the version, that deleted it.
 """
 
 # ruff: noqa: S608 - names pass redshift_names.py before they stand in a statement
@@ -24,9 +25,9 @@ NEWEST: Final = '"stream_newest"'
 _SEQUENCE, _SUBSEQUENCE = (identifier(column) for column in ORDER if column != LINE)
 
 
-def value_of(column: Column) -> str:
-    """The SQL expression that turns the staged column into the target column's value."""
-    name = identifier(column.name)
+def value_of(column: Column, prefix: str = "") -> str:
+    """The SQL expression that turns the staged column, of the table that ``prefix`` names, into the target column's value."""
+    name = f"{prefix}{identifier(column.name)}"
     if column.parse:
         return f"JSON_PARSE({name})"
     return name if column.staged == column.type or column.type.startswith("varchar") else f"CAST({name} AS {column.type})"
@@ -39,16 +40,17 @@ def needs_deleted_keys(config: RedshiftSinkConfig, layout: Layout) -> bool:
 
 
 def deleted_layout(layout: Layout) -> Layout:
-    """The columns of the table of deleted keys: the keys, and the position and arrival time of the record that deleted them."""
+    """The columns of the table of deleted keys: the keys, and the version, position and arrival time of the record that deleted them."""
     names = {*layout.keys, *(check_name(name) for name in (*ORDER, ARRIVAL))}
-    return Layout(tuple(column for column in layout.target if column.name in names))
+    return Layout(tuple(column for column in layout.target if column.name in names or column.version))
 
 
 def upsert(config: RedshiftSinkConfig, layout: Layout) -> tuple[str, ...]:
     """The statements that merge ``STAGED``, which has all columns of ``layout``, into the target by the layout's keys."""
     keys = [identifier(key) for key in layout.keys]
     staged = ", ".join(identifier(column.name) for column in layout.columns)
-    rank = f"ROW_NUMBER() OVER (PARTITION BY {', '.join(keys)} ORDER BY {_padded('')} DESC, {_SUBSEQUENCE} DESC, {identifier(LINE)} DESC)"
+    order = (*([identifier(layout.version.name)] if layout.version else []), _padded(""), _SUBSEQUENCE, identifier(LINE))
+    rank = f"ROW_NUMBER() OVER (PARTITION BY {', '.join(keys)} ORDER BY {', '.join(f'{each} DESC' for each in order)})"
     ranked = f'(SELECT {staged}, {rank} AS "stream_rank" FROM {STAGED})'
     tables = [qualified(*config.target)]
     if needs_deleted_keys(config, layout):
@@ -61,7 +63,7 @@ def upsert(config: RedshiftSinkConfig, layout: Layout) -> tuple[str, ...]:
         moves.append(_insert(config.deleted_keys, deleted_layout(layout), f"{identifier(flag.name)} AND {no_newer_row}"))
     return (
         f'CREATE TEMP TABLE {NEWEST} AS SELECT {staged} FROM {ranked} AS ranked WHERE "stream_rank" = 1',
-        *(f"DELETE FROM {table} USING {NEWEST} WHERE {_same(table, keys)} AND {_older(table)}" for table in tables),
+        *(f"DELETE FROM {table} USING {NEWEST} WHERE {_same(table, keys)} AND {_older(table, layout)}" for table in tables),
         *moves,
         f"DROP TABLE {NEWEST}",
     )
@@ -82,8 +84,22 @@ def _padded(prefix: str) -> str:
     return f"LPAD({prefix}{_SEQUENCE}, {SEQUENCE_BYTES}, '0')"
 
 
-def _older(table: str) -> str:
-    """Whether a row of ``table`` is not newer than the staged row. A row without a sequence number is not from a stream: older."""
-    old, new = _padded(f"{table}."), _padded(f"{NEWEST}.")
-    same = f"{old} = {new} AND {table}.{_SUBSEQUENCE} <= {NEWEST}.{_SUBSEQUENCE}"
-    return f"({table}.{_SEQUENCE} IS NULL OR {old} < {new} OR ({same}))"
+def _older(table: str, layout: Layout) -> str:
+    """Whether a row of ``table`` is not newer than the staged row."""
+    version = value_of(layout.version, f"{NEWEST}.") if layout.version is not None else ""
+    return older(table, layout, version, _padded(f"{NEWEST}."), f"{NEWEST}.{_SUBSEQUENCE}", or_same=True)
+
+
+def older(table: str, layout: Layout, version: str, sequence: str, subsequence: str, *, or_same: bool) -> str:
+    """Whether a row of ``table`` is older than the one with these expressions, or with ``or_same`` of the same record, if not newer.
+
+    ``sequence`` is zero-padded. A row without a version is older than any with one, and of equal versions, one without a sequence number,
+    which is not from a stream.
+    """
+    old = _padded(f"{table}.")
+    same = f"{old} = {sequence} AND {table}.{_SUBSEQUENCE} {'<=' if or_same else '<'} {subsequence}"
+    earlier = f"({table}.{_SEQUENCE} IS NULL OR {old} < {sequence} OR ({same}))"
+    if layout.version is None:
+        return earlier
+    there = f"{table}.{identifier(layout.version.name)}"
+    return f"({there} IS NULL OR {there} < {version} OR ({there} = {version} AND {earlier}))"

@@ -123,7 +123,8 @@ class ShardReader:
         progress.advance(raw, frame)
         # Records can expire between two pages, too.
         self._expiry.complete_until = self._asked - timedelta(milliseconds=raw.behind_ms)
-        self._source.emit(PageReceived(shard.stream, shard.shard_id, frame.height, batch.rows, batch.payload_bytes, raw.behind_ms, seconds))
+        sizes, oldest = (frame.height, batch.rows, batch.payload_bytes), batch.oldest
+        self._source.emit(PageReceived(shard.stream, shard.shard_id, *sizes, raw.behind_ms, seconds, oldest))
         return Page(batch, progress.position, raw.behind_ms, reservation.hand_on(), ended, children, asked=self._asked)
 
     async def _batch(self, frame: pl.DataFrame, facts: PageFacts | None) -> Batch:

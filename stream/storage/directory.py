@@ -38,6 +38,12 @@ from stream.storage.temporary_files import hold, remove_leftovers
 _RESERVED: Final = ".stream"
 _LIST_CHUNK: Final = 1000
 _REFUSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_FULL: Final = {
+    errno.ENOSPC: "make room on that file system, or give it more (`df -h`; `df -i` if it has room: it may have no inodes left)",
+    errno.EDQUOT: "make room for the user in use, or raise the quota",
+    errno.EFBIG: "raise the limit on the size of files (`ulimit -f`)",
+}
+"""What to do about a disk that takes nothing more; whatever is then tried again works by itself."""
 _PERMANENT: Final = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP})
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -162,6 +168,10 @@ class DirectoryStore:
                 temporary.unlink()
                 self._complete(path, etag)
                 return None
+            except OSError as error:
+                if error.errno in _FULL:  # else the claim may be there all the same
+                    temporary.unlink()
+                raise
             # From here on others may put the file in place, so only proof that the claim came too late allows removing it.
             self._complete(path, etag)
             if temporary.exists():
@@ -367,4 +377,5 @@ def _translate(error: OSError, root: str) -> Fatal | Retryable:
         return AccessRefused(f"cannot use the store {root}: {where}. Remedy: {remedy}.", code=errno.errorcode[error.errno], remedy=remedy)
     if error.errno in _PERMANENT:
         return Fatal(f"cannot use the store {root}: {where}. Check that the path is a writable directory, and the key in use.")
-    return Retryable(f"the store {root} failed: {where}")
+    remedy = f". Remedy: {_FULL[error.errno]}; what waits for it then goes on by itself" if error.errno in _FULL else ""
+    return Retryable(f"the store {root} failed: {where}{remedy}")

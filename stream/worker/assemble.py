@@ -45,6 +45,7 @@ from stream.worker.coordination.pausing import CALL, PauseWatch
 from stream.worker.halts.breaker import Breaker
 from stream.worker.objects.slices import Window, record_options
 from stream.worker.objects.watched import NotedEnds, WatchedShards, slices_of
+from stream.worker.objects.watching import Turns
 from stream.worker.opening.places import former_place, is_there, kms_key, located, read_object, session_of
 from stream.worker.opening.stores import Stores
 from stream.worker.parts import Parts, StreamParts, to_all
@@ -184,7 +185,7 @@ async def assemble(
         pauses=pauses,
     )
     context = SourceContext(pipeline, options.reading, session, state, targets[rejects.NAME], places, name, clock, emit, watched)
-    context = context if leases is None else replace(context, shared=True, lists=functools.partial(_lists, leases, kinesis.stream))
+    context = context if leases is None else replace(context, shared=True, turns=_turns(leases, kinesis.stream))
     sources = await repeat("open source", no_shard, lambda: open_reading(context, stack))
     return [await _with_loaders(source, await _stream_parts(source, shared), shared, session, stack) for source in sources]
 
@@ -249,9 +250,9 @@ def _watched(pipeline: Pipeline, options: WorkerOptions, session: AwsSession, st
     return WatchedShards(slices, write_blocks=True)
 
 
-def _lists(leases: Coordinator, stream: str) -> bool:
-    """Whether this worker lists objects for all: one of them does, and if nobody holds a lease, everyone."""
-    return leases.first_holder(stream) in {leases.me, None}
+def _turns(leases: Coordinator, stream: str) -> Turns:
+    """Which worker lists the objects of ``stream`` for all."""
+    return Turns(functools.partial(leases.lists, stream), lambda allowed: leases.may_list(stream, allowed=allowed))
 
 
 async def _leases(

@@ -17,6 +17,7 @@ import pytest
 
 from tests.chaos.workers import Worker, clean
 from tests.chaos.world import World
+from tests.disks import CAN_MOUNT, SmallDisk, disk
 from tests.ports import free_port
 
 SMALL = 4096
@@ -87,10 +88,66 @@ def test_a_disk_that_takes_nothing_is_named_and_the_worker_goes_on_when_it_does_
         worker.until(world.committed)
         assert worker.drain() == 0
         reading.join()
+    goes_on_after(world, worker, "File too large. Remedy: raise the limit on the size of files")
+
+
+def goes_on_after(world: World, worker: Worker, cause: str) -> None:
+    """What the worker said of ``cause`` is useful, nothing is left of what it could not write, and nothing is missing."""
     lines = [json.loads(line) for line in worker.said().splitlines()]
     repeated = next(line for line in lines if line["event"] == "call_repeated")
     assert "the store file:" in repeated["detail"]
-    assert "File too large" in repeated["detail"]
+    assert cause in repeated["detail"]
     assert clean(worker.said())
     assert not list(world.folder.rglob(".stream/aside/*"))
     world.exact()
+
+
+if CAN_MOUNT:
+
+    @pytest.fixture
+    def small(world: World) -> Iterator[SmallDisk]:
+        """The file system that holds state and lake of ``world``, and nothing else."""
+        folder = world.folder / "disk"
+        folder.mkdir()
+        for name in ("state", "lake"):
+            (world.folder / name).symlink_to(folder / name)
+        with disk("small", folder) as made:
+            for name in ("state", "lake"):
+                (folder / name).mkdir()
+            assert isinstance(made, SmallDisk)
+            yield made
+
+    def test_a_worker_on_a_full_disk_says_so_and_goes_on_once_there_is_room(world: World, small: SmallDisk) -> None:
+        worker = world.start(world.pipeline())
+        world.produce(100)
+        worker.until(world.committed)
+        with small.full():
+            world.produce(100)
+            worker.until(lambda: "call_repeated" in worker.said())
+        worker.until(world.committed)
+        assert worker.drain() == 0
+        goes_on_after(world, worker, "No space left on device. Remedy: make room on that file system")
+
+    def test_a_worker_that_starts_on_a_full_disk_waits_until_there_is_room(world: World, small: SmallDisk) -> None:
+        world.produce(100)
+        with small.full():
+            worker = world.start(world.pipeline())
+            worker.until(lambda: "call_repeated" in worker.said())
+        worker.until(world.committed)
+        assert worker.drain() == 0
+        goes_on_after(world, worker, "No space left on device. Remedy: make room on that file system")
+
+    def test_a_worker_whose_disk_the_kernel_mounts_read_only_is_halted_and_then_goes_on(world: World, small: SmallDisk) -> None:
+        worker = world.start(world.pipeline(age="10ms"))
+        world.produce(100)
+        worker.until(world.committed)
+        with small.read_only():
+            world.produce(100)
+            worker.until(lambda: "shard_halted" in worker.said())
+        worker.until(world.committed)
+        assert worker.drain() == 0
+        halted = next(json.loads(line) for line in worker.said().splitlines() if "shard_halted" in line)
+        assert "Read-only file system" in halted["reason"]
+        assert "mount its file system for writing" in halted["reason"]
+        assert not list(world.folder.rglob(".stream/aside/*"))
+        world.exact()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+from contextlib import ExitStack
 
 import pytest
 from typer.testing import CliRunner
 
 from stream.cli.main import app
 from tests.chaos.conftest import client
-from tests.chaos.test_watch import PIPELINE, Watched, make_watched  # noqa: F401 - the fixture
+from tests.chaos.gateway import gateway
+from tests.chaos.test_watch import PIPELINE, Watched, make_watched, refuses_listing  # noqa: F401 - the fixture
 
 NATIVE = 'coordination: {{native: {{table: "{table}", failover: 3s, look: 300ms, region: us-east-1, endpoint: "{url}"}}}}\n'
 
@@ -147,3 +149,68 @@ def test_a_shard_that_is_paused_is_left_alone_and_the_others_continue(make_share
     assert shared.command("resume", str(shared.file()), "watch-0001", "--note", "done")[0] == 0
     worker.until(lambda: watched.sealed() >= watched.put_so_far)
     watched.finish(worker)
+
+
+@pytest.fixture
+def gates(s3_url):
+    """Two ways to S3: one for each worker."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(gateway(s3_url)) for _ in range(2)]
+
+
+def join_through(shared, url):
+    shared.watched.environment = {**shared.watched.environment, "AWS_ENDPOINT_URL_S3": url}
+    return shared.join()
+
+
+def barred(shared):
+    """The workers that say in a row of a lease that they may not list."""
+    rows = shared.dynamo.scan(TableName=shared.table, ConsistentRead=True)["Items"]
+    return {row["sxUnlisted"]["S"] for row in rows if "sxUnlisted" in row and row["sxUnlisted"] == row.get("leaseOwner")}
+
+
+def lister(shared):
+    return json.loads(shared.command("status", str(shared.file()), "--json")[1])["streams"][0]["objects"]["lister"]
+
+
+def test_if_the_worker_that_lists_may_not_any_more_one_that_may_does_and_keeps_it(make_shared, gates):
+    shared = make_shared(through="")
+    watched = shared.watched
+    workers = [join_through(shared, url) for url, _ in gates]
+    workers[0].until(lambda: all(len(shared.held_by(worker)) == 2 for worker in workers))
+    at = next(number for number, worker in enumerate(workers) if f"/{worker.pid}-" in lister(shared))
+    (first, (_, gate)), second = (workers[at], gates[at]), workers[1 - at]
+    watched.put(4)
+    first.until(lambda: watched.sealed() >= watched.put_so_far)
+    gate.rules.append(refuses_listing)
+    watched.put(8)
+    second.until(lambda: watched.sealed() >= watched.put_so_far)
+    assert {name.split("/")[1].split("-")[0] for name in barred(shared)} == {str(first.pid)}
+    assert f"/{second.pid}-" in lister(shared)
+    assert len(shared.held_by(first)) == 2, "its shards, of which nothing is wrong, have moved"
+    first.until(lambda: '"event":"stream_resumed"' in first.said())
+    # It sees for itself when it may list again, and is the first in line then.
+    gate.rules.clear()
+    first.until(lambda: not barred(shared))
+    assert f"/{first.pid}-" in lister(shared)
+    watched.put(4)
+    watched.finish(*workers)
+
+
+def test_if_no_worker_may_list_everything_stays_where_it_is_until_one_may(make_shared, gates):
+    shared = make_shared(through="")
+    watched = shared.watched
+    workers = [join_through(shared, url) for url, _ in gates]
+    workers[0].until(lambda: all(len(shared.held_by(worker)) == 2 for worker in workers))
+    owners, listed_by = shared.owners(), lister(shared)
+    for _, gate in gates:
+        gate.rules.append(refuses_listing)
+    watched.put(8)
+    workers[0].until(lambda: len(barred(shared)) == 2)
+    assert (shared.owners(), lister(shared)) == (owners, listed_by)
+    at = next(number for number, worker in enumerate(workers) if f"/{worker.pid}-" not in listed_by)
+    gates[at][1].rules.clear()
+    workers[at].until(lambda: watched.sealed() >= watched.put_so_far)
+    assert shared.owners() == owners
+    assert f"/{workers[at].pid}-" in lister(shared)
+    watched.finish(*workers)

@@ -5,9 +5,10 @@ test_warehouse.py runs the behaviours on it; tests/redshift/campaign_contract.py
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,8 +20,9 @@ from stream.pipeline.components import make_sink
 from stream.sink.layouts import HasLayout, Layout
 from stream.sink.loads import Failure, Link, Load, StagedFile
 from stream.sink.redshift import RedshiftSinkConfig
+from stream.sink.redshift_checks import LoadedRow
 from stream.sink.tables import TableSinkConfig
-from stream.worker.tables.warehouse import LoadFailed, Warehouse
+from stream.worker.tables.warehouse import LoadFailed, MergedRows, Overtaken, Warehouse
 from tests.frames import rows
 
 STAGING = "s3://{bucket}/staging/"
@@ -67,6 +69,13 @@ class MemoryWarehouse:
         self.asked += 1
         return dict(Counter(row["_shard"] for row in self.rows))
 
+    async def records(self, column: str, value: str, most: int) -> list[tuple[str, str, int]] | None:
+        self.asked += 1
+        if column not in {name for row in self.rows for name in row}:
+            return None
+        wanted = {(row["_shard"], row["_sequence"], row["_subsequence"]): None for row in self.rows if str(row.get(column)) == value}
+        return list(wanted)[:most]
+
     async def forget(self, cutoff: datetime) -> None:
         self.asked += 1
 
@@ -92,6 +101,72 @@ class MemoryWarehouse:
         self.ledger += [(link.shard, link.after, link.last, self.clock.now()) for link in load.links]
         self.loads.append(load)
         self.after(load)
+
+
+@dataclass
+class MergingMemory(MemoryWarehouse):
+    """The same, merged by the keys of each load's layout: of rows with equal keys the last stays, by version if there is one.
+
+    ``deleted``: the rows that deleted their keys.
+    """
+
+    deleted: list[dict[str, Any]] = field(default_factory=list)
+    layout: Layout | None = None
+
+    async def load(self, load: Load) -> None:
+        there, self.rows = self.rows, []
+        try:
+            await super().load(load)
+        except BaseException:
+            self.rows = there
+            raise
+        added, self.rows = self.rows, there
+        self.layout = load.layout or self.layout
+        for row in added:
+            self._merge(row)
+
+    def _merge(self, row: dict[str, Any]) -> None:
+        if not self.layout or not self.layout.keys:
+            self.rows.append(row)
+            return
+        older = [each for each in self._of(self._key(row)) if self._order(each) <= self._order(row)]
+        self.rows = [each for each in self.rows if not any(each is one for one in older)]
+        self.deleted = [each for each in self.deleted if not any(each is one for one in older)]
+        if not self._of(self._key(row)):
+            gone = self.layout.deletes if self.layout else None
+            (self.deleted if gone is not None and row[gone.name] else self.rows).append(row)
+
+    def _of(self, key: tuple[str, ...]) -> list[dict[str, Any]]:
+        return [each for each in (*self.rows, *self.deleted) if self._key(each) == key]
+
+    def _key(self, row: dict[str, Any]) -> tuple[str, ...]:
+        return tuple(str(row[key]) for key in self.layout.keys) if self.layout else ()
+
+    def _order(self, row: dict[str, Any]) -> tuple[Any, ...]:
+        version = self.layout.version if self.layout else None
+        return (row[version.name] if version else 0, int(row["_sequence"]), row["_subsequence"], row.get("_line", 0))
+
+    async def merged_rows(self, layout: Layout) -> MergedRows | None:
+        shards = {row["_shard"] for row in self.rows}
+        keys = Counter(tuple(str(row[key]) for key in layout.keys) for row in self.rows)
+        by_shard = {each: [int(row["_sequence"]) for row in self.rows if row["_shard"] == each] for each in shards}
+        return MergedRows(sum(count > 1 for count in keys.values()), {each: (len(all_), max(all_)) for each, all_ in by_shard.items()})
+
+    async def some_records(self, most: int, salt: str) -> list[tuple[str, str, int]]:
+        rows = sorted(self.rows, key=lambda row: hashlib.md5(f"{row['_shard']}{row['_sequence']}{salt}".encode()).digest())  # noqa: S324
+        return [(row["_shard"], row["_sequence"], row["_subsequence"]) for row in rows[:most]]
+
+    async def overtaken(self, layout: Layout, rows: Sequence[LoadedRow]) -> list[Overtaken]:
+        found = []
+        for row in rows:
+            place = (int(row.version) if layout.version else 0, row.sequence, row.subsequence)
+            if any(self._order(each)[:3] >= place for each in self._of(row.keys)):
+                continue
+            there = sum(self._key(each) == row.keys for each in self.rows)
+            oldest = min((int(each["_sequence"]) for each in self.deleted), default=None)
+            known = (oldest is not None and oldest <= row.sequence) if layout.deletes else None
+            found += [Overtaken(row, there, known)] if there or not row.deletes else []
+        return found
 
 
 @dataclass
@@ -193,6 +268,23 @@ async def counts_its_rows_by_shard(bench: Bench) -> None:
     assert await bench.warehouse.row_counts() == {"s": 6}
 
 
+async def finds_the_records_that_have_a_value(bench: Bench) -> None:
+    assert await bench.warehouse.records("n", "1", 10) is None
+    load = load_of(await staged(bench, "a", 0, 10, 3), await staged(bench, "b", 0, 7, 2))
+    await bench.warehouse.positions()
+    await bench.warehouse.fit(load.layout)
+    await bench.warehouse.load(load)
+    (found,) = await bench.warehouse.records("n", "1", 10) or []
+    assert found[0] == "s"  # what tests.frames.rows says
+    assert await bench.warehouse.records("n", "7", 10) == []
+    word = 'it\'s; "x" ü'
+    everything = await bench.warehouse.records("word", word, 10) or []
+    assert found in everything
+    assert len(everything) == 3  # of the five rows, some are of one record: tests.frames.rows counts from the first on in each unit
+    assert len(await bench.warehouse.records("word", word, 2) or []) == 2
+    assert await bench.warehouse.records("nothing", "1", 10) is None
+
+
 BEHAVIOURS = (
     continues_where_the_ledger_ends,
     refuses_loads_that_repeat_or_leave_a_gap,
@@ -200,4 +292,5 @@ BEHAVIOURS = (
     counts_the_rows_that_it_copies,
     knows_what_was_loaded_by_when,
     counts_its_rows_by_shard,
+    finds_the_records_that_have_a_value,
 )

@@ -92,6 +92,10 @@ def test_after_the_small_files_are_gone_every_command_finds_the_rows(worked: Sta
         said = run("trace", "pipeline.yaml", number)
         assert f"compacted s3 file:{large}/{file.name} row {at}\n" in said
         assert run("trace", "pipeline.yaml", "--object", file.name, "--row", str(at)) == said
+    for n in range(12):
+        for more in ((), ("--since", "1d"), ("--since", "1d", "--source")):
+            (fate,) = json.loads(run("trace", "pipeline.yaml", "message", f"n={n}", "--json", *more))
+            assert [place["compacted"]["row"] for place in fate["places"]] == [n]
     worked.put(range(12, 15))
     worked.work(sealed(3))
     assert numbers(lake) == [12, 13, 14]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
 from stream import events
@@ -13,6 +15,8 @@ from stream.cli.main import app
 from stream.commit.manifest import Kind
 from stream.contracts import Shard
 from stream.errors import Fatal
+from stream.metrics.catalog import BEHIND_LATEST
+from stream.metrics.recorder import Recorder
 from stream.worker.sources.reading import Reading
 from tests.integration.stage import PIPELINE, Stage, sealed
 
@@ -74,6 +78,66 @@ def test_records_that_expire_between_two_pages_become_a_gap_and_buffered_ones_ar
     assert len([event for event in heard if isinstance(event, events.RecordsExpired)]) == 1
     kinds = [(manifest.kind, manifest.records) for manifest in stage.manifests()]
     assert kinds == [(Kind.UNIT, read[0]), (Kind.GAP, 0), (Kind.UNIT, 3)]
+
+
+class Closed:
+    """Behaves as somebody who takes the right to write to the sink away after the first unit, and comes back after a day and a quarter."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._lake = stage.folder / "lake"
+        (stage.folder / "open").mkdir()
+        self._lake.symlink_to(stage.folder / "open")
+        self._registry = CollectorRegistry()
+        self._recorder = Recorder(self._registry, stage.clock)
+        self._halts = 0
+        self.shown: list[float | None] = []
+        """The lag that the metrics show each time that the shard has halted."""
+
+    def __call__(self, event: events.Event) -> bool:
+        self._recorder(event)
+        match event:
+            case events.UnitSealed(after=0):
+                self._lead_to("/sys/kernel")
+                self._stage.put(range(5, 8))
+            case events.ShardHalted():
+                self.shown.append(self._registry.get_sample_value(BEHIND_LATEST.name, {"stream": "numbers", "shard": Stage.shard}))
+                self._halts += 1
+                if self._halts == 2:
+                    self._stage.clock.ahead = timedelta(hours=23)
+                if self._halts == 3:
+                    self._stage.clock.ahead = timedelta(hours=30)
+                    self._stage.put(range(8, 12))
+            case events.RecordsExpired():
+                self._lead_to(self._stage.folder / "open")
+            case _:
+                pass
+        return sealed(4)(event) and not sealed(5)(event)
+
+    def _lead_to(self, place: Path | str) -> None:
+        self._lake.unlink()
+        self._lake.symlink_to(place)
+
+
+def test_records_that_expire_while_their_shard_is_halted_show_before_and_become_a_gap(stage: Stage) -> None:
+    """Nobody can write to the folder of the system's kernel, not even root."""
+    closed = Closed(stage)
+    stage.put(range(5))
+
+    heard = stage.work(closed)
+
+    first, second, third, *_ = closed.shown
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert first < 3600
+    assert second < 3600
+    assert 22 * 3600 < third < 24 * 3600
+    assert [event.reason for event in heard if isinstance(event, events.RecordsExpired)]
+    kinds = [(manifest.kind, manifest.records, dict(manifest.outcomes)) for manifest in stage.manifests()]
+    assert kinds[:2] == [(Kind.UNIT, 5, {"written": 5}), (Kind.GAP, 3, {"expired_gap": 3})]
+    # That nothing else has expired, no response of the service says.
+    assert kinds[2:] == [(Kind.GAP, 0, {"expired_gap": 0}), (Kind.UNIT, 4, {"written": 4})]
 
 
 def test_the_shard_halts_with_on_expired_halt(stage: Stage) -> None:

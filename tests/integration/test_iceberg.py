@@ -103,6 +103,35 @@ def test_loads_trace_and_doctor_know_the_table(lake):
     assert "the table has" in looked.output
 
 
+def test_a_value_is_found_by_the_table_after_its_maintenance_has_replaced_the_files(lake):
+    lake.fields = "kind"  # what PyIceberg can write without a further package
+    lake.lines("a.json", range(60))
+    assert lake.run().code == 0
+
+    def trace(*words):
+        done = CliRunner().invoke(app, ["trace", str(lake.file()), "message", *words, "--json"])
+        assert done.exit_code in {0, 1}, done.output
+        return json.loads(done.stdout), done.stderr
+
+    assert trace("id=44", "--source", "--since", "1h")[0] == trace("id=44")[0]
+    assert len(trace("_partition_key=a.json", "--source", "--since", "1h")[0]) == 60
+    before, said = trace("id=44")
+    assert [fate["outcome"] for fate in before] == ["written"]
+    assert "note: the table lake.events has 1 records with the value" in said
+    catalog = lake.catalog()
+    table = catalog.load_table("lake.events")
+    table.overwrite(table.scan().to_arrow())
+    catalog.close()
+    for file in (lake.folder / "table" / "data").rglob(f"*.*.{'?' * 16}.parquet"):
+        file.unlink()
+    assert numbers_of(lake.table()) == list(range(60))
+    assert trace("id=44")[0] == before
+    found, said = trace("id=44", "--no-tables")
+    assert found == []
+    assert "files were not searched: they are not there any more" in said
+    assert trace("id=none")[0] == []
+
+
 async def note_what_is_loaded(lake):
     """A loader records what is loaded, when it starts and then every hour."""
     async with AsyncExitStack() as stack:

@@ -11,7 +11,7 @@ import pytest
 from tests.redshift.double.server import SERIALIZABLE, SNAPSHOT
 from tests.redshift.faults import COMMITS, LOST_REPLIES, REQUESTS, STATEMENTS, Once, RandomFaults
 from tests.redshift.loader import LoaderProcess
-from tests.redshift.world import DELETES, World
+from tests.redshift.world import DELETES, VERSIONED, World
 
 MODES = pytest.mark.parametrize("options", ["", DELETES], ids=["append", "upsert"])
 UPSERT_STEPS = [("CREATE TEMP", 2), ("CREATE TEMP", 3), ("DELETE", 1), ("DELETE", 2), ("INSERT", 2), ("INSERT", 3), ("INSERT", 4)]
@@ -137,7 +137,7 @@ def test_a_busy_database_is_tried_again(make_world, redshift, options):
     world.assert_exactly_once()
 
 
-@MODES
+@pytest.mark.parametrize("options", ["", DELETES, VERSIONED], ids=["append", "upsert", "versioned"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_two_loaders_without_a_lease_load_every_unit_once_amid_faults(make_world, redshift, options, seed):
     """Nobody holds a lease, both load the same units at once, and one or both are killed at random points."""

@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -15,7 +16,8 @@ from stream import events
 from stream.cli.main import app
 from tests.redshift.faults import Once
 from tests.redshift.loader import LoaderProcess
-from tests.redshift.world import DELETES, UPSERT, shard_id
+from tests.redshift.world import DELETES, UPSERT, VERSIONED, shard_id
+from tests.sealed import sequence
 
 runner = CliRunner()
 
@@ -67,6 +69,34 @@ def test_a_row_older_than_its_deletion_does_not_come_back(make_world):
     world.seal({2: 1})
     assert world.load()
     world.assert_exactly_once()
+
+
+def test_the_row_with_the_greatest_version_stays_whichever_shard_is_loaded_first(make_world):
+    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+        world = make_world(options=VERSIONED, seed=7)
+        world.next = {0: 1, 1: 2_000, 2: 4_000}
+        for shard in order:
+            world.seal({shard: 2})
+            assert world.load()
+            world.assert_exactly_once()
+        by_stream = world.sealed_rows().sort(pl.col("_sequence").str.zfill(60), "_subsequence").unique("kind", keep="last")
+        assert set(by_stream.filter(~pl.col("gone"))["n"]) != {row[3] for row in world.table_rows()}, (
+            "the order of the stream says the same"
+        )
+
+
+def test_a_version_that_is_added_later_is_compared_from_then_on(make_world):
+    world = make_world(options=DELETES)
+    world.seal({0: 2})
+    assert world.load()
+    world.options = VERSIONED
+    world.redefine()
+    world.seal({1: 2})
+    assert world.load()
+    found = dict(world.query(f'SELECT kind, rank FROM "{world.table}" WHERE rank IS NOT NULL'))
+    newest = world.sealed_rows().filter(pl.col("rank").is_not_null()).sort("rank").unique("kind", keep="last")
+    assert found == dict(newest.filter(~pl.col("gone")).select("kind", "rank").rows())
+    assert world.query(f'SELECT COUNT(*) FROM "{world.table}__deleted" WHERE rank IS NOT NULL')[0][0] == newest["gone"].sum()
 
 
 @pytest.mark.parametrize("later", [UPSERT, "", DELETES.replace("kind", "n")])
@@ -449,3 +479,76 @@ def test_staged_files_are_removed_after_their_time(make_world, s3):
     keys = [entry["Key"] for entry in s3.list_objects_v2(Bucket=world.bucket, Prefix="staging/")["Contents"]]
     assert len(keys) == 1
     assert set(rows) < set(world.table_rows())
+
+
+OF_MERGED = {
+    "a key is there twice": "INSERT INTO {t} SELECT * FROM {t} WHERE kind = (SELECT MIN(kind) FROM {t})",
+    "a row is an older one": "UPDATE {t} SET rank = rank - 1 WHERE kind = (SELECT MIN(kind) FROM {t})",
+    "a row is of a record that was filtered": "UPDATE {t} SET _sequence = '{filtered}' WHERE kind = (SELECT MIN(kind) FROM {t})",
+    "a row is of a record that was not loaded": "UPDATE {t} SET _sequence = '{later}' WHERE kind = (SELECT MIN(kind) FROM {t})",
+    "a deleted key is back": "INSERT INTO {t} SELECT -1, kind, NULL, NULL, rank - 1, '{shard}', _sequence, _subsequence, _arrival "
+    "FROM {t}__deleted WHERE kind = (SELECT MIN(kind) FROM {t}__deleted)",
+}
+
+
+def proof_of(world, folder):
+    """The verdicts of `stream audit verify` on the table, and what it says."""
+    pipeline = Path(folder, "pipeline.yaml")
+    pipeline.write_text(world.text)
+    done = runner.invoke(app, ["audit", "verify", str(pipeline), "--no-source", "--json"])
+    found = [each for each in json.loads(done.stdout)["findings"] if each["check"] == "tables"]
+    return {each["verdict"] for each in found}, " ".join(each["message"] for each in found)
+
+
+@pytest.mark.parametrize(
+    "damage", ["DELETE FROM {t} WHERE kind = (SELECT MIN(kind) FROM {t})", "DELETE FROM {t}"], ids=["a key", "all keys"]
+)
+def test_keys_that_were_deleted_from_a_merged_table_are_missed_by_the_proof(make_world, tmp_path, damage):
+    world = make_world(options=f"{UPSERT}      types: {{kind: varchar(3)}}\n", kinds=10, seed=3)
+    world.seal({0: 3, 1: 3}, rows=5)  # so few that the proof looks at every row
+    assert world.load()
+    assert proof_of(world, tmp_path)[0] == {"ok"}
+    world.query(damage.format(t=world.table))
+    verdicts, said = proof_of(world, tmp_path)
+    assert (verdicts, "the table has no row of its key" in said) == ({"failed"}, True), said
+    world.query(f'DROP TABLE "{world.table}"')
+    verdicts, said = proof_of(world, tmp_path)
+    assert (verdicts, "somebody renamed or dropped it" in said) == ({"failed"}, True), said
+
+
+def test_keys_of_every_type_are_looked_up(make_world, tmp_path):
+    keys = "[kind, at, cost, even, day, small]"
+    stage = '  - derive: {cost: "CAST(n AS DECIMAL(12,2))", even: "n % 2 = 0", day: "CAST(at AS DATE)", small: "CAST(n AS SMALLINT)"}'
+    options = f"      mode: upsert\n      keys: {keys}\n      version: n\n      types: {{at: timestamptz, small: smallint}}\n"
+    world = make_world(options=options, stages=stage, seed=5)
+    world.seal({0: 2, 1: 2}, rows=5)
+    assert world.load()
+    verdicts, said = proof_of(world, tmp_path)
+    assert verdicts == {"ok"}, said
+    there = world.query(f'SELECT COUNT(*) FROM "{world.table}"')[0][0]
+    assert f"of {there} loaded rows from" in said
+    world.query(f'DELETE FROM "{world.table}" WHERE n = (SELECT MAX(n) FROM "{world.table}")')
+    assert proof_of(world, tmp_path)[0] == {"failed"}
+
+
+def test_each_kind_of_damage_to_a_merged_table_is_found_by_the_proof(make_world, tmp_path):
+    world = make_world(options=VERSIONED, kinds=10, seed=3)
+    for _ in range(2):
+        world.seal({0: 2, 1: 2}, rows=5)  # so few that the proof looks at every row
+        assert world.load()
+    proof = partial(proof_of, world, tmp_path)
+    verdicts, said = proof()
+    assert (verdicts, "no key is there twice" in said) == ({"ok"}, True), said
+    saved(world)
+    world.query(f'CREATE TABLE "{world.table}__deleted_saved" AS TABLE "{world.table}__deleted"')
+    places = {"filtered": str(sequence(0, 7)), "later": str(sequence(0, 1_000)), "shard": shard_id(0)}
+    for what, damage in OF_MERGED.items():
+        world.query(damage.format(t=world.table, **places))
+        if what == "a deleted key is back":
+            world.query(f'DELETE FROM "{world.table}__deleted"')
+        verdicts, said = proof()
+        assert verdicts == {"failed"}, f"{what}: {said}"
+        restored(world, "", "__deleted")
+    assert proof()[0] == {"ok"}
+    world.query(f'DELETE FROM "{world.table}__deleted"')
+    assert proof()[0] == {"unknown"}, "whether rows of these keys are missing cannot be told any more"

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 
 import boto3
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -77,6 +78,39 @@ def test_rows_of_which_only_the_table_is_left_are_counted_in_a_note(make_world, 
     (note,) = found["notes"]
     assert note.startswith(f"{gone} rows are not among these")
     assert world.table in note
+
+
+@pytest.mark.parametrize("options", ["", UPSERT], ids=["append", "upsert"])
+def test_a_value_leads_to_its_records_while_files_are_staged_and_by_the_table_afterwards(make_world, s3, options, tmp_path):
+    world = make_world(options=f"{options}      keep_staged: 1s\n")
+    world.seal({0: 1})
+    assert world.load()
+    pipeline = tmp_path / "pipeline.yaml"
+    pipeline.write_text(world.text)
+
+    def traced(text, *more):
+        done = CliRunner().invoke(app, ["trace", str(pipeline), "message", text, "--json", *more])
+        assert done.exit_code in {0, 1}, done.output
+        return {(fate["shard"], fate["sequence"], fate["subsequence"]) for fate in json.loads(done.stdout)}, done.stderr
+
+    rows, loaded = world.sealed_rows(), world.table_rows()
+    kind = loaded[0][4]
+    everything = {tuple(row) for row in rows.filter(pl.col("kind") == kind).select(*ROW[:3]).rows()}
+    assert traced(f"kind={kind}")[0] >= everything
+    world.query(f"UPDATE \"{world.table}__loads\" SET loaded_at = loaded_at - interval '1 hour'")
+    world.seal({1: 1}, rows=1)
+    assert world.load()
+    assert len(s3.list_objects_v2(Bucket=world.bucket, Prefix="staging/")["Contents"]) == 1, "the loader has removed the older file"
+    there = {row[:3] for row in world.table_rows() if row[4] == kind}
+    found, said = traced(f"kind={kind}")
+    assert there <= found
+    assert "1 files were not searched" in said
+    assert ("only the newest row of each key" in said) == bool(options)
+    assert not traced(f"kind={kind}", "--no-tables")[0] & {row[:3] for row in loaded}
+    number = next(row[3] for row in world.table_rows() if row[3] > 1)
+    assert traced(f"n={number}")[0] == {row[:3] for row in world.table_rows() if row[3] == number}
+    for hostile in ("kind=k1' OR '1'='1", "n=1 OR 1=1", "kind=:value", "kind="):
+        assert traced(hostile)[0] == set(), hostile
 
 
 def test_rows_that_are_not_sealed_are_there_once_beside_those_that_wait_and_those_that_are_loaded(world, s3, tmp_path, monkeypatch):

@@ -46,6 +46,8 @@ state: s3://{bucket}/state/
 """
 UPSERT = "      mode: upsert\n      keys: [kind]\n"
 DELETES = f"{UPSERT}      deletes: gone\n"
+VERSIONED = f"{DELETES}      version: rank\n"
+RANK = '  - derive: {rank: "n * 7 % 11"}\n'
 GONE = '  - derive: {gone: "n % 5 = 0"}'
 
 
@@ -73,7 +75,7 @@ class World:
 
     @property
     def _gone(self) -> str:
-        return GONE if "deletes:" in self.options else ""
+        return (RANK if "version: rank" in self.options else "") + (GONE if "deletes:" in self.options else "")
 
     def environment(self) -> dict[str, str]:
         return {"AWS_ENDPOINT_URL_REDSHIFT_DATA": self.double.url}
@@ -162,10 +164,11 @@ class World:
         return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
 
     def expected(self, rows: pl.DataFrame | None = None) -> list[tuple[Any, ...]]:
-        """What the table must hold: all sealed ``rows``, or with upsert the last row of each key, unless it deletes the key."""
+        """What the table must hold: all sealed ``rows``, or the last of each key (by version, if there is one) that does not delete it."""
         rows = self.sealed_rows() if rows is None else rows
         if "mode: upsert" in self.options:
             order = [pl.col("_sequence").str.zfill(60), "_subsequence", "_line"]
+            order = ["rank", *order] if "version:" in self.options else order
             rows = rows.sort(order).unique("kind", keep="last")
         if "deletes:" in self.options:
             rows = rows.remove("gone")
@@ -206,4 +209,4 @@ class World:
         assert sum(row[3] for row in rows) == sealed.height
 
 
-__all__ = ["DELETES", "PIPELINE", "START", "UPSERT", "World", "shard_id"]
+__all__ = ["DELETES", "PIPELINE", "START", "UPSERT", "VERSIONED", "World", "shard_id"]

@@ -14,6 +14,7 @@ from urllib.parse import quote_plus
 import pytest
 
 from stream import events
+from stream.aws.errors import AccessRefused
 from stream.errors import Retryable
 from stream.simulation.virtual_time import LoopClock, leaping
 from stream.source.notifications import read_notice
@@ -22,7 +23,7 @@ from stream.storage.memory import MemoryStore
 from stream.worker.objects import claimlog
 from stream.worker.objects.claiming import WatchSettings
 from stream.worker.objects.claimlog import ClaimLog, Pieces
-from stream.worker.objects.watching import Watcher
+from stream.worker.objects.watching import Turns, Watcher
 from tests.contract.queue_fake import FakeQueue
 
 BUCKET, PREFIX = "lake", "in/"
@@ -132,7 +133,7 @@ class World:
                         break
                     except Retryable:
                         log = ClaimLog(state, "watched", self.objects.url)
-                watcher = Watcher(settings, log, objects, opened, self.clock, self.heard.append, lambda: self.turns(number))
+                watcher = Watcher(settings, log, objects, opened, self.clock, self.heard.append, Turns(lambda: self.turns(number)))
                 async with asyncio.TaskGroup() as group:
                     running = group.create_task(watcher.run())
                     while self.drains and not running.done():
@@ -283,6 +284,54 @@ def test_the_worker_whose_turn_it_becomes_lists_at_once_and_the_others_do_not():
     first, second = leaping(main)
     assert first < 1.0
     assert 1000.0 <= second < 1006.0
+
+
+class Barred(MemoryStore):
+    """A store whose objects may not be listed until ``until``; ``asked``: when somebody tried."""
+
+    def __init__(self, url, clock, until):
+        super().__init__(url=url)
+        self.clock, self.until, self.asked = clock, until, []
+
+    def list(self, prefix, after=""):
+        self.asked.append(self.clock.monotonic())
+        return super().list(prefix, after) if self.asked[-1] >= self.until else self._refuse()
+
+    async def _refuse(self):
+        raise AccessRefused("s3:ListBucket was refused. Remedy: allow it.", code="AccessDenied")
+        yield
+
+
+@pytest.mark.parametrize("others", [True, False], ids=["one that may list", "nobody who may"])
+def test_a_worker_that_may_not_list_says_so_leaves_it_to_one_that_may_and_tries_again_every_minute(others):
+    async def main():
+        world = World(0, workers=1, deaths=0.0, losses=0.0, every=600.0)
+        world.objects = Barred(world.objects.url, world.clock, until=1000.0)
+        await world.objects.put("1.json", b"{}\n")
+        told = []
+        log = ClaimLog(world.state, "watched", world.objects.url)
+        await log.open(write_blocks=True)
+        # With others, it is this one's turn while it is not known to be barred.
+        turns = Turns(lambda: not others or told[-1:] != [False], told.append)
+        watcher = Watcher(
+            WatchSettings("watched", PLACE, 600.0, 60.0, 2, "w"), log, world.objects, None, world.clock, world.heard.append, turns
+        )
+        running = asyncio.ensure_future(watcher.run())
+        await world.clock.sleep(900.0)
+        assert set(told) == {False}
+        tried = [later - earlier for earlier, later in itertools.pairwise(world.objects.asked)]
+        assert 12 <= len(tried) <= 30
+        assert max(tried) <= 61.0
+        kinds = [type(event) for event in world.heard]
+        assert kinds.count(events.ShardHalted) == (1 if others else len(world.objects.asked))
+        assert kinds.count(events.StreamResumed) == others
+        await world.clock.sleep(200.0)
+        assert told[-1] is True
+        assert len(world.claims()) == 1
+        watcher.drain()
+        await running
+
+    leaping(main)
 
 
 def test_a_worker_that_drains_claims_what_its_messages_name_and_leaves_none_hidden():

@@ -512,7 +512,57 @@ REFUSED = [
     ({"resources": {"requests": {"cpu": None}}}, "cpu"),
     ({"resources": {"limits": {"memory": None}}}, "memory"),
     ({"replica": 1}, "replica"),
+    (
+        {"resources": {"requests": {"memory": "2Gi"}}},
+        "resources.requests.memory is 2Gi and resources.limits.memory 1Gi: the first may not exceed",
+    ),
+    ({"resources": {"requests": {"memory": "1100M"}, "limits": {"memory": "1Gi"}}}, "resources.requests.memory is 1100M"),
+    ({"resources": {"requests": {"cpu": 2}, "limits": {"cpu": "1500m"}}}, "resources.requests.cpu is 2 and resources.limits.cpu 1500m"),
+    (
+        {"pipeline": {"file": LOCAL + "memory: {budget: 1GiB}\n"}},
+        "memory.budget is 1GiB and resources.limits.memory 1Gi: the pod would be killed",
+    ),
+    ({"pipeline": {"files": {"large.csv": "x" * 1_000_000}}}, "a ConfigMap holds a million"),
+    (SCALED | {"replicas": 0}, "to stand still, set autoscaling.enabled to false"),
+    ({"image": {"repository": "registry.example.com:5000/stream:1.0"}}, "with a tag or a digest"),
+    ({"image": {"repository": "registry.example.com/stream@sha256:00"}}, "with a tag or a digest"),
+    ({"podLabels": {"app.kubernetes.io/name": "mine"}}, "podLabels: the chart sets the label app.kubernetes.io/name itself"),
+    ({"rules": {"enabled": True, "labels": {"helm.sh/chart": "x"}}}, "rules.labels: the chart sets the label"),
+    ({"podAnnotations": {"checksum/pipeline": "x"}}, "sets the annotation checksum/pipeline itself"),
+    (IRSA | {"serviceAccount": {"annotations": {"eks.amazonaws.com/audience": "x"}}}, "the chart sets eks.amazonaws.com/audience itself"),
+    (IRSA | {"serviceAccount": {"create": False, "name": "mine"}}, 'annotate "mine" yourself'),
+    ({"serviceAccount": {"create": False, "name": "mine", "annotations": {"a": "b"}}}, 'annotate "mine" yourself'),
+    ({"serviceAccount": {"name": "Mine"}}, "name"),
+    ({"fullnameOverride": "My_Release"}, "fullnameOverride"),
+    ({"region": "eu-west-1", "env": {"AWS_REGION": "eu-west-1"}}, "env.AWS_REGION and region set the same variable"),
+    (
+        {"collector": {"endpoint": "http://a:4318"}, "secretEnv": {"OTEL_EXPORTER_OTLP_ENDPOINT": {"secret": "s", "key": "k"}}},
+        "collector.endpoint set the same variable",
+    ),
+    ({"volumes": [{"name": "tmp", "emptyDir": {}}]}, 'two of the name "tmp"'),
+    ({"volumeMounts": [{"name": "tables", "mountPath": "/tables"}]}, 'no entry of volumes has the name "tables"'),
+    ({"volumes": [{"name": "a"}], "volumeMounts": [{"name": "a", "mountPath": "/tmp/"}]}, "/tmp is the chart's own"),
+    ({"volumes": [{"name": "a"}], "volumeMounts": [{"name": "a", "mountPath": f"/x{end}"} for end in ("", "/")]}, "mounted at /x"),
 ]
+
+ALIKE = [
+    {"resources": {"requests": {"memory": "1024Mi"}, "limits": {"memory": "1Gi"}}},
+    {"resources": {"requests": {"memory": "1000M"}, "limits": {"memory": "1Gi"}}},
+    {"resources": {"requests": {"cpu": ".5", "memory": "1Gi"}, "limits": {"cpu": 0.5, "memory": "1073741824"}}},
+    {"resources": {"requests": {"cpu": 1.5}, "limits": {"cpu": "1500m"}}},
+    {"pipeline": {"file": LOCAL + "memory: {budget: 0.9GiB}\n"}},
+    {"pipeline": {"file": LOCAL + "memory: {budget: '${BUDGET:-4GiB}'}\n"}},
+    {"image": {"repository": "registry.example.com:5000/stream"}},
+    {
+        "volumes": [{"name": "a", "emptyDir": {}}],
+        "volumeMounts": [{"name": "a", "mountPath": "/tmp/a"}, {"name": "tmp", "mountPath": "/b"}],
+    },
+]
+
+
+@pytest.mark.parametrize("over", ALIKE)
+def test_what_can_work_is_not_refused(over):
+    assert one("Deployment", over)
 
 
 @pytest.mark.parametrize(("over", "told"), REFUSED, ids=[told for _, told in REFUSED])

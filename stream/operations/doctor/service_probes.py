@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from stream.aws.dynamodb import TABLE_MISSING, ConditionFailed, DynamoDb, open_dynamodb
-from stream.aws.errors import NOT_FOUND, AwsFatal, Kind, classify
+from stream.aws.errors import NOT_FOUND, AccessRefused, AwsFatal
 from stream.aws.fan_out import ACTIVE, describe_consumer
 from stream.aws.kinesis import open_kinesis
 from stream.aws.redshift_data import Database, RedshiftDataClient, open_redshift_data
@@ -130,16 +130,12 @@ def _harmless(key: str) -> dict[str, dict[str, Any]]:
 
 async def _fleet(opened: Opened, tables: LeaseTables) -> str:
     async with opened() as client:
-        try:
-            await client.call("GetItem", tables.state, {"Key": {"key": {"S": PROBE_ROW}}})
-        except AwsFatal as error:
-            # A worker can do without this table, but then does not notice that KCL 3.x assigns the leases.
-            if classify(error.code) is Kind.DENIED:
-                raise Note(str(error)) from error
         table = LeaseTable(client, tables.leases, SystemClock(), lambda _: None, secrets.token_urlsafe)
         try:
             version = (await FleetTables(table, SystemClock(), lambda _: None, (tables.state, tables.reports)).migration_state()).version
             found = (await table.scan()).leases if await table.exists() else []
+        except AccessRefused:
+            raise
         except AwsFatal as error:
             msg = f"cannot be determined: {error}"
             raise Note(msg) from error

@@ -15,6 +15,7 @@ from typing import Final
 
 import polars as pl
 
+from stream.audit.chain import Bounds
 from stream.audit.ledger import LedgerObject
 from stream.audit.outputs import DamagedFileError
 from stream.aws.secrets import read_secret
@@ -29,7 +30,7 @@ from stream.lease.pauses import PauseRecord
 from stream.operations.opening import chains_of, open_checkpoints, open_evidence, open_source
 from stream.operations.progress.object_lookahead import ObjectsLookahead, open_lookahead
 from stream.operations.progress.stream_lookahead import CALLS_PER_SECOND
-from stream.operations.query.cuts import Bounds, CutReader, ShardCut, newest_definition
+from stream.operations.query.cuts import CutReader, ShardCut, newest_definition
 from stream.operations.query.sink_rows import ADDED, LETTERS, ROWS, TABLES, FileMovedError, Piece, Recipes, RowReader
 from stream.operations.query.unsealed import Room, Tail, TailReader
 from stream.operations.records.sampling import resources_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from stream.audit.chain import Followed, Link, LinkKind, follow, superseded
+from stream.audit.chain import Bounds, Followed, Link, LinkKind, arrivals, follow, superseded
 from stream.audit.report import Verdict
 from stream.batch import ORIGIN
 from stream.commit.log import CommitLog
@@ -25,30 +25,6 @@ _PASSED: Final = frozenset({LinkKind.GAP, LinkKind.FOREIGN, LinkKind.SKIP})
 
 class DamagedLogError(StreamError):
     """The log of a shard is damaged, so that it is not known what is sealed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """Records that arrived at ``begin`` or later, and before ``end``; None is open."""
-
-    begin: datetime | None = None
-    end: datetime | None = None
-
-    @property
-    def open(self) -> bool:
-        """Whether every record is inside."""
-        return self.begin is None and self.end is None
-
-    def touches(self, link: Link) -> bool:
-        """Whether a record of the unit ``link`` may be inside."""
-        first, last = arrivals(link)
-        return not ((self.begin and last and last < self.begin) or (self.end and first and first >= self.end))
-
-
-def arrivals(link: Link) -> tuple[datetime | None, datetime | None]:
-    """When the first and the last record of a unit arrived; None if its manifest does not say."""
-    first, last = (datetime.fromisoformat(text) if text else None for text in (link.first_arrival, link.last_arrival))
-    return first, last
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +60,7 @@ class CutReader:
     log: CommitLog
     checkpoints: Checkpoints
     start: Start
-    bounds: Bounds = Bounds()
+    bounds: Bounds = Bounds()  # noqa: RUF009 - it is frozen
 
     async def cut(self, shard_id: str) -> ShardCut:
         """The cut of one shard. What is sealed, rewound or begun after this has read it does not count.

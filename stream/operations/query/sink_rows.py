@@ -9,12 +9,11 @@ from typing import Any, Final
 
 import polars as pl
 
-from stream.audit.chain import Link
+from stream.audit.chain import Bounds, Link
 from stream.audit.ledger import LedgerObject
 from stream.audit.outputs import DAMAGE, DEFAULT, TEXTUAL, Separation, genuine, rows_of, typed, unreadable
 from stream.batch import ARRIVAL, LINEAGE, ROW
 from stream.errors import DefinitionError
-from stream.operations.query.cuts import Bounds
 from stream.pipeline.digest import canonical_text
 from stream.pipeline.model import Pipeline
 from stream.pipeline.sensitive import HIDDEN, joined, sensitive_columns

@@ -10,12 +10,13 @@ from typing import Final
 
 import polars as pl
 
+from stream.audit.chain import Bounds
 from stream.batch import ORIGIN, SEQUENCE, Batch, SeqRange
 from stream.commit.naming import SEQUENCE_DIGITS
 from stream.contracts import Clock, LendingSource, OutputFile, Shard, Start, StartKind
 from stream.errors import DefinitionError, Expired
 from stream.operations.compaction.opening import MARGIN
-from stream.operations.query.cuts import Bounds, ShardCut
+from stream.operations.query.cuts import ShardCut
 from stream.source.access import MOST_AHEAD
 from stream.source.kinesis import KinesisSource
 from stream.source.until import ReadUntil

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 import polars as pl
 
 from stream.audit import ids
-from stream.audit.chain import Link, LinkKind
-from stream.audit.criteria import LEDGER_COLUMNS, Criterion, in_segment
+from stream.audit.chain import Bounds, Link, LinkKind
+from stream.audit.criteria import Criterion, in_segment
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment, SegmentError, read_segment
 from stream.audit.objects import Area, unit_of, url_in
@@ -19,12 +19,14 @@ from stream.audit.outputs import DamagedFileError, genuine
 from stream.audit.trace import EXPLAINED, Fate, Place, RecordQuery, Row, are_apart, fates, find, record_at, record_of, without_ledger
 from stream.batch import ORIGIN, SEQUENCE, Outcome
 from stream.commit.log import CommitLog
-from stream.commit.lookup import last_starts, shards_of, unit_start
+from stream.commit.lookup import shards_of, unit_start
 from stream.commit.naming import manifest_key
 from stream.concurrency import run_concurrently
 from stream.contracts import CONSOLE, ObjectStore, Shard, shard_of_chain
 from stream.errors import DefinitionError, Halted
 from stream.lease.checkpoints import StoredCheckpoints
+from stream.operations.records.originals import Originals
+from stream.operations.records.search_extent import ALL, MOST_FOUND, SearchExtent, newest_starts, starts_within
 from stream.operations.records.unit_files import Matches, Rows, UnitFiles
 from stream.sink.rejects import NAME as REJECTS
 from stream.worker.opening.compacted import CompactedFiles
@@ -35,17 +37,6 @@ SEARCHED_AT_ONCE: Final = 8
 
 NAMED: Final = 5
 """Most shards that an explanation names."""
-
-
-@dataclass(slots=True)
-class SearchExtent:
-    """How much was searched. ``gone``: files that are not there any more; ``without_ledger``: units whose ledger cannot be read."""
-
-    units: int = 0
-    files: int = 0
-    files_with_column: int = 0
-    gone: int = 0
-    without_ledger: int = 0
 
 
 class Tracer:
@@ -100,6 +91,11 @@ class Tracer:
             raise lost
         return [await self._if_taken_back(each) for each in found or ranges]
 
+    async def find_in(self, shard_id: str, wanted: RecordQuery) -> list[tuple[Link, Fate]]:
+        """What ``find`` says of a record of that shard, in each of its generations."""
+        chains = [each async for each in shards_of(self._log.store, self._stream) if shard_of_chain(each)[0] == shard_id]
+        return [each for chain in chains for each in await self.find(replace(wanted, shard=chain))]
+
     async def explain(self, wanted: RecordQuery) -> list[str]:
         """Why ``find`` finds nothing: a sentence for each reason, with the shards that it concerns."""
         if wanted.subsequence is not None and (found := await self.find(replace(wanted, subsequence=None))):
@@ -153,36 +149,39 @@ class Tracer:
         found = await self._fates(await self._record(segment, link, file, row), segment, link)
         return [await self._if_taken_back(each) for each in found]
 
-    async def search(self, criterion: Criterion, units: int) -> tuple[list[tuple[Link, Fate]], SearchExtent]:
-        """Records that match ``criterion`` in the newest ``units`` of each shard, newest unit first.
+    async def search(
+        self, criterion: Criterion, units: int, bounds: Bounds = ALL, originals: Originals | None = None
+    ) -> tuple[list[tuple[Link, Fate]], SearchExtent]:
+        """Records that match ``criterion`` in the newest ``units`` of each shard, newest unit first; with ``bounds`` in all units there.
 
-        Columns of the ledger find every record; columns of data files find written ones, since filtered records are in no file.
-
-        Raises:
-            DefinitionError: no file that was searched has the column.
+        Columns of the ledger find every record; columns of data files find written ones, since filtered records are in no file. With
+        ``originals``, dead letters are found as well. Units are inside of ``bounds`` as a whole.
         """
         found: dict[tuple[str, str, int], tuple[Link, Fate]] = {}
-        search, searched = Matches(criterion), SearchExtent()
+        known = originals if originals is not None and originals.know(criterion.column) else None
+        search, searched = Matches(criterion, known), SearchExtent()
         for shard in [each async for each in shards_of(self._log.store, self._stream)]:
-            near = await self._checkpoints.read(Shard(self._stream, shard))
-            position = near.unit_after if near is not None else ORIGIN
-            ended = near is not None and near.position is None  # then the last link is the shard's end
-            starts = await last_starts(self._log.store, self._stream, shard, units + ended, max(ORIGIN, position))
 
             async def one(start: int, shard: str = shard) -> None:
-                for link, fate in await self._search_unit(shard, start, search, searched):
+                if len(found) >= MOST_FOUND:
+                    searched.left += 1
+                    return
+                for link, fate in await self._search_unit(shard, start, search, searched, bounds):
                     found[fate.shard, fate.sequence, fate.subsequence] = link, fate
 
+            if bounds.open:
+                starts = await newest_starts(self._log.store, self._checkpoints, Shard(self._stream, shard), units)
+            else:
+                starts = await starts_within(self._log.store, Shard(self._stream, shard), bounds)
             await run_concurrently([one(start) for start in reversed(starts)], SEARCHED_AT_ONCE)
-        if searched.files and not searched.files_with_column:
-            msg = f"none of {searched.files} files has a column {criterion.column!r}; the ledger has {', '.join(LEDGER_COLUMNS)}"
-            raise DefinitionError(msg)
         newest_first = sorted(found.items(), key=lambda item: (int(item[0][1]), item[0][2]), reverse=True)
         return [await self._if_taken_back(each) for _, each in newest_first], searched
 
-    async def _search_unit(self, shard: str, start: int, search: Matches, searched: SearchExtent) -> list[tuple[Link, Fate]]:
+    async def _search_unit(
+        self, shard: str, start: int, search: Matches, searched: SearchExtent, bounds: Bounds
+    ) -> list[tuple[Link, Fate]]:
         link = await self._link(shard, start)
-        if link is None or not link.sealed or link.ledger is None:
+        if link is None or not link.sealed or link.ledger is None or not bounds.touches(link):
             return []
         searched.units += 1
         if search.criterion.in_ledger:
@@ -191,20 +190,10 @@ class Tracer:
             except Halted:
                 searched.without_ledger += 1
                 return []
-            return await self._fates(in_segment(segment, search.criterion), segment, link)
-        hits: list[tuple[LedgerObject, Rows, list[int]]] = []
-        for file in link.files:
-            if file.sink in {LEDGER, REJECTS} or link.targets.get(file.sink) == CONSOLE:
-                continue
-            there = await self._files.rows(link, file)
-            if there is None:
-                searched.gone += 1
-                continue
-            rows = await self._files.matches(link, there, search)
-            searched.files += 1
-            searched.files_with_column += rows is not None
-            if rows and (inside := [row - there.first for row in rows if 0 <= row - there.first < file.rows]):
-                hits.append((file, there, inside))
+            rows = in_segment(segment, search.criterion)
+            searched.left += rows.height > MOST_FOUND
+            return await self._fates(rows.head(MOST_FOUND), segment, link)
+        hits = await self._hits(link, search, searched)
         if not hits:
             return []
         try:
@@ -214,6 +203,30 @@ class Tracer:
             return [each for file, there, rows in hits for each in await self._of_rows(link, file, there, rows, str(error))]
         rows_of_hits = [await self._record(segment, link, file, row, there) for file, there, rows in hits for row in rows]
         return await self._fates(pl.concat(rows_of_hits).unique("at", maintain_order=True), segment, link)
+
+    async def _hits(self, link: Link, search: Matches, searched: SearchExtent) -> list[tuple[LedgerObject, Rows, list[int]]]:
+        """The rows of a unit's files, and its dead letters, that match."""
+        hits: list[tuple[LedgerObject, Rows, list[int]]] = []
+        for file in link.files:
+            if file.sink == LEDGER or (file.sink == REJECTS and search.originals is None) or link.targets.get(file.sink) == CONSOLE:
+                continue
+            there = await self._files.rows(link, file)
+            if there is None:
+                searched.gone += 1
+                continue
+            if file.sink == REJECTS:
+                matching = await self._files.letters(there, search)
+                searched.letters += file.rows
+                searched.by_text += matching.by_text
+                inside = list(matching.rows)
+            else:
+                rows = await self._files.matches(link, there, search)
+                searched.files += 1
+                searched.files_with_column += rows is not None
+                inside = [row - there.first for row in rows or () if 0 <= row - there.first < file.rows]
+            searched.left += len(inside) > MOST_FOUND
+            hits += [(file, there, inside[:MOST_FOUND])] if inside else []
+        return hits
 
     async def _in_unit(self, link: Link, wanted: RecordQuery) -> list[tuple[Link, Fate]]:
         """The records of a unit that ``wanted`` names; without its ledger, as far as its files tell."""

@@ -12,7 +12,9 @@ from stream.audit.chain import Link
 from stream.audit.criteria import Criterion, in_file, lineage_of
 from stream.audit.ledger import LedgerObject
 from stream.audit.objects import Area, former_place
+from stream.audit.outputs import DAMAGE, genuine, rows_of, unreadable
 from stream.contracts import ObjectStore
+from stream.operations.records.originals import Matching, Originals
 from stream.worker.opening.compacted import CompactedFiles
 from stream.worker.opening.separations import Separations
 
@@ -32,9 +34,13 @@ class Rows:
 
 @dataclass(slots=True)
 class Matches:
-    """The rows that match ``criterion``, by file: many units have their rows in one compacted file, which is read once."""
+    """The rows that match ``criterion``, by file: many units have their rows in one compacted file, which is read once.
+
+    ``originals``: what decodes dead letters, if it knows the column.
+    """
 
     criterion: Criterion
+    originals: Originals | None = None
     found: dict[str, asyncio.Future[list[int] | None]] = field(default_factory=dict)
 
 
@@ -67,6 +73,12 @@ class UnitFiles:
             search.found[rows.file.key] = asyncio.ensure_future(self._matches(link, rows, search.criterion))
         return await search.found[rows.file.key]
 
+    async def letters(self, rows: Rows, search: Matches) -> Matching:
+        """The dead letters in the file at ``rows`` that match."""
+        if rows.body is None or search.originals is None:
+            return Matching()
+        return await asyncio.to_thread(_letters, rows.file, rows.body, search.criterion, search.originals)
+
     async def lineage(self, link: Link, rows: Rows) -> pl.DataFrame | None:
         """Sequence and subsequence of each row of the file at ``rows``; None if it is gone or has no such columns."""
         form, body = await self._separations.of(link, rows.file.sink, rows.file.key), await self._body(rows)
@@ -78,3 +90,12 @@ class UnitFiles:
 
     async def _body(self, rows: Rows) -> bytes | None:
         return rows.body if not rows.root else await self._compacted.read(rows.root, rows.file.key)
+
+
+def _letters(file: LedgerObject, body: bytes, criterion: Criterion, originals: Originals) -> Matching:
+    body = genuine(file.key, body, file.sha256)
+    try:
+        frame = rows_of(file.key, body).collect()
+    except DAMAGE as error:
+        raise unreadable(file.key, error) from error
+    return originals.matching(frame, criterion)

@@ -262,7 +262,8 @@ class Inspector:
         elsewhere = lease.owned_elsewhere
         renewed = _moment(lease.renewed) if lease.renewed and not elsewhere else None
         renews = self._renews.get(lease.shard)
-        return replace(status, leased=True, owner=lease.owner, renewed=renewed, renews=renews, elsewhere=elsewhere)
+        status = replace(status, leased=True, owner=lease.owner, renewed=renewed, renews=renews, elsewhere=elsewhere)
+        return replace(status, out_of_reach=lease.out_of_reach, bars_listing=lease.bars_listing)
 
 
 def _words(pause: Pause | None) -> str | None:

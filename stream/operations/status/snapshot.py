@@ -47,9 +47,9 @@ class ShardStatus:
     ``begun``: when the unit was begun that is not sealed, by ``begun_by``. ``blocked``: a parent is not read to its end yet. ``leased``:
     the shard has a lease; ``owner`` and ``renewed`` are the lease's, and ``renewed`` is None if none of our workers renews it. ``renews``:
     whether it was seen to be renewed, looked at twice; None if it was not, because its date leaves no doubt.
-    ``elsewhere``: the owner is a worker of another application, such as a Java KCL. ``paused``: the pause in words, if an operator has
-    paused the reading of the shard. ``objects`` and ``size``: claimed objects of it that are not
-    known to be sealed to their ends, and their bytes; None for a stream.
+    ``elsewhere``: the owner is a worker of another application, such as a Java KCL. ``out_of_reach``, ``bars_listing``: what the owner says
+    of itself, see ``lease.rows.Lease``. ``paused``: the pause in words, if an operator has paused the reading of the shard. ``objects`` and
+    ``size``: claimed objects of it that are not known to be sealed to their ends, and their bytes; None for a stream.
     """
 
     name: str
@@ -70,6 +70,8 @@ class ShardStatus:
     renewed: datetime | None = None
     renews: bool | None = None
     elsewhere: bool = False
+    out_of_reach: bool = False
+    bars_listing: bool = False
     halt: Halt | None = None
     paused: str | None = None
     objects: int | None = None
@@ -225,8 +227,10 @@ class Snapshot:
 
     @property
     def first_holder(self) -> str | None:
-        """The owner of the first lease that a living worker has: it lists objects for all."""
-        owned = sorted((each for each in self.shards if each.owner and not self.read_by_nobody(each)), key=lambda each: each.name)
+        """The worker that lists objects for all, as ``lease.decide.first_holder`` chooses it."""
+        owned = [each for each in self.shards if each.owner and not self.read_by_nobody(each)]
+        barred = {each.owner for each in owned if each.bars_listing}
+        owned.sort(key=lambda each: (each.owner in barred, each.out_of_reach, each.name))
         return owned[0].owner if owned else None
 
     @property

@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
+from stream import events
 from stream.aws.errors import AccessRefused
 from stream.commit.retry import RefusedWaits, Repeater
 from stream.concurrency import ObservableEvent
 from stream.contracts import Clock, Emit, ObjectInfo, RangedStore, Shard
+from stream.errors import Retryable
 from stream.worker.objects.choosing import CLAIM_OBJECTS, sort_out
 from stream.worker.objects.claiming import Claimer, WatchSettings
 from stream.worker.objects.claimlog import ClaimLog
@@ -36,11 +39,23 @@ _LIST: Final = "list objects"
 _FOLLOW: Final = "follow claims"
 
 
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Which of several workers lists the objects. ``mine``: whether this one is to do it now. ``allowed``: told whether it may."""
+
+    mine: Callable[[], bool] = lambda: True
+    allowed: Callable[[bool], None] = lambda _: None
+
+
+ALONE: Final = Turns()
+"""There is no other worker."""
+
+
 class Watcher:
     """Claims the objects of ``store`` in ``log``. ``open_queue``: opens the queue of notifications, if there is one.
 
-    ``lists``: if workers share the work, whether this one is to list objects now. Messages are shared by the queue itself. If several list
-    at once, or none does for a while, objects are claimed once all the same, or later.
+    ``turns``: who lists objects, if workers share the work. Messages are shared by the queue itself. If several list at once, or none does
+    for a while, objects are claimed once all the same, or later.
     """
 
     def __init__(
@@ -51,13 +66,16 @@ class Watcher:
         open_queue: OpenQueue | None,
         clock: Clock,
         emit: Emit,
-        lists: Callable[[], bool] = lambda: True,
+        turns: Turns = ALONE,
     ) -> None:
         self._settings = settings
-        self._lists = lists
+        self._turns = turns
+        self._barred: RefusedWaits | None = None
+        """How long to wait between attempts to list, while this worker may not."""
         self._log = log
         self._store = store
         self._clock = clock
+        self._emit = emit
         self._repeat = Repeater(clock, emit)
         self._whole = Shard(settings.stream, "")
         self._claimer = Claimer(settings, log, store, clock, emit)
@@ -125,23 +143,44 @@ class Watcher:
 
     async def _listed(self) -> AsyncIterator[list[ObjectInfo]]:
         page: list[ObjectInfo] = []
-        async for info in self._store.list(""):
-            if info.size:
-                page.append(info)
-            if len(page) == CLAIM_OBJECTS:
-                yield page
-                page = []
+        try:
+            async for info in self._store.list(""):
+                if info.size:
+                    page.append(info)
+                if len(page) == CLAIM_OBJECTS:
+                    yield page
+                    page = []
+        except AccessRefused:
+            self._allow(allowed=False)
+            raise
+        self._allow(allowed=True)
         if page:
             yield page
+
+    def _allow(self, *, allowed: bool) -> None:
+        self._barred = None if allowed else self._barred or RefusedWaits(self._clock)
+        self._turns.allowed(allowed)
+
+    async def _try_to_list(self, waits: RefusedWaits) -> None:
+        """See whether listing is still refused to this worker. If so, say so and wait; if not, its turn may come again."""
+        try:
+            async for _ in self._store.list(""):
+                break
+        except (AccessRefused, Retryable) as error:
+            wait = waits.next()
+            self._emit(events.CallRepeated(self._settings.stream, "", _LIST, str(error), wait))
+            await self._clock.sleep(wait)
+        else:
+            self._allow(allowed=True)
 
     async def _list_for_ever(self) -> None:
         due = self._clock.monotonic()
         while True:
-            if not self._lists():
+            if not self._turns.mine():
                 self._claimer.go_on(_LIST)  # it is another worker's turn
+                await (self._clock.sleep(TURN_SECONDS) if self._barred is None else self._try_to_list(self._barred))
                 # Nobody knows when the worker whose turn it was has listed last, so the next one lists at once.
                 due = self._clock.monotonic()
-                await self._clock.sleep(TURN_SECONDS)
                 continue
             if self._clock.monotonic() >= due:
                 await self.list_once()

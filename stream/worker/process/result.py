@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import sys
 import threading
 from collections import Counter
@@ -13,6 +13,7 @@ import msgspec
 
 from stream import events
 from stream.contracts import Clock
+from stream.storage.whole import write_whole
 
 
 class ShardResult(msgspec.Struct):
@@ -111,6 +112,8 @@ class ResultListener:
 
 STANDARD_OUTPUT: Final = Path("-")
 
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
 
 def write_result(path: Path, result: Result) -> None:
     """Write the document to ``path`` in one step, so that readers see all of it or nothing. On ``STANDARD_OUTPUT`` it is one line.
@@ -128,12 +131,9 @@ def write_result(path: Path, result: Result) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(document)
         return
-    place = path.resolve()
-    temporary = place.with_name(f".{place.name}.part")
     try:
-        temporary.write_bytes(document)
-        temporary.replace(place)
-    except OSError:
-        place.write_bytes(document)
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        write_whole(path, document)
+    except OSError as error:
+        if error.errno in _FULL:  # half of it would take the place of what is there
+            raise
+        path.write_bytes(document)

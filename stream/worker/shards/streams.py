@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from stream import events
@@ -49,10 +50,13 @@ class PendingCalls:
 
 
 class Streams:
-    """Runs all streams of a worker. A stream that fails does not affect the others."""
+    """Runs all streams of a worker. A stream that fails does not affect the others.
+
+    Access that is refused to one is waited for as long as the worker can do something for another one.
+    """
 
     def __init__(self, streams: Sequence[StreamParts], draining: asyncio.Event, emit: Emit, pending: PendingCalls) -> None:
-        self._supervisors = [Supervisor(each.stream, each.start, each.parts) for each in streams]
+        self._supervisors = [Supervisor(each.stream, each.start, each.parts, partial(self._others_work, each.stream)) for each in streams]
         self._draining = draining
         self._emit = emit
         self._pending = pending
@@ -67,7 +71,8 @@ class Streams:
     def halted(self) -> Mapping[str, str]:
         """Why shards and streams are halted, by ``<stream>/<shard>`` or, for a whole stream, its name."""
         shards = {f"{each.stream}/{shard}": why for each in self._supervisors for shard, why in each.halted.items()}
-        return shards | {stream: str(error) for stream, error in self._refused.items()}
+        unlisted = {each.stream: each.unlisted for each in self._supervisors if each.unlisted}
+        return shards | unlisted | {stream: str(error) for stream, error in self._refused.items()}
 
     @property
     def paused(self) -> Mapping[str, Pause]:
@@ -112,12 +117,16 @@ class Streams:
             return Fatal(f"{what}. {advice}, or remove what held it up:\n{known}")
         return Fatal(f"{what}. {advice}, or see what the last log lines say; `stream doctor` finds what does not answer.")
 
+    def _others_work(self, stream: str) -> bool:
+        """Whether there is another stream of which it is not known that this worker can do nothing for it."""
+        return any(each.stream not in self._refused and each.works for each in self._supervisors if each.stream != stream)
+
     async def _one(self, supervisor: Supervisor) -> None:
         try:
             await supervisor.run()
         except Fatal as error:
             self._refused[supervisor.stream] = error
-            if len(self._refused) == len(self._supervisors):
+            if not self._others_work(supervisor.stream):
                 raise
             self._emit(events.ShardHalted(supervisor.stream, ALL, str(error)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -27,11 +27,19 @@ LISTING_SECONDS: Final = 120.0
 RESTART_SECONDS: Final = 5.0
 """Seconds before a shard is restarted after its source or store kept failing."""
 
-GOES_ON: Final = "The shard is tried again every minute, and goes on by itself as soon as that works; nothing is lost until then"
+WAITED_FOR: Final = "and goes on by itself as soon as that works; nothing is lost until then"
+"""The end of the reason why something is halted that nobody has to start again."""
+
+GOES_ON: Final = f"The shard is tried again every minute, {WAITED_FOR}"
+LISTED_AGAIN: Final = f"The stream is tried again every half minute, {WAITED_FOR}"
+
+
+def _nobody_else() -> bool:
+    return False
 
 
 class Supervisor:
-    """Runs one task per shard of one stream.
+    """Runs one task per shard of one stream. ``others_work``: whether this process can do something for another stream.
 
     ``halted`` maps halted shards to the reason, those included that are tried again because access was refused; shards in ``avoided`` are
     never started again. ``paused``: those that operators have
@@ -39,16 +47,19 @@ class Supervisor:
     known.
     """
 
-    def __init__(self, stream: str, start: Start, parts: Parts) -> None:
+    def __init__(self, stream: str, start: Start, parts: Parts, others_work: Callable[[], bool] = _nobody_else) -> None:
         self.stream = stream
         self.parts = parts
         self.halted: dict[str, str] = {}
         self.avoided: set[str] = set()
         self.paused = PausedShards(stream, parts)
+        self.unlisted = ""
+        """Why none of the shards is read now, if they may not be listed."""
         self.finished = False
         self.changed = asyncio.Event()
         """Set it to make the supervisor check its shards at once."""
         self._start = start
+        self._others_work = others_work
         self._ended: set[str] = set()
         """Shards that have been read to their end."""
         self._started: set[str] = set()
@@ -60,7 +71,15 @@ class Supervisor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._refused: dict[str, RefusedWaits] = {}
         """For shards to which access was refused."""
+        self._may_list = True
+        self._waiting: set[str] = set()
+        """Shards that wait until they are tried again because access was refused."""
         self._listed_at = float("-inf")
+
+    @property
+    def works(self) -> bool:
+        """Whether this worker has sealed something of the stream, or may be able to: no access to it is refused now."""
+        return self.parts.committer.sealed > 0 or (self._may_list and not self._waiting)
 
     async def run(self) -> None:
         """Run until the worker drains, or every unfinished shard is halted.
@@ -173,16 +192,34 @@ class Supervisor:
     async def _listed(self) -> list[Shard]:
         """The stream's shards; none while they cannot be listed, so that shards being read are not disturbed."""
         try:
-            return await self.parts.source.shards()
+            listed = await self.parts.source.shards()
         except (Retryable, AccessRefused) as error:
             if isinstance(error, AccessRefused):
-                if not self._waits_for_access:
-                    raise
-                self._say_refused(self.parts.leases.runnable(self.stream) - self._active if self.parts.leases is not None else ())
+                self._note_unlisted(error)
             if self.parts.once and not self._active:
                 return await self.parts.repeat("list shards", Shard(self.stream, ""), self.parts.source.shards)
             self.parts.emit(events.CallRepeated(self.stream, "", "list shards", str(error), SYNC_SECONDS))
             return []
+        self._may_list = True
+        if self.unlisted:
+            self.unlisted = ""
+            self.parts.emit(events.StreamResumed(self.stream, ""))
+        return listed
+
+    def _note_unlisted(self, error: AccessRefused) -> None:
+        """Halt the stream as a whole until its shards can be listed, unless some of them are read all the same, here or elsewhere.
+
+        Raises:
+            AccessRefused: this is not to be waited for.
+        """
+        if not self._waits_for_access:
+            raise error
+        self._may_list = bool(self._active)
+        if self.parts.leases is not None:
+            self._say_refused(self.parts.leases.runnable(self.stream) - self._active)
+        elif not (self._active or self.unlisted):
+            self.unlisted = f"its shards cannot be listed: {str(error).rstrip('.')}. {LISTED_AGAIN}"
+            self.parts.emit(events.ShardHalted(self.stream, "", self.unlisted))
 
     async def _wait(self) -> None:
         try:
@@ -238,9 +275,10 @@ class Supervisor:
     def _waits_for_access(self) -> bool:
         """Whether to wait for access that is refused now. Somebody has taken it away if this worker has sealed something already.
 
-        A worker that has not may be set up wrongly: it ends, so that whoever started it learns of that, and others take its shards.
+        A worker that has not may be set up wrongly: it ends, so that whoever started it learns of that, and others take its shards. But
+        not while it can do something for another stream.
         """
-        return self.parts.committer.sealed > 0 and not self.parts.once
+        return not self.parts.once and (self.parts.committer.sealed > 0 or self._others_work())
 
     def _inherited(self, shard: Shard) -> bool:
         """Whether access was refused to the worker from which this one took the shard, too, so that neither is set up wrongly."""
@@ -254,6 +292,7 @@ class Supervisor:
     async def _wait_for_access(self, shard: Shard, error: AccessRefused) -> None:
         """Halt the shard until it is time to try it again, or until the worker drains."""
         wait = self._refused.setdefault(shard.shard_id, RefusedWaits(self.parts.clock)).next()
+        self._waiting.add(shard.shard_id)
         self._halt(shard, f"{str(error).rstrip('.')}. {GOES_ON}")
         self._say_refused((shard.shard_id,))
         draining = asyncio.ensure_future(self.parts.draining.wait())
@@ -261,6 +300,7 @@ class Supervisor:
         try:
             await asyncio.wait((draining, sleeping), return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._waiting.discard(shard.shard_id)
             if not self.parts.draining.is_set():
                 del self.halted[shard.shard_id]
                 self._started.discard(shard.shard_id)

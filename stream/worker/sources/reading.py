@@ -33,7 +33,7 @@ from stream.worker.objects.finished_claims import FinishedClaims
 from stream.worker.objects.receiving import LONGEST_HOLD
 from stream.worker.objects.slices import Window
 from stream.worker.objects.watched import WatchedShards, object_opener, slices_of
-from stream.worker.objects.watching import Watcher
+from stream.worker.objects.watching import ALONE, Turns, Watcher
 from stream.worker.opening.places import queue_place
 from stream.worker.sources.dead_letters import DeadLetters, chain_name
 
@@ -66,8 +66,8 @@ class Reading:
 class SourceContext:
     """What sources are created from. ``state`` is the application's store, ``rejects`` the store of its dead letters.
 
-    ``watched``: the shards of a source that is to be watched; ``shared``: whether workers share them by leases. ``lists``: whether this one
-    is to list objects.
+    ``watched``: the shards of a source that is to be watched; ``shared``: whether workers share them by leases. ``turns``: which of them
+    lists objects.
     """
 
     pipeline: Pipeline
@@ -81,7 +81,7 @@ class SourceContext:
     emit: Emit
     watched: WatchedShards | None = None
     shared: bool = False
-    lists: Callable[[], bool] = lambda: True
+    turns: Turns = ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ async def _watched(context: SourceContext, config: ObjectsSource, watch: Watch, 
     )
 
     opened = None if watch.queue is None else functools.partial(open_sqs, context.session, queue_place(watch.queue), context.clock)
-    watcher = Watcher(settings, log, store, opened, context.clock, context.emit, context.lists)
+    watcher = Watcher(settings, log, store, opened, context.clock, context.emit, context.turns)
     if once:
         await watcher.list_once()
     else:

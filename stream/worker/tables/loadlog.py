@@ -211,6 +211,10 @@ class LoadLog:
         files = tuple(StagedFile(f"{root}/{file.key}", file.size, file.rows) for file in manifest.files if file.sink == sink)
         return Link(manifest.shard, span.after, span.last, files, layout, manifest.sealed_at)
 
+    async def sink(self, manifest: Manifest) -> str:
+        """The name that the table's sink had in a unit."""
+        return (await self._staging(manifest))[0]
+
     async def rows(self, manifest: Manifest) -> int:
         """How many rows of a sealed unit are for the table."""
         sink, _ = await self._staging(manifest)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol, TypeVar
+from types import MappingProxyType
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from stream.aws.redshift_data import ColumnInfo, RedshiftDataClient, Result, Statement
 from stream.batch import SHARD
 from stream.contracts import Clock, ObjectStore
-from stream.errors import Retryable, StreamError
+from stream.errors import Halted, Retryable, StreamError
+from stream.sink import redshift_checks as checks
 from stream.sink import redshift_sql as sql
 from stream.sink.layouts import Layout
 from stream.sink.loads import Failure, Load
 from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
+from stream.sink.redshift_checks import LoadedRow
+from stream.sink.redshift_names import folded
 from stream.sink.redshift_sql import ExistingColumn, Owner, Step
 from stream.sink.redshift_upsert import deleted_layout, needs_deleted_keys
 
@@ -53,6 +58,13 @@ class Warehouse(Protocol):
         """
         ...
 
+    async def records(self, column: str, value: str, most: int) -> list[tuple[str, str, int]] | None:
+        """``_shard``, ``_sequence`` and ``_subsequence`` of up to ``most`` records with a row that has ``value``, as text, in ``column``.
+
+        None if the table cannot tell: it is not there, or lacks the column or those of the lineage, or does not compare such values.
+        """
+        ...
+
     async def forget(self, cutoff: datetime) -> None:
         """Remove what is kept about loads before ``cutoff`` (UTC) and no longer needed; never what ``positions`` needs."""
         ...
@@ -75,8 +87,56 @@ class Warehouse(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class MergedRows:
+    """What a table that is merged by key has. ``twice``: keys of the stream with several rows.
+
+    ``shards``: by ``_shard``, the number of rows and the greatest sequence number.
+    """
+
+    twice: int
+    shards: Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Overtaken:
+    """A row that was loaded, of whose key the table has neither that row nor a newer one, but ``there`` others.
+
+    ``remembered``: whether what is kept about deleted keys goes back to before the row, so that a deletion of its key would be in it: it
+    goes back as far as its oldest entry, since people remove the oldest ones. None if nothing is kept.
+    """
+
+    row: LoadedRow
+    there: int
+    remembered: bool | None = None
+
+
+@runtime_checkable
+class MergingWarehouse(Protocol):
+    """A ``Warehouse`` that may merge rows by key, so that a row of the table is the newest of its key."""
+
+    async def merged_rows(self, layout: Layout) -> MergedRows | None:
+        """What the table has, whose rows of ``layout`` are merged by its keys; None if it lacks these, or columns of the lineage.
+
+        Raises:
+            Halted: there is no table, although rows were loaded into it.
+        """
+        ...
+
+    async def some_records(self, most: int, salt: str) -> list[tuple[str, str, int]]:
+        """``_shard``, ``_sequence`` and ``_subsequence`` of up to ``most`` rows of the table, others for each ``salt``."""
+        ...
+
+    async def overtaken(self, layout: Layout, rows: Sequence[LoadedRow]) -> list[Overtaken]:
+        """Those of ``rows``, all of which were loaded, of whose key neither the table nor what is kept about deleted keys has one so new.
+
+        Of those that delete, only where the table has an older row of the key.
+        """
+        ...
+
+
 class RedshiftWarehouse:
-    """``Warehouse`` over the Data API.
+    """``Warehouse`` and ``MergingWarehouse`` over the Data API.
 
     ``staging``: the store at the sink's URL, where manifests for COPY are put. ``nonce`` is used by no other warehouse, ever.
     """
@@ -113,7 +173,58 @@ class RedshiftWarehouse:
             return {}
         if SHARD not in {column.name for column in found}:
             return None
-        return {str(shard): int(rows) for shard, rows in (await self._query(sql.row_counts(self._config))).rows}
+        return {str(shard): int(rows) for shard, rows in (await self._query(checks.row_counts(self._config))).rows}
+
+    async def records(self, column: str, value: str, most: int) -> list[tuple[str, str, int]] | None:
+        """See ``Warehouse``. The value is a parameter, never a part of the statement."""
+        found = {each.name: each for each in await self._columns(self._config.target, or_none=True) or ()}
+        wanted = found.get(folded(column))
+        compared = None if wanted is None else checks.comparison(ExistingColumn(wanted.name, wanted.type, wanted.length), value)
+        if compared is None or not found.keys() >= set(checks.LINEAGE):
+            return None
+        condition, parameter = compared
+        rows = (await self._query(checks.records_where(self._config, condition, most), {"value": parameter})).rows
+        return [(str(shard), str(sequence), int(subsequence)) for shard, sequence, subsequence in rows]
+
+    async def merged_rows(self, layout: Layout) -> MergedRows | None:
+        """See ``MergingWarehouse``."""
+        found = await self._columns(self._config.target, or_none=True)
+        if found is None:
+            msg = f"rows were merged into a table that is gone: {sql.missing_table(self._config)}"
+            raise Halted(msg)
+        names = {column.name for column in found}
+        if not names >= {*checks.LINEAGE, *layout.keys}:
+            return None
+        shards = (await self._query(checks.newest_by_shard(self._config))).rows
+        twice = (await self._query(checks.keys_twice(self._config, layout))).rows[0][0]
+        return MergedRows(int(twice), {str(shard): (int(rows), int(last or 0)) for shard, rows, last in shards})
+
+    async def some_records(self, most: int, salt: str) -> list[tuple[str, str, int]]:
+        """See ``MergingWarehouse``."""
+        rows = (await self._query(checks.some_records(self._config, most, salt))).rows
+        return [(str(shard), str(sequence), int(subsequence)) for shard, sequence, subsequence in rows]
+
+    async def overtaken(self, layout: Layout, rows: Sequence[LoadedRow]) -> list[Overtaken]:
+        """See ``MergingWarehouse``. Keys and versions are parameters, never a part of the statements."""
+        left, oldest = await self._left(self._config.target, layout, rows), None
+        keeps = bool(left) and await self._columns(self._config.deleted_keys, or_none=True) is not None
+        if keeps:
+            left = await self._left(self._config.deleted_keys, layout, left)
+            oldest = (await self._query(checks.oldest_deleted(self._config))).rows[0][0]
+        found = []
+        for row in left:
+            there = int((await self._query(*checks.rows_of_key(self._config.target, layout, row))).rows[0][0])
+            if there or not row.deletes:
+                found.append(Overtaken(row, there, oldest is not None and int(oldest) <= row.sequence if keeps else None))
+        return found
+
+    async def _left(self, table: tuple[str, str], layout: Layout, rows: Sequence[LoadedRow]) -> list[LoadedRow]:
+        """Those of ``rows`` of whose key ``table`` has no row that is not older."""
+        left, kept = list(rows), {-1}
+        while left and kept:  # of keys that the database takes for equal and that differ here, each answer has one
+            kept = {int(at) for (at,) in (await self._query(*checks.not_older(table, layout, left))).rows}
+            left = [row for at, row in enumerate(left) if at not in kept]
+        return left
 
     async def forget(self, cutoff: datetime) -> None:
         """See ``Warehouse``: the load ledger is a table of the user's, and stays as it is."""
@@ -201,10 +312,10 @@ class RedshiftWarehouse:
             if not sql.exists_already(str(error)):
                 raise
 
-    async def _query(self, statement: str) -> Result:
+    async def _query(self, statement: str, parameters: Mapping[str, str] = MappingProxyType({})) -> Result:
         """Run one statement that may be repeated."""
         token = self._token(statement)
-        started = await self._repeated(lambda: self._client.execute(statement, token))
+        started = await self._repeated(lambda: self._client.execute(statement, token, parameters))
         done = await self._finished(started)
         if done.status != "FINISHED":
             self._ledger_is_there = False

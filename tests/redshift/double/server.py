@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from tests.redshift.double.dialect import MAX_STATEMENT_BYTES, MAX_STATEMENTS, T
 
 Hook = Callable[[str], Any]
 PAGE = 100
+_PARAMETER = re.compile(r"(?<![:\w]):([0-9a-zA-Z_]+)")
 SNAPSHOT, SERIALIZABLE = "repeatable_read", "serializable"
 """Redshift's two isolation levels of a database; SNAPSHOT is what CREATE DATABASE gives, and it lets concurrent inserts pass."""
 
@@ -115,7 +117,7 @@ class Double:
         return web.Response()
 
     async def _ExecuteStatement(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        return self._start(asked, [asked["Sql"]], batch=False)
+        return self._start(asked, [_bound(asked["Sql"], asked.get("Parameters", []))], batch=False)
 
     async def _BatchExecuteStatement(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         if not 1 <= len(asked["Sqls"]) <= MAX_STATEMENTS:
@@ -251,6 +253,15 @@ class Double:
 
 class _Invalid(Exception):
     """ValidationException."""
+
+
+def _bound(sql: str, parameters: list[dict[str, str]]) -> str:
+    """``sql`` with its parameters as texts, which PostgreSQL converts as the statement says."""
+    values = {each["name"]: each["value"] for each in parameters}
+    names = set(_PARAMETER.findall(sql))
+    if names != set(values) or any(not value for value in values.values()):
+        raise _Invalid(f"Parameters has {sorted(values)}, none of which may be empty, and the statement {sorted(names)}")
+    return _PARAMETER.sub(lambda name: "'" + values[name[1]].replace("'", "''") + "'", sql)
 
 
 def _misbehave(fault: str) -> None:

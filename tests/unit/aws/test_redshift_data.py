@@ -57,6 +57,13 @@ def test_a_batch_is_one_signed_transaction(monkeypatch):
     assert "/eu-central-1/redshift-data/aws4_request" in signature
 
 
+def test_values_are_sent_beside_the_statement(monkeypatch):
+    sql, values = "SELECT 1 WHERE 'x' = :a", {"a": "it's; --"}
+    _, seen = ask(monkeypatch, [(200, {"Id": "abc"})], lambda client: client.execute(sql, "token", values))
+    assert seen[0][1]["Sql"] == sql
+    assert seen[0][1]["Parameters"] == [{"name": "a", "value": "it's; --"}]
+
+
 @pytest.mark.parametrize(
     ("database", "fields"),
     [

@@ -116,6 +116,33 @@ def test_trace_finds_records_by_a_value(folder):
     assert run(folder, "trace", "FILE", "message", "44").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("7", "--since", "1h"), "go with `message column=value`"),
+        (("7", "--source"), "go with `message column=value`"),
+        (("n=44", "--source"), "--source needs --since or --from"),
+        (("n=44", "--source", "--to", "2026-01-02"), "--source needs --since or --from"),
+        (("n=44", "--since", "1h", "--from", "2026-01-01"), "--since already names the time"),
+        (("n=44", "--from", "2026-01-02", "--to", "2026-01-01"), "must be before --to"),
+        (("n=44", "--since", "soon"), "--since: "),
+    ],
+)
+def test_options_of_a_search_that_do_not_fit_are_refused(folder, words, says):
+    result = run(folder, "trace", "FILE", *words)
+    assert result.exit_code == 2
+    assert says in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_a_search_of_a_time_says_how_many_units_it_looked_into(folder):
+    found = run(folder, "trace", "FILE", "n=44", "--from", "2026-01-01T12:00:00", "--to", "2026-01-01T12:01:00", "--json")
+    assert [fate["shard"] for fate in json.loads(found.stdout)] == [shard_id(1), shard_id(0)]
+    assert "note: searched 5 units, 10 files and " in found.stderr
+    later = run(folder, "trace", "FILE", "n=44", "--from", "2026-01-02")
+    assert later.exit_code == 1
+    assert "None of the 0 units with records of that time holds such a record" in later.stdout
+
+
 def test_searches_that_find_nothing_exit_with_1_and_invalid_ones_with_2(folder):
     assert run(folder, "trace", "FILE", "7").exit_code == 1
     assert run(folder, "trace", "FILE", "seven").exit_code == 2

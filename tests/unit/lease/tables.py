@@ -62,7 +62,7 @@ class MemoryDynamo(Tables):
     """A lease table and the tables that KCL 3.x keeps beside it: ``other`` (coordinator state) and ``reports`` (worker metrics).
 
     ``faults`` are the outcomes of the next calls: lost_before, lost_after, throttled, or None. While ``throttling``, all are throttled,
-    and while ``refusing``, all are refused.
+    and while ``refusing``, all are refused. ``denied``: operations and tables that are not allowed.
     """
 
     place = "memory"
@@ -87,6 +87,10 @@ class MemoryDynamo(Tables):
         self.requests.append((operation, table, request))
         if operation in self.denied:
             raise AwsFatal(f"{operation} is not allowed", code="AccessDeniedException")
+        if table in self.denied:
+            raise AccessRefused(
+                f"User: arn:aws:sts::1:assumed-role/w is not authorized to {operation} {table}", code="AccessDeniedException"
+            )
         if self.refusing:
             raise AccessRefused(f"{operation} is not allowed", code="AccessDeniedException")
         fault = "throttled" if self.throttling else self.faults.pop(0) if self.faults else None

@@ -134,6 +134,21 @@ def test_a_worker_without_access_is_the_last_to_look_for_all():
     assert first_holder({"a": rows["a"]}, NOW, FAILOVER) == "one"
 
 
+def test_a_worker_that_may_not_list_is_the_last_to_list_for_all_whatever_else_it_holds():
+    def barred(key, holder):
+        return ObservedLease(lease(key, holder, unlisted=holder), NOW - 1, NOW - 500)
+
+    def lists(*rows):
+        return first_holder({row.lease.key: row for row in rows}, NOW, FAILOVER)
+
+    assert lists(barred("a", "one"), renewed("b", "one"), said("c", "two")) == "two"
+    assert lists(barred("b", "one"), renewed("a", "one"), renewed("c", "two")) == "two"
+    assert lists(barred("a", "one"), barred("b", "two"), renewed("c", "three")) == "three"
+    assert lists(barred("a", "one"), barred("b", "two")) == "one"
+    # Whoever holds the lease now has not said so.
+    assert lists(ObservedLease(lease("a", "two", unlisted="one"), NOW - 1, NOW - 500), renewed("b", "one")) == "two"
+
+
 # --- fleets over hours ------------------------------------------------------------------------------------------------------
 
 STEP = 5.0

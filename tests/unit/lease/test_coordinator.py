@@ -731,6 +731,52 @@ def test_a_row_says_no_more_that_its_holder_has_no_access_once_it_has_sealed_or_
     play(lambda: Fleet(shards(2), failover=3.0), test)
 
 
+def listing(fleet):
+    return [name for name, worker in sorted(fleet.workers.items()) if worker.lists("s")]
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_objects_are_listed_by_a_worker_that_may_and_by_the_same_as_before_if_none_may(busy):
+    """With frequent checkpoints no renewal is due, and yet the rows say it."""
+
+    async def test(fleet):
+        async def advance(seconds):
+            for _ in range(seconds):
+                for name, held in fleet.holders().items() if busy else ():
+                    for shard_id in held:
+                        position = int(fleet.clock.seconds)
+                        await LeaseCheckpoints(fleet.workers[name]).advance(Shard("s", shard_id), Checkpoint(position, 0, position - 1))
+                await fleet.clock.advance(1)
+
+        await fleet.join("a", "b", "c")
+        await fleet.clock.advance(60)
+        before = fleet.holders()
+        assert all(before.values())
+        (first,) = listing(fleet)
+        fleet.workers[first].may_list("s", allowed=False)
+        assert first not in listing(fleet), "it knows so at once"
+        await advance(10)
+        (second,) = listing(fleet)
+        fleet.workers[second].may_list("s", allowed=False)
+        await advance(10)
+        (third,) = listing(fleet)
+        assert len({first, second, third}) == 3
+        fleet.workers[third].may_list("s", allowed=False)
+        await advance(10)
+        assert listing(fleet) == [first]
+        fleet.workers[second].may_list("s", allowed=True)
+        await advance(10)
+        assert listing(fleet) == [second]
+        for worker in fleet.workers.values():
+            worker.may_list("s", allowed=True)
+        await advance(10)
+        assert listing(fleet) == [first]
+        assert fleet.holders() == before
+        assert not any(row.unlisted for row in fleet.rows().values())
+
+    play(lambda: Fleet(shards(6), failover=3.0), test)
+
+
 def test_a_shard_whose_calls_get_no_answer_for_five_minutes_is_out_of_reach_and_not_before():
     async def test(fleet):
         await fleet.join("a")

@@ -1,10 +1,12 @@
 """Workers in a KCL 3.x fleet whose leader is played by the test, writing rows as the Java leader was observed to."""
 
 import asyncio
+from copy import deepcopy
 
 import pytest
 
 from stream import events
+from stream.aws.errors import AccessRefused
 from stream.contracts import Checkpoint
 from stream.errors import LeaseLost
 from stream.lease.native import LeaseCheckpoints
@@ -85,6 +87,44 @@ def test_the_tables_beside_the_lease_table_may_have_any_name():
         assert used == {"app", "rules-CoordinatorState", "staff-WorkerMetricStats"}
 
     play(lambda: LedFleet(fleet_tables=("rules-CoordinatorState", "staff-WorkerMetricStats")), test)
+
+
+STATE = "app-CoordinatorState"
+NOT_SEEN = (
+    f"it cannot be seen whether a KCL 3.x fleet owns the lease table app, so no lease is taken: User: arn:aws:sts::1:assumed-role/w is not "
+    f"authorized to GetItem {STATE}"
+)
+
+
+@pytest.mark.parametrize("led", [True, False])
+def test_a_worker_that_may_not_see_whether_there_is_a_fleet_says_who_may_not_and_takes_nothing(led):
+    async def test(fleet):
+        fleet.dynamo.denied.add(STATE)
+        before = deepcopy(fleet.dynamo.items)
+        with pytest.raises(AccessRefused) as refused:
+            await fleet.join("a")
+        assert (str(refused.value), refused.value.code) == (NOT_SEEN, "AccessDeniedException")
+        assert fleet.dynamo.items == before
+        del fleet.workers["a"]
+
+    play(LedFleet if led else lambda: Fleet(shards(2)), test)
+
+
+def test_a_follower_that_may_not_see_its_fleet_any_more_still_follows_and_says_so():
+    async def test(fleet):
+        await fleet.join("a")
+        fleet.dynamo.denied.add(STATE)
+        fleet.dynamo.items[ZERO].pop("leaseOwner")
+        await fleet.advance(300)
+        assert fleet.holders()["a"] == []
+        said = {event.detail for event in fleet.emitted["a"] if isinstance(event, events.CallRepeated) and event.call == "lease table"}
+        assert said == {NOT_SEEN}
+        fleet.dynamo.denied.clear()
+        fleet.assign(ONE, "a")
+        await fleet.advance(60)
+        assert fleet.holders()["a"] == [ONE]
+
+    play(LedFleet, test)
 
 
 def test_a_follower_reports_and_takes_nothing_by_itself():

@@ -9,6 +9,7 @@ import pytest
 
 from stream.metrics import log_output
 from stream.metrics.log_output import LogOutput, standard_error
+from tests.disks import KINDS, PAGE, disk
 
 SMALL = 4096
 """The smallest size of a pipe."""
@@ -102,3 +103,20 @@ def test_standard_error_may_be_an_object_without_a_descriptor(capsys):
 def test_standard_error_is_otherwise_written_through_its_descriptor(capfd):
     standard_error()(b"one\n")
     assert capfd.readouterr().err == "one\n"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_a_line_on_a_full_disk_spoils_no_other_line(kind, tmp_path):
+    line = b'{"event":"%s"}\n' % (b"x" * (2 * PAGE))
+    with disk(kind, tmp_path) as place, (tmp_path / "log").open("ab", buffering=0) as file:
+        output = LogOutput(file.fileno())
+        output(b'{"event":"first"}\n')
+        with place.full(1):
+            for _ in range(2):
+                with pytest.raises(OSError, match=r"No space left|File too large"):
+                    output(line)
+        output(line)
+        output(b'{"event":"last"}\n')
+        found = (tmp_path / "log").read_bytes().splitlines(keepends=True)
+    assert [found[0], *found[2:]] == [b'{"event":"first"}\n', line, b'{"event":"last"}\n']
+    assert len(found[1]) > PAGE / 2

@@ -1,3 +1,4 @@
+import errno
 import json
 
 import pytest
@@ -142,12 +143,14 @@ def test_rare_events_are_never_held_back(log, lines):
     assert len(lines) == 3
 
 
-@pytest.mark.parametrize("error", [BrokenPipeError("gone"), ValueError("I/O operation on closed file")])
-def test_a_broken_pipe_raises_nothing(error):
+@pytest.mark.parametrize("error", [BrokenPipeError("gone"), OSError(errno.ENOSPC, "full"), ValueError("I/O operation on closed file")])
+def test_a_line_that_cannot_be_written_is_dropped_and_counted(error):
     def write(line):
         raise error
 
-    JsonLog(write, FixedClock())(ev.ShardStarted("events", "s", 1))
+    dropped = []
+    JsonLog(write, FixedClock(), dropped=lambda: dropped.append(1))(ev.ShardStarted("events", "s", 1))
+    assert len(dropped) == 1
 
 
 def test_dropped_lines_are_counted_and_told_before_the_next_line_that_is_not_dropped(clock, lines):

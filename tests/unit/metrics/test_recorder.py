@@ -156,11 +156,70 @@ def test_held_shards_are_counted_per_stream(registry, recorder):
     assert registry.get_sample_value("kst_leases_held", STREAM) == 1
 
 
-def test_a_halt_shows_until_the_shard_starts_again(registry, recorder):
-    recorder(ev.ShardHalted("events", "shardId-1", "gap"))
-    assert registry.get_sample_value("kst_shard_halted", WHERE) == 1
+HALTED = "kst_shard_halted"
+
+
+def page(records=0, oldest=None):
+    return ev.PageReceived("events", "shardId-1", records, records, records, 0, 0.1, oldest)
+
+
+SEALED = ev.UnitSealed("events", "shardId-1", 1, 9, (("written", 7),), 42.0, 3.0, 0.5)
+
+
+def test_a_halt_shows_until_something_is_sealed_however_often_the_shard_is_tried_again(registry, recorder):
+    for _ in range(3):
+        recorder(ev.ShardStarted("events", "shardId-1", 0))
+        recorder(page(records=5))
+        recorder(page())
+        recorder(ev.ShardHalted("events", "shardId-1", "refused"))
+        assert registry.get_sample_value(HALTED, WHERE) == 1
+        recorder(ev.ShardStarted("events", "shardId-1", 0))
+        assert registry.get_sample_value(HALTED, WHERE) == 1
+    recorder(SEALED)
+    assert registry.get_sample_value(HALTED, WHERE) == 0
+
+
+def test_a_halt_is_over_if_there_is_nothing_left_at_which_the_shard_could_halt(registry, recorder):
     recorder(ev.ShardStarted("events", "shardId-1", 0))
-    assert registry.get_sample_value("kst_shard_halted", WHERE) == 0
+    recorder(page(records=5))
+    recorder(ev.ShardHalted("events", "shardId-1", "refused"))
+    recorder(ev.ShardStarted("events", "shardId-1", 7))
+    recorder(page())
+    assert registry.get_sample_value(HALTED, WHERE) == 0
+
+
+def test_a_halted_shard_is_as_far_behind_as_its_oldest_record_is_old_however_often_it_is_read_to_its_tip(registry):
+    recorder, clock = recorder_with_clock(registry)
+    arrived = clock.now().timestamp() - 7200
+    for _ in range(3):
+        recorder(ev.ShardStarted("events", "shardId-1", 0))
+        recorder(page(records=5, oldest=arrived))
+        recorder(page(records=5, oldest=arrived + 30))
+        assert registry.get_sample_value(BEHIND, WHERE) in {0, clock.now().timestamp() - arrived}
+        recorder(ev.ShardHalted("events", "shardId-1", "refused"))
+        assert registry.get_sample_value(BEHIND, WHERE) == clock.now().timestamp() - arrived
+        clock.seconds += 3600
+    recorder(SEALED)
+    recorder(page())
+    assert registry.get_sample_value(BEHIND, WHERE) == 0
+
+
+def test_records_that_expired_in_a_halted_shard_are_late_no_more(registry):
+    recorder, clock = recorder_with_clock(registry)
+    recorder(ev.ShardStarted("events", "shardId-1", 0))
+    recorder(page(records=5, oldest=clock.now().timestamp() - 90_000))
+    recorder(ev.RecordsExpired("events", "shardId-1", 0, 7, "too old"))
+    recorder(page(records=5, oldest=clock.now().timestamp() - 80_000))
+    recorder(ev.ShardHalted("events", "shardId-1", "refused"))
+    assert registry.get_sample_value(BEHIND, WHERE) == 80_000
+
+
+def test_a_shard_that_another_worker_has_now_is_halted_here_no_more(registry, recorder):
+    recorder(ev.ShardStarted("events", "shardId-1", 0))
+    recorder(ev.ShardHalted("events", "shardId-1", "refused"))
+    recorder(ev.ShardReleased("events", "shardId-1", "lease_lost"))
+    recorder(ev.ShardStarted("events", "shardId-1", 9))
+    assert registry.get_sample_value(HALTED, WHERE) == 0
 
 
 def test_reasons_over_the_limit_share_one_series(registry, recorder):

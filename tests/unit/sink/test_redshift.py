@@ -175,6 +175,34 @@ def test_the_deletes_option_must_name_a_boolean_column_that_is_not_a_key():
         config(mode="upsert", keys=["gone"], deletes="gone").check(schema)
 
 
+@pytest.mark.parametrize("kind", [pl.Int16(), pl.UInt64(), pl.Decimal(12, 2), pl.Date(), pl.Datetime("us", "UTC"), pl.Datetime("ms")])
+def test_a_version_is_of_a_type_with_an_order(kind):
+    settings = config(mode="upsert", keys=["n"], version="Changed")
+    schema = pl.Schema({**SCHEMA, "Changed": kind})
+    settings.check(schema)
+    assert [column.name for column in settings.layout(schema).columns if column.version] == ["changed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "hint"),
+    [
+        ("missing", "there is no column 'missing'", "columns here: n"),
+        ("_arrival", "there is no column '_arrival'", "columns here: n"),
+        ("word", "column 'word' of type string cannot be a version", "`cast` it in a stage"),
+        ("real", "column 'real' of type float64 cannot be a version", "take whole numbers, decimals, dates or timestamps"),
+        ("gone", "column 'gone' of type bool cannot be a version", "take whole numbers"),
+        ("tags", "cannot be a version", "take whole numbers"),
+        ("n", "column 'n' is a key", "all rows of a key would have one version"),
+    ],
+)
+def test_a_version_that_says_nothing_of_an_order_is_refused(name, words, hint):
+    others = {"word": pl.String(), "real": pl.Float64(), "gone": pl.Boolean(), "tags": pl.List(pl.Int64())}
+    with pytest.raises(SinkMismatch, match=words) as refusal:
+        config(mode="upsert", keys=["n"], version=name).check(pl.Schema({**SCHEMA, **others}))
+    assert refusal.value.path == ("version",)
+    assert hint in refusal.value.hint
+
+
 STORED_LOGIN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:x"
 
 
@@ -189,6 +217,7 @@ STORED_LOGIN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:x"
         ({"keys": ["n"]}, "upsert"),
         ({"mode": "upsert", "keys": ["n"], "lineage": False}, "lineage"),
         ({"deletes": "gone"}, "`deletes` only works with `mode: upsert`"),
+        ({"version": "n"}, "`version` only works with `mode: upsert`"),
         ({"table": "a.b.c"}, "not a table"),
         ({"table": 'x"; DROP TABLE y'}, "cannot name"),
         ({"table": "x" * 125}, "cannot name"),
@@ -275,6 +304,12 @@ def test_the_placement_finds_each_row():
 def test_a_record_that_copy_would_fail_on_is_refused(value, options, reason):
     frame = rows({"word": ["1", value, "2"]}, {"word": pl.String()})
     assert sink(frame, **options).refused(frame).rows() == [(1, reason)]
+
+
+def test_a_row_without_a_version_is_refused_also_if_it_deletes():
+    frame = rows({"n": [1, 2, 3], "at": [5, None, None], "gone": [False, False, True]})
+    made = sink(frame, mode="upsert", keys=["n"], version="at", deletes="gone")
+    assert made.refused(frame).rows() == [(1, "null_version"), (2, "null_version")]
 
 
 def test_a_row_larger_than_copy_accepts_is_refused():

@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
+from stream.audit.chain import Bounds
 from stream.clock import SystemClock
 from stream.commit.log import CommitLog
 from stream.commit.manifest import Kind, Manifest, State, digest, encode, with_seal
 from stream.contracts import Checkpoint, Reached, Shard, Start, StartKind
 from stream.lease.checkpoints import StoredCheckpoints
-from stream.operations.query.cuts import Bounds, CutReader, DamagedLogError, newest_definition
+from stream.operations.query.cuts import CutReader, DamagedLogError, newest_definition
 from stream.storage.memory import MemoryStore
 from stream.worker.opening.evidence import StoredEvidence
 

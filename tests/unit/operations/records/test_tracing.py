@@ -124,9 +124,9 @@ def test_a_search_covers_only_the_newest_units(sealed):
     assert search(sealed, "n=44", units=2)[1].units == 4
 
 
-def test_a_column_that_no_file_has_is_refused(sealed):
-    with pytest.raises(DefinitionError, match="has a column 'order'"):
-        search(sealed, "order=44")
+def test_a_column_that_no_file_has_finds_nothing_and_is_counted(sealed):
+    found, searched = search(sealed, "order=44")
+    assert (found, searched.files, searched.files_with_column) == ([], 10, 0)
 
 
 class Counting:

@@ -1,7 +1,20 @@
-"""What is reported of shards that delay the end of a worker."""
+"""What is reported of shards that delay the end of a worker, and what one stream that cannot be read means for the others."""
+
+import asyncio
+
+import pytest
 
 from stream import events
-from stream.worker.shards.streams import MAX_SHOWN, PendingCalls
+from stream.aws.errors import AccessRefused
+from stream.contracts import Shard, Start, StartKind
+from stream.errors import Fatal, most_severe
+from stream.worker.parts import StreamParts
+from stream.worker.shards import supervisor
+from stream.worker.shards.streams import MAX_SHOWN, PendingCalls, Streams
+from tests.unit.lease.tables import settle
+from tests.unit.worker.shards.test_supervisor import Leases, Patient, Stream
+
+DENIED = AccessRefused("kinesis:GetRecords was refused. Remedy: allow it.", code="AccessDeniedException")
 
 
 def again(shard, call="put file", detail="no answer"):
@@ -37,3 +50,120 @@ def test_waiting_spans_are_reported_only_with_strict():
 def test_of_many_shards_some_are_listed_and_the_others_counted():
     lines = report(*(again(f"{number:03}") for number in range(MAX_SHOWN + 5))).splitlines()
     assert (len(lines), lines[-1]) == (MAX_SHOWN + 1, "  and 5 more shards")
+
+
+class Denied(Stream):
+    """A stream whose shards may not be listed, as often as ``denied`` says."""
+
+    denied: int = 0
+
+    async def shards(self):
+        if self.denied:
+            self.denied -= 1
+            raise DENIED
+        return await super().shards()
+
+
+def two_streams(monkeypatch, left, right):
+    """One worker of the streams ``s`` and ``t``, and its draining."""
+    both = {"s": left, "t": right}
+    monkeypatch.setattr(supervisor, "run_shard", lambda shard, start, parts: both[shard.stream].run_shard(shard, start, parts))
+    monkeypatch.setattr(supervisor, "SYNC_SECONDS", 0.01)
+    draining = asyncio.Event()
+    for each in both.values():
+        each.draining = draining
+    parts = [StreamParts(name, Start(StartKind.TRIM_HORIZON), each) for name, each in both.items()]
+    return Streams(parts, draining, left.reported.append, PendingCalls(strict=False)), draining
+
+
+def play(test):
+    return asyncio.run(asyncio.wait_for(test(), 120))
+
+
+@pytest.mark.parametrize("leased", [False, True])
+def test_a_stream_to_which_access_is_refused_before_anything_of_it_is_sealed_goes_on_by_itself(monkeypatch, leased):
+    async def run():
+        left, right = Stream({"0": [DENIED, DENIED, "work"]}, [Shard("s", "0")]), Stream({"9": ["work"]}, [Shard("t", "9")])
+        streams, draining = two_streams(monkeypatch, left, right)
+        if leased:
+            left.leases, right.leases = Leases(draining, ["0"]), Leases(draining, ["9"])
+        running = asyncio.ensure_future(streams.run(0.0))
+        while len(left.order) < 3:
+            await settle()
+        assert not streams.halted
+        assert left.clock.slept == [1, 2]
+        assert left.leases is None or left.leases.did == [("refused", "0")] * 2
+        running.cancel()
+        await asyncio.wait([running])
+        return [event.shard for event in left.reported if isinstance(event, events.ShardHalted)]
+
+    assert play(run) == ["0", "0"]
+
+
+def test_a_stream_whose_shards_may_not_be_listed_is_halted_as_a_whole_and_goes_on_by_itself(monkeypatch):
+    async def run():
+        left, right = Denied({"0": ["work"]}, [Shard("s", "0")]), Stream({"9": ["work"]}, [Shard("t", "9")])
+        left.denied = 3
+        streams, _ = two_streams(monkeypatch, left, right)
+        running = asyncio.ensure_future(streams.run(0.0))
+        seen = set()
+        while not left.order:
+            seen |= streams.halted.keys()
+            await asyncio.sleep(0)  # noqa: TID251 - lets the worker go on
+        assert (seen, dict(streams.halted)) == ({"s"}, {})
+        running.cancel()
+        await asyncio.wait([running])
+        return [type(event) for event in left.reported if not event.shard and not isinstance(event, events.CallRepeated)]
+
+    assert play(run) == [events.ShardHalted, events.StreamResumed]
+
+
+def test_a_stream_whose_shards_may_not_be_listed_is_not_halted_where_others_may_read_it(monkeypatch):
+    async def run():
+        left, right = Denied({"0": ["work"]}, [Shard("s", "0")]), Stream({"9": ["work"]}, [Shard("t", "9")])
+        left.denied = 3
+        streams, draining = two_streams(monkeypatch, left, right)
+        left.leases, right.leases = Leases(draining, ["0"]), Leases(draining, ["9"])
+        running = asyncio.ensure_future(streams.run(0.0))
+        while not left.order:
+            await asyncio.sleep(0)  # noqa: TID251 - lets the worker go on
+            assert not streams.halted
+        running.cancel()
+        await asyncio.wait([running])
+        assert left.leases.did == [("refused", "0")] * 3
+        return {type(event) for event in left.reported if not event.shard}
+
+    assert play(run) == {events.CallRepeated}
+
+
+def test_a_worker_that_may_do_nothing_for_any_of_its_streams_ends_with_the_reason(monkeypatch):
+    async def run():
+        left, right = Stream({"0": [DENIED]}, [Shard("s", "0")], clock=Patient()), Denied({}, [])
+        right.denied = 1
+        streams, _ = two_streams(monkeypatch, left, right)
+        with pytest.raises(ExceptionGroup) as ended:
+            await streams.run(0.0)
+        assert isinstance(most_severe(ended.value), AccessRefused)
+
+    play(run)
+
+
+def test_where_the_only_other_stream_is_gone_refused_access_is_not_waited_for(monkeypatch):
+    async def run():
+        left, right = Stream({"0": [DENIED]}, [Shard("s", "0")], clock=Patient()), Stream({"9": [Fatal("it is gone")]}, [Shard("t", "9")])
+        streams, _ = two_streams(monkeypatch, left, right)
+        with pytest.raises(ExceptionGroup) as ended:
+            await streams.run(0.0)
+        assert str(most_severe(ended.value)) == "it is gone"
+
+    play(run)
+
+
+def test_a_run_that_ends_gives_a_stream_up_that_it_may_not_read_and_finishes_the_other(monkeypatch):
+    async def run():
+        left, right = Stream({"0": [DENIED]}, [Shard("s", "0")], once=True), Stream({"9": [()]}, [Shard("t", "9")], once=True)
+        streams, _ = two_streams(monkeypatch, left, right)
+        await streams.run(0.0)
+        return dict(streams.halted), right.order
+
+    assert play(run) == ({"s": str(DENIED)}, ["9"])
