@@ -19,16 +19,6 @@ COPY stream stream
 RUN /opt/installer/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /build/wheels . \
     && /opt/installer/bin/uv pip install --quiet --python /opt/stream/bin/python --compile-bytecode --no-deps /build/wheels/*.whl
 
-FROM build AS build-kcl
-COPY requirements/kcl.txt requirements/
-RUN /opt/installer/bin/uv pip install --quiet --python /opt/stream/bin/python --compile-bytecode --only-binary :all: \
-    --require-hashes -r requirements/kcl.txt
-
-FROM build AS build-lambda
-COPY requirements/lambda.txt requirements/
-RUN /opt/installer/bin/uv pip install --quiet --python /opt/stream/bin/python --compile-bytecode --only-binary :all: \
-    --require-hashes -r requirements/lambda.txt
-
 FROM ${BASE_IMAGE} AS base
 ENV PATH=/opt/stream/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 LABEL org.opencontainers.image.title="stream" \
@@ -38,22 +28,33 @@ LABEL org.opencontainers.image.title="stream" \
 USER 10001:10001
 WORKDIR /tmp
 ENTRYPOINT ["/opt/stream/bin/stream"]
+COPY --from=build /opt/stream /opt/stream
 
+# Each target is a layer over the same large one, which a registry and a node keep once. RUN --mount needs BuildKit or buildah.
 # With a Java runtime and the jars of the Kinesis Client Library: docker build --target kcl .
 FROM base AS kcl
 USER 0:0
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get -o Acquire::Retries=3 install --yes --no-install-recommends openjdk-17-jre-headless && rm -rf /var/lib/apt/lists/*
+RUN --mount=type=bind,from=build,source=/opt/installer,target=/opt/installer \
+    --mount=type=bind,source=requirements,target=/requirements \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt UV_LINK_MODE=copy UV_NO_CACHE=1 \
+    /opt/installer/bin/uv pip install --quiet --python /opt/stream/bin/python --compile-bytecode --only-binary :all: \
+    --require-hashes -r /requirements/kcl.txt
 USER 10001:10001
-COPY --from=build-kcl /opt/stream /opt/stream
 
 # For a Lambda function, with the AWS runtime interface client: docker build --target lambda . Its pipeline file goes to /var/task.
 FROM base AS lambda
-COPY --from=build-lambda /opt/stream /opt/stream
+USER 0:0
+RUN --mount=type=bind,from=build,source=/opt/installer,target=/opt/installer \
+    --mount=type=bind,source=requirements,target=/requirements \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt UV_LINK_MODE=copy UV_NO_CACHE=1 \
+    /opt/installer/bin/uv pip install --quiet --python /opt/stream/bin/python --compile-bytecode --only-binary :all: \
+    --require-hashes -r /requirements/lambda.txt
+USER 10001:10001
 WORKDIR /var/task
 ENTRYPOINT ["/opt/stream/bin/python", "-m", "awslambdaric"]
 CMD ["stream.function.handler"]
 
 # The last stage is what a build without --target gives.
 FROM base AS run
-COPY --from=build /opt/stream /opt/stream

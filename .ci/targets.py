@@ -1,6 +1,6 @@
 """What every change must pass, on a clean clone of Debian as root. What needs Java, and longer fire, is in .ci/system.
 
-    .ci/run                 all targets, two at a time, and a third that mostly waits
+    .ci/run                 all targets, so many at a time that every core has work
     .ci/run --jobs 1 test   some of them, one after the other
 
 Each target writes into .make/ci/TARGET.log. In the end, a table says how long each took, and what a target that failed has written is
@@ -27,15 +27,12 @@ PREPARE = "prepare"
 """Runs first and alone: it installs what several targets need, so that no two of them install at once."""
 
 TARGETS: dict[str, dict[str, str]] = {
-    # The longest first, so that none of them is left alone at the end.
+    # The longest first, so that none of them is left alone at the end; beside it, those that cannot use more than one core.
     "test": {},
     "fleet": {"FLEET_SECONDS": "180"},
-    "redshift": {},
     "image-check": {},
-    "localstack": {},
     "native-check": {},
-    "test-without-kernel": {},
-    "fuzz": {"ARGS": "--seed 1 --records 50000"},
+    "localstack": {},
     "airflow-check": {"WORKERS": "1"},
     "dashboards-check": {},
     "chart-check": {},
@@ -44,6 +41,9 @@ TARGETS: dict[str, dict[str, str]] = {
     "check": {},
     "demo": {"ARGS": "--rows 20000"},
     "iam-check": {},
+    "redshift": {},
+    "test-without-kernel": {},
+    "fuzz": {"ARGS": "--seed 1 --records 50000"},
 }
 """Targets of the Makefile, and their variables. Longer fire, and a million records for each decoder, are in .ci/system.
 
@@ -51,6 +51,11 @@ Each worker of airflow-check would start an Airflow. The whole demo runs in back
 
 WAITING: Final = ("fleet", "localstack")
 """Targets that mostly wait: for the time of their plan, or for what others start. One of them runs beside those that compute."""
+
+PARALLEL: Final = ("test", "redshift", "test-without-kernel", "fuzz")
+"""Targets with a process for each core. The others have work for one core, and now and then wait."""
+
+CORES: Final = len(os.sched_getaffinity(0))
 
 ENDING = {signal.SIGINT, signal.SIGTERM}
 
@@ -94,7 +99,7 @@ def say(text: str) -> None:
 
 
 def run_all(targets: Iterable[str], jobs: int) -> Iterator[Run]:
-    """Run ``targets``, at most ``jobs`` at a time; yields each run when it has ended. What still runs ends with the generator."""
+    """Run ``targets``, those that ``_next`` begins; yields each run when it has ended. What still runs ends with the generator."""
     waiting = list(targets)
     running: dict[int, Run] = {}
     try:
@@ -125,8 +130,14 @@ def _next(waiting: list[str], running: list[str], jobs: int) -> str | None:
     lazy = sum(target in WAITING for target in running)
     if jobs == 1:
         return waiting[0] if waiting and not running else None
-    beside = (target for target in waiting if (not lazy if target in WAITING else len(running) - lazy < jobs))
+    busy = sum(_cores(target) for target in running)
+    beside = (target for target in waiting if (not lazy if target in WAITING else not busy or busy + _cores(target) <= jobs))
     return next(beside, None)
+
+
+def _cores(target: str) -> int:
+    """How many cores ``target`` can keep busy."""
+    return 0 if target in WAITING else CORES if target in PARALLEL else 1
 
 
 def main() -> int:
@@ -135,9 +146,10 @@ def main() -> int:
     parser.add_argument(
         "--jobs",
         type=int,
-        default=2,
+        default=2 * CORES,
         metavar="N",
-        help="targets that run at the same time, besides one that mostly waits if it is not 1; default: 2",
+        help="targets that run at the same time, of which those that use all cores count as many, besides one that mostly waits if it "
+        "is not 1; default: two for each core",
     )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"default: all of them: {', '.join(TARGETS)}")
     given = parser.parse_args()

@@ -1,7 +1,7 @@
 """Which tests call the compiled kernel: ``make test-without-kernel`` runs their files once more, with the kernel switched off.
 
-A file whose tests do not call the kernel does the same with and without it, so it is not run twice. The list cannot become too short: a
-test that calls the kernel and whose file is not listed fails (``tests/conftest.py``).
+A file whose tests do not call the kernel does the same with and without it, so it is not run twice. The list cannot become too short:
+in the rooms that call the kernel, a test that does and whose file is not listed fails (``tests/conftest.py``).
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ from typing import Any, Final
 
 from stream.native import KERNEL
 
-ROOMS: Final = (
-    *("tests/unit/transform/", "tests/unit/aws/", "tests/unit/audit/", "tests/unit/worker/", "tests/unit/operations/", "tests/unit/hosts/"),
-    "tests/contract/",
-)
+ROOMS: Final = ("tests/unit/transform/", "tests/unit/aws/", "tests/unit/audit/", "tests/contract/")
 """Where the rooms that use the kernel are tested; what is tested above them uses it only through them."""
 
 WHOLE: Final = ("tests/unit/transform", "tests/unit/audit")
@@ -56,9 +53,11 @@ FILES: Final = (
     "tests/contract/test_warehouse.py",
     "tests/unit/aws/test_kinesis.py",
     "tests/unit/aws/test_pages.py",
+)
+
+ABOVE: Final = (
     "tests/unit/hosts/test_answer.py",
     "tests/unit/hosts/test_transforming.py",
-    "tests/unit/operations/compaction/test_compactor.py",
     "tests/unit/operations/status/test_inspector.py",
     "tests/unit/operations/progress/test_stream_lookahead.py",
     "tests/unit/operations/changes/test_pauses.py",
@@ -69,16 +68,13 @@ FILES: Final = (
     "tests/unit/operations/records/test_tracing.py",
     "tests/unit/operations/progress/test_merged_rows.py",
     "tests/unit/operations/progress/test_table_rows.py",
-    "tests/unit/worker/tables/test_loading.py",
-    "tests/unit/worker/opening/test_compacted.py",
-    "tests/unit/worker/recipes/test_definitions.py",
     "tests/unit/worker/opening/test_evidence.py",
     "tests/unit/worker/receivers/test_collector.py",
     "tests/unit/worker/receivers/test_recent_segments.py",
     "tests/unit/worker/recipes/test_refreshing.py",
     "tests/unit/worker/shards/test_reread.py",
-    "tests/unit/worker/opening/test_separations.py",
 )
+"""Files of rooms above that take little time: the parts together, without the kernel. Complete workers: ``tests/chaos/test_formats.py``."""
 
 called: Final[set[str]] = set()
 """Names of the kernel's functions that were called since this was cleared."""
@@ -87,7 +83,7 @@ called: Final[set[str]] = set()
 def is_listed(file: str) -> bool:
     """Whether ``file``, relative to the root of the repository, is run without the kernel, or need not be."""
     in_whole = file.startswith(tuple(f"{folder}/" for folder in WHOLE)) and file not in EXCEPT
-    return in_whole or not file.startswith(ROOMS) or file in (*PROCESSES, *FILES)
+    return in_whole or not file.startswith(ROOMS) or file in FILES
 
 
 @contextmanager
@@ -115,4 +111,4 @@ def _noted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(" ".join((*(f"--ignore={file}" for file in EXCEPT), *WHOLE, *PROCESSES, *FILES)))
+    sys.stdout.write(" ".join((*(f"--ignore={file}" for file in EXCEPT), *WHOLE, *PROCESSES, *FILES, *ABOVE)))

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,23 +51,38 @@ def test_two_targets_run_at_the_same_time_after_what_they_need_is_prepared(place
     assert (place / ".make" / "ci" / "test.log").read_text() == "180 1\n"
 
 
-@pytest.mark.parametrize(
-    ("jobs", "begun"),
-    [(1, ["test"]), (2, ["test", "fleet", "redshift"]), (3, ["test", "fleet", "redshift", "fuzz"])],
-)
-def test_one_target_that_mostly_waits_runs_beside_those_that_compute(jobs: int, begun: list[str]) -> None:
+@pytest.fixture
+def targets(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module, on a machine with two cores."""
     spec = importlib.util.spec_from_file_location("targets", ROOT / ".ci" / "targets.py")
     assert spec is not None
     assert spec.loader is not None
-    targets = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(targets)
-    waiting, running = ["test", "fleet", "localstack", "redshift", "fuzz", "demo"], list[str]()
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "CORES", 2)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("jobs", "begun", "then"),
+    [
+        (1, ["test"], "fleet"),
+        (2, ["test", "fleet"], "redshift"),
+        (3, ["test", "fleet", "check"], "demo"),
+        (4, ["test", "fleet", "redshift"], "fuzz"),
+        (5, ["test", "fleet", "redshift", "check"], "demo"),
+    ],
+)
+def test_so_many_targets_run_that_cores_have_work_and_one_that_mostly_waits_beside_them(
+    targets: Any, jobs: int, begun: list[str], then: str
+) -> None:
+    waiting, running = ["test", "fleet", "localstack", "redshift", "fuzz", "check", "demo"], list[str]()
     while (target := targets._next(waiting, running, jobs)) is not None:
         waiting.remove(target)
         running.append(target)
     assert running == begun
-    running.remove(begun[-1])
-    assert targets._next(waiting, running, jobs) == ("fleet" if jobs == 1 else "fuzz" if jobs == 2 else "demo")
+    running.remove(begun[-1] if begun[-1] != "fleet" else "test")
+    assert targets._next(waiting, running, jobs) == then
     running = [each for each in running if each != "fleet"]
     assert targets._next(waiting, running, jobs) == ("fleet" if jobs == 1 else "localstack")
 

@@ -24,9 +24,16 @@ def test_it():
 
 def test_what_is_listed_exists_and_is_where_the_kernel_is_tested():
     assert [
-        path for path in (*kernel_use.WHOLE, *kernel_use.EXCEPT, *kernel_use.PROCESSES, *kernel_use.FILES) if not (ROOT / path).exists()
+        path
+        for path in (*kernel_use.WHOLE, *kernel_use.EXCEPT, *kernel_use.PROCESSES, *kernel_use.FILES, *kernel_use.ABOVE)
+        if not (ROOT / path).exists()
     ] == []
     assert [path for path in kernel_use.FILES if not path.startswith(kernel_use.ROOMS)] == []
+
+
+def test_the_rooms_are_those_that_call_the_kernel():
+    modules = [path.relative_to(ROOT / "stream") for path in (ROOT / "stream").rglob("*.py") if "KERNEL" in path.read_text()]
+    assert {f"tests/unit/{path.parts[0]}/" for path in modules} - {"tests/unit/native.py/"} == {*kernel_use.ROOMS} - {"tests/contract/"}
 
 
 @pytest.mark.parametrize(
@@ -36,7 +43,8 @@ def test_what_is_listed_exists_and_is_where_the_kernel_is_tested():
         ("tests/unit/worker/process/test_allocators.py", True),
         ("tests/unit/audit/test_new.py", True),
         ("tests/unit/audit/test_outputs.py", False),
-        ("tests/unit/worker/test_new.py", False),
+        ("tests/unit/aws/test_new.py", False),
+        ("tests/unit/worker/test_new.py", True),
         ("tests/contract/test_new.py", False),
         ("tests/integration/test_new.py", True),
     ],
@@ -69,7 +77,7 @@ def test_what_is_made_once_for_many_tests_is_not_called_by_the_first_of_them():
 
 
 def test_a_test_that_calls_the_kernel_fails_if_its_file_is_not_listed(tmp_path):
-    folder = tmp_path / "tests" / "unit" / "worker"
+    folder = tmp_path / "tests" / "unit" / "aws"
     folder.mkdir(parents=True)
     (tmp_path / "tests" / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
     (folder / "test_new.py").write_text(USES)
@@ -90,5 +98,5 @@ def test_a_test_that_calls_the_kernel_fails_if_its_file_is_not_listed(tmp_path):
     if KERNEL is None:
         assert done.returncode == 0, done.stdout
     else:
-        assert "this test calls varints of the kernel: list tests/unit/worker/test_new.py in tests/kernel_use.py" in done.stdout
+        assert "this test calls varints of the kernel: list tests/unit/aws/test_new.py in tests/kernel_use.py" in done.stdout
         assert done.returncode == 1

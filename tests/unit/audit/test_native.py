@@ -25,6 +25,8 @@ from stream.contracts import Transformed
 from stream.native import KERNEL, views
 from tests.unit.audit.test_ledger import ENDS, PLACEMENT, segment
 
+# Each says itself whether the kernel is used, so without it they would do nothing else.
+pytestmark = pytest.mark.compares_kernel
 PARTS = (columns, context, digits_module, ids, packing, placement_module, hashes, wire)
 
 

@@ -7,13 +7,14 @@ from itertools import pairwise
 import msgspec
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from stream import native
 from stream.aws.pages import RECORD_SCHEMA, PageFacts, RawPage, parse_event, parse_get_records
 from stream.source.aggregated import MAGIC
+from tests.kernel import compared
 
 blanks = st.sampled_from(["", "", "", " ", "\n", "\t", "\r\n "])
 datas = st.one_of(
@@ -76,7 +77,7 @@ def read(body: bytes, *kernel: None) -> RawPage | str:
 
 
 @pytest.mark.compares_kernel
-@settings(max_examples=1000, deadline=None)
+@compared(1000)
 @given(answers())
 @example(b'{"Records":[]}')
 @example(b'{"Records":[{"SequenceNumber":"1","ApproximateArrivalTimestamp":1.441215410867E9,"Data":"Zm9v","PartitionKey":"k"}]}')

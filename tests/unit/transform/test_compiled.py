@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from stream.native import KERNEL, views
 
+pytestmark = pytest.mark.compares_kernel
 HIDDEN = np.ones(0x110000, np.bool_)
 RANGES = np.zeros((1, 6), np.uint64)
 CALLS = {

@@ -1,12 +1,13 @@
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.native import KERNEL
 from stream.transform import grok
 from stream.transform.fields import TO_THE_END, Fields, plain_fields
 from stream.transform.parsers import regex
+from tests.kernel import compared
 
 ACCESS = "^%{IP:client} %{WORD:verb} %{PATH:path} %{INT:status:int16}$"
 
@@ -74,7 +75,7 @@ def patterns(draw):
 
 
 @pytest.mark.compares_kernel
-@settings(max_examples=500, deadline=None)
+@compared(500)
 @given(st.data(), patterns(), st.sampled_from(["string", "int8", "float64"]))
 def test_the_groups_are_those_the_regex_engine_finds(data, pattern, kind):
     matching = st.from_regex(pattern, alphabet=LETTERS)

@@ -15,6 +15,8 @@ from stream.transform.masking import keep_last, keyed_hash
 TEXTS = st.lists(st.none() | st.text(st.sampled_from("aZ09 -.,_$+\t\x7fé€ß日\u00a0\u2014\U0001f600"), max_size=12), max_size=20)
 
 KERNELS = [pytest.param(None, id="ordinary"), *([pytest.param(KERNEL, id="compiled")] if KERNEL is not None else [])]
+# Each says itself whether the kernel is used, so without it they would do nothing else.
+pytestmark = pytest.mark.compares_kernel
 
 
 def hides(character: str) -> bool:

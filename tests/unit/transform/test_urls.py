@@ -14,6 +14,8 @@ PIECES = (
     "mailto:", "1", "-", ".", "[ab]", "[x]", "]", "ftps+x", "VERYLONGSCHEME",
 )  # fmt: skip
 KERNELS = [pytest.param(None, id="ordinary"), *([pytest.param(KERNEL, id="compiled")] if KERNEL is not None else [])]
+# Each says itself whether the kernel is used, so without it they would do nothing else.
+pytestmark = pytest.mark.compares_kernel
 TEXTS = st.lists(st.none() | st.lists(st.sampled_from(PIECES), max_size=9).map("".join), max_size=30)
 
 

@@ -181,7 +181,7 @@ def evolved(draw, schema):
 
 
 @pytest.mark.compares_kernel
-@settings(max_examples=250)
+@compared(250)
 @given(st.data(), st.integers(0, 2**32))
 def test_records_of_other_schema_versions_are_resolved_as_by_fastavro(data, seed):
     writer, values = data.draw(records([]))
