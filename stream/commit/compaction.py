@@ -151,6 +151,11 @@ class SealedFile:
         return Origin(self.shard, str(self.after), str(self.last), self.key, self.rows, self.size, self.sha256)
 
 
+def is_taken(key: str) -> bool:
+    """Whether compactions take the sink's file ``key``: Parquet. Those from when the sink wrote another format stay where they are."""
+    return key.endswith(".parquet")
+
+
 def eligible(files: Iterable[SealedFile], covered: Mapping[str, str], before: datetime, *, closed: bool) -> list[SealedFile]:
     """Which ``files`` of one partition can be compacted now, in the order of their rows: by shard, then as they were sealed.
 

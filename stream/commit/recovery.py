@@ -105,7 +105,7 @@ def _follow(head: Head, entry: Entry) -> Head:
 
 
 def _refuse_unknown_progress(log: CommitLog, shard: Shard, checkpoint: Checkpoint | None, head: Head, begun_at: int) -> None:
-    if checkpoint is None or checkpoint.generation != shard.generation or not head.open:
+    if checkpoint is None or checkpoint.generation != shard.generation:
         return
     if checkpoint.position is None or checkpoint.position <= head.position:
         return

@@ -115,7 +115,7 @@ def choose(waiting: Mapping[str, Sequence[Link]], most: int) -> Load | None:
     order = [oldest.shard, *(shard for shard in sorted(waiting) if shard != oldest.shard)]
     chosen: dict[str, list[Link]] = {shard: [] for shard in order}
     room, progress = most, True
-    while room and progress:
+    while progress:
         progress = False
         for shard in order:
             taken = len(chosen[shard])

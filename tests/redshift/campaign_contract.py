@@ -2,16 +2,17 @@
 """The table on PostgreSQL, through the real client, keeps the promises that the table in memory keeps."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from stream.aws.redshift_data import Database, open_redshift_data
 from stream.aws.session import AwsSession
 from stream.clock import SystemClock
+from stream.sink.redshift import COPY_MANIFESTS
 from stream.sink.redshift_sql import Owner
 from stream.storage.open import open_store
-from stream.worker.tables.warehouse import RedshiftWarehouse
+from stream.worker.tables.warehouse import LoadFailed, RedshiftWarehouse
 from tests.contract.warehouse import BEHAVIOURS, Bench, config, load_of, staged
 from tests.redshift.double.server import SERIALIZABLE, SNAPSHOT
 
@@ -38,6 +39,39 @@ async def a_bench(world, nonce, **options):
     async with open_redshift_data(session, database) as client:
         warehouse = RedshiftWarehouse(client, settings, Owner("app", "events"), staging, SystemClock(), f"{nonce}-{world.table}")
         yield Bench(warehouse, settings, staging, count)
+
+
+def test_a_ledger_that_is_dropped_while_the_loader_runs_is_made_anew(world):
+    """That is how everything is loaded again (docs/redshift.md), and nobody should have to start the workers anew for it."""
+
+    async def run():
+        async with a_bench(world, "one") as bench:
+            load = load_of(await staged(bench, "a", 0, 10, 3))
+            await bench.warehouse.positions()
+            await bench.warehouse.fit(load.layout)
+            await bench.warehouse.load(load)
+            await executed(world, f'DROP TABLE "{world.table}", "{world.table}__loads"')
+            with suppress(LoadFailed):
+                await bench.warehouse.positions()
+            assert await bench.warehouse.positions() == {}
+            await bench.warehouse.fit(load.layout)
+            await executed(world, f'DROP TABLE "{world.table}__loads"')
+            with pytest.raises(LoadFailed, match="at step `lock`"):
+                await bench.warehouse.load(load)
+            assert await bench.warehouse.positions() == {}
+            await bench.warehouse.load(load)
+            assert await bench.count() == 3
+            assert [info.key async for info in bench.staging.list(COPY_MANIFESTS)] == []
+
+    asyncio.run(run())
+
+
+async def executed(world, sql):
+    connection = await world.double.connect()
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
 
 
 async def asked(world, sql):

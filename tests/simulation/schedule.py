@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,7 @@ from stream.contracts import Checkpoint, OutputFile, Reached, Shard, Start, Star
 from stream.errors import LeaseLost, Superseded
 from stream.simulation.places import Bucket, SimulatedStore, at_once, prefix_of, tag_of
 from stream.simulation.promises import FOREIGN_END, Judgement, leftovers
+from stream.simulation.virtual_time import EPOCH
 from tests.simulation.world import FATES, Call, Chooser, Records, StandingClock, Stepped, StoredRows, Version, body_of, outcome_of
 
 STREAM = "s"
@@ -62,6 +64,8 @@ class World:
     skips: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     rewinds: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     """Where operators wanted to skip to, and to rewind to."""
+    tips: set[tuple[str, int, datetime]] = field(default_factory=set)
+    """Up to when everything was said to be committed, by chain and position."""
 
     def sink(self, definition: int) -> tuple[str, str]:
         """Name and folder of the definition's sink."""
@@ -110,6 +114,24 @@ class World:
         reached = Reached(None, 0) if which == len(ahead) else Reached(ahead[which], self.chooser.pick(records.sizes[ahead[which]], "sub"))
         self.claims[shard_id].add(reached)
         self.checkpoints.rows[shard_id] = replace(row, foreign=reached)
+
+    def mislead(self) -> None:
+        """The checkpoint of some shard is lost, an older one, one that somebody set back, or names another link than the one before it."""
+        rows = self.checkpoints.rows
+        shard_id = sorted(rows)[self.chooser.pick(len(rows), "shard")]
+        what = ("lost", "older", "set_back", "elsewhere")[self.chooser.pick(4, "hint")]
+        self.faults[what] += 1
+        match what:
+            case "lost":
+                del rows[shard_id]
+            case "older":
+                before = self.checkpoints.stored[shard_id] or [rows[shard_id]]
+                rows[shard_id] = before[self.chooser.pick(len(before), "older")]
+            case "set_back":
+                rows[shard_id] = replace(rows[shard_id], set_back="1")
+            case _:
+                others = (ORIGIN, rows[shard_id].position or ORIGIN, *self.shards[shard_id].after(ORIGIN), rows[shard_id].unit_after + 1)
+                rows[shard_id] = replace(rows[shard_id], unit_after=others[self.chooser.pick(len(others), "elsewhere")])
 
     def ended(self, shard_id: str) -> bool:
         return shard_id in self.ends
@@ -194,13 +216,15 @@ class Row:
 
     async def advance(self, shard: Shard, checkpoint: Checkpoint) -> None:
         found = self._link(shard.shard_id, checkpoint.generation, checkpoint.unit_after)
-        ends = found is not None and found.sealed and _as_checkpoint(found) == replace(checkpoint, tip=None, foreign=None)
+        ends = found is not None and found.sealed and _as_checkpoint(found) == replace(checkpoint, tip=None, foreign=None, set_back="")
         if not ends and self.world.mutant != "checkpoint_before_write":
             assert checkpoint.generation, f"{checkpoint} of {shard.shard_id} is where no sealed link ends"
             rewind = self._rewind(shard.shard_id, checkpoint.generation - 1)
             assert rewind is not None, f"{checkpoint} of {shard.shard_id} is where no sealed link ends and no rewind leads to"
             wanted = Checkpoint(int(rewind.target or 0), rewind.subsequence, int(rewind.target or 0), generation=checkpoint.generation)
-            assert wanted == replace(checkpoint, tip=None, foreign=None), f"{checkpoint} of {shard.shard_id}, and the rewind says {wanted}"
+            assert wanted == replace(checkpoint, tip=None, foreign=None, set_back=""), (
+                f"{checkpoint} of {shard.shard_id}, and the rewind says {wanted}"
+            )
         await self.world.checkpoints.advance(shard, checkpoint)
 
     def _link(self, shard_id: str, generation: int, after: int) -> Manifest | None:
@@ -262,9 +286,16 @@ class Bench:
 
     async def _recovered(self) -> tuple[Shard, Head]:
         shard, start = self.shard(), Start(StartKind.TRIM_HORIZON)
-        genesis = await self.repeat("open chain", shard, lambda: self.log.open_chain(shard, start))
+        hinted, genesis = await self._hinted(shard), None
+        if hinted.generation:
+            genesis = await self.repeat("read chain", shard, lambda: self.log.genesis(hinted))
+        if genesis is None:
+            genesis = await self.repeat("open chain", shard, lambda: self.log.open_chain(shard, start))
+        else:
+            shard = hinted
         while True:
             head = await recover(self.committer, shard, genesis, self.render_again)
+            self._check_hints(shard, head)
             if head.target is None:
                 try:
                     head = await admit_foreign(self.committer, shard, head, self.children, self.render_again)
@@ -274,6 +305,21 @@ class Bench:
                 return shard, head
             shard = self.shard(shard.generation + 1)
             genesis = await self.repeat("open chain", shard, partial(self.log.open_chain, shard, start, head.target, head.previous))
+
+    async def _hinted(self, shard: Shard) -> Shard:
+        """The generation that the checkpoint names, with which a worker begins (``open_newest``); or the first, which leads to it."""
+        row = await self.repeat("read checkpoint", shard, lambda: self.row.read(shard))
+        by_hint = row is not None and self.world.chooser.pick(2, "hint") == 0
+        return replace(shard, generation=row.generation) if row is not None and by_hint else shard
+
+    def _check_hints(self, shard: Shard, head: Head) -> None:
+        if head.complete_until is not None:
+            said = (shard.chain, head.position, head.complete_until)
+            assert said in self.world.tips, f"{said}: nobody said that everything was committed up to then"
+        found, row = self.row.seen, self.world.checkpoints.rows.get(self.shard_id)
+        if found is not None and found.set_back and head.target is None and head.foreign is None and head.checkpoint is not None:
+            assert row is not None
+            assert not row.set_back, f"{self.shard_id}: the checkpoint that somebody set back was left as it is"
 
 
 def bench(world: World, process: Stepped, shard_id: str, version: Version) -> Bench:
@@ -301,6 +347,10 @@ async def worker(world: World, tools: Bench) -> None:
         shard, head = await tools.recovered()
         with suppress(Superseded):
             while head.open:
+                if world.chooser.pick(8, "tip") == 7 and head.checkpoint is not None:
+                    tip = EPOCH + timedelta(seconds=len(world.tips))
+                    world.tips.add((shard.chain, head.position, tip))
+                    head = await tools.committer.note_tip(shard, head, tip)
                 remaining = records.after(head.position)
                 if not remaining:
                     head = await tools.committer.end(shard, head, world.children(shard_id))
@@ -433,6 +483,8 @@ def _disturb(world: World, versions: Sequence[Version]) -> None:
             world.operate(shard, versions[world.chooser.pick(len(versions), "version")])
         else:
             world.foreign(shard)
+    elif choice == 8 and world.checkpoints.rows:
+        world.mislead()
 
 
 def _step(world: World, *, faults: bool) -> bool:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Protocol
 
@@ -68,10 +69,14 @@ class StandingClock:
 
 
 class StoredRows:
-    """Checkpoints that stale workers set back, and calls that find the lease lost, before or after the write."""
+    """Checkpoints that stale workers set back, and calls that find the lease lost, before or after the write.
+
+    ``stored``: every checkpoint of a shard that was ever stored.
+    """
 
     def __init__(self) -> None:
         self.rows: dict[str, Checkpoint] = {}
+        self.stored: defaultdict[str, list[Checkpoint]] = defaultdict(list)
 
     async def read(self, shard: Shard) -> Checkpoint | None:
         await Call("read checkpoint")
@@ -81,7 +86,9 @@ class StoredRows:
         fate = await Call("checkpoint")
         if fate is Trouble.UNDONE:
             raise LeaseLost(f"{shard.shard_id} is another worker's")
-        self.rows[shard.shard_id] = checkpoint
+        # What others have said of the row before is over then.
+        self.rows[shard.shard_id] = replace(checkpoint, foreign=None, set_back="")
+        self.stored[shard.shard_id].append(self.rows[shard.shard_id])
         if fate is Trouble.UNANSWERED:
             raise LeaseLost(f"{shard.shard_id} is another worker's")
 

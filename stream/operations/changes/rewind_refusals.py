@@ -32,7 +32,8 @@ _NO_REMOVAL: Final = (
 async def refuse_doubles(log: CommitLog, known: History, link: Manifest, target: int, stores: Mapping[str, ObjectStore]) -> None:
     """Make sure that the rewind ``link`` to ``target`` leaves nothing behind. ``stores``: those of the pipeline's sinks, by name.
 
-    Once this returns, no dead letter is redriven that the link would take back, unless a worker commits a unit in the place of the link.
+    Once this returns, no dead letter is redriven, and no file compacted, that the link would take back, unless a worker commits a unit in
+    the place of the link.
 
     Raises:
         DefinitionError: it would.
@@ -41,7 +42,9 @@ async def refuse_doubles(log: CommitLog, known: History, link: Manifest, target:
     await _refuse_staged(log, taken)
     await _refuse_elsewhere(taken, stores)
     await _refuse_compacted(log, known.shard.stream, taken)
-    await _claim_letters(log, known, link)
+    await _claim(log, known, link)
+    # A compaction that was begun before the claim may not have seen it.
+    await _refuse_compacted(log, known.shard.stream, taken)
 
 
 def refuse_tables(pipeline: Pipeline) -> None:
@@ -91,16 +94,14 @@ async def _refuse_elsewhere(links: Sequence[Manifest], stores: Mapping[str, Obje
             raise DefinitionError(msg)
 
 
-async def _claim_letters(log: CommitLog, known: History, link: Manifest) -> None:
-    """Claim the dead letters that ``link`` takes back, in the list in which redrives claim theirs, so that only one gets them."""
+async def _claim(log: CommitLog, known: History, link: Manifest) -> None:
+    """Claim what ``link`` takes back, in the list in which redrives claim their letters and where compactions look."""
     taken = {file.key for file in link.superseded if file.sink == rejects.NAME}
-    if not taken:
-        return
     place = manifest_key(link.stream, link.shard, int(link.after))
 
     async def choose(claims: list[Redrive]) -> Redrive:
         _refuse_redriven(known, taken, claims)
-        return Redrive((), 0, "", log.worker, link.created_at, place, tuple(sorted(taken)))
+        return Redrive((), 0, "", log.worker, link.created_at, place, tuple(sorted(taken)), link.target or "")
 
     await Claims(log.store, chain_name(link.stream), Redrive).claim(choose)
 

@@ -97,7 +97,7 @@ class Compactor:
             if not is_chosen(name, only):
                 continue
             newest = await self._newest(name)
-            taken = compactions.eligible(self._scanned.in_force(name), newest.compaction.covered if newest else {}, before, closed=closed)
+            taken = compactions.eligible(self._scanned.free(name), newest.compaction.covered if newest else {}, before, closed=closed)
             if taken:
                 parts = len(list(compactions.groups(taken, self._size)))
                 size, rows = sum(each.size for each in taken), sum(each.rows for each in taken)
@@ -144,7 +144,7 @@ class Compactor:
                     link: Link | None = await self._finish(newest)
                 else:
                     covered = newest.compaction.covered if newest else {}
-                    taken = compactions.eligible(self._scanned.in_force(name), covered, before, closed=closed)
+                    taken = compactions.eligible(self._scanned.free(name), covered, before, closed=closed)
                     group = next(compactions.groups(taken, self._size), None)
                     if group is None:
                         return covered, published
@@ -193,12 +193,7 @@ class Compactor:
             created_at=self.clock.now().isoformat(),
             created_by=self._log.worker,
         )
-        try:
-            merged = await self._merged(fresh)
-        except CompactionError:
-            if await rewound_since(self._log, self._stream, fresh, self._scanned):
-                raise _RewoundError from None
-            raise
+        merged = await self._merged(fresh)
         begun = _with_outputs(fresh, merged)
         etag = await self.catalogue.create(begun)
         if etag is None:
@@ -208,7 +203,8 @@ class Compactor:
 
     async def _finish(self, begun: Link) -> Link | None:
         """Finish what a compactor has begun, which may be dead or still at work; None if somebody else has changed it meanwhile."""
-        taken_back = any(rewound(each.shard, int(each.last), self._scanned.cutoffs) for each in begun.compaction.sources)
+        known = (self._scanned.cutoffs, self._scanned.claimed)
+        taken_back = any(rewound(each.shard, int(each.last), cutoffs) for each in begun.compaction.sources for cutoffs in known)
         if taken_back or await rewound_since(self._log, self._stream, begun.compaction, self._scanned):
             await self._withdraw(begun)
         merged = await self._merged(begun.compaction)
@@ -226,7 +222,16 @@ class Compactor:
 
         Raises:
             CompactionError: one of them is not what its manifest says.
+            _RewoundError: a rewind has removed them.
         """
+        try:
+            return await self._merged_as_sealed(compaction)
+        except CompactionError:
+            if await rewound_since(self._log, self._stream, compaction, self._scanned):
+                raise _RewoundError from None
+            raise
+
+    async def _merged_as_sealed(self, compaction: Compaction) -> Merged:
         bodies: dict[int, bytes] = {}
 
         async def fetch(at: int, origin: Origin) -> None:
@@ -257,6 +262,10 @@ class Compactor:
             contents = [each for each, of in zip(merged.contents, merged.output_of, strict=True) if of == at]
             found = await asyncio.to_thread(_examine, stored.body if stored else None, output, contents)
             if isinstance(found, str):
+                current = await self.catalogue.read(compaction.partition, compaction.number)
+                if current is not None and current.etag != begun.etag:  # another compactor has withdrawn or published it, and cleaned up
+                    await self._take_back(compaction)
+                    return None
                 msg = f"{self.target.url.removesuffix('/')}/{output.key} was written and read back, and {found}: it is not published"
                 raise CompactionError(msg)
             set_hash = None if set_hash is None or found is None else set_hash + found

@@ -8,12 +8,14 @@ from datetime import datetime
 from typing import Final
 
 from stream.batch import ORIGIN
-from stream.commit.compaction import FOLDER, Catalogue, Compaction, SealedFile
+from stream.commit.claims import Claims
+from stream.commit.compaction import FOLDER, Catalogue, Compaction, SealedFile, is_taken
 from stream.commit.log import CommitLog
 from stream.commit.lookup import shards_of
 from stream.commit.manifest import Manifest
 from stream.concurrency import run_concurrently
 from stream.contracts import ObjectStore, Shard, shard_of_chain
+from stream.worker.sources.dead_letters import Redrive, chain_name
 
 AT_ONCE: Final = 16
 """Chains that are followed at a time."""
@@ -23,16 +25,24 @@ AT_ONCE: Final = 16
 class Scan:
     """The files of the sink by partition, without most of those that are in a compaction.
 
-    ``cutoffs``: by chain, the position up to which a rewind left its units in force. ``heads``: where each chain ends.
+    ``cutoffs``: by chain, the position up to which a rewind left its units in force. ``heads``: where each chain ends. ``claimed``: by
+    chain, the position to which a rewind is about to go back; it may not come to that. ``claims``: how many claims of rewinds and redrives
+    there were.
     """
 
     files: Mapping[str, Sequence[SealedFile]] = field(default_factory=dict)
     cutoffs: Mapping[str, int] = field(default_factory=dict)
     heads: Mapping[str, int] = field(default_factory=dict)
+    claimed: Mapping[str, int] = field(default_factory=dict)
+    claims: int = 0
 
     def in_force(self, partition: str) -> list[SealedFile]:
         """The files of a partition that no rewind has taken back."""
         return [each for each in self.files.get(partition, ()) if not rewound(each.shard, each.last, self.cutoffs)]
+
+    def free(self, partition: str) -> list[SealedFile]:
+        """Those of them that no rewind is about to take back."""
+        return [each for each in self.in_force(partition) if not rewound(each.shard, each.last, self.claimed)]
 
 
 async def scan(log: CommitLog, catalogue: Catalogue, root: str) -> Scan:
@@ -42,6 +52,8 @@ async def scan(log: CommitLog, catalogue: Catalogue, root: str) -> Scan:
         Halted: a link of the log cannot be read.
     """
     stream = catalogue.stream
+    # Before the log, so that of a rewind either the claim or the link is seen.
+    claimed, claims = await _claimed_since(log.store, stream, 0)
     chains = [name async for name in shards_of(log.store, stream)]
     cursor = await catalogue.cursor()
     found: dict[str, list[SealedFile]] = {}
@@ -60,7 +72,18 @@ async def scan(log: CommitLog, catalogue: Catalogue, root: str) -> Scan:
                     found.setdefault(file.partition, []).append(file)
 
     await run_concurrently([one(chain) for chain in chains], AT_ONCE)
-    return Scan(dict(sorted(found.items())), cutoffs_of(targets), heads)
+    return Scan(dict(sorted(found.items())), cutoffs_of(targets), heads, cutoffs_of(claimed), claims)
+
+
+async def _claimed_since(store: ObjectStore, stream: str, last: int) -> tuple[dict[str, int], int]:
+    """By chain, the target of a rewind with a claim after number ``last`` whose link is not there yet; and the number of all claims."""
+    found: dict[str, int] = {}
+    async for number, claim in Claims(store, chain_name(stream), Redrive).after(last):
+        if claim.link and claim.target and await store.get(claim.link) is None:
+            chain = claim.link.split("/")[-2]
+            found[chain] = min(int(claim.target), found.get(chain, int(claim.target)))
+        last = number
+    return found, last
 
 
 def _files_of(link: Manifest, sink: str, root: str) -> Iterator[SealedFile]:
@@ -68,14 +91,14 @@ def _files_of(link: Manifest, sink: str, root: str) -> Iterator[SealedFile]:
         return
     arrived = datetime.fromisoformat(link.last_arrival or link.sealed_at)
     for file in link.files:
-        if file.sink == sink:
+        if file.sink == sink and is_taken(file.key):
             yield SealedFile(link.shard, int(link.after), link.reach, file.key, file.rows, file.size, file.sha256, arrived)
 
 
 async def rewound_since(log: CommitLog, stream: str, compaction: Compaction, known: Scan) -> bool:
-    """Whether a source of ``compaction`` has been taken back by a rewind since the scan."""
+    """Whether a source of ``compaction`` has been taken back by a rewind since the scan, or is about to be."""
     shards = {shard_of_chain(each.shard)[0] for each in compaction.sources}
-    targets: dict[str, int] = {}
+    targets, _ = await _claimed_since(log.store, stream, known.claims)
     for chain in [name async for name in shards_of(log.store, stream) if shard_of_chain(name)[0] in shards]:
         async for entry in log.chain(stream, chain, known.heads.get(chain)):
             if entry.manifest.target is not None:

@@ -10,7 +10,19 @@ from stream.audit.chain import Link as Unit
 from stream.audit.compacted import CompactionView, Part
 from stream.audit.ledger import LedgerObject
 from stream.batch import ORIGIN
-from stream.commit.compaction import FOLDER, Catalogue, Compaction, CompactionError, Link, Origin, Output, State, number_of, problems
+from stream.commit.compaction import (
+    FOLDER,
+    Catalogue,
+    Compaction,
+    CompactionError,
+    Link,
+    Origin,
+    Output,
+    State,
+    is_taken,
+    number_of,
+    problems,
+)
 from stream.commit.lookup import streams_of
 from stream.contracts import ObjectStore
 
@@ -61,7 +73,7 @@ class CompactedFiles:
 
     async def has(self, unit: Unit, file: LedgerObject) -> bool | None:
         """See ``audit.compacted.Compacted``."""
-        if unit.last is None or file.sink not in await self.sinks():
+        if unit.last is None or not is_taken(file.key) or file.sink not in await self.sinks():
             return None
         partition = file.key.rpartition("/")[0]
         try:

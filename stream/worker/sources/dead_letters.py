@@ -47,8 +47,9 @@ SCHEMA: Final = pl.Schema({**rejects.SCHEMA, FILE: pl.String(), LINE: pl.UInt32(
 class Redrive(msgspec.Struct, frozen=True, omit_defaults=True):
     """Dead letters that are redriven together. ``worker`` and ``claimed_at`` tell claims apart.
 
-    With ``link``, a rewind that is about to create that link of the log has claimed all letters of the rejects files ``keys``, so that none
-    of them is redriven. It claims nothing any more once something else is in the place of the link.
+    With ``link``, a rewind that is about to create that link of the log, and to go back to ``target``, has claimed all letters of the
+    rejects files ``keys``, so that none of them is redriven; nor is a file of what it takes back compacted. It claims nothing any more once
+    something else is in the place of the link.
     """
 
     files: tuple[ChosenRows, ...]
@@ -58,6 +59,7 @@ class Redrive(msgspec.Struct, frozen=True, omit_defaults=True):
     claimed_at: str
     link: str = ""
     keys: tuple[str, ...] = ()
+    target: str = ""
 
 
 def chain_name(stream: str) -> str:

@@ -152,6 +152,7 @@ class RedshiftWarehouse:
         self._nonce = nonce
         self._calls = 0
         self._ledger_is_there = False
+        """Whether nothing has failed since it was there: somebody may drop it, to have everything loaded again."""
 
     async def positions(self) -> dict[str, int]:
         """See ``Warehouse``."""
@@ -272,6 +273,7 @@ class RedshiftWarehouse:
         batch = await self._repeated(lambda: self._client.batch_execute(texts, token))
         done = await self._finished(batch)
         if done.status != "FINISHED":
+            self._ledger_is_there = False
             step = statements[done.failed][0] if 0 <= done.failed < len(statements) else None
             raise await self._failed(step, done, load)
         if load.files:
@@ -316,6 +318,7 @@ class RedshiftWarehouse:
         started = await self._repeated(lambda: self._client.execute(statement, token, parameters))
         done = await self._finished(started)
         if done.status != "FINISHED":
+            self._ledger_is_there = False
             failure = Failure.TRANSIENT if done.status == "ABORTED" else sql.judge(None, done.error)
             if failure is Failure.TRANSIENT:
                 msg = f"statement {statement[:200]} {done.status}: {done.error}"

@@ -521,6 +521,29 @@ def test_an_operator_can_seize_a_lease_from_a_worker_that_renews_it():
     play(lambda: Fleet(shards(1)), test)
 
 
+def test_a_lease_that_changes_faster_than_it_can_be_taken_is_not_seized():
+    """No lease, which is None, and one that cannot be had are not the same: an operator would go on without it."""
+
+    async def test(fleet):
+        await fleet.join("a")
+        operator, shard = fleet.make("operator"), fleet.shards[0].shard_id
+        read = operator.table.get
+
+        async def overtaken(key):
+            found = await read(key)
+            row = decode(fleet.dynamo.items[key])
+            fleet.dynamo.items[key] = encode(replace(row, counter=row.counter + 1))
+            return found
+
+        operator.table.get = overtaken
+        with pytest.raises(LeaseLost, match="changes faster than it can be taken; try again"):
+            await operator.seize("s", shard)
+        assert operator.held("s") == set()
+        fleet.workers.pop("operator")
+
+    play(lambda: Fleet(shards(1)), test)
+
+
 def test_a_thousand_leases_are_read_in_pages():
     async def test(fleet):
         fleet.dynamo.page = 90

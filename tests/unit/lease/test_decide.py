@@ -64,6 +64,8 @@ def test_the_kcl_rule_counts_ended_shards_like_any_other():
 def test_the_kcl_rule_never_takes_more_than_allowed():
     assert kcl([(None, math.inf)] * 5, rules=Rules(FAILOVER, max_leases=2)) == [0, 1]
     assert kcl([("a", EXPIRED)] * 5, rules=Rules(FAILOVER, max_leases=2)) == [0, 1]
+    assert kcl([("me", FRESH), ("a", VERY_OLD)], rules=Rules(FAILOVER, max_leases=1)) == []
+    assert kcl([("me", FRESH), ("me", FRESH), ("a", VERY_OLD)], rules=Rules(FAILOVER, max_leases=1)) == []
 
 
 def test_the_kcl_rule_steals_what_is_missing_up_to_the_limit():
@@ -100,6 +102,8 @@ def test_taking_a_lease_its_owner_still_renews_is_called_stealing():
     assert [take.why for take in marked_as_stolen(takes, rows, NOW, FAILOVER)] == [Why.FREE]
     stolen = take_evenly(seen_of(("a", FRESH), ("a", FRESH)), "me", NOW, RULES)
     assert [take.why for take in marked_as_stolen(stolen, rows, NOW, FAILOVER)] == [Why.STOLEN]
+    expired = take_evenly(late := seen_of(("a", EXPIRED)), "me", NOW, RULES)
+    assert [take.why for take in marked_as_stolen(expired, late, NOW, FAILOVER)] == [Why.EXPIRED]
 
 
 def even(rows, me="me", rules=RULES):
@@ -110,6 +114,11 @@ def test_ended_shards_do_not_count_in_the_even_balance():
     rows = {key: ObservedLease(lease(key, "me", checkpoint="SHARD_END"), NOW, NOW) for key in ("e1", "e2", "e3")}
     rows |= {key: ObservedLease(lease(key, "a"), NOW, NOW) for key in ("x", "y")}
     assert len(even(rows)) == 1
+
+
+@pytest.mark.parametrize(("rows", "expected"), [([("me", EXPIRED)], 1), ([("me", FRESH), ("me", EXPIRED)], 0), ([("me", FRESH)] * 2, 0)])
+def test_leases_of_its_own_that_have_expired_do_not_count_against_its_maximum(rows, expected):
+    assert len(take_evenly(seen_of(*rows), "me", NOW, Rules(FAILOVER, max_leases=1))) == expected
 
 
 def test_a_hot_lease_weighs_more_than_many_quiet_ones():

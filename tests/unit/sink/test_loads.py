@@ -33,9 +33,9 @@ def test_the_oldest_unit_decides_the_layout():
 
 def test_adjacent_units_without_rows_share_one_ledger_row():
     links = ()
-    for each in (link("a", 0, full=False), link("a", 1, full=False), link("a", 2), link("a", 3, full=False)):
-        links = joined(links, each)
-    assert [(each.after, each.last, each.links) for each in links] == [(0, 2, 2), (2, 3, 1), (3, 4, 1)]
+    for at in range(6):
+        links = joined(links, link("a", at, full=at == 2, sealed=f"at {at}"))
+    assert links == (Link("a", 0, 2, sealed_at="at 0", links=2), link("a", 2, sealed="at 2"), Link("a", 3, 6, sealed_at="at 3", links=3))
 
 
 def test_a_load_knows_its_rows_bytes_and_files():

@@ -93,6 +93,10 @@ def test_values_are_the_same_in_the_staged_file():
         (pl.Datetime("us", "UTC"), "timestamptz", "timestamptz"),
         (pl.Int16(), "smallint", "smallint"),
         (pl.Int32(), "bigint", "bigint"),
+        (pl.Int64(), "bigint", "bigint"),
+        (pl.String(), "varchar(1)", "varchar(1)"),
+        (pl.String(), "varchar(65535)", "varchar(65535)"),
+        (pl.Binary(), "varbyte(1024000)", "varbyte(1024000)"),
     ],
 )
 def test_types_can_be_overridden(dtype, wanted, type_):
@@ -111,6 +115,9 @@ def test_types_can_be_overridden(dtype, wanted, type_):
         (pl.String(), "varchar(20); DROP TABLE x"),
         (pl.Int64(), "super"),
         (pl.Float64(), "real"),
+        (pl.Datetime("us", "UTC"), "integer"),
+        (pl.String(), "timestamptz"),
+        (pl.Binary(), "varbyte(1024001)"),
     ],
 )
 def test_an_override_that_would_lose_values_is_refused(dtype, wanted):
@@ -196,12 +203,16 @@ def test_a_version_that_says_nothing_of_an_order_is_refused(name, words, hint):
     assert hint in refusal.value.hint
 
 
+STORED_LOGIN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:x"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"cluster": "main"}, "name either the cluster"),
         ({"workgroup": None}, "name either the cluster"),
         ({"db_user": "x"}, "db_user"),
+        ({"workgroup": None, "cluster": "main", "db_user": "x", "secret_arn": STORED_LOGIN}, "without `secret_arn`"),
         ({"mode": "upsert"}, "needs `keys`"),
         ({"keys": ["n"]}, "upsert"),
         ({"mode": "upsert", "keys": ["n"], "lineage": False}, "lineage"),
@@ -257,6 +268,13 @@ def test_the_staged_file_has_the_columns_of_the_layout_in_order():
     assert made.encode(frame.clear(), "unit").files == ()
 
 
+def test_without_lineage_neither_the_file_nor_the_table_has_its_columns():
+    frame = frame_of(n=[1, 2])
+    made = sink(frame, lineage=False)
+    (file,) = made.encode(frame, "unit").files
+    assert pl.read_parquet(io.BytesIO(file.body)).columns == [column.name for column in made.layout.columns] == ["n"]
+
+
 def test_the_deletes_column_is_staged_and_not_in_the_table():
     frame = frame_of(n=[1, 2, 3], Gone=[True, None, False])
     made = sink(frame, mode="upsert", keys=["n"], deletes="Gone")
@@ -302,6 +320,8 @@ def test_a_row_larger_than_copy_accepts_is_refused():
 
 
 def test_values_that_copy_accepts_are_not_refused():
+    large = rows({f"c{n}": [b"x" * 1_024_000] for n in range(4)} | {"rest": [b"x" * (4 * 2**20 - 4 * 1_024_000)]})
+    assert sink(large).refused(large).is_empty()
     frame = rows({"word": ["x" * 20, "ü" * 10, "", None, 'it\'s; "x"']}, {"word": pl.String()})
     assert sink(frame, types={"word": "varchar(20)"}).refused(frame).is_empty()
     json = rows({"word": ['{"a": [1]}', "null", None, '"x"']}, {"word": pl.String()})

@@ -3,12 +3,14 @@
 import asyncio
 import io
 import itertools
+from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
 import polars as pl
 import pytest
 
+from stream.audit.verify import Scope, Verifier
 from stream.batch import SEQUENCE, SUBSEQUENCE
 from stream.commit import compaction as compactions
 from stream.commit.compaction import Catalogue, CompactionError, State
@@ -16,8 +18,10 @@ from stream.commit.log import CommitLog
 from stream.errors import DefinitionError, Retryable
 from stream.operations.compaction.compactor import Compactor
 from stream.operations.compaction.sources_removal import delete_sources
+from stream.sink.encode import Compression
+from stream.sink.merge import merge
 from stream.storage.memory import MemoryStore
-from tests.sealed import NOON, shard_id, three_units
+from tests.sealed import NOON, PIPELINE, Sealed, shard_id, three_units
 
 LATER = NOON + timedelta(days=1)
 
@@ -59,9 +63,11 @@ async def nothing(name, key, done):
     pass
 
 
-def compactor(sealed, target, *, act=nothing, size=2**20, worker="compactor"):
+def compactor(sealed, target, *, act=nothing, size=2**20, worker="compactor", build=""):
     log = CommitLog(Store(sealed.stores.state, act), "flights", sealed.clock, worker)
     config = sealed.pipeline.sinks[0]
+    if build:  # makes other files of the same rows
+        config = config.model_copy(update={"compression": Compression.SNAPPY})
     return Compactor(log, "events", config, Store(sealed.stores.targets["s3"], act), Store(target, act), sealed.clock, size)
 
 
@@ -163,7 +169,7 @@ def test_a_partition_that_may_get_rows_is_left_alone_unless_a_moment_is_given(se
 def test_only_the_partitions_that_are_named_are_compacted(sealed):
     target = MemoryStore(url="memory:large")
     assert [each.partition for each in compact(sealed, target, only=["kind=b"])] == ["kind=b"]
-    assert [each.partition for each in compact(sealed, target)] == ["kind=a"]
+    assert [each.partition for each in compact(sealed, target, only=["kind=c", "kind=a"])] == ["kind=a"]
     same_rows(sealed, target)
 
 
@@ -292,6 +298,41 @@ def test_what_another_build_began_is_finished_and_its_files_are_removed(sealed):
     assert links(sealed)[0].compaction.superseded == (foreign.key,)
 
 
+def test_two_builds_that_compact_at_once_leave_one_dataset(sealed):
+    """Whichever of them takes over what the other has begun, and when: what the dataset has is named, and is there."""
+    every = steps(sealed)
+    for at in range(len(every)):
+        copy, target = sealed.copy(), MemoryStore(url="memory:large")
+        counter = itertools.count()
+
+        async def run_the_other(name, key, done, copy=copy, target=target, counter=counter, at=at):
+            if not done and next(counter) == at:
+                await run(compactor(copy, target, size=6000, worker="other", build="other"))
+
+        compact(copy, target, act=run_the_other, size=6000)
+        same_rows(copy, target)
+        named = {each.key for link in links(copy) for each in link.compaction.outputs}
+        assert set(rows(target)[1]) == named, f"met at {every[at]}"
+
+
+def test_what_does_not_have_the_rows_of_its_sources_is_not_published(sealed, monkeypatch):
+    def loses_a_row(*args):
+        merged = merge(*args)
+        frames = [pl.read_parquet(io.BytesIO(body)) for body in merged.outputs]
+        return replace(merged, outputs=tuple(body_of(frame.head(frame.height - 1)) for frame in frames))
+
+    monkeypatch.setattr("stream.operations.compaction.compactor.merge", loses_a_row)
+    with pytest.raises(CompactionError, match=r"was written and read back, and .*: it is not published"):
+        compact(sealed, MemoryStore(url="memory:large"))
+    assert [link.compaction.state for link in links(sealed)] == [State.BEGUN] * 2
+
+
+def body_of(frame):
+    out = io.BytesIO()
+    frame.write_parquet(out)
+    return out.getvalue()
+
+
 def test_a_source_that_is_not_what_the_log_says_is_not_compacted(sealed):
     target = MemoryStore(url="memory:large")
     lake = sealed.stores.targets["s3"]
@@ -363,6 +404,40 @@ def test_a_rewind_during_a_compaction_withdraws_it(sealed):
     same_rows(sealed, target)
 
 
+def test_a_compaction_that_is_withdrawn_takes_nothing_back_of_those_before_it(sealed):
+    target = MemoryStore(url="memory:large")
+    compact(sealed, target)
+    asyncio.run(sealed.unit(0, 121, 40))
+    asyncio.run(sealed.stores.state.delete("compacting/events/s3.json"))  # nothing may rely on this hint
+
+    async def rewinding(name, key, done):
+        if name == "put" and not done and not sealed.generations:
+            await sealed.rewind(0, 120)
+
+    compact(sealed, target, act=rewinding)
+    assert [link.compaction.state for link in links(sealed)].count(State.WITHDRAWN) == 1
+    asyncio.run(sealed.unit(0, 121, 60))
+    compact(sealed, target)
+    same_rows(sealed, target)
+
+
+def test_what_was_begun_before_a_rewind_is_withdrawn_also_by_a_run_after_one_of_other_partitions():
+    async def one_unit():
+        sealed = await Sealed.open()
+        await sealed.unit(0, 1, 40)
+        return sealed
+
+    sealed, target = asyncio.run(one_unit()), MemoryStore(url="memory:large")
+    with pytest.raises(Killed):
+        compact(sealed, target, act=killing(1, done=True), only=["kind=a"])
+    assert rows(target)[0] is not None
+    asyncio.run(sealed.rewind(0, 0))
+    compact(sealed, target, only=["kind=b"])
+    compact(sealed, target)
+    assert rows(target)[0] is None
+    assert [link.compaction.state for link in links(sealed)] == [State.WITHDRAWN]
+
+
 @pytest.mark.parametrize("moment", ["put", "replace"])
 def test_what_another_compactor_withdrew_is_not_published(sealed, moment):
     target = MemoryStore(url="memory:large")
@@ -394,6 +469,24 @@ def test_files_from_before_the_sink_was_moved_stay_where_they_are(sealed):
     asyncio.run(sealed.unit(0, 121, 40))
     compact(sealed, target)
     same_rows(sealed, target)
+
+
+def test_files_from_before_the_sink_wrote_parquet_stay_where_they_are():
+    async def changed():
+        before = await Sealed.open(text=PIPELINE.replace("partition_by", "format: ndjson, partition_by"))
+        await before.unit(0, 1, 20)
+        after = await Sealed.open(state=before.root, lake=before.stores.targets["s3"])
+        after.heads, after.source, after.clock = before.heads, before.source, before.clock
+        await after.unit(0, 21, 20)
+        return after
+
+    sealed, target = asyncio.run(changed()), MemoryStore(url="memory:large")
+    compact(sealed, target)
+    assert set(rows(target)[0]["n"]) == {n for n in range(21, 41) if n % 5 and n % 13 != 12}
+    sealed.places[target.url] = target
+    report = asyncio.run(Verifier(sealed.evidence(), Scope(), sealed.clock).run())
+    assert [finding for finding in report.findings if finding.verdict == "failed"] == []
+    assert compact(sealed, target) == []
 
 
 def test_a_dataset_is_in_one_place(sealed):

@@ -15,17 +15,18 @@ from hypothesis import strategies as st
 
 from stream import events
 from stream.audit.completeness import Question
-from stream.errors import Halted, Retryable
+from stream.errors import Fatal, Halted, Retryable
 from stream.lease.loader import Hold, LoaderLease, life_for
 from stream.lease.paused import Pause, What
 from stream.operations.progress.loaded_tables import loaded
 from stream.simulation.virtual_time import leaping
 from stream.sink.loads import Failure
+from stream.sink.redshift import COPY_MANIFESTS
 from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions
-from stream.worker.tables.loading import BAD_LOADS, FIRST_PARKED, LEFT_PAUSE, Loader, complete_all
+from stream.worker.tables.loading import BAD_LOADS, FIRST_PARKED, LEFT_PAUSE, LONGEST_PARKED, Loader, complete_all
 from stream.worker.tables.loadlog import LoadLog, LoadState, recorded_staging
 from stream.worker.tables.parts import LoaderParts
 from stream.worker.tables.standing import standing
@@ -540,6 +541,69 @@ def test_a_store_that_does_not_answer_does_not_delay_the_end_of_a_loader(monkeyp
     assert event.detail == "the loader's lease could not be given up in time; it ends by itself"
 
 
+@pytest.mark.parametrize("error", [Retryable("no answer"), Fatal("access denied")])
+def test_a_lease_that_cannot_be_given_up_is_reported_and_holds_up_no_end(error):
+    async def run():
+        rig = await Rig.open()
+        loader = rig.loader(lease=RefusingLease(error))
+        await loader.finish()
+        return rig.emitted(events.LoadRefused)
+
+    (event,) = asyncio.run(run())
+    assert event.detail == str(error)
+
+
+class RefusingLease:
+    """A lease of which nothing is known but ``error``."""
+
+    def __init__(self, error):
+        self.error = error
+
+    async def take(self):
+        raise self.error
+
+    async def give_up(self):
+        raise self.error
+
+
+def test_a_refused_permission_is_for_a_person_and_tried_again():
+    async def run():
+        rig = await Rig.open()
+        assert not await rig.loader(lease=RefusingLease(Fatal("access denied"))).attempt()
+        return rig.emitted(events.LoadRefused)
+
+    (event,) = asyncio.run(run())
+    assert (event.kind, event.detail) == ("setup", "access denied")
+
+
+def test_nothing_of_an_attempt_goes_on_after_it():
+    async def run():
+        rig = await Rig.open()
+        assert await rig.loader().attempt()
+        async with asyncio.timeout(3600):
+            await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+        return rig.emitted(events.LoadsWaiting)
+
+    assert len(leaping(run)) == 1
+
+
+def test_what_another_loader_has_loaded_after_a_failure_is_not_waited_for():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+        one, two = (rig.loader(name, lease=LeaseForEveryone()) for name in ("one", "two"))
+        rig.warehouse.before = lambda load: (_ for _ in ()).throw(Retryable("no answer"))
+        assert not await one.attempt()
+        rig.warehouse.before = lambda load: None
+        assert await two.attempt()
+        assert await one.attempt()
+        await rig.sealed.unit(0, 11, 10)
+        assert await one.attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
 def test_lag_grows_while_the_warehouse_does_not_answer():
     async def run():
         rig = await Rig.open()
@@ -660,6 +724,25 @@ def test_staged_files_are_removed_when_old_enough_and_the_audit_knows():
     assert left == [second.files[0].url.removeprefix(rig.staging.url)]
     assert removed == {shard_id(0): first.last}
     assert [finding for finding in report.findings if finding.verdict == "failed"] == []
+
+
+def test_a_loader_that_starts_removes_what_is_old_enough_and_no_manifest_that_may_be_in_use():
+    async def run():
+        rig = await Rig.open(options="      keep_staged: 1d")
+        rig.staging = rig.warehouse.staging = MemoryStore(clock=rig.sealed.clock, url=rig.staging.url)
+        await rig.redefine(options="      keep_staged: 1d")
+        await rig.sealed.unit(0, 1, 10)
+        one = rig.loader("one")
+        assert await one.attempt()
+        await one.finish()
+        await rig.staging.put(f"{COPY_MANIFESTS}old.manifest", b"{}")
+        rig.sealed.clock.time += timedelta(hours=20)
+        await rig.staging.put(f"{COPY_MANIFESTS}young.manifest", b"{}")
+        rig.sealed.clock.time += timedelta(hours=5)
+        assert await rig.loader("two").attempt()
+        return [info.key async for info in rig.staging.list("")]
+
+    assert asyncio.run(run()) == [f"{COPY_MANIFESTS}young.manifest"]
 
 
 TROUBLE = st.lists(st.sampled_from(["none", "before", "after", "transient", "race"]), max_size=12)
@@ -964,6 +1047,34 @@ def test_a_parked_shard_is_tried_again_by_itself_less_and_less_often_and_goes_on
     parked = rig.emitted(events.LoadParked)
     assert len(parked) == 7
     assert all("tried again by itself" in event.reason and "stream loads retry FILE --sink redshift" in event.reason for event in parked)
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_another_unit_of_a_shard_is_tried_again_soon_however_long_the_one_before_it_was_waited_for(forgets):
+    async def run():
+        rig = await Rig.open()
+        loader = rig.loader()
+        for unit in range(2):
+            await rig.sealed.unit(0, 1 + 10 * unit, 10)
+            ((key, body),) = await lost_files(rig, [0], lambda links: links[-1])
+            assert await loader.attempt()
+            for _ in range(3 * (1 - unit)):
+                await rig.sealed.clock.sleep(LONGEST_PARKED)
+                assert await loader.attempt()
+            if forgets:
+                rig.warehouse.before = lambda load: (_ for _ in ()).throw(Retryable("no answer"))
+                await rig.sealed.clock.sleep(LONGEST_PARKED * (1 - unit))
+                await loader.attempt()
+                rig.warehouse.before = lambda load: None
+            await rig.staging.put(key, body)
+            if unit == 0:
+                await loader.parts.state.retry()
+            else:
+                await rig.sealed.clock.sleep(FIRST_PARKED)
+            assert await loader.attempt()
+            rig.assert_exactly_once()
+
+    asyncio.run(run())
 
 
 def test_what_one_repair_helped_is_tried_for_the_other_parked_shards_at_once():
