@@ -53,6 +53,12 @@ class Shared:
         result = CliRunner().invoke(app, [*arguments])
         return result.exit_code, result.output
 
+    def listed(self):
+        """The leases as `stream leases ls` shows them."""
+        code, listed = self.command("leases", "ls", str(self.file()), "--json")
+        assert code == 0, listed
+        return json.loads(listed)
+
 
 @pytest.fixture
 def make_shared(make_watched, s3_url):  # noqa: F811 - the fixture
@@ -79,10 +85,9 @@ def test_workers_share_the_shards_and_hand_them_over_at_once(make_shared, throug
         watched.put(8)
         first.until(lambda: watched.sealed() >= watched.put_so_far)
     assert shared.read_by(second), "the second worker has read nothing"
-    code, listed = shared.command("leases", "ls", str(shared.file()), "--json")
-    assert code == 0, listed
-    assert {(each["shard"], each["owner"]) for each in json.loads(listed)} == set(shared.owners().items())
-    assert {each["behind_seconds"] for each in json.loads(listed)} == {0.0}
+    # A checkpoint follows its seal.
+    first.until(lambda: {each["behind_seconds"] for each in shared.listed()} == {0.0})
+    assert {(each["shard"], each["owner"]) for each in shared.listed()} == set(shared.owners().items())
     assert first.drain() == 0, first.said()
     # Nothing has to expire: the leases are free.
     second.until(lambda: len(shared.held_by(second)) == 4)

@@ -23,7 +23,8 @@ from tests.integration.stage import PIPELINE, Stage, sealed
 
 @pytest.fixture(autouse=True)
 def clock_of_the_stream(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream.cli.query.SystemClock", lambda: stage.clock)
+    for module in ("query", "times"):
+        monkeypatch.setattr(f"stream.cli.{module}.SystemClock", lambda: stage.clock)
 
 
 def run(*words: str, code: int = 0) -> str:
