@@ -248,18 +248,24 @@ def test_a_run_that_ends_or_gets_no_reply_at_any_write_is_completed_by_the_next_
         assert all(link.compaction.published for link in links(copy))
 
 
+def with_another_at(sealed, at, **options):
+    """What was sealed, and the dataset that two compactors made of it at once: another one, with ``options``, did all at step ``at``."""
+    copy, target = sealed.copy(), MemoryStore(url="memory:large")
+    counter = itertools.count()
+
+    async def run_the_other(name, key, done):
+        if not done and next(counter) == at:
+            await run(compactor(copy, target, worker="other", **options))
+
+    compact(copy, target, act=run_the_other, size=6000)
+    return copy, target
+
+
 @pytest.mark.parametrize("size", [6000, 2**20, 1])
 def test_two_compactors_at_once_publish_each_file_once(sealed, size):
     every = steps(sealed)
     for at in range(len(every)):
-        copy, target = sealed.copy(), MemoryStore(url="memory:large")
-        counter = itertools.count()
-
-        async def run_the_other(name, key, done, copy=copy, target=target, counter=counter, at=at):
-            if not done and next(counter) == at:
-                await run(compactor(copy, target, size=size, worker="other"))
-
-        compact(copy, target, act=run_the_other, size=6000)
+        copy, target = with_another_at(sealed, at, size=size)
         same_rows(copy, target)
         sources = [each.key for link in links(copy) for each in link.compaction.sources]
         assert len(sources) == len(set(sources)), f"met at {every[at]}"
@@ -302,14 +308,7 @@ def test_two_builds_that_compact_at_once_leave_one_dataset(sealed):
     """Whichever of them takes over what the other has begun, and when: what the dataset has is named, and is there."""
     every = steps(sealed)
     for at in range(len(every)):
-        copy, target = sealed.copy(), MemoryStore(url="memory:large")
-        counter = itertools.count()
-
-        async def run_the_other(name, key, done, copy=copy, target=target, counter=counter, at=at):
-            if not done and next(counter) == at:
-                await run(compactor(copy, target, size=6000, worker="other", build="other"))
-
-        compact(copy, target, act=run_the_other, size=6000)
+        copy, target = with_another_at(sealed, at, size=6000, build="other")
         same_rows(copy, target)
         named = {each.key for link in links(copy) for each in link.compaction.outputs}
         assert set(rows(target)[1]) == named, f"met at {every[at]}"
