@@ -208,6 +208,23 @@ def test_rows_and_reasons_are_the_same_with_required_columns(payloads: list[byte
     assert_same(*both(payloads, schema, unknown))
 
 
+@pytest.mark.parametrize("length", range(1, 27))
+@pytest.mark.parametrize("after", ["", " " * 8], ids=["at the end", "in the middle"])
+def test_a_name_is_told_from_every_other_that_differs_in_one_place(length: int, after: str) -> None:
+    name = "abcdefghijklmnopqrstuvwxyz"[:length]
+    near = [name[:at] + "0" + name[at + 1 :] for at in range(length)]
+    payloads = [f'{{"{each}":{number}}}{after}'.encode() for number, each in enumerate([name, *near, name[:-1], f"{name}0"])]
+    for other in near:
+        schema = parse_schema({name: "int64?", other: "int64?"})
+        for applied in both(payloads, schema):
+            rows = applied.frame.select(name, other).rows()
+            assert rows == [
+                (0, None),
+                *((None, number if each == other else None) for number, each in enumerate(near, 1)),
+                *[(None, None)] * 2,
+            ]
+
+
 def test_plain_records_are_read_by_the_kernel_alone() -> None:
     flights = flights_table().head(5000)
     kinds = {pl.String(): "string?", pl.Int64(): "int64?"}
