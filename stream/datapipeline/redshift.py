@@ -202,8 +202,14 @@ def _view(draft: Draft, mode: str, keys: tuple[str, ...], node: ResolvedObject) 
         msg = f"the table or a key of `{node.id}` has a name that Redshift only takes in quotes; rename it, and import again"
         raise Refused(msg)
     table = ".".join(names)
-    view = f"{table}_last" if mode == "OVERWRITE_EXISTING" else f"{table}_first"
-    order = "_arrival DESC NULLS LAST, _sequence DESC" if mode == "OVERWRITE_EXISTING" else "_arrival NULLS FIRST, _sequence"
+    is_last = mode == "OVERWRITE_EXISTING"
+    view = f"{table}_{'last' if is_last else 'first'}"
+    # S3 tells times of objects in whole seconds. Of objects with the same time, later shards hold those that were listed later.
+    order = (
+        "_arrival DESC NULLS LAST, _shard DESC, LENGTH(_sequence) DESC, _sequence DESC"
+        if is_last
+        else "_arrival NULLS FIRST, _shard, LENGTH(_sequence), _sequence"
+    )
     of_each = ", ".join(f'"{each.lower()}"' for each in keys)
     numbered = f"SELECT *, ROW_NUMBER() OVER (PARTITION BY {of_each} ORDER BY {order}) AS place FROM {table}"  # noqa: S608 - a file, not run
     return view, f"CREATE VIEW {view} AS SELECT * FROM ({numbered}) AS numbered WHERE place = 1;\n"  # noqa: S608

@@ -283,9 +283,17 @@ def test_what_one_pipeline_writes_as_separated_values_the_next_one_reads_so():
         ("APPEND", None, ""),
         ("APPEND", "ID", ""),
         ("TRUNCATE", "id", ""),
-        ("OVERWRITE_EXISTING", "ID", 'VIEW s.t_last AS.*PARTITION BY "id" ORDER BY _arrival DESC NULLS LAST, _sequence DESC'),
+        (
+            "OVERWRITE_EXISTING",
+            "ID",
+            'VIEW s.t_last AS.*PARTITION BY "id" ORDER BY _arrival DESC NULLS LAST, _shard DESC, LENGTH.*, _sequence DESC',
+        ),
         ("overwrite_existing", ["id", "name"], 'PARTITION BY "id", "name" ORDER BY'),
-        ("KEEP_EXISTING", "id,name", 'VIEW s.t_first AS.*PARTITION BY "id", "name" ORDER BY _arrival NULLS FIRST, _sequence\\)'),
+        (
+            "KEEP_EXISTING",
+            "id,name",
+            'VIEW s.t_first AS.*PARTITION BY "id", "name" ORDER BY _arrival NULLS FIRST, _shard, LENGTH.*, _sequence\\)',
+        ),
     ],
 )
 def test_insert_modes_become_append_with_a_view(mode, keys, view):

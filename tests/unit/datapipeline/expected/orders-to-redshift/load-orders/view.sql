@@ -1,1 +1,1 @@
-CREATE VIEW shop.orders_last AS SELECT * FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY "order_id" ORDER BY _arrival DESC NULLS LAST, _sequence DESC) AS place FROM shop.orders) AS numbered WHERE place = 1;
+CREATE VIEW shop.orders_last AS SELECT * FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY "order_id" ORDER BY _arrival DESC NULLS LAST, _shard DESC, LENGTH(_sequence) DESC, _sequence DESC) AS place FROM shop.orders) AS numbered WHERE place = 1;
