@@ -41,9 +41,10 @@ from stream.worker.objects.watching import Watcher
 from stream.worker.opening.places import session_of
 from stream.worker.opening.stores import Stores
 from stream.worker.parts import Parts, StreamParts, to_all
-from stream.worker.process.allocators import freeze_garbage_collector, prepare_allocators, trim_periodically
+from stream.worker.process.allocators import prepare_allocators, trim_periodically
 from stream.worker.process.failure import reporting_failure
 from stream.worker.process.reporting import reports_to
+from stream.worker.process.startup import leave_startup_behind
 from stream.worker.process.threads import limit_default_threads
 from stream.worker.receivers.lineage import Reporter, job_of, open_reporter
 from stream.worker.receivers.notifying import Notifier, open_notifier
@@ -96,7 +97,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             emit(events.WorkerStarted(streams.names, "", shared.worker, stream.__version__))
             _compare_memory(pipeline, options.memory_limit, emit)
             health.clear("worker")
-            freeze_garbage_collector()
+            leave_startup_behind()
             async with asyncio.TaskGroup() as group:
                 background = _watch_itself(group, options, recorder, stalls, emit)
                 exports = [one.parts.export for one in parts_by_stream]

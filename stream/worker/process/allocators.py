@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import gc
 from typing import Final
 
 import pyarrow as pa
@@ -21,15 +20,6 @@ def prepare_allocators() -> None:
     """Make glibc and Arrow reuse freed memory. docs/performance.md has the gains and the costs."""
     share_one_heap()
     pa.set_memory_pool(pa.system_memory_pool())
-
-
-def freeze_garbage_collector() -> None:
-    """Exempt everything that exists now from garbage collection; call it once the worker is assembled.
-
-    Objects of libraries and definitions live until the end, and every full collection would walk through all of them again.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def give_memory_back() -> None:
