@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from stream import events
 from stream.contracts import Clock
+from stream.metrics.standstill import GoingOn
 from stream.metrics.thresholds import BEHIND_SECONDS
 
 REFRESH_SECONDS: Final = 10
@@ -48,9 +49,11 @@ class Board:
         self._version = ""
         self._draining = False
         self._shards: dict[tuple[str, str], ShardNow] = {}
+        self._goes_on = GoingOn()
 
     def __call__(self, event: events.Event) -> None:
         """Note what ``event`` changes."""
+        self._go_on(event)
         match event:
             case events.PageReceived(behind_ms=behind):
                 shard = self._shards.get((event.stream, event.shard))
@@ -59,7 +62,7 @@ class Board:
             case events.UnitSealed(outcomes=outcomes):
                 self._seal(event, dict(outcomes))
             case events.ShardStarted():
-                self._shards[event.stream, event.shard] = ShardNow(READS)
+                self._start(event)
             case events.ShardHalted(reason=reason):
                 self._stop(event, HALTED, reason)
             case events.ShardStalled(seconds=seconds):
@@ -82,6 +85,17 @@ class Board:
                 self._draining = True
             case _:
                 pass
+
+    def _start(self, event: events.Event) -> None:
+        where = event.stream, event.shard
+        before = self._shards.get(where)
+        # One that is tried again stands still until it is known to go on.
+        self._shards[where] = ShardNow(HALTED, before.reason) if before is not None and before.state == HALTED else ShardNow(READS)
+
+    def _go_on(self, event: events.Event) -> None:
+        goes_on, shard = self._goes_on(event), self._shards.get((event.stream, event.shard))
+        if goes_on and shard is not None and shard.state == HALTED:
+            shard.state, shard.reason = READS, ""
 
     def _seal(self, event: events.Event, outcomes: Mapping[str, int]) -> None:
         shard = self._shards.setdefault((event.stream, event.shard), ShardNow(READS))

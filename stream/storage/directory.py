@@ -29,22 +29,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
-from stream.aws.errors import AccessRefused
 from stream.contracts import ObjectInfo, Stored
-from stream.errors import Fatal, Retryable
-from stream.storage.keys import by_place, check_key, without_values
+from stream.errors import Fatal
+from stream.storage.directory_errors import FULL, make_folder, refuse_unwritable, translate, without_links
+from stream.storage.keys import by_place, check_key
 from stream.storage.temporary_files import hold, remove_leftovers
 
 _RESERVED: Final = ".stream"
 _LIST_CHUNK: Final = 1000
-_REFUSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_FULL: Final = {
-    errno.ENOSPC: "make room on that file system, or give it more (`df -h`; `df -i` if it has room: it may have no inodes left)",
-    errno.EDQUOT: "make room for the user in use, or raise the quota",
-    errno.EFBIG: "raise the limit on the size of files (`ulimit -f`)",
-}
-"""What to do about a disk that takes nothing more; whatever is then tried again works by itself."""
-_PERMANENT: Final = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP})
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -118,7 +110,16 @@ class DirectoryStore:
             Fatal: this user may not write here, or the file system is mounted read-only.
             Retryable: no space is left.
         """
-        await self._run(_check_writable, self._temporary_folder)
+        await self._run(refuse_unwritable, self._temporary_folder)
+
+    async def prove_writable(self) -> None:
+        """Make the store's own folders, and make sure that objects can be written here and replaced.
+
+        Raises:
+            Fatal: the folders cannot be made, this user may not write here, or the file system lacks links.
+            Retryable: no space is left, or the file system does not answer.
+        """
+        await self._run(self._prove_writable)
 
     def _path(self, key: str) -> Path:
         check_key(key, self._url)
@@ -131,7 +132,19 @@ class DirectoryStore:
         try:
             return await asyncio.to_thread(function, *args, **kwargs)
         except OSError as error:
-            raise _translate(error, self._url) from error
+            raise translate(error, self._url) from error
+
+    def _prove_writable(self) -> None:
+        make_folder(self._claims)
+        with self._written_temporary(b"") as (temporary, _):
+            try:
+                trial = temporary.with_name(f"{os.getpid()}-{secrets.token_hex(8)}")
+                for link in (trial.hardlink_to, trial.symlink_to):
+                    with without_links():
+                        link(temporary)
+                    trial.unlink()
+            finally:
+                temporary.unlink()
 
     def _create(self, path: Path, body: bytes) -> str | None:
         with self._written_temporary(body) as (temporary, tag):
@@ -139,8 +152,7 @@ class DirectoryStore:
                 self._link(temporary, path)
                 self._sync_directory(path.parent)
             except FileExistsError:
-                if path.is_dir():
-                    raise IsADirectoryError(errno.EISDIR, "a key must not also be the prefix of other keys", str(path)) from None
+                _refuse_what_is_no_object(path)
                 return None
             else:
                 return tag
@@ -152,7 +164,7 @@ class DirectoryStore:
             os.link(temporary, path)
         except FileNotFoundError:
             new = [each for each in path.parents if not each.exists()]
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             for each in new:
                 # Else the folder, with all that is in it, may be gone after a power cut.
                 self._sync_directory(each.parent)
@@ -169,7 +181,7 @@ class DirectoryStore:
                 self._complete(path, etag)
                 return None
             except OSError as error:
-                if error.errno in _FULL:  # else the claim may be there all the same
+                if error.errno in FULL:  # else the claim may be there all the same
                     temporary.unlink()
                 raise
             # From here on others may put the file in place, so only proof that the claim came too late allows removing it.
@@ -209,7 +221,7 @@ class DirectoryStore:
             temporary.rename(path)
 
     def _claim(self, path: Path, tag: str) -> Path:
-        self._claims.mkdir(parents=True, exist_ok=True)
+        make_folder(self._claims)
         return self._claims / f"{hashlib.sha256(os.fsencode(path.relative_to(self._root))).hexdigest()}-{tag}"
 
     def _delete(self, path: Path) -> None:
@@ -255,7 +267,7 @@ class DirectoryStore:
         try:
             return os.open(temporary, flags, 0o666)
         except FileNotFoundError:
-            self._temporary_folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._temporary_folder)
             return os.open(temporary, flags, 0o666)
 
     def _sync_directory(self, directory: Path) -> None:
@@ -266,6 +278,16 @@ class DirectoryStore:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _refuse_what_is_no_object(path: Path) -> None:
+    """Raise if what is at ``path``, where an object was to be created, never becomes one: then nobody else was faster either."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a key must not also be the prefix of other keys", str(path))
+    if path.is_symlink() and not path.exists():
+        raise FileExistsError(errno.EEXIST, "it is a symbolic link that leads nowhere, in the place of an object", str(path))
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "it is not a file, in the place of an object", str(path))
 
 
 _ABSENT: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -352,30 +374,3 @@ def _read_range(path: Path, start: int, end: int, version: str) -> bytes | None:
             return body if _version(os.fstat(file.fileno())) == version else None
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
-
-
-def _check_writable(folder: Path) -> None:
-    nearest = next(each for each in (folder, *folder.parents) if each.exists())
-    facts = os.statvfs(nearest)
-    if not nearest.is_dir():
-        problem = errno.ENOTDIR
-    elif facts.f_flag & os.ST_RDONLY:
-        problem = errno.EROFS
-    elif not os.access(nearest, os.W_OK | os.X_OK):
-        problem = errno.EACCES
-    elif not facts.f_bavail:
-        problem = errno.ENOSPC
-    else:
-        return
-    raise OSError(problem, os.strerror(problem), str(nearest))
-
-
-def _translate(error: OSError, root: str) -> Fatal | Retryable:
-    where = without_values(f"{error.filename or root}: {error.strerror or error}")
-    if error.errno in _REFUSED:
-        remedy = "give the user in use write access to that path, and mount its file system for writing"
-        return AccessRefused(f"cannot use the store {root}: {where}. Remedy: {remedy}.", code=errno.errorcode[error.errno], remedy=remedy)
-    if error.errno in _PERMANENT:
-        return Fatal(f"cannot use the store {root}: {where}. Check that the path is a writable directory, and the key in use.")
-    remedy = f". Remedy: {_FULL[error.errno]}; what waits for it then goes on by itself" if error.errno in _FULL else ""
-    return Retryable(f"the store {root} failed: {where}{remedy}")

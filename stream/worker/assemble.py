@@ -147,6 +147,7 @@ async def assemble(
     state, targets = stores.state, stores.targets
     repeat, no_shard = Repeater(clock, emit), Shard(kinesis.names[0], "")
     await require(pipeline.requires, options.base, session)
+    await repeat("prove writable", no_shard, stores.prove_writable)
     for store in (*targets.values(), state):
         await repeat("look at", no_shard, functools.partial(_probe, store))
     pauses = PauseWatch(PauseRecord(state), clock, emit)

@@ -43,6 +43,7 @@ from stream.worker.opening.stores import Stores
 from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.process.allocators import prepare_allocators, trim_periodically
 from stream.worker.process.failure import reporting_failure
+from stream.worker.process.readiness import Readiness
 from stream.worker.process.reporting import reports_to
 from stream.worker.process.startup import leave_startup_behind
 from stream.worker.process.threads import limit_default_threads
@@ -51,12 +52,6 @@ from stream.worker.receivers.notifying import Notifier, open_notifier
 from stream.worker.receivers.telemetry import OperationTracker, SpanQueue, spans_to_collector
 from stream.worker.shards.streams import PendingCalls, Streams, halted_error
 from stream.worker.tables.loading import complete_all
-
-_NO_ACCESS: Final = (
-    "other workers have taken shards of this one, to which access is refused, or to which nothing answers: `shard_halted` and "
-    "`call_repeated` in its log name the call; `stream doctor` in this pod tries all of them"
-)
-"""Why a worker is not ready to which nothing is halted any more."""
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -79,7 +74,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     totals, board = RunTotals(), Board(pipeline.application, options.clock)
     stalls = StallWatch(options.clock)
     pending = PendingCalls(strict=pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT)
-    emit = to_all(recorder, tracker, totals, stalls, pending, board, _HealthListener(health), *options.listeners)
+    emit = to_all(recorder, tracker, totals, stalls, pending, board, Readiness(health), *options.listeners)
     register_process(registry)
     draining = _set_by_signals()
     with output, WATCHDOG.telling(reports_to(log)), reporting_failure(", ".join(pipeline.source.kinesis.names), log, emit):
@@ -227,52 +222,6 @@ def _set_by_signals() -> ObservableEvent:
     for number in _SIGNALS:
         loop.add_signal_handler(number, draining.set)
     return draining
-
-
-class _HealthListener:
-    """Keeps readiness and liveness in step with the shards: a halted shard needs a person, so the worker is not ready."""
-
-    def __init__(self, health: Health) -> None:
-        self._health = health
-
-    def __call__(self, event: events.Event) -> None:
-        self._of_shards(event)
-        self._of_streams(event)
-
-    def _of_shards(self, event: events.Event) -> None:
-        match event:
-            case events.ShardHalted(stream, shard, reason):
-                self._health.block(f"shard {stream}/{shard}" if shard else f"stream {stream}", reason)
-            case events.ShardStarted(stream, shard, _):
-                self._health.clear(f"shard {stream}/{shard}")
-            case events.ShardReleased(stream, shard, _) | events.ShardEnded(stream, shard, _):
-                self._health.clear(f"shard {stream}/{shard}")
-                self._health.clear(f"export {stream}/{shard}")
-            case events.ShardStalled(stream, shard, seconds):
-                self._health.fault = f"shard {stream}/{shard} has not moved for {seconds:.0f} s, and nothing is known to hold it up"
-            case events.ExportHalted(stream, shard, _, reason, _, True):
-                self._health.block(f"export {stream}/{shard}", reason)
-            case events.ExportResumed(stream, shard):
-                self._health.clear(f"export {stream}/{shard}")
-            case _:
-                pass
-
-    def _of_streams(self, event: events.Event) -> None:
-        match event:
-            case events.StreamResumed(stream):
-                self._health.clear(f"stream {stream}")
-            case events.QueueFailed(stream, _, detail):
-                self._health.block(f"queue of {stream}", detail)
-            case events.QueueAnswered(stream, _):
-                self._health.clear(f"queue of {stream}")
-            case events.LeaseDropped(stream, _, "refused"):
-                self._health.block(f"access of {stream}", _NO_ACCESS)
-            case events.ManifestSealed(stream):
-                self._health.clear(f"access of {stream}")
-            case events.DrainStarted():
-                self._health.block("worker", "draining")
-            case _:
-                pass
 
 
 async def _span_queue(

@@ -14,6 +14,7 @@ from stream.contracts import ObjectStore
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.sink.redshift import COPY_MANIFESTS
+from stream.storage.directory import DirectoryStore
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.opening.places import kms_key, located
@@ -21,10 +22,14 @@ from stream.worker.opening.places import kms_key, located
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The stores of one pipeline. ``targets``: the store of every sink by name, including ledger and rejects."""
+    """The stores of one pipeline. ``targets``: the store of every sink by name, including ledger and rejects.
+
+    ``roots``: those that are no folder of another one.
+    """
 
     state: ObjectStore
     targets: Mapping[str, ObjectStore]
+    roots: tuple[ObjectStore, ...] = ()
 
     @staticmethod
     def open(pipeline: Pipeline, base: Path, session: AwsSession) -> Stores:
@@ -38,11 +43,26 @@ class Stores:
     @staticmethod
     def over(pipeline: Pipeline, base: Path, open_place: Callable[[str], ObjectStore]) -> Stores:
         """The stores at the pipeline's URLs, each opened by ``open_place``."""
-        state = PrefixedStore(open_place(located(pipeline.state, base)), f"{pipeline.application}/")
+        root = open_place(located(pipeline.state, base))
+        state = PrefixedStore(root, f"{pipeline.application}/")
         targets: dict[str, ObjectStore] = {config.name: open_place(located(config.url, base)) for config in pipeline.sinks}
+        roots = (root, *targets.values())
         targets[rejects.NAME] = PrefixedStore(state, "rejects/")
         targets[ledger.NAME] = PrefixedStore(state, "ledger/v1/")
-        return Stores(state, targets)
+        return Stores(state, targets, roots)
+
+    async def prove_writable(self) -> None:
+        """Make sure that directories of this machine can be written to, before records are read that could not be committed.
+
+        Buckets are not tried: that would take requests, and permissions for keys that workers do not use.
+
+        Raises:
+            Fatal: one of them cannot be.
+            Retryable: no space is left on one, or its file system does not answer.
+        """
+        for store in self.roots:
+            if isinstance(store, DirectoryStore):
+                await store.prove_writable()
 
     def areas(self, state_url: str, stream: str) -> dict[str, Area]:
         """Where the files of each target are. If the state is under a sink's prefix, it does not count as that sink's files."""

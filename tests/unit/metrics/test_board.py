@@ -60,12 +60,21 @@ def test_a_page_of_a_shard_that_was_given_up_does_not_bring_it_back() -> None:
 
 
 @pytest.mark.parametrize("stop", [ev.ShardHalted(*WHERE, "events/shardId-1: most are bad"), ev.ShardStalled(*WHERE, 700.0)])
-def test_a_shard_that_stands_still_is_first_and_says_why_until_it_is_started_again(stop: ev.Event) -> None:
+def test_a_shard_that_stands_still_is_first_and_says_why_until_it_goes_on(stop: ev.Event) -> None:
     other = ev.ShardStarted("events", "shardId-0", 0)
     rows = shown(other, ev.ShardStarted(*WHERE, 0), stop)
     assert [(row["shard"], row["trouble"]) for row in rows] == [("shardId-1", True), ("shardId-0", False)]
     assert rows[0]["reason"] in {"most are bad", "nothing has moved for 700 s"}
-    assert [row["trouble"] for row in shown(stop, ev.ShardStarted(*WHERE, 0))] == [False]
+    tip = ev.PageReceived(*WHERE, 0, 0, 0, 0, 0.1)
+    assert [row["trouble"] for row in shown(stop, ev.ShardStarted(*WHERE, 0), tip)] == [False]
+
+
+def test_a_halted_shard_that_is_tried_again_is_shown_as_halted_until_something_of_it_is_sealed() -> None:
+    again = [ev.ShardHalted(*WHERE, "refused"), ev.ShardStarted(*WHERE, 0), received(0)]
+    (row,) = shown(*again)
+    assert (row["state"], row["reason"], row["trouble"]) == ("halted", "refused", True)
+    (row,) = shown(*again, sealed(9, 0))
+    assert (row["state"], row["reason"], row["trouble"], row["records"]) == ("reading", "", False, 9)
 
 
 def test_a_paused_shard_is_shown_with_its_reason_and_is_no_trouble() -> None:

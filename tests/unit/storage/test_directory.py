@@ -73,7 +73,7 @@ def test_writability_is_checked_without_writing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
     for root in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(Fatal, match=r"file: Not a directory\. Check that the path is a writable directory"):
+        with pytest.raises(Fatal, match=r"file: Not a directory\. Remedy: check that the path is a writable directory"):
             asyncio.run(DirectoryStore(root).check_writable())
 
 
