@@ -1,6 +1,7 @@
 """Clocks of workers and commands that run in the process of the test: the machine's clock, except that tests set the time of day."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from stream.clock import SystemClock
 
@@ -23,3 +24,15 @@ class StandingClock(SystemClock):
 
     def now(self) -> datetime:
         return self.moment
+
+
+class HurriedClock(SystemClock):
+    """Everything on it takes a thousandth of its time."""
+
+    HURRY: Final = 1000
+
+    def monotonic(self) -> float:
+        return super().monotonic() * self.HURRY
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds / self.HURRY)

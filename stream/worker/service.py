@@ -43,6 +43,7 @@ from stream.worker.opening.stores import Stores
 from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.process.allocators import prepare_allocators, trim_periodically
 from stream.worker.process.failure import reporting_failure
+from stream.worker.process.patience import Patience
 from stream.worker.process.readiness import Readiness
 from stream.worker.process.reporting import reports_to
 from stream.worker.process.startup import leave_startup_behind
@@ -74,11 +75,14 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     totals, board = RunTotals(), Board(pipeline.application, options.clock)
     stalls = StallWatch(options.clock)
     pending = PendingCalls(strict=pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT)
-    emit = to_all(recorder, tracker, totals, stalls, pending, board, Readiness(health), *options.listeners)
+    patience = Patience(options.clock)
+    emit = to_all(recorder, tracker, totals, stalls, pending, board, Readiness(health), patience, *options.listeners)
     register_process(registry)
     draining = _set_by_signals()
     with output, WATCHDOG.telling(reports_to(log)), reporting_failure(", ".join(pipeline.source.kinesis.names), log, emit):
         async with AsyncExitStack() as stack:
+            if ends_by_itself(pipeline, options.reading):
+                await stack.enter_async_context(patience.limiting())
             await stack.enter_async_context(MetricsServer(registry, health, board, pipeline.metrics.host, pipeline.metrics.port))
             opening = _open(pipeline, replace(options, worker=name), tracker, recorder, totals, emit, draining, stack)
             if (opened := await unless_set(draining, opening)) is None:

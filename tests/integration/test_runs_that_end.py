@@ -10,6 +10,7 @@ from stream import events
 from stream.cli.main import app
 from stream.cli.run import carry_out
 from stream.worker.assemble import WorkerOptions
+from tests.clocks import HurriedClock
 from tests.replays import Place
 
 
@@ -72,6 +73,48 @@ def test_without_strict_an_unreachable_collector_delays_nothing(place):
     end = end_of_a_run_stopped_at_its_first_repeated_call(place, "ledger")
     assert "waits for" not in end.error
     assert len(place.rows()) == 30
+
+
+def hurried(place, *listeners, **changes):
+    """The end of a run on whose clock everything takes a thousandth of its time."""
+    options = WorkerOptions(place.folder, {}, 30.0, 2, listeners, clock=HurriedClock())
+    return carry_out(place.pipeline(**changes), options, place.folder / "result.json")
+
+
+def test_a_run_whose_store_never_answers_ends_before_it_has_begun_and_says_what_it_waited_for(place, aws_keys, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    place.lines("a.json", range(30))
+    more = 'requires: ["file:./in/a.json"]'
+    text = place.text(more=more).replace('state: "file:./state"', "state: s3://bucket/state/")
+    place.text = lambda **_: text
+    end = hurried(place)
+    assert end.code == 1
+    assert "nothing of this run has succeeded for" in end.error
+    assert "archive waits for look at: " in end.error
+    assert place.result()["error"] == end.error
+
+
+def test_a_run_whose_checkpoints_wait_for_a_collector_that_never_answers_ends_and_the_next_one_continues(place):
+    place.lines("a.json", range(30))
+    end = hurried(place, more='audit: {otlp: {endpoint: "http://127.0.0.1:1", mode: strict}}')
+    assert end.code == 1
+    assert "archive/objects-000001-0001 waits for export" in end.error
+    assert "run it again to continue" in end.error
+    assert place.run().code == 0
+    assert len(place.rows()) == 30
+    assert place.proof() == []
+
+
+@pytest.mark.parametrize("name", ["lake", "state"])
+def test_a_directory_that_cannot_be_made_ends_a_run_before_anything_is_read(place, name):
+    place.lines("a.json", range(30))
+    (place.folder / "file").touch()
+    opened = []
+    end = place.run(listeners=(opened.append,), **{name: "file/below"})
+    assert end.code == 1
+    assert f"cannot use the store file:{place.folder}/file/below: " in end.error
+    assert "Not a directory. Remedy: " in end.error
+    assert [type(event) for event in opened] == [events.WorkerFailed]
 
 
 @pytest.mark.parametrize(("mebibytes", "short"), [(511, True), (512, False), (None, False)])
