@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from stream import events
@@ -107,6 +108,10 @@ class Coordinator(LeaseView):
         held = self.holdings.held.get(self.streams[stream].key(shard_id))
         return held is not None and held.inherited
 
+    def read_elsewhere(self, stream: str) -> bool:
+        """Whether another worker holds the lease of a shard of the stream that may be read now."""
+        return any(holder not in {None, self.me} for holder in self.waiting(stream).values())
+
     async def release(self, stream: str, shard_id: str, *, avoid: bool = False) -> None:
         """Release the shard's lease, to the worker that is to take it over, if any; with ``avoid``, never take it again in this process."""
         key = self.streams[stream].key(shard_id)
@@ -161,15 +166,18 @@ class Coordinator(LeaseView):
     async def start(self, observed: Mapping[str, ObservedLease] | None = None) -> None:
         """Create missing rows and take free leases; after this, work can begin. ``observed``: the leases as observed before.
 
+        A stream of several to which access is refused is left for later, unless it is all of them, or ``observed`` is given: a run that
+        ends has to read every one.
+
         Raises:
-            Fatal: the table is missing, or belongs to a fleet that this worker must not join.
+            Fatal: the table is missing, or belongs to a fleet that this worker must not join; access to every stream is refused.
         """
         self.observed = dict(observed or {})
         await self.follower.refresh()
         await self.scan()
         if not self.observed:
             refuse_other_keys(self.table.name, (await self.table.scan()).leases, self.streams.values())
-        await self.sync()
+        await self._sync_first(alone=observed is not None)
         await self.scan()
 
     async def run(self) -> None:
@@ -215,8 +223,29 @@ class Coordinator(LeaseView):
 
     async def sync(self) -> None:
         """Create the lease rows that the shards of each stream need, remove those that are no longer needed, and look for holes."""
-        for leased in self.streams.values():
-            await self._keep_rows(leased, await leased.list_shards())
+        for name in tuple(self.streams):
+            await self._keep_rows(*await self._listed(name))
+
+    async def _sync_first(self, *, alone: bool) -> None:
+        refused = 0
+        for name in tuple(self.streams):
+            try:
+                leased, listed = await self._listed(name)
+            except AccessRefused as error:
+                refused += 1
+                if alone or refused == len(self.streams):
+                    raise
+                self._emit(events.CallRepeated(name, "", "list shards", str(error), self.settings.sync))
+            else:
+                await self._keep_rows(leased, listed)
+
+    async def _listed(self, stream: str) -> tuple[LeasedStream, list[Shard]]:
+        """The stream, identified, and its shards."""
+        leased = self.streams[stream]
+        if leased.identify is not None:
+            leased = self.streams[stream] = replace(leased, prefix=await leased.identify(), identify=None)
+            await self.scan(consistent=True)  # rows of it were passed over until now
+        return leased, await leased.list_shards()
 
     # --- loops ------------------------------------------------------------------------------------------------------------
 
@@ -234,12 +263,12 @@ class Coordinator(LeaseView):
     async def _syncing(self) -> None:
         while True:
             await self._clock.sleep(self.settings.sync)
-            for leased in self.streams.values():
+            for name in tuple(self.streams):
                 try:
-                    listed = await leased.list_shards()
+                    leased, listed = await self._listed(name)
                 except (Retryable, Fatal) as error:
                     # If the stream is gone, its readers find out, and end it; the leases of other streams must go on.
-                    self._emit(events.CallRepeated(leased.stream, "", "list shards", str(error), self.settings.sync))
+                    self._emit(events.CallRepeated(name, "", "list shards", str(error), self.settings.sync))
                 else:
                     await self._unless_refused(self._keep_rows(leased, listed))
 

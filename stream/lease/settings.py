@@ -59,6 +59,10 @@ class LeaseSettings:
         return max(self.look, size / READ_UNIT_BYTES / READ_UNITS)
 
 
+NOT_IDENTIFIED: Final = "\0not identified"
+"""The prefix of a stream that could not be described, and so has no leases as far as is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class LeasedStream:
     """One stream whose shards are leased. In a table of several streams, ``prefix`` comes before the shard id in lease keys."""
@@ -67,6 +71,8 @@ class LeasedStream:
     start: StartKind
     list_shards: Callable[[], Awaitable[list[Shard]]]
     prefix: str = ""
+    identify: Callable[[], Awaitable[str]] | None = None
+    """Asks for the prefix, as long as access that was refused is waited for; ``prefix`` is then one that no lease has."""
 
     def key(self, shard_id: str) -> str:
         """The lease key of a shard."""

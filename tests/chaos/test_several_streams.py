@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stream.cli.main import app
+from tests.chaos.test_leases import NATIVE
 from tests.sealed import another, superseding
 
 
@@ -78,6 +79,40 @@ def test_deleting_one_stream_does_not_stop_the_other(two_streams):
     assert worker.exit() == 1
     assert right.stream in worker.said().splitlines()[-1]
     left.exact(leftovers=True)
+
+
+@pytest.mark.parametrize("operation", ["DescribeStreamSummary", "ListShards"])
+@pytest.mark.parametrize("leases", ["local", "native"])
+def test_a_stream_to_which_access_is_refused_at_the_start_waits_and_the_other_is_read(two_streams, s3_url, operation, leases):
+    left, right, path = two_streams
+    if leases == "native":
+        path.write_text(path.read_text() + NATIVE.format(table=f"leases-{left.stream}", url=s3_url))
+    refused = {"operation": operation, "action": "error", "code": "AccessDeniedException", "status": 400, "times": None}
+    right.misbehave(refused)
+    left.produce(100)
+    worker = left.start(path)
+    worker.until(left.committed)
+    worker.until(lambda: bool(halted(worker)))
+    assert [(line["stream"], "shard" in line) for line in halted(worker)] == [(right.stream, False)]
+    assert f"kinesis:{operation} on stream {right.stream}" in halted(worker)[0]["reason"]
+    assert worker.drain() == 1
+    left.exact(leftovers=True)
+
+
+def test_workers_to_which_access_to_every_stream_is_refused_do_not_start(two_streams):
+    left, right, path = two_streams
+    for each in (left, right):
+        each.misbehave(
+            {"operation": "DescribeStreamSummary", "action": "error", "code": "AccessDeniedException", "status": 400, "times": None}
+        )
+    worker = left.start(path)
+    assert worker.exit() == 1
+    assert "worker_started" not in worker.said()
+    assert "was refused: AccessDeniedException" in worker.said().splitlines()[-1]
+
+
+def halted(worker):
+    return [json.loads(line) for line in worker.said().splitlines() if '"event":"shard_halted"' in line]
 
 
 def test_leftovers_of_one_stream_are_not_attributed_to_the_other(two_streams):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -9,6 +10,7 @@ from random import Random
 from typing import Final, Protocol, TypeAlias
 
 from stream.aws.dynamodb import open_dynamodb
+from stream.aws.errors import AccessRefused
 from stream.aws.kinesis import KinesisClient, open_kinesis
 from stream.aws.session import AwsSession
 from stream.commit.retry import Repeater
@@ -17,7 +19,7 @@ from stream.errors import Fatal, StreamError
 from stream.lease.alone import observe_alone
 from stream.lease.coordinator import Coordinator
 from stream.lease.decide import ObservedLease
-from stream.lease.settings import UNLIMITED, Balance, LeasedStream, LeaseSettings
+from stream.lease.settings import NOT_IDENTIFIED, UNLIMITED, Balance, LeasedStream, LeaseSettings
 from stream.lease.table import LeaseTable
 from stream.pipeline.coordination import LeaseBalance, NativeCoordination
 from stream.pipeline.model import KinesisSource, Pipeline
@@ -45,6 +47,10 @@ class Leases(Protocol):
 
     def wanted_elsewhere(self, stream: str, shard_id: str) -> bool:
         """Whether another worker is to have the shard: release it as soon as the unit in progress is sealed."""
+        ...
+
+    def read_elsewhere(self, stream: str) -> bool:
+        """Whether another worker holds the lease of a shard of the stream that may be read now."""
         ...
 
     def finished_elsewhere(self, stream: str, shard_id: str) -> list[str]:
@@ -99,10 +105,28 @@ async def open_table(pipeline: Pipeline, options: NativeCoordination, clock: Clo
     return LeaseTable(client, options.tables(pipeline.application).leases, clock, emit, lambda: secrets.token_urlsafe(MARK_BYTES))
 
 
-async def leased_streams(pipeline: Pipeline, client: KinesisClient, repeat: Repeater) -> list[LeasedStream]:
-    """The streams as the lease table identifies them: a single one by shard ids alone, several by account, name and creation time too."""
+async def leased_streams(
+    pipeline: Pipeline, client: KinesisClient, repeat: Repeater, *, wait_for_access: bool = False
+) -> list[LeasedStream]:
+    """The streams as the lease table identifies them: a single one by shard ids alone, several by account, name and creation time too.
+
+    ``wait_for_access``: one of several to which access is refused is identified later.
+
+    Raises:
+        Fatal: a stream is missing, or access to it is refused; with ``wait_for_access``, to all of them.
+    """
     several = bool(pipeline.source.kinesis.streams)
-    return [await _leased(one, client, repeat, several=several) for one in pipeline.source.kinesis.each()]
+    found: list[LeasedStream] = []
+    for one in pipeline.source.kinesis.each():
+        try:
+            found.append(await _leased(one, client, repeat, several=several))
+        except AccessRefused:
+            if not wait_for_access or not several:
+                raise
+            found.append(_identified_later(one, client, repeat))
+    if all(each.identify is not None for each in found):
+        await _prefix(found[0].stream, client, repeat)
+    return found
 
 
 async def key_prefix(pipeline: Pipeline, session: AwsSession, clock: Clock, stack: AsyncExitStack) -> str:
@@ -122,15 +146,26 @@ def _leased_objects(name: str, shards: ListShards, repeat: Repeater) -> LeasedSt
 
 
 async def _leased(kinesis: KinesisSource, client: KinesisClient, repeat: Repeater, *, several: bool) -> LeasedStream:
-    prefix, name, whole = "", kinesis.stream, Shard(kinesis.stream, "")
-    if several:
-        summary = await repeat("describe stream", whole, lambda: client.describe_stream_summary(name))
-        prefix = f"{summary.arn.split(':')[4]}:{name}:{int(summary.created.timestamp())}:"
+    prefix = await _prefix(kinesis.stream, client, repeat) if several else ""
+    return LeasedStream(kinesis.stream, kinesis.start.kind, _lister(kinesis.stream, client, repeat), prefix)
 
+
+def _identified_later(kinesis: KinesisSource, client: KinesisClient, repeat: Repeater) -> LeasedStream:
+    name = kinesis.stream
+    identify = functools.partial(_prefix, name, client, repeat)
+    return LeasedStream(name, kinesis.start.kind, _lister(name, client, repeat), f"{NOT_IDENTIFIED} {name}:", identify)
+
+
+async def _prefix(name: str, client: KinesisClient, repeat: Repeater) -> str:
+    summary = await repeat("describe stream", Shard(name, ""), lambda: client.describe_stream_summary(name))
+    return f"{summary.arn.split(':')[4]}:{name}:{int(summary.created.timestamp())}:"
+
+
+def _lister(name: str, client: KinesisClient, repeat: Repeater) -> ListShards:
     async def list_shards() -> list[Shard]:
-        return await repeat("list shards", whole, lambda: client.list_shards(name))
+        return await repeat("list shards", Shard(name, ""), lambda: client.list_shards(name))
 
-    return LeasedStream(name, kinesis.start.kind, list_shards, prefix)
+    return list_shards
 
 
 async def open_leases(
@@ -155,7 +190,7 @@ async def open_leases(
     """
     if alone:
         options = options_alone(options)
-    coordinator = await coordinator_of(pipeline, options, source, me, clock, emit, stack)
+    coordinator = await coordinator_of(pipeline, options, source, me, clock, emit, stack, wait_for_access=not alone)
     await take_first(coordinator, clock, stack, alone=alone)
     return coordinator
 
@@ -215,16 +250,18 @@ async def coordinator_of(
     clock: Clock,
     emit: Emit,
     stack: AsyncExitStack,
+    *,
+    wait_for_access: bool = False,
 ) -> Coordinator:
     """A coordinator that has not read the table and holds no leases yet; ``source`` as for ``open_leases``.
 
     Raises:
-        Fatal: a stream is missing.
+        Fatal: as ``leased_streams``.
     """
     table, repeat = await open_table(pipeline, options, clock, emit, stack), Repeater(clock, emit)
     if isinstance(source, AwsSession):
         client = await stack.enter_async_context(open_kinesis(source))
-        streams = await leased_streams(pipeline, client, repeat)
+        streams = await leased_streams(pipeline, client, repeat, wait_for_access=wait_for_access)
     else:
         streams = [_leased_objects(pipeline.source.kinesis.stream, source, repeat)]
     return coordinator_over(table, me, streams, settings_of(options, pipeline.application), clock, emit)

@@ -201,10 +201,13 @@ class Supervisor:
             self.parts.emit(events.CallRepeated(self.stream, "", "list shards", str(error), SYNC_SECONDS))
             return []
         self._may_list = True
+        self._note_listed()
+        return listed
+
+    def _note_listed(self) -> None:
         if self.unlisted:
             self.unlisted = ""
             self.parts.emit(events.StreamResumed(self.stream, ""))
-        return listed
 
     def _note_unlisted(self, error: AccessRefused) -> None:
         """Halt the stream as a whole until its shards can be listed, unless some of them are read all the same, here or elsewhere.
@@ -215,9 +218,12 @@ class Supervisor:
         if not self._waits_for_access:
             raise error
         self._may_list = bool(self._active)
-        if self.parts.leases is not None:
-            self._say_refused(self.parts.leases.runnable(self.stream) - self._active)
-        elif not (self._active or self.unlisted):
+        leases = self.parts.leases
+        if leases is not None:
+            self._say_refused(leases.runnable(self.stream) - self._active)
+        if self._active or (leases is not None and leases.read_elsewhere(self.stream)):
+            self._note_listed()
+        elif not self.unlisted:
             self.unlisted = f"its shards cannot be listed: {str(error).rstrip('.')}. {LISTED_AGAIN}"
             self.parts.emit(events.ShardHalted(self.stream, "", self.unlisted))
 

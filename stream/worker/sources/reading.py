@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
+from stream.aws.errors import AccessRefused
 from stream.aws.kinesis import KinesisClient, open_kinesis
 from stream.aws.session import AwsSession
 from stream.aws.sqs import open_sqs
@@ -114,7 +115,20 @@ async def open_reading(context: SourceContext, stack: AsyncExitStack) -> list[Op
     if context.pipeline.source.s3 is not None:
         return [await _objects(context)]
     client = await stack.enter_async_context(open_kinesis(context.session))
+    await _refuse_inaccessible([each.stream for each in streams], client, wait=len(streams) > 1 and context.reading == Reading())
     return [await _kinesis(each, client, context) for each in streams]
+
+
+async def _refuse_inaccessible(streams: Sequence[str], client: KinesisClient, *, wait: bool) -> None:
+    """Make sure that the streams are there and may be read. With ``wait``, access to some of them may be refused: their reader waits."""
+    refused = 0
+    for name in streams:
+        try:
+            await client.describe_stream_summary(name)
+        except AccessRefused:
+            refused += 1
+            if not wait or refused == len(streams):
+                raise
 
 
 def _letters(options: KinesisOptions, context: SourceContext) -> Opened:
@@ -190,11 +204,10 @@ async def _manifest(context: SourceContext, url: str | None) -> bytes | None:
 
 async def _kinesis(options: KinesisOptions, client: KinesisClient, context: SourceContext) -> Opened:
     reading, now = context.reading, context.clock.now()
-    summary = await client.describe_stream_summary(options.stream)
     begin, end = reading.window.begin, reading.window.end
     start, chain, until = options.start, options.stream, now if reading.once else None
     if begin is not None:
-        refuse_lost(begin, now, summary.retention, options.stream)
+        refuse_lost(begin, now, (await client.describe_stream_summary(options.stream)).retention, options.stream)
         start, until = Start(StartKind.AT_TIMESTAMP, begin), end or now
         refuse_future(until, now, options.stream)
         chain = f"{BACKFILL}.{options.stream}.{_stamp(begin)}-{_stamp(until)}"

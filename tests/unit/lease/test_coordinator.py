@@ -8,13 +8,13 @@ from random import Random
 import pytest
 
 from stream import events
-from stream.aws.errors import AwsFatal, AwsRetryable
+from stream.aws.errors import AccessRefused, AwsFatal, AwsRetryable
 from stream.contracts import Checkpoint, Reached, Shard, StartKind
 from stream.errors import Fatal, LeaseLost
 from stream.lease.coordinator import Coordinator
 from stream.lease.native import LeaseCheckpoints
 from stream.lease.rows import decode, encode
-from stream.lease.settings import LeasedStream, LeaseSettings
+from stream.lease.settings import NOT_IDENTIFIED, LeasedStream, LeaseSettings
 from tests.unit.lease.tables import FakeClock, MemoryDynamo, lease, settle, table_on
 
 TOP = 2**128 - 1
@@ -379,6 +379,82 @@ def test_a_deleted_stream_costs_no_lease_of_another_stream():
         )
 
     play(lambda: OfTwoStreams(shards(2)), test)
+
+
+class OfAClosedStream(Fleet):
+    """Workers of two streams, of which the first may not be described or listed as long as it is ``closed``."""
+
+    closed, open_other = True, True
+
+    def streams(self):
+        first = LeasedStream("t", self.start, self._other, f"{NOT_IDENTIFIED} t:", self._identify)
+        return [first, LeasedStream("s", self.start, self._second, "1:s:5:")]
+
+    async def _identify(self):
+        self._refuse()
+        return "1:t:5:"
+
+    def _refuse(self):
+        if self.closed:
+            raise AccessRefused("kinesis:DescribeStreamSummary on stream t was refused", code="AccessDeniedException")
+
+    async def _other(self):
+        self._refuse()
+        return [replace(shard, stream="t") for shard in self.shards]
+
+    async def _second(self):
+        if not self.open_other:
+            raise AccessRefused("kinesis:ListShards on stream s was refused", code="AccessDeniedException")
+        return await self._list()
+
+
+def test_of_several_streams_one_that_is_closed_at_the_start_costs_no_lease_of_another_and_is_leased_once_it_is_open():
+    async def test(fleet):
+        await fleet.join("a")
+        worker = fleet.workers["a"]
+        assert len(worker.held("s")) == 2
+        assert worker.held("t") == worker.runnable("t") == set()
+        assert not worker.read_elsewhere("t")
+        repeated = [event for event in fleet.emitted["a"] if isinstance(event, events.CallRepeated)]
+        assert [(event.stream, event.call) for event in repeated] == [("t", "list shards")]
+        assert "was refused" in repeated[0].detail
+        fleet.closed = False
+        await fleet.clock.advance(60)
+        assert len(worker.held("t")) == 2
+        assert {key for key in fleet.rows() if key.startswith("1:t:5:")} == {f"1:t:5:{shard.shard_id}" for shard in fleet.shards}
+
+    play(lambda: OfAClosedStream(shards(2)), test)
+
+
+def test_leases_that_a_closed_stream_had_before_are_found_again_when_it_is_open():
+    async def test(fleet):
+        fleet.closed = False
+        await fleet.join("b")
+        fleet.closed = True
+        await fleet.join("a")
+        worker = fleet.workers["a"]
+        assert not worker.read_elsewhere("t")
+        fleet.closed = False
+        await fleet.clock.advance(31)
+        assert worker.read_elsewhere("t")
+        assert len(worker.leases("t")) == 2
+        await fleet.kill("b")
+        await fleet.clock.advance(120)
+        assert len(worker.held("t")) == 2
+
+    play(lambda: OfAClosedStream(shards(2), max_leases=4), test)
+
+
+@pytest.mark.parametrize("observed", [None, {}], ids=["all are closed", "the run ends"])
+def test_a_start_at_which_no_stream_is_open_or_every_one_has_to_be_is_refused(observed):
+    async def test(fleet):
+        fleet.open_other = observed is not None
+        worker = fleet.make("a")
+        fleet.workers.clear()
+        with pytest.raises(AccessRefused):
+            await worker.start(observed)
+
+    play(lambda: OfAClosedStream(shards(1)), test)
 
 
 @pytest.mark.parametrize(("start", "begins"), [(StartKind.LATEST, {"shardId-000000000001"}), (StartKind.AT_TIMESTAMP, set())])

@@ -130,6 +130,7 @@ class Leases:
         self.mine = set(mine)
         self.wanted = set()
         self.taken_over = set()
+        self.elsewhere = False
         self.did = []
         self._draining = draining
 
@@ -141,6 +142,9 @@ class Leases:
 
     def wanted_elsewhere(self, stream, shard_id):
         return shard_id in self.wanted
+
+    def read_elsewhere(self, stream):
+        return self.elsewhere
 
     def finished_elsewhere(self, stream, shard_id):
         return []
@@ -322,6 +326,61 @@ def test_shards_that_may_not_be_listed_for_a_while_do_not_disturb_those_that_are
     else:
         repeated = [event for event in asyncio.run(asyncio.wait_for(run(), 120)).reported if isinstance(event, events.CallRepeated)]
         assert [event.call for event in repeated] == ["list shards"]
+
+
+class Closed(Stream):
+    """A stream whose shards may not be listed, the first ``refusals`` times."""
+
+    refusals = 2
+
+    async def shards(self):
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise DENIED
+        return self.listed
+
+
+@pytest.mark.parametrize("leased", [False, True])
+def test_a_stream_that_may_not_be_listed_from_the_start_is_halted_as_a_whole_until_it_may(monkeypatch, leased):
+    monkeypatch.setattr(supervisor, "SYNC_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor, "LISTING_SECONDS", 0.0)
+
+    async def run():
+        stream = Closed({"0": ["drain"]}, [PARENT])
+        stream.leases = Leases(stream.draining, ["0"] if leased else []) if leased else None
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        await Supervisor("s", Start(StartKind.TRIM_HORIZON), stream, lambda: True).run()
+        return stream
+
+    reported = asyncio.run(asyncio.wait_for(run(), 120)).reported
+    told = [event for event in reported if isinstance(event, events.ShardHalted | events.StreamResumed)]
+    assert [(type(event), event.stream, event.shard) for event in told] == [(events.ShardHalted, "s", ""), (events.StreamResumed, "s", "")]
+    assert "cannot be listed: s3:PutObject was refused" in told[0].reason
+
+
+def test_a_stream_that_may_not_be_listed_here_is_not_halted_if_other_workers_read_it(monkeypatch):
+    monkeypatch.setattr(supervisor, "SYNC_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor, "LISTING_SECONDS", 0.0)
+
+    class Watched(Closed):
+        async def shards(self):
+            if self.refusals == 1:
+                self.leases.elsewhere = True
+            if self.refusals == 0:
+                self.draining.set()
+            return await super().shards()
+
+    async def run():
+        stream = Watched({}, [])
+        stream.leases = Leases(stream.draining, [])
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream, lambda: True)
+        await watched.run()
+        return stream, watched
+
+    stream, watched = asyncio.run(asyncio.wait_for(run(), 120))
+    told = [type(event) for event in stream.reported if isinstance(event, events.ShardHalted | events.StreamResumed)]
+    assert told == [events.ShardHalted, events.StreamResumed]
+    assert watched.unlisted == ""
 
 
 def test_an_unexpected_error_parks_only_its_shard(monkeypatch):
