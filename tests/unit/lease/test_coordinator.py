@@ -445,6 +445,21 @@ def test_leases_that_a_closed_stream_had_before_are_found_again_when_it_is_open(
     play(lambda: OfAClosedStream(shards(2), max_leases=4), test)
 
 
+def test_of_a_stream_that_is_open_again_no_row_is_made_for_a_parent_that_was_read_long_ago():
+    async def test(fleet):
+        parent, child = Shard("s", "shardId-0", (), 0, TOP), Shard("s", "shardId-1", ("shardId-0",), 0, TOP)
+        fleet.shards = [parent, child]
+        row = lease("1:t:5:shardId-1", None, 3, "123")
+        fleet.dynamo.items[row.key] = encode(row)
+        await fleet.join("a")
+        fleet.closed = False
+        await fleet.clock.advance(60)
+        assert {key for key in fleet.rows() if key.startswith("1:t:5:")} == {row.key}
+        assert fleet.workers["a"].held("t") == {"shardId-1"}
+
+    play(lambda: OfAClosedStream([]), test)
+
+
 @pytest.mark.parametrize("observed", [None, {}], ids=["all are closed", "the run ends"])
 def test_a_start_at_which_no_stream_is_open_or_every_one_has_to_be_is_refused(observed):
     async def test(fleet):
