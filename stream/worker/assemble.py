@@ -147,9 +147,7 @@ async def assemble(
     state, targets = stores.state, stores.targets
     repeat, no_shard = Repeater(clock, emit), Shard(kinesis.names[0], "")
     await require(pipeline.requires, options.base, session)
-    await repeat("prove writable", no_shard, stores.prove_writable)
-    for store in (*targets.values(), state):
-        await repeat("look at", no_shard, functools.partial(_probe, store))
+    await _look_at(stores, lambda what, call: repeat(what, no_shard, call))
     pauses = PauseWatch(PauseRecord(state), clock, emit)
     await repeat(CALL, no_shard, pauses.refresh)
     name = options.worker or worker_id(clock)
@@ -306,6 +304,13 @@ async def require(urls: tuple[str, ...], base: Path, session: AwsSession) -> Non
         if not await is_there(session, url, base):
             msg = f"there is no object {url}, which the pipeline requires before anything is read; run again once it exists"
             raise Fatal(msg)
+
+
+async def _look_at(stores: Stores, repeat: Callable[[str, Callable[[], Awaitable[None]]], Awaitable[None]]) -> None:
+    """Make sure that what the pipeline writes to is there, before anything is read."""
+    await repeat("prove writable", stores.prove_writable)
+    for store in (*stores.targets.values(), stores.state):
+        await repeat("look at", functools.partial(_probe, store))
 
 
 async def _probe(store: ObjectStore) -> None:

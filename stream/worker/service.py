@@ -73,16 +73,14 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     log = JsonLog(output, options.clock, options.log_level, lambda: recorder.add(LOG_LINES_DROPPED, 1))
     tracker = OperationTracker(Operations(pipeline.application, name, options.clock), log)
     totals, board = RunTotals(), Board(pipeline.application, options.clock)
-    stalls = StallWatch(options.clock)
+    stalls, patience = StallWatch(options.clock), Patience(options.clock)
     pending = PendingCalls(strict=pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT)
-    patience = Patience(options.clock)
     emit = to_all(recorder, tracker, totals, stalls, pending, board, Readiness(health), patience, *options.listeners)
     register_process(registry)
     draining = _set_by_signals()
     with output, WATCHDOG.telling(reports_to(log)), reporting_failure(", ".join(pipeline.source.kinesis.names), log, emit):
         async with AsyncExitStack() as stack:
-            if ends_by_itself(pipeline, options.reading):
-                await stack.enter_async_context(patience.limiting())
+            await stack.enter_async_context(patience.limiting(ends=ends_by_itself(pipeline, options.reading)))
             await stack.enter_async_context(MetricsServer(registry, health, board, pipeline.metrics.host, pipeline.metrics.port))
             opening = _open(pipeline, replace(options, worker=name), tracker, recorder, totals, emit, draining, stack)
             if (opened := await unless_set(draining, opening)) is None:
@@ -93,8 +91,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             shared = parts_by_stream[0].parts
             recorder.watch_buffer(lambda: shared.budget.held, shared.budget.limit)
             streams = Streams(parts_by_stream, draining, emit, pending)
-            emit(events.WorkerStarted(streams.names, "", shared.worker, stream.__version__))
-            _compare_memory(pipeline, options.memory_limit, emit)
+            _report_start(streams.names, shared.worker, pipeline, options, emit)
             health.clear("worker")
             leave_startup_behind()
             async with asyncio.TaskGroup() as group:
@@ -131,9 +128,10 @@ def _watch_itself(
     ]
 
 
-def _compare_memory(pipeline: Pipeline, limit: int | None, emit: Emit) -> None:
-    """Report a container that is too small. It is not refused: a quiet stream may never fill the budget."""
-    need = memory_need(pipeline)
+def _report_start(names: str, worker: str, pipeline: Pipeline, options: WorkerOptions, emit: Emit) -> None:
+    """Report that the worker is up, and a container that is too small. It is not refused: a quiet stream may never fill the budget."""
+    emit(events.WorkerStarted(names, "", worker, stream.__version__))
+    need, limit = memory_need(pipeline), options.memory_limit
     if limit is not None and (shortage := need.shortage(limit)):
         emit(events.MemoryShort(", ".join(pipeline.source.kinesis.names), "", limit, need.least, shortage))
 

@@ -89,12 +89,15 @@ class Patience:
         raise Fatal(msg)
 
     @asynccontextmanager
-    async def limiting(self) -> AsyncIterator[None]:
-        """Cancel what is in the block once it is to end.
+    async def limiting(self, *, ends: bool) -> AsyncIterator[None]:
+        """Cancel what is in the block once it is to end; without ``ends``, which says that the run ends by itself, never.
 
         Raises:
             ExceptionGroup: with the ``Fatal`` that says why.
         """
+        if not ends:
+            yield
+            return
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(self._watch(), name="watch for an end of patience")
             yield

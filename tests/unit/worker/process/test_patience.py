@@ -7,6 +7,7 @@ import pytest
 from stream import events
 from stream.errors import Fatal
 from stream.worker.process.patience import GIVE_UP_SECONDS, Patience
+from tests.unit.lease.tables import settle
 
 WHERE = "flights", "shardId-1"
 OTHER = "flights", "shardId-2"
@@ -108,7 +109,7 @@ def test_what_is_in_the_block_is_cancelled_when_patience_ends():
         clock = Hand()
         patience = Patience(clock)
         clock.sleep = lambda seconds: Hand.sleep(clock, seconds) if patience(REFUSED) is None else None
-        async with patience.limiting():
+        async with patience.limiting(ends=True):
             try:
                 await asyncio.Event().wait()
             finally:
@@ -120,9 +121,20 @@ def test_what_is_in_the_block_is_cancelled_when_patience_ends():
     assert GIVE_UP_SECONDS <= ended[0] - 100.0 <= GIVE_UP_SECONDS + 60.0
 
 
-def test_a_block_that_ends_is_not_held_up():
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_block_that_ends_is_not_held_up(ends):
     async def main():
-        async with Patience(Hand()).limiting():
+        async with Patience(Hand()).limiting(ends=ends):
             return "done"
 
     assert asyncio.run(main()) == "done"
+
+
+def test_a_worker_without_an_end_waits_for_as_long_as_it_takes():
+    async def main():
+        patience, _ = waited(REFUSED)
+        async with patience.limiting(ends=False):
+            await settle()
+            return "goes on"
+
+    assert asyncio.run(main()) == "goes on"
