@@ -36,11 +36,13 @@ class StallWatch:
         self._moved: dict[tuple[str, str], float] = {}
         self._behind: dict[tuple[str, str], int] = {}
         self._excused = float("-inf")
+        self._away = 0.0
+        """Seconds for which the process did not run."""
         self._lock = threading.Lock()
 
     def __call__(self, event: ev.Event) -> None:
         """Take note of ``event``."""
-        now, where = self._clock.monotonic(), (event.stream, event.shard)
+        now, where = self._now(), (event.stream, event.shard)
         with self._lock:
             if isinstance(event, _EXCUSES):
                 if not (isinstance(event, ev.CallRepeated) and event.call.startswith(_ASIDE)):
@@ -56,12 +58,24 @@ class StallWatch:
 
     def stalled(self) -> list[tuple[str, str, float]]:
         """Stream, shard and seconds without movement of each shard that is stalled now, longest first."""
-        now = self._clock.monotonic()
+        now = self._now()
         with self._lock:
             if now - self._excused < STALL_SECONDS:
                 return []
             found = [(stream, shard, now - since) for (stream, shard), since in self._moved.items() if now - since >= STALL_SECONDS]
         return sorted(found, key=lambda each: -each[2])
+
+    def away(self, seconds: float) -> None:
+        """Note that the process did not run for so long: frozen, or on a machine that was. Nothing could move, and nothing stalled."""
+        with self._lock:
+            self._away += seconds
+            # What has moved since it runs again moved now, and not later than that.
+            now = self._now()
+            self._excused = min(self._excused, now)
+            self._moved = {where: min(since, now) for where, since in self._moved.items()}
+
+    def _now(self) -> float:
+        return self._clock.monotonic() - self._away
 
     def _moves(self, event: ev.Event, where: tuple[str, str]) -> bool:
         if isinstance(event, ev.ExportLagged | ev.ExportRefused | ev.SpansExported | ev.ShardStalled):
@@ -77,10 +91,18 @@ class StallWatch:
 
 
 async def watch_stalls(watch: StallWatch, clock: Clock, report: Callable[[str, str, float], None]) -> None:
-    """Report each stalled shard once, until cancelled."""
+    """Report each stalled shard once, until cancelled.
+
+    A look that is late shows that the process did not run meanwhile. Judged by the clock, one that has only just been woken up would be
+    restarted.
+    """
     reported: set[tuple[str, str]] = set()
     while True:
+        asked = clock.monotonic()
         await clock.sleep(LOOK_SECONDS)
+        late = clock.monotonic() - asked - LOOK_SECONDS
+        if late > LOOK_SECONDS:
+            watch.away(late)
         stalled = watch.stalled()
         for stream, shard, seconds in stalled:
             if (stream, shard) not in reported:

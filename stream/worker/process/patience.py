@@ -105,5 +105,9 @@ class Patience:
 
     async def _watch(self) -> None:
         while True:
+            asked = self._clock.monotonic()
             await self._clock.sleep(_LOOK_SECONDS)
+            late = self._clock.monotonic() - asked - _LOOK_SECONDS
+            if late > _LOOK_SECONDS and self._since is not None:
+                self._since += late  # the process was frozen, and tried nothing
             self.judge()

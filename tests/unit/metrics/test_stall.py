@@ -128,3 +128,43 @@ def test_each_stall_is_reported_once():
         asyncio.run(watch_stalls(watch, clock, lambda *reported: seen.append(reported)))
     assert [(stream, shard) for stream, shard, _ in seen] == [HERE]
     assert seen[0][2] == pytest.approx(STALL_SECONDS, abs=30)
+
+
+class Frozen(Steps):
+    """The same, in a process that is frozen for an hour in the fifth sleep."""
+
+    def __init__(self, steps, after=lambda: None):
+        super().__init__(steps)
+        self._left, self._after = 5, after
+
+    async def sleep(self, seconds):
+        await super().sleep(seconds)
+        self._left -= 1
+        if not self._left:
+            self.seconds += 3600.0
+            self._after()
+
+
+def stalls_of(clock, watch):
+    """Seconds on the clock at which stalls were reported."""
+    seen = []
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(watch_stalls(watch, clock, lambda *_: seen.append(clock.seconds)))
+    return seen
+
+
+def test_a_process_that_was_frozen_is_not_stalled_when_it_wakes_up():
+    clock = Frozen(20)
+    watch = StallWatch(clock)
+    watch(ev.ShardStarted(*HERE, 0))
+    assert stalls_of(clock, watch) == []
+
+
+@pytest.mark.parametrize("moves", [True, False], ids=["moves after it woke up", "does not"])
+def test_a_shard_that_stalls_after_its_process_was_frozen_is_found_as_soon_as_any_other(moves):
+    clock = Frozen(100, lambda: watch(page(records=3)) if moves else None)
+    watch = StallWatch(clock)
+    watch(ev.ShardStarted(*HERE, 0))
+    begun = clock.seconds
+    (found,) = stalls_of(clock, watch)
+    assert found - begun - 3600.0 == pytest.approx(STALL_SECONDS + (75.0 if moves else 0.0), abs=30)

@@ -138,3 +138,25 @@ def test_a_worker_without_an_end_waits_for_as_long_as_it_takes():
             return "goes on"
 
     assert asyncio.run(main()) == "goes on"
+
+
+def test_a_run_that_was_frozen_for_hours_tries_for_as_long_as_any_other():
+    async def main():
+        clock = Hand()
+        patience = Patience(clock)
+        freezes = iter([4 * GIVE_UP_SECONDS])
+
+        async def sleep(seconds):
+            await Hand.sleep(clock, seconds)
+            patience(REFUSED)
+            if clock.seconds > 200.0:
+                clock.seconds += next(freezes, 0.0)
+                patience(REFUSED)
+
+        clock.sleep = sleep
+        with pytest.RaisesGroup(Fatal):
+            async with patience.limiting(ends=True):
+                await asyncio.Event().wait()
+        return clock.seconds - 100.0
+
+    assert asyncio.run(main()) == pytest.approx(5 * GIVE_UP_SECONDS, abs=60.0)
