@@ -21,6 +21,7 @@ from stream.commit.manifest import Kind, Manifest
 from stream.concurrency import run_concurrently
 from stream.contracts import ObjectStore, Shard, shard_of_chain
 from stream.operations.progress.completeness import Tail
+from stream.operations.status.definitions import read_definitions
 from stream.operations.status.snapshot import DeadLetters, Exported, Parked, TableStatus
 from stream.sink import rejects
 from stream.worker.halts.note import Halt
@@ -83,6 +84,7 @@ class RecentUnits:
             files=files,
             of=of,
             gaps=tuple(sorted(gaps, key=lambda gap: gap[1])),
+            definitions=await read_definitions(self._log.store, units),
         )
 
     async def _newest(self, tail: Tail, count: int, since: datetime) -> list[Manifest]:

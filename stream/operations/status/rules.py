@@ -11,6 +11,7 @@ from typing import Final
 from stream.audit.completeness import State
 from stream.metrics import thresholds
 from stream.operations.status import lease_rules, object_rules
+from stream.operations.status.definitions import several_definitions
 from stream.operations.status.finding import DETAILS, Finding, Harm, clock, count, length, lines_of
 from stream.operations.status.snapshot import LEASE_ROW, STREAM, ShardStatus, Snapshot
 from stream.worker.halts.note import Halt
@@ -316,6 +317,7 @@ _RULES: Final[tuple[Callable[[Snapshot, set[str]], Iterator[Finding]], ...]] = (
     _tables,
     lease_rules.holes,
     _unfinished,
+    several_definitions,
     object_rules.changed,
     object_rules.given_up,
     _dead_letters,

@@ -123,6 +123,15 @@ class TableStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class InUse:
+    """A definition, by the digest that it had last, when units were ``sealed`` with it, and by which ``worker`` the last of them."""
+
+    digest: str
+    worker: str
+    sealed: tuple[datetime, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetters:
     """Outcomes of the units sealed after ``since`` that were looked at: all, or of each shard the newest ones only.
 
@@ -138,6 +147,8 @@ class DeadLetters:
     of: int = 0
     gaps: tuple[tuple[str, datetime], ...] = ()
     """Shards for which the log records a loss, and when."""
+    definitions: tuple[InUse, ...] = ()
+    """With which the units were made; empty if all were made with one."""
 
 
 @dataclass(frozen=True, slots=True)
