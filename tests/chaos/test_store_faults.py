@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 
 from tests.chaos.gateway import LOST, Answer, Asked, Gateway, Rule, gateway
 from tests.chaos.workers import Worker, clean
 from tests.chaos.world import World
+from tests.ports import free_port
 
 SLOW_DOWN = Answer(503, "SlowDown", "Please reduce your request rate.")
 REFUSED = Answer(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
@@ -132,6 +135,41 @@ def test_while_access_is_refused_the_shard_is_halted_with_the_cause_and_then_goe
     worker.until(world.committed)
     assert worker.drain() == 0, worker.said()
     assert clean(worker.said())
+    world.exact()
+
+
+def readiness(port: int) -> int:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz") as answer:
+            return int(answer.status)
+    except HTTPError as refused:
+        return refused.code
+
+
+def test_while_a_halted_shard_is_tried_again_the_worker_is_never_ready_and_then_stays_so(faulty: tuple[World, Gateway]) -> None:
+    """No intent can be created, so that each attempt reads the shard until the next unit is due."""
+    (world, gate), (prefix, answer, _, _) = faulty, FINAL["state but not data"]
+    path, seen = world.pipeline(), set()
+
+    def asked_until(condition: Callable[[], bool]) -> bool:
+        seen.add(readiness(port))
+        return condition()
+
+    with free_port() as port:
+        path.write_text(path.read_text().replace("port: 0", f"port: {port}"))
+        world.produce(100)
+        worker = world.start(path)
+        worker.until(world.committed)
+        assert readiness(port) == 200
+        gate.rules.append(refuses(prefix, answer))
+        world.produce(100)
+        worker.until(lambda: bool(logged(worker, "shard_halted")))
+        worker.until(lambda: asked_until(lambda: len(logged(worker, "shard_halted")) >= 4))
+        assert seen == {503}
+        gate.rules.clear()
+        worker.until(world.committed)
+        worker.until(lambda: readiness(port) == 200)
+        assert worker.drain() == 0
     world.exact()
 
 
