@@ -22,7 +22,7 @@ from tests.ports import free_port
 @pytest.fixture
 def fleet(make_world: Callable[..., World], s3_url: str) -> Iterator[Fleet]:
     dynamo = client("dynamodb", s3_url)
-    yield Fleet(make_world(4, s3=True), s3_url, dynamo)
+    yield Fleet(make_world(4, s3=True), s3_url, dynamo, failover="5s")
     dynamo.close()
 
 

@@ -24,19 +24,22 @@ from tests.chaos.world import World
 
 NATIVE = """
 coordination:
-  native: {{table: {table}, failover: 3s, look: 300ms, endpoint: "{url}", region: us-east-1}}
+  native: {{table: {table}, failover: {failover}, look: 300ms, endpoint: "{url}", region: us-east-1}}
 """
 
 
 class Fleet:
-    """Workers of one pipeline over one lease table."""
+    """Workers of one pipeline over one lease table.
 
-    def __init__(self, world: World, url: str, dynamo: Any) -> None:
+    With a longer ``failover``, no lease changes hands because the machine stood still for a few seconds.
+    """
+
+    def __init__(self, world: World, url: str, dynamo: Any, failover: str = "3s") -> None:
         self.world = world
         self.dynamo = dynamo
         self.table = f"leases-{world.stream}"
         self.path = world.pipeline()
-        self.path.write_text(self.path.read_text() + NATIVE.format(table=self.table, url=url))
+        self.path.write_text(self.path.read_text() + NATIVE.format(table=self.table, url=url, failover=failover))
 
     def owners(self) -> dict[str, str | None]:
         """Owners of open shards, by shard id."""
