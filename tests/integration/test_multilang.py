@@ -327,7 +327,7 @@ def test_a_failing_list_of_shards_does_not_end_the_child(world, path, monkeypatc
                 lines.feed_eof()
         return [event.call for event in emitted if isinstance(event, CallRepeated)]
 
-    assert "run shard" in asyncio.run(asyncio.wait_for(serve(), 60))
+    assert "run shard" in asyncio.run(asyncio.wait_for(serve(), 120))
     world.exact()
 
 
