@@ -64,7 +64,7 @@ def test_shards_of_a_worker_that_alone_loses_its_access_are_read_by_those_that_h
         second.until(lambda: shared_by(fleet, first, second))
         world.produce(400)
         first.until(world.committed)
-        assert logged(first, "unit_sealed")
+        first.until(lambda: logged(first, "unit_sealed") != [])
         gate.rules.append(refuses("", DENIED))
         world.produce(400)
         second.until(world.committed)

@@ -106,12 +106,9 @@ def at_rest(world: World) -> bool:
     """Whether everything is committed and the checkpoints, which follow, say so: the worker has no file open, and none left to remove."""
     if not world.committed():
         return False
-    ends: dict[str, int] = {}
-    for unit in (each for each in world.manifests() if each["kind"] == "unit"):
-        ends[unit["shard"]] = max(ends.get(unit["shard"], 0), int(unit["last"]))
     checkpoints = world.objects(f"state/chaos/checkpoints/{world.stream}/")
     stored = {Path(name).stem: int(json.loads(body)["position"]) for name, body in checkpoints.items()}
-    return stored == ends and not list(world.folder.rglob(".stream/aside/*"))
+    return stored == world.ends() and not list(world.folder.rglob(".stream/aside/*"))
 
 
 if CAN_MOUNT:
