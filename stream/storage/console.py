@@ -83,7 +83,7 @@ class ConsoleStore:
         try:
             while left and not given_up.is_set():
                 _, ready, _ = select.select([], [self._out], [], _LOOK)
-                if ready:
+                if ready and not given_up.is_set():
                     left = left[os.write(self._out, left[:_CHUNK]) :]
                     self._begun = key, left
         finally:

@@ -22,7 +22,7 @@ from tests.ports import free_port
 @pytest.fixture
 def fleet(make_world: Callable[..., World], s3_url: str) -> Iterator[Fleet]:
     dynamo = client("dynamodb", s3_url)
-    yield Fleet(make_world(4, s3=True), s3_url, dynamo)
+    yield Fleet(make_world(4, s3=True), s3_url, dynamo, failover="5s")
     dynamo.close()
 
 
@@ -64,7 +64,7 @@ def test_shards_of_a_worker_that_alone_loses_its_access_are_read_by_those_that_h
         second.until(lambda: shared_by(fleet, first, second))
         world.produce(400)
         first.until(world.committed)
-        assert logged(first, "unit_sealed")
+        first.until(lambda: logged(first, "unit_sealed") != [])
         gate.rules.append(refuses("", DENIED))
         world.produce(400)
         second.until(world.committed)

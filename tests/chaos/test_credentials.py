@@ -101,7 +101,7 @@ def pod(make_world: Callable[..., World], request: pytest.FixtureRequest) -> Ite
         path = world.pipeline()
         if request.param == "leased":
             dynamo = request.getfixturevalue("s3_url")
-            path.write_text(path.read_text() + NATIVE.format(table=f"leases-{world.stream}", url=dynamo))
+            path.write_text(path.read_text() + NATIVE.format(table=f"leases-{world.stream}", url=dynamo, failover="5s"))
         yield Pod(world, sts, token, path)
 
 

@@ -51,13 +51,12 @@ def logged(worker: Worker, event: str) -> list[dict[str, Any]]:
 
 
 def standing(*workers: Worker) -> set[str]:
-    """The shards that the last word of a worker about is that they are paused."""
+    """The shards that the last word about is that they are paused, whichever of the workers has said it."""
     found: dict[str, str] = {}
-    for worker in workers:
-        for text in worker.said().splitlines():
-            line = json.loads(text)
-            if line["event"] in {"shard_paused", "shard_resumed", "shard_started", "shard_released", "shard_ended"}:
-                found[line["shard"]] = line["event"]
+    lines = [json.loads(text) for worker in workers for text in worker.said().splitlines()]
+    for line in sorted(lines, key=lambda line: str(line["time"])):
+        if line["event"] in {"shard_paused", "shard_resumed", "shard_started", "shard_released", "shard_ended"}:
+            found[line["shard"]] = line["event"]
     return {shard for shard, event in found.items() if event == "shard_paused"}
 
 

@@ -105,7 +105,9 @@ class Worker:
         self._process.close()
 
     def said(self) -> str:
-        return self.log.read_text() if self.log.exists() else ""
+        """The lines that it has written. A line of which only the beginning is there yet is left out."""
+        written = self.log.read_bytes() if self.log.exists() else b""
+        return written[: written.rfind(b"\n") + 1].decode()
 
 
 def clean(text: str) -> bool:

@@ -196,6 +196,14 @@ class World:
         """Every link of every chain, in no order."""
         return [json.loads(body) for body in self.objects(f"state/chaos/commits/{self.stream}/").values()]
 
+    def ends(self) -> dict[str, int]:
+        """The last sequence number that is committed, by shard; only of shards with records."""
+        found: dict[str, int] = {}
+        for unit in self.manifests():
+            if unit["kind"] == "unit" and unit["state"] == "sealed":
+                found[unit["shard"]] = max(found.get(unit["shard"], 0), int(unit["last"]))
+        return found
+
     def sealed_units(self) -> int:
         """How many units are committed."""
         return sum(manifest["kind"] == "unit" and manifest["state"] == "sealed" for manifest in self.manifests())

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-
-class OneAtATime:
-    """A WSGI application that handles one request at a time: moto checks and writes in two steps, S3 in one."""
-
-    def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
-        self._application = application
-        self._lock = threading.Lock()
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        with self._lock:
-            return list(self._application(environ, start_response))
+from stream.local.moto import OneAtATime
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The commands of docs/operate.md that pause and resume."""
 
+from tests.clocks import StandingClock
 from tests.docs.commands import block, carried_out, local_aws
 from tests.docs.generate import ROOT
 
@@ -22,7 +23,9 @@ def said(info):
     return [carried_out(line).stdout for line in block(SECTION, info).splitlines()]
 
 
-def test_the_commands_of_the_section_pause_and_resume(tmp_path):
+def test_the_commands_of_the_section_pause_and_resume(tmp_path, monkeypatch):
+    # At half past five, the pause that is to end then would be refused as too short.
+    monkeypatch.setattr("stream.cli.pausing.SystemClock", StandingClock)
     (tmp_path / "pipeline.yaml").write_text(PIPELINE)
     (tmp_path / "warehouse.yaml").write_text(WAREHOUSE)
     with local_aws(tmp_path, "numbers", 1):

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from multiprocessing import connection
 from typing import Any, ClassVar
 
 import orjson
@@ -14,6 +13,7 @@ import pytest
 
 from stream.local.process import helper
 from tests.fleet.proxy import FAULTS, fate, service_of
+from tests.forked import PATIENCE
 
 KINESIS = {"X-Amz-Target": "Kinesis_20131202.GetRecords"}
 ANSWER = b'{"answer": "' + b"x" * 1000 + b'"}'
@@ -23,10 +23,14 @@ class _Upstream(BaseHTTPRequestHandler):
     """Keeps what arrived."""
 
     arrived: ClassVar[list[tuple[str, str, bytes]]] = []
+    may_answer = threading.Event()
+    answered = threading.Event()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.arrived.append((self.command, self.path, body))
+        assert self.may_answer.wait(PATIENCE)
+        self.answered.set()
         self.send_response(200)
         self.send_header("Content-Length", str(len(ANSWER)))
         self.send_header("ETag", '"tag"')
@@ -53,8 +57,12 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_yet() -> None:
+def nothing_yet() -> Iterator[None]:
     _Upstream.arrived.clear()
+    _Upstream.answered.clear()
+    _Upstream.may_answer.set()
+    yield
+    _Upstream.may_answer.set()
 
 
 def ask(url: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[HTTPResponse, bytes]:
@@ -90,16 +98,13 @@ def test_a_broken_connection_hides_whether_the_request_was_applied(url, fault, a
 
 def test_a_late_request_arrives_after_its_client_has_given_up(url):
     set_rates(url, s3={"late": 1.0})
+    # However late the client learns of it: the service has not answered yet.
+    _Upstream.may_answer.clear()
     with pytest.raises((HTTPException, OSError)):
         ask(url, "PUT", "/bucket/key", b"data")
-    assert _Upstream.arrived == []
-    reader, writer = connection.Pipe()
-    for _ in range(600):
-        if _Upstream.arrived:
-            break
-        connection.wait([reader], timeout=0.1)
-    writer.close()
-    reader.close()
+    assert not _Upstream.answered.is_set()
+    _Upstream.may_answer.set()
+    assert _Upstream.answered.wait(PATIENCE)
     assert _Upstream.arrived == [("PUT", "/bucket/key", b"data")]
 
 

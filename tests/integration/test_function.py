@@ -142,8 +142,10 @@ def test_what_is_left_when_the_time_is_over_is_named_and_done_next_time(world):
 
     async def body(make):
         environment, answers = make(path, world.environment), []
+        # What the first invocation opens takes some of its time: how much is the machine's affair.
+        assert await environment.deliver(delivered(world, last=5)) is None
         world.misbehave({"operation": "GetRecords", "action": "throttle", "times": 100_000, "skip": 2})
-        answers.append(await environment.deliver(everything, 4.0))
+        answers.append(await environment.deliver(everything, 8.0))
         world._faults("DELETE")
         answers.append(await environment.deliver(everything, 60.0))
         return answers
@@ -415,7 +417,7 @@ def test_in_strict_mode_an_invocation_is_not_done_before_its_spans_are(world, re
     received.status = 503
 
     async def body(make):
-        assert await make(path, world.environment).deliver(everything, 4.0) == everything.numbers[0]
+        assert await make(path, world.environment).deliver(everything, 8.0) == everything.numbers[0]
         received.status = 200
         assert await make(path, world.environment).deliver(everything) is None
 

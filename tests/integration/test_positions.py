@@ -93,7 +93,7 @@ class Move:
         pipeline = check(self.folder / "pipeline.yaml", {}).pipeline
         assert pipeline is not None
         options = WorkerOptions(self.folder, os.environ, 20.0, 1, (listen,), self.clock)
-        asyncio.run(asyncio.wait_for(run_worker(pipeline, options), 60))
+        asyncio.run(asyncio.wait_for(run_worker(pipeline, options), 120))
 
     def take_over(self, source: str, *options: str, code: int = 0) -> str:
         return self.run("leases", "import", "pipeline.yaml", "--from", source, *options, code=code)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any, Self
 
-from tests.forked import ROOT, Forked
+from tests.forked import PATIENCE, ROOT, Forked
 
 
 class FakeDaemon:
@@ -78,6 +79,13 @@ class FakeDaemon:
     def records(self, records: list[dict[str, Any]], behind_ms: int = 0) -> list[tuple[str | None, int | None]]:
         return self.ask("processRecords", records=records, millisBehindLatest=behind_ms)
 
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Send empty requests, as the daemon does on a quiet shard, until ``holds`` is true."""
+        end = monotonic() + PATIENCE
+        while not holds():
+            assert monotonic() < end, f"the child is stuck:\n{self.said()}"
+            self.records([])
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
@@ -92,11 +100,10 @@ class FakeDaemon:
         return self.close()
 
     def exit(self) -> int:
-        return self._process.wait(90)
+        return self._process.wait()
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(90)
         for pipe in (self._stdin, self._stdout, self._err):
             pipe.close()
 

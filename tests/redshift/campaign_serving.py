@@ -29,7 +29,7 @@ def test_the_composed_data_api_answers_and_ends_cleanly(s3: Any) -> None:
         client = boto3.client("redshift-data", endpoint_url=url, region_name="us-east-1")
         made = client.execute_statement(Database="dev", WorkgroupName="any", Sql="SELECT 1")["Id"]
         reader, writer = connection.Pipe()
-        for _ in range(100):
+        for _ in range(1200):
             if client.describe_statement(Id=made)["Status"] == "FINISHED":
                 break
             connection.wait([reader], timeout=0.1)

@@ -123,7 +123,8 @@ def test_a_task_that_waits_at_the_same_place_for_something_else_has_moved():
 def test_a_task_that_is_a_second_old_says_so():
     watch = TaskWatch()
     (first, second) = stacks_of(("read", by_loop), watch=watch, looks=2)
-    assert 0.0 <= first[0].age < 1.0 <= second[0].age
+    assert first[0].age >= 0.0
+    assert second[0].age - first[0].age == pytest.approx(1.0)
 
 
 def test_of_a_deep_stack_the_innermost_frames_are_shown():

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -89,11 +90,20 @@ def test_every_log_line_is_json_and_the_last_one_gives_the_reason_of_the_failure
     assert lines[-1]["reason"].endswith("choose another metrics.port")
 
 
+def read_all(terminal):
+    """What was written to a terminal that nobody has open any more. Each read gives what has arrived there so far."""
+    read = b""
+    with suppress(OSError):
+        while more := os.read(terminal, 65536):
+            read += more
+    return read
+
+
 def test_on_a_terminal_the_reason_is_printed_in_words_too(tmp_path, taken):
     ours, theirs = os.openpty()
     assert failing_run(tmp_path, taken, theirs) == 1
     os.close(theirs)
-    shown = os.read(ours, 65536).decode()
+    shown = read_all(ours).decode()
     os.close(ours)
     assert '"event":"worker_failed"' in shown.splitlines()[0]
     assert shown.splitlines()[1].startswith("error: metrics cannot be served on 127.0.0.1:")

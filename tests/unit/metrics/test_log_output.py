@@ -83,9 +83,16 @@ def test_lines_are_written_at_once_again_after_the_reader_has_caught_up(pipe):
 
 def test_the_end_does_not_wait_for_a_reader_that_never_reads(pipe, monkeypatch):
     monkeypatch.setattr(log_output, "FINISH_SECONDS", 0.01)
-    with LogOutput(pipe[1]) as output:
-        for line in lines(100):
+    reader, writer = pipe
+    given = lines(100)
+    with LogOutput(writer) as output:
+        for line in given:
             output(line)
+    # The thread that writes them must not outlive the descriptor, whose number the next pipe may get.
+    found = b""
+    while len(found) < sum(map(len, given)):
+        found += os.read(reader, SMALL)
+    assert found == b"".join(given)
 
 
 def test_a_reader_that_has_gone_is_told_to_whoever_writes(pipe):

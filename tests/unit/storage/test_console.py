@@ -1,5 +1,6 @@
 import asyncio
 import os
+import select
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -72,6 +73,31 @@ def test_a_write_to_a_pipe_nobody_reads_can_be_cancelled(pipe):
         assert task.cancelled()
 
     asyncio.run(run())
+
+
+def test_nothing_is_written_any_more_for_whoever_has_given_up(pipe):
+    """Even if there is room again: by then, the descriptor may be another file's."""
+    reader, writer = pipe
+
+    async def run():
+        store = ConsoleStore(writer)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(store.put("a", b"x" * 1_000_000))
+            await asyncio.to_thread(until_full, writer)
+            task.cancel()
+        return store
+
+    store = asyncio.run(run())
+    os.read(reader, 1_000_000)
+    store._thread.shutdown()
+    os.set_blocking(reader, False)
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 1)
+
+
+def until_full(writer):
+    while select.select([], [writer], [], 0)[1]:
+        pass
 
 
 def test_a_pipe_nobody_reads_leaves_the_threads_of_the_loop_to_others(pipe):
