@@ -61,6 +61,32 @@ def test_a_record_with_an_invalid_line_is_rejected_as_a_whole(record, options, r
     assert got.settled.rows() == [(1, Outcome.DEAD_LETTERED, "decode", reason)]
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"\xff",
+        b"\x80",
+        b"\xc3",
+        b"\xc0\xaf",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xe0\x9f\xbf",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xf5\x80\x80\x80",
+        b"\xe1\x80",
+    ],
+)
+def test_bytes_that_are_no_text_are_refused_wherever_they_are_also_in_a_field_that_nobody_reads(bad):
+    long = b"x" * 20
+    texts = [bad, bad + long, long + bad, long + bad + long, "ä".encode() + bad]
+    fields = [*texts, *(b'"%s"' % text for text in texts), *(b'"a"",%s"' % text for text in texts)]
+    records = [b"1,%s,y" % field for field in fields]
+    headed = [b"a,d,b,c\n1,%s,x,y" % field for field in fields]
+    for got in (run(*records, b"1,x,y"), run(*headed, b"a,b,c\n1,x,y", header=True)):
+        assert got.frame["_row"].to_list() == [len(fields)]
+        assert got.settled["reason"].to_list() == ["invalid_utf8"] * len(fields)
+
+
 def test_a_header_names_the_columns_of_its_record():
     got = run(b"c,b,z,a\ny,x,?,1", b"a,b,c\n2,x,y\n", b"b,a,c", header=True)
     assert got.frame.select("_row", "a", "b", "c").rows() == [(0, 1, "x", "y"), (1, 2, "x", "y")]
