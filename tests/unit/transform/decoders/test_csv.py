@@ -1,4 +1,6 @@
+import base64
 import json
+import string
 from typing import Any
 
 import polars as pl
@@ -268,6 +270,20 @@ def test_each_value_is_read_the_same_in_each_column() -> None:
 
     assert_same([",".join(row.values()).encode() for row in rows], {})
     assert_same([",".join(row.values()).encode() for row in rows], {"null": ["yes", "x"]})
+
+
+def test_base64_with_a_wrong_character_anywhere_is_refused_the_same() -> None:
+    plain = {name: texts[0] for name, texts in GOOD.items()}
+    whole = [base64.b64encode(bytes(range(33, 33 + size))).decode() for size in (3, 5, 7, 27, 33, 52)]
+    places = [(text, at, "!=z{") for text in whole for at in range(len(text))]
+    # Every character in both halves of a block, and with every value of the bits that padding leaves unused.
+    places += [(whole[-1], at, map(chr, set(range(256)) - set(b'",\r\n'))) for at in (3, 20)]
+    places += [(text, len(text.rstrip("=")) - 1, string.ascii_letters + string.digits) for text in whole[:3]]
+    wrong = [text[:at] + mark + text[at + 1 :] for text, at, marks in places for mark in marks]
+    frame = ordinarily()(raw_frame([",".join({**plain, "body": text}.values()).encode() for text in [*whole, *wrong]]))
+    assert frame.rejects is not None
+    assert len(wrong) // 2 < frame.rejects.height < len(wrong)
+    assert_same([",".join({**plain, "body": text}.values()).encode() for text in [*whole, *wrong]], {})
 
 
 def test_a_long_field_beside_a_quoted_one_is_read_the_same() -> None:
