@@ -1,6 +1,8 @@
 import base64
 import json
 import string
+from contextlib import suppress
+from datetime import date
 from typing import Any
 
 import polars as pl
@@ -270,6 +272,33 @@ def test_each_value_is_read_the_same_in_each_column() -> None:
 
     assert_same([",".join(row.values()).encode() for row in rows], {})
     assert_same([",".join(row.values()).encode() for row in rows], {"null": ["yes", "x"]})
+
+
+def test_days_and_times_that_do_not_exist_are_refused_the_same_and_others_read_the_same() -> None:
+    plain = {name: texts[0] for name, texts in GOOD.items()}
+    days = [
+        f"{year:04}-{month:02}-{day:02}"
+        for year in (0, 1, 1900, 1970, 2000, 2004, 2013, 2100, 9999)
+        for month in range(14)
+        for day in (0, 1, 28, 29, 30, 31, 32)
+    ]
+    zones = ["", "Z", "z", "+00", "+0530", "+05:30", "-05:30", "-18:00", "+18:59", "+19:00", "+05:60", "+5", "+05:3", "+"]
+    times = ["00:00", "23:59", "24:00", "00:60", "23:59:59", "00:00:60", *(f"12:34:56.{'123456789123'[:places]}" for places in range(11))]
+    moments = [
+        f"{day}T{time}{zone}" for day in ("0001-01-01", "1969-12-31", "2013-02-28", "9999-12-31") for time in times for zone in zones
+    ]
+    rows = [{**plain, "day": day} for day in days] + [{**plain, "at": text} for text in (*days, *moments)]
+    payloads = [",".join(row.values()).encode() for row in rows]
+
+    read = ordinarily()(raw_frame(payloads)).frame.filter(pl.col("_row") < len(days))
+    assert read["day"].to_list() == [date.fromisoformat(day) for day in days if is_day(day)]
+    assert_same(payloads, {})
+
+
+def is_day(text: str) -> bool:
+    with suppress(ValueError):
+        return bool(date.fromisoformat(text))
+    return False
 
 
 def test_base64_with_a_wrong_character_anywhere_is_refused_the_same() -> None:
