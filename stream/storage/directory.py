@@ -225,11 +225,7 @@ class DirectoryStore:
         return self._claims / f"{hashlib.sha256(os.fsencode(path.relative_to(self._root))).hexdigest()}-{tag}"
 
     def _delete(self, path: Path) -> None:
-        try:
-            exists = path.is_file()
-        except NotADirectoryError:
-            exists = False
-        if exists:
+        if path.is_file():
             path.unlink(missing_ok=True)
             self._sync_directory(path.parent)
 

@@ -212,9 +212,28 @@ def test_a_dropped_table_is_loaded_from_the_beginning(place):
     link = link_of(bench, rows({"n": [1, 2]}))
     load(bench, link)
     place.read().catalog.drop_table("lake.events")
+    with pytest.raises(Retryable, match=r"lake\.events is gone"):
+        asyncio.run(bench.warehouse.load(load_of(link)))
     assert asyncio.run(bench.warehouse.positions()) == {}
     load(bench, link)
     assert place.frame().height == 2
+
+
+def test_a_table_that_another_loader_creates_meanwhile_is_used_at_the_next_attempt(place, monkeypatch):
+    one, two = place.bench(), place.bench()
+    link = link_of(one, rows({"n": [1]}))
+    exists = SqlCatalog.namespace_exists
+
+    def overtaken(self, *given):
+        monkeypatch.undo()
+        asyncio.run(two.warehouse.fit(link.layout))
+        return exists(self, *given)
+
+    monkeypatch.setattr(SqlCatalog, "namespace_exists", overtaken)
+    with pytest.raises(Retryable, match=r"lake\.events was created by somebody else at the same moment"):
+        load(one, link)
+    load(one, link)
+    assert place.frame().height == 1
 
 
 # --- columns ---------------------------------------------------------------------------------------------------------------------
@@ -433,6 +452,9 @@ def test_nothing_is_committed_with_a_time_before_the_last_commit(place):
     with pytest.raises(LoadFailed, match=r"this machine's clock is 2[34]\d s behind the last commit of lake.events") as caught:
         load(bench, link_of(bench, rows({"n": [2]}), 10, 20))
     assert caught.value.failure is Failure.SETUP
+    # Once the columns fit, a loader only commits.
+    assert asyncio.run(failure(bench, load_of(link_of(bench, rows({"n": [2]}), 10, 20)))) is Failure.SETUP
+    assert place.frame().height == 1
     place.clock.ahead = timedelta(seconds=-30)
     load(bench, link_of(bench, rows({"n": [2]}), 10, 20))
     assert place.frame().height == 2

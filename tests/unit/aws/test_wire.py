@@ -265,9 +265,11 @@ def test_an_endless_chunked_answer_is_given_up(monkeypatch):
 
 def test_silence_ends_a_call_before_its_total_time_is_over():
     async def body():
-        async with server([OK[:-1], b""], OK) as (wire, *_):
+        async with server([OK[:-1], b""], OK) as (wire, _, connections):
             with pytest.raises(TimeoutError, match=r"not a byte for 0\.3 s"), in_a_hurry(wire):
                 await wire.post(HEADERS, b"")
+            # An endpoint that does not answer would otherwise cost a descriptor with each call.
+            await asyncio.wait_for(asyncio.gather(connections[0].wait_closed(), return_exceptions=True), 120)
 
     run(body)
 

@@ -77,6 +77,33 @@ def test_a_write_overtaken_by_the_kcl_before_its_repetition_has_lost():
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("change", "given_to"),
+    [
+        ({"leaseOwner": {"S": "next"}, "checkpointOwner": {"S": "me"}}, "next"),
+        ({"leaseOwner": {"S": "next"}, "checkpointOwner": {"S": "me"}, "leaseCounter": {"N": "4"}}, None),
+        ({"leaseOwner": {"S": "next"}, "checkpointOwner": {"S": "other"}}, None),
+        ({"leaseOwner": {"S": "next"}}, None),
+        ({"leaseOwner": None, "checkpointOwner": {"S": "me"}}, None),
+    ],
+)
+def test_a_release_during_a_hand_off_completes_that_and_nothing_else_that_others_wrote_is_overwritten(change, given_to):
+    async def test(table, dynamo, clock, emitted):
+        put(dynamo, lease(owner="me", counter=3))
+        held = await table.get("shardId-0")
+        row = {name: value for name, value in (dynamo.items["shardId-0"] | change).items() if value is not None}
+        dynamo.items["shardId-0"] = dict(row)
+        released = await table.release(held)
+        if given_to is None:
+            assert released is None
+            assert dynamo.items["shardId-0"] == row
+        else:
+            assert (released.owner, released.checkpoint_owner, released.counter) == (given_to, None, 4)
+            assert await table.get("shardId-0") == released
+
+    run(test)
+
+
 def test_of_two_writers_the_second_is_refused():
     async def test(table, dynamo, clock, emitted):
         await table.create(lease())

@@ -4,9 +4,10 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -216,6 +217,62 @@ def test_a_writer_that_claims_an_outdated_version_changes_nothing(tmp_path: Path
 
     asyncio.run(main())
     assert [path for path in (tmp_path / ".stream").rglob("*") if not path.is_dir()] == []
+
+
+def test_folders_that_another_process_makes_meanwhile_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overtaken(made: Callable[..., Any], folder_of: Callable[..., Path]) -> Callable[..., Any]:
+        def make(*given: Any) -> Any:
+            try:
+                return made(*given)
+            except FileNotFoundError:
+                folder_of(*given).mkdir(parents=True)
+                raise
+
+        return make
+
+    monkeypatch.setattr(os, "link", overtaken(os.link, lambda _, target: target.parent))
+    monkeypatch.setattr(os, "open", overtaken(os.open, lambda path, *_: path.parent))
+
+    async def main() -> None:
+        store = DirectoryStore(tmp_path, fsync=False)
+        assert await store.create("a/b/k", b"mine") is not None
+        found = await store.get("a/b/k")
+        assert found is not None
+        assert found.body == b"mine"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_is_put_is_there_although_another_writer_has_created_or_replaced_it_meanwhile(tmp_path: Path, there: bool) -> None:
+    class Late(DirectoryStore):
+        """Lets another one write once, after it looked and before it writes."""
+
+        overtaken = False
+
+        def _written_temporary(self, body: bytes) -> AbstractContextManager[tuple[Path, str]]:
+            if not self.overtaken:
+                self.overtaken = True
+                asyncio.run(self._let_another_one_write())
+            return super()._written_temporary(body)
+
+        async def _let_another_one_write(self) -> None:
+            other = DirectoryStore(tmp_path, fsync=False)
+            before = await other.get("k")
+            written = await (other.replace("k", b"other", before.etag) if before else other.create("k", b"other"))
+            assert written is not None
+
+    async def main() -> None:
+        if there:
+            await DirectoryStore(tmp_path, fsync=False).create("k", b"before")
+        late = Late(tmp_path, fsync=False)
+        await late.put("k", b"put")
+        found = await late.get("k")
+        assert late.overtaken
+        assert found is not None
+        assert found.body == b"put"
+
+    asyncio.run(main())
 
 
 def test_a_claim_whose_file_was_removed_is_an_error_and_not_an_endless_wait(tmp_path: Path) -> None:

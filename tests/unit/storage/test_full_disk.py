@@ -114,3 +114,24 @@ def test_a_file_that_cannot_be_written_whole_stays_as_it_was(place, before):
     assert before is None or path.read_bytes() == before
     write_whole(path, LARGE)
     assert (path.read_bytes(), files(place.folder)) == (LARGE, ["result.json"])
+
+
+def test_a_claim_that_may_be_there_in_spite_of_the_error_keeps_its_file_and_is_completed_by_the_next_writer(tmp_path, monkeypatch):
+    make = Path.symlink_to
+
+    def made_all_the_same(claim, target):
+        make(claim, target)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def main():
+        store = DirectoryStore(tmp_path)
+        etag = await store.create("old", b"old")
+        with monkeypatch.context() as context:
+            context.setattr(Path, "symlink_to", made_all_the_same)
+            with pytest.raises(Retryable):
+                await store.replace("old", b"new", etag)
+        assert await DirectoryStore(tmp_path).replace("old", b"of another one", etag) is None
+        assert (await store.get("old")).body == b"new"
+        assert files(tmp_path) == ["old"]
+
+    asyncio.run(main())

@@ -528,6 +528,53 @@ def test_sources_are_deleted_once_their_compaction_is_old_enough(sealed):
     assert compact(sealed, target) == []
 
 
+def test_of_each_compaction_of_a_partition_the_sources_go_when_it_is_old_enough_also_after_one_that_was_withdrawn(sealed):
+    target = MemoryStore(url="memory:large")
+
+    async def rewinding(name, key, done):
+        if name == "put" and not done and not sealed.generations:
+            await sealed.rewind(0, 40)
+
+    compact(sealed, target, act=rewinding)
+    asyncio.run(sealed.unit(0, 41, 60))
+    sealed.clock.time += timedelta(hours=1)
+    compact(sealed, target)
+    states = [link.compaction.state for link in links(sealed) if link.compaction.partition == "kind=a"]
+    assert states == [State.WITHDRAWN, State.PUBLISHED, State.PUBLISHED]
+    before, _ = rows(target)
+
+    def left():
+        return {info.key: info.size for info in asyncio.run(listed())}
+
+    async def listed():
+        return [info async for info in sealed.stores.targets["s3"].list("")]
+
+    whole = left()
+    first, second = (delete(sealed, target, timedelta(hours=age)) for age in (1, 0))
+    assert first[0] > 0
+    assert second[0] > 0
+    assert (first[0] + second[0], first[1] + second[1]) == (len(whole), sum(whole.values()))
+    assert left() == {}
+    assert rows(target)[0].equals(before)
+
+
+@pytest.mark.parametrize("elsewhere", ["sink", "dataset"])
+def test_what_was_compacted_elsewhere_or_to_elsewhere_is_not_deleted(sealed, elsewhere):
+    """Files of a sink that has moved have the same names in its new place, if somebody copied them, and there they are in no dataset."""
+    target = MemoryStore(url="memory:large")
+    compact(sealed, target)
+    sealed.clock.time += timedelta(days=8)
+    lake = sealed.stores.targets["s3"]
+    before, _ = rows(lake)
+    if elsewhere == "sink":
+        sealed.move("memory:elsewhere")
+        sealed.stores.targets["s3"]._objects = dict(lake._objects)
+    else:
+        target = MemoryStore(url="memory:another")
+    assert delete(sealed, target, timedelta(days=7)) == (0, 0)
+    assert rows(sealed.stores.targets["s3"])[0].equals(before)
+
+
 def test_a_deletion_that_is_killed_anywhere_is_completed_by_the_next(sealed):
     for at in range(11):  # ten files, and the note at the end of each of two compactions
         copy, target = sealed.copy(), MemoryStore(url="memory:large")
@@ -540,15 +587,16 @@ def test_a_deletion_that_is_killed_anywhere_is_completed_by_the_next(sealed):
         assert all(link.compaction.removed_at for link in links(copy))
 
 
-def test_nothing_is_deleted_whose_compacted_file_is_not_whole(sealed):
+@pytest.mark.parametrize(("body", "how"), [(b"x", "has other content than was published"), (None, "is missing")])
+def test_nothing_is_deleted_whose_compacted_file_is_not_whole(sealed, body, how):
     target = MemoryStore(url="memory:large")
     compact(sealed, target)
     sealed.clock.time += timedelta(days=8)
     before, _ = rows(sealed.stores.targets["s3"])
     for link in links(sealed):
         for output in link.compaction.outputs:
-            asyncio.run(target.put(output.key, b"x"))
-    with pytest.raises(CompactionError, match="has other content than was published: restore it"):
+            asyncio.run(target.delete(output.key) if body is None else target.put(output.key, body))
+    with pytest.raises(CompactionError, match=f"^memory:large/kind=a/.* {how}: restore it"):
         delete(sealed, target, timedelta(days=7))
     assert rows(sealed.stores.targets["s3"])[0].equals(before)
 

@@ -1,4 +1,8 @@
+import base64
 import json
+import string
+from contextlib import suppress
+from datetime import date
 from typing import Any
 
 import polars as pl
@@ -59,6 +63,32 @@ def test_a_record_with_an_invalid_line_is_rejected_as_a_whole(record, options, r
     got = run(good, record, good, **options)
     assert got.frame["_row"].to_list() == [0, 2]
     assert got.settled.rows() == [(1, Outcome.DEAD_LETTERED, "decode", reason)]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"\xff",
+        b"\x80",
+        b"\xc3",
+        b"\xc0\xaf",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xe0\x9f\xbf",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xf5\x80\x80\x80",
+        b"\xe1\x80",
+    ],
+)
+def test_bytes_that_are_no_text_are_refused_wherever_they_are_also_in_a_field_that_nobody_reads(bad):
+    long = b"x" * 20
+    texts = [bad, bad + long, long + bad, long + bad + long, "ä".encode() + bad]
+    fields = [*texts, *(b'"%s"' % text for text in texts), *(b'"a"",%s"' % text for text in texts)]
+    records = [b"1,%s,y" % field for field in fields]
+    headed = [b"a,d,b,c\n1,%s,x,y" % field for field in fields]
+    for got in (run(*records, b"1,x,y"), run(*headed, b"a,b,c\n1,x,y", header=True)):
+        assert got.frame["_row"].to_list() == [len(fields)]
+        assert got.settled["reason"].to_list() == ["invalid_utf8"] * len(fields)
 
 
 def test_a_header_names_the_columns_of_its_record():
@@ -242,6 +272,47 @@ def test_each_value_is_read_the_same_in_each_column() -> None:
 
     assert_same([",".join(row.values()).encode() for row in rows], {})
     assert_same([",".join(row.values()).encode() for row in rows], {"null": ["yes", "x"]})
+
+
+def test_days_and_times_that_do_not_exist_are_refused_the_same_and_others_read_the_same() -> None:
+    plain = {name: texts[0] for name, texts in GOOD.items()}
+    days = [
+        f"{year:04}-{month:02}-{day:02}"
+        for year in (0, 1, 1900, 1970, 2000, 2004, 2013, 2100, 9999)
+        for month in range(14)
+        for day in (0, 1, 28, 29, 30, 31, 32)
+    ]
+    zones = ["", "Z", "z", "+00", "+0530", "+05:30", "-05:30", "-18:00", "+18:59", "+19:00", "+05:60", "+5", "+05:3", "+"]
+    times = ["00:00", "23:59", "24:00", "00:60", "23:59:59", "00:00:60", *(f"12:34:56.{'123456789123'[:places]}" for places in range(11))]
+    moments = [
+        f"{day}T{time}{zone}" for day in ("0001-01-01", "1969-12-31", "2013-02-28", "9999-12-31") for time in times for zone in zones
+    ]
+    rows = [{**plain, "day": day} for day in days] + [{**plain, "at": text} for text in (*days, *moments)]
+    payloads = [",".join(row.values()).encode() for row in rows]
+
+    read = ordinarily()(raw_frame(payloads)).frame.filter(pl.col("_row") < len(days))
+    assert read["day"].to_list() == [date.fromisoformat(day) for day in days if is_day(day)]
+    assert_same(payloads, {})
+
+
+def is_day(text: str) -> bool:
+    with suppress(ValueError):
+        return bool(date.fromisoformat(text))
+    return False
+
+
+def test_base64_with_a_wrong_character_anywhere_is_refused_the_same() -> None:
+    plain = {name: texts[0] for name, texts in GOOD.items()}
+    whole = [base64.b64encode(bytes(range(33, 33 + size))).decode() for size in (3, 5, 7, 27, 33, 52)]
+    places = [(text, at, "!=z{") for text in whole for at in range(len(text))]
+    # Every character in both halves of a block, and with every value of the bits that padding leaves unused.
+    places += [(whole[-1], at, map(chr, set(range(256)) - set(b'",\r\n'))) for at in (3, 20)]
+    places += [(text, len(text.rstrip("=")) - 1, string.ascii_letters + string.digits) for text in whole[:3]]
+    wrong = [text[:at] + mark + text[at + 1 :] for text, at, marks in places for mark in marks]
+    frame = ordinarily()(raw_frame([",".join({**plain, "body": text}.values()).encode() for text in [*whole, *wrong]]))
+    assert frame.rejects is not None
+    assert len(wrong) // 2 < frame.rejects.height < len(wrong)
+    assert_same([",".join({**plain, "body": text}.values()).encode() for text in [*whole, *wrong]], {})
 
 
 def test_a_long_field_beside_a_quoted_one_is_read_the_same() -> None:
