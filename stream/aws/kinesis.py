@@ -62,7 +62,10 @@ class IteratorAt:
 
 @dataclass(frozen=True, slots=True)
 class StreamSummary:
-    """The result of DescribeStreamSummary. ``consumers``: how many are registered for enhanced fan-out."""
+    """The result of DescribeStreamSummary. ``consumers``: how many are registered for enhanced fan-out.
+
+    ``distributes``: the service spreads the records over all shards, whatever their partition keys, which they need not have.
+    """
 
     arn: str
     status: str
@@ -72,6 +75,7 @@ class StreamSummary:
     encrypted: bool
     on_demand: bool = False
     consumers: int = 0
+    distributes: bool = False
 
 
 class _HashRange(msgspec.Struct):
@@ -114,6 +118,7 @@ class _Summary(msgspec.Struct):
     EncryptionType: str = "NONE"
     StreamModeDetails: _Mode | None = None
     ConsumerCount: int = 0
+    RecordDistributionStrategy: str | None = None
 
 
 class _Described(msgspec.Struct):
@@ -176,7 +181,17 @@ class KinesisClient:
         encrypted = summary.EncryptionType != "NONE"
         on_demand = summary.StreamModeDetails is not None and summary.StreamModeDetails.StreamMode == "ON_DEMAND"
         open_shards, consumers = summary.OpenShardCount, summary.ConsumerCount
-        return StreamSummary(summary.StreamARN, summary.StreamStatus, retention, open_shards, created, encrypted, on_demand, consumers)
+        return StreamSummary(
+            summary.StreamARN,
+            summary.StreamStatus,
+            retention,
+            open_shards,
+            created,
+            encrypted,
+            on_demand,
+            consumers,
+            distributes=summary.RecordDistributionStrategy == "AUTO",
+        )
 
     async def time(self, stream: str) -> datetime | None:
         """The time by the service's own clock, truncated to the second; None if it does not say.
