@@ -334,6 +334,10 @@ def refusal(body: bytes, named: str) -> tuple[str, str]:
     try:
         said = msgspec.json.decode(body, type=_Refusal)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return named.partition(":")[0] or UNKNOWN, body[:200].decode("utf-8", "replace")
-    code = (said.type or named).rpartition("#")[2].partition(":")[0]
-    return code or UNKNOWN, said.message or said.Message
+        return _code(named), body[:200].decode("utf-8", "replace")
+    return _code(said.type or named), said.message or said.Message
+
+
+def _code(name: str) -> str:
+    """A code without the namespace before a hash and the address after a colon, with which services may give it."""
+    return name.rpartition("#")[2].partition(":")[0] or UNKNOWN
