@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from stream.pipeline.grants import allows
+from tests.models import TARGETS, problems
 from tests.serving import serving
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
@@ -131,7 +132,10 @@ def _of_objects(request: Request) -> Asked:
 
 
 class Recorder:
-    """Forwards to ``target``. ``seen``: what was requested so far. Actions in ``denied`` are answered as IAM would deny them."""
+    """Forwards to ``target``. ``seen``: what was requested so far. Actions in ``denied`` are answered as IAM would deny them.
+
+    What the model of a service excludes is answered with a ``ValidationException``: emulators are kinder than AWS.
+    """
 
     def __init__(self, target: str, naming: Naming) -> None:
         parts = urlsplit(target)
@@ -188,6 +192,10 @@ def _handler(recorder: Recorder) -> type[BaseHTTPRequestHandler]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             request = Request(self.command, self.path, headers, body)
             asked = recorder.naming.asked(request)
+            target = headers.get("x-amz-target", "")
+            if target.partition(".")[0] in TARGETS and (wrong := problems(target, json.loads(body))):
+                _answer(self, 400, "application/x-amz-json-1.1", json.dumps({"__type": "ValidationException", "message": "; ".join(wrong)}))
+                return
             if not recorder.note(asked):
                 _deny(self, request, asked)
                 return
@@ -246,7 +254,11 @@ def _deny(handler: BaseHTTPRequestHandler, request: Request, asked: Asked) -> No
     else:
         status, kind = 403, "text/xml"
         text = f"<ErrorResponse><Error><Type>Sender</Type><Code>AuthorizationError</Code><Message>{said}</Message></Error></ErrorResponse>"
-    body = b"" if request.method == "HEAD" else text.encode()
+    _answer(handler, status, kind, "" if request.method == "HEAD" else text)
+
+
+def _answer(handler: BaseHTTPRequestHandler, status: int, kind: str, text: str) -> None:
+    body = text.encode()
     handler.send_response(status)
     handler.send_header("Content-Type", kind)
     handler.send_header("Content-Length", str(len(body)))

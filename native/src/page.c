@@ -65,6 +65,22 @@ static int read_text(page_t *page, text_t *text, blob_t *views) {
     return 1;
 }
 
+/* The key of a record without one: an empty text. */
+static int no_text(blob_t *views) {
+    if (!blob_reserve(views, sizeof(view_t))) return 0;
+    memset(views->data + views->size, 0, sizeof(view_t));
+    views->size += sizeof(view_t);
+    return 1;
+}
+
+/* A partition key, or null. */
+static int read_key(page_t *page, text_t *text) {
+    static const char null[] = "null";
+    if ((size_t)(text->end - text->at) < sizeof null - 1 || memcmp(text->at, null, sizeof null - 1)) return read_text(page, text, &page->keys);
+    text->at += sizeof null - 1;
+    return no_text(&page->keys);
+}
+
 /* Searches the payloads that have been added to the last piece. */
 static void trace_search(page_t *page, const blob_t *piece) {
     const uint8_t *begin = piece->data + page->searched;
@@ -156,7 +172,7 @@ static int read_record(page_t *page, text_t *text) {
         seen |= 1u << found;
         switch (found) {
         case SEQUENCE: good = read_text(page, text, &page->sequences); break;
-        case KEY: good = read_text(page, text, &page->keys); break;
+        case KEY: good = read_key(page, text); break;
         case PAYLOAD: good = read_payload(page, text); break;
         case ARRIVAL: good = read_arrival(page, text); break;
         default: good = skip_value(text, 3);
@@ -169,8 +185,8 @@ static int read_record(page_t *page, text_t *text) {
     }
     text->at++;
     page->rows++;
-    const unsigned needed = 1u << SEQUENCE | 1u << ARRIVAL | 1u << PAYLOAD | 1u << KEY;
-    return (seen & needed) == needed;
+    const unsigned needed = 1u << SEQUENCE | 1u << ARRIVAL | 1u << PAYLOAD;
+    return (seen & needed) == needed && (seen >> KEY & 1 || no_text(&page->keys));
 }
 
 /* Reads the records after ``[`` up to ``]``. */

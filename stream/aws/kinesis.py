@@ -62,7 +62,10 @@ class IteratorAt:
 
 @dataclass(frozen=True, slots=True)
 class StreamSummary:
-    """The result of DescribeStreamSummary. ``consumers``: how many are registered for enhanced fan-out."""
+    """The result of DescribeStreamSummary. ``consumers``: how many are registered for enhanced fan-out.
+
+    ``distributes``: the service spreads the records over all shards, whatever their partition keys, which they need not have.
+    """
 
     arn: str
     status: str
@@ -72,6 +75,7 @@ class StreamSummary:
     encrypted: bool
     on_demand: bool = False
     consumers: int = 0
+    distributes: bool = False
 
 
 class _HashRange(msgspec.Struct):
@@ -114,6 +118,7 @@ class _Summary(msgspec.Struct):
     EncryptionType: str = "NONE"
     StreamModeDetails: _Mode | None = None
     ConsumerCount: int = 0
+    RecordDistributionStrategy: str | None = None
 
 
 class _Described(msgspec.Struct):
@@ -176,7 +181,17 @@ class KinesisClient:
         encrypted = summary.EncryptionType != "NONE"
         on_demand = summary.StreamModeDetails is not None and summary.StreamModeDetails.StreamMode == "ON_DEMAND"
         open_shards, consumers = summary.OpenShardCount, summary.ConsumerCount
-        return StreamSummary(summary.StreamARN, summary.StreamStatus, retention, open_shards, created, encrypted, on_demand, consumers)
+        return StreamSummary(
+            summary.StreamARN,
+            summary.StreamStatus,
+            retention,
+            open_shards,
+            created,
+            encrypted,
+            on_demand,
+            consumers,
+            distributes=summary.RecordDistributionStrategy == "AUTO",
+        )
 
     async def time(self, stream: str) -> datetime | None:
         """The time by the service's own clock, truncated to the second; None if it does not say.
@@ -319,6 +334,10 @@ def refusal(body: bytes, named: str) -> tuple[str, str]:
     try:
         said = msgspec.json.decode(body, type=_Refusal)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return named.partition(":")[0] or UNKNOWN, body[:200].decode("utf-8", "replace")
-    code = (said.type or named).rpartition("#")[2].partition(":")[0]
-    return code or UNKNOWN, said.message or said.Message
+        return _code(named), body[:200].decode("utf-8", "replace")
+    return _code(said.type or named), said.message or said.Message
+
+
+def _code(name: str) -> str:
+    """A code without the namespace before a hash and the address after a colon, with which services may give it."""
+    return name.rpartition("#")[2].partition(":")[0] or UNKNOWN

@@ -35,7 +35,7 @@ class PageFacts:
 
 @dataclass(frozen=True, slots=True)
 class RawPage:
-    """One GetRecords response: ``frame`` has ``RECORD_SCHEMA``, one row per Kinesis record, in order.
+    """One GetRecords response: ``frame`` has ``RECORD_SCHEMA``, one row per Kinesis record, in order. No partition key: an empty text.
 
     ``next_iterator`` is None once a closed shard is read to its end; ``children`` then names the shards that continue it. ``facts`` is None
     if it was not collected.
@@ -51,8 +51,9 @@ class RawPage:
 class _Record(msgspec.Struct, gc=False):
     SequenceNumber: str
     Data: bytes
-    PartitionKey: str
     ApproximateArrivalTimestamp: float
+    PartitionKey: str | None = None
+    """In a stream whose records the service distributes, producers need not give one."""
 
 
 class _ChildShard(msgspec.Struct, gc=False):
@@ -154,7 +155,7 @@ def _frame(records: list[_Record]) -> pl.DataFrame:
         {
             SEQUENCE: pl.Series([record.SequenceNumber for record in records], dtype=pl.String),
             ARRIVAL: (seconds * 1000).round().cast(pl.Int64).cast(pl.Datetime("ms", "UTC")),
-            PARTITION_KEY: pl.Series([record.PartitionKey for record in records], dtype=pl.String),
+            PARTITION_KEY: pl.Series([record.PartitionKey or "" for record in records], dtype=pl.String),
             DATA: pl.Series([record.Data for record in records], dtype=pl.Binary),
         },
         schema=RECORD_SCHEMA,

@@ -80,6 +80,20 @@ _OF_SERVICES: Final[Mapping[Role, Any]] = {
 }
 """The services that assume a role for this account."""
 
+_DECRYPTING: Final = ("dynamodb", "glue", "kinesis", "s3", "secretsmanager", "sns", "sqs")
+"""Services that use a KMS key with the permissions of their caller."""
+
+_PARTITIONS: Final = {
+    "cn": "aws-cn",
+    "us-gov": "aws-us-gov",
+    "eusc": "aws-eusc",
+    "us-iso": "aws-iso",
+    "us-isob": "aws-iso-b",
+    "eu-isoe": "aws-iso-e",
+    "us-isof": "aws-iso-f",
+}
+"""By how the names of their regions begin, before a hyphen."""
+
 _CREATE_ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "kinesis": (
         "kinesis:AddTagsToStream",
@@ -137,9 +151,7 @@ def policy(needs: Iterable[Access], keys: Iterable[str] = (), region: str = "*",
         statements.append(statement)
     if key_arns := sorted(keys):
         suffix = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
-        services = [
-            f"{service}.{region}.{suffix}" for service in ("dynamodb", "kinesis", "s3", "secretsmanager", "sns") if _uses(needs, service)
-        ]
+        services = [f"{service}.{region}.{suffix}" for service in _DECRYPTING if _uses(needs, service)]
         actions = ["kms:Decrypt", "kms:GenerateDataKey"] if _writes(needs) else ["kms:Decrypt"]
         condition = {"StringLike" if region == "*" else "StringEquals": {"kms:ViaService": services}}
         statements.append({"Sid": "Keys", "Effect": "Allow", "Action": actions, "Resource": key_arns, "Condition": condition})
@@ -153,7 +165,7 @@ def trust(role: Role, account: Account, who: ServiceAccount) -> Document:
         DefinitionError: the issuer is not an https URL.
     """
     if role in _OF_SERVICES:
-        return _trusted({"Service": _OF_SERVICES[role]}, ["sts:AssumeRole"], {"aws:SourceAccount": account.number})
+        return _trusted({"Service": _OF_SERVICES[role]}, ["sts:AssumeRole"], _of_account(role, account))
     if role is Role.BOOTSTRAP:
         return _trusted({"AWS": f"arn:{account.partition}:iam::{account.number}:root"}, ["sts:AssumeRole"], {})
     if who.issuer:
@@ -165,7 +177,7 @@ def trust(role: Role, account: Account, who: ServiceAccount) -> Document:
         provider = f"arn:{account.partition}:iam::{account.number}:oidc-provider/{issuer}"
         # StringEquals on both claims: with a pattern, or without a subject, any pod of the cluster could assume the role.
         claims = {f"{issuer}:aud": who.audience, f"{issuer}:sub": f"system:serviceaccount:{who.namespace}:{who.name}"}
-        return _trusted({"Federated": provider}, ["sts:AssumeRoleWithWebIdentity"], claims)
+        return _trusted({"Federated": provider}, ["sts:AssumeRoleWithWebIdentity"], {"StringEquals": claims})
     tags = {
         "aws:SourceAccount": account.number,
         "aws:RequestTag/kubernetes-namespace": who.namespace,
@@ -173,12 +185,12 @@ def trust(role: Role, account: Account, who: ServiceAccount) -> Document:
     }
     if who.cluster:
         tags["aws:RequestTag/eks-cluster-name"] = who.cluster
-    return _trusted({"Service": "pods.eks.amazonaws.com"}, ["sts:AssumeRole", "sts:TagSession"], tags)
+    return _trusted({"Service": "pods.eks.amazonaws.com"}, ["sts:AssumeRole", "sts:TagSession"], {"StringEquals": tags})
 
 
 def partition_of(region: str) -> str:
     """The AWS partition of a region, as ARNs name it."""
-    return next((name for prefix, name in (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov")) if region.startswith(prefix)), "aws")
+    return next((name for prefix, name in _PARTITIONS.items() if region.startswith(f"{prefix}-")), "aws")
 
 
 def _merged(needs: Iterable[Access]) -> Iterator[tuple[str, tuple[str, ...], list[str], list[str]]]:
@@ -323,10 +335,23 @@ def _compacting(pipeline: Pipeline, needs: Iterable[Access], account: Account) -
             yield from below(beside(sink.url), account, "write compacted files", OBJECTS)
 
 
-def _trusted(principal: Document, actions: list[str], equal: Mapping[str, str]) -> Document:
+def _of_account(role: Role, account: Account) -> Document:
+    """The condition that a service assumes ``role`` for this account. Where documented, only in ``sts:ExternalId`` do they say for whom.
+
+    https://docs.aws.amazon.com/redshift/latest/mgmt/authorizing-redshift-service-database-users.html: Redshift names the database user.
+    https://docs.aws.amazon.com/firehose/latest/dev/controlling-access.html: Firehose names the account.
+    """
+    if role is Role.REDSHIFT_COPY:
+        return {"StringLike": {"sts:ExternalId": f"arn:{account.partition}:redshift:*:{account.number}:dbuser:*"}}
+    if role is Role.FIREHOSE:
+        return {"StringEquals": {"sts:ExternalId": account.number}}
+    return {"StringEquals": {"aws:SourceAccount": account.number}}
+
+
+def _trusted(principal: Document, actions: list[str], conditions: Document) -> Document:
     statement: Document = {"Effect": "Allow", "Principal": principal, "Action": actions}
-    if equal:
-        statement["Condition"] = {"StringEquals": dict(equal)}
+    if conditions:
+        statement["Condition"] = conditions
     return {"Version": VERSION, "Statement": [statement]}
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from stream.batch import LINEAGE, ROW, SEQUENCE, type_name
 from stream.contracts import Encoded
+from stream.sink.encode import Compression
 from stream.sink.layouts import Layout
 from stream.sink.objects import ObjectsSink, ObjectsSinkConfig
 from stream.sink.partition import SinkMismatch
@@ -239,7 +240,8 @@ class RedshiftSink:
     def __init__(self, config: RedshiftSinkConfig, schema: pl.Schema) -> None:
         self.config = config
         self.layout = config.layout(schema)
-        files = ObjectsSinkConfig(url=config.url, name=config.name, lineage=config.lineage)
+        # Of the codecs of Parquet, the guide of Redshift lists gzip and snappy.
+        files = ObjectsSinkConfig(url=config.url, name=config.name, lineage=config.lineage, compression=Compression.SNAPPY)
         self._files = ObjectsSink(files)
         self._columns = {column.name: column for column in self.layout.columns}
 

@@ -50,6 +50,10 @@ _SLOWER: Final = (
 _WITHOUT_ETAG: Final = "ETag Header missing"
 """obstore's message for an answer without the ETag that every S3 gives."""
 _OTHER_STORE: Final = "use a store that supports If-Match"
+_ODD_KEY: Final = (
+    "no object below may have a key with an empty segment, `.` or `..` between slashes, or a control character; rename or delete the one "
+    "that is named here, or use another prefix"
+)
 _KEY_ACTION: Final = "perform: kms:"
 """S3's message for a request that it allows but the bucket's key does not."""
 _KEY_UNUSABLE: Final = re.compile(r"<Code>(KMS\.(?:Disabled|NotFound|KMSInvalidState|InvalidKeyUsage)Exception)</Code>")
@@ -163,19 +167,39 @@ class S3Store:
         return await self._call("s3:GetObject", key, lambda: self._get(key))
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Objects whose key starts with ``prefix`` and sorts after ``after``, in ascending order of key."""
+        """Objects whose key starts with ``prefix`` and sorts after ``after``, in ascending order of key.
+
+        Not those that stand for folders, whose keys end in a slash, as consoles and file systems over S3 make them. One for a folder with
+        nothing in it may come as an empty object without the slash: obstore does not tell the two apart.
+        """
         directory = prefix.rpartition("/")[0] or None
         pages = obstore.list(self._store, directory, offset=_offset(after), chunk_size=_LIST_CHUNK).__aiter__()
-        last = ""
+        last, empty = "", None
         while (page := await self._call("s3:ListBucket", prefix, lambda: _next(pages))) is not None:
             for item in page:
                 key: str = item["path"]
-                if key <= last:
+                if not key:
+                    # The folder of the store itself.
+                    continue
+                # obstore leaves out the slash at the end of a key, so that it is found too late by whatever sorts before a slash.
+                folder = key <= last < f"{key}/"
+                if key <= last and not folder:
                     msg = f"{self._url} lists {key!r} after {last!r}: keys must come in order. Use a general purpose bucket."
                     raise Fatal(msg)
-                last = key
-                if key.startswith(prefix) and key > after:
-                    yield ObjectInfo(key, item["size"], item["last_modified"], str(item.get("e_tag") or ""))
+                last = max(last, key)
+                if empty is not None and not key.startswith(f"{empty.key}/"):
+                    yield empty
+                empty = None
+                if folder or not key.startswith(prefix) or key <= after:
+                    continue
+                info = ObjectInfo(key, item["size"], item["last_modified"], str(item.get("e_tag") or ""))
+                if info.size:
+                    yield info
+                else:
+                    # The next key says whether it stands for a folder.
+                    empty = info
+        if empty is not None:
+            yield empty
 
     async def folders(self, prefix: str) -> builtins.list[str]:
         """Names of the folders right under ``prefix``, which ends in a slash: one request for a thousand of them."""
@@ -312,17 +336,20 @@ class S3Store:
             return AwsFatal, "PermanentRedirect", why, f"use a bucket in {self._region}"
         if (code := next((code for code in _UNPROVEN if f"<Code>{code}</Code>" in text), None)) is not None:
             return AccessRefused, code, "was refused: ", "check the credentials and this machine's clock"
-        if (about_key := _about_key(text)) is not None:
-            return AccessRefused, *about_key
+        if (about_object := _about_object(text)) is not None:
+            return AccessRefused, *about_object
         if _WITHOUT_ETAG in text:
             return AwsFatal, "MissingETag", "was answered without an ETag, which conditional writes need: ", _OTHER_STORE
         if isinstance(error, _DENIED) or _says_forbidden(error):
             return AccessRefused, "AccessDenied", "was refused: ", "allow it for the role in use, on that prefix"
-        return (AwsFatal, type(error).__name__, "cannot work", "") if isinstance(error, _FATAL) else None
+        why, remedy = ("cannot work: ", _ODD_KEY) if isinstance(error, InvalidPathError) else ("cannot work", "")
+        return (AwsFatal, type(error).__name__, why, remedy) if isinstance(error, _FATAL) else None
 
 
-def _about_key(text: str) -> tuple[str, str, str] | None:
-    """As ``_final``, without the kind, for a refusal because of the KMS key."""
+def _about_object(text: str) -> tuple[str, str, str] | None:
+    """As ``_final``, without the kind, for a refusal because of the KMS key or of the storage class."""
+    if "<Code>InvalidObjectState</Code>" in text:
+        return "InvalidObjectState", "was refused, since the object is archived: ", "restore it (S3 Glacier), or leave it out"
     if _KEY_ACTION in text:
         return "KMSAccessDeniedException", "was refused: ", "allow the role in use kms:GenerateDataKey and kms:Decrypt on the bucket's key"
     unusable = _KEY_UNUSABLE.search(text)

@@ -52,6 +52,33 @@ def an_explicit_hash_key_overrides_the_partition_key(peer: Peer) -> None:
 
 
 @behaviour
+def records_that_the_service_distributes_need_no_partition_key(peer: Peer) -> None:
+    name = "distributed"
+    peer.client.create_stream(StreamName=name, StreamModeDetails={"StreamMode": "ON_DEMAND"}, RecordDistributionStrategy="AUTO")
+    peer.settle(name)
+    summary = peer.client.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
+    assert summary.get("RecordDistributionStrategy") == "AUTO"
+    placed = [peer.client.put_record(StreamName=name, Data=b"x")["ShardId"] for _ in range(8)]
+    assert len(set(placed)) > 1
+    assert len({peer.put(name, b"y")["ShardId"] for _ in range(8)}) > 1
+    records = peer.client.get_records(ShardIterator=peer.iterator(name, placed[0]))["Records"]
+    assert [record.get("PartitionKey") for record in records if record["Data"] == b"x"] == [None] * placed.count(placed[0])
+    assert {record["PartitionKey"] for record in records if record["Data"] == b"y"} == {"k"}
+    refused("InvalidArgumentException", peer.put, name=name, data=b"x", SequenceNumberForOrdering=records[0]["SequenceNumber"])
+    peer.client.update_stream_record_distribution_strategy(StreamARN=summary["StreamARN"], RecordDistributionStrategy="USER_PARTITION_KEY")
+    peer.settle(name)
+    assert len({peer.put(name, b"z")["ShardId"] for _ in range(8)}) == 1
+
+
+@behaviour
+def only_streams_on_demand_have_a_record_distribution_strategy(peer: Peer) -> None:
+    name = peer.stream()
+    update = peer.client.update_stream_record_distribution_strategy
+    refused("InvalidArgumentException", update, StreamARN=peer.arn(name), RecordDistributionStrategy="AUTO")
+    assert "RecordDistributionStrategy" not in peer.client.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
+
+
+@behaviour
 def an_explicit_hash_key_beyond_the_hash_space_is_refused(peer: Peer) -> None:
     name = peer.stream()
     refused("InvalidArgumentException", peer.put, name=name, data=b"x", ExplicitHashKey=str(2**128))

@@ -27,6 +27,8 @@ DIFFERENCES: dict[str, str] = {
     "cbor_carries_blobs_as_bytes_and_moments_as_milliseconds": "answers CBOR with base64 text for blobs and no tag on timestamps",
     "more_than_500_records_are_refused": "stores them",
     "only_closed_shards_have_an_ending_sequence_number": "ends every closed shard at 2^63-1, below its first record",
+    "only_streams_on_demand_have_a_record_distribution_strategy": "does not know UpdateStreamRecordDistributionStrategy",
+    "records_that_the_service_distributes_need_no_partition_key": "does not know the strategy, and wants a partition key",
     "the_shard_count_doubles_and_halves": "divides 2^128-1 keys, as above",
 }
 """Behaviours that kinesis-local is known not to have, and what it does instead. A test asserts each, so the table stays true."""

@@ -32,10 +32,10 @@ async def events_after_notifying(config, notified, env=None, clock=None):
     return heard
 
 
-def topic(moto_url, monkeypatch, name):
+def topic(moto_url, monkeypatch, name, **attributes):
     monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", moto_url)
     client = boto3.client("sns", endpoint_url=moto_url, region_name="us-east-1")
-    arn = client.create_topic(Name=name)["TopicArn"]
+    arn = client.create_topic(Name=name, Attributes=attributes)["TopicArn"]
     client.close()
     return arn
 
@@ -54,6 +54,12 @@ def test_a_topic_receives_the_notification_as_json_with_a_plain_subject(moto_url
         HALTED.shard,
         HALTED.reason,
     )
+
+
+def test_a_topic_that_keeps_an_order_receives_it_too(moto_url, aws_env, monkeypatch):
+    arn = topic(moto_url, monkeypatch, "in-order.fifo", FifoTopic="true")
+    assert asyncio.run(events_after_notifying(Notify(sns=arn), [HALTED])) == []
+    assert len(sns_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].topics[arn].sent_notifications) == 1
 
 
 def test_a_missing_topic_is_reported_once_and_delays_nothing(moto_url, aws_env, monkeypatch):

@@ -213,6 +213,46 @@ def test_list_order_prefix_and_after_hold_for_every_store(run: Run) -> None:
     run(body)
 
 
+FOLDERS = {
+    "of_the_store": (["", "a"], ["a"]),
+    "before_its_objects": (["a/", "a/1", "a/b/", "a/b/2"], ["a/1", "a/b/2"]),
+    "after_keys_that_sort_before_a_slash": (["a-b", "a.json", "a/", "a/1"], ["a-b", "a.json", "a/1"]),
+    "beside_an_object_of_its_name": (["a", "a/", "a/1"], ["a", "a/1"]),
+    "beside_an_empty_object": (["empty", "empty-b", "empty/1"], ["empty", "empty-b", "empty/1"]),
+    "at_the_end": (["a", "b-1", "b/"], ["a", "b-1"]),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_objects_that_stand_for_folders_are_not_listed(name: str, moto_url: str, aws_env: None) -> None:
+    made, listed = FOLDERS[name]
+
+    async def main() -> None:
+        session, bucket = AwsSession(region="us-east-1", endpoints={"s3": moto_url}), f"bucket-{next(_buckets)}"
+        await session.ask("s3", "create_bucket", Call("s3:CreateBucket", bucket, "moto"), Bucket=bucket)
+        for key in made:
+            body = b"" if key.endswith("/") or key in {"", "empty"} else b"1"
+            call = Call("s3:PutObject", key, "moto")
+            await session.ask("s3", "put_object", call, Bucket=bucket, Key=f"some/prefix/{key}", Body=body)
+        store = open_store(f"s3://{bucket}/some/prefix", session)
+        assert await keys(store) == listed
+        assert await keys(store, "a/") == [key for key in listed if key.startswith("a/")]
+        assert await keys(store, "", "a") == [key for key in listed if key > "a"]
+
+    asyncio.run(main())
+
+
+def test_a_key_that_obstore_cannot_list_is_named_with_a_remedy(moto_url: str, aws_env: None) -> None:
+    async def main() -> None:
+        session, bucket = AwsSession(region="us-east-1", endpoints={"s3": moto_url}), f"bucket-{next(_buckets)}"
+        await session.ask("s3", "create_bucket", Call("s3:CreateBucket", bucket, "moto"), Bucket=bucket)
+        await session.ask("s3", "put_object", Call("s3:PutObject", "x", "moto"), Bucket=bucket, Key="in//x", Body=b"1")
+        with pytest.raises(Fatal, match=r"rename or delete the one.*in//x"):
+            await keys(open_store(f"s3://{bucket}/in", session))
+
+    asyncio.run(main())
+
+
 def test_folders_are_listed_once_in_the_order_of_their_objects(run: Run) -> None:
     async def body(store: ObjectStore) -> None:
         names = ["a", "a-b", "a.b", "a0", "a_r1", "ab", "b%20c"]

@@ -16,7 +16,7 @@ import pytest
 from stream.aws.errors import AwsRetryable
 from stream.aws.kinesis import open_kinesis
 from stream.aws.session import AwsSession
-from stream.batch import DATA, ORIGIN, SUBSEQUENCE
+from stream.batch import DATA, ORIGIN, PARTITION_KEY, SUBSEQUENCE
 from stream.budget import ByteBudget
 from stream.clock import SystemClock
 from stream.contracts import Page, Shard, Start, StartKind
@@ -160,6 +160,21 @@ def test_records_that_arrive_later_are_delivered(run):
             return len(rows(pages)) == 40
 
         assert rows(await take(made, read(made), more)) == BODIES
+
+    run(body)
+
+
+def test_records_without_a_partition_key_are_read_with_an_empty_one(run):
+    async def body(made):
+        arn = (await made.ask("DescribeStreamSummary", StreamName="s"))["StreamDescriptionSummary"]["StreamARN"]
+        await made.ask("UpdateStreamMode", StreamARN=arn, StreamModeDetails={"StreamMode": "ON_DEMAND"})
+        await made.put(b"before")
+        await made.ask("UpdateStreamRecordDistributionStrategy", StreamARN=arn, RecordDistributionStrategy="AUTO")
+        await made.ask("PutRecord", StreamName="s", Data=base64.b64encode(b"without").decode())
+        await made.put(b"with")
+        pages = await take(made, read(made), having(3))
+        assert rows(pages) == [b"before", b"without", b"with"]
+        assert [key for page in pages for key in page.batch.frame.get_column(PARTITION_KEY)] == ["k", "", "k"]
 
     run(body)
 

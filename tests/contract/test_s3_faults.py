@@ -196,6 +196,7 @@ def test_a_lost_reply_to_a_conditional_write_is_retryable_and_not_a_lost_race(aw
     ("status", "code", "remedy"),
     [
         (403, "AccessDenied", "was refused: allow it for the role in use"),
+        (403, "InvalidObjectState", r"was refused, since the object is archived: restore it \(S3 Glacier\)"),
         (403, "SignatureDoesNotMatch", "was refused: check the credentials and this machine's clock"),
         (403, "RequestTimeTooSkewed", "was refused: check the credentials and this machine's clock"),
         (400, "AuthorizationHeaderMalformed", "cannot work: the bucket is not in us-east-1"),

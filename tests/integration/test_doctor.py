@@ -22,6 +22,7 @@ from stream.local.aws import LocalClients
 from stream.local.start import LocalAws
 from stream.operations.doctor.diagnosis import Environment, Verdict, examine
 from stream.pipeline.lint import check
+from tests.contract.peers import client
 
 PIPELINE = """
 application: flights
@@ -86,6 +87,14 @@ def test_a_sound_set_up_has_no_failed_check(aws, tmp_path):
     ]
     assert "s3:DeleteObject was not tried" in result.stdout
     assert "hidden-value" not in result.output
+
+
+@pytest.mark.usefixtures("clean")
+def test_of_a_stream_whose_records_the_service_distributes_it_is_said_what_that_means_for_aggregates(aws, tmp_path):
+    with client(aws["AWS_ENDPOINT_URL_KINESIS"]) as kinesis:
+        kinesis.create_stream(StreamName="spread", StreamModeDetails={"StreamMode": "ON_DEMAND"}, RecordDistributionStrategy="AUTO")
+    finding = found(run(pipeline(tmp_path, stream="spread"), aws, "--json"))["stream", "ok"]
+    assert "the service distributes its records (AUTO), so producers with the KPL must not aggregate" in finding["what"]
 
 
 @pytest.mark.usefixtures("clean")

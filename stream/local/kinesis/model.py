@@ -57,7 +57,10 @@ class Consumer:
 
 
 class Stream:
-    """One stream. ``shards`` holds every shard not yet expired, by id, in the order of their creation."""
+    """One stream. ``shards`` holds every shard not yet expired, by id, in the order of their creation.
+
+    ``spreads``: records go to shards in turn, whatever their keys (the record distribution strategy ``AUTO``).
+    """
 
     def __init__(self, name: str, arn: str, created_ms: int, max_record_bytes: int, mode: str, busy_until_ms: int = 0) -> None:
         self.name = name
@@ -65,6 +68,7 @@ class Stream:
         self.created_ms = created_ms
         self.max_record_bytes = max_record_bytes
         self.mode = mode
+        self.spreads = False
         self.shards: dict[str, Shard] = {}
         self.retention_hours = DAY_HOURS
         self.consumers: dict[str, Consumer] = {}
@@ -74,6 +78,7 @@ class Stream:
         self._open: list[Shard] = []
         self._first_hashes: list[int] = []
         self._next_index = 0
+        self._turn = 0
 
     def start(self, count: int, now_ms: int) -> None:
         """Give a new stream its first shards."""
@@ -91,6 +96,11 @@ class Stream:
     def route(self, hash_key: int) -> Shard:
         """The open shard that holds ``hash_key``."""
         return self._open[bisect_right(self._first_hashes, hash_key) - 1]
+
+    def next_in_turn(self) -> Shard:
+        """The open shard for the next record of a stream that spreads them."""
+        self._turn += 1
+        return self._open[self._turn % len(self._open)]
 
     def shard(self, shard_id: str) -> Shard:
         """The shard, open or closed.

@@ -38,6 +38,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "UpdateMaxRecordSize": streams.update_max_record_size,
     "UpdateShardCount": listing.update_shard_count,
     "UpdateStreamMode": streams.update_stream_mode,
+    "UpdateStreamRecordDistributionStrategy": streams.update_distribution,
 }
 """All but SubscribeToShard, whose reply is a stream (``subscribe.py``)."""
 

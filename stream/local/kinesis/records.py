@@ -25,17 +25,25 @@ _FAILED: Final = {"ErrorCode": "InternalFailure", "ErrorMessage": "Internal Serv
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    hash_key: int
+    """``hash_key``: None if the service chooses the shard. ``key``: as JSON text, empty if there is none."""
+
+    hash_key: int | None
     key: bytes
     text: bytes
     size: int
+
+    def shard(self, stream: Stream) -> Shard:
+        return stream.next_in_turn() if self.hash_key is None else stream.route(self.hash_key)
 
 
 def put_record(state: State, call: Call) -> Members:
     """Store one record."""
     stream = state.serving(call)
     entry = _entry(stream, call.params)
-    shard = stream.route(entry.hash_key)
+    if stream.spreads and call.params.has("SequenceNumberForOrdering"):
+        message = f"SequenceNumberForOrdering is not allowed: the service distributes the records of stream {stream.name}."
+        raise invalid(message)
+    shard = entry.shard(stream)
     if not state.limiter.may_write(stream.name, shard.shard_id, entry.size, call.now_ms):
         raise exceeded(stream.name, shard.shard_id)
     sequence = shard.put(entry.key, entry.text, entry.size, call.now_ms)
@@ -148,7 +156,7 @@ def _acted_out(call: Call, shard: Shard, after: int, limit: int) -> tuple[Page, 
 
 
 def _put(state: State, now_ms: int, stream: Stream, entry: _Entry) -> Members:
-    shard = stream.route(entry.hash_key)
+    shard = entry.shard(stream)
     if not state.limiter.may_write(stream.name, shard.shard_id, entry.size, now_ms):
         code = "ProvisionedThroughputExceededException"
         return {"ErrorCode": code, "ErrorMessage": exceeded_message(stream.name, shard.shard_id)}
@@ -157,8 +165,8 @@ def _put(state: State, now_ms: int, stream: Stream, entry: _Entry) -> Members:
 
 
 def _entry(stream: Stream, params: Params) -> _Entry:
-    key = params.text("PartitionKey")
-    if not 1 <= len(key) <= 256:
+    key = params.text_or("PartitionKey", "") if stream.spreads else params.text("PartitionKey")
+    if not 1 <= len(key) <= 256 and (params.has("PartitionKey") or not stream.spreads):
         message = f"1 validation error detected: Value at 'partitionKey' has length {len(key)}; it must be between 1 and 256"
         raise malformed(message)
     raw_key = key.encode()
@@ -170,11 +178,15 @@ def _entry(stream: Stream, params: Params) -> _Entry:
             f"{stream.max_record_bytes} (UpdateMaxRecordSize raises that up to 10240 KiB)"
         )
         raise malformed(message)
+    return _Entry(_hash_key(stream, params, raw_key), orjson.dumps(key) if key else b"", text, size)
+
+
+def _hash_key(stream: Stream, params: Params, raw_key: bytes) -> int | None:
+    if stream.spreads:
+        return None
     if params.has("ExplicitHashKey"):
-        hash_key = hash_key_of(params.text("ExplicitHashKey"))
-    else:
-        hash_key = int.from_bytes(hashlib.md5(raw_key, usedforsecurity=False).digest())
-    return _Entry(hash_key, orjson.dumps(key), text, size)
+        return hash_key_of(params.text("ExplicitHashKey"))
+    return int.from_bytes(hashlib.md5(raw_key, usedforsecurity=False).digest())
 
 
 def _token(state: State, stream: Stream, shard: Shard, after: int, now_ms: int) -> str:

@@ -88,7 +88,7 @@ class Shard:
         """Append one record and return its number.
 
         Args:
-            key: the partition key as JSON text, quotes included.
+            key: the partition key as JSON text, quotes included; empty for a record without one.
             text: the data in base64.
             size: bytes of data and key, unencoded.
             now_ms: arrival; if the clock went back, the last record's arrival is used.
@@ -100,8 +100,8 @@ class Shard:
         self._arrivals.append(arrival)
         self._sizes.append((self._sizes[-1] if self._sizes else self._trimmed_bytes) + size)
         self._records.append(
-            b'{"SequenceNumber":"%d","ApproximateArrivalTimestamp":%d.%03d,"Data":"%b","PartitionKey":%b}'
-            % (value, arrival // 1000, arrival % 1000, text, key)
+            b'{"SequenceNumber":"%d","ApproximateArrivalTimestamp":%d.%03d,"Data":"%b"%b}'
+            % (value, arrival // 1000, arrival % 1000, text, b',"PartitionKey":' + key if key else b"")
         )
         return value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from stream.local.kinesis.errors import in_use, invalid, not_found, over_limit
+from stream.local.kinesis.errors import in_use, invalid, malformed, not_found, over_limit
 from stream.local.kinesis.listing import shard_members
 from stream.local.kinesis.model import MAX_RETENTION_HOURS, Consumer, Stream
 from stream.local.kinesis.protocol import Members, Params, Timestamp
@@ -14,6 +14,9 @@ from stream.local.kinesis.state import Call, State
 ON_DEMAND_SHARDS: Final = 4
 MAX_CONSUMERS: Final = 20
 _KIB: Final = 1024
+_DISTRIBUTION: Final = "RecordDistributionStrategy"
+_STRATEGIES: Final = {"AUTO": True, "USER_PARTITION_KEY": False}
+"""Whether a stream with that strategy spreads its records."""
 
 
 def create_stream(state: State, call: Call) -> None:
@@ -25,6 +28,8 @@ def create_stream(state: State, call: Call) -> None:
     kib = params.integer_or("MaxRecordSizeInKiB", 1024, 10240, 1024)
     stream = state.account.create(params.text("StreamName"), count, mode, kib * _KIB, call.now_ms)
     stream.tags.update(_tags(params))
+    if params.has(_DISTRIBUTION):
+        _set_distribution(stream, params)
 
 
 def delete_stream(state: State, call: Call) -> None:
@@ -56,6 +61,8 @@ def describe_stream_summary(state: State, call: Call) -> Members:
         "ConsumerCount": len(stream.consumers),
         "MaxRecordSizeInKiB": stream.max_record_bytes // _KIB,
     }
+    if stream.mode == "ON_DEMAND":
+        summary[_DISTRIBUTION] = next(name for name, spreads in _STRATEGIES.items() if spreads is stream.spreads)
     return {"StreamDescriptionSummary": summary}
 
 
@@ -101,6 +108,11 @@ def update_stream_mode(state: State, call: Call) -> None:
     details = call.params.structure("StreamModeDetails") or Params({})
     stream.mode = details.text("StreamMode")
     state.account.touch(stream, "UPDATING", call.now_ms)
+
+
+def update_distribution(state: State, call: Call) -> None:
+    """Spread the records that come from now on over all shards, or place them by their keys."""
+    _set_distribution(state.changing(call), call.params)
 
 
 def add_tags(state: State, call: Call) -> None:
@@ -199,6 +211,17 @@ def _set_retention(state: State, call: Call, allowed: Callable[[int, int], bool]
         raise invalid(message)
     stream.retention_hours = hours
     state.account.touch(stream, "UPDATING", call.now_ms)
+
+
+def _set_distribution(stream: Stream, params: Params) -> None:
+    name = params.text(_DISTRIBUTION)
+    if name not in _STRATEGIES:
+        message = f"1 validation error detected: Value '{name}' at '{_DISTRIBUTION}' must be one of {', '.join(_STRATEGIES)}"
+        raise malformed(message)
+    if stream.mode != "ON_DEMAND":
+        message = f"Stream {stream.name} is {stream.mode}; only streams on demand have a record distribution strategy."
+        raise invalid(message)
+    stream.spreads = _STRATEGIES[name]
 
 
 def _tags(params: Params) -> dict[str, Any]:

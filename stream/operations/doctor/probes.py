@@ -57,6 +57,13 @@ def untried(pipeline: Pipeline) -> dict[str, str]:
     return {action: why for action, why in every.items() if action in wanted}
 
 
+_DISTRIBUTED: Final = (
+    "the service distributes its records (AUTO), so producers with the KPL must not aggregate: of aggregates, the user records whose keys "
+    "belong to other shards are left out as `out_of_range`, unless `kpl_out_of_range: keep` is set"
+)
+"""https://docs.aws.amazon.com/streams/latest/dev/service-managed-pk-kpl-aggregation.html."""
+
+
 def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str, str]) -> Iterator[Probe]:
     """One probe per stream, place, bucket, table, secret and required object, then those of consumer, leases, warehouse and notices."""
     if pipeline.source.s3 is None:
@@ -112,6 +119,8 @@ async def _stream(session: AwsSession, name: str) -> str:
             read = (await client.get_records(name, iterator, limit=1)).frame.height > 0
     hours = summary.retention.total_seconds() / 3600
     answer = f"{summary.status}, {len(shards)} shards known, records stay {hours:g} h; listed, described and read"
+    if summary.distributes:
+        answer = f"{answer}; {_DISTRIBUTED}"
     if summary.encrypted and not read:
         return f"{answer}, but no record was there to show that kms:Decrypt is allowed"
     return answer

@@ -13,7 +13,7 @@ from stream.transform.types import SYSTEM, RecordSchema
 
 
 class Raw(DecoderConfig):
-    """Keep the payload as bytes in ``data`` and the partition key as text in ``partition_key``."""
+    """Keep the payload as bytes in ``data`` and the partition key as text in ``partition_key``, empty if there is none."""
 
     name: ClassVar[str] = "raw"
     example: ClassVar[Example] = Example(

@@ -29,6 +29,10 @@ FITS = {
 }
 
 
+CODECS = {"GZIP", "SNAPPY", "UNCOMPRESSED"}
+"""Of Parquet's codecs, those that the developer guide lists ("Compression types for Redshift Spectrum", whose readers COPY uses)."""
+
+
 class LoadError(Refused):
     """A COPY error that the system view of load errors lists."""
 
@@ -70,8 +74,11 @@ async def _object(s3: Any, url: str) -> bytes:
 async def _copy_file(connection: Any, copy: Copy, columns: Any, url: str, body: bytes) -> int:
     try:
         table = pq.read_table(io.BytesIO(body))
+        codecs = _codecs(body)
     except (pa.ArrowException, OSError) as error:
         raise LoadError(url, 0, "", f"not a readable Parquet file: {error}") from error
+    if not codecs <= CODECS:
+        raise LoadError(url, 0, "", f"Parquet compression {', '.join(sorted(codecs - CODECS))} is none of {', '.join(sorted(CODECS))}")
     if table.num_columns != len(columns):
         raise Refused(f"ERROR: Unmatched number of columns between table and file. Table {len(columns)}, file {table.num_columns}")
     values = []
@@ -85,6 +92,12 @@ async def _copy_file(connection: Any, copy: Copy, columns: Any, url: str, body: 
     name = copy.table.strip('"')
     await connection.copy_records_to_table(name, records=list(zip(*values, strict=True)), columns=[column["attname"] for column in columns])
     return table.num_rows
+
+
+def _codecs(body: bytes) -> set[str]:
+    found = pq.ParquetFile(io.BytesIO(body)).metadata
+    groups = (found.row_group(each) for each in range(found.num_row_groups))
+    return {group.column(each).compression for group in groups for each in range(group.num_columns)}
 
 
 def _values(values: list[Any], kind: str, size: str, url: str, column: str) -> list[Any]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.aws.kinesis import stream_name
+from stream.aws.kinesis import refusal, stream_name
 from stream.aws.pages import RECORD_SCHEMA, parse_get_records
 from stream.batch import ARRIVAL, DATA, PARTITION_KEY, SEQUENCE
 
@@ -62,3 +62,18 @@ def test_an_undocumented_answer_is_refused(body: bytes) -> None:
 def test_a_stream_is_given_by_name_or_arn() -> None:
     assert stream_name("flights") == "flights"
     assert stream_name("arn:aws:kinesis:eu-west-1:123456789012:stream/flights") == "flights"
+
+
+@pytest.mark.parametrize(
+    ("body", "named", "code"),
+    [
+        (b'{"__type":"LimitExceededException"}', "", "LimitExceededException"),
+        (b'{"__type":"com.amazonaws.kinesis#ExpiredIteratorException","message":"m"}', "Other", "ExpiredIteratorException"),
+        (b"{}", "ThrottlingException:http://internal.amazon.com/coral/com.amazon.coral.availability/", "ThrottlingException"),
+        (b"", "com.amazon.coral.service#InternalFailure:http://internal.amazon.com/", "InternalFailure"),
+        (b"<html>503", "com.amazon.coral.service#ServiceUnavailable", "ServiceUnavailable"),
+        (b"<html>502", "", "Unknown"),
+    ],
+)
+def test_the_code_of_an_error_is_read_from_body_or_header_without_its_namespace(body: bytes, named: str, code: str) -> None:
+    assert refusal(body, named)[0] == code

@@ -25,7 +25,9 @@ datas = st.one_of(
     st.binary(min_size=200, max_size=300).map(lambda data: json.dumps(base64.b64encode(data).decode())),
 )
 keys = st.one_of(
-    st.text(max_size=20).map(json.dumps), st.text(max_size=20).map(lambda text: json.dumps(text, ensure_ascii=False)), st.just('"\\ud800"')
+    st.text(max_size=20).map(json.dumps),
+    st.text(max_size=20).map(lambda text: json.dumps(text, ensure_ascii=False)),
+    st.sampled_from(['"\\ud800"', "null", "nul", "nulls"]),
 )
 sequences = st.one_of(st.integers(0, 10**56).map(lambda number: f'"{number}"'), st.sampled_from(['"x"', "12", '""', "null"]))
 arrivals = st.one_of(
@@ -82,6 +84,8 @@ def read(body: bytes, *kernel: None) -> RawPage | str:
 @example(b'{"Records":[]}')
 @example(b'{"Records":[{"SequenceNumber":"1","ApproximateArrivalTimestamp":1.441215410867E9,"Data":"Zm9v","PartitionKey":"k"}]}')
 @example(b'{"Records":[],"Records":[{"SequenceNumber":"1","ApproximateArrivalTimestamp":1,"Data":"","PartitionKey":""}]}')
+@example(b'{"Records":[{"SequenceNumber":"1","ApproximateArrivalTimestamp":1,"Data":""},{"PartitionKey":null,"SequenceNumber":"2","Data":"",'
+         b'"ApproximateArrivalTimestamp":1}]}')  # fmt: skip
 @example(b'{"a":{"Records":[1]},"Records":[]}')
 def test_both_readers_give_the_same_page_or_refuse_together(body: bytes) -> None:
     quick, sure = read(body), read(body, None)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import botocore.session
 import pytest
 
 from stream.errors import DefinitionError
@@ -50,6 +51,17 @@ def test_keys_may_be_used_through_the_services_only():
     assert statement["Resource"] == [KEY]
     assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
     assert statement["Condition"] == {"StringEquals": {"kms:ViaService": ["kinesis.eu-west-1.amazonaws.com", "s3.eu-west-1.amazonaws.com"]}}
+
+
+def test_a_key_may_be_used_through_every_service_that_uses_it_for_its_caller():
+    source = {
+        "s3": {"url": "s3://incoming/", "watch": {"queue": "arn:aws:sqs:eu-west-1:111122223333:news"}},
+        "schema": {"carrier": "string"},
+    }
+    table = {"location": "s3://lake/flights/", "table": "db.flights"}
+    made = document(keys=[KEY], source=source, stages=[], sinks=[{"iceberg": table}])
+    [condition] = made["Statement"][-1]["Condition"].values()
+    assert [name.partition(".")[0] for name in condition["kms:ViaService"]] == ["glue", "s3", "sqs"]
 
 
 def test_a_role_that_only_reads_cannot_encrypt():
@@ -309,13 +321,16 @@ def test_an_issuer_without_https_is_refused():
 
 def test_redshift_assumes_its_own_role_and_only_from_this_account():
     (statement,) = trust(Role.REDSHIFT_COPY, HERE, POD)["Statement"]
-    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "111122223333"}}
+    # What Redshift says when it assumes a role: the database user, of a cluster or of a workgroup.
+    assert statement["Condition"] == {"StringLike": {"sts:ExternalId": "arn:aws:redshift:*:111122223333:dbuser:*"}}
     assert "pods.eks.amazonaws.com" not in statement["Principal"]["Service"]
 
 
-@pytest.mark.parametrize(("region", "partition"), [("eu-west-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")])
-def test_each_region_belongs_to_its_partition(region, partition):
-    assert partition_of(region) == partition
+def test_each_region_belongs_to_its_partition():
+    known = botocore.session.get_session()
+    regions = {region: name for name in known.get_available_partitions() for region in known.get_available_regions("kinesis", name)}
+    assert {"eu-west-1", "cn-north-1", "us-gov-west-1", "us-isob-east-1"} <= regions.keys()
+    assert {region: partition_of(region) for region in regions} == regions
 
 
 def test_a_function_under_firehose_reads_tables_and_secrets_and_writes_its_log():
@@ -353,8 +368,11 @@ def test_a_pipeline_that_firehose_cannot_run_needs_no_role_for_it(role):
     assert accesses(Pipeline.model_validate(least(sinks=several)), role, HERE) == ()
 
 
-@pytest.mark.parametrize(("role", "service"), [(Role.TRANSFORM, "lambda.amazonaws.com"), (Role.FIREHOSE, "firehose.amazonaws.com")])
-def test_the_services_assume_the_roles_of_firehose_for_this_account_only(role, service):
+@pytest.mark.parametrize(
+    ("role", "service", "said"),
+    [(Role.TRANSFORM, "lambda.amazonaws.com", "aws:SourceAccount"), (Role.FIREHOSE, "firehose.amazonaws.com", "sts:ExternalId")],
+)
+def test_the_services_assume_the_roles_of_firehose_for_this_account_only(role, service, said):
     (statement,) = trust(role, HERE, POD)["Statement"]
     assert statement["Principal"] == {"Service": service}
-    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "111122223333"}}
+    assert statement["Condition"] == {"StringEquals": {said: "111122223333"}}

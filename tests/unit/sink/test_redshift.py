@@ -3,6 +3,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
@@ -345,3 +346,10 @@ def test_rows_that_go_to_another_sink_are_not_refused():
     assert done.settled.rows() == [(2, 4, "redshift", "nul_character")]
     assert done.frame["word"].to_list() == ["a", "b\0", "d"]
     assert [done.rows_for(name)["word"].to_list() for name in ("redshift", "s3")] == [["a", "d"], ["b\0"]]
+
+
+def test_staged_files_have_a_codec_that_the_guide_of_redshift_lists():
+    frame = pl.DataFrame({"_row": pl.Series([0], dtype=pl.UInt32), "a": ["x"], "b": [[1]]})
+    encoded = RedshiftSink(config(lineage=False), frame.schema).encode(frame, "unit")
+    group = pq.ParquetFile(io.BytesIO(encoded.files[0].body)).metadata.row_group(0)
+    assert {group.column(each).compression for each in range(group.num_columns)} == {"SNAPPY"}
