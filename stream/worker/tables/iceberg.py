@@ -11,7 +11,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -96,9 +96,9 @@ class IcebergWarehouse:
         """See ``Warehouse``: reads one column of the files that the table consists of, and leaves out rows that were deleted from them."""
         return await self._catalog.ask(self._row_counts)
 
-    async def records(self, column: str, value: str, most: int) -> list[tuple[str, str, int]] | None:
-        """See ``Warehouse``: reads the files that may have the value, by the bounds that the table keeps."""
-        return await self._catalog.ask(lambda catalog: self._records(catalog, column, value, most))
+    async def records(self, values: Mapping[str, str], most: int) -> list[tuple[str, str, int]] | None:
+        """See ``Warehouse``: reads the files that may have the values, by the bounds that the table keeps."""
+        return await self._catalog.ask(lambda catalog: self._records(catalog, values, most))
 
     async def forget(self, cutoff: datetime) -> None:
         """See ``Warehouse``: removes accounts that were written before then and are out of date."""
@@ -137,23 +137,25 @@ class IcebergWarehouse:
         del counts[str(None)]
         return dict(counts)
 
-    def _records(self, catalog: Catalog, column: str, value: str, most: int) -> list[tuple[str, str, int]] | None:
-        from pyiceberg.expressions import EqualTo, Reference
+    def _records(self, catalog: Catalog, values: Mapping[str, str], most: int) -> list[tuple[str, str, int]] | None:
+        from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, Reference
         from pyiceberg.expressions.literals import literal
 
         table, lineage = self._catalog.found(catalog), (SHARD, SEQUENCE, SUBSEQUENCE)
-        if table is None or not {column, *lineage} <= {field.name for field in table.schema().fields}:
+        if table is None or not {*values, *lineage} <= {field.name for field in table.schema().fields}:
             return None
         found: dict[tuple[str, str, int], None] = {}
-        is_there = EqualTo(term=Reference(column), value=literal(value))
+        hold: BooleanExpression = AlwaysTrue()
+        for column, value in values.items():
+            hold = And(hold, EqualTo(term=Reference(column), value=literal(value)))
         try:
-            for batch in table.scan(is_there, selected_fields=lineage).to_arrow_batch_reader():
+            for batch in table.scan(hold, selected_fields=lineage).to_arrow_batch_reader():
                 rows = zip(*(batch.column(name).to_pylist() for name in lineage), strict=True)
                 found |= dict.fromkeys((str(shard), str(sequence), int(sub)) for shard, sequence, sub in rows if sequence is not None)
                 if len(found) >= most:
                     break
         except (ValueError, TypeError):
-            return None  # the column's type has no such value
+            return None  # a column's type has no such value
         return list(found)[:most]
 
     def _account(self, table: Table | None) -> str:
