@@ -15,7 +15,7 @@ import polars as pl
 from stream.audit.chain import Bounds, Link
 from stream.audit.criteria import LEDGER_COLUMNS, Criteria, Criterion
 from stream.audit.trace import Fate, RecordQuery
-from stream.batch import ARRIVAL, ORIGIN, PARTITION_KEY, SEQUENCE, SUBSEQUENCE
+from stream.batch import ARRIVAL, ORIGIN, PARTITION_KEY, SEQUENCE, SUBSEQUENCE, Outcome
 from stream.commit.log import CommitLog
 from stream.concurrency import run_concurrently
 from stream.contracts import Clock, LendingSource, Shard, Start, StartKind
@@ -106,7 +106,8 @@ class Search:
         if originals is not None and wanted.source:
             found += await self._in_source(wanted, originals, searched)
         found = [each for each in found if each[1].fits(criteria.ledger)]
-        searched.notes += _limits(criteria, extent, originals, wanted)
+        masked = frozenset(name for stage in self._pipeline.stages for name in stage.masked())
+        searched.notes += _limits(wanted, extent, originals, masked)
         searched.extent.add(extent)
         once = {(link.stream, fate.shard, fate.sequence, fate.subsequence): (link, fate) for link, fate in found}
         return sorted(once.values(), key=lambda each: (int(each[1].sequence), each[1].subsequence), reverse=True)
@@ -274,13 +275,14 @@ def _refuse_unknown(unknown: Sequence[str], extent: SearchExtent, originals: Ori
         raise DefinitionError(msg)
 
 
-def _limits(criteria: Criteria, extent: SearchExtent, originals: Originals | None, wanted: Wanted) -> list[str]:
-    """What the search in the log cannot know."""
+def _limits(wanted: Wanted, extent: SearchExtent, originals: Originals | None, masked: frozenset[str]) -> list[str]:
+    """What the search in the log cannot know. ``masked``: columns whose values a stage hides."""
     found = []
-    if wanted.source and not criteria.values:
+    if wanted.source and not wanted.criteria.values:
         found.append("the source was not read: the ledger alone knows what a search by outcome, stage, reason or trace asks for")
     if originals is not None and not wanted.source:
-        found += _unsearched(criteria, extent, originals)
+        outcome = next((each.value for each in wanted.criteria.ledger if each.column == "outcome"), "")
+        found += _unsearched(wanted.criteria.columns, extent, originals, masked, outcome)
     if extent.by_text:
         found.append(_by_text(extent.by_text))
     if extent.gone:
@@ -290,16 +292,31 @@ def _limits(criteria: Criteria, extent: SearchExtent, originals: Originals | Non
     return found
 
 
-def _unsearched(criteria: Criteria, extent: SearchExtent, originals: Originals) -> Iterator[str]:
-    """What cannot be found in the log by these columns; all of it can with ``--source``."""
-    if PARTITION_KEY in criteria.columns:
+def _unsearched(
+    columns: tuple[str, ...], extent: SearchExtent, originals: Originals, masked: frozenset[str], outcome: str
+) -> Iterator[str]:
+    """What cannot be found in the log by ``columns``, of records with ``outcome`` (empty: of any); with ``--source`` it can."""
+    if PARTITION_KEY in columns:
         yield "partition keys are kept with dead letters only; --source with --since also reads the source again"
-    for column in criteria.columns:
-        if not originals.know([column]):
-            yield f"records have no column {column} when they arrive: among dead letters, it was not searched for"
-        elif column != PARTITION_KEY and extent.files and not extent.columns[column]:
-            yield f"no file has the column {column}: a stage drops or renames it"
-    if extent.files and not extent.whole and all(extent.columns[column] for column in criteria.columns):
-        yield f"no file has all of the columns {', '.join(criteria.columns)}, and all must hold of one row"
-    if PARTITION_KEY not in criteria.columns:
+    in_rows = [column for column in columns if column != PARTITION_KEY]
+    if outcome in {"", Outcome.DEAD_LETTERED.label}:
+        for column in in_rows:
+            if not originals.know([column]):
+                yield f"records have no column {column} when they arrive: among dead letters, it was not searched for"
+    if outcome in {"", Outcome.WRITTEN.label}:
+        yield from _hidden_in_files(in_rows, extent, originals, masked)
+        if extent.files and not extent.whole and all(extent.columns[column] for column in columns):
+            yield f"no file has all of the columns {', '.join(columns)}, and all must hold of one row"
+    if outcome not in {Outcome.WRITTEN.label, Outcome.DEAD_LETTERED.label} and in_rows == list(columns):
         yield "filtered records are in no file; --source with --since finds them, as far back as the source has its records"
+
+
+def _hidden_in_files(columns: Sequence[str], extent: SearchExtent, originals: Originals, masked: frozenset[str]) -> Iterator[str]:
+    for column in columns:
+        if extent.files and not extent.columns[column] and originals.know([column]):
+            yield f"no file has the column {column}: a stage drops or renames it"
+        elif column in masked and originals.know([column]):
+            yield (
+                f"the column {column} is masked: files have its masked values, and only dead letters the value that arrived; --source with "
+                f"--since finds written records by it"
+            )

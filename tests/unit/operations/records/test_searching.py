@@ -214,6 +214,37 @@ def test_what_a_search_for_several_values_cannot_know_is_said(reads_the_stream):
     assert ledger.notes == ["the source was not read: the ledger alone knows what a search by outcome, stage, reason or trace asks for"]
 
 
+def test_notes_are_about_what_may_have_the_outcome_that_is_asked_for():
+    async def run():
+        sealed, _ = await sealed_orders()
+        texts = (
+            "order_id=Z outcome=written",
+            "order_id=Z outcome=dead_lettered",
+            "order_id=Z outcome=filtered",
+            "secret=s1 outcome=written",
+        )
+        return [(await searched(sealed, text))[1].notes for text in texts]
+
+    written, letters, filtered, dropped = asyncio.run(run())
+    assert (written, letters) == ([], [])
+    assert filtered == ["filtered records are in no file; --source with --since finds them, as far back as the source has its records"]
+    assert dropped[0] == "no file has the column secret: a stage drops or renames it"
+
+
+def test_that_files_have_a_masked_value_is_said():
+    async def run():
+        masking = TEXT.replace("- select: [order_id, n]", "- mask: {columns: order_id, method: redact}")
+        sealed = await Sealed.open(text=masking)
+        records = {1: ("A-17", 1, "", "x"), 2: ("A-17", 1, "wrong type", "x")}
+        await sealed.unit(0, 1, 2, lambda n: payload(*records[n]))
+        return [await searched(sealed, text) for text in ("order_id=A-17", "n=1", "order_id=A-17 outcome=dead_lettered")]
+
+    (found, masked), (_, other), (_, letters) = asyncio.run(run())
+    says = "the column order_id is masked: files have its masked values, and only dead letters the value that arrived"
+    assert names(found) == [(shard_id(0), sequence(0, 2), "dead_lettered")]
+    assert [any(note.startswith(says) for note in said.notes) for said in (masked, other, letters)] == [True, False, False]
+
+
 def test_columns_of_which_no_file_has_all_are_named():
     async def run():
         sealed = await Sealed.open(text=TEXT.replace("[order_id, n]", "[order_id]"))
