@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from stream.batch import SEQUENCE, SHARD, SUBSEQUENCE
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pyiceberg.partitioning import PartitionSpec
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table
+    from pyiceberg.types import IcebergType
 
 LOADED: Final = "kst.loaded."
 """Prefix of the table property that names the account; application and stream follow."""
@@ -146,15 +148,16 @@ class IcebergWarehouse:
             return None
         found: dict[tuple[str, str, int], None] = {}
         hold: BooleanExpression = AlwaysTrue()
-        for column, value in values.items():
-            hold = And(hold, EqualTo(term=Reference(column), value=literal(value)))
         try:
+            for column, value in values.items():
+                typed = _as_typed(value, table.schema().find_type(column))
+                hold = And(hold, EqualTo(term=Reference(column), value=literal(typed)))
             for batch in table.scan(hold, selected_fields=lineage).to_arrow_batch_reader():
                 rows = zip(*(batch.column(name).to_pylist() for name in lineage), strict=True)
                 found |= dict.fromkeys((str(shard), str(sequence), int(sub)) for shard, sequence, sub in rows if sequence is not None)
                 if len(found) >= most:
                     break
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, ArithmeticError):
             return None  # a column's type has no such value
         return list(found)[:most]
 
@@ -321,3 +324,14 @@ def spec_of(fields: Sequence[PartitionField], schema: Schema) -> PartitionSpec:
             for number, field in enumerate(fields)
         )
     )
+
+
+def _as_typed(text: str, kind: IcebergType) -> str:
+    """``text`` as PyIceberg reads a value of ``kind``: a decimal with all of its places, so that 76.5 is 76.50."""
+    from pyiceberg.types import DecimalType
+
+    if not isinstance(kind, DecimalType):
+        return text
+    value = Decimal(text)
+    padded = value.quantize(Decimal(1).scaleb(-kind.scale))
+    return str(padded if padded == value else value)
