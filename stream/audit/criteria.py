@@ -1,14 +1,15 @@
-"""Finds records by content: compares one column of a ledger segment or of a data file with one value."""
+"""Finds records by content: compares columns of a ledger segment or of a data file with values."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
 
-from stream.audit.ledger import LedgerObject, Segment
+from stream.audit.ledger import LedgerObject
 from stream.audit.outputs import DAMAGE, DEFAULT, Separation, genuine, rows_of, unreadable
 from stream.batch import SEQUENCE, SUBSEQUENCE
 from stream.errors import DefinitionError
@@ -37,7 +38,7 @@ class Criterion:
         """
         match = _CRITERION.fullmatch(text)
         if match is None:
-            msg = f"{text!r} is not a search for a record; write column=value, such as order_id=4711"
+            msg = f"{text!r} is not a search for a record; write column=value, such as order_id=4711, in quotes if the value has blanks"
             raise DefinitionError(msg)
         return Criterion(match[1].strip(), match[2])
 
@@ -47,15 +48,55 @@ class Criterion:
         return self.column in LEDGER_COLUMNS
 
 
-def in_segment(segment: Segment, criterion: Criterion) -> pl.DataFrame:
-    """The ledger rows that match ``criterion``, which is about one of ``LEDGER_COLUMNS``."""
-    return segment.frame.with_row_index("at").filter(pl.col(criterion.column).cast(pl.String) == criterion.value)
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What a record must be, all of it.
+
+    ``values`` must hold of one row of a file or a table, or of the record as it arrived; ``ledger`` of what the ledger says of it.
+    """
+
+    values: tuple[Criterion, ...] = ()
+    ledger: tuple[Criterion, ...] = ()
+
+    @staticmethod
+    def parse(texts: Iterable[str]) -> Criteria:
+        """Parse ``column=value``, once or several times.
+
+        Raises:
+            DefinitionError: a text does not have this form, or a column is named twice.
+        """
+        found = [Criterion.parse(text) for text in texts]
+        names = [each.column for each in found]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            msg = f"{twice} is named twice, and every column=value must hold: search for one value of {twice} at a time"
+            raise DefinitionError(msg)
+        return Criteria(tuple(each for each in found if not each.in_ledger), tuple(each for each in found if each.in_ledger))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of ``values``."""
+        return tuple(each.column for each in self.values)
 
 
-def in_file(file: LedgerObject, body: bytes, criterion: Criterion, separation: Separation = DEFAULT) -> list[int] | None:
-    """The rows, counted from 0, of ``file``, whose content is ``body``, that match ``criterion``; None if it has no such column.
+@dataclass(frozen=True, slots=True)
+class InFile:
+    """``rows``: the rows of a file, counted from 0, that match. ``columns``: those of the wanted columns that it has."""
 
-    Other columns are not decoded if the format allows it, nor row groups whose statistics exclude the value. A value that the column's type
+    rows: Sequence[int]
+    columns: frozenset[str]
+
+
+def in_segment(frame: pl.DataFrame, criteria: Iterable[Criterion]) -> pl.DataFrame:
+    """The rows of ``frame``, which has the columns of a ledger segment, that match all ``criteria``, which are about these columns."""
+    for each in criteria:
+        frame = frame.filter(pl.col(each.column).cast(pl.String) == each.value)
+    return frame
+
+
+def in_file(file: LedgerObject, body: bytes, criteria: Sequence[Criterion], separation: Separation = DEFAULT) -> InFile:
+    """The rows of ``file``, whose content is ``body``, that match all ``criteria``; none if it lacks a column of them.
+
+    Other columns are not decoded if the format allows it, nor row groups whose statistics exclude a value. A value that the column's type
     cannot represent matches no row. The columns of separated values are text, which ``separation`` says how to read.
 
     Raises:
@@ -63,7 +104,7 @@ def in_file(file: LedgerObject, body: bytes, criterion: Criterion, separation: S
     """
     body = genuine(file.key, body, file.sha256)
     try:
-        return rows_with(rows_of(file.key, body, separation), criterion)
+        return rows_with(rows_of(file.key, body, separation), criteria)
     except DAMAGE as error:
         raise unreadable(file.key, error) from error
 
@@ -84,16 +125,17 @@ def lineage_of(file: LedgerObject, body: bytes, separation: Separation = DEFAULT
         raise unreadable(file.key, error) from error
 
 
-def rows_with(rows: pl.LazyFrame, criterion: Criterion) -> list[int] | None:
-    """The rows, counted from 0, that match ``criterion``; None if there is no such column."""
-    dtype = rows.collect_schema().get(criterion.column)
-    if dtype is None:
-        return None
-    value = _converted(dtype, criterion.value)
-    if value is None:
-        return []
-    found = rows.with_row_index(_AT).filter(pl.col(criterion.column) == pl.lit(value, dtype)).select(_AT).collect()
-    return found[_AT].to_list()
+def rows_with(rows: pl.LazyFrame, criteria: Sequence[Criterion]) -> InFile:
+    """The rows, counted from 0, that match all ``criteria``; none if a column is lacking."""
+    types = rows.collect_schema()
+    columns = frozenset(each.column for each in criteria if each.column in types)
+    if len(columns) < len(criteria):
+        return InFile((), columns)
+    wanted = [(each.column, types[each.column], _converted(types[each.column], each.value)) for each in criteria]
+    if any(value is None for _, _, value in wanted):
+        return InFile((), columns)
+    conditions = [pl.col(name) == pl.lit(value, dtype) for name, dtype, value in wanted]
+    return InFile(rows.with_row_index(_AT).filter(conditions).select(_AT).collect()[_AT].to_list(), columns)
 
 
 def _converted(dtype: pl.DataType, text: str) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +11,7 @@ import msgspec
 import polars as pl
 
 from stream.audit.chain import Link, LinkKind
+from stream.audit.criteria import Criterion
 from stream.audit.ledger import Segment
 from stream.audit.objects import Area, url_in
 from stream.errors import DefinitionError
@@ -96,6 +97,17 @@ class Fate(msgspec.Struct, frozen=True):
     """How often the record had been tried before."""
     taken_back: str = ""
     """How a rewind took the unit back; what it wrote is gone, and its records are processed again in the shard's next generation."""
+
+    def fits(self, ledger: Iterable[Criterion]) -> bool:
+        """Whether all of ``ledger``, which is about columns of the ledger, holds of the record. What is not known of it does not."""
+        known = {
+            "outcome": self.outcome,
+            "stage": self.stage,
+            "reason": self.reason,
+            "trace_id": self.producer_trace_id,
+            "parent_id": self.producer_span_id,
+        }
+        return all(known[each.column] == each.value for each in ledger)
 
 
 def find(segment: Segment, wanted: RecordQuery) -> pl.DataFrame:

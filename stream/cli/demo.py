@@ -128,6 +128,7 @@ class Demo:
             self.tell(f"copied {objects} objects from s3://{BUCKET} to {self.folder / BUCKET}")
             seconds = self.clock.monotonic() - begun
             good = await self._judge(produced, seconds)
+            self._say_what_next(keep=keep)
             if keep:
                 await self._stay(environment)
         return good
@@ -228,18 +229,24 @@ class Demo:
         good = all(finding.good for finding in findings)
         verdict = "[bold green]Every record is accounted for, once.[/]" if good else "[bold red]The result is not what the source says.[/]"
         self.console.print(verdict)
-        lake = self.folder / BUCKET / "flights"
-        self.console.print(f"\nThe files are in {lake}, the workers' logs in {self.folder / 'logs'}. Try next:", soft_wrap=True)
-        for line in (
-            f'{shlex.quote(sys.executable)} -c "import duckdb; duckdb.sql(\\"FROM \'{lake}/**/*.parquet\' LIMIT 10\\").show()"',
-            f"MASK_KEY=secret {_command()} check {shlex.quote(str(self.folder / 'pipeline.yaml'))}",
-            f"{_command()} demo --rows 20000 --keep  # leaves local AWS running, so that you can ask what became of each record",
-        ):
-            self.console.print(f"  {line}", soft_wrap=True)
         return good
 
+    def _say_what_next(self, *, keep: bool) -> None:
+        lake = self.folder / BUCKET / "flights"
+        self.console.print(f"\nThe files are in {lake}, the workers' logs in {self.folder / 'logs'}. Try next:", soft_wrap=True)
+        lines = [
+            f'{shlex.quote(sys.executable)} -c "import duckdb; duckdb.sql(\\"FROM \'{lake}/**/*.parquet\' LIMIT 10\\").show()"',
+            f"MASK_KEY=secret {_command()} check {shlex.quote(str(self.folder / 'pipeline.yaml'))}",
+        ]
+        if not keep:
+            lines.append(
+                f"{_command()} demo --rows 20000 --keep  # leaves local AWS running, so that you can ask what became of each record"
+            )
+        for line in lines:
+            self.console.print(f"  {line}", soft_wrap=True)
+
     async def _stay(self, environment: Mapping[str, str]) -> None:
-        self.console.print("\nLocal AWS keeps running until Ctrl-C. Point any AWS client at it with:")
+        self.console.print("\nLocal AWS keeps running until Ctrl-C. In another terminal, point any AWS client at it with:")
         for name, value in environment.items():
             self.console.print(f"  export {name}={value}", soft_wrap=True)
         pipeline = shlex.quote(str(self.folder / "pipeline.yaml"))

@@ -120,7 +120,11 @@ def _properties(file: Path, stream: str | None, change: list[str] | None, kcl: i
             msg = f"--set {wrong[0]}: write key=value"
             raise DefinitionError(msg)
         changes = {key.strip(): value.strip() for key, _, value in pairs}
-        return properties(one_stream(_checked(file), stream), file, os.environ, changes, kcl)
+        pipeline = _checked(file)
+        if pipeline.coordination.kcl is None:
+            note = "under the KCL's daemon, write `coordination: kcl`, so that `stream check` and `stream iam` know who has the leases"
+            typer.echo(f"note: {note}", err=True)
+        return properties(one_stream(pipeline, stream), file, os.environ, changes, kcl)
     except DefinitionError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_DEFINITION) from error

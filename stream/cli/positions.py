@@ -75,7 +75,7 @@ def import_positions(
         sys.stdout.write(as_json(document(planned)))
     else:
         typer.echo(f"{len(planned.writes)} row(s) were written to the lease table {planned.table}")
-        typer.echo("Begin with `stream run`, and not with --once: a run that ends does not look at leases")
+        typer.echo("Begin with `stream run`, with or without --once")
     if any(lag.expired for lag in planned.lags.values()):
         raise typer.Exit(EXIT_EXPIRED)
 

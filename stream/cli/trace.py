@@ -24,7 +24,7 @@ if libraries_wanted():
     from rich.console import Console
 
     from stream.audit.chain import Bounds, Link
-    from stream.audit.criteria import Criterion
+    from stream.audit.criteria import Criteria
     from stream.audit.trace import Fate, Place, RecordQuery
     from stream.aws.secrets import read_secret
     from stream.cli.output import as_json
@@ -73,7 +73,7 @@ def trace(  # noqa: PLR0917 - options of a command are given by name
     file: File,
     record: Annotated[
         list[str] | None,
-        typer.Argument(help="[[<stream>/]<shard>:]<sequence>[:<subsequence>], or `message column=value`.", show_default=False),
+        typer.Argument(help="[[<stream>/]<shard>:]<sequence>[:<subsequence>], or `message column=value ...`.", show_default=False),
     ] = None,
     target: Annotated[
         str | None, typer.Option("--object", help="Instead of a record: the row --row of this file of a sink, given by URL or key.")
@@ -91,25 +91,27 @@ def trace(  # noqa: PLR0917 - options of a command are given by name
 ) -> None:
     """Show what became of a record: outcome, stage and reason, output file and row, unit, worker, times and trace id.
 
-    Name the record by its sequence number, by a value (`message order_id=4711`), or by its place in an output file (--object and --row). A
-    value is searched for in the newest units, or in all of a time: in a column of the output files, of tables, of dead letters as they
-    arrived, or in trace_id, parent_id, outcome, stage or reason. With --source, records are read again and compared as they arrived, those
-    too that were filtered; also by `message _partition_key=K`.
+    Name the record by its sequence number, by values (`message order_id=4711 outcome=dead_lettered`: all must hold), or by its place in an
+    output file (--object and --row). Values are searched for in the newest units, or in all of a time: in columns of the output files, of
+    tables, of dead letters as they arrived, or in trace_id, parent_id, outcome, stage or reason. With --source, records are read again and
+    compared as they arrived, those too that were filtered; also by `message _partition_key=K`.
 
     Exit code 0: found; 1: no sealed unit holds it; 2: the lookup failed, or the command is wrong.
     """
-    words = [word for word in record or [] if word != "message"]
-    if len(words) != (target is None):
-        msg = "name a record by its sequence number or by `message column=value`, or a row by --object and --row"
+    given = record or []
+    by_value = bool(given) and (given[0] == "message" or "=" in given[0])
+    words = given[1:] if given[:1] == ["message"] else given
+    if bool(words) != (target is None) or (len(words) > 1 and not by_value):
+        msg = "name one record by its sequence number, or records by `message column=value ...`, or a row by --object and --row"
         raise typer.BadParameter(msg)
-    searched = Searched() if words and ("=" in words[0] or len(record or []) > 1) else None
+    searched = Searched() if by_value else None
     bounds = _bounds(since, begin, end, by_value=searched is not None, source=source)
     reasons: list[str] = []
 
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
         query: RecordQuery | Row | ByValue
         if searched is not None:
-            query = ByValue(Wanted(Criterion.parse(words[0]), units, bounds, tables, source), searched)
+            query = ByValue(Wanted(Criteria.parse(words), units, bounds, tables, source), searched)
         else:
             query = RecordQuery.parse(words[0]) if words else Row(target or "", row)
         streams = _streams_of(pipeline, query, words)
@@ -152,7 +154,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class ByValue:
-    """A query for records by value. ``searched`` collects how far the search went."""
+    """A query for records by values. ``searched`` collects how far the search went."""
 
     wanted: Wanted
     searched: Searched

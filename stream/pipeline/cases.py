@@ -34,6 +34,7 @@ from stream.pipeline.findings import START, Finding, near_miss
 from stream.pipeline.load import Document, load
 from stream.pipeline.resources import parse_table
 from stream.pipeline.wording import worded
+from stream.transform.types import near
 
 SUFFIX: Final = ".test.yaml"
 _FORMS: Final = ("json", "text", "base64")
@@ -62,6 +63,8 @@ class Record(Part):
         given = [form for form in _FORMS if form in value]
         if len(given) != 1 or "content" in value:
             msg = "a record is either a text, or has exactly one of `json`, `text` and `base64`"
+            if not given and not any(near(str(key), _FORMS) for key in value):
+                msg += f"; one that is JSON is written {{json: {{{next(iter(value), '')}: ...}}}}"
             raise ValueError(msg)
         rest = {key: each for key, each in value.items() if key not in _FORMS}
         return {**rest, "content": _content(given[0], value[given[0]])}
@@ -143,6 +146,14 @@ class Case(Part):
     )
     count: int = Field(default=200, ge=1, le=100_000, description="How many random records.")
     seed: int = Field(default=1, ge=0, description="Another seed gives other records.")
+
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _not_expected_ones(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            msg = "rows that are expected of records are written under `expect`: {rows: [...]}; here `rows: any` asks for random records"
+            raise ValueError(msg)  # noqa: TRY004 - pydantic turns only a ValueError into a finding
+        return value
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -131,9 +131,9 @@ class _Flow:
 
     def _function(self, index: int, name: str, functions: dict[str, UserFunction]) -> None:
         try:
-            functions[name] = load_function(name)
+            functions[name] = load_function(name, self._base)
         except DefinitionError as error:
-            self._add(self._where(index, name), "bad_function", str(error), "is its package installed here?")
+            self._add(self._where(index, name), "bad_function", str(error))
 
     def decoded(self, resources: Resources) -> pl.Schema | None:
         """The columns after the decoder, or None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import importlib
 import importlib.resources
@@ -23,6 +24,7 @@ from stream.pipeline.postgresql import read_postgresql
 from stream.pipeline.secrets import SecretReader, find_secret
 from stream.transform.stage import Resources, StageConfig
 from stream.transform.stages.enrich import POSTGRESQL, SERVERS
+from stream.transform.types import near
 
 Reader: TypeAlias = Callable[[str], Awaitable[bytes]]
 """Reads the object at an ``s3://`` URL, or the result of a ``redshift:`` query; raises ``stream.errors.StreamError`` if it cannot."""
@@ -105,7 +107,7 @@ async def fetch_resources(
             contents[url] = files[url] = await _content(url, base, read, known or {})
         except DefinitionError as error:
             problems.append(str(error))
-    functions = _gather(pipeline, StageConfig.function_paths, load_function, problems)
+    functions = _gather(pipeline, StageConfig.function_paths, functools.partial(load_function, base=base), problems)
     if problems:
         raise DefinitionError("\n".join(problems))
     digests = {url: hashlib.sha256(content).hexdigest() for url, content in contents.items()}
@@ -213,22 +215,39 @@ def parse_table(url: str, content: bytes) -> pl.DataFrame:
         raise DefinitionError(msg) from error
 
 
-def load_function(path: str) -> UserFunction:
-    """The callable at import path ``package.module:function``.
+def load_function(path: str, base: Path | None = None) -> UserFunction:
+    """The callable at import path ``package.module:function``. ``base``: the pipeline file's directory, where the module may lie.
 
     Raises:
-        DefinitionError: malformed path, the import fails, or what is there is not callable.
+        DefinitionError: malformed path, the import fails, for whatever reason, or what is there is not callable.
     """
     module_name, colon, name = path.partition(":")
     if not colon or not all(part.isidentifier() for part in (*module_name.split("."), *name.split("."))):
         msg = f"{path!r} is not an import path; write package.module:function"
         raise DefinitionError(msg)
     try:
-        found = operator.attrgetter(name)(importlib.import_module(module_name))
-    except (ImportError, AttributeError, SyntaxError) as error:
-        msg = f"the function {path} cannot be imported: {error}"
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        msg = f"the function {path} cannot be imported: {_why(error, module_name, base)}"
+        raise DefinitionError(msg) from error
+    try:
+        found = operator.attrgetter(name)(module)
+    except AttributeError as error:
+        msg = f"the function {path} cannot be imported: {error}. {near(name, dir(module))}".rstrip()
         raise DefinitionError(msg) from error
     if not callable(found):
         msg = f"{path} is not a function; write package.module:function"
         raise DefinitionError(msg)
     return found  # type: ignore[no-any-return]
+
+
+def _why(error: Exception, module_name: str, base: Path | None) -> str:
+    root = module_name.partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or error.name != root:
+        return str(error) if isinstance(error, (ImportError, SyntaxError)) else f"{module_name} raises {type(error).__name__}: {error}"
+    beside = [] if base is None else [each for each in (base / f"{root}.py", base / root) if each.exists()]
+    if beside:
+        return (
+            f"{beside[0].name} lies beside the pipeline file, where Python does not look; set PYTHONPATH to that directory, or install it"
+        )
+    return f"there is no module {root!r}; install its package where this runs, or set PYTHONPATH to the directory that has it"

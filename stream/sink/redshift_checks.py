@@ -62,8 +62,8 @@ _READ: Final[Mapping[str, tuple[str, Callable[[str], object]]]] = {
 """By the name that metadata has for a type: the type with which a value is compared, and how it is read from text."""
 
 
-def comparison(column: ExistingColumn, text: str) -> tuple[str, str] | None:
-    """A condition with the parameter ``:value``, and that parameter: true where ``column`` has the value that is written ``text``.
+def comparison(column: ExistingColumn, text: str, parameter: str = "value") -> tuple[str, str] | None:
+    """A condition with the parameter named ``parameter``, and its value: true where ``column`` has the value that is written ``text``.
 
     None if it is not a value of the column's type, or empty, which no parameter can be, or if values of the type are not compared.
     """
@@ -72,14 +72,14 @@ def comparison(column: ExistingColumn, text: str) -> tuple[str, str] | None:
         name, value = identifier(column.name), str(read(text))
     except (ValueError, ArithmeticError, KeyError):
         return None
-    return (f"{name} = CAST(:value AS {kind})", value) if kind and value else None
+    return (f"{name} = CAST(:{parameter} AS {kind})", value) if kind and value else None
 
 
-def records_where(config: RedshiftSinkConfig, condition: str, most: int) -> str:
-    """Returns ``_shard``, ``_sequence`` and ``_subsequence`` of up to ``most`` records with rows for which ``condition`` holds."""
+def records_where(config: RedshiftSinkConfig, conditions: Sequence[str], most: int) -> str:
+    """Returns ``_shard``, ``_sequence`` and ``_subsequence`` of up to ``most`` records with rows for which all ``conditions`` hold."""
     names = ", ".join(map(identifier, LINEAGE))
-    there = " AND ".join(f"{identifier(each)} IS NOT NULL" for each in LINEAGE)
-    return f"SELECT DISTINCT {names} FROM {qualified(*config.target)} WHERE {condition} AND {there} LIMIT {int(most)}"
+    holds = " AND ".join((*conditions, *(f"{identifier(each)} IS NOT NULL" for each in LINEAGE)))
+    return f"SELECT DISTINCT {names} FROM {qualified(*config.target)} WHERE {holds} LIMIT {int(most)}"
 
 
 def keys_twice(config: RedshiftSinkConfig, layout: Layout) -> str:

@@ -79,9 +79,10 @@ class ExpiryWatch:
         """The message of the error that reading cannot continue after ``position``, because of ``finding``."""
         retention = await self._source.retention()
         return (
-            f"{shown(self._shard)} ({self._source.client.place}): reading cannot continue after {position}: {finding}. The stream "
-            f"keeps records for {retention}: some may have expired unread, or the stream was recreated under the same name. "
-            "Raise the retention if reading fell behind. With source.kinesis.on_expired: gap, the worker records the gap and continues."
+            f"{shown(self._shard)} ({self._source.client.place}): reading cannot continue after {position}: {finding}. The stream keeps "
+            f"records for {retention / timedelta(hours=1):g} hours: some may have expired unread, or the stream was recreated under the "
+            "same name. Raise the retention if reading fell behind. With source.kinesis.on_expired: gap, the worker records the gap and "
+            "continues."
         )
 
 

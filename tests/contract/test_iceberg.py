@@ -287,6 +287,21 @@ def test_the_native_reader_of_polars_finds_the_same_rows(place, monkeypatch):
         assert found[name].to_list() == values, name
 
 
+def test_a_decimal_is_found_however_many_places_it_is_written_with(place):
+    bench = place.bench()
+    prices = rows({"price": [Decimal("76.50"), Decimal("7.00")]}, {"price": pl.Decimal(12, 2)})
+    link = link_of(bench, prices)
+
+    async def run():
+        await bench.warehouse.positions()
+        await bench.warehouse.fit(link.layout)
+        await bench.warehouse.load(load_of(link))
+        return [await bench.warehouse.records({"price": text}, 10) for text in ("76.50", "76.5", "7", "8", "76.505", "many")]
+
+    found = asyncio.run(run())
+    assert [None if each is None else [sequence for _, sequence, _ in each] for each in found] == [["0"], ["0"], ["1"], [], None, None]
+
+
 def test_new_columns_are_added_and_are_null_in_older_rows(place):
     bench = place.bench(lineage=False)
     load(bench, link_of(bench, rows({"n": [1]}), 0, 10))

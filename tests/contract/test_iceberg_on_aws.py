@@ -9,6 +9,7 @@ import botocore.client
 import pytest
 from pyiceberg.catalog import load_catalog
 
+from stream.aws.errors import AwsFatal
 from stream.aws.session import AwsSession
 from stream.clock import SystemClock
 from stream.local.start import LocalAws
@@ -105,6 +106,12 @@ def test_calls_to_glue_are_exactly_those_the_policy_allows(aws, monkeypatch):
     (allowed,) = [each for each in needed(found.pipeline) if each.service == "glue"]
     assert {f"glue:{operation}" for operation in asked["glue"]} == set(allowed.actions)
     assert allowed.resources == tuple(f"arn:aws:glue:*:*:{name}" for name in ("catalog", "database/lake", "table/lake/events"))
+
+
+def test_the_remedy_for_a_missing_database_is_to_create_it(aws):
+    with pytest.raises(AwsFatal, match="Glue has no database nobody") as refused:
+        asyncio.run(bench_of("events", database="nobody").warehouse._catalog.describe())
+    assert refused.value.remedy.startswith("create it")
 
 
 def test_a_missing_database_is_created_or_the_denial_reported(aws, monkeypatch):

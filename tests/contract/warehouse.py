@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -69,12 +69,12 @@ class MemoryWarehouse:
         self.asked += 1
         return dict(Counter(row["_shard"] for row in self.rows))
 
-    async def records(self, column: str, value: str, most: int) -> list[tuple[str, str, int]] | None:
+    async def records(self, values: Mapping[str, str], most: int) -> list[tuple[str, str, int]] | None:
         self.asked += 1
-        if column not in {name for row in self.rows for name in row}:
+        if not values.keys() <= {name for row in self.rows for name in row}:
             return None
-        wanted = {(row["_shard"], row["_sequence"], row["_subsequence"]): None for row in self.rows if str(row.get(column)) == value}
-        return list(wanted)[:most]
+        rows = [row for row in self.rows if all(str(row.get(column)) == value for column, value in values.items())]
+        return list(dict.fromkeys((row["_shard"], row["_sequence"], row["_subsequence"]) for row in rows))[:most]
 
     async def forget(self, cutoff: datetime) -> None:
         self.asked += 1
@@ -269,20 +269,24 @@ async def counts_its_rows_by_shard(bench: Bench) -> None:
 
 
 async def finds_the_records_that_have_a_value(bench: Bench) -> None:
-    assert await bench.warehouse.records("n", "1", 10) is None
+    assert await bench.warehouse.records({"n": "1"}, 10) is None
     load = load_of(await staged(bench, "a", 0, 10, 3), await staged(bench, "b", 0, 7, 2))
     await bench.warehouse.positions()
     await bench.warehouse.fit(load.layout)
     await bench.warehouse.load(load)
-    (found,) = await bench.warehouse.records("n", "1", 10) or []
+    (found,) = await bench.warehouse.records({"n": "1"}, 10) or []
     assert found[0] == "s"  # what tests.frames.rows says
-    assert await bench.warehouse.records("n", "7", 10) == []
+    assert await bench.warehouse.records({"n": "7"}, 10) == []
     word = 'it\'s; "x" ü'
-    everything = await bench.warehouse.records("word", word, 10) or []
+    everything = await bench.warehouse.records({"word": word}, 10) or []
     assert found in everything
     assert len(everything) == 3  # of the five rows, some are of one record: tests.frames.rows counts from the first on in each unit
-    assert len(await bench.warehouse.records("word", word, 2) or []) == 2
-    assert await bench.warehouse.records("nothing", "1", 10) is None
+    assert len(await bench.warehouse.records({"word": word}, 2) or []) == 2
+    assert await bench.warehouse.records({"nothing": "1"}, 10) is None
+    assert await bench.warehouse.records({"word": word, "n": "1"}, 10) == [found]
+    assert await bench.warehouse.records({"n": "1", "word": "other"}, 10) == []
+    assert await bench.warehouse.records({"word": "other", "n": "1"}, 10) == []
+    assert await bench.warehouse.records({"n": "1", "nothing": "1"}, 10) is None
 
 
 BEHAVIOURS = (

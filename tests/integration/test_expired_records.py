@@ -147,7 +147,7 @@ def test_the_shard_halts_with_on_expired_halt(stage: Stage) -> None:
     stage.clock.ahead = timedelta(hours=30)
     stage.put(range(8, 12))
 
-    with pytest.raises(Fatal, match=r"reading cannot continue after .*on_expired: gap"):
+    with pytest.raises(Fatal, match=r"reading cannot continue after .* keeps records for 24 hours: .*on_expired: gap"):
         stage.work(sealed(4), on_expired="halt")
 
     assert [manifest.kind for manifest in stage.manifests()] == [Kind.UNIT]

@@ -149,6 +149,7 @@ def test_a_worker_writes_exactly_what_the_other_consumer_has_not_read(move: Move
 
     said = move.take_over(f"dynamodb:{move.table}", "--yes")
     assert "2 row(s) were written" in said
+    assert "Begin with `stream run`, with or without --once" in said
     assert "positions of Redpanda Connect" in said
     assert set(move.rows()) == {LOWER, UPPER}
     assert move.dynamo.scan(TableName=move.table)["Items"] == before

@@ -57,14 +57,24 @@ def draw_panel(axes, panel, prometheus):
     for spine in axes.spines.values():
         spine.set_color("#333")
     if not series:
-        axes.text(0.5, 0.5, "no data", ha="center", va="center", color="#888", transform=axes.transAxes)
+        axes.text(
+            0.5,
+            0.5,
+            panel["fieldConfig"]["defaults"].get("noValue", "no data"),
+            ha="center",
+            va="center",
+            color="#888",
+            transform=axes.transAxes,
+        )
     elif panel["type"] == "stat":
         text = "\n".join(human(points[-1][1], unit) for _, points in series[:2])
         axes.text(0.5, 0.45, text, ha="center", va="center", color="#73bf69", fontsize=15, transform=axes.transAxes)
     else:
         for name, points in series:
             axes.plot([datetime.fromtimestamp(at, UTC) for at, _ in points], [value for _, value in points], linewidth=1.1, label=name)
-        axes.set_ylim(0, axes.get_ylim()[1] * (1 + 0.09 * math.ceil(len(series) / 2)))  # the names of the series stand above them
+        highest = max(value for _, points in series for _, value in points) or 1
+        # The names of the series stand above them; a line at 0 is not hidden by the axis.
+        axes.set_ylim(-0.02 * highest, highest * (1.05 + 0.09 * math.ceil(len(series) / 2)))
         axes.yaxis.set_major_formatter(lambda value, _: human(value, unit))
         axes.xaxis.set_major_formatter(mpl.dates.DateFormatter("%H:%M:%S"))
         axes.tick_params(labelsize=6, colors="#aaa")

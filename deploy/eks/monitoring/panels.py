@@ -14,7 +14,10 @@ HERE = 'namespace=~"$namespace"'
 
 @dataclass(frozen=True)
 class Panel:
-    """``queries`` are legends and expressions; ``needs`` names what must be configured for the panel to show data."""
+    """``queries`` are legends and expressions; ``needs`` names what must be configured, or happen, for the panel to show data.
+
+    ``empty``: what it means that it shows none, for those who would take it for a fault.
+    """
 
     title: str
     unit: str
@@ -22,6 +25,7 @@ class Panel:
     description: str
     kind: str = "timeseries"
     needs: str = ""
+    empty: str = ""
 
 
 def of(metric, labels=CHOSEN, more=""):
@@ -107,6 +111,7 @@ ROWS = (
                 ),
                 "Of watched sources.",
                 needs="objects",
+                empty="only of pipelines with source.s3.watch",
             ),
             Panel("Bytes received", "Bps", (("{{stream}}", per_second(m.SOURCE_BYTES, "stream")),), "Payload."),
             Panel("Outcomes", "rps", (("{{outcome}}", per_second(m.RECORDS, "outcome")),), "Committed records by outcome."),
@@ -159,6 +164,7 @@ ROWS = (
                 (("{{call}}", per_second(m.CALLS_REPEATED, "call", labels=HERE)),),
                 "Storage and leases.",
                 needs="trouble",
+                empty="none had to be",
             ),
             Panel(
                 "Memory budget in use",
@@ -172,6 +178,7 @@ ROWS = (
                 (("{{stream}}", per_second(m.BACKPRESSURE, "stream")),),
                 "Seconds a second.",
                 needs="pressure",
+                empty="none had to wait",
             ),
             Panel(
                 "Memory of the process",
@@ -186,15 +193,37 @@ ROWS = (
                 (("{{pod}} {{instance}}", f"({of(m.CREDENTIALS_EXPIRE, HERE)} > 0) - time()"),),
                 "Renewed at 15 minutes.",
                 needs="credentials that end",
+                empty="only of keys that expire",
             ),
         ),
     ),
     (
         "Audit, loads, reference tables",
         (
-            Panel("Spans", "rps", (("{{result}}", per_second(m.AUDIT_SPANS, "result")),), "Exported.", needs="collector"),
-            Panel("Audit lag", "s", (("{{stream}}", f"max by (stream) ({of(m.AUDIT_EXPORT_LAG)})"),), "Oldest unit.", needs="collector"),
-            Panel("Load lag", "s", (("{{sink}}", f"max by (sink) ({of(m.LOAD_LAG)})"),), "Oldest sealed unit.", needs="redshift"),
+            Panel(
+                "Spans",
+                "rps",
+                (("{{result}}", per_second(m.AUDIT_SPANS, "result")),),
+                "Exported.",
+                needs="collector",
+                empty="only with audit.otlp",
+            ),
+            Panel(
+                "Audit lag",
+                "s",
+                (("{{stream}}", f"max by (stream) ({of(m.AUDIT_EXPORT_LAG)})"),),
+                "Oldest unit.",
+                needs="collector",
+                empty="only with audit.otlp",
+            ),
+            Panel(
+                "Load lag",
+                "s",
+                (("{{sink}}", f"max by (sink) ({of(m.LOAD_LAG)})"),),
+                "Oldest sealed unit.",
+                needs="redshift",
+                empty="only of Redshift and Iceberg tables",
+            ),
             Panel("Age of reference tables", "s", (("{{pod}} {{instance}}", of(m.REFERENCE_AGE, HERE)),), "0 without `enrich`."),
         ),
     ),
@@ -232,7 +261,11 @@ def _shown(panel, number, place):
         "datasource": data,
         "gridPos": place,
         "fieldConfig": {
-            "defaults": {"unit": panel.unit, "min": 0} if panel.kind == "timeseries" else {"unit": panel.unit},
+            "defaults": {
+                "unit": panel.unit,
+                **({"min": 0} if panel.kind == "timeseries" else {}),
+                **({"noValue": panel.empty} if panel.empty else {}),
+            },
             "overrides": [],
         },
         "targets": [
@@ -245,6 +278,17 @@ def _shown(panel, number, place):
     return made
 
 
+def _lines(row):
+    """The panels of a row by lines, with height and width of each: every line is full, and panels of one kind have about equal widths."""
+    for kind, most, height in (("stat", 6, 4), ("timeseries", 4, 8)):
+        panels = [panel for panel in row if panel.kind == kind]
+        lines = -(-len(panels) // most)
+        for at in range(lines):
+            here = panels[len(panels) * at // lines : len(panels) * (at + 1) // lines]
+            ends = [24 * number // len(here) for number in range(len(here) + 1)]
+            yield height, [(panel, begin, end - begin) for panel, begin, end in zip(here, ends[:-1], ends[1:], strict=True)]
+
+
 def dashboard():
     """The dashboard as Grafana reads it."""
     shown, number, line = [], 0, 0
@@ -254,15 +298,11 @@ def dashboard():
             {"id": number, "type": "row", "title": title, "collapsed": False, "gridPos": {"h": 1, "w": 24, "x": 0, "y": line}, "panels": []}
         )
         line += 1
-        column, height = 0, 0
-        for panel in row:
-            number += 1
-            size = (6, 4) if panel.kind == "stat" else (8, 8)
-            if column + size[0] > 24:
-                column, line = 0, line + height
-            shown.append(_shown(panel, number, {"h": size[1], "w": size[0], "x": column, "y": line}))
-            column, height = column + size[0], size[1]
-        line += height
+        for height, panels_here in _lines(row):
+            for panel, column, width in panels_here:
+                number += 1
+                shown.append(_shown(panel, number, {"h": height, "w": width, "x": column, "y": line}))
+            line += height
     return {
         "uid": "stream",
         "title": "stream",

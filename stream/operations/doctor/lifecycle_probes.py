@@ -91,7 +91,10 @@ def _loss(sink: SinkConfig) -> tuple[str, bool]:
 
 
 async def _examined(session: AwsSession, bucket: str, kept: Sequence[Kept]) -> str:
-    call = Call("s3:GetLifecycleConfiguration", f"bucket {bucket}", session.region)
+    try:
+        call = Call("s3:GetLifecycleConfiguration", f"bucket {bucket}", session.region)
+    except DefinitionError as error:
+        raise Note(str(error), "set or correct what this names; nothing was asked of AWS") from error
     try:
         rules = (await session.ask("s3", "get_bucket_lifecycle_configuration", call, Bucket=bucket)).get("Rules", ())
     except StreamError as error:

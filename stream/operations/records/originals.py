@@ -1,9 +1,9 @@
-"""Finds records by what they were when they arrived, before any stage: by partition key, or by a column of the source's schema."""
+"""Finds records by what they were when they arrived, before any stage: by partition key, or by columns of the source's schema."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from stream.transform.types import RESERVED
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """Which records match, counted from 0. ``by_text``: those of them that cannot be decoded, but whose bytes contain the value."""
+    """Which records match, counted from 0. ``by_text``: those of them that cannot be decoded, but whose bytes contain the values."""
 
     rows: tuple[int, ...] = ()
     by_text: int = 0
@@ -34,24 +34,27 @@ class Originals:
         self._decoder = decoder
         self.columns = tuple(name for name in decoder.output_schema if name not in RESERVED)
 
-    def know(self, column: str) -> bool:
-        """Whether records have the column when they arrive."""
-        return column == PARTITION_KEY or column in self.columns
+    def know(self, columns: Iterable[str]) -> bool:
+        """Whether records have all of these columns when they arrive."""
+        return all(column == PARTITION_KEY or column in self.columns for column in columns)
 
-    def matching(self, frame: pl.DataFrame, criterion: Criterion) -> Matching:
-        """The records of ``frame``, which has the columns of ``RAW_SCHEMA`` apart from ``_outcome``, that match ``criterion``.
+    def matching(self, frame: pl.DataFrame, criteria: Sequence[Criterion]) -> Matching:
+        """The records of ``frame``, which has the columns of ``RAW_SCHEMA`` apart from ``_outcome``, that match all ``criteria``.
 
-        A record that cannot be decoded matches if the value stands in its bytes, and is not a part of a longer word or number.
+        A record that cannot be decoded matches if the values stand in its bytes, each not as a part of a longer word or number.
         """
-        if criterion.column == PARTITION_KEY:
-            return Matching(tuple((frame[PARTITION_KEY] == criterion.value).arg_true()))
+        candidates, inside = set(range(frame.height)), [each for each in criteria if each.column != PARTITION_KEY]
+        for each in criteria:
+            if each.column == PARTITION_KEY:
+                candidates &= set((frame[PARTITION_KEY] == each.value).arg_true())
+        if not inside or not candidates:
+            return Matching(tuple(sorted(candidates)))
         raw = frame.with_columns(pl.lit(int(Outcome.PENDING), pl.UInt8).alias(OUTCOME)).select(RAW_SCHEMA.names())
         decoded = next(step for step in self._decoder.walk(Batch.of(raw), "") if step.name == DECODE)
-        rows = rows_with(decoded.frame.lazy(), criterion) or []
-        found = set(decoded.frame[ROW][rows])
-        word = re.compile(rb"(?<![0-9A-Za-z])" + re.escape(criterion.value.encode()) + rb"(?![0-9A-Za-z])")
-        unread = decoded.settled.filter(pl.col("outcome") == int(Outcome.DEAD_LETTERED))[ROW].to_list() if criterion.value else []
-        by_text = [row for row in unread if word.search(frame[DATA][row])]
+        found = candidates & set(decoded.frame[ROW][list(rows_with(decoded.frame.lazy(), inside).rows)])
+        words = [re.compile(rb"(?<![0-9A-Za-z])" + re.escape(each.value.encode()) + rb"(?![0-9A-Za-z])") for each in inside]
+        unread = decoded.settled.filter(pl.col("outcome") == int(Outcome.DEAD_LETTERED))[ROW] if all(each.value for each in inside) else ()
+        by_text = [row for row in unread if row in candidates and all(word.search(frame[DATA][row]) for word in words)]
         return Matching(tuple(sorted(found.union(by_text))), len(by_text))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Final
 
@@ -25,13 +26,15 @@ MOST_FOUND: Final = 1_000
 class SearchExtent:
     """How much was searched. ``gone``: files that are not there any more; ``without_ledger``: units whose ledger cannot be read.
 
-    ``letters``: dead letters that were looked into; ``by_text``: those that were found by their bytes alone. ``left``: units that were not
-    searched, or not to their ends, because enough had been found.
+    ``columns``: how many files have each column of the search, ``whole``: how many have all of them. ``letters``: dead letters that were
+    looked into; ``by_text``: those that were found by their bytes alone. ``left``: units that were not searched, or not to their ends,
+    because enough had been found.
     """
 
     units: int = 0
     files: int = 0
-    files_with_column: int = 0
+    columns: Counter[str] = field(default_factory=Counter)
+    whole: int = 0
     gone: int = 0
     without_ledger: int = 0
     letters: int = 0

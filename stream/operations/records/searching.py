@@ -1,9 +1,9 @@
-"""Searches for records by a value, wherever one can be found: in the log and its files, in tables, and in the source itself."""
+"""Searches for records by values, wherever one can be found: in the log and its files, in tables, and in the source itself."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,9 +13,9 @@ from typing import Final
 import polars as pl
 
 from stream.audit.chain import Bounds, Link
-from stream.audit.criteria import LEDGER_COLUMNS, Criterion
+from stream.audit.criteria import LEDGER_COLUMNS, Criteria, Criterion
 from stream.audit.trace import Fate, RecordQuery
-from stream.batch import ARRIVAL, ORIGIN, PARTITION_KEY, SEQUENCE, SUBSEQUENCE
+from stream.batch import ARRIVAL, ORIGIN, PARTITION_KEY, SEQUENCE, SUBSEQUENCE, Outcome
 from stream.commit.log import CommitLog
 from stream.concurrency import run_concurrently
 from stream.contracts import Clock, LendingSource, Shard, Start, StartKind
@@ -52,7 +52,7 @@ class Wanted:
     ``tables``: ask the tables that the pipeline loads, too. ``source``: read the source again, over ``bounds``.
     """
 
-    criterion: Criterion
+    criteria: Criteria
     units: int
     bounds: Bounds = Bounds()  # noqa: RUF009 - it is frozen
     tables: bool = True
@@ -88,30 +88,26 @@ class Search:
         """The records that match, each once, newest first; adds to ``searched`` how far the search went.
 
         Raises:
-            DefinitionError: neither a file nor a table has the column, nor do records when they arrive.
+            DefinitionError: neither a file nor a table has one of the columns, nor do records when they arrive.
         """
-        criterion, extent = wanted.criterion, SearchExtent()
-        originals = None if criterion.in_ledger else await self._originals(wanted, searched)
+        criteria, extent = wanted.criteria, SearchExtent()
+        originals = await self._originals(wanted, searched) if criteria.values else None
         found: Found = []
         for tracer in self._tracers.values():
-            some, went = await tracer.search(criterion, wanted.units, wanted.bounds, originals)
+            some, went = await tracer.search(criteria, wanted.units, wanted.bounds, originals)
             found += some
             extent.add(went)
-        known = originals is None or originals.know(criterion.column) or bool(extent.files_with_column)
-        if wanted.tables and not criterion.in_ledger and criterion.column != PARTITION_KEY:
-            records, may_have_column = await self._in_tables(criterion, searched)
-            known = known or may_have_column
+        may_be_in_tables = False
+        if wanted.tables and criteria.values and PARTITION_KEY not in criteria.columns:
+            records, may_be_in_tables = await self._in_tables(criteria, searched)
             found += await self._fates(records)
-        if originals is not None and not known and extent.files:
-            columns = ", ".join((*originals.columns, PARTITION_KEY))
-            msg = (
-                f"none of {extent.files} files has a column {criterion.column!r}, nor do records when they arrive ({columns}); the ledger "
-                f"has {', '.join(LEDGER_COLUMNS)}"
-            )
-            raise DefinitionError(msg)
+        if originals is not None and not may_be_in_tables and extent.files:
+            _refuse_unknown([each for each in criteria.columns if not (originals.know([each]) or extent.columns[each])], extent, originals)
         if originals is not None and wanted.source:
             found += await self._in_source(wanted, originals, searched)
-        searched.notes += _limits(criterion, extent, originals, wanted)
+        found = [each for each in found if each[1].fits(criteria.ledger)]
+        masked = frozenset(name for stage in self._pipeline.stages for name in stage.masked())
+        searched.notes += _limits(wanted, extent, originals, masked)
         searched.extent.add(extent)
         once = {(link.stream, fate.shard, fate.sequence, fate.subsequence): (link, fate) for link, fate in found}
         return sorted(once.values(), key=lambda each: (int(each[1].sequence), each[1].subsequence), reverse=True)
@@ -136,31 +132,32 @@ class Search:
         await run_concurrently([one(each) for each in records], SEARCHED_AT_ONCE)
         return found
 
-    async def _in_tables(self, criterion: Criterion, searched: Searched) -> tuple[list[RecordQuery], bool]:
-        """The records that have rows with the value in tables, and whether one may have the column."""
+    async def _in_tables(self, criteria: Criteria, searched: Searched) -> tuple[list[RecordQuery], bool]:
+        """The records that have rows with the values in tables, and whether one may have the columns."""
         records: dict[RecordQuery, None] = {}
-        may_have_column = False
+        may_have_columns, values = False, {each.column: each.value for each in criteria.values}
+        columns, these = ("columns", "values") if len(values) > 1 else ("column", "value")
         for table in await self._tables():
             name = table.config.table
             try:
-                rows = await table.warehouse.records(criterion.column, criterion.value, MOST_FOUND)
+                rows = await table.warehouse.records(values, MOST_FOUND)
             except StreamError as error:
                 searched.notes.append(f"the table {name} could not be asked: {error}")
-                may_have_column = True
+                may_have_columns = True
                 continue
             if rows is None:
                 searched.notes.append(
-                    f"the table {name} cannot tell: it is not there, lacks the column or the lineage, or does not compare such values"
+                    f"the table {name} cannot tell: it is not there, lacks the {columns} or the lineage, or does not compare such values"
                 )
                 continue
-            may_have_column = True
+            may_have_columns = True
             merged = "; it has only the newest row of each key" if getattr(table.config, "keys", ()) else ""
-            searched.notes.append(f"the table {name} has {len(rows)} records with the value{merged}")
+            searched.notes.append(f"the table {name} has {len(rows)} records with the {these}{merged}")
             for label, sequence, subsequence in rows:
                 stream, _, shard = label.rpartition("/")
                 if stream in {"", self._stream}:
                     records[RecordQuery(int(sequence), subsequence, shard)] = None
-        return list(records), may_have_column
+        return list(records), may_have_columns
 
     async def _tables(self) -> Sequence[LoaderParts]:
         if not any(isinstance(config, TableSinkConfig) for config in self._pipeline.sinks):
@@ -176,7 +173,7 @@ class Search:
         source, oldest = await open_source(
             self._pipeline, self._base, self._clock, self._stack, self._stream, calls_per_second=CALLS_PER_SECOND
         )
-        reading = SourceSearch(source, wanted.bounds, originals, wanted.criterion, self._clock)
+        reading = SourceSearch(source, wanted.bounds, originals, wanted.criteria.values, self._clock)
         records = await reading.records()
         known = await self._fates(records)
         searched.notes += reading.notes(self._stream, oldest)
@@ -195,7 +192,7 @@ class SourceSearch:
     source: LendingSource
     bounds: Bounds
     originals: Originals
-    criterion: Criterion
+    criteria: Sequence[Criterion]
     clock: Clock
     read: int = 0
     size: int = 0
@@ -235,7 +232,7 @@ class SourceSearch:
                     frame = _inside(page.batch.frame, self.bounds)
                     self.read += frame.height
                     self.size += page.batch.payload_bytes
-                    matching = await asyncio.to_thread(self.originals.matching, frame, self.criterion)
+                    matching = await asyncio.to_thread(self.originals.matching, frame, self.criteria)
                 finally:
                     self.source.budget.release(page.held)
                 self.by_text += matching.by_text
@@ -265,23 +262,27 @@ def _inside(frame: pl.DataFrame, bounds: Bounds) -> pl.DataFrame:
 
 
 def _by_text(count: int) -> str:
-    return f"records that cannot be decoded, and were taken because the value stands in their bytes: {count}"
+    return f"records that cannot be decoded, and match by what stands in their bytes: {count}"
 
 
-def _limits(criterion: Criterion, extent: SearchExtent, originals: Originals | None, wanted: Wanted) -> list[str]:
-    """What the search in the log cannot know."""
+def _refuse_unknown(unknown: Sequence[str], extent: SearchExtent, originals: Originals) -> None:
+    if unknown:
+        columns = ", ".join((*originals.columns, PARTITION_KEY))
+        msg = (
+            f"none of {extent.files} files has a column {unknown[0]!r}, nor do records when they arrive ({columns}); the ledger "
+            f"has {', '.join(LEDGER_COLUMNS)}"
+        )
+        raise DefinitionError(msg)
+
+
+def _limits(wanted: Wanted, extent: SearchExtent, originals: Originals | None, masked: frozenset[str]) -> list[str]:
+    """What the search in the log cannot know. ``masked``: columns whose values a stage hides."""
     found = []
-    if criterion.in_ledger or originals is None:
-        pass
-    elif criterion.column == PARTITION_KEY:
-        if not wanted.source:
-            found.append("partition keys are kept with dead letters only; --source with --since also reads the source again")
-    elif not wanted.source:
-        if not originals.know(criterion.column):
-            found.append(f"records have no column {criterion.column} when they arrive: among dead letters, it was not searched for")
-        if extent.files and not extent.files_with_column and originals.know(criterion.column):
-            found.append(f"no file has the column {criterion.column}: a stage drops or renames it")
-        found.append("filtered records are in no file; --source with --since finds them, as far back as the source has its records")
+    if wanted.source and not wanted.criteria.values:
+        found.append("the source was not read: the ledger alone knows what a search by outcome, stage, reason or trace asks for")
+    if originals is not None and not wanted.source:
+        outcome = next((each.value for each in wanted.criteria.ledger if each.column == "outcome"), "")
+        found += _unsearched(wanted.criteria.columns, extent, originals, masked, outcome)
     if extent.by_text:
         found.append(_by_text(extent.by_text))
     if extent.gone:
@@ -289,3 +290,33 @@ def _limits(criterion: Criterion, extent: SearchExtent, originals: Originals | N
     if extent.left:
         found.append(f"more than {MOST_FOUND:,} such records: {extent.left} units were not searched to their ends; ask for a shorter time")
     return found
+
+
+def _unsearched(
+    columns: tuple[str, ...], extent: SearchExtent, originals: Originals, masked: frozenset[str], outcome: str
+) -> Iterator[str]:
+    """What cannot be found in the log by ``columns``, of records with ``outcome`` (empty: of any); with ``--source`` it can."""
+    if PARTITION_KEY in columns:
+        yield "partition keys are kept with dead letters only; --source with --since also reads the source again"
+    in_rows = [column for column in columns if column != PARTITION_KEY]
+    if outcome in {"", Outcome.DEAD_LETTERED.label}:
+        for column in in_rows:
+            if not originals.know([column]):
+                yield f"records have no column {column} when they arrive: among dead letters, it was not searched for"
+    if outcome in {"", Outcome.WRITTEN.label}:
+        yield from _hidden_in_files(in_rows, extent, originals, masked)
+        if extent.files and not extent.whole and all(extent.columns[column] for column in columns):
+            yield f"no file has all of the columns {', '.join(columns)}, and all must hold of one row"
+    if outcome not in {Outcome.WRITTEN.label, Outcome.DEAD_LETTERED.label} and in_rows == list(columns):
+        yield "filtered records are in no file; --source with --since finds them, as far back as the source has its records"
+
+
+def _hidden_in_files(columns: Sequence[str], extent: SearchExtent, originals: Originals, masked: frozenset[str]) -> Iterator[str]:
+    for column in columns:
+        if extent.files and not extent.columns[column] and originals.know([column]):
+            yield f"no file has the column {column}: a stage drops or renames it"
+        elif column in masked and originals.know([column]):
+            yield (
+                f"the column {column} is masked: files have its masked values, and only dead letters the value that arrived; --source with "
+                f"--since finds written records by it"
+            )

@@ -11,7 +11,7 @@ import polars as pl
 
 from stream.audit import ids
 from stream.audit.chain import Bounds, Link, LinkKind
-from stream.audit.criteria import Criterion, in_segment
+from stream.audit.criteria import Criteria, in_segment
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment, SegmentError, read_segment
 from stream.audit.objects import Area, unit_of, url_in
@@ -150,16 +150,16 @@ class Tracer:
         return [await self._if_taken_back(each) for each in found]
 
     async def search(
-        self, criterion: Criterion, units: int, bounds: Bounds = ALL, originals: Originals | None = None
+        self, criteria: Criteria, units: int, bounds: Bounds = ALL, originals: Originals | None = None
     ) -> tuple[list[tuple[Link, Fate]], SearchExtent]:
-        """Records that match ``criterion`` in the newest ``units`` of each shard, newest unit first; with ``bounds`` in all units there.
+        """Records that match ``criteria`` in the newest ``units`` of each shard, newest unit first; with ``bounds`` in all units there.
 
         Columns of the ledger find every record; columns of data files find written ones, since filtered records are in no file. With
         ``originals``, dead letters are found as well. Units are inside of ``bounds`` as a whole.
         """
         found: dict[tuple[str, str, int], tuple[Link, Fate]] = {}
-        known = originals if originals is not None and originals.know(criterion.column) else None
-        search, searched = Matches(criterion, known), SearchExtent()
+        known = originals if originals is not None and originals.know(criteria.columns) else None
+        search, searched = Matches(criteria, known), SearchExtent()
         for shard in [each async for each in shards_of(self._log.store, self._stream)]:
 
             async def one(start: int, shard: str = shard) -> None:
@@ -184,13 +184,13 @@ class Tracer:
         if link is None or not link.sealed or link.ledger is None or not bounds.touches(link):
             return []
         searched.units += 1
-        if search.criterion.in_ledger:
+        if not search.criteria.values:
             try:
                 segment = await self._segment(link)
             except Halted:
                 searched.without_ledger += 1
                 return []
-            rows = in_segment(segment, search.criterion)
+            rows = in_segment(segment.frame.with_row_index("at"), search.criteria.ledger)
             searched.left += rows.height > MOST_FOUND
             return await self._fates(rows.head(MOST_FOUND), segment, link)
         hits = await self._hits(link, search, searched)
@@ -200,9 +200,11 @@ class Tracer:
             segment = await self._segment(link)
         except Halted as error:
             searched.without_ledger += 1
-            return [each for file, there, rows in hits for each in await self._of_rows(link, file, there, rows, str(error))]
+            found = [each for file, there, rows in hits for each in await self._of_rows(link, file, there, rows, str(error))]
+            return [each for each in found if each[1].fits(search.criteria.ledger)]
         rows_of_hits = [await self._record(segment, link, file, row, there) for file, there, rows in hits for row in rows]
-        return await self._fates(pl.concat(rows_of_hits).unique("at", maintain_order=True), segment, link)
+        found_rows = in_segment(pl.concat(rows_of_hits).unique("at", maintain_order=True), search.criteria.ledger)
+        return await self._fates(found_rows, segment, link)
 
     async def _hits(self, link: Link, search: Matches, searched: SearchExtent) -> list[tuple[LedgerObject, Rows, list[int]]]:
         """The rows of a unit's files, and its dead letters, that match."""
@@ -222,8 +224,9 @@ class Tracer:
             else:
                 rows = await self._files.matches(link, there, search)
                 searched.files += 1
-                searched.files_with_column += rows is not None
-                inside = [row - there.first for row in rows or () if 0 <= row - there.first < file.rows]
+                searched.columns.update(() if rows is None else rows.columns)
+                searched.whole += rows is not None and len(rows.columns) == len(search.criteria.values)
+                inside = [row - there.first for row in (() if rows is None else rows.rows) if 0 <= row - there.first < file.rows]
             searched.left += len(inside) > MOST_FOUND
             hits += [(file, there, inside[:MOST_FOUND])] if inside else []
         return hits

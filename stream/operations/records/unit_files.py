@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
 from stream.audit.chain import Link
-from stream.audit.criteria import Criterion, in_file, lineage_of
+from stream.audit.criteria import Criteria, Criterion, InFile, in_file, lineage_of
 from stream.audit.ledger import LedgerObject
 from stream.audit.objects import Area, former_place
 from stream.audit.outputs import DAMAGE, genuine, rows_of, unreadable
@@ -34,14 +34,14 @@ class Rows:
 
 @dataclass(slots=True)
 class Matches:
-    """The rows that match ``criterion``, by file: many units have their rows in one compacted file, which is read once.
+    """The rows that match ``criteria``, by file: many units have their rows in one compacted file, which is read once.
 
-    ``originals``: what decodes dead letters, if it knows the column.
+    ``originals``: what decodes dead letters, if it knows the columns.
     """
 
-    criterion: Criterion
+    criteria: Criteria
     originals: Originals | None = None
-    found: dict[str, asyncio.Future[list[int] | None]] = field(default_factory=dict)
+    found: dict[str, asyncio.Future[InFile | None]] = field(default_factory=dict)
 
 
 class UnitFiles:
@@ -67,35 +67,35 @@ class UnitFiles:
         part = await self._compacted.part(file.sink, link.shard, link.after, file.key)
         return None if part is None or self._open is None else Rows(part[1], part[2], root=part[0])
 
-    async def matches(self, link: Link, rows: Rows, search: Matches) -> list[int] | None:
-        """The rows of the file at ``rows``, counted from 0, that match; None if it is gone or has no such column."""
+    async def matches(self, link: Link, rows: Rows, search: Matches) -> InFile | None:
+        """The rows of the file at ``rows``, counted from 0, that match; None if it is gone."""
         if rows.file.key not in search.found:
-            search.found[rows.file.key] = asyncio.ensure_future(self._matches(link, rows, search.criterion))
+            search.found[rows.file.key] = asyncio.ensure_future(self._matches(link, rows, search.criteria.values))
         return await search.found[rows.file.key]
 
     async def letters(self, rows: Rows, search: Matches) -> Matching:
         """The dead letters in the file at ``rows`` that match."""
         if rows.body is None or search.originals is None:
             return Matching()
-        return await asyncio.to_thread(_letters, rows.file, rows.body, search.criterion, search.originals)
+        return await asyncio.to_thread(_letters, rows.file, rows.body, search.criteria.values, search.originals)
 
     async def lineage(self, link: Link, rows: Rows) -> pl.DataFrame | None:
         """Sequence and subsequence of each row of the file at ``rows``; None if it is gone or has no such columns."""
         form, body = await self._separations.of(link, rows.file.sink, rows.file.key), await self._body(rows)
         return None if form is None or body is None else await asyncio.to_thread(lineage_of, rows.file, body, form)
 
-    async def _matches(self, link: Link, rows: Rows, criterion: Criterion) -> list[int] | None:
+    async def _matches(self, link: Link, rows: Rows, criteria: Sequence[Criterion]) -> InFile | None:
         form, body = await self._separations.of(link, rows.file.sink, rows.file.key), await self._body(rows)
-        return None if form is None or body is None else await asyncio.to_thread(in_file, rows.file, body, criterion, form)
+        return None if form is None or body is None else await asyncio.to_thread(in_file, rows.file, body, criteria, form)
 
     async def _body(self, rows: Rows) -> bytes | None:
         return rows.body if not rows.root else await self._compacted.read(rows.root, rows.file.key)
 
 
-def _letters(file: LedgerObject, body: bytes, criterion: Criterion, originals: Originals) -> Matching:
+def _letters(file: LedgerObject, body: bytes, criteria: Sequence[Criterion], originals: Originals) -> Matching:
     body = genuine(file.key, body, file.sha256)
     try:
         frame = rows_of(file.key, body).collect()
     except DAMAGE as error:
         raise unreadable(file.key, error) from error
-    return originals.matching(frame, criterion)
+    return originals.matching(frame, criteria)

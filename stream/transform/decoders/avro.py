@@ -131,6 +131,9 @@ class Avro(DecoderConfig):
         try:
             plain = json.loads(text)
             parsed = fastavro.parse_schema(plain)
+        except json.JSONDecodeError as error:
+            hint = "`schema` is the schema itself, as JSON text; `schema_file` names a file that has it"
+            raise SchemaMismatch((option,), f"the Avro schema is not JSON: {error}", hint) from error
         except (ValueError, SchemaParseException, UnknownType, KeyError, TypeError, RecursionError) as error:
             raise SchemaMismatch(
                 (option,), f"the Avro schema cannot be read: {type(error).__name__}: {error}", "see avro.apache.org"

@@ -108,7 +108,10 @@ class Protobuf(DecoderConfig):
             for file in files.file:
                 pool.Add(file)
                 names += [f"{file.package}.{each.name}" if file.package else each.name for each in file.message_type]
-        except (DecodeError, binascii.Error, TypeError, ValueError) as error:
+        except binascii.Error as error:
+            hint = "`descriptors` is the descriptor set itself, in base64; its file is named by `descriptor_set`"
+            raise SchemaMismatch((option,), f"this is not base64: {error}", hint) from error
+        except (DecodeError, TypeError, ValueError) as error:
             message = f"the descriptor set cannot be read: {error}"
             raise SchemaMismatch((option,), message, "write it with protoc --include_imports --descriptor_set_out") from error
         try:

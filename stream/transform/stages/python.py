@@ -21,8 +21,9 @@ class Python(StageConfig):
 
     The function may add, replace and drop columns, and drop rows (their outcome is `filtered`). It must not add, duplicate or
     reorder rows or change lineage columns. It must treat each row by itself and always give the same output for the same input: no clock,
-    no random numbers, no network; `stream simulate` finds out. If it raises, it is called again on smaller parts, and the rows that make
-    it raise are rejected with `stage_error:<exception>`.
+    no random numbers, no network; `stream simulate` finds out. Python must find its module: in an installed package, or in a directory
+    that PYTHONPATH names; the pipeline file's own directory is not among them. Every worker needs the same version. If it raises, it is
+    called again on smaller parts, and the rows that make it raise are rejected with `stage_error:<exception>`.
     """
 
     name: ClassVar[str] = "python"

@@ -11,9 +11,10 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from stream.batch import SEQUENCE, SHARD, SUBSEQUENCE
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pyiceberg.partitioning import PartitionSpec
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table
+    from pyiceberg.types import IcebergType
 
 LOADED: Final = "kst.loaded."
 """Prefix of the table property that names the account; application and stream follow."""
@@ -96,9 +98,9 @@ class IcebergWarehouse:
         """See ``Warehouse``: reads one column of the files that the table consists of, and leaves out rows that were deleted from them."""
         return await self._catalog.ask(self._row_counts)
 
-    async def records(self, column: str, value: str, most: int) -> list[tuple[str, str, int]] | None:
-        """See ``Warehouse``: reads the files that may have the value, by the bounds that the table keeps."""
-        return await self._catalog.ask(lambda catalog: self._records(catalog, column, value, most))
+    async def records(self, values: Mapping[str, str], most: int) -> list[tuple[str, str, int]] | None:
+        """See ``Warehouse``: reads the files that may have the values, by the bounds that the table keeps."""
+        return await self._catalog.ask(lambda catalog: self._records(catalog, values, most))
 
     async def forget(self, cutoff: datetime) -> None:
         """See ``Warehouse``: removes accounts that were written before then and are out of date."""
@@ -137,23 +139,26 @@ class IcebergWarehouse:
         del counts[str(None)]
         return dict(counts)
 
-    def _records(self, catalog: Catalog, column: str, value: str, most: int) -> list[tuple[str, str, int]] | None:
-        from pyiceberg.expressions import EqualTo, Reference
+    def _records(self, catalog: Catalog, values: Mapping[str, str], most: int) -> list[tuple[str, str, int]] | None:
+        from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, Reference
         from pyiceberg.expressions.literals import literal
 
         table, lineage = self._catalog.found(catalog), (SHARD, SEQUENCE, SUBSEQUENCE)
-        if table is None or not {column, *lineage} <= {field.name for field in table.schema().fields}:
+        if table is None or not {*values, *lineage} <= {field.name for field in table.schema().fields}:
             return None
         found: dict[tuple[str, str, int], None] = {}
-        is_there = EqualTo(term=Reference(column), value=literal(value))
+        hold: BooleanExpression = AlwaysTrue()
         try:
-            for batch in table.scan(is_there, selected_fields=lineage).to_arrow_batch_reader():
+            for column, value in values.items():
+                typed = _as_typed(value, table.schema().find_type(column))
+                hold = And(hold, EqualTo(term=Reference(column), value=literal(typed)))
+            for batch in table.scan(hold, selected_fields=lineage).to_arrow_batch_reader():
                 rows = zip(*(batch.column(name).to_pylist() for name in lineage), strict=True)
                 found |= dict.fromkeys((str(shard), str(sequence), int(sub)) for shard, sequence, sub in rows if sequence is not None)
                 if len(found) >= most:
                     break
-        except (ValueError, TypeError):
-            return None  # the column's type has no such value
+        except (ValueError, TypeError, ArithmeticError):
+            return None  # a column's type has no such value
         return list(found)[:most]
 
     def _account(self, table: Table | None) -> str:
@@ -319,3 +324,14 @@ def spec_of(fields: Sequence[PartitionField], schema: Schema) -> PartitionSpec:
             for number, field in enumerate(fields)
         )
     )
+
+
+def _as_typed(text: str, kind: IcebergType) -> str:
+    """``text`` as PyIceberg reads a value of ``kind``: a decimal with all of its places, so that 76.5 is 76.50."""
+    from pyiceberg.types import DecimalType
+
+    if not isinstance(kind, DecimalType):
+        return text
+    value = Decimal(text)
+    padded = value.quantize(Decimal(1).scaleb(-kind.scale))
+    return str(padded if padded == value else value)

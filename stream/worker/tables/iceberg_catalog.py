@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from stream.aws.errors import AwsFatal
 from stream.errors import DefinitionError, Retryable, StreamError
 from stream.sink.iceberg import CatalogType, IcebergSinkConfig
 from stream.sink.loads import Failure
@@ -75,8 +76,9 @@ class CatalogTable:
     def _describe(self, catalog: Catalog) -> str:
         namespace = self.config.table.rpartition(".")[0]
         if not catalog.namespace_exists(namespace) and self.config.catalog["type"] == CatalogType.GLUE:
-            msg = f"Glue has no database {namespace}; create it, since it determines where tables are and who may see them"
-            raise LoadFailed(msg, Failure.SETUP)
+            msg = f"Glue has no database {namespace}"
+            remedy = "create it: it determines where tables are and who may see them"
+            raise AwsFatal(msg, code="EntityNotFoundException", remedy=remedy)
         table = self.found(catalog)
         if table is not None:
             return f"allowed; the table has {len(table.schema().fields)} columns"

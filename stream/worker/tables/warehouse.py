@@ -58,10 +58,10 @@ class Warehouse(Protocol):
         """
         ...
 
-    async def records(self, column: str, value: str, most: int) -> list[tuple[str, str, int]] | None:
-        """``_shard``, ``_sequence`` and ``_subsequence`` of up to ``most`` records with a row that has ``value``, as text, in ``column``.
+    async def records(self, values: Mapping[str, str], most: int) -> list[tuple[str, str, int]] | None:
+        """``_shard``, ``_sequence`` and ``_subsequence`` of up to ``most`` records with a row that has ``values``, as text, by column.
 
-        None if the table cannot tell: it is not there, or lacks the column or those of the lineage, or does not compare such values.
+        None if the table cannot tell: it is not there, or lacks a column or those of the lineage, or does not compare such values.
         """
         ...
 
@@ -175,15 +175,20 @@ class RedshiftWarehouse:
             return None
         return {str(shard): int(rows) for shard, rows in (await self._query(checks.row_counts(self._config))).rows}
 
-    async def records(self, column: str, value: str, most: int) -> list[tuple[str, str, int]] | None:
-        """See ``Warehouse``. The value is a parameter, never a part of the statement."""
+    async def records(self, values: Mapping[str, str], most: int) -> list[tuple[str, str, int]] | None:
+        """See ``Warehouse``. Values are parameters, never parts of the statement."""
         found = {each.name: each for each in await self._columns(self._config.target, or_none=True) or ()}
-        wanted = found.get(folded(column))
-        compared = None if wanted is None else checks.comparison(ExistingColumn(wanted.name, wanted.type, wanted.length), value)
-        if compared is None or not found.keys() >= set(checks.LINEAGE):
+        if not found.keys() >= {*checks.LINEAGE, *map(folded, values)}:
             return None
-        condition, parameter = compared
-        rows = (await self._query(checks.records_where(self._config, condition, most), {"value": parameter})).rows
+        conditions, parameters = [], dict[str, str]()
+        for at, (column, value) in enumerate(values.items()):
+            wanted = found[folded(column)]
+            compared = checks.comparison(ExistingColumn(wanted.name, wanted.type, wanted.length), value, f"value{at}")
+            if compared is None:
+                return None
+            conditions.append(compared[0])
+            parameters[f"value{at}"] = compared[1]
+        rows = (await self._query(checks.records_where(self._config, conditions, most), parameters)).rows
         return [(str(shard), str(sequence), int(subsequence)) for shard, sequence, subsequence in rows]
 
     async def merged_rows(self, layout: Layout) -> MergedRows | None:

@@ -7,8 +7,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from stream.audit.criteria import Criterion, in_file
+from stream.audit.criteria import Criteria, in_file
 from stream.audit.ledger import LedgerObject
+from stream.audit.outputs import DEFAULT
 from stream.errors import DefinitionError
 from stream.sink.encode import parquet
 
@@ -28,6 +29,13 @@ def listed(key, body):
     return LedgerObject("s3", key, 0, len(body), hashlib.sha256(body).hexdigest()), body
 
 
+def rows_in(file, body, text, separation=DEFAULT):
+    """The rows that match every criterion of ``text``; None if the file lacks one of their columns."""
+    wanted = Criteria.parse(text.split()).values
+    found = in_file(file, body, wanted, separation)
+    return list(found.rows) if len(found.columns) == len(wanted) else None
+
+
 @pytest.mark.parametrize(
     ("text", "rows"),
     [
@@ -43,10 +51,15 @@ def listed(key, body):
         ("price=2", [1]),
         ("price=1e300", [3]),
         ("other=2", None),
+        ("n=2 name=", [3]),
+        ("n=2 ok=true price=1e300", [3]),
+        ("n=2 ok=true price=2", []),
+        ("n=two ok=true", []),
+        ("n=2 other=2", None),
     ],
 )
 def test_rows_with_the_value_are_found(text, rows):
-    assert in_file(*listed("x.parquet", parquet(FRAME)), Criterion.parse(text)) == rows
+    assert rows_in(*listed("x.parquet", parquet(FRAME)), text) == rows
 
 
 @pytest.mark.parametrize(
@@ -55,11 +68,21 @@ def test_rows_with_the_value_are_found(text, rows):
 )
 def test_json_lines_are_searched_too(ending, pack):
     body = b"".join(json.dumps({"n": n, "name": f"k{n}"}).encode() + b"\n" for n in (3, 4, 4))
-    assert in_file(*listed(f"x.ndjson{ending}", pack(body)), Criterion.parse("n=4")) == [1, 2]
-    assert in_file(*listed(f"x.ndjson{ending}", pack(body)), Criterion.parse("name=k3")) == [0]
+    assert rows_in(*listed(f"x.ndjson{ending}", pack(body)), "n=4") == [1, 2]
+    assert rows_in(*listed(f"x.ndjson{ending}", pack(body)), "n=3 name=k3") == [0]
 
 
 @pytest.mark.parametrize("text", ["", "n", "=3"])
 def test_text_that_is_not_a_criterion_is_refused(text):
     with pytest.raises(DefinitionError, match="column=value"):
-        Criterion.parse(text)
+        Criteria.parse(["n=1", text])
+
+
+def test_what_the_ledger_knows_is_told_from_what_files_have():
+    wanted = Criteria.parse(["n=1", "outcome=written", "name=a b", "trace_id=7"])
+    assert (wanted.columns, [each.column for each in wanted.ledger]) == (("n", "name"), ["outcome", "trace_id"])
+
+
+def test_a_column_that_is_named_twice_is_refused():
+    with pytest.raises(DefinitionError, match="n is named twice, and every column=value must hold"):
+        Criteria.parse(["n=1", "name=x", "n=2"])

@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.audit.criteria import Criterion, in_file
 from stream.audit.outputs import DAMAGE, rows_of, typed
 from stream.batch import LINEAGE
 from stream.errors import StreamError
 from stream.sink.encode import COMPRESSIONS, Format
 from stream.sink.objects import ObjectsSink, ObjectsSinkConfig
 from stream.worker.opening.separations import separation
-from tests.unit.audit.test_criteria import listed
+from tests.unit.audit.test_criteria import listed, rows_in
 from tests.unit.sink.frames import rows
 
 FRAME = rows(
@@ -81,14 +80,26 @@ def test_without_a_header_columns_are_numbered_and_those_of_lineage_have_their_n
 @pytest.mark.parametrize(
     ("form", "found"),
     [
-        ("avro", {"n=3": [2], "at=2026-01-01T00:00:00Z": [0], "price=-2.25": [2], "name=a,b": [0], "other=1": None}),
+        (
+            "avro",
+            {
+                "n=3": [2],
+                "at=2026-01-01T00:00:00Z": [0],
+                "price=-2.25": [2],
+                "name=a,b": [0],
+                "n=3 price=-2.25": [2],
+                "n=3 name=": [],
+                "n=3 other=1": None,
+                "other=1": None,
+            },
+        ),
         ("arrow", {"n=3": [2], "at=2026-01-01T00:00:00Z": [0], "price=-2.25": [2], "name=": [1], "other=1": None}),
         ("csv", {"n=3": [2], "at=2026-01-01T00:00:00.000000+00:00": [0], "price=-2.25": [2], "name=": [1], "other=1": None}),
     ],
 )
 def test_values_are_found_in_every_format(form, found):
     file, how = written(FRAME, format=form)
-    assert {text: in_file(*listed(file.key, file.body), Criterion.parse(text), how) for text in found} == found
+    assert {text: rows_in(*listed(file.key, file.body), text, how) for text in found} == found
 
 
 @pytest.mark.parametrize("form", list(Format))
@@ -96,9 +107,9 @@ def test_a_damaged_file_is_reported(form):
     file, how = written(FRAME, format=form)
     for body in (file.body[: len(file.body) // 2], b"", b"no such file"):
         with pytest.raises(StreamError, match="was changed after it was written"):
-            in_file(listed(file.key, file.body)[0], body, Criterion.parse("n=1"), how)
+            rows_in(listed(file.key, file.body)[0], body, "n=1", how)
         with pytest.raises(StreamError, match="cannot be read"):
-            in_file(*listed(file.key, body), Criterion.parse("n=1"), how)
+            rows_in(*listed(file.key, body), "n=1", how)
 
 
 FILES = {(form, codec): written(FRAME, format=form, compression=codec) for form, codecs in COMPRESSIONS.items() for codec in codecs}
@@ -114,7 +125,7 @@ def test_any_damage_is_reported_or_harmless(which, at, byte, end):
     body[at % len(body)] = byte
     for damaged in (bytes(body), file.body[: end % len(body)]):
         with suppress(StreamError):
-            in_file(*listed(file.key, damaged), Criterion.parse("n=3"), how)
+            rows_in(*listed(file.key, damaged), "n=3", how)
 
 
 TYPED = pl.DataFrame(

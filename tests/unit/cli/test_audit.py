@@ -116,6 +116,22 @@ def test_trace_finds_records_by_a_value(folder):
     assert run(folder, "trace", "FILE", "message", "44").exit_code == 2
 
 
+def test_trace_finds_records_by_several_values_that_all_hold(folder):
+    found = json.loads(run(folder, "trace", "FILE", "message", "n=44", "outcome=written", "twice=88", "--json").stdout)
+    assert [fate["shard"] for fate in found] == [shard_id(1), shard_id(0)]
+    assert json.loads(run(folder, "trace", "FILE", "n=44", "twice=88", "--json").stdout) == found
+    assert run(folder, "trace", "FILE", "n=44", "twice=90").exit_code == 1
+    assert run(folder, "trace", "FILE", "n=44", "outcome=filtered").exit_code == 1
+    torn = run(folder, "trace", "FILE", "message", "n=44", "Doe")
+    assert (torn.exit_code, torn.stderr) == (
+        2,
+        "error: 'Doe' is not a search for a record; write column=value, such as order_id=4711, in quotes if the value has blanks\n",
+    )
+    assert "n is named twice" in run(folder, "trace", "FILE", "n=44", "n=45").stderr
+    for words in (["message"], [str(sequence(0, 44)), str(sequence(0, 45))], ["n=44", "--object", "x.parquet"]):
+        assert "name one record by its sequence number" in " ".join(run(folder, "trace", "FILE", *words).stderr.split()), words
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

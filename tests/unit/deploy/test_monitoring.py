@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 
 import pytest
 import yaml
@@ -73,6 +74,23 @@ def test_each_panel_uses_existing_metrics_and_has_a_unit(panel):
 def test_the_dashboard_shows_what_an_operator_must_see():
     shown = set().union(*(asked(expr) for panel in panels() for _, expr in panel.queries))
     assert [name for name in MUST_BE_SHOWN if not any(f"{name}{suffix}" in shown for suffix in SUFFIXES)] == []
+
+
+def test_a_panel_without_data_says_what_that_means():
+    """Where something must be configured or happen first, "No data" would look like a scrape that fails."""
+    assert [panel.title for panel in panels() if bool(panel.needs) != bool(panel.empty)] == []
+    drawn = {each["title"]: each for each in json.loads((CHART / "dashboards" / "stream.json").read_text())["panels"]}
+    assert [panel.empty for panel in panels()] == [drawn[panel.title]["fieldConfig"]["defaults"].get("noValue", "") for panel in panels()]
+
+
+def test_every_line_of_the_dashboard_is_full():
+    drawn = json.loads((CHART / "dashboards" / "stream.json").read_text())["panels"]
+    lines = Counter()
+    for each in drawn:
+        for line in range(each["gridPos"]["h"]):
+            lines[each["gridPos"]["y"] + line] += each["gridPos"]["w"]
+    assert set(lines.values()) == {24}
+    assert sorted(lines) == list(range(len(lines)))
 
 
 def test_panels_do_not_overlap_and_have_a_choosable_data_source():

@@ -167,6 +167,25 @@ def test_functions_are_loaded_by_import_path_or_refused_with_a_reason(tmp_path, 
             load_function(path)
 
 
+def test_why_a_function_cannot_be_imported_is_said_with_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "beside_score.py").write_text("")
+    (tmp_path / "on_path").mkdir()
+    (tmp_path / "on_path" / "raising_score.py").write_text("{}['limit']\n")
+    (tmp_path / "on_path" / "needing_score.py").write_text("import no_such_library\n")
+    (tmp_path / "on_path" / "named_score.py").write_text("def score(frame):\n    return frame\n")
+    monkeypatch.syspath_prepend(tmp_path / "on_path")
+    for path, says in [
+        ("beside_score:score", "beside_score.py lies beside the pipeline file, where Python does not look; set PYTHONPATH"),
+        ("absent_score:score", "there is no module 'absent_score'; install its package where this runs, or set PYTHONPATH"),
+        ("raising_score:score", "raising_score raises KeyError: 'limit'"),
+        ("needing_score:score", "No module named 'no_such_library'"),
+        ("named_score:scor", "module 'named_score' has no attribute 'scor'. did you mean 'score'?"),
+    ]:
+        with pytest.raises(DefinitionError) as refused:
+            load_function(path, tmp_path)
+        assert says in str(refused.value)
+
+
 @pytest.mark.parametrize(("behind", "value"), [(599, 0), (447, 4), (412, 1), (376, 127), (372, 1)])
 def test_a_damaged_table_is_read_or_refused(behind, value):
     whole = io.BytesIO()

@@ -57,6 +57,18 @@ def answers(rules, source=KINESIS):
     return found
 
 
+def test_without_a_region_the_rules_are_not_blamed(monkeypatch):
+    def region(_):
+        raise DefinitionError("no AWS region is set")
+
+    monkeypatch.setattr(Buckets, "region", property(region))
+    found = answers({})
+    assert {type(each) for each in found.values()} == {Note}
+    assert {(str(each), each.remedy) for each in found.values()} == {
+        ("no AWS region is set", "set or correct what this names; nothing was asked of AWS")
+    }
+
+
 def rule(prefix="", days=30, **more):
     return {"ID": "r", "Status": "Enabled", "Filter": {"Prefix": prefix}, "Expiration": {"Days": days}, **more}
 

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream.audit.chain import Bounds
-from stream.audit.criteria import Criterion
+from stream.audit.criteria import Criteria
 from stream.errors import DefinitionError
 from stream.operations.records import search_extent, searching
 from stream.operations.records.originals import open_originals
@@ -43,7 +43,7 @@ async def searched(sealed, text, bounds=Bounds(), units=200, source=False):  # n
     said = Searched()
     async with AsyncExitStack() as stack:
         search = Search(sealed.pipeline, Path(), {}, sealed.clock, {"events": tracer(sealed)}, stack)
-        found = await search.run(Wanted(Criterion.parse(text), units, bounds, source=source), said)
+        found = await search.run(Wanted(Criteria.parse(text.split()), units, bounds, source=source), said)
     return [fate for _, fate in found], said
 
 
@@ -112,41 +112,62 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, print_blob=True)
-@given(SHARDS, VALUES)
-@example([[[("A-17", 1, "", "x"), ("A-17", 3, "", "x"), ("A-17", 1, "broken", "x")]]], ("order_id", "A-17"))
-def test_a_search_by_value_finds_every_written_record_and_dead_letter_that_has_it(shards, wanted):
+KEYS = st.tuples(st.just("_partition_key"), st.sampled_from(["key-1", "key-3", "key"]))
+DECIDED = st.tuples(st.just("outcome"), st.sampled_from(["written", "filtered", "dead_lettered", "lost"]))
+
+
+def several(*of):
+    """One to three pairs of column and value, no column twice."""
+    return st.lists(st.one_of(*of), min_size=1, max_size=3, unique_by=lambda pair: pair[0])
+
+
+def text_of(wanted):
+    return " ".join(f"{column}={value}" for column, value in wanted)
+
+
+def every(record, n, wanted):
+    """Whether all of ``wanted`` holds of the record that was put as number ``n``."""
+    return all(
+        f"key-{n}" == value
+        if column == "_partition_key"
+        else outcome(record) == value
+        if column == "outcome"
+        else holds(record, column, value)
+        for column, value in wanted
+    )
+
+
+@settings(max_examples=100, deadline=None, print_blob=True)
+@given(SHARDS, several(VALUES, KEYS, DECIDED))
+@example([[[("A-17", 1, "", "x"), ("A-17", 3, "", "x"), ("A-17", 1, "broken", "x")]]], [("order_id", "A-17")])
+@example([[[("A-1", 1, "", "x"), ("A-1", 2, "", "x"), ("A-1", 1, "broken", "x")]]], [("order_id", "A-1"), ("n", "1")])
+@example([[[("A-1", 1, "", "x"), ("A-1", 1, "broken", "x")]]], [("order_id", "A-1"), ("outcome", "dead_lettered")])
+@example([[[("A-1", 1, "broken", "x"), ("A-1", 1, "broken", "x")]]], [("order_id", "A-1"), ("_partition_key", "key-1")])
+def test_a_search_finds_every_written_record_and_dead_letter_that_has_all_values(shards, wanted):
     async def run():
         sealed, everything = await made(shards)
-        column, value = wanted
-        found, _ = await searched(sealed, f"{column}={value}")
-        in_files = column != "secret"  # which a stage drops
-        said = expected(
-            everything,
-            lambda record, _: holds(record, column, value) and outcome(record) in {"dead_lettered", "written" if in_files else ""},
-        )
-        assert names(found) == said
+        found, _ = await searched(sealed, text_of(wanted))
+        columns = {column for column, _ in wanted}
+        sought = {"dead_lettered"}
+        if not columns & {"secret", "_partition_key"}:  # a stage drops the one; the other is with dead letters only
+            sought |= {"written"} if columns != {"outcome"} else {"written", "filtered"}
+        assert names(found) == expected(everything, lambda record, n: every(record, n, wanted) and outcome(record) in sought)
 
     asyncio.run(run())
 
 
 @settings(max_examples=60, deadline=None, print_blob=True)
-@given(SHARDS, st.one_of(VALUES, st.tuples(st.just("_partition_key"), st.sampled_from(["key-1", "key-3", "key"]))), st.integers(0, 6))
+@given(SHARDS, several(VALUES, KEYS), st.integers(0, 6))
 def test_with_the_source_every_record_of_that_time_is_found_whatever_became_of_it(shards, wanted, begin):
     async def run():
         sealed, everything = await made(shards)
-        column, value = wanted
         since = NOON + timedelta(milliseconds=begin)
         originals = await open_originals(sealed.pipeline, Path(), {}, sealed.clock)
-        reading = SourceSearch(sealed.source, Bounds(since), originals, Criterion(column, value), sealed.clock)
+        criteria = Criteria.parse(text_of(wanted).split()).values
+        reading = SourceSearch(sealed.source, Bounds(since), originals, criteria, sealed.clock)
         records = await reading.records()
         found = [fate for each in records for _, fate in await tracer(sealed).find_in(each.shard, each)]
-
-        def fits(record, n):
-            is_it = f"key-{n}" == value if column == "_partition_key" else holds(record, column, value)
-            return is_it and n >= begin
-
-        assert names(found) == expected(everything, fits)
+        assert names(found) == expected(everything, lambda record, n: every(record, n, wanted) and n >= begin)
         assert reading.read == sum(n >= begin for _, n, _ in everything)
 
     asyncio.run(run())
@@ -170,11 +191,72 @@ def test_what_a_search_cannot_know_is_said():
 
     order, secret, key = asyncio.run(run())
     filtered = "filtered records are in no file; --source with --since finds them, as far back as the source has its records"
-    by_text = "records that cannot be decoded, and were taken because the value stands in their bytes: {}"
+    by_text = "records that cannot be decoded, and match by what stands in their bytes: {}"
     assert order.notes == [filtered, by_text.format(1)]
     assert (order.extent.files, order.extent.letters) == (2, 2)
     assert secret.notes == ["no file has the column secret: a stage drops or renames it", filtered, by_text.format(1)]
     assert key.notes == ["partition keys are kept with dead letters only; --source with --since also reads the source again"]
+
+
+def test_what_a_search_for_several_values_cannot_know_is_said(reads_the_stream):
+    async def run():
+        sealed, _ = await sealed_orders()
+        reads_the_stream(sealed)
+        both = await searched(sealed, "order_id=A-17 secret=s1")
+        decided = await searched(sealed, "order_id=A-17 outcome=filtered", Bounds(NOON), source=True)
+        ledger = await searched(sealed, "outcome=filtered stage=1:filter", Bounds(NOON), source=True)
+        return both, decided, ledger
+
+    (found, both), (filtered, _), (by_ledger, ledger) = asyncio.run(run())
+    assert (found, both.notes[0]) == ([], "no file has the column secret: a stage drops or renames it")
+    assert (both.extent.columns, both.extent.whole) == ({"order_id": 2}, 0)
+    assert names(filtered) == names(by_ledger) == [(shard_id(0), sequence(0, 2), "filtered")]
+    assert ledger.notes == ["the source was not read: the ledger alone knows what a search by outcome, stage, reason or trace asks for"]
+
+
+def test_notes_are_about_what_may_have_the_outcome_that_is_asked_for():
+    async def run():
+        sealed, _ = await sealed_orders()
+        texts = (
+            "order_id=Z outcome=written",
+            "order_id=Z outcome=dead_lettered",
+            "order_id=Z outcome=filtered",
+            "secret=s1 outcome=written",
+        )
+        return [(await searched(sealed, text))[1].notes for text in texts]
+
+    written, letters, filtered, dropped = asyncio.run(run())
+    assert (written, letters) == ([], [])
+    assert filtered == ["filtered records are in no file; --source with --since finds them, as far back as the source has its records"]
+    assert dropped[0] == "no file has the column secret: a stage drops or renames it"
+
+
+def test_that_files_have_a_masked_value_is_said():
+    async def run():
+        masking = TEXT.replace("- select: [order_id, n]", "- mask: {columns: order_id, method: redact}")
+        sealed = await Sealed.open(text=masking)
+        records = {1: ("A-17", 1, "", "x"), 2: ("A-17", 1, "wrong type", "x")}
+        await sealed.unit(0, 1, 2, lambda n: payload(*records[n]))
+        return [await searched(sealed, text) for text in ("order_id=A-17", "n=1", "order_id=A-17 outcome=dead_lettered")]
+
+    (found, masked), (_, other), (_, letters) = asyncio.run(run())
+    says = "the column order_id is masked: files have its masked values, and only dead letters the value that arrived"
+    assert names(found) == [(shard_id(0), sequence(0, 2), "dead_lettered")]
+    assert [any(note.startswith(says) for note in said.notes) for said in (masked, other, letters)] == [True, False, False]
+
+
+def test_columns_of_which_no_file_has_all_are_named():
+    async def run():
+        sealed = await Sealed.open(text=TEXT.replace("[order_id, n]", "[order_id]"))
+        await sealed.unit(0, 1, 1, lambda _: payload("A-17", 1, "", "x"))
+        later = await Sealed.open(text=TEXT.replace("[order_id, n]", "[n]"), state=sealed.root)
+        sealed.recipe = later.recipe
+        await sealed.unit(0, 2, 1, lambda _: payload("A-17", 1, "", "x"))
+        return [await searched(sealed, text) for text in ("order_id=A-17", "n=1", "order_id=A-17 n=1")]
+
+    (by_order, _), (by_n, _), (found, said) = asyncio.run(run())
+    assert [[int(fate.sequence) for fate in each] for each in (by_order, by_n, found)] == [[sequence(0, 1)], [sequence(0, 2)], []]
+    assert said.notes[0] == "no file has all of the columns order_id, n, and all must hold of one row"
 
 
 def test_a_partition_key_leads_to_dead_letters_and_with_the_source_to_all_records(reads_the_stream):

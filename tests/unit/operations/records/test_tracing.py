@@ -6,7 +6,7 @@ import msgspec
 import polars as pl
 import pytest
 
-from stream.audit.criteria import Criterion
+from stream.audit.criteria import Criteria
 from stream.audit.outputs import DamagedFileError
 from stream.audit.trace import RecordQuery
 from stream.commit.log import CommitLog
@@ -97,7 +97,7 @@ def test_a_file_of_nobody_is_refused(sealed):
 
 
 def search(sealed, text, units=200):
-    found, searched = asyncio.run(tracer(sealed).search(Criterion.parse(text), units))
+    found, searched = asyncio.run(tracer(sealed).search(Criteria.parse(text.split()), units))
     return [fate for _, fate in found], searched
 
 
@@ -109,6 +109,8 @@ def test_a_value_in_a_column_leads_to_its_records(sealed):
     assert searched.units == 5
     assert search(sealed, "twice=88")[0] == found
     assert search(sealed, "n=45")[0] == []
+    assert search(sealed, "n=44 outcome=written twice=88")[0] == found
+    assert search(sealed, "n=44 outcome=filtered")[0] == []
 
 
 def test_searches_by_outcome_and_reason_use_the_ledger_alone(sealed):
@@ -126,7 +128,7 @@ def test_a_search_covers_only_the_newest_units(sealed):
 
 def test_a_column_that_no_file_has_finds_nothing_and_is_counted(sealed):
     found, searched = search(sealed, "order=44")
-    assert (found, searched.files, searched.files_with_column) == ([], 10, 0)
+    assert (found, searched.files, searched.whole) == ([], 10, 0)
 
 
 class Counting:
@@ -299,6 +301,8 @@ def test_a_search_goes_on_without_ledgers_and_says_how_many_are_missing(sealed, 
     found, searched = search(sealed, "n=44")
     assert [(fate.shard, fate.sequence, fate.places) for fate in found] == [(fate.shard, fate.sequence, fate.places) for fate in before]
     assert searched.without_ledger == 2
+    assert search(sealed, "n=44 outcome=written")[0] == found
+    assert search(sealed, "n=44 outcome=filtered")[0] == search(sealed, "n=44 reason=x")[0] == []
     found, searched = search(sealed, "outcome=filtered")
     assert (found, searched.without_ledger) == ([], 5)
 

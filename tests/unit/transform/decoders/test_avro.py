@@ -247,6 +247,12 @@ def test_schemas_without_a_column_form_are_refused(schema, says):
         Avro.model_validate({"schema": json.dumps(schema)}).output(None)
 
 
+def test_the_name_of_a_file_in_place_of_a_schema_is_refused_with_the_option_for_it():
+    with pytest.raises(SchemaMismatch, match="is not JSON") as refused:
+        Avro.model_validate({"schema": "order.avsc"}).output(None)
+    assert "`schema_file` names a file" in refused.value.hint
+
+
 def test_a_schema_of_the_source_is_refused():
     with pytest.raises(SchemaMismatch, match="takes its columns"):
         Avro.model_validate({"schema": json.dumps(SCHEMA)}).output(parse_schema({"a": "int64"}))

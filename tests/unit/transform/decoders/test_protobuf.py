@@ -111,7 +111,7 @@ def test_the_descriptor_set_can_be_a_file():
         ({"message": "f.Fligt", "descriptors": TEXT}, "no message 'f.Fligt'"),
         ({"message": "f.Node", "descriptors": TEXT}, "contains itself"),
         ({"message": "f.Nothing", "descriptors": TEXT}, "has no fields"),
-        ({"message": "f.Flight", "descriptors": "!"}, "cannot be read"),
+        ({"message": "f.Flight", "descriptors": "flights.desc"}, "this is not base64"),
         ({"message": "f.Flight", "descriptors": base64.b64encode(b"\xff\xff").decode()}, "cannot be read"),
     ],
 )

@@ -5,7 +5,7 @@ import asyncio
 import polars as pl
 import pytest
 
-from stream.audit.criteria import Criterion
+from stream.audit.criteria import Criteria
 from stream.audit.ledger import read_segment
 from stream.audit.objects import check_rows
 from stream.audit.outputs import DEFAULT, Separation, rows_of
@@ -32,7 +32,7 @@ def verify(sealed):
 
 def search(sealed, wanted):
     tracer = Tracer(sealed.log, "events", sealed.stores.areas(sealed.root.url, "events"))
-    found, searched = asyncio.run(tracer.search(Criterion.parse(wanted), 200))
+    found, searched = asyncio.run(tracer.search(Criteria.parse(wanted.split()), 200))
     return [fate for _, fate in found], searched
 
 
@@ -45,7 +45,7 @@ def test_rows_are_found_by_value_and_the_log_is_sound(options):
     column = "column_1" if options == TABS else "n"
     found, searched = search(sealed, f"{column}=44")
     assert [(fate.shard, fate.sequence) for fate in found] == [(shard_id(1), str(sequence(1, 44))), (shard_id(0), str(sequence(0, 44)))]
-    assert searched.files == searched.files_with_column == 10
+    assert searched.files == searched.whole == 10
 
 
 CHANGES = {
