@@ -21,6 +21,12 @@ TARGETS = {
 }
 """The services with a JSON protocol, by what ``x-amz-target`` says before the operation."""
 
+_OF_JAVA = {
+    r"\uD800\uDC00-\uDBFF\uDFFF": r"\U00010000-\U0010FFFF",
+    r"\p{Print}": r"[\x20-\x7E]",
+    r"\p{L}\p{N}\p{P}": r"\S",
+}
+
 
 @cache
 def service(name: str) -> ServiceModel:
@@ -49,7 +55,8 @@ def _excluded(shape: Shape, value: Any, where: str) -> Iterator[str]:
     limit, size = shape.metadata.get("max"), len(value) if isinstance(value, str | list | dict) else value
     if limit is not None and size is not None and size > limit:
         yield f"{where}: {size} is more than {limit}"
-    if isinstance(value, str) and (pattern := shape.metadata.get("pattern")) and not re.fullmatch(pattern, value):
+    pattern = shape.metadata.get("pattern")
+    if isinstance(value, str) and pattern and not _translated(pattern).fullmatch(value):
         yield f"{where}: {value!r} is not {pattern}"
     if (allowed := getattr(shape, "enum", None)) and value not in allowed:
         yield f"{where}: {value!r} is none of {allowed}"
@@ -63,6 +70,14 @@ def _parts(shape: Shape, value: Any, where: str) -> Iterator[tuple[Shape, Any, s
     elif shape.type_name == "map" and isinstance(value, Mapping):
         yield from ((shape.key, name, where) for name in value)
         yield from ((shape.value, member, f"{where}.{name}") for name, member in value.items())
+
+
+@cache
+def _translated(pattern: str) -> re.Pattern[str]:
+    """A pattern of a model, which is Java's: with pairs of surrogates for characters beyond 16 bits, and with other names of classes."""
+    for java, python in _OF_JAVA.items():
+        pattern = pattern.replace(java, python)
+    return re.compile(pattern)
 
 
 def always(model: str, shape: str) -> set[str]:

@@ -86,7 +86,7 @@ def test_deleting_one_stream_does_not_stop_the_other(two_streams):
 def test_a_stream_to_which_access_is_refused_at_the_start_waits_and_the_other_is_read(two_streams, s3_url, operation, leases):
     left, right, path = two_streams
     if leases == "native":
-        path.write_text(path.read_text() + NATIVE.format(table=f"leases-{left.stream}", url=s3_url))
+        path.write_text(path.read_text() + NATIVE.format(table=f"leases-{left.stream}", url=s3_url, failover="5s"))
     refused = {"operation": operation, "action": "error", "code": "AccessDeniedException", "status": 400, "times": None}
     right.misbehave(refused)
     left.produce(100)

@@ -475,7 +475,7 @@ def test_an_expired_position_halts_when_the_service_refuses_it(aws_env: None) ->
     async def body(world: World) -> None:
         [sequence] = world.fake.put(S0, b"x")
         world.fake.faults.append(("GetShardIterator", 400, "InvalidArgumentException"))
-        with pytest.raises(Halted, match=f"{S0}.*region eu-west-1.*after {sequence}.*1 day, 0:00:00.*on_expired: gap"):
+        with pytest.raises(Halted, match=f"{S0}.*region eu-west-1.*after {sequence}.*keeps records for 24 hours:.*on_expired: gap"):
             await take(world, world.source.read(Shard("s", S0), sequence, HORIZON), never)
 
     run(aws_env, body)

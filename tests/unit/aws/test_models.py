@@ -174,6 +174,12 @@ def test_every_request_is_one_that_the_service_accepts(asked: dict[str, list[dic
     assert [problems(target, given) for given in asked[target] if problems(target, given)] == []
 
 
+def test_patterns_that_are_written_for_java_are_applied() -> None:
+    assert problems("AWSGlue.GetDatabase", {"Name": "lake \N{GRINNING FACE}"}) == []
+    [wrong] = problems("AWSGlue.GetDatabase", {"Name": "two\nlines"})
+    assert wrong.startswith("AWSGlue.GetDatabase.Name: 'two\\nlines' is not ")
+
+
 def test_a_request_that_the_service_does_not_accept_is_noticed() -> None:
     wrong: dict[str, Any] = {"StreamName": "a b", "ShardId": SHARD, "ShardIteratorType": "NEWEST", "Bogus": 1}
     assert len(problems("Kinesis_20131202.GetShardIterator", wrong)) == 3
