@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Annotated, Any, ClassVar, Final, Self
@@ -89,13 +90,13 @@ class SinkConfig(BaseModel):
         """References to the secrets that the sink reads."""
         return ()
 
+    @abstractmethod
     def check(self, schema: pl.Schema) -> None:
         """Make sure that rows of ``schema`` (lineage and ``_row`` included) can be written.
 
         Raises:
             SinkMismatch: they cannot; its path names the option to change.
         """
-        raise NotImplementedError
 
     def key_pattern(self, unit: str) -> str:
         """The pattern of a unit's file keys; parts that depend on the rows are in angle brackets."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -73,9 +74,9 @@ class TableSinkConfig(SinkConfig):
         return windows
 
     @property
+    @abstractmethod
     def unique_table(self) -> tuple[object, ...]:
         """Identifies the table. It must differ between sinks, or they would share one record of what is loaded."""
-        raise NotImplementedError
 
     @property
     def keeps_files(self) -> bool:

@@ -7,6 +7,7 @@ reason code. If a record contains several rows (``expands``), these repeat its `
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import ClassVar
@@ -69,17 +70,17 @@ class DecoderConfig(BaseModel):
         """
         return self
 
+    @abstractmethod
     def output(self, schema: RecordSchema | None) -> pl.Schema:
         """The columns that the decoder adds to the system columns.
 
         Raises:
             SchemaMismatch: ``schema`` is missing where it is needed, or given where it has no use.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def bind(self, schema: RecordSchema | None) -> BoundStage:
         """A pure, thread-safe function over raw frames; ``output`` has accepted ``schema``."""
-        raise NotImplementedError
 
     def bound(self, schema: RecordSchema | None) -> BoundStage:
         """``bind``, for records that are decompressed first if ``compression`` says so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
@@ -127,14 +128,14 @@ class StageConfig(BaseModel):
         """Columns whose values can no longer be read after this stage."""
         return frozenset()
 
+    @abstractmethod
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:
         """Columns and types after this stage, given those before it (including lineage and ``_row``).
 
         Raises:
             SchemaMismatch: a column is missing or has a type the stage cannot take.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:
         """The stage as a function over frames of exactly ``schema``: pure and thread-safe, without clocks, randomness or I/O."""
-        raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -69,13 +70,13 @@ class Envelope(DecoderConfig):
 
     _short_form = no_options()
 
+    @abstractmethod
     def open(self, record: bytes) -> Sequence[Payload]:
         """The payloads of a record; if there are none, the record is filtered.
 
         Raises:
             BadEnvelopeError, msgspec.MsgspecError: it is not such an envelope.
         """
-        raise NotImplementedError
 
     def repeated(self) -> str | None:
         """``before``, if this decoder reads the row before a change; its type is an object of the schema's columns, or text."""
@@ -103,9 +104,9 @@ class Envelope(DecoderConfig):
             columns[name] = kind
         return pl.Schema(columns)
 
+    @abstractmethod
     def opener(self, kernel: Any) -> Callable[[pl.Series], Opened]:
         """A function that opens records (Binary, no nulls) with the kernel: each exactly as ``open`` does, or it marks the record."""
-        raise NotImplementedError
 
     def bind(self, schema: RecordSchema | None) -> BoundStage:
         """A function that opens all records, with the kernel or one by one, and then reads all payloads at once."""
