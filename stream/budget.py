@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 TURN_BYTES: Final = 2 * 2**20
@@ -20,7 +22,8 @@ class ByteBudget:
     Not thread-safe: use it from one event loop.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, threads: int = 1) -> None:
+        """``threads``: how many units can be transformed at once."""
         self.limit = limit
         self.held = 0
         self.readers = 0
@@ -30,6 +33,7 @@ class ByteBudget:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self.pressure = asyncio.Event()
         """Set while a reader waits: holders of buffered bytes should commit them now."""
+        self.relief = Relief(threads, self.pressure)
 
     async def acquire(self, size: int) -> None:
         """Hold ``size`` bytes, waiting for room. Cancelling the wait leaves the budget as it was."""
@@ -40,6 +44,7 @@ class ByteBudget:
         entry = (size, granted)
         self._waiting.append(entry)
         self.pressure.set()
+        self.relief.seek()
         try:
             await granted
         except asyncio.CancelledError:
@@ -73,6 +78,45 @@ class ByteBudget:
                 granted.set_result(None)
         if not self._waiting:
             self.pressure.clear()
+
+
+class Relief:
+    """While readers wait for room, the largest unit that is being filled is committed whenever a thread has nothing to transform.
+
+    Not thread-safe: use it from one event loop.
+    """
+
+    def __init__(self, threads: int, pressure: asyncio.Event) -> None:
+        self._idle = threads
+        self._pressure = pressure
+        self._filling: dict[object, tuple[int, Callable[[], None]]] = {}
+
+    def filling(self, who: object, size: int, commit: Callable[[], None]) -> None:
+        """Note that ``who`` fills a unit of ``size`` bytes so far; ``commit`` is called, once, when it should commit them."""
+        self._filling[who] = size, commit
+        self.seek()
+
+    def stopped(self, who: object) -> None:
+        """Note that ``who`` fills no unit."""
+        self._filling.pop(who, None)
+
+    @contextmanager
+    def transforming(self, who: object) -> Iterator[None]:
+        """The context in which the unit that ``who`` filled is transformed."""
+        self.stopped(who)
+        self._idle -= 1
+        try:
+            yield
+        finally:
+            self._idle += 1
+            self.seek()
+
+    def seek(self) -> None:
+        """Let a unit be committed if readers wait and a thread is idle."""
+        if self._pressure.is_set() and self._idle > 0 and self._filling:
+            largest = max(self._filling, key=lambda who: self._filling[who][0])
+            _, commit = self._filling.pop(largest)
+            commit()
 
 
 class Turns:

@@ -56,6 +56,8 @@ FILES: Final = (
 )
 
 ABOVE: Final = (
+    "tests/unit/test_native.py",
+    "tests/unit/sink/test_encode.py",
     "tests/unit/hosts/test_answer.py",
     "tests/unit/hosts/test_transforming.py",
     "tests/unit/operations/status/test_inspector.py",

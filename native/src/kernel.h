@@ -169,6 +169,7 @@ PyObject *kernel_gzip(PyObject *module, PyObject *args);
 PyObject *kernel_zstd(PyObject *module, PyObject *args);
 PyObject *kernel_chunks(PyObject *module, PyObject *args);
 PyObject *kernel_digits(PyObject *module, PyObject *args);
+PyObject *kernel_few(PyObject *module, PyObject *columns);
 PyObject *kernel_counted(PyObject *module, PyObject *args);
 PyObject *kernel_placed(PyObject *module, PyObject *args);
 PyObject *kernel_varints(PyObject *module, PyObject *args);

@@ -64,6 +64,10 @@ static PyMethodDef methods[] = {
      "digits(text, quick) -> bytes or None\n\n"
      "Blocks of a zstd frame, the last one marked as such, that hold ``text``. None unless it is at least 256 decimal digits. ``quick``: use\n"
      "BMI2 if the processor has it."},
+    {"few", (PyCFunction)kernel_few, METH_O,
+     "few(columns) -> tuple of bool\n\n"
+     "Whether each column has at most ``most`` distinct values. A column is (values, width, None, most), its values of ``width`` bytes each, or\n"
+     "(views, 0, buffers, most); it has no nulls and at most 65534 rows."},
     {"counted", kernel_counted, METH_VARARGS,
      "counted(written, settled, records) -> int32 or None\n\n"
      "How often each of ``records`` record numbers occurs in ``written`` (uint32). None unless ``settled`` (uint32) has exactly those that do\n"

@@ -25,7 +25,7 @@ from stream.audit.delta import integers as delta_integers
 from stream.audit.delta import texts as delta_texts
 from stream.audit.thrift import I32, I64, Struct, struct_list
 from stream.audit.wire import varint
-from stream.native import KERNEL, views
+from stream.native import KERNEL, arrays, views, views_of
 
 CREATED_BY: Final = "kinesis-stream version 1 (build ledger)"
 """Readers look here for known bugs of writers. It names the file layout, not the release."""
@@ -215,19 +215,26 @@ def _fixed_width(value: int, width: int) -> bytes:
 def _pages(columns: Sequence[Column]) -> list[_Page]:
     if KERNEL is None:
         return [_page(column) for column in columns]
-    arguments = tuple(_kernel_arguments(column) for column in columns)
-    return [_Page(memoryview(body), *facts) for body, *facts in KERNEL.chunks(arguments, True)]
+    return [_Page(memoryview(body), *facts) for body, *facts in KERNEL.chunks(_kernel_arguments(columns), True)]
 
 
-def _kernel_arguments(column: Column) -> tuple[Any, ...]:
-    """A column as ``KERNEL.chunks`` takes it."""
-    if isinstance(column, DictionaryColumn):
-        return _CODES, column.codes, column.indices
-    arrow = column.to_arrow(compat_level=pl.CompatLevel.newest())
+def _kernel_arguments(columns: Sequence[Column]) -> tuple[tuple[Any, ...], ...]:
+    """The columns as ``KERNEL.chunks`` takes them."""
+    plain = [column for column in columns if isinstance(column, pl.Series)]
+    passed = iter(arrays(plain))
+    return tuple(
+        (_CODES, column.codes, column.indices) if isinstance(column, DictionaryColumn) else _described(column, next(passed))
+        for column in columns
+    )
+
+
+def _described(column: pl.Series, arrow: pa.Array) -> tuple[Any, ...]:
+    """A column, which is also ``arrow``, as ``KERNEL.chunks`` takes it."""
     rows = len(arrow), arrow.buffers()[0] if arrow.null_count else None, arrow.offset
     if column.dtype == pl.String():
-        values = views(column.drop_nulls() if arrow.null_count else column) if arrow.null_count < len(arrow) else (b"", ())
-        return _TEXTS, *rows, *values
+        if arrow.null_count:
+            return _TEXTS, *rows, *(views(column.drop_nulls()) if arrow.null_count < len(arrow) else (b"", ()))
+        return _TEXTS, *rows, *views_of(arrow)
     width = arrow.type.bit_width // 8
     return _INTEGERS, *rows, arrow.buffers()[1].slice(arrow.offset * width, len(arrow) * width), width, column.dtype.is_signed_integer()
 
@@ -271,8 +278,10 @@ def _stored(pages: list[tuple[_Page, Struct | thrift.Encoded, int]]) -> _Stored:
 
 
 def _compressed(page: _Page) -> bytes:
-    """A zstd frame of the page."""
+    """A zstd frame of the page; one of at most ``SMALL`` bytes holds them as they are."""
     body, suffixes = memoryview(page.body), page.suffixes
+    if len(body) <= SMALL:
+        return digits.uncompressed(body)
     if suffixes and (found := digits.blocks(body[suffixes:])) is not None:
         return digits.with_digits(_ZSTANDARD.compress(body[:suffixes], asbytes=True), len(body), found)
     return _ZSTANDARD.compress(body, asbytes=True)  # type: ignore[no-any-return]

@@ -35,6 +35,12 @@ def with_digits(head: bytes, size: int, digits: bytes | memoryview) -> bytes:
     return b"".join((start, _continued(head), digits))
 
 
+def uncompressed(content: bytes | memoryview) -> bytes:
+    """A frame of ``content``, at most 255 bytes, as it is."""
+    block = (len(content) << 3 | _RAW_BLOCK << 1 | 1).to_bytes(3, "little")
+    return b"".join((_MAGIC, bytes([_SINGLE_SEGMENT, len(content)]), block, content))
+
+
 def blocks(text: bytes | memoryview) -> bytes | memoryview | None:
     """Blocks of a frame that hold ``text``, the last one marked as such; None unless it is at least ``LEAST`` decimal digits."""
     if KERNEL is not None:

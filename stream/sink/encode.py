@@ -14,6 +14,7 @@ import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stream.native import arrays, few_distinct
 from stream.sink.arrow import arrow
 from stream.sink.avro import avro
 from stream.sink.csv import SeparatedValues, separated
@@ -145,10 +146,11 @@ def parquet(frame: pl.DataFrame, compression: Compression = Compression.ZSTD, le
 
 def _table(frame: pl.DataFrame, *, views: bool) -> pa.Table:
     # Arrow cannot slice lists of string views, as its Parquet writer does with every list.
-    newest, oldest = pl.CompatLevel.newest(), pl.CompatLevel.oldest()
-    if not views or not any(dtype.is_nested() for dtype in frame.dtypes):
-        return frame.to_arrow(compat_level=newest if views else oldest)
-    return pa.table([column.to_arrow(compat_level=oldest if column.dtype.is_nested() else newest) for column in frame], frame.columns)
+    plain = [column for column in frame if views and not column.dtype.is_nested()]
+    rest = [column for column in frame if not views or column.dtype.is_nested()]
+    found = dict(zip((column.name for column in plain), arrays(plain), strict=True))
+    found |= zip((column.name for column in rest), arrays(rest, pl.CompatLevel.oldest()), strict=True)
+    return pa.table([found[name] for name in frame.columns], frame.columns)
 
 
 def _without_wide_types(frame: pl.DataFrame) -> list[pl.Expr]:
@@ -159,8 +161,9 @@ def _without_wide_types(frame: pl.DataFrame) -> list[pl.Expr]:
 def repetitive(frame: pl.DataFrame) -> list[str]:
     """Parquet paths of the leaf columns whose first rows have few distinct values."""
     leaves = (leaf for column in frame.head(_SAMPLE_ROWS) for leaf in _leaves(column, column.name, _SAMPLE_ROWS))
-    candidates = ((path, values) for path, values in leaves if values.dtype.base_type() not in {pl.Boolean, pl.Null})
-    return [path for path, values in candidates if values.n_unique() * _DICTIONARY_SHARE <= values.len()]
+    candidates = [(path, values) for path, values in leaves if values.dtype.base_type() not in {pl.Boolean, pl.Null}]
+    few = few_distinct([values for _, values in candidates], _DICTIONARY_SHARE)
+    return [path for (path, _), has_few in zip(candidates, few, strict=True) if has_few]
 
 
 def _with_statistics(frame: pl.DataFrame) -> bool | list[str]:

@@ -25,7 +25,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
@@ -163,7 +163,7 @@ class DirectoryStore:
         try:
             os.link(temporary, path)
         except FileNotFoundError:
-            new = [each for each in path.parents if not each.exists()]
+            new = [*takewhile(lambda each: not each.exists(), path.parents)]
             make_folder(path.parent)
             for each in new:
                 # Else the folder, with all that is in it, may be gone after a power cut.

@@ -16,7 +16,7 @@ import polars as pl
 
 from stream.batch import LINEAGE, ROW
 from stream.errors import Halted
-from stream.transform.row_numbers import among, clearly_equal_texts, first_indexes, without
+from stream.transform.row_numbers import among, clearly_equal, first_indexes, without
 from stream.transform.stage import Applied, Step
 
 _REJECTS: Final = pl.Schema({ROW: pl.UInt32(), "reason": pl.String()})
@@ -88,14 +88,12 @@ def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: 
     if rejects.height and among(rejects[ROW], rows).any():
         msg = f"stage {step.name!r} both kept and rejected a row; it must do one or the other"
         raise Halted(msg)
-    changed = [name for name in LINEAGE if not _unchanged(source[name], after[name])]
+    equal = clearly_equal([source[name] for name in LINEAGE], [after[name] for name in LINEAGE])
+    unclear = [name for name, clearly in zip(LINEAGE, equal, strict=True) if not clearly]
+    changed = [name for name in unclear if not source[name].equals(after[name], null_equal=True)]
     if changed:
         msg = f"stage {step.name!r} changed the lineage column {changed[0]!r}; these columns may be read, never written"
         raise Halted(msg)
-
-
-def _unchanged(before: pl.Series, after: pl.Series) -> bool:
-    return (after.dtype == pl.String() and clearly_equal_texts(before, after)) or before.equals(after, null_equal=True)
 
 
 def _source(step: Step, before: pl.DataFrame, rows: pl.Series, rejects: pl.DataFrame) -> pl.DataFrame:

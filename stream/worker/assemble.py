@@ -174,7 +174,7 @@ async def assemble(
         refresher=Refresher(pipeline, fetched, fetch, definitions, current, clock, emit) if intervals(pipeline) else None,
         keeper=CredentialKeeper(session, clock, emit) if needed(pipeline) else None,
         render=_in_threads(stack.enter_context(ThreadPoolExecutor(options.threads, "render"))),
-        budget=ByteBudget(int(pipeline.memory.budget * READING_SHARE)),
+        budget=ByteBudget(int(pipeline.memory.budget * READING_SHARE), options.threads),
         rereading=ByteBudget(int(pipeline.memory.budget * REREADING_SHARE)),
         sender=await _sender(pipeline, options, managed, emit, stack),
         repeat=repeat,

@@ -195,3 +195,78 @@ def test_no_turn_is_lost_or_given_twice(steps):
 @pytest.mark.parametrize(("limit", "count"), [(1, FEWEST_TURNS), (128 * 2**20, 64), (TURN_BYTES * 1000, 1000)])
 def test_the_number_of_turns_follows_from_the_memory(limit, count):
     assert ByteBudget(limit).turns.count == count
+
+
+def test_the_largest_unit_is_committed_when_a_reader_begins_to_wait_and_a_thread_is_idle():
+    async def run():
+        budget, committed = ByteBudget(10, threads=2), []
+        for who, size in (("a", 3), ("b", 5), ("c", 2)):
+            await budget.acquire(size)
+            budget.relief.filling(who, size, lambda who=who: committed.append(who))
+        assert committed == []
+        waiting = asyncio.ensure_future(budget.acquire(1))
+        await settle()
+        assert committed == ["b"]
+        with budget.relief.transforming("b"):
+            budget.relief.seek()
+            assert committed == ["b", "a"]
+            with budget.relief.transforming("a"):
+                budget.relief.seek()
+                assert committed == ["b", "a"], "both threads have something to transform"
+            assert committed == ["b", "a", "c"]
+        budget.release(5)
+        await waiting
+
+    asyncio.run(run())
+
+
+def test_nothing_is_committed_early_while_no_reader_waits_or_twice():
+    async def run():
+        budget, committed = ByteBudget(10, threads=2), []
+        await budget.acquire(10)
+        budget.relief.filling("a", 10, lambda: committed.append("a"))
+        with budget.relief.transforming("b"):
+            pass
+        assert committed == []
+        with budget.relief.transforming("a"):
+            waiting = asyncio.ensure_future(budget.acquire(1))
+            await settle()
+            assert committed == [], "its unit is being transformed already"
+            budget.release(10)
+            await waiting
+
+    asyncio.run(run())
+
+
+def test_what_grows_while_readers_wait_is_committed_unless_its_shard_has_stopped():
+    async def run():
+        budget, committed = ByteBudget(10), []
+        await budget.acquire(10)
+        waiting = [asyncio.ensure_future(budget.acquire(1)) for _ in range(2)]
+        await settle()
+        budget.relief.filling("a", 4, lambda: committed.append("a"))
+        assert committed == ["a"]
+        with budget.relief.transforming("a"):
+            budget.relief.filling("b", 6, lambda: committed.append("b"))
+            budget.relief.stopped("b")
+        assert committed == ["a"]
+        budget.release(10)
+        await asyncio.gather(*waiting)
+
+    asyncio.run(run())
+
+
+def test_a_thread_is_idle_again_after_a_failure():
+    async def run():
+        budget, committed = ByteBudget(1), []
+        await budget.acquire(1)
+        waiting = asyncio.ensure_future(budget.acquire(1))
+        await settle()
+        with pytest.raises(ValueError, match="a stage failed"), budget.relief.transforming("a"):
+            raise ValueError("a stage failed")
+        budget.relief.filling("b", 1, lambda: committed.append("b"))
+        assert committed == ["b"]
+        budget.release(1)
+        await waiting
+
+    asyncio.run(run())

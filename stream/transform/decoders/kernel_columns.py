@@ -129,9 +129,9 @@ def _instance(kind: Any) -> pl.DataType:
 
 
 def _frame(schema: pl.Schema, columns: tuple[Any, ...], texts: tuple[pa.Buffer, ...]) -> pl.DataFrame:
-    return pl.DataFrame(
-        [native.series(name, _array(kind, column, texts)).cast(kind) for (name, kind), column in zip(schema.items(), columns, strict=True)]
-    )
+    arrays = [_array(kind, column, texts) for kind, column in zip(schema.values(), columns, strict=True)]
+    frame = native.frame(schema.names(), arrays)
+    return frame if frame.schema == schema else frame.cast(dict(schema))  # type: ignore[arg-type]
 
 
 def _array(kind: Any, column: tuple[Any, ...], texts: tuple[pa.Buffer, ...]) -> pa.Array:

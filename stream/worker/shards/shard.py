@@ -154,6 +154,7 @@ class _ShardRun:
                 listeners.remove(self.nudge)
             if self.nudge_timer is not None:
                 self.nudge_timer.cancel()
+            self.parts.budget.relief.stopped(self)
             self.held.release_all()
         if self.lost is not None:
             raise self.lost
@@ -209,6 +210,8 @@ class _ShardRun:
                 del raw
                 await self.rendered.put((rendered, held))
                 del rendered
+            elif why is None and unit.size is not None:
+                self.parts.budget.relief.filling(self, unit.held, self.wake_prepare)
             if circumstances.ended:
                 await self.rendered.put(page)
                 return
@@ -254,7 +257,8 @@ class _ShardRun:
     async def _render(self, unit: CutUnit) -> Rendered:
         where = (self.shard.stream, self.shard.shard_id)
         self.parts.emit(events.UnitCut(*where, unit.span.after, unit.span.last, unit.trigger, unit.batch.rows, unit.batch.payload_bytes))
-        rendered = await self.parts.render(self.parts.recipe, unit)
+        with self.parts.budget.relief.transforming(self):
+            rendered = await self.parts.render(self.parts.recipe, unit)
         for stage, rows_in, rows_out, seconds in rendered.stage_rows:
             self.parts.emit(events.StageApplied(*where, stage, rows_in, rows_out, seconds))
         for stage, reason, records in rendered.rejected:

@@ -146,7 +146,7 @@ def test_parquet_pages_are_the_same_and_polars_reads_them_back(data, rows, skipp
     fast, slow = both(lambda: columns.parquet(drawn, rows, {}))
     assert fast == slow
     assert pl.read_parquet(fast).equals(pl.DataFrame(drawn), null_equal=True)
-    given = tuple(columns._kernel_arguments(column) for column in drawn.values())
+    given = columns._kernel_arguments(list(drawn.values()))
     if KERNEL is not None:
         assert [bytes(page) for page, *_ in KERNEL.chunks(given, False)] == [bytes(page) for page, *_ in KERNEL.chunks(given, True)]
 
