@@ -51,6 +51,10 @@ class AccessRefused(AwsFatal):
     """
 
 
+class StreamMissing(AccessRefused):
+    """There is no stream of that name. It may be created, which needs no new process, but then it has other records than one before it."""
+
+
 class Kind(Enum):
     """Errors by what must happen next."""
 
