@@ -819,6 +819,19 @@ def why(fleet, name, kind):
     return {event.shard: event.why for event in fleet.emitted[name] if isinstance(event, kind)}
 
 
+def test_calls_that_take_two_minutes_to_fail_count_as_those_that_fail_at_once():
+    async def test(fleet):
+        await fleet.join("a")
+        (shard_id,) = fleet.holders()["a"]
+        read_by(fleet.workers["a"], shard_id, 5)
+        for _ in range(4):
+            no_answer(fleet.workers["a"], shard_id)
+            await fleet.clock.advance(140)  # a call of 120 s, and the longest wait
+        assert marked(fleet) == {shard_id}
+
+    play(lambda: Fleet(shards(1)), test)
+
+
 @pytest.mark.parametrize("ends", ["kill", "leave"])
 def test_a_lease_that_a_worker_without_access_left_behind_is_inherited_too(ends):
     """Else a worker that has sealed nothing would end when it finds that it has no access either, and so would the next one."""
