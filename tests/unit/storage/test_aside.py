@@ -45,10 +45,14 @@ class Mount:
         self._entered.release()
         self.alive.wait()
 
-    async def hangs(self, calls: int = 1) -> None:
-        """As many calls have been made, and none has returned for two minutes."""
+    async def entered(self, calls: int = 1) -> None:
+        """As many calls have been made."""
         for _ in range(calls):
             await asyncio.to_thread(self._entered.acquire)
+
+    async def hangs(self, calls: int = 1) -> None:
+        """As many calls have been made, and none has returned for two minutes."""
+        await self.entered(calls)
         self.clock.seconds += 120
 
 
@@ -116,6 +120,25 @@ def test_a_call_that_waits_behind_one_that_has_only_begun_is_not_given_up() -> N
         mount.alive.set()
         assert await second == 0
         await first
+
+    play(test)
+
+
+def test_a_call_that_has_only_begun_is_not_given_up_because_another_one_hangs() -> None:
+    async def test() -> None:
+        clock = Clock()
+        mount, slow, store = Mount(clock), Mount(clock), Aside("file:/data", clock, threads=2)
+        hanging = asyncio.ensure_future(store("to read a", mount.wait))
+        await mount.hangs()
+        with pytest.raises(Unanswered):
+            await hanging
+        begun = asyncio.ensure_future(store("to read b", slow.wait))
+        await slow.entered()
+        await asyncio.sleep(0.01)  # noqa: TID251 - it is looked at in between
+        assert not begun.done()
+        for each in (slow, mount):
+            each.alive.set()
+        await begun
 
     play(test)
 
