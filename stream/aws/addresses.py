@@ -16,14 +16,14 @@ Address: TypeAlias = tuple[int, int, int, str, Any]
 """As ``getaddrinfo`` gives them."""
 
 
-async def reach(host: str, port: int) -> socket.socket:
-    """A connection to the address of ``host`` that answers first. While one is silent, the next ones are tried, in the order of DNS.
+async def reach(host: str, found: Sequence[Address]) -> socket.socket:
+    """A connection to the address that answers first of those of ``host``. While one is silent, the next ones are tried, in their order.
 
     Raises:
-        OSError: none can be reached, or there is no such name.
+        OSError: none can be reached.
     """
     loop = asyncio.get_running_loop()
-    left = alternating(literal_address(host, port) or await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    left = alternating(found)
     if len(left) == 1:
         return await _connected(left[0])
     trying: set[asyncio.Task[socket.socket]] = set()

@@ -51,6 +51,10 @@ class AccessRefused(AwsFatal):
     """
 
 
+class StreamMissing(AccessRefused):
+    """There is no stream of that name. It may be created, which needs no new process, but then it has other records than one before it."""
+
+
 class Kind(Enum):
     """Errors by what must happen next."""
 
@@ -73,6 +77,12 @@ UNKNOWN: Final = "Unknown"
 """Our code for an error response without a code."""
 CONNECTION: Final = "ConnectionError"
 """Our code for a call without a response."""
+
+_EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException"})
+RENEW: Final = (
+    ". Remedy: the credentials in use have ended; those of a role are renewed by themselves, keys in the environment are not: give the "
+    "process new ones, or a role"
+)
 
 _LOGIN: Final = re.compile(r"(\b\w+://)[^/@\s'\"]+@")
 
@@ -174,7 +184,7 @@ def explain(call: Call, code: str, message: str, status: int = 0) -> AwsRetryabl
     named = f"HTTP status {status}" if code == UNKNOWN else code
     answer = f"{named}: {message}".rstrip(". ") if message else named
     if kind in {Kind.RETRY, Kind.THROTTLED}:
-        return AwsRetryable(f"{call} failed: {answer}", code=code)
+        return AwsRetryable(f"{call} failed: {answer}{RENEW if code in _EXPIRED else ''}", code=code)
     remedy = {
         Kind.DENIED: f"allow {call.action} on {call.resource} to the role in use",
         Kind.CREDENTIALS: "check the credentials in use, their region, and this machine's clock",

@@ -7,8 +7,8 @@ everything else that is done with it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -20,7 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import msgspec
 
-from stream.aws.errors import UNKNOWN, AwsRetryable, Call, explain, translate
+from stream.aws.errors import NOT_FOUND, UNKNOWN, AwsFatal, AwsRetryable, Call, StreamMissing, explain, translate
 from stream.aws.pages import RawPage, parse_get_records
 from stream.aws.session import AwsSession
 from stream.aws.signing import Signer
@@ -159,12 +159,17 @@ class KinesisClient:
         return f"region {self._region}, endpoint {self._url}"
 
     async def list_shards(self, stream: str) -> list[Shard]:
-        """All shards the service knows of, open and closed, ordered by id."""
+        """All shards the service knows of, open and closed, ordered by id.
+
+        Raises:
+            StreamMissing: there is no such stream.
+        """
         request: dict[str, Any] = {**_target(stream), "MaxResults": 1000}
         # By id: while shards are split and merged, a page may begin with the last shards of the previous one.
         found: dict[str, _Shard] = {}
         while True:
-            answer = await self.ask("ListShards", stream, request, _Shards)
+            with _missing_stream():
+                answer = await self.ask("ListShards", stream, request, _Shards)
             found |= {shard.ShardId: shard for shard in answer.Shards}
             if answer.NextToken is None:
                 break
@@ -173,8 +178,13 @@ class KinesisClient:
         return sorted((_shard(name, shard) for shard in found.values()), key=lambda shard: shard.shard_id)
 
     async def describe_stream_summary(self, stream: str) -> StreamSummary:
-        """Retention, status and size of ``stream``."""
-        answer = await self.ask("DescribeStreamSummary", stream, _target(stream), _Described)
+        """Retention, status and size of ``stream``.
+
+        Raises:
+            StreamMissing: there is no such stream.
+        """
+        with _missing_stream():
+            answer = await self.ask("DescribeStreamSummary", stream, _target(stream), _Described)
         summary = answer.StreamDescriptionSummary
         retention = timedelta(hours=summary.RetentionPeriodHours)
         created = datetime.fromtimestamp(summary.StreamCreationTimestamp, UTC)
@@ -306,6 +316,17 @@ async def open_kinesis(session: AwsSession, clock: Clock | None = None) -> Async
         open_wire(url, _TIMEOUTS, trust) as wire,
     ):
         yield KinesisClient(session, url, http, wire, clock or SystemClock())
+
+
+@contextmanager
+def _missing_stream() -> Iterator[None]:
+    """Around calls that name nothing but a stream, so that only the stream can be what is not found."""
+    try:
+        yield
+    except AwsFatal as error:
+        if error.code != NOT_FOUND:
+            raise
+        raise StreamMissing(str(error), code=error.code, remedy=error.remedy) from error
 
 
 def proxy_for(url: str) -> str | None:

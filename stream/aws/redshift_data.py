@@ -6,6 +6,7 @@ about another attempt.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
 
-from stream.aws.errors import UNKNOWN, AwsFatal, AwsRetryable, Call, explain, translate
+from stream.aws.errors import NOT_FOUND, UNKNOWN, AwsFatal, AwsRetryable, Call, explain, translate
 from stream.aws.kinesis import proxy_for
 from stream.aws.session import AwsSession
 
@@ -42,6 +43,16 @@ _BUSY: Final = frozenset(
     }
 )
 """Errors of this API after which the same call may succeed: limits on concurrent statements, and a database that could not be reached."""
+_ABOUT_STATEMENTS: Final = frozenset({"DescribeStatement", "GetStatementResult"})
+_ASK: Final = "what is in the tables says whether it was done"
+_NO_DATABASE: Final = re.compile(
+    r"endpoint doesn't exist|\bpaus(?:ed|ing)\b|\bresum(?:ed|ing)\b|\bresiz|not in (?:an )?available state", re.IGNORECASE
+)
+"""Words with which the API refuses statements for a cluster that does not run, as if the request were wrong."""
+_RESUME: Final = (
+    "see whether the cluster is paused, being resized, or gone (`aws redshift describe-clusters`), and resume it; otherwise check its name "
+    "and the region. What waits for it goes on by itself"
+)
 _S = TypeVar("_S", bound=msgspec.Struct)
 
 
@@ -172,7 +183,11 @@ class RedshiftDataClient:
         return (await self._ask("BatchExecuteStatement", request, _Started)).Id
 
     async def describe(self, statement_id: str, wait: int = LONGEST_WAIT) -> Statement:
-        """The state of a statement, as soon as it has ended or after ``wait`` seconds."""
+        """The state of a statement, as soon as it has ended or after ``wait`` seconds.
+
+        Raises:
+            AwsRetryable: also if the service has forgotten it, as it does after a day, so that its outcome cannot be learned here.
+        """
         found = await self._ask("DescribeStatement", {"Id": statement_id, "WaitTimeSeconds": wait}, _Described)
         failed = next((index for index, sub in enumerate(found.SubStatements) if sub.Status in {"FAILED", "ABORTED"}), -1)
         if failed < 0:
@@ -211,7 +226,7 @@ class RedshiftDataClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise translate(call, error) from error
         if status != 200:
-            raise _explained(call, answer, named, status)
+            raise _explained(call, answer, named, status, forgets=operation in _ABOUT_STATEMENTS)
         return answer
 
     async def _signed(self, operation: str, body: bytes) -> dict[str, str]:
@@ -229,7 +244,7 @@ def _value(field: dict[str, Any]) -> Any:
     return None if field.get("isNull") else next(iter(field.values()), None)
 
 
-def _explained(call: Call, body: bytes, named: str, status: int) -> AwsRetryable | AwsFatal:
+def _explained(call: Call, body: bytes, named: str, status: int, *, forgets: bool) -> AwsRetryable | AwsFatal:
     try:
         said = msgspec.json.decode(body, type=_Refusal)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -238,7 +253,12 @@ def _explained(call: Call, body: bytes, named: str, status: int) -> AwsRetryable
     message = said.message or said.Message
     if code in _BUSY:
         return AwsRetryable(f"{call} failed: {code}: {message}", code=code)
-    return explain(call, code, message, status)
+    if code == NOT_FOUND and forgets:
+        return AwsRetryable(f"{call} failed: {code}: {message.rstrip('. ')}. The service forgets statements after a day: {_ASK}", code=code)
+    error = explain(call, code, message, status)
+    if isinstance(error, AwsFatal) and _NO_DATABASE.search(message):
+        return AwsFatal(str(error).replace(error.remedy, _RESUME), code=code, remedy=_RESUME)
+    return error
 
 
 @asynccontextmanager

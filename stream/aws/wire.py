@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from stream.aws.addresses import reach
+from stream.aws.names import Name
 
 MAX_BYTES: Final = 64 * 2**20
 """The most bytes of a response; more than any call here returns."""
@@ -59,7 +60,7 @@ class Wire:
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         self._host = parts.hostname or ""
-        self._port = parts.port or (443 if secure else 80)
+        self._name = Name(self._host, parts.port or (443 if secure else 80))
         self._tls = (trust or ssl.create_default_context()) if secure else None
         self._path = parts.path
         self._timeouts = timeouts
@@ -96,6 +97,7 @@ class Wire:
 
     def close(self) -> None:
         """Close all connections."""
+        self._name.close()
         for connection in tuple(self._all):
             connection.close()
 
@@ -119,7 +121,7 @@ class Wire:
     async def _new(self) -> _Connection:
         async with asyncio.timeout(self._timeouts.connect):
             loop = asyncio.get_running_loop()
-            reached = await reach(self._host, self._port)
+            reached = await reach(self._host, await self._name.addresses())
             name = None if self._tls is None else self._host
             made = loop.create_connection(lambda: _Connection(self._all), sock=reached, ssl=self._tls, server_hostname=name)
             _, protocol = await made

@@ -94,6 +94,22 @@ class ShardStalled(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StoreHung(Event):
+    """A call to the `file:` store ``store`` has not returned for ``seconds``. ``detail``: which, and what to do. ``shard`` is empty."""
+
+    store: str
+    detail: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAnswered(Event):
+    """Every call to the `file:` store ``store`` returns again. ``shard`` is empty."""
+
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
 class LoopBlocked(Event):
     """The event loop of the process has not run for ``seconds``; the lines `stack_taken` that follow say why. ``shard`` is empty."""
 

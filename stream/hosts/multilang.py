@@ -39,8 +39,9 @@ from stream.worker.process.allocators import prepare_allocators
 from stream.worker.process.failure import reporting_failure
 from stream.worker.process.reporting import reports_to
 from stream.worker.process.threads import limit_default_threads
+from stream.worker.shards.reasons import GOES_ON
 from stream.worker.shards.shard import run_shard
-from stream.worker.shards.supervisor import GOES_ON, RESTART_SECONDS
+from stream.worker.shards.supervisor import RESTART_SECONDS
 
 LINE_BYTES: Final = 256 * 2**20
 """Longest line, in bytes: GetRecords returns up to 10 MiB, which base64 and expanded KPL aggregates can multiply."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from stream import events
-from stream.aws.errors import AccessRefused
+from stream.aws.errors import AccessRefused, StreamMissing
 from stream.concurrency import run_concurrently
 from stream.contracts import Clock, Emit, Shard
 from stream.errors import Fatal, LeaseLost, Retryable
@@ -104,7 +104,7 @@ class Coordinator(LeaseView):
         (self.holdings.unlisted.discard if allowed else self.holdings.unlisted.add)(stream)
 
     def inherited(self, stream: str, shard_id: str) -> bool:
-        """Whether this worker took the shard's lease from one that had no access."""
+        """Whether this worker took the shard's lease from one that had no access, or after one that had none until its end."""
         held = self.holdings.held.get(self.streams[stream].key(shard_id))
         return held is not None and held.inherited
 
@@ -242,10 +242,20 @@ class Coordinator(LeaseView):
     async def _listed(self, stream: str) -> tuple[LeasedStream, list[Shard]]:
         """The stream, identified, and its shards."""
         leased = self.streams[stream]
-        if leased.identify is not None:
-            leased = self.streams[stream] = replace(leased, prefix=await leased.identify(), identify=None)
+        if leased.identify is not None and not leased.identified:
+            leased = self.streams[stream] = replace(leased, prefix=await leased.identify())
             await self.scan(consistent=True)  # rows of it were passed over until now
         return leased, await leased.list_shards()
+
+    async def _forget(self, stream: str) -> None:
+        """Release the leases of a stream that is gone, and leave their rows alone: one that is created under its name has others."""
+        leased = self.streams[stream]
+        if leased.identify is None or not leased.identified:
+            return
+        await run_concurrently([self._give_up(key) for key, held in self.holdings.held.items() if held.stream == stream], AT_ONCE)
+        self.streams[stream] = leased.unidentified()
+        self.observed = {key: row for key, row in self.observed.items() if not leased.owns(key)}
+        self._notify()
 
     # --- loops ------------------------------------------------------------------------------------------------------------
 
@@ -267,8 +277,10 @@ class Coordinator(LeaseView):
                 try:
                     leased, listed = await self._listed(name)
                 except (Retryable, Fatal) as error:
-                    # If the stream is gone, its readers find out, and end it; the leases of other streams must go on.
+                    # If the stream is gone, its readers find out, and say so; the leases of other streams must go on.
                     self._emit(events.CallRepeated(name, "", "list shards", str(error), self.settings.sync))
+                    if isinstance(error, StreamMissing):
+                        await self._unless_refused(self._forget(name))
                 else:
                     await self._unless_refused(self._keep_rows(leased, listed))
 

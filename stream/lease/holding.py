@@ -23,8 +23,9 @@ MOST_RENEWALS: Final = 400
 """Concurrent renewals while the table is slow: with a failover time of 10 s and 0.2 s for a write, enough for 6,000 leases."""
 
 UNANSWERED_SECONDS: Final = 300.0
-ANSWERED_SECONDS: Final = 60.0
-"""Seconds for which a shard's calls get no answer before its worker counts as having no access, and between two such calls at most."""
+ANSWERED_SECONDS: Final = 150.0
+"""Seconds for which a shard's calls get no answer before its worker counts as having no access, and between two such calls at most: the
+longest call takes 120 s, and the longest wait before it is made again 20 s."""
 
 TOGETHER: Final = 1 / 20
 """Share of a renewal interval by which a renewal may be late, so that several are made each time the loop wakes up."""
@@ -36,8 +37,8 @@ class Held:
 
     ``wanted``: since when another worker is to take it over, or None. ``seen_bytes``: bytes received since ``counted``.
     ``refused``: access is refused to this worker, or nothing answers; ``received``: records were received since that was noted.
-    ``unanswered``: when calls for the shard began to get no answer, and when the last one did not. ``inherited``: it was taken from a
-    worker that had no access.
+    ``unanswered``: when calls for the shard began to get no answer, and when the last one did not. ``inherited``: the worker
+    that had it before had no access.
     """
 
     stream: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -72,7 +72,16 @@ class LeasedStream:
     list_shards: Callable[[], Awaitable[list[Shard]]]
     prefix: str = ""
     identify: Callable[[], Awaitable[str]] | None = None
-    """Asks for the prefix, as long as access that was refused is waited for; ``prefix`` is then one that no lease has."""
+    """In a table of several streams, asks for the prefix: it has the time at which the stream was created."""
+
+    @property
+    def identified(self) -> bool:
+        """Whether the stream could be described. If not, its prefix is one that no lease has."""
+        return not self.prefix.startswith(NOT_IDENTIFIED)
+
+    def unidentified(self) -> LeasedStream:
+        """The stream as it is before it could be described, without leases."""
+        return replace(self, prefix=f"{NOT_IDENTIFIED} {self.stream}:")
 
     def key(self, shard_id: str) -> str:
         """The lease key of a shard."""

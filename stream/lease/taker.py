@@ -111,29 +111,28 @@ class LeaseTaker:
         return [take for take in takes if take.lease.key not in view.holdings.held]
 
     async def _take(self, take: Take) -> None:
-        asked = self._clock.monotonic()
+        asked, stream = self._clock.monotonic(), self._view.stream_of(take.lease.key)
         if (taken := await self._table.take(take.lease, self._me)) is None:
             return
-        if self._stopped:
+        if self._stopped or not self._view.streams[stream].owns(taken.key):
             await self._table.release(taken)
             return
-        stream = self._view.stream_of(taken.key)
-        inherited = take.why is decide.Why.REFUSED
-        if inherited or (take.why is decide.Why.STOLEN and self._known.in_doubt):
+        # The row of a lease that expired or was released still says so if its last holder had no access.
+        inherited = take.why is decide.Why.REFUSED or take.lease.refused is not None
+        if take.why is decide.Why.REFUSED or (take.why is decide.Why.STOLEN and self._known.in_doubt):
             self._known.attempt(stream, asked)
         self._view.holdings.add(stream, taken, asked, inherited=inherited)
         self._emit(events.LeaseTaken(stream, taken.shard, take.why, take.lease.owner or ""))
 
     async def _adopt(self, lease: Lease) -> None:
         """Accept a lease that was assigned to this worker; a scan may be stale, so the row is read once more (as KCL does)."""
-        asked = self._clock.monotonic()
+        asked, stream = self._clock.monotonic(), self._view.stream_of(lease.key)
         fresh = await self._table.get(lease.key)
         if fresh is None or not fleet_rules.assigned([fresh], self._me, self._view.holdings.held, self._avoided):
             return
-        if self._stopped:
+        if self._stopped or not self._view.streams[stream].owns(lease.key):
             await self._table.assign(fresh, self._follower.successor(self._view.observed.values()))
         elif (adopted := await self._table.adopt(fresh)) is not None:
-            stream = self._view.stream_of(lease.key)
             self._view.holdings.add(stream, adopted, asked)
             self._emit(events.LeaseTaken(stream, lease.shard, decide.Why.ASSIGNED, lease.signed or ""))
 

@@ -190,6 +190,7 @@ CREDENTIALS_EXPIRE = _gauge(
 BUILD_INFO = _gauge("build_info", ("version", "worker"), "Always 1; the labels say what runs.")
 WORKER_FAILURES = _counter("worker_failures", (), "How often the process ended because it could not continue: once, at its very end.")
 LOG_LINES_DROPPED = _counter("log_lines_dropped", (), "Lines of the log that were dropped, since nobody read standard error.")
+STORE_HUNG = _gauge("store_hung", ("store",), "1 while a call to the `file:` store has not returned for a minute.")
 DRAINING = _gauge("draining", (), "1 once a signal has asked the worker to stop.")
 LOOP_LAG = _gauge("event_loop_lag_seconds", (), "By how much the event loop woke up too late, at worst in the last minute.", "seconds")
 

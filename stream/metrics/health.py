@@ -31,6 +31,14 @@ def _shard_stalled(r: Series, e: ev.ShardStalled) -> None:
     r.set_shard(m.SHARD_STALLED, 1, e)
 
 
+def _store_hung(r: Series, e: ev.StoreHung) -> None:
+    r.set(m.STORE_HUNG, 1, e.store)
+
+
+def _store_answered(r: Series, e: ev.StoreAnswered) -> None:
+    r.set(m.STORE_HUNG, 0, e.store)
+
+
 def _credentials_renewed(r: Series, e: ev.CredentialsRenewed) -> None:
     r.set(m.CREDENTIALS_EXPIRE, e.expires)
 
@@ -47,6 +55,8 @@ def _records_expired(r: Series, e: ev.RecordsExpired) -> None:
 HEALTH: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
     ev.StreamDescribed: _stream_described,
     ev.ShardStalled: _shard_stalled,
+    ev.StoreHung: _store_hung,
+    ev.StoreAnswered: _store_answered,
     ev.CredentialsRenewed: _credentials_renewed,
     ev.RecordsExpired: _records_expired,
     ev.WorkerFailed: _worker_failed,

@@ -89,6 +89,8 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.StreamDescribed: Level.DEBUG,
     ev.StreamResumed: Level.INFO,
     ev.ShardStalled: Level.ERROR,
+    ev.StoreHung: Level.ERROR,
+    ev.StoreAnswered: Level.INFO,
     ev.LoopBlocked: Level.WARNING,
     ev.StackTaken: Level.INFO,
     ev.CredentialsRenewed: Level.INFO,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from stream.pipeline.components import make_sink
 from stream.pipeline.model import Pipeline
 from stream.pipeline.random_records import random_records
 from stream.sink.refusals import accepted
+from stream.transform.engine import STAGE_ERROR
 from stream.transform.stage import Resources
 from stream.transform.types import SYSTEM
 
@@ -56,6 +58,7 @@ class Trial:
                 return Verdict(case, tuple(self._properties(case)))
             done = accepted(self._chain.run(batch_of(case.given), SHARD_ID), self._sinks)
             found = list(self._differences(case.expect, done))
+            found += self._raised(case.given, done) if found else ()
         except StreamError as error:
             return Verdict(case, (f"the shard would halt: {error}",))
         if len(found) > MAX_DIFFERENCES:
@@ -77,6 +80,20 @@ class Trial:
                 yield f"outcomes: expected {_shown(counts)}, got {_shown(got)}"
         if expect.partitions is not None:
             yield from self._compare_partitions(expect.partitions, done)
+
+    def _raised(self, records: Sequence[Record], done: Transformed) -> Iterator[str]:
+        """What the steps raised of which rejects say no more than that they did: on the first records of each step and reason."""
+        seen: set[tuple[str, str]] = set()
+        for record, stage, reason in rejects(done):
+            if reason.partition(":")[0] != STAGE_ERROR or (stage, reason) in seen:
+                continue
+            seen.add((stage, reason))
+            steps = self._chain.walk(batch_of(records), SHARD_ID)
+            *_, before = takewhile(lambda step: step.name != stage, steps)  # noqa: B023 - used at once
+            given = before.frame.filter(pl.col(ROW) == record - 1)
+            if (said := self._chain.failure(stage, given)) is not None:
+                [row, *_] = user_rows(given.drop(*SYSTEM[:-1], PARTITION_KEY, strict=False))
+                yield f"record {record}: {stage!r} raised {said}; the row was {_shown(row)}"
 
     def _compare_sinks(self, wanted: Mapping[str, Sequence[Mapping[str, Any]]], done: Transformed) -> Iterator[str]:
         names = [sink.name for sink in self._sinks]

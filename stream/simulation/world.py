@@ -32,7 +32,7 @@ from stream.simulation.process import Process, mixed
 from stream.simulation.schedule import LONGEST_FREEZE, OPERATORS, Arrival, Operation, Pausing, Reshard, Schedule, Start, Struck
 from stream.simulation.subject import Subject
 from stream.simulation.virtual_time import LoopClock
-from stream.worker.shards.supervisor import WAITED_FOR
+from stream.worker.shards.reasons import WAITED_FOR
 
 PATIENCE: Final = 6 * 3600.0
 """Virtual seconds after which workers that nothing disturbs any more must be done. The longest wait between two attempts is 20 s."""

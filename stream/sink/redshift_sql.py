@@ -325,7 +325,8 @@ def _mismatch(column: Column, found: ExistingColumn, type_now: str) -> str:
 _TRANSIENT: Final = (
     "serializable isolation", "could not serialize", "deadlock", "connection", "timeout", "timed out", "canceled", "cancelled",
     "aborted", "disk full", "restart", "resiz", "shutting down", "starting up", "recovery mode", "too many", "slow down",
-    "internal error", "not available", "concurrent", "token has expired", "expiredtoken",
+    "internal error", "not available", "unavailable", "concurrent", "paus", "maintenance", "read-only transaction", "read only mode",
+    "token has expired", "expiredtoken",
 )  # fmt: skip
 _NAMES: Final = re.compile(
     r"""'[^']*'|"[^"]*"|\b(?:s3|https?)://\S+|\b(?:relation|table|column|schema|database|user|group|role) [\w.$-]+"""

@@ -14,7 +14,6 @@ file that it names can be renamed into place only once:
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import errno
 import hashlib
@@ -27,12 +26,13 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from stream.contracts import ObjectInfo, Stored
 from stream.errors import Fatal
-from stream.storage.directory_errors import FULL, make_folder, refuse_unwritable, translate, without_links
-from stream.storage.keys import by_place, check_key
+from stream.storage.aside import Aside, Unanswered
+from stream.storage.directory_errors import FULL, make_folder, refuse_unwritable, translate, unanswered, without_links
+from stream.storage.keys import by_place, check_key, without_values
 from stream.storage.temporary_files import hold, remove_leftovers
 
 _RESERVED: Final = ".stream"
@@ -44,8 +44,10 @@ _T = TypeVar("_T")
 class DirectoryStore:
     """An ``ObjectStore`` over the directory ``root``, shared by any number of threads and processes of one machine.
 
-    With ``fsync`` (the default) an acknowledged write survives a power cut. The file system must have hard and symbolic links and times
-    in nanoseconds, as the local ones of Linux do. A ``delete`` is not ordered against a ``replace`` of the same key at the same moment.
+    A call that does not return within ``HUNG_SECONDS``, as on a dead NFS mount, raises ``Retryable``; it may have an effect later, like a
+    write of a stale worker. With ``fsync`` (the default) an acknowledged write survives a power cut. The file system must have hard and
+    symbolic links and times in nanoseconds, as the local ones of Linux do. A ``delete`` is not ordered against a ``replace`` of the same
+    key at the same moment.
     """
 
     def __init__(self, root: Path, *, fsync: bool = True, url: str | None = None) -> None:
@@ -56,6 +58,7 @@ class DirectoryStore:
         self._tidy = False
         """Whether files that killed processes left behind have been removed, which happens once, before the first write."""
         self._url = url or f"file://{self._root}"
+        self._aside = Aside(self._url)
 
     @property
     def url(self) -> str:
@@ -64,44 +67,48 @@ class DirectoryStore:
 
     async def create(self, key: str, body: bytes) -> str | None:
         """See ``contracts.ObjectStore``."""
-        return await self._run(self._create, self._path(key), body)
+        return await self._run("create", self._create, self._path(key), body)
 
     async def replace(self, key: str, body: bytes, etag: str) -> str | None:
         """See ``contracts.ObjectStore``."""
-        return await self._run(self._replace, self._path(key), body, etag)
+        return await self._run("replace", self._replace, self._path(key), body, etag)
 
     async def put(self, key: str, body: bytes) -> None:
         """See ``contracts.ObjectStore``."""
-        await self._run(self._put, self._path(key), body)
+        await self._run("write", self._put, self._path(key), body)
 
     async def get(self, key: str) -> Stored | None:
         """See ``contracts.ObjectStore``."""
-        return await self._run(_read, self._path(key))
+        return await self._run("read", _read, self._path(key))
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:
         """See ``contracts.ObjectStore``."""
         found = _walk(self._root, "", prefix, after)
-        while chunk := await self._run(lambda: list(islice(found, _LIST_CHUNK))):
+
+        def next_chunk(_: Path) -> builtins.list[ObjectInfo]:
+            return builtins.list(islice(found, _LIST_CHUNK))
+
+        while chunk := await self._run("list", next_chunk, self._root / prefix):
             for info in chunk:
                 yield info
 
     async def folders(self, prefix: str) -> builtins.list[str]:
         """Names of the directories right under ``prefix``, which ends in a slash, that have files below them."""
-        return await self._run(_folders, self._root, prefix)
+        return await self._run("list", _folders, self._root, prefix)
 
     async def read_range(self, key: str, start: int, end: int, version: str) -> bytes | None:
         """See ``contracts.RangedStore``."""
-        return await self._run(_read_range, self._path(key), start, end, version)
+        return await self._run("read", _read_range, self._path(key), start, end, version)
 
     async def stat(self, key: str) -> ObjectInfo | None:
         """See ``contracts.RangedStore``."""
         path = self._path(key)
-        info = await self._run(_info, path, key)
-        return None if info is None or await self._run(path.is_dir) else info
+        info = await self._run("look at", _info, path, key)
+        return None if info is None or await self._run("look at", Path.is_dir, path) else info
 
     async def delete(self, key: str) -> None:
         """See ``contracts.ObjectStore``."""
-        await self._run(self._delete, self._path(key))
+        await self._run("delete", self._delete, self._path(key))
 
     async def check_writable(self) -> None:
         """Make sure that objects could be written here, as far as can be determined without writing one.
@@ -110,7 +117,7 @@ class DirectoryStore:
             Fatal: this user may not write here, or the file system is mounted read-only.
             Retryable: no space is left.
         """
-        await self._run(refuse_unwritable, self._temporary_folder)
+        await self._run("look at", refuse_unwritable, self._temporary_folder)
 
     async def prove_writable(self) -> None:
         """Make the store's own folders, and make sure that objects can be written here and replaced.
@@ -119,7 +126,7 @@ class DirectoryStore:
             Fatal: the folders cannot be made, this user may not write here, or the file system lacks links.
             Retryable: no space is left, or the file system does not answer.
         """
-        await self._run(self._prove_writable)
+        await self._run("write to", self._prove_writable, self._temporary_folder)
 
     def _path(self, key: str) -> Path:
         check_key(key, self._url)
@@ -128,13 +135,16 @@ class DirectoryStore:
             raise Fatal(msg)
         return self._root / key
 
-    async def _run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    async def _run(self, what: str, function: Callable[Concatenate[Path, _P], _T], path: Path, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        call = f"to {what} {without_values(str(path))}"
         try:
-            return await asyncio.to_thread(function, *args, **kwargs)
+            return await self._aside(call, function, path, *args, **kwargs)
         except OSError as error:
             raise translate(error, self._url) from error
+        except Unanswered as error:
+            raise unanswered(self._url, error.call, error.seconds) from error
 
-    def _prove_writable(self) -> None:
+    def _prove_writable(self, _folder: Path) -> None:
         make_folder(self._claims)
         with self._written_temporary(b"") as (temporary, _):
             try:

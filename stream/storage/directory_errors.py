@@ -96,6 +96,16 @@ def translate(error: OSError, root: str) -> Fatal | Retryable:
     return Retryable(f"the store {root} failed: {where}{remedy}")
 
 
+def unanswered(root: str, call: str, seconds: float) -> Retryable:
+    """The exception to raise if ``call``, such as "to read PATH", has not returned for ``seconds`` in the store at ``root``."""
+    return Retryable(f"the store {root} does not answer: {hanging(call, seconds)}; what waits for it then goes on by itself")
+
+
+def hanging(call: str, seconds: float) -> str:
+    """That ``call`` hangs, and what to do."""
+    return f"the call {call} has not returned for {seconds:.0f} s. Remedy: {_DEAD_MOUNT}"
+
+
 def refuse_unwritable(folder: Path) -> None:
     """Make sure that ``folder`` could be made and written to, as far as can be determined without changing anything.
 

@@ -24,7 +24,7 @@ from obstore.exceptions import (
 )
 from obstore.store import S3Store as RawStore
 
-from stream.aws.errors import AccessRefused, AwsFatal
+from stream.aws.errors import RENEW, AccessRefused, AwsFatal
 from stream.aws.session import AwsSession
 from stream.clock import SystemClock
 from stream.contracts import ObjectInfo, Stored
@@ -43,6 +43,7 @@ _ELSEWHERE: Final = ("<Code>AuthorizationHeaderMalformed</Code>", "<Code>Permane
 """How S3, or obstore for it, says that the bucket is in another region."""
 _UNPROVEN: Final = ("InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "RequestTimeTooSkewed")
 """S3's error codes for requests with an unknown key, a session token that is none, a wrong signature or a wrong time."""
+_EXPIRED: Final = "ExpiredToken"
 _THROTTLED: Final = "SlowDown"
 _SLOWER: Final = (
     ". S3 allows more by itself as the load on a prefix goes on; if not, write fewer and larger files (`flush`, `partition_by`)"
@@ -324,7 +325,7 @@ class S3Store:
         what = f"{action} on {without_values(repr(key))} under {self._url}"
         final = self._final(error)
         if final is None:
-            return Retryable(f"{what} failed: {detail}{_SLOWER if _THROTTLED in detail else ''}")
+            return Retryable(f"{what} failed: {detail}{_SLOWER if _THROTTLED in detail else RENEW if _EXPIRED in detail else ''}")
         kind, code, why, remedy = final
         return kind(f"{what} {why}{remedy} ({detail})", code=code, remedy=remedy)
 

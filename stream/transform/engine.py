@@ -30,10 +30,10 @@ from polars.exceptions import PanicException
 
 from stream.batch import OUTCOME, RAW_SCHEMA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
 from stream.contracts import Transformed
-from stream.dry_run import polars_message
 from stream.errors import Halted, StreamError
 from stream.transform.conservation import checked, declared
 from stream.transform.decode import DecoderConfig
+from stream.transform.raised import what_was_raised
 from stream.transform.routing import SINKS, Conditions, Routing, compile_routing
 from stream.transform.stage import Applied, Resources, SchemaMismatch, StageConfig, Step
 from stream.transform.types import RESERVED, SYSTEM, SYSTEM_SCHEMA, RecordSchema
@@ -94,14 +94,14 @@ class CompiledChain:
         return self._routing.taken(frame) if self._routing is not None else {}
 
     def failure(self, name: str, frame: pl.DataFrame) -> str | None:
-        """What the step ``name`` raises on ``frame``, in its own words, which may quote values; None if it raises nothing."""
+        """What the step ``name`` raises on ``frame``, and where; it may quote values. None if it raises nothing."""
         [step] = [each for each in self._steps if each.name == name]
         try:
             step.run(frame)
         except StreamError:
             raise
         except (Exception, PanicException) as error:  # noqa: BLE001 - as in _run_isolating
-            return polars_message(error)
+            return what_was_raised(error)
         return None
 
     def run(self, batch: Batch, shard_id: str) -> Transformed:

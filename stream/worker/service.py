@@ -43,6 +43,7 @@ from stream.worker.opening.stores import Stores
 from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.process.allocators import prepare_allocators, trim_periodically
 from stream.worker.process.failure import reporting_failure
+from stream.worker.process.hung import watching_files
 from stream.worker.process.patience import Patience
 from stream.worker.process.readiness import Readiness
 from stream.worker.process.reporting import reports_to
@@ -80,6 +81,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     draining = _set_by_signals()
     with output, WATCHDOG.telling(reports_to(log)), reporting_failure(", ".join(pipeline.source.kinesis.names), log, emit):
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(watching_files(options.clock, emit))
             await stack.enter_async_context(patience.limiting(ends=ends_by_itself(pipeline, options.reading)))
             await stack.enter_async_context(MetricsServer(registry, health, board, pipeline.metrics.host, pipeline.metrics.port))
             opening = _open(pipeline, replace(options, worker=name), tracker, recorder, totals, emit, draining, stack)
@@ -96,11 +98,10 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             leave_startup_behind()
             async with asyncio.TaskGroup() as group:
                 background = _watch_itself(group, options, recorder, stalls, emit)
-                exports = [one.parts.export for one in parts_by_stream]
-                loaders = [loader for one in parts_by_stream for loader in one.loaders]
+                senders = [each for one in parts_by_stream for each in (one.parts.export, *one.loaders)]
                 watchers = _watchers(parts_by_stream, draining)
                 shared_services = (shared.leases, shared.pauses, shared.refresher, shared.keeper)
-                services = (*exports, *loaders, *watchers, reporter, notifier, notes, *shared_services)
+                services = (*senders, *watchers, reporter, notifier, notes, *shared_services)
                 background += [group.create_task(each.run(), name=type(each).__name__) for each in services if each is not None]
                 await streams.run(options.drain_seconds)
                 await asyncio.gather(*(watcher.finish() for watcher in watchers))

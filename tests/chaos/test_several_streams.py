@@ -99,6 +99,34 @@ def test_a_stream_to_which_access_is_refused_at_the_start_waits_and_the_other_is
     left.exact(leftovers=True)
 
 
+@pytest.mark.parametrize("leases", ["local", "native"])
+def test_a_stream_that_is_missing_at_the_start_is_looked_for_and_the_other_is_read(two_streams, s3_url, leases):
+    left, right, path = two_streams
+    if leases == "native":
+        path.write_text(path.read_text() + NATIVE.format(table=f"leases-{left.stream}", url=s3_url, failover="5s"))
+    right.client.delete_stream(StreamName=right.stream)
+    right.client.get_waiter("stream_not_exists").wait(StreamName=right.stream, WaiterConfig={"Delay": 1})
+    left.produce(100)
+    worker = left.start(path)
+    worker.until(left.committed)
+    worker.until(lambda: bool(halted(worker)))
+    assert [(line["stream"], "shard" in line) for line in halted(worker)] == [(right.stream, False)]
+    assert "there is no such stream: kinesis:" in halted(worker)[0]["reason"]
+    assert worker.drain() == 1
+    left.exact(leftovers=True)
+
+
+def test_workers_do_not_start_without_any_of_their_streams(two_streams):
+    left, right, path = two_streams
+    for each in (left, right):
+        each.client.delete_stream(StreamName=each.stream)
+        each.client.get_waiter("stream_not_exists").wait(StreamName=each.stream, WaiterConfig={"Delay": 1})
+    worker = left.start(path)
+    assert worker.exit() == 1
+    assert "worker_started" not in worker.said()
+    assert "was refused: ResourceNotFoundException" in worker.said().splitlines()[-1]
+
+
 def test_workers_to_which_access_to_every_stream_is_refused_do_not_start(two_streams):
     left, right, path = two_streams
     for each in (left, right):

@@ -305,6 +305,15 @@ def test_credentials_that_are_unavailable_for_now_are_retryable(monkeypatch: pyt
     assert asyncio.run(with_s3(failing(500, "never"), use)) == 0
 
 
+def test_an_expired_session_token_is_reported_with_what_to_do(aws_env: None) -> None:
+    async def use(store: ObjectStore) -> None:
+        for call in (store.get("k"), store.create("k", b""), store.replace("k", b"", '"tag"'), store.put("k", b"")):
+            with pytest.raises(Retryable, match=r"ExpiredToken.*Remedy: the credentials in use have ended"):
+                await call
+
+    asyncio.run(with_s3(failing(400, "ExpiredToken"), use))
+
+
 KEY = "mail=ada%40TAGGED.example/day=TAGGED/shardId-0-1-2-0123456789abcdef.parquet"
 """Of a data file: partition columns hold what came in records."""
 

@@ -276,6 +276,14 @@ ALERTS = (
         "Something blocks the event loop of {{ $labels.pod }} for {{ $value | humanizeDuration }} at a time.",
     ),
     Alert(
+        "StreamStoreHung",
+        f"sum by ({BY_POD}) ({m.STORE_HUNG.name}) > 0",
+        "1m",
+        "critical",
+        "A file system does not answer",
+        "Calls of {{ $labels.pod }} to {{ $value }} `file:` store(s) have not returned for more than a minute.",
+    ),
+    Alert(
         "StreamLogUnread",
         f"sum by ({BY_POD}) (increase({m.LOG_LINES_DROPPED.name}[15m])) > 0",
         "0m",

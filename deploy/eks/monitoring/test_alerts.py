@@ -142,6 +142,10 @@ CASES = {
         [(f"kst_event_loop_lag_seconds{{{POD}}}", "6x240")],
         [(f"kst_event_loop_lag_seconds{{{POD}}}", "0.1x240")],
     ),
+    "StreamStoreHung": (
+        [(f'kst_store_hung{{{POD}, store="file:/data"}}', "1x240")],
+        [(f'kst_store_hung{{{POD}, store="file:/data"}}', "0x240")],
+    ),
     "StreamLogUnread": (
         [(f"kst_log_lines_dropped_total{{{POD}}}", "0x230 5x10")],
         [(f"kst_log_lines_dropped_total{{{POD}}}", "0x100 5x140")],

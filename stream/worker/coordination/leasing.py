@@ -6,6 +6,7 @@ import functools
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from random import Random
 from typing import Final, Protocol, TypeAlias
 
@@ -19,7 +20,7 @@ from stream.errors import Fatal, StreamError
 from stream.lease.alone import observe_alone
 from stream.lease.coordinator import Coordinator
 from stream.lease.decide import ObservedLease
-from stream.lease.settings import NOT_IDENTIFIED, UNLIMITED, Balance, LeasedStream, LeaseSettings
+from stream.lease.settings import UNLIMITED, Balance, LeasedStream, LeaseSettings
 from stream.lease.table import LeaseTable
 from stream.pipeline.coordination import LeaseBalance, NativeCoordination
 from stream.pipeline.model import KinesisSource, Pipeline
@@ -110,10 +111,10 @@ async def leased_streams(
 ) -> list[LeasedStream]:
     """The streams as the lease table identifies them: a single one by shard ids alone, several by account, name and creation time too.
 
-    ``wait_for_access``: one of several to which access is refused is identified later.
+    ``wait_for_access``: one of several that is missing, or to which access is refused, is identified later.
 
     Raises:
-        Fatal: a stream is missing, or access to it is refused; with ``wait_for_access``, to all of them.
+        Fatal: a stream is missing, or access to it is refused; with ``wait_for_access``, all of them.
     """
     several = bool(pipeline.source.kinesis.streams)
     found: list[LeasedStream] = []
@@ -123,8 +124,8 @@ async def leased_streams(
         except AccessRefused:
             if not wait_for_access or not several:
                 raise
-            found.append(_identified_later(one, client, repeat))
-    if all(each.identify is not None for each in found):
+            found.append(_unidentified(one, client, repeat))
+    if several and not any(each.identified for each in found):
         await _prefix(found[0].stream, client, repeat)
     return found
 
@@ -146,14 +147,17 @@ def _leased_objects(name: str, shards: ListShards, repeat: Repeater) -> LeasedSt
 
 
 async def _leased(kinesis: KinesisSource, client: KinesisClient, repeat: Repeater, *, several: bool) -> LeasedStream:
-    prefix = await _prefix(kinesis.stream, client, repeat) if several else ""
-    return LeasedStream(kinesis.stream, kinesis.start.kind, _lister(kinesis.stream, client, repeat), prefix)
+    if several:
+        unidentified = _unidentified(kinesis, client, repeat)
+        return replace(unidentified, prefix=await _prefix(kinesis.stream, client, repeat))
+    return LeasedStream(kinesis.stream, kinesis.start.kind, _lister(kinesis.stream, client, repeat))
 
 
-def _identified_later(kinesis: KinesisSource, client: KinesisClient, repeat: Repeater) -> LeasedStream:
+def _unidentified(kinesis: KinesisSource, client: KinesisClient, repeat: Repeater) -> LeasedStream:
+    """One of several streams, not described yet."""
     name = kinesis.stream
     identify = functools.partial(_prefix, name, client, repeat)
-    return LeasedStream(name, kinesis.start.kind, _lister(name, client, repeat), f"{NOT_IDENTIFIED} {name}:", identify)
+    return LeasedStream(name, kinesis.start.kind, _lister(name, client, repeat), identify=identify).unidentified()
 
 
 async def _prefix(name: str, client: KinesisClient, repeat: Repeater) -> str:

@@ -15,12 +15,19 @@ NO_ACCESS: Final = (
 """Why a worker is not ready to which nothing is halted any more."""
 
 
+DEAD_SECONDS: Final = 600.0
+"""Seconds after which a process is to be restarted in which a call of a file system has not returned, as a shard that stalls is: a new pod
+may be placed on another node, and mounts anew."""
+
+
 class Readiness:
     """An ``Emit`` that changes ``health``. Call it from the event loop only."""
 
     def __init__(self, health: Health) -> None:
         self._health = health
         self._goes_on = GoingOn()
+        self._dead: dict[str, str] = {}
+        """Stores that have not answered for so long that the process is to be restarted, and why."""
 
     def __call__(self, event: events.Event) -> None:
         """Note what ``event`` changes."""
@@ -28,6 +35,7 @@ class Readiness:
             self._health.clear(f"shard {event.stream}/{event.shard}")
         self._of_shards(event)
         self._of_streams(event)
+        self._of_stores(event)
 
     def _of_shards(self, event: events.Event) -> None:
         match event:
@@ -44,6 +52,19 @@ class Readiness:
                 self._health.block(f"export {stream}/{shard}", reason)
             case events.ExportResumed(stream, shard):
                 self._health.clear(f"export {stream}/{shard}")
+            case _:
+                pass
+
+    def _of_stores(self, event: events.Event) -> None:
+        match event:
+            case events.StoreHung(_, _, store, detail, seconds):
+                self._health.block(f"store {store}", detail)
+                if seconds >= DEAD_SECONDS:
+                    self._dead[store] = self._health.fault = f"the store {store} does not answer: {detail}"
+            case events.StoreAnswered(_, _, store):
+                self._health.clear(f"store {store}")
+                if self._health.fault is not None and self._health.fault == self._dead.pop(store, None):
+                    self._health.fault = next(iter(self._dead.values()), None)
             case _:
                 pass
 

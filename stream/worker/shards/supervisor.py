@@ -8,13 +8,14 @@ from contextlib import suppress
 from typing import Final
 
 from stream import events
-from stream.aws.errors import AccessRefused
+from stream.aws.errors import AccessRefused, StreamMissing
 from stream.commit.retry import RefusedWaits
 from stream.contracts import Shard, Start
 from stream.errors import Fatal, Halted, LeaseLost, Retryable, unforeseen
 from stream.lease.shards import ready
 from stream.worker.parts import Parts, Stop
 from stream.worker.shards.paused_shards import PausedShards
+from stream.worker.shards.reasons import GOES_ON, LISTED_AGAIN, LOOKED_FOR
 from stream.worker.shards.shard import run_shard
 
 SYNC_SECONDS: Final = 30.0
@@ -26,12 +27,6 @@ LISTING_SECONDS: Final = 120.0
 
 RESTART_SECONDS: Final = 5.0
 """Seconds before a shard is restarted after its source or store kept failing."""
-
-WAITED_FOR: Final = "and goes on by itself as soon as that works; nothing is lost until then"
-"""The end of the reason why something is halted that nobody has to start again."""
-
-GOES_ON: Final = f"The shard is tried again every minute, {WAITED_FOR}"
-LISTED_AGAIN: Final = f"The stream is tried again every half minute, {WAITED_FOR}"
 
 
 def _nobody_else() -> bool:
@@ -72,14 +67,16 @@ class Supervisor:
         self._refused: dict[str, RefusedWaits] = {}
         """For shards to which access was refused."""
         self._may_list = True
+        self._missing = False
+        """Whether there is no such stream, as far as is known."""
         self._waiting: set[str] = set()
         """Shards that wait until they are tried again because access was refused."""
         self._listed_at = float("-inf")
 
     @property
     def works(self) -> bool:
-        """Whether this worker has sealed something of the stream, or may be able to: no access to it is refused now."""
-        return self.parts.committer.sealed > 0 or (self._may_list and not self._waiting)
+        """Whether this worker has sealed something of the stream, or may be able to: no access to it is refused, and it is not missing."""
+        return not self._missing and (self.parts.committer.sealed > 0 or (self._may_list and not self._waiting))
 
     async def run(self) -> None:
         """Run until the worker drains, or every unfinished shard is halted.
@@ -151,7 +148,7 @@ class Supervisor:
         wanted = self.parts.leases.runnable(self.stream) - (self._started - self._ended) - self._active
         wanted -= await self.paused.hold_back(wanted)
         now = self.parts.clock.monotonic()
-        if not wanted and now - self._listed_at < LISTING_SECONDS:
+        if (self._missing or not wanted) and now - self._listed_at < (SYNC_SECONDS if self._missing else LISTING_SECONDS):
             return []
         self._listed_at = now
         listed = {shard.shard_id: shard for shard in await self._listed()}
@@ -200,7 +197,7 @@ class Supervisor:
                 return await self.parts.repeat("list shards", Shard(self.stream, ""), self.parts.source.shards)
             self.parts.emit(events.CallRepeated(self.stream, "", "list shards", str(error), SYNC_SECONDS))
             return []
-        self._may_list = True
+        self._may_list, self._missing = True, False
         self._note_listed()
         return listed
 
@@ -215,6 +212,9 @@ class Supervisor:
         Raises:
             AccessRefused: this is not to be waited for.
         """
+        if isinstance(error, StreamMissing):
+            self._note_missing(error)
+            return
         if not self._waits_for_access:
             raise error
         self._may_list = bool(self._active)
@@ -223,9 +223,29 @@ class Supervisor:
             self._say_refused(leases.runnable(self.stream) - self._active)
         if self._active or (leases is not None and leases.read_elsewhere(self.stream)):
             self._note_listed()
-        elif not self.unlisted:
-            self.unlisted = f"its shards cannot be listed: {str(error).rstrip('.')}. {LISTED_AGAIN}"
-            self.parts.emit(events.ShardHalted(self.stream, "", self.unlisted))
+        else:
+            self._halt_whole(f"its shards cannot be listed: {str(error).rstrip('.')}. {LISTED_AGAIN}")
+
+    def _note_missing(self, error: StreamMissing) -> None:
+        """Halt the stream as a whole until it is there, whatever other workers do: none of them can read it.
+
+        A new stream of that name begins with the ids that the old one began with, so no shard counts as read to its end any more: the log
+        says which are, and finds those that are others.
+
+        Raises:
+            StreamMissing: this is not to be waited for.
+        """
+        self._missing = True
+        if not self._waits_for_stream:
+            raise error
+        self._started -= self._ended
+        self._ended.clear()
+        self._halt_whole(f"there is no such stream: {str(error).rstrip('.')}. {LOOKED_FOR}")
+
+    def _halt_whole(self, reason: str) -> None:
+        if not self.unlisted:
+            self.unlisted = reason
+            self.parts.emit(events.ShardHalted(self.stream, "", reason))
 
     async def _wait(self) -> None:
         try:
@@ -257,9 +277,9 @@ class Supervisor:
                 self._started.discard(shard.shard_id)
             else:
                 await self._give_lease_back(shard, ended=not isinstance(result, Stop))
+        except StreamMissing as error:
+            await self._wait_for_stream(shard, error)
         except AccessRefused as error:
-            if not self._waits_for_access and not self._inherited(shard):
-                raise
             await self._wait_for_access(shard, error)
         except Fatal:
             raise
@@ -268,14 +288,38 @@ class Supervisor:
         except LeaseLost:
             self._forget(shard)
         except Retryable as error:
-            self.parts.emit(events.CallRepeated(shard.stream, shard.shard_id, "run shard", str(error), RESTART_SECONDS))
-            await self.parts.clock.sleep(RESTART_SECONDS)
-            self._started.discard(shard.shard_id)
+            await self._restart(shard, error)
         except Exception as error:  # noqa: BLE001 - an error in one shard must not end the others
             self._halt(shard, unforeseen(error))
             if self.parts.leases is not None:
                 self.avoided.add(shard.shard_id)
                 await self.parts.leases.release(self.stream, shard.shard_id, avoid=True)
+
+    async def _wait_for_stream(self, shard: Shard, error: StreamMissing) -> None:
+        """Have the shards listed, which says of the whole stream that it is missing, and let the shard be started again.
+
+        Raises:
+            StreamMissing: this is not to be waited for.
+        """
+        if not self._waits_for_stream:
+            raise error
+        self._listed_at = float("-inf")
+        self.changed.set()
+        await self._restart(shard, error)
+
+    async def _restart(self, shard: Shard, error: Retryable | StreamMissing) -> None:
+        """Let the shard be started again in a moment."""
+        self.parts.emit(events.CallRepeated(shard.stream, shard.shard_id, "run shard", str(error), RESTART_SECONDS))
+        await self.parts.clock.sleep(RESTART_SECONDS)
+        self._started.discard(shard.shard_id)
+
+    @property
+    def _waits_for_stream(self) -> bool:
+        """Whether to wait for the stream, which is missing. Nothing but other streams is left to do for this worker.
+
+        Otherwise it ends, so that whoever runs it learns at once of a name that is wrong, or of a stream that was deleted.
+        """
+        return not self.parts.once and self._others_work()
 
     @property
     def _waits_for_access(self) -> bool:
@@ -296,7 +340,13 @@ class Supervisor:
                 self.parts.leases.refused(self.stream, shard_id)
 
     async def _wait_for_access(self, shard: Shard, error: AccessRefused) -> None:
-        """Halt the shard until it is time to try it again, or until the worker drains."""
+        """Halt the shard until it is time to try it again, or until the worker drains.
+
+        Raises:
+            AccessRefused: this is not to be waited for.
+        """
+        if not self._waits_for_access and not self._inherited(shard):
+            raise error
         wait = self._refused.setdefault(shard.shard_id, RefusedWaits(self.parts.clock)).next()
         self._waiting.add(shard.shard_id)
         self._halt(shard, f"{str(error).rstrip('.')}. {GOES_ON}")

@@ -120,7 +120,7 @@ async def open_reading(context: SourceContext, stack: AsyncExitStack) -> list[Op
 
 
 async def _refuse_inaccessible(streams: Sequence[str], client: KinesisClient, *, wait: bool) -> None:
-    """Make sure that the streams are there and may be read. With ``wait``, access to some of them may be refused: their reader waits."""
+    """Make sure that the streams are there and may be read. With ``wait``, some may be missing or refused: their readers wait."""
     refused = 0
     for name in streams:
         try:

@@ -79,29 +79,25 @@ def test_a_dead_address_of_a_host_does_not_prevent_calls_to_the_others(names, de
     assert asyncio.run(alive(body))[:2] == (200, b"{}")
 
 
-def test_a_refused_connection_is_not_waited_for(names, refusing, monkeypatch):
+def test_a_refused_connection_is_not_waited_for(refusing, monkeypatch):
     monkeypatch.setattr(addresses, "HEAD_START", 3600.0)
 
     async def body(living):
-        names["kinesis.example"] = [refusing] * 20 + [living]
-        (await reach("kinesis.example", 1)).close()
+        (await reach("kinesis.example", [refusing] * 20 + [living])).close()
 
     asyncio.run(asyncio.wait_for(alive(body), 120))
 
 
-def test_if_no_address_answers_the_error_is_reported_once(names, refusing):
-    names["kinesis.example"] = [refusing, refusing]
+def test_if_no_address_answers_the_error_is_reported_once(refusing):
     with pytest.raises(OSError, match=r"^[^;]*[Cc]onnect[^;]*$"):
-        asyncio.run(reach("kinesis.example", 1))
+        asyncio.run(reach("kinesis.example", [refusing, refusing]))
 
 
-def test_pending_attempts_are_cancelled_with_the_call(names, dead):
-    names["kinesis.example"] = [dead, dead]
-
+def test_pending_attempts_are_cancelled_with_the_call(dead):
     async def body():
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.4):
-                await reach("kinesis.example", 1)
+                await reach("kinesis.example", [dead, dead])
         # Nothing is left but this test.
         while len(asyncio.all_tasks()) > 1:
             await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})

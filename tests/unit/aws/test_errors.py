@@ -106,3 +106,10 @@ def test_a_host_that_has_no_address_has_a_remedy() -> None:
 def test_an_unexpected_error_is_not_mistaken_for_an_answer() -> None:
     with pytest.raises(TypeError, match="KeyError"):
         translate(CALL, KeyError("x"))
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "ExpiredTokenException"])
+def test_keys_that_have_ended_are_reported_with_what_to_do(code):
+    error = explain(Call("kinesis:GetRecords", "stream s", "region r"), code, "The security token is expired", 400)
+    assert isinstance(error, AwsRetryable)
+    assert "is expired. Remedy: the credentials in use have ended; those of a role are renewed" in str(error)

@@ -106,6 +106,14 @@ def test_a_result_is_read_to_its_end(monkeypatch):
         (400, {"__type": "x#BatchExecuteStatementException", "Message": "resuming"}, AwsRetryable, "resuming"),
         (500, {"__type": "InternalServerException"}, AwsRetryable, "InternalServer"),
         (400, {"__type": "ValidationException", "message": "Sqls"}, AwsFatal, "ValidationException: Sqls"),
+        (
+            400,
+            {"__type": "ValidationException", "message": "Redshift endpoint doesn't exist in this region."},
+            AwsFatal,
+            "paused.*resume it",
+        ),
+        (400, {"__type": "ValidationException", "message": "Cluster is in paused state"}, AwsFatal, "Remedy: see whether the cluster is"),
+        (400, {"__type": "ResourceNotFoundException", "message": "no workgroup"}, AwsFatal, "check the name"),
         (400, {"__type": "AccessDeniedException", "message": "no"}, AwsFatal, "allow redshift-data:ExecuteStatement on dev of workgroup"),
         (503, None, AwsRetryable, "<html>"),
         (200, {"Nonsense": 1}, AwsRetryable, "not as documented"),
@@ -114,6 +122,14 @@ def test_a_result_is_read_to_its_end(monkeypatch):
 def test_refusals_are_classified_by_what_must_happen(monkeypatch, status, body, kind, words):
     with pytest.raises(kind, match=words):
         ask(monkeypatch, [(status, body)], lambda client: client.execute("SELECT 1", "token"))
+
+
+def test_a_statement_that_the_service_has_forgotten_has_an_unknown_outcome(monkeypatch):
+    """A process that was frozen for a day asks for it, and then the ledger says whether the load was done."""
+    gone = (400, {"__type": "ResourceNotFoundException", "message": "Query does not exist."})
+    for calls in (lambda client: client.describe("a"), lambda client: client.result("a")):
+        with pytest.raises(AwsRetryable, match=r"Query does not exist\. The service forgets"):
+            ask(monkeypatch, [gone], calls)
 
 
 def test_a_call_without_an_answer_has_an_unknown_outcome(monkeypatch):

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from stream import events
-from stream.aws.errors import AccessRefused, AwsFatal, AwsRetryable
+from stream.aws.errors import AccessRefused, AwsFatal, AwsRetryable, StreamMissing
 from stream.contracts import Checkpoint, Reached, Shard, StartKind
 from stream.errors import Fatal, LeaseLost
 from stream.lease.coordinator import Coordinator
@@ -460,6 +460,67 @@ def test_of_a_stream_that_is_open_again_no_row_is_made_for_a_parent_that_was_rea
     play(lambda: OfAClosedStream([]), test)
 
 
+class OfAStreamThatMayBeGone(OfAClosedStream):
+    """Workers of two streams, of which the first is missing while it is ``closed``, and was created at ``epoch``."""
+
+    closed, epoch = False, 5
+
+    async def _identify(self):
+        self._refuse()
+        return f"1:t:{self.epoch}:"
+
+    def _refuse(self):
+        if self.closed:
+            raise StreamMissing("kinesis:ListShards on stream t was refused", code="ResourceNotFoundException")
+
+
+def test_leases_of_a_stream_that_is_deleted_are_released_and_those_of_a_new_one_of_that_name_are_others():
+    async def test(fleet):
+        await fleet.join("a")
+        worker, old = fleet.workers["a"], {f"1:t:5:{shard.shard_id}" for shard in fleet.shards}
+        assert len(worker.held("t")) == 2
+        fleet.closed = True
+        heard = []
+        worker.listeners.append(lambda: heard.append(worker.held("t")))
+        await fleet.clock.advance(31)
+        assert heard[-1] == worker.held("t") == set()
+        assert not worker.leases("t")
+        assert len(worker.held("s")) == 2
+        assert {fleet.rows()[key].holder for key in old} == {None}
+        fleet.closed, fleet.epoch = False, 70
+        await fleet.clock.advance(31)
+        assert worker.held("t") == {shard.shard_id for shard in fleet.shards}
+        assert {fleet.rows()[f"1:t:70:{shard.shard_id}"].holder for shard in fleet.shards} == {"a"}
+        assert {fleet.rows()[key].holder for key in old} == {None}
+
+    play(lambda: OfAStreamThatMayBeGone(shards(2)), test)
+
+
+def test_a_lease_that_was_being_taken_when_its_stream_was_found_missing_is_released():
+    async def test(fleet):
+        await fleet.join("b")
+        await fleet.kill("b")
+        await fleet.join("a")
+        worker = fleet.workers["a"]
+        real = worker.table.take
+
+        async def taking(lease, me):
+            taken = await real(lease, me)
+            if lease.key.startswith("1:t:"):
+                fleet.closed = True
+                await fleet.clock.sleep(31)
+            return taken
+
+        worker.table.take = taking
+        await fleet.clock.advance(80)
+        assert fleet.closed
+        assert worker.held("t") == set()
+        assert len(worker.held("s")) == 2
+        assert {row.holder for key, row in fleet.rows().items() if key.startswith("1:t:")} == {None}
+
+    play(lambda: OfAStreamThatMayBeGone(shards(2)), test)
+
+
 @pytest.mark.parametrize("observed", [None, {}], ids=["all are closed", "the run ends"])
 def test_a_start_at_which_no_stream_is_open_or_every_one_has_to_be_is_refused(observed):
     async def test(fleet):
@@ -758,6 +819,38 @@ def why(fleet, name, kind):
     return {event.shard: event.why for event in fleet.emitted[name] if isinstance(event, kind)}
 
 
+def test_calls_that_take_two_minutes_to_fail_count_as_those_that_fail_at_once():
+    async def test(fleet):
+        await fleet.join("a")
+        (shard_id,) = fleet.holders()["a"]
+        read_by(fleet.workers["a"], shard_id, 5)
+        for _ in range(4):
+            no_answer(fleet.workers["a"], shard_id)
+            await fleet.clock.advance(140)  # a call of 120 s, and the longest wait
+        assert marked(fleet) == {shard_id}
+
+    play(lambda: Fleet(shards(1)), test)
+
+
+@pytest.mark.parametrize("ends", ["kill", "leave"])
+def test_a_lease_that_a_worker_without_access_left_behind_is_inherited_too(ends):
+    """Else a worker that has sealed nothing would end when it finds that it has no access either, and so would the next one."""
+
+    async def test(fleet):
+        await fleet.join("a")
+        barred, *others = fleet.holders()["a"]
+        fleet.workers["a"].refused("s", barred)
+        await fleet.clock.advance(5)
+        assert marked(fleet) == {barred}
+        await getattr(fleet, ends)("a")
+        await fleet.join("b")
+        await fleet.clock.advance(60)
+        assert {each: fleet.workers["b"].inherited("s", each) for each in fleet.holders()["b"]} == {barred: True, others[0]: False}
+        assert set(why(fleet, "b", events.LeaseTaken).values()) == {"expired" if ends == "kill" else "free"}
+
+    play(lambda: Fleet(shards(2)), test)
+
+
 def test_leases_of_a_worker_without_access_go_to_one_that_seals():
     async def test(fleet):
         await fleet.join("a", "b")
@@ -876,7 +969,7 @@ def test_a_shard_whose_calls_get_no_answer_for_five_minutes_is_out_of_reach_and_
         read_by(worker, shard_id, 5)
         for step in range(15):
             if step == 9:
-                await fleet.clock.advance(61)  # somebody answered meanwhile
+                await fleet.clock.advance(151)  # somebody answered meanwhile
             no_answer(worker, shard_id)
             await fleet.clock.advance(30)
         assert marked(fleet) == set()

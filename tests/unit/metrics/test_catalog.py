@@ -8,6 +8,7 @@ BOUNDED = {
     "status",
     "stream",
     "shard",
+    "store",
     "result",
     "trigger",
     "how",

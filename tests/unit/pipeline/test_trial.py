@@ -73,6 +73,25 @@ def test_unexpected_dead_letters_are_always_a_difference(tmp_path):
     assert len(made.judge(case(given, rejects=wrong)).differences) == 2
 
 
+def late(frame):
+    return frame.with_columns(late=pl.Series([{5: True}[delay] for delay in frame["delay"]]))
+
+
+@pytest.mark.parametrize("how", ["rejects", "golden"])
+def test_a_failed_case_says_what_a_stage_raised_where_and_on_which_row(tmp_path, how):
+    made = trial(tmp_path, [{"filter": "carrier <> 'AA'"}, {"python": {"function": "m:late", "adds": {"late": "bool"}}}], {"m:late": late})
+    given = [{"json": {"carrier": "AA"}}, FLIGHT, *({"json": {"carrier": "UA", "delay": delay}} for delay in (7, 8))]
+    (tmp_path / "golden").write_text("")
+    *_, said = made.judge(case(given, **({"golden": "golden"} if how == "golden" else {"rows": [{"late": True}]}))).differences
+    line = late.__code__.co_firstlineno + 1
+    assert said == (
+        f"record 3: '2:python' raised KeyError: 7 (test_trial.py:{line} in <listcomp>); "
+        'the row was {"carrier": "UA", "delay": 7, "at": null}'
+    )
+    expected = [{"record": 3, "reason": "stage_error:KeyError"}, {"record": 4, "reason": "stage_error:KeyError"}]
+    assert how == "golden" or made.judge(case(given, rejects=expected)).differences == ()
+
+
 def test_a_golden_file_holds_rows_and_rejects(tmp_path):
     made = trial(tmp_path)
     golden = case([FLIGHT, "{"], golden="g.ndjson")

@@ -199,6 +199,9 @@ def test_a_column_that_does_not_fit_is_never_changed(found, words):
         (Step.LOCK, "FATAL: the database system is starting up", Failure.TRANSIENT),
         (None, "FATAL: the database system is in recovery mode", Failure.TRANSIENT),
         (None, "Query aborted by user", Failure.TRANSIENT),
+        (Step.COPY, "ERROR: cannot execute COPY in a read-only transaction", Failure.TRANSIENT),
+        (None, "FATAL: the cluster is being paused", Failure.TRANSIENT),
+        (None, "ERROR: The database is temporarily unavailable. Please try again later", Failure.TRANSIENT),
     ],
 )
 def test_a_failure_is_classified_by_its_step_and_message(step, error, failure):

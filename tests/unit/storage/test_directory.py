@@ -13,6 +13,7 @@ import pytest
 
 from stream.aws.errors import AccessRefused
 from stream.errors import Fatal, Retryable
+from stream.storage.aside import Aside
 from stream.storage.directory import DirectoryStore
 
 
@@ -124,6 +125,7 @@ class MeetingStore(DirectoryStore):
 
     def __init__(self, root: Path, parties: int) -> None:
         super().__init__(root, fsync=False)
+        self._aside = Aside(self.url, threads=parties)
         self._barrier = threading.Barrier(parties, timeout=120)
 
     @contextmanager

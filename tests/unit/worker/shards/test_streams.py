@@ -5,15 +5,16 @@ import asyncio
 import pytest
 
 from stream import events
-from stream.aws.errors import AccessRefused
+from stream.aws.errors import AccessRefused, StreamMissing
 from stream.contracts import Shard, Start, StartKind
 from stream.errors import Fatal, most_severe
 from stream.worker.parts import StreamParts
 from stream.worker.shards import supervisor
 from stream.worker.shards.streams import MAX_SHOWN, PendingCalls, Streams
 from tests.unit.lease.tables import settle
-from tests.unit.worker.shards.test_supervisor import Leases, Patient, Stream
+from tests.unit.worker.shards.test_supervisor import PARENT, Leases, Patient, Stream
 
+MISSING = StreamMissing("kinesis:ListShards was refused: not found. Remedy: create it.", code="ResourceNotFoundException")
 DENIED = AccessRefused("kinesis:GetRecords was refused. Remedy: allow it.", code="AccessDeniedException")
 
 
@@ -135,6 +136,61 @@ def test_a_stream_whose_shards_may_not_be_listed_is_not_halted_where_others_read
         return {type(event) for event in left.reported if not event.shard}
 
     assert play(run) == {events.CallRepeated}
+
+
+class Deleted(Denied):
+    """A stream that is missing when its shards are listed, as often as ``denied`` says, and from the moment at which a shard finds out."""
+
+    async def shards(self):
+        if self.denied:
+            self.denied -= 1
+            raise MISSING
+        return self.listed
+
+    async def run_shard(self, shard, start, parts):
+        if self.fates[shard.shard_id][0] is MISSING:
+            self.denied = 3
+        return await super().run_shard(shard, start, parts)
+
+
+@pytest.mark.parametrize("sealed", [0, 1])
+@pytest.mark.parametrize("leased", [False, True])
+def test_a_stream_that_is_deleted_halts_as_a_whole_and_is_read_once_it_is_there_again(monkeypatch, leased, sealed):
+    """Even if other workers have its leases: none of them can read it. A shard that had ended is looked at again: it may be another one."""
+
+    async def run():
+        left = Deleted({"0": [("1",), ("1",)], "1": [MISSING, "work"]}, [PARENT, Shard("s", "1", ("0",))], sealed=sealed)
+        streams, draining = two_streams(monkeypatch, left, Stream({"9": ["work"]}, [Shard("t", "9")]))
+        if leased:
+            left.leases = Leases(draining, ["0", "1"])
+            left.leases.elsewhere = True
+        running = asyncio.ensure_future(streams.run(0.0))
+        seen = set()
+        while len(left.order) < 4:
+            seen |= streams.halted.keys()
+            await asyncio.sleep(0)  # noqa: TID251 - lets the worker go on
+            left.clock.seconds += 1
+        assert (seen, dict(streams.halted)) == ({"s"}, {})
+        assert sorted(left.order[2:]) == ["0", "1"]
+        running.cancel()
+        await asyncio.wait([running])
+        told = [event for event in left.reported if isinstance(event, events.ShardHalted | events.StreamResumed)]
+        assert "there is no such stream: kinesis:ListShards" in told[0].reason
+        return [(type(event), event.stream, event.shard) for event in told]
+
+    assert play(run) == [(events.ShardHalted, "s", ""), (events.StreamResumed, "s", "")]
+
+
+def test_a_worker_whose_streams_are_all_deleted_ends_although_it_has_sealed_something(monkeypatch):
+    async def run():
+        left, right = Deleted({}, [], sealed=1), Deleted({}, [], sealed=1)
+        left.denied = right.denied = 100
+        streams, _ = two_streams(monkeypatch, left, right)
+        with pytest.raises(ExceptionGroup) as ended:
+            await streams.run(0.0)
+        assert most_severe(ended.value) is MISSING
+
+    play(run)
 
 
 def test_a_worker_that_may_do_nothing_for_any_of_its_streams_ends_with_the_reason(monkeypatch):
