@@ -14,6 +14,7 @@ import typer
 
 from stream.cli.loading import libraries_wanted
 from stream.cli.options import AsJson, File
+from stream.stream_ids import stream_id
 
 if libraries_wanted():
     from rich.table import Column, Table
@@ -75,7 +76,7 @@ def pause(
     if listed:
         _list(file, json=json)
         return
-    scope, author = Scope(stream, tuple(shards or ()), loads, sink), Author(by or _me(), note)
+    scope, author = Scope(None if stream is None else stream_id(stream), tuple(shards or ()), loads, sink), Author(by or _me(), note)
     clock = SystemClock()
     end = None if until is None else end_of(until, clock.now())
 
@@ -113,7 +114,7 @@ def resume(
 
     Exit code 0: it is not paused (any more); 1: it still is, by a pause that was not named; 2: it could not be done.
     """
-    scope, author = Scope(stream, tuple(shards or ()), loads, sink), Author(by or _me(), note)
+    scope, author = Scope(None if stream is None else stream_id(stream), tuple(shards or ()), loads, sink), Author(by or _me(), note)
     if everything and (scope.shards or loads):
         msg = "--all ends every pause: leave out the shards and --loads"
         raise typer.BadParameter(msg)
