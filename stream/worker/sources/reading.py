@@ -158,7 +158,7 @@ async def _objects(context: SourceContext) -> Opened:
     if context.watched is not None and config.watch is not None:
         return await _watched(context, config, config.watch, context.watched)
     slices = slices_of(context.pipeline, context.session, context.state, context.base_url, context.worker, context.clock)
-    await slices.choose_new(context.reading.window, await _manifest(context, config.manifest))
+    await slices.choose_new(context.reading.window, await _manifest(context, config))
     # What a live worker watches for is its own; a range of time beside it has shards of its own.
     grown = context.reading.window == Window()
     make = functools.partial(slices.source, emit=context.emit, finished=_finished(config.name, context), grown=grown)
@@ -191,11 +191,12 @@ async def _watched(context: SourceContext, config: ObjectsSource, watch: Watch, 
     return Opened(config.name, config.name, Start(StartKind.TRIM_HORIZON), make, finite=once, watcher=None if once else watcher)
 
 
-async def _manifest(context: SourceContext, url: str | None) -> bytes | None:
+async def _manifest(context: SourceContext, config: ObjectsSource) -> bytes | None:
+    url = config.manifest
     if url is None:
         return None
     folder, _, key = context.base_url(url).rpartition("/")
-    stored = await open_store(folder, context.session).get(key)
+    stored = await open_store(folder, context.session, requester_pays=config.requester_pays).get(key)
     if stored is None:
         msg = f"there is no object {url}, which source.s3.manifest names"
         raise DefinitionError(msg)
