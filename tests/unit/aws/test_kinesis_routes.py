@@ -9,12 +9,12 @@ import botocore.session
 import pytest
 from botocore import UNSIGNED
 from botocore.config import Config
-from tests.models import service
 
 from stream.aws.kinesis_routes import Routes, account_url
 from stream.aws.session import AwsSession
 from stream.aws.wire import Timeouts
 from stream.stream_ids import parse
+from tests.models import service
 
 ACCOUNT = "111122223333"
 CONTROL = ("ListShards", "DescribeStreamSummary", "RegisterStreamConsumer", "DescribeStreamConsumer")
