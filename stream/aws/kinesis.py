@@ -231,7 +231,7 @@ class KinesisClient:
 
     async def _exchange(self, operation: str, stream: str, request: Mapping[str, Any]) -> tuple[bytes | memoryview, bytes]:
         """The body of a response, and its ``Date``."""
-        route = self._routes.to(operation, parse(stream))
+        route = self._route(operation, stream, request)
         if route.proxy is not None:
             return await self._exchange_by_proxy(operation, stream, request)
         body = msgspec.json.encode(request)
@@ -258,7 +258,7 @@ class KinesisClient:
     ) -> aiohttp.ClientResponse:
         """The response to a call that the service has accepted; the caller reads or closes it."""
         call = self.describe_call(operation, stream)
-        route = self._routes.to(operation, parse(stream))
+        route = self._route(operation, stream, request)
         body = msgspec.json.encode(request)
         headers = await self._signed(route, operation, body)
         try:
@@ -272,6 +272,10 @@ class KinesisClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise translate(call, error) from error
         raise explain(call, *refusal(answer, named), response.status)
+
+    def _route(self, operation: str, stream: str, request: Mapping[str, Any]) -> Route:
+        # A token says which stream it is, so a call with one names no ARN; clients of AWS then use the region's endpoint.
+        return self._routes.to(operation, None if "NextToken" in request else parse(stream))
 
     async def _signed(self, route: Route, operation: str, body: bytes) -> dict[str, str]:
         headers = route.signer.headers(await self._session.credentials(), _TARGET + operation, body, self._clock.now())

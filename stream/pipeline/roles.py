@@ -214,6 +214,8 @@ def _creation(needs: Iterable[Access], account: Account) -> Iterator[Access]:
                 resource for resource in created if not _made_by_aws(resource) and _is_of(resource, account)
             )
     for service, resources in to_create.items():
+        if not resources:
+            continue
         yield Access(service, _CREATE_ACTIONS[service], tuple(sorted(resources)), "make what workers need")
 
 

@@ -106,6 +106,8 @@ def test_a_worker_is_allowed_the_stream_of_the_other_account_and_bootstrap_does_
     ]
     (made_by_us,) = [each.resources for each in accesses(made, Role.BOOTSTRAP, HERE) if each.service == "kinesis"]
     assert made_by_us == (own,)
+    only = accesses(pipeline(stream=SHARED), Role.BOOTSTRAP, HERE)
+    assert not [each for each in only if each.service == "kinesis"]
 
 
 def test_the_owner_of_a_stream_allows_reading_it_and_its_consumer():
