@@ -52,9 +52,7 @@ def _streams(old: Pipeline, new: Pipeline) -> Iterator[Consequence]:
         follows = f"it is read from `start: {new.source.kinesis.start.kind}` on"
         alike = sorted(each for each in before - after if name_of(each) == name_of(name))
         if alike:
-            follows += (
-                f". If it is the same stream as {alike[0]}, its records are read and written again: keep what it was called by"
-            )
+            follows += f". If it is the same stream as {alike[0]}, its records are read and written again: keep what it was called by"
         yield Consequence(f"stream {name} is added", follows, doubles=bool(alike))
     kept = before & after and old.source.s3 is None and new.source.s3 is None
     if kept and old.source.kinesis.start != new.source.kinesis.start:
