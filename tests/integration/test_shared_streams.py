@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -14,8 +15,14 @@ import pytest
 from typer.testing import CliRunner
 
 from stream import events
+from stream.aws.kinesis import open_kinesis
 from stream.cli.main import app
+from stream.commit.retry import Repeater
+from stream.errors import Fatal
 from stream.local.kinesis.server import running
+from stream.pipeline.lint import check
+from stream.worker.coordination.leasing import leased_streams
+from stream.worker.opening.places import session_of
 from tests.clocks import ShiftedClock
 from tests.integration import stage
 from tests.integration.stage import Stage, sealed
@@ -129,6 +136,30 @@ def test_a_person_may_call_a_shared_stream_by_its_name_arn_or_id(accounts: Accou
     accounts.work(sealed(4))
     assert json.loads(accounts.ask("status", accounts.file, "--stream", named, "--json"))
     assert "others" in accounts.ask("status", accounts.file, "--stream", "others", code=2)
+
+
+def test_a_stream_by_its_name_and_by_its_arn_is_not_read_twice(accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = arn("123456789012")
+    reading(monkeypatch, f"streams: ['{own}', numbers], region: {REGION}")
+    accounts.put(range(3))
+    with pytest.raises(Fatal, match=f"{own} and numbers are the same stream"):
+        accounts.work(sealed(3))
+    assert not list(accounts.folder.rglob("*.parquet"))
+
+
+def test_leases_have_the_keys_of_the_kcl(accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The KCL calls one of several streams by account, name and creation time, so no two of them share a lease."""
+    reading(monkeypatch, f"streams: [numbers, '{arn(OTHER)}'], region: {REGION}")
+    (accounts.folder / "pipeline.yaml").write_text(stage.PIPELINE.format(url=accounts.url, on_expired="gap", start="trim_horizon"))
+    pipeline = check(accounts.folder / "pipeline.yaml", {}).pipeline
+    assert pipeline is not None
+
+    async def prefixes() -> list[str]:
+        async with open_kinesis(session_of(pipeline)) as client:
+            return [each.prefix for each in await leased_streams(pipeline, client, Repeater(accounts.clock, lambda _: None))]
+
+    found = asyncio.run(prefixes())
+    assert [re.sub(r"\d+:$", "*", prefix) for prefix in found] == ["123456789012:numbers:*", f"{OTHER}:numbers:*"]
 
 
 def test_records_are_pushed_from_a_shared_stream(accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from stream.lease.settings import NOT_IDENTIFIED, UNLIMITED, Balance, LeasedStre
 from stream.lease.table import LeaseTable
 from stream.pipeline.coordination import LeaseBalance, NativeCoordination
 from stream.pipeline.model import KinesisSource, Pipeline
-from stream.stream_ids import as_written, name_of
+from stream.stream_ids import name_of
 
 MARK_BYTES: Final = 6
 """Random bytes in the mark of each write, so that no two writes of one row ever carry the same mark."""
@@ -127,22 +127,7 @@ async def leased_streams(
             found.append(_identified_later(one, client, repeat))
     if all(each.identify is not None for each in found):
         await _prefix(found[0].stream, client, repeat)
-    refuse_same(found)
     return found
-
-
-def refuse_same(streams: list[LeasedStream]) -> None:
-    """Make sure that no stream is there twice, by its name and by its ARN.
-
-    Raises:
-        Fatal: one is: every record would be read and written twice.
-    """
-    known: dict[str, str] = {}
-    for each in streams:
-        if each.prefix and (other := known.setdefault(each.prefix, each.stream)) != each.stream:
-            named, given = as_written(other), as_written(each.stream)
-            msg = f"{named} and {given} are the same stream, so every record would be written twice; remove one of them from `streams`"
-            raise Fatal(msg)
 
 
 async def key_prefix(pipeline: Pipeline, session: AwsSession, clock: Clock, stack: AsyncExitStack) -> str:

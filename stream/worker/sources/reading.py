@@ -19,7 +19,7 @@ from stream.commit.lookup import streams_of
 from stream.commit.manifest import decode_start
 from stream.commit.naming import start_key
 from stream.contracts import Clock, Emit, LendingSource, ObjectStore, Start, StartKind
-from stream.errors import DefinitionError
+from stream.errors import DefinitionError, Fatal
 from stream.pipeline.model import KinesisSource as KinesisOptions
 from stream.pipeline.model import Pipeline, Retrieval
 from stream.pipeline.replay import ObjectsSource, Watch
@@ -29,6 +29,7 @@ from stream.source.notifications import place_of_notices
 from stream.source.pace import FanOut, ReadSettings, tip_seconds
 from stream.source.until import ReadUntil, refuse_future, refuse_lost
 from stream.storage.open import open_store
+from stream.stream_ids import as_written
 from stream.worker.objects.claiming import WatchSettings
 from stream.worker.objects.finished_claims import FinishedClaims
 from stream.worker.objects.receiving import LONGEST_HOLD
@@ -105,7 +106,7 @@ async def open_reading(context: SourceContext, stack: AsyncExitStack) -> list[Op
     """A source for each stream of the pipeline. Whatever has to be chosen or pinned before reading has been.
 
     Raises:
-        Fatal: a stream or a permission is missing.
+        Fatal: a stream or a permission is missing, or a stream is listed twice.
         DefinitionError: the source cannot be read this way.
         Halted: an object that was chosen before has changed.
     """
@@ -120,15 +121,23 @@ async def open_reading(context: SourceContext, stack: AsyncExitStack) -> list[Op
 
 
 async def _refuse_inaccessible(streams: Sequence[str], client: KinesisClient, *, wait: bool) -> None:
-    """Make sure that the streams are there and may be read. With ``wait``, access to some of them may be refused: their reader waits."""
-    refused = 0
+    """Make sure that the streams are there, may be read, and are different ones, also where one is given by its name and one by its ARN.
+
+    With ``wait``, access to some of them may be refused: their reader waits.
+    """
+    refused, known = 0, dict[str, str]()
     for name in streams:
         try:
-            await client.describe_stream_summary(name)
+            arn = (await client.describe_stream_summary(name)).arn
         except AccessRefused:
             refused += 1
             if not wait or refused == len(streams):
                 raise
+            continue
+        if (other := known.setdefault(arn, name)) != name:
+            same = f"{as_written(other)} and {as_written(name)} are the same stream"
+            msg = f"{same}, so every record would be written twice; remove one of them from `streams`"
+            raise Fatal(msg)
 
 
 def _letters(options: KinesisOptions, context: SourceContext) -> Opened:
