@@ -29,6 +29,21 @@ EXIT_DIFFERENT = 1
 EXIT_DEFINITION = 2
 
 
+ResourcePolicies = Annotated[
+    bool,
+    typer.Option(
+        "--resource-policy",
+        help="Print instead what owners of streams in other accounts must allow --account: by ARN, the resource policy.",
+    ),
+]
+Live = Annotated[
+    Path | None,
+    typer.Option(
+        "--diff", help="File with a live policy of the role as JSON: print what it lacks, and what it grants beyond what is needed."
+    ),
+]
+
+
 def iam(
     file: File,
     *,
@@ -50,19 +65,8 @@ def iam(
     ] = "",
     audience: Annotated[str, typer.Option("--audience", help="With --oidc-issuer: audience of the token.")] = AUDIENCE,
     keys: Annotated[list[str] | None, typer.Option("--kms-key", help="ARN of another KMS key in use; may be repeated.")] = None,
-    shared: Annotated[
-        bool,
-        typer.Option(
-            "--resource-policy",
-            help="Print instead what owners of streams in other accounts must allow --account: by ARN, the resource policy.",
-        ),
-    ] = False,
-    live: Annotated[
-        Path | None,
-        typer.Option(
-            "--diff", help="File with a live policy of the role as JSON: print what it lacks, and what it grants beyond what is needed."
-        ),
-    ] = None,
+    shared: ResourcePolicies = False,
+    live: Live = None,
 ) -> None:
     """Print a pipeline's least-privilege IAM policies, one per role, and who may assume each role.
 

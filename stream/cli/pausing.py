@@ -14,7 +14,6 @@ import typer
 
 from stream.cli.loading import libraries_wanted
 from stream.cli.options import AsJson, File
-from stream.stream_ids import stream_id
 
 if libraries_wanted():
     from rich.table import Column, Table
@@ -28,6 +27,7 @@ if libraries_wanted():
     from stream.operations.changes.pauses import Author, Operator, Outcome, Outlook, Scope, pauses_covering, refuse_mixed
     from stream.pipeline.model import Pipeline
     from stream.pipeline.units import format_duration, parse_duration
+    from stream.stream_ids import stream_id
     from stream.worker.coordination.pausing import LOOK_SECONDS
 
     _GOES_ON: Final = {
