@@ -42,8 +42,9 @@ class FunctionHandler(Handler):
             StreamError: nothing could be done, or a shard is halted. Lambda repeats the invocation.
         """
         if is_delivery(event):
-            delivery = delivery_of(event)
-            missing = None if delivery is None else await self._opened().deliver(delivery, seconds)
+            function = self._opened()
+            delivery = delivery_of(event, function.streams)
+            missing = None if delivery is None else await function.deliver(delivery, seconds)
             return {"batchItemFailures": [] if missing is None else [{"itemIdentifier": str(missing)}]}
         if isinstance(event, Mapping) and event.get("detail-type") == SCHEDULED:
             return {"left": list(await self._opened().catch_up(seconds))}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import polars as pl
@@ -93,8 +94,16 @@ def in_segment(frame: pl.DataFrame, criteria: Iterable[Criterion]) -> pl.DataFra
     return frame
 
 
-def in_file(file: LedgerObject, body: bytes, criteria: Sequence[Criterion], separation: Separation = DEFAULT) -> InFile:
+def in_file(
+    file: LedgerObject,
+    body: bytes,
+    criteria: Sequence[Criterion],
+    separation: Separation = DEFAULT,
+    folders: Mapping[str, bool] = MappingProxyType({}),
+) -> InFile:
     """The rows of ``file``, whose content is ``body``, that match all ``criteria``; none if it lacks a column of them.
+
+    ``folders``: for each column of theirs that the names of the file's directories give for all of its rows, whether it matches.
 
     Other columns are not decoded if the format allows it, nor row groups whose statistics exclude a value. A value that the column's type
     cannot represent matches no row. The columns of separated values are text, which ``separation`` says how to read.
@@ -104,7 +113,7 @@ def in_file(file: LedgerObject, body: bytes, criteria: Sequence[Criterion], sepa
     """
     body = genuine(file.key, body, file.sha256)
     try:
-        return rows_with(rows_of(file.key, body, separation), criteria)
+        return rows_with(rows_of(file.key, body, separation), criteria, folders)
     except DAMAGE as error:
         raise unreadable(file.key, error) from error
 
@@ -125,17 +134,20 @@ def lineage_of(file: LedgerObject, body: bytes, separation: Separation = DEFAULT
         raise unreadable(file.key, error) from error
 
 
-def rows_with(rows: pl.LazyFrame, criteria: Sequence[Criterion]) -> InFile:
-    """The rows, counted from 0, that match all ``criteria``; none if a column is lacking."""
+def rows_with(rows: pl.LazyFrame, criteria: Sequence[Criterion], folders: Mapping[str, bool] = MappingProxyType({})) -> InFile:
+    """The rows, counted from 0, that match all ``criteria``; none if a column is lacking. ``folders`` as for ``in_file``."""
     types = rows.collect_schema()
-    columns = frozenset(each.column for each in criteria if each.column in types)
-    if len(columns) < len(criteria):
+    columns = frozenset(each.column for each in criteria if each.column in types or each.column in folders)
+    inside = [each for each in criteria if each.column in types]
+    if len(columns) < len(criteria) or not all(folders[each.column] for each in criteria if each not in inside):
         return InFile((), columns)
-    wanted = [(each.column, types[each.column], _converted(types[each.column], each.value)) for each in criteria]
+    wanted = [(each.column, types[each.column], _converted(types[each.column], each.value)) for each in inside]
     if any(value is None for _, _, value in wanted):
         return InFile((), columns)
     conditions = [pl.col(name) == pl.lit(value, dtype) for name, dtype, value in wanted]
-    return InFile(rows.with_row_index(_AT).filter(conditions).select(_AT).collect()[_AT].to_list(), columns)
+    numbered = rows.with_row_index(_AT)
+    found = numbered.filter(conditions) if conditions else numbered
+    return InFile(found.select(_AT).collect()[_AT].to_list(), columns)
 
 
 def _converted(dtype: pl.DataType, text: str) -> object:

@@ -22,7 +22,7 @@ WITH_THE_LOG: Final = frozenset({"ledger", "rejects"})
 """Targets whose files are beside the log, in one folder per stream."""
 
 _NAME: Final = re.compile(
-    r"(?:.*/)?(?P<label>[A-Za-z0-9_.-]+)-(?P<after>\d{1,60})-(?P<last>\d{1,60})(?:\.\d+)?\.(?P<sha>[0-9a-f]{16})\.[a-z.]+"
+    r"(?:.*/)?(?P<label>[A-Za-z0-9_.@-]+)-(?P<after>\d{1,60})-(?P<last>\d{1,60})(?:\.\d+)?\.(?P<sha>[0-9a-f]{16})\.[a-z.]+"
 )
 """File names as sinks make them: ``[<stream>.]<shard>-<after>-<last>[.<part>].<sha16>.<extension>``."""
 

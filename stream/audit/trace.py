@@ -17,7 +17,7 @@ from stream.audit.objects import Area, url_in
 from stream.errors import DefinitionError
 
 _WANTED: Final = re.compile(
-    r"(?:(?:(?P<stream>[A-Za-z0-9_.-]+)/)?(?P<shard>[A-Za-z_.-][A-Za-z0-9_.-]*):)?(?P<seq>\d{1,60})(?::(?P<sub>\d{1,10}))?"
+    r"(?:(?:(?P<stream>[A-Za-z0-9_.@-]+)/)?(?P<shard>[A-Za-z_.-][A-Za-z0-9_.-]*):)?(?P<seq>\d{1,60})(?::(?P<sub>\d{1,10}))?"
 )
 
 

@@ -14,21 +14,20 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
 
 from stream.aws.errors import NOT_FOUND, UNKNOWN, AwsFatal, AwsRetryable, Call, StreamMissing, explain, translate
+from stream.aws.kinesis_routes import Route, Routes, open_routes
 from stream.aws.pages import RawPage, parse_get_records
 from stream.aws.session import AwsSession
-from stream.aws.signing import Signer
-from stream.aws.wire import Timeouts, Wire, open_wire
+from stream.aws.wire import Timeouts
 from stream.clock import SystemClock
 from stream.contracts import Clock, Shard
 from stream.errors import Fatal
 from stream.native import KERNEL
+from stream.stream_ids import parse, stream_id
 
 MAX_RECORDS: Final = 10_000
 """Largest ``Limit`` of GetRecords (Kinesis API reference)."""
@@ -131,32 +130,23 @@ class _Refusal(msgspec.Struct, rename={"type": "__type"}):
     Message: str = ""
 
 
-def stream_name(stream: str) -> str:
-    """The name of a stream given by name or by ARN."""
-    return stream.rpartition("/")[2] if stream.startswith("arn:") else stream
-
-
 class KinesisClient:
     """Kinesis calls, each made once: the caller decides about another attempt.
 
-    ``stream`` is a stream's name or ARN throughout. Every call raises ``AwsRetryable`` or ``AwsFatal``.
+    ``stream`` is a stream's name, ARN or id (``stream_ids``) throughout. Calls about one that is not given by its name contain its ARN.
+    Every call raises ``AwsRetryable`` or ``AwsFatal``.
     """
 
-    def __init__(self, session: AwsSession, url: str, http: aiohttp.ClientSession, wire: Wire, clock: Clock) -> None:
+    def __init__(self, session: AwsSession, routes: Routes, http: aiohttp.ClientSession, clock: Clock) -> None:
         self._session = session
         self._http = http
-        self._wire = wire
-        self._region = session.region
-        self._url = url
-        self._signer = Signer("kinesis", self._region, self._url, "1.1")
+        self._routes = routes
         self._clock = clock
-        # Looked up once: aiohttp's own trust_env reads the environment and ~/.netrc in a thread before every call.
-        self._proxy = proxy_for(self._url)
 
     @property
     def place(self) -> str:
         """Region and endpoint, for messages."""
-        return f"region {self._region}, endpoint {self._url}"
+        return f"region {self._routes.region}, endpoint {self._routes.url}"
 
     async def list_shards(self, stream: str) -> list[Shard]:
         """All shards the service knows of, open and closed, ordered by id.
@@ -173,8 +163,9 @@ class KinesisClient:
             found |= {shard.ShardId: shard for shard in answer.Shards}
             if answer.NextToken is None:
                 break
+            # The token says which stream it is; the service refuses one together with a name or an ARN.
             request = {"NextToken": answer.NextToken, "MaxResults": 1000}
-        name = stream_name(stream)
+        name = stream_id(stream)
         return sorted((_shard(name, shard) for shard in found.values()), key=lambda shard: shard.shard_id)
 
     async def describe_stream_summary(self, stream: str) -> StreamSummary:
@@ -227,8 +218,9 @@ class KinesisClient:
     async def get_records(self, stream: str, iterator: str, limit: int = MAX_RECORDS) -> RawPage:
         """Up to ``limit`` records from ``iterator`` on; no records does not mean that there are none further on."""
         request: dict[str, Any] = {"ShardIterator": iterator, "Limit": limit}
-        if stream.startswith("arn:"):
-            request["StreamARN"] = stream
+        # A name is not needed here, nor known to the API; an ARN is, if another account has the stream.
+        if (shared := parse(stream)) is not None:
+            request["StreamARN"] = shared.arn
         operation = "GetRecords"
         body = await self._send(operation, stream, request)
         try:
@@ -249,12 +241,13 @@ class KinesisClient:
 
     async def _exchange(self, operation: str, stream: str, request: Mapping[str, Any]) -> tuple[bytes | memoryview, bytes]:
         """The body of a response, and its ``Date``."""
-        if self._proxy is not None:
+        route = self._route(operation, stream, request)
+        if route.proxy is not None:
             return await self._exchange_by_proxy(operation, stream, request)
         body = msgspec.json.encode(request)
-        headers = await self._signed(operation, body)
+        headers = await self._signed(route, operation, body)
         try:
-            status, answer, said = await self._wire.post(headers, body)
+            status, answer, said = await route.wire.post(headers, body)
         except (TimeoutError, OSError) as error:
             raise translate(self.describe_call(operation, stream), error) from error
         if status == 200:
@@ -275,11 +268,12 @@ class KinesisClient:
     ) -> aiohttp.ClientResponse:
         """The response to a call that the service has accepted; the caller reads or closes it."""
         call = self.describe_call(operation, stream)
+        route = self._route(operation, stream, request)
         body = msgspec.json.encode(request)
-        headers = await self._signed(operation, body)
+        headers = await self._signed(route, operation, body)
         try:
             response = await self._http.post(
-                self._url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy, timeout=timeout
+                route.url, data=body, headers=headers, allow_redirects=False, proxy=route.proxy, timeout=timeout
             )
             if response.status == 200:
                 return response
@@ -289,16 +283,21 @@ class KinesisClient:
             raise translate(call, error) from error
         raise explain(call, *refusal(answer, named), response.status)
 
-    async def _signed(self, operation: str, body: bytes) -> dict[str, str]:
-        headers = self._signer.headers(await self._session.credentials(), _TARGET + operation, body, self._clock.now())
+    def _route(self, operation: str, stream: str, request: Mapping[str, Any]) -> Route:
+        # A token says which stream it is, so a call with one names no ARN; clients of AWS then use the region's endpoint.
+        return self._routes.to(operation, None if "NextToken" in request else parse(stream))
+
+    async def _signed(self, route: Route, operation: str, body: bytes) -> dict[str, str]:
+        headers = route.signer.headers(await self._session.credentials(), _TARGET + operation, body, self._clock.now())
         # Payloads are mostly compressed or small; decompression would cost more CPU time than it saves in transfer.
         headers["accept-encoding"] = "identity"
         return headers
 
     def describe_call(self, operation: str, stream: str) -> Call:
         """The call, for messages."""
-        resource = stream if stream.startswith("arn:") else f"stream {stream}"
-        return Call(f"kinesis:{operation}", resource, self.place)
+        shared = parse(stream)
+        place = self.place if shared is None else f"region {self._routes.region}, endpoint {self._routes.to(operation, shared).url}"
+        return Call(f"kinesis:{operation}", f"stream {stream}" if shared is None else shared.arn, place)
 
     def _unreadable(self, operation: str, stream: str, error: Exception) -> AwsRetryable:
         msg = f"{self.describe_call(operation, stream)} gave an answer that is not as documented: {error}"
@@ -308,14 +307,13 @@ class KinesisClient:
 @asynccontextmanager
 async def open_kinesis(session: AwsSession, clock: Clock | None = None) -> AsyncIterator[KinesisClient]:
     """A client whose connections are kept for reuse until the context ends."""
-    url = session.endpoint("kinesis").rstrip("/") + "/"
     trust = session.trust()
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60, ssl=trust or True)
     async with (
         aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()) as http,
-        open_wire(url, _TIMEOUTS, trust) as wire,
+        open_routes(session, _TIMEOUTS, trust) as routes,
     ):
-        yield KinesisClient(session, url, http, wire, clock or SystemClock())
+        yield KinesisClient(session, routes, http, clock or SystemClock())
 
 
 @contextmanager
@@ -329,14 +327,9 @@ def _missing_stream() -> Iterator[None]:
         raise StreamMissing(str(error), code=error.code, remedy=error.remedy) from error
 
 
-def proxy_for(url: str) -> str | None:
-    """The proxy that the environment (``HTTPS_PROXY``, ``NO_PROXY``, ...) names for ``url``, or None."""
-    parts = urlsplit(url)
-    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
-
-
 def _target(stream: str) -> dict[str, str]:
-    return {"StreamARN": stream} if stream.startswith("arn:") else {"StreamName": stream}
+    shared = parse(stream)
+    return {"StreamName": stream} if shared is None else {"StreamARN": shared.arn}
 
 
 def _shard(stream: str, shard: _Shard) -> Shard:

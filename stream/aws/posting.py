@@ -10,7 +10,7 @@ from typing import TypeAlias
 import aiohttp
 
 from stream.aws.errors import Call, translate
-from stream.aws.kinesis import proxy_for
+from stream.aws.kinesis_routes import proxy_for
 from stream.aws.session import AwsSession
 from stream.aws.signing import Signer
 from stream.aws.wire import Answer, Timeouts, open_wire

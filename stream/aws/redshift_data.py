@@ -20,7 +20,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
 
 from stream.aws.errors import NOT_FOUND, UNKNOWN, AwsFatal, AwsRetryable, Call, explain, translate
-from stream.aws.kinesis import proxy_for
+from stream.aws.kinesis_routes import proxy_for
 from stream.aws.session import AwsSession
 
 SERVICE: Final = "redshift-data"

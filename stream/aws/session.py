@@ -156,8 +156,13 @@ class AwsSession:
         if (override := self.endpoint_override(service)) is not None:
             return override
         # Only a client tells an endpoint, and making one takes a tenth of a second.
-        asked = self._setting("use_fips_endpoint") or self._setting("use_dualstack_endpoint")
+        asked = self.fips or self._setting("use_dualstack_endpoint")
         return self.endpoint(service) if asked or self._is_elsewhere() else None
+
+    @property
+    def fips(self) -> bool:
+        """Whether only endpoints that are validated by FIPS 140 may be used."""
+        return bool(self._setting("use_fips_endpoint"))
 
     def _is_elsewhere(self) -> bool:
         """Whether services are not below amazonaws.com; false for a region that botocore does not know."""

@@ -23,9 +23,25 @@ if libraries_wanted():
     from stream.pipeline.model import Pipeline
     from stream.pipeline.regions import REGIONS
     from stream.pipeline.roles import ServiceAccount, accesses, partition_of, policy, trust
+    from stream.pipeline.sharing import resource_policies
 
 EXIT_DIFFERENT = 1
 EXIT_DEFINITION = 2
+
+
+ResourcePolicies = Annotated[
+    bool,
+    typer.Option(
+        "--resource-policy",
+        help="Print instead what owners of streams in other accounts must allow --account: by ARN, the resource policy.",
+    ),
+]
+Live = Annotated[
+    Path | None,
+    typer.Option(
+        "--diff", help="File with a live policy of the role as JSON: print what it lacks, and what it grants beyond what is needed."
+    ),
+]
 
 
 def iam(
@@ -49,12 +65,8 @@ def iam(
     ] = "",
     audience: Annotated[str, typer.Option("--audience", help="With --oidc-issuer: audience of the token.")] = AUDIENCE,
     keys: Annotated[list[str] | None, typer.Option("--kms-key", help="ARN of another KMS key in use; may be repeated.")] = None,
-    live: Annotated[
-        Path | None,
-        typer.Option(
-            "--diff", help="File with a live policy of the role as JSON: print what it lacks, and what it grants beyond what is needed."
-        ),
-    ] = None,
+    shared: ResourcePolicies = False,
+    live: Live = None,
 ) -> None:
     """Print a pipeline's least-privilege IAM policies, one per role, and who may assume each role.
 
@@ -70,6 +82,9 @@ def iam(
         where = Account(_number(account), region, partition_of(region))
         if region not in REGIONS:
             typer.echo(f"note: AWS had no region {region!r} when this version was made; {near_miss(region, REGIONS)}", err=True)
+        if shared:
+            _print(_resource_policies(pipeline, where))
+            return
         who = ServiceAccount(namespace, service_account, cluster, issuer, audience)
         policies = _policies(pipeline, where, keys or ())
         trusts = {each: trust(each, where, who) for each in policies}
@@ -86,6 +101,13 @@ def iam(
         _print(trusts[role] if trusted else policies[role])
     else:
         _print({each: {"policy": policies[each], "trust": trusts[each]} for each in policies})
+
+
+def _resource_policies(pipeline: Pipeline, where: Account) -> dict[str, Any]:
+    if not (found := resource_policies(pipeline, where)):
+        msg = f"the pipeline reads no stream of an account other than {where.number}; such streams are given by their ARNs"
+        raise DefinitionError(msg)
+    return found
 
 
 def _policies(pipeline: Pipeline, where: Account, keys: Iterable[str]) -> dict[Role, Any]:

@@ -168,10 +168,11 @@ def _stream(pipeline: Pipeline, named: str | None) -> str:
     names = pipeline.source.kinesis.names
     if named is None and len(names) == 1:
         return names[0]
-    if named not in names:
+    wanted = None if named is None else pipeline.source.kinesis.called(named)
+    if wanted not in names:
         msg = f"name one of the pipeline's streams with --stream: {', '.join(names)}"
         raise DefinitionError(msg)
-    return str(named)
+    return str(wanted)
 
 
 def _sequence(text: str) -> int:

@@ -27,6 +27,7 @@ if libraries_wanted():
     from stream.operations.changes.pauses import Author, Operator, Outcome, Outlook, Scope, pauses_covering, refuse_mixed
     from stream.pipeline.model import Pipeline
     from stream.pipeline.units import format_duration, parse_duration
+    from stream.stream_ids import stream_id
     from stream.worker.coordination.pausing import LOOK_SECONDS
 
     _GOES_ON: Final = {
@@ -75,7 +76,7 @@ def pause(
     if listed:
         _list(file, json=json)
         return
-    scope, author = Scope(stream, tuple(shards or ()), loads, sink), Author(by or _me(), note)
+    scope, author = Scope(None if stream is None else stream_id(stream), tuple(shards or ()), loads, sink), Author(by or _me(), note)
     clock = SystemClock()
     end = None if until is None else end_of(until, clock.now())
 
@@ -113,7 +114,7 @@ def resume(
 
     Exit code 0: it is not paused (any more); 1: it still is, by a pause that was not named; 2: it could not be done.
     """
-    scope, author = Scope(stream, tuple(shards or ()), loads, sink), Author(by or _me(), note)
+    scope, author = Scope(None if stream is None else stream_id(stream), tuple(shards or ()), loads, sink), Author(by or _me(), note)
     if everything and (scope.shards or loads):
         msg = "--all ends every pause: leave out the shards and --loads"
         raise typer.BadParameter(msg)

@@ -50,7 +50,8 @@ def chosen(pipeline: Pipeline, stream: str | None) -> list[Pipeline]:
     Raises:
         DefinitionError: the pipeline does not read that stream.
     """
-    found = [one for one in pipeline.each() if stream in {None, one.source.kinesis.stream}]
+    wanted = None if stream is None else pipeline.source.kinesis.called(stream)
+    found = [one for one in pipeline.each() if wanted in {None, one.source.kinesis.stream}]
     if not found:
         msg = f"--stream {stream}: the pipeline reads {', '.join(pipeline.source.kinesis.names)}"
         raise DefinitionError(msg)

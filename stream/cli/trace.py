@@ -162,10 +162,11 @@ class ByValue:
 
 def _streams_of(pipeline: Pipeline, query: RecordQuery | Row | ByValue, words: list[str]) -> list[Pipeline]:
     """``pipeline`` narrowed to each stream that may hold the record."""
-    named = query.stream if isinstance(query, RecordQuery) else None
+    said = query.stream if isinstance(query, RecordQuery) else None
+    named = None if said is None else pipeline.source.kinesis.called(said)
     streams = [one for one in pipeline.each() if named in {None, one.source.kinesis.stream}]
     if not streams:
-        msg = f"{words[0]}: the pipeline reads {', '.join(pipeline.source.kinesis.names)}, not {named}"
+        msg = f"{words[0]}: the pipeline reads {', '.join(pipeline.source.kinesis.names)}, not {said}"
         raise DefinitionError(msg)
     return streams
 

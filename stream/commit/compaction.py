@@ -35,7 +35,7 @@ MOST_SOURCES: Final = 5000
 
 _UNPARTITIONED: Final = "all"
 _DIGITS: Final = 8
-_OUTPUT: Final = re.compile(r"(?P<label>[A-Za-z0-9_.-]+)\.(?P<number>\d{8})\.\d+\.[0-9a-f]{16}\.parquet")
+_OUTPUT: Final = re.compile(r"(?P<label>[A-Za-z0-9_.@-]+)\.(?P<number>\d{8})\.\d+\.[0-9a-f]{16}\.parquet")
 
 
 class CompactionError(StreamError):

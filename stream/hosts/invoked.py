@@ -134,6 +134,11 @@ class Function:
         if opened is not None:
             await opened.stack.aclose()
 
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The pipeline's streams."""
+        return self._pipeline.source.kinesis.names
+
     async def deliver(self, delivery: Delivery, seconds: float) -> int | None:
         """Commit the records of ``delivery``, and all before them, within ``seconds``. Returns the first one that is not sealed, or None.
 
@@ -142,7 +147,7 @@ class Function:
             Fatal: something is missing, or nothing could be sealed in time.
             DefinitionError: the pipeline does not read that stream, or asks for something that is not available.
         """
-        if delivery.stream not in self._pipeline.source.kinesis.names:
+        if delivery.stream not in self.streams:
             known = ", ".join(self._pipeline.source.kinesis.names)
             msg = f"the event is about the stream {delivery.stream}, and the pipeline reads {known}; correct the mapping or the pipeline"
             raise DefinitionError(msg)

@@ -317,7 +317,8 @@ def one_stream(pipeline: Pipeline, stream: str | None) -> Pipeline:
     Raises:
         DefinitionError: there is no such stream, or there are several and none was named.
     """
-    found = [one for one in pipeline.each() if stream in {None, one.source.kinesis.stream}]
+    wanted = None if stream is None else pipeline.source.kinesis.called(stream)
+    found = [one for one in pipeline.each() if wanted in {None, one.source.kinesis.stream}]
     if len(found) != 1:
         msg = f"a daemon reads one stream; name it with --stream: {', '.join(pipeline.source.kinesis.names)}"
         raise DefinitionError(msg)

@@ -62,7 +62,7 @@ class Transformer:
             Fatal: something may not be read, or could not be read in time.
             Halted: a stage broke its contract.
         """
-        asked = transformation_of(event, several=bool(self._pipeline.source.kinesis.streams))
+        asked = transformation_of(event, several=bool(self._pipeline.source.kinesis.streams), known=self._pipeline.source.kinesis.names)
         self._refuse_other_streams(asked)
         try:
             async with asyncio.timeout(allowance(seconds).working):

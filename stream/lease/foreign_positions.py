@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from stream.errors import DefinitionError
 from stream.lease.rows import LATEST, SHARD_END, TRIM_HORIZON, ExtendedSequenceNumber, Item
+from stream.stream_ids import name_of, stream_id
 
 WHOLE_RECORD: Final = 2**32 - 1
 """Sub-sequence number of a position after all user records of its Kinesis record, however many it has."""
@@ -81,7 +82,7 @@ def from_csv(text: str, name: str, stream: str) -> ForeignPositions:
             msg = f"{name}:{line}: it has {len(cells)} values, and the header has {len(header)}"
             raise DefinitionError(msg)
         values = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-        if "stream" in values and _stream_name(values["stream"]) != stream:
+        if "stream" in values and not _is_of(values["stream"], stream):
             continue
         position = Position(values["shard"], _csv_position(values, f"{name}:{line}"))
         if position.shard in found:
@@ -156,7 +157,7 @@ def from_table(kind: TableKind, table: str, items: Iterable[Item], stream: str, 
 def _belongs(kind: TableKind, named: str | None, stream: str) -> bool:
     if named is None:
         return True
-    return named.endswith(f"-{stream}") if kind.name == TELEGRAF else _stream_name(named) == stream
+    return named.endswith(f"-{name_of(stream)}") if kind.name == TELEGRAF else _is_of(named, stream)
 
 
 def _redpanda(item: Item, now: datetime) -> _Row:
@@ -215,8 +216,12 @@ KINDS: Final = (
 )
 
 
-def _stream_name(text: str) -> str:
-    return text.rpartition("/")[2] if text.startswith("arn:") else text
+def _is_of(named: str, stream: str) -> bool:
+    """Whether another consumer's name or ARN is that of ``stream``: equal, or alike if one of the two does not say the account."""
+    one, other = stream_id(named), stream_id(stream)
+    if one.startswith("arn:"):  # one that no stream has: of an emulator, or shortened by hand
+        one = one.rpartition("/")[2]
+    return one == other or (name_of(one) == name_of(other) and (one == name_of(one) or other == name_of(other)))
 
 
 def _is_number(text: str) -> bool:

@@ -32,7 +32,6 @@ from stream.source.pace import ReadSettings
 from stream.source.until import ReadUntil
 from stream.storage.open import open_store
 from stream.worker.coordination.leasing import key_prefix, open_table
-from stream.worker.objects.slices import Slices
 from stream.worker.objects.watched import object_opener, slices_of
 from stream.worker.opening.evidence import StoredEvidence
 from stream.worker.opening.places import located, session_of
@@ -156,9 +155,8 @@ async def open_source(
             opener = object_opener(slices, chain, commits=False)
         letters = DeadLetters(kinesis.stream, stores.state, stores.targets[rejects.NAME], pipeline.rejects.redrive, clock, opener)
         return await letters.source(budget, emit), _FOR_EVER
-    config = pipeline.source.s3
-    if config is not None:
-        slices = Slices(pipeline, config, open_store(located(config.url, base), session), stores.state, "audit", clock)
+    if pipeline.source.s3 is not None:
+        slices = slices_of(pipeline, session, stores.state, partial(located, base=base), "audit", clock)
         return await slices.source(budget, emit), _FOR_EVER
     client = await stack.enter_async_context(open_kinesis(session))
     settings = ReadSettings(calls_per_second=calls_per_second, kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
@@ -169,10 +167,9 @@ async def open_source(
 
 async def open_sample(pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack) -> LendingSource:
     """The source of ``pipeline``, which reads one stream, for a sample of its records; if it reads objects, all that exist now."""
-    config = pipeline.source.s3
-    if config is None:
+    if pipeline.source.s3 is None:
         source, _ = await open_source(pipeline, base, clock, stack, pipeline.source.kinesis.stream)
         return source
     session, stores = session_of(pipeline), Stores.open(pipeline, base, session_of(pipeline))
-    slices = Slices(pipeline, config, open_store(located(config.url, base), session), stores.state, "sample", clock)
+    slices = slices_of(pipeline, session, stores.state, partial(located, base=base), "sample", clock)
     return await slices.peek(ByteBudget(BUDGET), to_nobody)

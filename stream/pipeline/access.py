@@ -17,6 +17,7 @@ from stream.pipeline.resources import is_remote
 from stream.pipeline.secrets import SECRETS_MANAGER, references
 from stream.sink.iceberg import CatalogType, IcebergSinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
+from stream.stream_ids import parse
 from stream.transform.stages.enrich import REDSHIFT, SERVERS, Warehouse, warehouse
 
 READ_STREAM: Final = ("kinesis:DescribeStreamSummary", "kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards")
@@ -112,7 +113,7 @@ def needed(pipeline: Pipeline, account: Account | None = None) -> tuple[Access, 
 def _source(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     kinesis, objects = pipeline.source.kinesis, pipeline.source.s3
     if objects is None:
-        streams = tuple(arn(where, kinesis.region, "kinesis", f"stream/{name}") for name in kinesis.names)
+        streams = tuple(_stream(name, where, kinesis.region) for name in kinesis.names)
         yield Access("kinesis", READ_STREAM, streams, "read the stream")
         if kinesis.retrieval is Retrieval.FAN_OUT:
             # The ARN of a consumer ends in its creation time.
@@ -125,6 +126,11 @@ def _source(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         yield Access("sqs", RECEIVE, (queue_arn(objects.watch.queue, where),), "follow the notifications of new objects")
     if objects.manifest is not None and is_remote(objects.manifest):
         yield from _one(objects.manifest, where, "read the source's manifest")
+
+
+def _stream(stream: str, where: Account, region: str | None) -> str:
+    shared = parse(stream)
+    return arn(where, region, "kinesis", f"stream/{stream}") if shared is None else shared.arn
 
 
 def queue_arn(text: str, where: Account) -> str:

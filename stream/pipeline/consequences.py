@@ -12,6 +12,7 @@ from stream.contracts import CONSOLE
 from stream.pipeline.model import Pipeline
 from stream.sink.objects import SinkConfig
 from stream.sink.tables import TableSinkConfig
+from stream.stream_ids import name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,11 @@ def _streams(old: Pipeline, new: Pipeline) -> Iterator[Consequence]:
     for name in sorted(before - after):
         yield Consequence(f"stream {name} is removed", "its records are not read any more, nor what waits for a table loaded")
     for name in sorted(after - before) if before else ():
-        yield Consequence(f"stream {name} is added", f"it is read from `start: {new.source.kinesis.start.kind}` on")
+        follows = f"it is read from `start: {new.source.kinesis.start.kind}` on"
+        alike = sorted(each for each in before - after if name_of(each) == name_of(name))
+        if alike:
+            follows += f". If it is the same stream as {alike[0]}, its records are read and written again: keep what it was called by"
+        yield Consequence(f"stream {name} is added", follows, doubles=bool(alike))
     kept = before & after and old.source.s3 is None and new.source.s3 is None
     if kept and old.source.kinesis.start != new.source.kinesis.start:
         yield Consequence(

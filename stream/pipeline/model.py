@@ -41,13 +41,14 @@ from stream.pipeline.values import (
     Size,
     Stage,
     StartPosition,
-    StreamName,
+    Stream,
     fail_at,
     fail_with,
     problem,
 )
 from stream.sink import rejects
 from stream.sink.objects import SinkConfig
+from stream.stream_ids import as_written, name_of, parse, stream_id
 from stream.transform.decode import Unknown
 from stream.transform.engine import CompiledChain, compile_chain
 from stream.transform.routing import ELSE
@@ -79,7 +80,7 @@ class Retrieval(StrEnum):
 class StreamEntry(Part):
     """One of several streams."""
 
-    stream: StreamName = Field(description="Name of the stream.")
+    stream: Stream = Field(description="Name of the stream, or its ARN.")
     start: StartPosition | None = Field(default=None, description="Where reading of its new shards begins.")
 
 
@@ -90,14 +91,17 @@ def _entry(value: Any) -> Any:
 class KinesisSource(Part):
     """One Kinesis stream, or several that are read in the same way.
 
-    After validation, either ``stream`` is named, or ``streams`` lists several, each with its start, and ``stream`` is empty.
+    After validation, either ``stream`` is named, or ``streams`` lists several, each with its start, and ``stream`` is empty. A stream
+    that the file gives by its ARN has its id there (``stream_ids``), and ``region`` is that of the ARNs.
     """
 
-    stream: StreamName = Field(default="", description="Name of the stream; this or `streams` is required.")
+    stream: Stream = Field(
+        default="", description="Name of the stream, or its ARN if another account shares it; this or `streams` is required."
+    )
     streams: tuple[Annotated[StreamEntry, BeforeValidator(_entry)], ...] = Field(
         default=(),
         validate_default=True,
-        description="Several streams for one worker: names, or {stream: name, start: position} for a separate start.",
+        description="Several streams for one worker: names or ARNs, or {stream: name, start: position} for a separate start.",
     )
     start: StartPosition = Field(
         default=Start(StartKind.TRIM_HORIZON),
@@ -110,7 +114,7 @@ class KinesisSource(Part):
     consumer: ConsumerName | None = Field(
         default=None, description="With `retrieval: fan_out`: name of the registered consumer; by default, the application's name."
     )
-    region: Region | None = Field(default=None, description="AWS region; by default, the environment's.")
+    region: Region | None = Field(default=None, description="AWS region; by default, that of the stream's ARN, or the environment's.")
     endpoint: Endpoint | None = Field(default=None, description="URL of the service, for an emulator or a VPC endpoint.")
     kpl_out_of_range: KplOutOfRange = Field(
         default=KplOutOfRange.DROP,
@@ -132,7 +136,7 @@ class KinesisSource(Part):
         names = [entry.stream for entry in entries]
         for index, name in enumerate(names):
             if name in names[:index]:
-                fail_at((index,), "duplicate_stream", f"the stream `{name}` is listed twice", "remove one of the two")
+                fail_at((index,), "duplicate_stream", f"the stream `{as_written(name)}` is listed twice", "remove one of the two")
         return entries
 
     @model_validator(mode="after")
@@ -141,6 +145,24 @@ class KinesisSource(Part):
             return self
         resolved = [entry.model_copy(update={"start": entry.start or self.start}) for entry in self.streams]
         return self.model_copy(update={"streams": tuple(resolved)})
+
+    @model_validator(mode="after")
+    def _in_one_region(self) -> Self:
+        found = {name: shared for name in self.names if (shared := parse(name)) is not None}
+        if not found:
+            return self
+        first = next(iter(found.values()))
+        region = self.region or first.region
+        for index, name in enumerate(self.names):
+            shared, path = found.get(name), ("streams", index) if self.streams else ("stream",)
+            if shared is not None and shared.region != region:
+                whose = "`region`" if self.region else f"that of {first.arn}"
+                remedy = "remove `region`, or correct the ARN" if self.region else "streams of several regions need a pipeline each"
+                fail_at(path, "bad_value", f"{shared.arn} is in {shared.region}, and {whose} is {region}", remedy)
+            if shared is None and self.region is None:
+                message = f"`{name}` is a stream in the environment's region, and {first.arn} is in {region}"
+                fail_at(path, "bad_value", message, f"write `region: {region}` if both are there; otherwise they need a pipeline each")
+        return self if self.region else self.model_copy(update={"region": region})
 
     @model_serializer(mode="wrap")
     def _without_the_other(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -152,6 +174,12 @@ class KinesisSource(Part):
     def names(self) -> tuple[str, ...]:
         """Every stream, in the order of the file."""
         return tuple(entry.stream for entry in self.streams) if self.streams else (self.stream,)
+
+    def called(self, text: str) -> str:
+        """The stream, as in ``names``, that a person calls ``text``: by name, ARN or id, or an id by its bare name if that says enough."""
+        named = stream_id(text)
+        alike = [name for name in self.names if name_of(name) == text]
+        return alike[0] if named not in self.names and len(alike) == 1 else named
 
     def each(self) -> tuple[KinesisSource, ...]:
         """The same source narrowed to each stream: ``stream`` is that stream's name and ``start`` its start."""
@@ -349,6 +377,9 @@ class Pipeline(Part):
             fail_at(place, "flush_over_budget", message, "lower flush.bytes or raise memory.budget")
         if problem_ := self.source.s3 and self.source.s3.misfit(canonical_name(self.source.decode)):
             fail_at(("source", "s3", "format"), "bad_value", *problem_)
+        if self.coordination.kcl is not None and (shared := next(filter(parse, self.source.kinesis.names), None)):
+            message = f"the MultiLangDaemon finds streams by name in its own account, and {as_written(shared)} is given by its ARN"
+            fail_at(("source", "kinesis"), "bad_value", message, "write the name if the stream is there, or choose another coordination")
         own = {ledger.NAME, rejects.NAME}
         names: set[str] = set()
         conditioned = any(sink.where not in {None, ELSE} for sink in self.sinks)

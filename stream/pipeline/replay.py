@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -149,6 +149,9 @@ class ObjectsSource(Part):
         default="modified",
         description="The time that `backfill --from --to` uses: modified, or a time in the key, such as %Y/%m/%d/%H.",
     )
+    request_payer: Literal["requester"] | None = Field(
+        default=None, description="requester, for a Requester Pays bucket: the account that reads pays for requests and transfer."
+    )
     shards: Count = Field(default=4, description="Number of shards, read concurrently, into which the objects are divided.")
     watch: Watch | None = Field(
         default=None, description="Stay up and read objects as they arrive: see docs/objects.md. By default, the run ends."
@@ -160,6 +163,12 @@ class ObjectsSource(Part):
             fail_at(("watch",), "bad_value", "a manifest lists objects once, and `watch` waits for new ones", "remove one of the two")
         if self.watch is not None and self.watch.queue is not None and not self.url.startswith("s3://"):
             fail_at(("watch", "queue"), "bad_value", f"a directory, {self.url}, sends no notifications", "remove `queue`: it is listed")
+        return self
+
+    @model_validator(mode="after")
+    def _paid_on_s3(self) -> Self:
+        if self.request_payer is not None and not self.url.startswith("s3://"):
+            fail_at(("request_payer",), "bad_value", f"nobody pays for requests to {self.url}: it is not on S3", "remove `request_payer`")
         return self
 
     @model_validator(mode="after")
@@ -187,9 +196,14 @@ class ObjectsSource(Part):
 
     @model_serializer(mode="wrap")
     def _without_absent_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave ``watch`` and ``records`` out where there are none, so that recorded definitions without them never change."""
+        """Leave newer options out where they are not used, so that recorded definitions without them never change."""
         data: dict[str, Any] = handler(self)
-        return {key: value for key, value in data.items() if key not in {"watch", "records"} or value is not None}
+        return {key: value for key, value in data.items() if key not in {"watch", "records", "request_payer"} or value is not None}
+
+    @property
+    def requester_pays(self) -> bool:
+        """Whether requests to the bucket say that whoever makes them pays."""
+        return self.request_payer is not None
 
     def misfit(self, decoder: str) -> tuple[str, str] | None:
         """Why this format cannot be read with ``decoder``, and what to do; None if it can."""

@@ -121,7 +121,7 @@ def accesses(pipeline: Pipeline, role: Role, account: Account) -> tuple[Access, 
     needs = needed(pipeline, account)
     found: Mapping[Role, Callable[[], Iterable[Access]]] = {
         Role.WORKER: lambda: (each for each in needs if not _creates_table(each)),
-        Role.BOOTSTRAP: lambda: _creation(needs),
+        Role.BOOTSTRAP: lambda: _creation(needs, account),
         Role.REDSHIFT_COPY: lambda: _copy(pipeline, needs),
         Role.BACKFILL: lambda: filter(_backfills, needs),
         Role.READER: lambda: _reading(pipeline, needs),
@@ -204,15 +204,25 @@ def _merged(needs: Iterable[Access]) -> Iterator[tuple[str, tuple[str, ...], lis
         yield group[0].service, group[0].actions, sorted(resources), sorted(prefixes)
 
 
-def _creation(needs: Iterable[Access]) -> Iterator[Access]:
-    """The creation of what ``needs`` refer to."""
+def _creation(needs: Iterable[Access], account: Account) -> Iterator[Access]:
+    """The creation of what ``needs`` refer to in ``account``; streams that another account shares are there already."""
     to_create: dict[str, set[str]] = {}
     for each in needs:
         if each.service in _CREATE_ACTIONS and each.why not in _KCL_TABLES:
             created = (resource.partition("/")[0] if each.service == "s3" else resource for resource in each.resources)
-            to_create.setdefault(each.service, set()).update(resource for resource in created if not _made_by_aws(resource))
+            to_create.setdefault(each.service, set()).update(
+                resource for resource in created if not _made_by_aws(resource) and _is_of(resource, account)
+            )
     for service, resources in to_create.items():
+        if not resources:
+            continue
         yield Access(service, _CREATE_ACTIONS[service], tuple(sorted(resources)), "make what workers need")
+
+
+def _is_of(resource: str, account: Account) -> bool:
+    """Whether the ARN names something of ``account``, as far as streams are concerned."""
+    parts = resource.split(":")
+    return parts[2] != "kinesis" or parts[4] == account.number
 
 
 def _creates_table(access: Access) -> bool:

@@ -25,6 +25,7 @@ from stream.recorded import is_recorded
 from stream.references import secret_reference
 from stream.sink.objects import SinkConfig
 from stream.storage.keys import problem_of_place
+from stream.stream_ids import EXAMPLE, NAME, as_written, parse, stream_id
 from stream.transform.decode import DecoderConfig
 from stream.transform.stage import StageConfig
 
@@ -129,9 +130,33 @@ def _named(what: str, pattern: str, hint: str = "") -> Callable[[str], str]:
     return validate
 
 
+def _stream(value: str) -> str:
+    """The name, or the id of the stream with that ARN."""
+    if parse(value) is not None and "@" not in value:
+        return stream_id(value)
+    if not value.startswith("arn:"):
+        if (found := parse(value)) is not None:
+            fail_at((), "bad_name", f"{value!r} is what the commit log calls a stream, not its name", f"write its ARN: {found.arn}")
+        return _stream_name(value)
+    whose, consumer, _ = value.partition("/consumer/")
+    if consumer and parse(whose) is not None:
+        fail_at((), "bad_name", f"{value!r} is the ARN of a consumer, not of its stream", f"write {whose}, and `consumer: NAME` beside it")
+    service, _, rest = value.removeprefix("arn:").partition(":")[2].partition(":")
+    kind = rest.rpartition(":")[2].partition("/")[0]
+    if service != "kinesis":
+        what = f"an ARN of {service or 'no service'}, not of a Kinesis stream"
+    elif kind != "stream" and "/" in rest:
+        what = f"the ARN of a {kind}, not of a Kinesis stream"
+    else:
+        what = "not the ARN of a Kinesis stream; its region, its account of 12 digits, or its name is missing or wrong"
+    fail_at((), "bad_name", f"{value!r} is {what}", f"write one such as {EXAMPLE}")
+
+
+_stream_name: Final = _named("a Kinesis stream", NAME)
 ApplicationName: TypeAlias = Annotated[str, AfterValidator(_named("an application", r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"))]
-StreamName: TypeAlias = Annotated[str, AfterValidator(_named("a Kinesis stream", r"[a-zA-Z0-9_.-]{1,128}"))]
-"""https://docs.aws.amazon.com/kinesis/latest/APIReference/API_CreateStream.html"""
+StreamName: TypeAlias = Annotated[str, AfterValidator(_stream_name)]
+Stream: TypeAlias = Annotated[str, AfterValidator(_stream), PlainSerializer(as_written, return_type=str)]
+"""A stream's name, or its ARN, which the model holds as the stream's id."""
 ConsumerName: TypeAlias = Annotated[str, AfterValidator(_named("a registered consumer", r"[a-zA-Z0-9_.-]{1,128}"))]
 TableName: TypeAlias = Annotated[str, AfterValidator(_named("a DynamoDB table", r"[a-zA-Z0-9_.-]{3,255}"))]
 """https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html"""

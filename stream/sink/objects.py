@@ -39,7 +39,7 @@ MAX_PREFIX_BYTES: Final = 200
 DEFAULT_FILE_BYTES: Final = 128 * 2**20
 _UNITS: Final = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SIZE: Final = re.compile(r"(\d+)\s*([A-Za-z]*)")
-_SAFE_KEY: Final = re.compile(r"[A-Za-z0-9._%=/-]+")
+_SAFE_KEY: Final = re.compile(r"[A-Za-z0-9._%=@/-]+")
 PLACEMENT: Final = pl.Schema({ROW: pl.UInt32(), "file": pl.UInt16(), "line": pl.UInt32()})
 _NOT_INSIDE: Final[dict[Format, frozenset[Any]]] = {
     Format.PARQUET: frozenset({pl.Int128, pl.UInt128, pl.Categorical, pl.Enum}),
@@ -325,7 +325,7 @@ def checked_key(key: str) -> str:
     """
     limit = MAX_KEY_BYTES - MAX_PREFIX_BYTES
     if not _SAFE_KEY.fullmatch(key) or {"", ".", ".."} & set(key.split("/")) or len(key) > limit:
-        msg = f"{key!r} is not a valid key: it must have segments of [A-Za-z0-9._%=-], none of dots only, and at most {limit} bytes"
+        msg = f"{key!r} is not a valid key: it must have segments of [A-Za-z0-9._%=@-], none of dots only, and at most {limit} bytes"
         raise ValueError(msg)
     return key
 

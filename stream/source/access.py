@@ -9,12 +9,13 @@ from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from stream.aws.errors import AwsRetryable
-from stream.aws.kinesis import KinesisClient, stream_name
+from stream.aws.kinesis import KinesisClient
 from stream.aws.retry import A_FEW_TIMES, GiveUp, decide
 from stream.budget import ByteBudget
 from stream.contracts import Clock, Emit, Shard
 from stream.events import PollRepeated, StreamDescribed
 from stream.source.pace import ReadSettings
+from stream.stream_ids import stream_id
 
 _DESCRIBE_SECONDS: Final = 600.0
 """Seconds between checks of the retention. DescribeStreamSummary allows 20 calls per second per account."""
@@ -36,7 +37,7 @@ def shown(shard: Shard) -> str:
 
 
 class StreamAccess:
-    """One stream, given by name or ARN, and what all readers of its shards share.
+    """One stream, given by name, ARN or id, and what all readers of its shards share.
 
     Readers acquire bytes from ``budget`` before they fetch a page; whoever receives the page releases them. ``random`` returns numbers
     in [0, 1), for jitter between retries.
@@ -95,7 +96,7 @@ class StreamAccess:
                 step = decide(error, attempt, self.random(), A_FEW_TIMES)
                 if isinstance(step, GiveUp):
                     raise
-                self.emit(PollRepeated(stream_name(self.stream), "", "error", str(error), step.seconds))
+                self.emit(PollRepeated(stream_id(self.stream), "", "error", str(error), step.seconds))
                 await self.clock.sleep(step.seconds)
 
     async def _describe(self) -> None:
@@ -106,7 +107,7 @@ class StreamAccess:
         with contextlib.suppress(AwsRetryable):
             summary = await self.client.describe_stream_summary(self.stream)
             self._retention = summary.retention
-            self.emit(StreamDescribed(stream_name(self.stream), "", summary.retention.total_seconds(), summary.open_shards))
+            self.emit(StreamDescribed(stream_id(self.stream), "", summary.retention.total_seconds(), summary.open_shards))
 
     async def retention(self) -> timedelta:
         """The stream's retention; requested once."""

@@ -8,6 +8,7 @@ from typing import Final
 from stream.aws.errors import NOT_FOUND, AwsFatal, AwsRetryable
 from stream.aws.fan_out import ACTIVE, Registered, describe_consumer, register_consumer
 from stream.source.access import StreamAccess
+from stream.stream_ids import as_written
 
 _LOOK_SECONDS: Final = 1.0
 """Seconds between looks at a consumer that is being registered; DescribeStreamConsumer allows 20 calls a second per stream."""
@@ -51,7 +52,7 @@ class Consumer:
 
     async def _active(self) -> str:
         source = self._source
-        stream_arn = source.stream
+        stream_arn = as_written(source.stream)
         if not stream_arn.startswith("arn:"):
             stream_arn = (await source.client.describe_stream_summary(stream_arn)).arn
         # A shard is not read while its reader waits here, so only the first wait is a long one.

@@ -86,6 +86,22 @@ class ExpiryWatch:
         )
 
 
+async def holds_older(source: StreamAccess, shard: Shard, sequence: int) -> bool:
+    """Whether the stream still holds a record of ``shard`` from before that one.
+
+    If it does, and does not hold that one, then it never had it: the oldest records expire first.
+    """
+    iterator = await source.client.get_shard_iterator(source.stream, shard.shard_id, IteratorAt(IteratorKind.TRIM_HORIZON))
+    for _ in range(CONFIRMATIONS):
+        found = await source.client.get_records(source.stream, iterator, 1)
+        if found.frame.height:
+            return int(found.frame.item(0, SEQUENCE)) < sequence
+        if found.next_iterator is None or found.behind_ms == 0:
+            return False
+        iterator = found.next_iterator
+    return False
+
+
 async def iterator_at(source: StreamAccess, shard: Shard, sequence: int) -> str | None:
     """An iterator at that record, or None if the stream has, or holds, no such record."""
     at = IteratorAt(IteratorKind.AT, sequence=str(sequence))

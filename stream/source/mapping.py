@@ -6,12 +6,13 @@ themselves are read from the stream.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from stream.errors import DefinitionError
+from stream.stream_ids import stream_id
 
 KINESIS: Final = "aws:kinesis"
 _WINDOW: Final = "window"
@@ -46,8 +47,8 @@ def is_delivery(event: Any) -> bool:
     return isinstance(event, Mapping) and isinstance(event.get("Records"), Sequence)
 
 
-def delivery_of(event: Mapping[str, Any]) -> Delivery | None:
-    """What ``event`` delivers; None if it has no records.
+def delivery_of(event: Mapping[str, Any], known: Collection[str] = ()) -> Delivery | None:
+    """What ``event`` delivers; None if it has no records. ``known``: the pipeline's streams, some of which may be ids.
 
     Raises:
         DefinitionError: it is no event of a Kinesis mapping, or the mapping is set up in a way that a pipeline cannot work with.
@@ -78,11 +79,13 @@ def delivery_of(event: Mapping[str, Any]) -> Delivery | None:
         msg = f"the event comes from {kind}; a pipeline reads Kinesis streams: map the function to one, or to a consumer of one"
         raise DefinitionError(msg)
     first, last = (datetime.fromtimestamp(round(moment, 3), UTC) for moment in (min(arrivals), max(arrivals)))
-    return Delivery(stream_of(arn), shard_id, tuple(numbers), first, last)
+    return Delivery(stream_of(arn, known), shard_id, tuple(numbers), first, last)
 
 
-def stream_of(arn: str) -> str:
+def stream_of(arn: str, known: Collection[str] = ()) -> str:
     """The stream that an ARN names: of the stream itself, or of one of its consumers (enhanced fan-out).
+
+    By its id if that is among ``known``, otherwise by its name.
 
     Raises:
         DefinitionError: it names neither.
@@ -91,7 +94,8 @@ def stream_of(arn: str) -> str:
     if not name:
         msg = f"eventSourceARN is {arn!r}, which names no Kinesis stream; it should read arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"
         raise DefinitionError(msg)
-    return name
+    named = stream_id(arn.partition("/consumer/")[0])
+    return named if named in known else name
 
 
 def _missing(error: Exception) -> str:

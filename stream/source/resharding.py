@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Final
 
 from stream.source.keys import KeyLoad, Sample
+from stream.stream_ids import parse
 
 SHARD_BYTES: Final = 2**20
 SHARD_RECORDS: Final = 1000
@@ -257,7 +258,9 @@ def commands(advice: Advice, place: Place) -> list[str]:
     }.get(advice.kind)
     if call is None:
         return []
-    options = {"--stream-name": place.stream, "--region": place.region, "--endpoint-url": place.endpoint}
+    shared = parse(place.stream)
+    named = {"--stream-name": place.stream} if shared is None else {"--stream-arn": shared.arn}
+    options = {**named, "--region": place.region, "--endpoint-url": place.endpoint}
     rest = [word for name, value in options.items() if value is not None for word in (name, value)]
     return [shlex.join(["aws", "kinesis", *words, *rest]) for words in (call, ["wait", "stream-exists"])]
 

@@ -7,7 +7,7 @@ their id.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,8 +51,10 @@ def is_transformation(event: Any) -> bool:
     return isinstance(event, Mapping) and "deliveryStreamArn" in event and isinstance(event.get("records"), Sequence)
 
 
-def transformation_of(event: Mapping[str, Any], *, several: bool = False) -> Transformation:
+def transformation_of(event: Mapping[str, Any], *, several: bool = False, known: Collection[str] = ()) -> Transformation:
     """The records of ``event``, in its order. With ``several`` streams, ``_shard`` names the stream, too.
+
+    ``known``: the pipeline's streams, some of which may be ids.
 
     Raises:
         DefinitionError: it is not as documented, or Firehose reads from a source whose records this host does not know.
@@ -62,7 +64,7 @@ def transformation_of(event: Mapping[str, Any], *, several: bool = False) -> Tra
         msg = "the Firehose stream reads Amazon MSK; a pipeline transforms records of a Kinesis stream, or such as are put into Firehose"
         raise DefinitionError(msg)
     delivery_stream = str(event["deliveryStreamArn"]).partition(_DELIVERY_STREAM)[2]
-    stream = "" if source is None else stream_of(source)
+    stream = "" if source is None else stream_of(source, known)
     try:
         ids = tuple(str(record["recordId"]) for record in records)
         places = [_place(record, delivery_stream, stream if several else "") for record in records]

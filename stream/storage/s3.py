@@ -94,10 +94,10 @@ class S3Store:
     """An ``ObjectStore`` over ``s3://bucket/prefix``, with tags that are S3's ETags.
 
     Needs a general purpose bucket: directory buckets do not list in order of key. What is written is encrypted with ``key``, or as the
-    bucket says.
+    bucket says. ``requester_pays``: every request says that whoever makes it pays for it, as some buckets of others want.
     """
 
-    def __init__(self, bucket: str, prefix: str, session: AwsSession, key: KmsKey | None = None) -> None:
+    def __init__(self, bucket: str, prefix: str, session: AwsSession, key: KmsKey | None = None, *, requester_pays: bool = False) -> None:
         self._url = f"s3://{bucket}/{prefix}"
         self._session = session
         self._loop: asyncio.AbstractEventLoop
@@ -112,6 +112,8 @@ class S3Store:
             settings["endpoint"] = endpoint
         if key is not None:
             settings |= {"server_side_encryption": "aws:kms", "sse_kms_key_id": key.arn, "sse_bucket_key_enabled": key.bucket_key}
+        if requester_pays:
+            settings["request_payer"] = True
         client: ClientConfig = {
             "connect_timeout": "5s",
             "timeout": "60s",

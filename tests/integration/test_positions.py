@@ -223,6 +223,18 @@ def test_the_end_of_a_shard_whose_children_were_all_begun_is_recorded(move: Move
     assert (states[LOWER], states[upper]) == ("ended", "ended")
 
 
+@pytest.mark.parametrize("ahead", [1, 10**30], ids=["between two records", "after the newest one"])
+def test_a_position_that_the_shard_never_had_is_refused(move: Move, ahead: int) -> None:
+    move.put(range(3), low=True)
+    _, sequence = move.consume(LOWER, 1)
+    Path("positions.csv").write_text(f"shard,sequence\n{LOWER},{int(sequence) + ahead}\n")
+    said = move.take_over("positions.csv", "--yes", code=2)
+    assert f"{LOWER}: the shard has no record with this number, and holds older ones" in said
+    assert "expired" not in said.replace("it did not expire", "")
+    assert "nothing was written" in said
+    assert f"leases-{move.table}" not in move.dynamo.list_tables()["TableNames"]
+
+
 def test_an_expired_position_is_reported_with_exit_code_1(move: Move) -> None:
     move.put(range(3), low=True)
     _, sequence = move.consume(LOWER, 1)

@@ -16,9 +16,10 @@ def list_shards(state: State, call: Call) -> Members:
     """A page of the stream's shards that pass the filter, by id."""
     params = call.params
     if params.has("NextToken"):
-        if params.has("StreamName"):
-            message = "NextToken and StreamName cannot be provided together."
-            raise invalid(message)
+        for member in ("StreamName", "StreamARN"):
+            if params.has(member):
+                message = f"NextToken and {member} cannot be provided together."
+                raise invalid(message)
         page = state.tokens.read_page(params.text("NextToken"), call.now_ms)
         stream = state.account.find(page["stream"], call.now_ms)
         after, listed = page["after"], set(page["listed"].split())
@@ -34,7 +35,7 @@ def list_shards(state: State, call: Call) -> Members:
     reply: Members = {"Shards": [shard_members(shard) for shard in shards[:limit]]}
     if len(shards) > limit:
         rest = " ".join(shard.shard_id for shard in shards[limit:])
-        reply["NextToken"] = state.tokens.page({"stream": stream.name, "after": shards[limit - 1].shard_id, "listed": rest}, call.now_ms)
+        reply["NextToken"] = state.tokens.page({"stream": stream.key, "after": shards[limit - 1].shard_id, "listed": rest}, call.now_ms)
     return reply
 
 

@@ -64,6 +64,8 @@ class Stream:
 
     def __init__(self, name: str, arn: str, created_ms: int, max_record_bytes: int, mode: str, busy_until_ms: int = 0) -> None:
         self.name = name
+        self.key = name
+        """What the emulator calls it: its name, and if another account than the emulator's has it, that account."""
         self.arn = arn
         self.created_ms = created_ms
         self.max_record_bytes = max_record_bytes
@@ -189,32 +191,34 @@ class Stream:
 
 @dataclass(slots=True)
 class Account:
-    """Every stream of one account in one region."""
+    """Every stream, of the emulator's own account and of others, in one region."""
 
     settings: Settings
     streams: dict[str, Stream] = field(default_factory=dict)
 
-    def create(self, name: str, shard_count: int, mode: str, max_record_bytes: int, now_ms: int) -> Stream:
-        """A new stream, ``ACTIVE`` after the transition.
+    def create(self, key: str, shard_count: int, mode: str, max_record_bytes: int, now_ms: int) -> Stream:
+        """A new stream, ``ACTIVE`` after the transition. ``key``: its name, and if another account has it, ``@`` and that account.
 
         Raises:
             ApiError: the name is taken or malformed, or too many shards.
         """
-        settings = self.settings
+        settings, (name, _, other) = self.settings, key.partition("@")
+        account = other or settings.account
         if not _NAME.fullmatch(name):
             message = f"Value '{name}' at 'streamName' failed to satisfy constraint: 1 to 128 of a-z, A-Z, 0-9, '_', '.', '-'."
             raise malformed(message)
         self.forget_deleted(now_ms)
-        if name in self.streams:
-            message = f"Stream {name} under account {settings.account} already exists."
+        if key in self.streams:
+            message = f"Stream {name} under account {account} already exists."
             raise in_use(message)
         if shard_count + sum(len(stream.open_shards) for stream in self.streams.values()) > settings.shard_limit:
             message = f"This request would exceed the shard limit of {settings.shard_limit} for account {settings.account}."
             raise over_limit(message)
-        arn = f"arn:aws:kinesis:{settings.region}:{settings.account}:stream/{name}"
+        arn = f"arn:aws:kinesis:{settings.region}:{account}:stream/{name}"
         stream = Stream(name, arn, now_ms, max_record_bytes, mode, busy_until_ms=now_ms + settings.transition_ms)
+        stream.key = key
         stream.start(shard_count, now_ms)
-        self.streams[name] = stream
+        self.streams[key] = stream
         return stream
 
     def find(self, name: str, now_ms: int) -> Stream:
@@ -258,7 +262,7 @@ class Account:
         """Drop streams whose deletion is complete."""
         for stream in list(self.streams.values()):
             if stream.state == "DELETING" and now_ms >= stream.busy_until_ms:
-                del self.streams[stream.name]
+                del self.streams[stream.key]
 
 
 def hash_key_of(text: str) -> int:

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 from stream.local.kinesis import listing, records, streams
 from stream.local.kinesis.errors import ApiError
 from stream.local.kinesis.protocol import Params, Reply
-from stream.local.kinesis.state import Call, State, stream_name
+from stream.local.kinesis.state import Call, State, stream_key
 
 Operation: TypeAlias = Callable[[State, Call], Reply | None]
 
@@ -49,7 +49,9 @@ def target(state: State, params: Params) -> tuple[str | None, str | None]:
         if params.has("ShardIterator"):
             where = state.tokens.read_iterator(params.text("ShardIterator"), 0, 0)
             return where.stream, where.shard_id
-        name = stream_name(params) if params.members.keys() & {"StreamName", "StreamARN", "ConsumerARN"} else None
+        name = (
+            stream_key(params, state.settings.account, "") if params.members.keys() & {"StreamName", "StreamARN", "ConsumerARN"} else None
+        )
         shard = next((params.text(member) for member in ("ShardId", "ShardToSplit", "ShardToMerge") if params.has(member)), None)
     except ApiError:
         return None, None

@@ -44,7 +44,7 @@ def put_record(state: State, call: Call) -> Members:
         message = f"SequenceNumberForOrdering is not allowed: the service distributes the records of stream {stream.name}."
         raise invalid(message)
     shard = entry.shard(stream)
-    if not state.limiter.may_write(stream.name, shard.shard_id, entry.size, call.now_ms):
+    if not state.limiter.may_write(stream.key, shard.shard_id, entry.size, call.now_ms):
         raise exceeded(stream.name, shard.shard_id)
     sequence = shard.put(entry.key, entry.text, entry.size, call.now_ms)
     return {"ShardId": shard.shard_id, "SequenceNumber": str(sequence), "EncryptionType": "NONE"}
@@ -82,14 +82,18 @@ def get_records(state: State, call: Call) -> Records:
     """The next page after an iterator; at the end of a closed shard no next iterator, but the child shards."""
     where = state.tokens.read_iterator(call.params.text("ShardIterator"), call.now_ms, state.settings.iterator_ms)
     limit = call.params.integer_or("Limit", 1, MAX_PAGE_RECORDS, MAX_PAGE_RECORDS)
+    _, _, account = where.stream.partition("@")
+    if account not in {"", call.account} and not call.params.has("StreamARN"):
+        message = f"Stream {where.stream.partition('@')[0]} under account {call.account or state.settings.account} not found."
+        raise not_found(message)
     stream = state.account.find(where.stream, call.now_ms)
     if stream.created_ms != where.stream_ms:
         message = f"Stream {where.stream} was deleted after the iterator was made."
         raise not_found(message)
     shard = stream.shard(where.shard_id)
-    state.limiter.may_read(stream.name, shard.shard_id, call.now_ms)
+    state.limiter.may_read(stream.key, shard.shard_id, call.now_ms)
     page, following = _acted_out(call, shard, where.after, limit)
-    state.limiter.has_read(stream.name, shard.shard_id, page.size)
+    state.limiter.has_read(stream.key, shard.shard_id, page.size)
     rest: Members = {"NextShardIterator": None, "MillisBehindLatest": page.behind_ms}
     if page.ended:
         rest["ChildShards"] = child_shards(shard)
@@ -157,7 +161,7 @@ def _acted_out(call: Call, shard: Shard, after: int, limit: int) -> tuple[Page, 
 
 def _put(state: State, now_ms: int, stream: Stream, entry: _Entry) -> Members:
     shard = entry.shard(stream)
-    if not state.limiter.may_write(stream.name, shard.shard_id, entry.size, now_ms):
+    if not state.limiter.may_write(stream.key, shard.shard_id, entry.size, now_ms):
         code = "ProvisionedThroughputExceededException"
         return {"ErrorCode": code, "ErrorMessage": exceeded_message(stream.name, shard.shard_id)}
     sequence = shard.put(entry.key, entry.text, entry.size, now_ms)
@@ -190,4 +194,4 @@ def _hash_key(stream: Stream, params: Params, raw_key: bytes) -> int | None:
 
 
 def _token(state: State, stream: Stream, shard: Shard, after: int, now_ms: int) -> str:
-    return state.tokens.iterator(Iterator(stream.name, stream.created_ms, shard.shard_id, after, now_ms))
+    return state.tokens.iterator(Iterator(stream.key, stream.created_ms, shard.shard_id, after, now_ms))

@@ -1,5 +1,8 @@
 """The emulator's server: HTTP/1.1 on loopback; signatures are not checked.
 
+Credentials whose access key is an account's number of twelve digits are those of that account, as with moto; all others are of the
+emulator's own. Another account's streams are reached by their ARN, as if their policies allowed everything.
+
 ``POST /`` is the service. ``GET /_health`` answers when it is ready. ``/_faults`` is the script of faults: ``POST`` a JSON list to
 append, ``GET`` the faults that are not used up, ``DELETE`` to clear.
 """
@@ -7,6 +10,7 @@ append, ``GET`` the faults that are not used up, ``DELETE`` to clear.
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
@@ -31,6 +35,7 @@ from stream.local.kinesis.state import Call, State
 from stream.local.kinesis.subscribe import Subscriptions
 
 MAX_REQUEST_BYTES: Final = 64 * 1024 * 1024
+_ACCOUNT: Final = re.compile(r"Credential=([0-9]{12})/")
 _CLOSING: Final = frozenset({Action.CLOSE_BEFORE_REPLY, Action.CLOSE_AFTER_APPLY})
 
 
@@ -66,7 +71,7 @@ class Server:
                     return _hang_up(request)
             if operation == "SubscribeToShard":
                 return await self._subscribe(request, params, wire, fault)
-            body = self._apply(operation, params, wire, fault)
+            body = self._apply(operation, params, wire, fault, _account(request))
         except ApiError as error:
             return self._reply(encode_error(error, wire), wire, error.status)
         if fault is not None and fault.action in _CLOSING:
@@ -82,7 +87,7 @@ class Server:
         if fault.action is Action.DELAY:
             await self.clock.sleep(fault.seconds)
 
-    def _apply(self, operation: str, params: Params, wire: Wire, fault: Fault | None) -> bytes:
+    def _apply(self, operation: str, params: Params, wire: Wire, fault: Fault | None, account: str) -> bytes:
         apply = OPERATIONS.get(operation)
         if apply is None:
             code = "UnknownOperationException"
@@ -93,12 +98,12 @@ class Server:
                     "double of docs/redshift.md or a real warehouse, set AWS_ENDPOINT_URL_REDSHIFT_DATA"
                 )
             raise ApiError(code, message)
-        reply = apply(self.state, Call(params, self._now_ms(), fault))
+        reply = apply(self.state, Call(params, self._now_ms(), fault, account))
         self.subscriptions.pulse.beat()
         return encode(reply, wire)
 
     async def _subscribe(self, request: web.Request, params: Params, wire: Wire, fault: Fault | None) -> web.StreamResponse:
-        subscription = self.subscriptions.open(Call(params, self._now_ms(), fault))
+        subscription = self.subscriptions.open(Call(params, self._now_ms(), fault, _account(request)))
         response = web.StreamResponse(headers={"Content-Type": eventstream.CONTENT_TYPE, **self._headers()})
         response.enable_chunked_encoding()
         try:
@@ -147,6 +152,12 @@ class Server:
     async def _clear_faults(self, _request: web.Request) -> web.Response:
         self.script.clear()
         return web.json_response({"cleared": True})
+
+
+def _account(request: web.Request) -> str:
+    """The account whose number the access key is; empty if it is none."""
+    found = _ACCOUNT.search(request.headers.get("Authorization", ""))
+    return found[1] if found else ""
 
 
 def _hang_up(request: web.Request, response: web.StreamResponse | None = None) -> web.StreamResponse:

@@ -15,11 +15,15 @@ from stream.local.kinesis.tokens import Tokens
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: its members, its time (Unix milliseconds), and the fault that its operation must act out, if any."""
+    """One request: its members, its time (Unix milliseconds), and the fault that its operation must act out, if any.
+
+    ``account``: whose credentials signed it; empty for the emulator's own account.
+    """
 
     params: Params
     now_ms: int
     fault: Fault | None = None
+    account: str = ""
 
 
 class State:
@@ -37,7 +41,7 @@ class State:
         Raises:
             ApiError: none named, or it does not exist.
         """
-        return self.account.find(stream_name(call.params), call.now_ms)
+        return self.account.find(stream_key(call.params, self.settings.account, call.account), call.now_ms)
 
     def changing(self, call: Call) -> Stream:
         """The stream that the call names, which must be ``ACTIVE``.
@@ -45,7 +49,7 @@ class State:
         Raises:
             ApiError: none named, it does not exist, or it is busy.
         """
-        return self.account.changing(stream_name(call.params), call.now_ms)
+        return self.account.changing(stream_key(call.params, self.settings.account, call.account), call.now_ms)
 
     def serving(self, call: Call) -> Stream:
         """The stream that the call names, which must already and still serve records.
@@ -61,14 +65,16 @@ class State:
         return stream
 
 
-def stream_name(params: Params) -> str:
-    """The stream's name from ``StreamName``, ``StreamARN`` or ``ConsumerARN``.
+def stream_key(params: Params, own: str, caller: str) -> str:
+    """What the emulator calls the stream that ``StreamName``, ``StreamARN`` or ``ConsumerARN`` names, in whichever account.
+
+    ``own``: the emulator's account; ``caller``: that of the credentials, in which a stream given by its name is.
 
     Raises:
         ApiError: none of them is given, or the ARN is not one of a stream.
     """
     if params.has("StreamName"):
-        return params.text("StreamName")
+        return key_of(params.text("StreamName"), own, caller)
     arn = params.text_or("StreamARN", "") or params.text_or("ConsumerARN", "")
     if not arn:
         message = "Either StreamName or StreamARN should be provided."
@@ -77,7 +83,12 @@ def stream_name(params: Params) -> str:
     if not arn.startswith("arn:") or not found or not path:
         message = f"'{arn}' is not the ARN of a stream: arn:aws:kinesis:<region>:<account>:stream/<name> is expected."
         raise invalid(message)
-    return path.split("/")[0]
+    return key_of(path.split("/")[0], own, arn.split(":")[4])
+
+
+def key_of(name: str, own: str, account: str) -> str:
+    """What the emulator calls a stream of ``account``, or of its ``own`` if that is empty; regions are not told apart."""
+    return name if account in {"", own} else f"{name}@{account}"
 
 
 def hash_range(shard: Shard) -> Members:

@@ -9,7 +9,7 @@ from stream.local.kinesis.errors import in_use, invalid, malformed, not_found, o
 from stream.local.kinesis.listing import shard_members
 from stream.local.kinesis.model import MAX_RETENTION_HOURS, Consumer, Stream
 from stream.local.kinesis.protocol import Members, Params, Timestamp
-from stream.local.kinesis.state import Call, State
+from stream.local.kinesis.state import Call, State, key_of
 
 ON_DEMAND_SHARDS: Final = 4
 MAX_CONSUMERS: Final = 20
@@ -26,7 +26,8 @@ def create_stream(state: State, call: Call) -> None:
     mode = details.text("StreamMode") if details else "PROVISIONED"
     count = ON_DEMAND_SHARDS if mode == "ON_DEMAND" else params.integer("ShardCount", 1, state.settings.shard_limit)
     kib = params.integer_or("MaxRecordSizeInKiB", 1024, 10240, 1024)
-    stream = state.account.create(params.text("StreamName"), count, mode, kib * _KIB, call.now_ms)
+    key = key_of(params.text("StreamName"), state.settings.account, call.account)
+    stream = state.account.create(key, count, mode, kib * _KIB, call.now_ms)
     stream.tags.update(_tags(params))
     if params.has(_DISTRIBUTION):
         _set_distribution(stream, params)
@@ -73,8 +74,10 @@ def list_streams(state: State, call: Call) -> Members:
     after = call.params.text_or("ExclusiveStartStreamName", "")
     if call.params.has("NextToken"):
         after = state.tokens.read_page(call.params.text("NextToken"), call.now_ms)["after"]
-    names = sorted(name for name in state.account.streams if name > after)
-    page = [state.account.streams[name] for name in names[:limit]]
+    home = state.settings.account
+    own = {stream.name: stream for key, stream in state.account.streams.items() if key == key_of(stream.name, home, call.account)}
+    names = sorted(name for name in own if name > after)
+    page = [own[name] for name in names[:limit]]
     reply: Members = {
         "StreamNames": [stream.name for stream in page],
         "HasMoreStreams": len(names) > limit,

@@ -81,7 +81,7 @@ class Subscriptions:
             raise in_use(message)
         if holder is not None:
             holder.over = in_use(f"Another subscription of consumer {consumer.arn} took over {shard.shard_id}.")
-        self._held[key] = Subscription(consumer.arn, stream.name, shard.shard_id, after, call.now_ms)
+        self._held[key] = Subscription(consumer.arn, stream.key, shard.shard_id, after, call.now_ms)
         self.pulse.beat()
         return self._held[key]
 

@@ -5,7 +5,7 @@ The other consumer's table is only read. A row is written only where there is no
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -91,8 +91,11 @@ async def plan_import(pipeline: Pipeline, source: str, base: Path, clock: Clock,
         if all(step.fate is Fate.GONE for step in steps if step.shard in {each.shard for each in found.positions}):
             msg = f"{source}: none of its {len(found.positions)} positions is of a shard that the stream {name} has; nothing was written"
             raise DefinitionError(msg)
-        lags = await _lags(lookahead, {shard.shard_id: shard for shard in shards}, steps, now)
+        by_id = {shard.shard_id: shard for shard in shards}
+        lags = await _lags(lookahead, by_id, steps, now)
+        steps = [await _without_unknown(lookahead, by_id, step, repeat) if _expired(lags, step) else step for step in steps]
         busy = {each.shard: each.busy for each in found.positions if each.busy}
+        lags = {step.shard: lags[step.shard] for step in steps if step.fate is Fate.WRITE and step.shard in lags}
         return ImportPlan(name, table.name, found.kind, found.tells_who_reads, tuple(steps), lags, busy)
 
 
@@ -197,6 +200,20 @@ async def _begun(log: CommitLog, shards: Sequence[Shard], repeat: Repeater) -> C
 
     await run_concurrently([check(shard) for shard in shards], AT_ONCE)
     return found
+
+
+def _expired(lags: Mapping[str, Lag], step: Step) -> bool:
+    return step.shard in lags and bool(lags[step.shard].expired)
+
+
+async def _without_unknown(lookahead: StreamLookahead, shards: Mapping[str, Shard], step: Step, repeat: Repeater) -> Step:
+    """``step``, refused if its position is of no record that its shard ever had."""
+    number = None if step.checkpoint is None else step.checkpoint.sequence
+    shard = shards[step.shard]
+    if number is None or not await repeat("look for the position", shard, lambda: lookahead.never_had(shard, number)):
+        return step
+    why = "the shard has no record with this number, and holds older ones, so it did not expire: it belongs to another shard or stream"
+    return Step(step.shard, Fate.REFUSE, why, step.position)
 
 
 async def _lags(lookahead: StreamLookahead, shards: dict[str, Shard], steps: Sequence[Step], now: datetime) -> dict[str, Lag]:

@@ -19,6 +19,7 @@ from stream.operations.doctor.service_probes import consumer_probes, fitting_pro
 from stream.pipeline.access import needed
 from stream.pipeline.model import Pipeline
 from stream.pipeline.plan import output_schema
+from stream.pipeline.replay import ObjectsSource
 from stream.pipeline.resources import fetch_resources, is_remote
 from stream.pipeline.secrets import SecretReader, find_secret, references
 from stream.sink.iceberg import IcebergSinkConfig
@@ -70,7 +71,7 @@ def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str
         for name in pipeline.source.kinesis.names:
             yield Probe("stream", name, functools.partial(_stream, session, name))
     else:
-        yield Probe("source", pipeline.source.s3.url, functools.partial(_listed, session, located(pipeline.source.s3.url, base)))
+        yield Probe("source", pipeline.source.s3.url, functools.partial(_listed, session, pipeline.source.s3, base))
     state = f"{pipeline.state.rstrip('/')}/{pipeline.application}/"
     key = kms_key(pipeline)
     for url in dict.fromkeys((state, *(sink.url for sink in pipeline.sinks))):
@@ -126,8 +127,9 @@ async def _stream(session: AwsSession, name: str) -> str:
     return answer
 
 
-async def _listed(session: AwsSession, url: str) -> str:
-    async for entry in open_store(url, session).list(""):
+async def _listed(session: AwsSession, source: ObjectsSource, base: Path) -> str:
+    store = open_store(located(source.url, base), session, requester_pays=source.requester_pays)
+    async for entry in store.list(""):
         return f"can be listed; the first object is {entry.key}"
     return "can be listed, and is empty"
 

@@ -34,6 +34,7 @@ from stream.pipeline.replay import Notify
 from stream.sink import redshift_sql as sql
 from stream.sink.layouts import Layout
 from stream.sink.redshift import RedshiftSinkConfig
+from stream.stream_ids import parse
 
 ROW_CALLS: Final = ("Scan", "GetItem", "PutItem", "UpdateItem", "DeleteItem")
 """Every operation that workers perform on rows."""
@@ -161,7 +162,8 @@ def consumer_probes(kinesis: KinesisSource, application: str, session: AwsSessio
 
 async def _consumer(session: AwsSession, stream: str, name: str) -> str:
     async with open_kinesis(session) as client:
-        arn = stream if stream.startswith("arn:") else (await client.describe_stream_summary(stream)).arn
+        shared = parse(stream)
+        arn = shared.arn if shared is not None else (await client.describe_stream_summary(stream)).arn
         try:
             found = await describe_consumer(client, arn, name)
         except AwsFatal as error:

@@ -17,6 +17,7 @@ from stream.budget import ByteBudget
 from stream.contracts import Clock, Shard, Start
 from stream.errors import Expired, Halted, Retryable
 from stream.events import Event, PageReceived, PollRepeated
+from stream.source.expiry_watch import holds_older, iterator_at
 from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings
 
@@ -102,6 +103,16 @@ class StreamLookahead:
             for task in (looking, waiting):
                 task.cancel()
             await asyncio.gather(looking, waiting, return_exceptions=True)
+
+    async def never_had(self, shard: Shard, position: int) -> bool:
+        """Whether the shard never had a record with the number ``position``, although it holds older ones; False if that is not known.
+
+        Raises:
+            Fatal: stream missing, access denied.
+            Retryable: the service does not answer.
+        """
+        held = await iterator_at(self._source, shard, position)
+        return held is None and await holds_older(self._source, shard, position)
 
     async def _after(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, done: int) -> Lookahead:
         source = self._source

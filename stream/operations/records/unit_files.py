@@ -15,6 +15,7 @@ from stream.audit.objects import Area, former_place
 from stream.audit.outputs import DAMAGE, genuine, rows_of, unreadable
 from stream.contracts import ObjectStore
 from stream.operations.records.originals import Matching, Originals
+from stream.sink.partition import INVALID, OVERFLOW, encode_value, values_in
 from stream.worker.opening.compacted import CompactedFiles
 from stream.worker.opening.separations import Separations
 
@@ -85,11 +86,22 @@ class UnitFiles:
         return None if form is None or body is None else await asyncio.to_thread(lineage_of, rows.file, body, form)
 
     async def _matches(self, link: Link, rows: Rows, criteria: Sequence[Criterion]) -> InFile | None:
-        form, body = await self._separations.of(link, rows.file.sink, rows.file.key), await self._body(rows)
-        return None if form is None or body is None else await asyncio.to_thread(in_file, rows.file, body, criteria, form)
+        file = rows.file
+        form, body = await self._separations.of(link, file.sink, file.key), await self._body(rows)
+        if form is None or body is None:
+            return None
+        return await asyncio.to_thread(in_file, file, body, criteria, form, _folders(file.key, criteria))
 
     async def _body(self, rows: Rows) -> bytes | None:
         return rows.body if not rows.root else await self._compacted.read(rows.root, rows.file.key)
+
+
+def _folders(key: str, criteria: Sequence[Criterion]) -> dict[str, bool]:
+    """The columns of ``criteria`` that are in the names of the directories of ``key``, and whether the values there are the wanted ones."""
+    values = {column: value for column, value in values_in(key, ()).items() if value not in {OVERFLOW, INVALID}}
+    # Long values are shortened in names, so the names are compared.
+    named = {each.column: values_in(f"{each.column}={encode_value(each.value)}/", ()) for each in criteria if each.column in values}
+    return {column: values[column] == there[column] for column, there in named.items()}
 
 
 def _letters(file: LedgerObject, body: bytes, criteria: Sequence[Criterion], originals: Originals) -> Matching:

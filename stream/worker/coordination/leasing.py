@@ -24,6 +24,7 @@ from stream.lease.settings import UNLIMITED, Balance, LeasedStream, LeaseSetting
 from stream.lease.table import LeaseTable
 from stream.pipeline.coordination import LeaseBalance, NativeCoordination
 from stream.pipeline.model import KinesisSource, Pipeline
+from stream.stream_ids import name_of
 
 MARK_BYTES: Final = 6
 """Random bytes in the mark of each write, so that no two writes of one row ever carry the same mark."""
@@ -162,7 +163,7 @@ def _unidentified(kinesis: KinesisSource, client: KinesisClient, repeat: Repeate
 
 async def _prefix(name: str, client: KinesisClient, repeat: Repeater) -> str:
     summary = await repeat("describe stream", Shard(name, ""), lambda: client.describe_stream_summary(name))
-    return f"{summary.arn.split(':')[4]}:{name}:{int(summary.created.timestamp())}:"
+    return f"{summary.arn.split(':')[4]}:{name_of(name)}:{int(summary.created.timestamp())}:"
 
 
 def _lister(name: str, client: KinesisClient, repeat: Repeater) -> ListShards:

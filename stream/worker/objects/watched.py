@@ -29,7 +29,7 @@ def slices_of(
     if config is None:
         msg = "the pipeline has no source.s3"
         raise DefinitionError(msg)
-    return Slices(pipeline, config, open_store(base_url(config.url), session), state, worker, clock)
+    return Slices(pipeline, config, open_store(base_url(config.url), session, requester_pays=config.requester_pays), state, worker, clock)
 
 
 def object_opener(slices: Slices, chain: str, *, commits: bool) -> OpenObject:

@@ -19,7 +19,7 @@ from stream.commit.lookup import streams_of
 from stream.commit.manifest import decode_start
 from stream.commit.naming import start_key
 from stream.contracts import Clock, Emit, LendingSource, ObjectStore, Start, StartKind
-from stream.errors import DefinitionError
+from stream.errors import DefinitionError, Fatal
 from stream.pipeline.model import KinesisSource as KinesisOptions
 from stream.pipeline.model import Pipeline, Retrieval
 from stream.pipeline.replay import ObjectsSource, Watch
@@ -29,6 +29,7 @@ from stream.source.notifications import place_of_notices
 from stream.source.pace import FanOut, ReadSettings, tip_seconds
 from stream.source.until import ReadUntil, refuse_future, refuse_lost
 from stream.storage.open import open_store
+from stream.stream_ids import as_written
 from stream.worker.objects.claiming import WatchSettings
 from stream.worker.objects.finished_claims import FinishedClaims
 from stream.worker.objects.receiving import LONGEST_HOLD
@@ -105,7 +106,7 @@ async def open_reading(context: SourceContext, stack: AsyncExitStack) -> list[Op
     """A source for each stream of the pipeline. Whatever has to be chosen or pinned before reading has been.
 
     Raises:
-        Fatal: a stream or a permission is missing.
+        Fatal: a stream or a permission is missing, or a stream is listed twice.
         DefinitionError: the source cannot be read this way.
         Halted: an object that was chosen before has changed.
     """
@@ -120,15 +121,23 @@ async def open_reading(context: SourceContext, stack: AsyncExitStack) -> list[Op
 
 
 async def _refuse_inaccessible(streams: Sequence[str], client: KinesisClient, *, wait: bool) -> None:
-    """Make sure that the streams are there and may be read. With ``wait``, some may be missing or refused: their readers wait."""
-    refused = 0
+    """Make sure that the streams are there, may be read, and are different ones, also where one is given by its name and one by its ARN.
+
+    With ``wait``, some of them may be missing or refused: their readers wait.
+    """
+    refused, known = 0, dict[str, str]()
     for name in streams:
         try:
-            await client.describe_stream_summary(name)
+            arn = (await client.describe_stream_summary(name)).arn
         except AccessRefused:
             refused += 1
             if not wait or refused == len(streams):
                 raise
+            continue
+        if (other := known.setdefault(arn, name)) != name:
+            same = f"{as_written(other)} and {as_written(name)} are the same stream"
+            msg = f"{same}, so every record would be written twice; remove one of them from `streams`"
+            raise Fatal(msg)
 
 
 def _letters(options: KinesisOptions, context: SourceContext) -> Opened:
@@ -158,7 +167,7 @@ async def _objects(context: SourceContext) -> Opened:
     if context.watched is not None and config.watch is not None:
         return await _watched(context, config, config.watch, context.watched)
     slices = slices_of(context.pipeline, context.session, context.state, context.base_url, context.worker, context.clock)
-    await slices.choose_new(context.reading.window, await _manifest(context, config.manifest))
+    await slices.choose_new(context.reading.window, await _manifest(context, config))
     # What a live worker watches for is its own; a range of time beside it has shards of its own.
     grown = context.reading.window == Window()
     make = functools.partial(slices.source, emit=context.emit, finished=_finished(config.name, context), grown=grown)
@@ -191,11 +200,12 @@ async def _watched(context: SourceContext, config: ObjectsSource, watch: Watch, 
     return Opened(config.name, config.name, Start(StartKind.TRIM_HORIZON), make, finite=once, watcher=None if once else watcher)
 
 
-async def _manifest(context: SourceContext, url: str | None) -> bytes | None:
+async def _manifest(context: SourceContext, config: ObjectsSource) -> bytes | None:
+    url = config.manifest
     if url is None:
         return None
     folder, _, key = context.base_url(url).rpartition("/")
-    stored = await open_store(folder, context.session).get(key)
+    stored = await open_store(folder, context.session, requester_pays=config.requester_pays).get(key)
     if stored is None:
         msg = f"there is no object {url}, which source.s3.manifest names"
         raise DefinitionError(msg)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.aws.kinesis import refusal, stream_name
+from stream.aws.kinesis import refusal
 from stream.aws.pages import RECORD_SCHEMA, parse_get_records
 from stream.batch import ARRIVAL, DATA, PARTITION_KEY, SEQUENCE
 
@@ -57,11 +57,6 @@ def test_the_end_of_a_shard_names_its_children() -> None:
 def test_an_undocumented_answer_is_refused(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         parse_get_records(body)
-
-
-def test_a_stream_is_given_by_name_or_arn() -> None:
-    assert stream_name("flights") == "flights"
-    assert stream_name("arn:aws:kinesis:eu-west-1:123456789012:stream/flights") == "flights"
 
 
 @pytest.mark.parametrize(

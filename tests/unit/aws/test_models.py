@@ -28,6 +28,8 @@ from tests.models import always, errors, problems
 from tests.unit.lease.tables import lease
 
 STREAM = "arn:aws:kinesis:eu-west-1:123456789012:stream/flights"
+SHARED = "orders@444455556666.eu-west-1"
+SHARED_ARN = "arn:aws:kinesis:eu-west-1:444455556666:stream/orders"
 CONSUMER = f"{STREAM}/consumer/reader:1795000000"
 WORKER = "pod/1"
 SHARD = "shardId-000000000000"
@@ -69,7 +71,7 @@ class Service:
     def __init__(self) -> None:
         self.asked: dict[str, list[dict[str, Any]]] = {}
         self.first: dict[str, list[tuple[int, dict[str, Any]]]] = {
-            "Kinesis_20131202.ListShards": [(200, {"Shards": [], "NextToken": "more"})],
+            "Kinesis_20131202.ListShards": [(200, {"Shards": [], "NextToken": "more"}), (200, {"Shards": []})] * 3,
             "DynamoDB_20120810.DescribeTable": [(400, {"__type": "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException"})],
             "DynamoDB_20120810.Scan": [(200, {"Items": [], "LastEvaluatedKey": {"leaseKey": {"S": "a"}}})],
             "RedshiftData.GetStatementResult": [(200, {"Records": [], "NextToken": "more"})],
@@ -84,7 +86,7 @@ class Service:
 
 async def use_kinesis(session: AwsSession) -> None:
     async with open_kinesis(session) as client:
-        for stream in ("flights", STREAM):
+        for stream in ("flights", STREAM, SHARED):
             await client.list_shards(stream)
             await client.describe_stream_summary(stream)
             await client.time(stream)
@@ -166,6 +168,21 @@ def asked() -> Iterator[dict[str, list[dict[str, Any]]]]:
         patch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         yield asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", ["ListShards", "DescribeStreamSummary", "GetShardIterator", "GetRecords"])
+def test_every_call_about_a_shared_stream_names_its_arn(asked: dict[str, list[dict[str, Any]]], name: str) -> None:
+    made = asked[f"Kinesis_20131202.{name}"]
+    by_arn, by_id = ([each for each in made if each.get("StreamARN") == arn] for arn in (STREAM, SHARED_ARN))
+    assert by_id
+    assert [{**each, "StreamARN": STREAM} for each in by_id] == by_arn
+    assert not [each for each in made if "StreamName" in each and each["StreamName"] != "flights"]
+
+
+def test_a_token_of_a_list_names_the_stream_alone(asked: dict[str, list[dict[str, Any]]]) -> None:
+    """The service refuses a name or an ARN beside it: `NextToken and StreamARN cannot be provided together.`"""
+    further = [each for each in asked["Kinesis_20131202.ListShards"] if "NextToken" in each]
+    assert further == [{"NextToken": "more", "MaxResults": 1000}] * 3
 
 
 @pytest.mark.parametrize("target", ANSWERS)

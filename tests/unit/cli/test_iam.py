@@ -97,3 +97,18 @@ def test_invalid_options_are_refused(arguments, says):
     result = run(*arguments)
     assert result.exit_code == 2
     assert says in result.stderr
+
+
+def test_the_owner_of_a_shared_stream_is_told_what_to_allow(tmp_path):
+    shared = "arn:aws:kinesis:eu-west-1:444455556666:stream/flights"
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(
+        f"application: a\nsource: {{kinesis: {{stream: '{shared}'}}, schema: {{n: int64}}}}\n"
+        "sinks: [s3: {url: s3://lake/a/}]\nstate: s3://lake/_stream/\n"
+    )
+    done = CliRunner().invoke(app, ["iam", str(file), *HERE, "--resource-policy"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)[shared]["Statement"][0]["Resource"] == shared
+    refused = run(*HERE, "--resource-policy")
+    assert refused.exit_code == 2
+    assert "reads no stream of an account other than 111122223333" in refused.stderr

@@ -115,3 +115,18 @@ def test_tables_of_the_kcl_and_unknown_tables_are_distinguished() -> None:
         kind_of("t", ["ShardID", "StreamID"])
     with pytest.raises(DefinitionError, match=r"lease table of the KCL: there is nothing to import\. Set coordination\.native\.table to t"):
         kind_of("t", ["leaseKey"])
+
+
+@pytest.mark.parametrize(
+    ("named", "stream", "belongs"),
+    [
+        ("s", "s@111122223333.eu-west-1", True),
+        ("arn:aws:kinesis:eu-west-1:111122223333:stream/s", "s", True),
+        ("arn:aws:kinesis:eu-west-1:111122223333:stream/s", "s@111122223333.eu-west-1", True),
+        ("arn:aws:kinesis:eu-west-1:444455556666:stream/s", "s@111122223333.eu-west-1", False),
+        ("arn:aws:kinesis:eu-west-1:111122223333:stream/t", "s@111122223333.eu-west-1", False),
+    ],
+)
+def test_positions_of_a_shared_stream_are_told_from_those_of_its_namesake(named: str, stream: str, belongs: bool) -> None:
+    found = from_csv(f"shard,sequence,stream\na,12,{named}\n", "p.csv", stream)
+    assert bool(found.positions) is belongs

@@ -88,3 +88,16 @@ def test_another_condition_holds_for_what_comes():
     assert list(told) == ["sink s3.where: all rows -> n > 1"]
     assert not told["sink s3.where: all rows -> n > 1"].doubles
     assert reported(pipeline([conditioned]), pipeline([conditioned])) == {}
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["to the ARN", "to the name"])
+def test_a_stream_that_is_called_otherwise_may_be_read_again(back):
+    arn = "arn:aws:kinesis:eu-west-1:444455556666:stream/flights"
+    shared = pipeline(source={"kinesis": {"stream": arn}, "schema": {"carrier": "string", "n": "int64"}})
+    named, given = "flights", "flights@444455556666.eu-west-1"
+    before, after = (shared, pipeline()) if back else (pipeline(), shared)
+    added, removed = (named, given) if back else (given, named)
+    found = reported(after, before)
+    assert set(found) == {f"stream {removed} is removed", f"stream {added} is added"}
+    assert found[f"stream {added} is added"].doubles
+    assert f"the same stream as {removed}" in found[f"stream {added} is added"].follows

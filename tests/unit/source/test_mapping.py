@@ -97,3 +97,12 @@ def test_what_cannot_be_worked_with_is_refused_in_words(event, says):
 def test_an_arn_of_no_stream_is_refused(arn):
     with pytest.raises(DefinitionError, match="names no Kinesis stream"):
         stream_of(arn)
+
+
+def test_a_stream_that_the_pipeline_gives_by_its_arn_is_called_by_its_id() -> None:
+    called = "lambda-stream@123456789012.us-east-2"
+    for arn in (ARN, f"{ARN}/consumer/mine:1545084650"):
+        for known, stream in (((called, "lambda-stream"), called), (("lambda-stream",), "lambda-stream"), ((), "lambda-stream")):
+            made = delivery_of({"Records": [record(1, arn=arn)]}, known)
+            assert made is not None
+            assert made.stream == stream

@@ -233,5 +233,7 @@ def test_advice_comes_with_the_matching_aws_commands():
     assert merge == [f"aws kinesis merge-shards --shard-to-merge a --adjacent-shard-to-merge b {where}", wait]
     grow = commands(Advice(Kind.GROW, ("a", "b"), "", count=4), Place("clicks"))
     assert grow[0] == "aws kinesis update-shard-count --target-shard-count 4 --scaling-type UNIFORM_SCALING --stream-name clicks"
+    shared = commands(Advice(Kind.GROW, ("a", "b"), "", count=4), Place("clicks@444455556666.eu-west-1"))
+    assert all(line.endswith("--stream-arn arn:aws:kinesis:eu-west-1:444455556666:stream/clicks") for line in shared)
     assert commands(Advice(Kind.SALT, ("a",), ""), place) == commands(Advice(Kind.SAMPLE, ("a",), ""), place) == []
     assert shlex.split(commands(Advice(Kind.MERGE, ("a", "b"), ""), Place("c", endpoint="http://h/?a=b&c"))[0])[-1] == "http://h/?a=b&c"

@@ -60,6 +60,45 @@ def reads_the_stream(monkeypatch):
     return of
 
 
+LETTERS = """partition_by: {kind: "SUBSTR(order_id, 1, 1)", whole: "CONCAT(order_id, '/', order_id)"}}"""
+LONG = "a long name, " * 12
+
+
+def test_a_column_that_is_only_a_folder_of_the_partition_is_searched_like_any_other():
+    """Files do not have such a column; the names of their directories have its values, percent-encoded, and shortened if long."""
+
+    async def run():
+        text = TEXT.replace('"file:./lake"}', f'"file:./lake", {LETTERS}')
+        sealed = await Sealed.open(text=text)
+        orders = ["A-1", "B-1", "A-2", "", LONG]
+        await sealed.unit(0, 1, 5, lambda n: json.dumps({"order_id": orders[n - 1], "n": 1, "secret": None}).encode())
+        found = {}
+        for words in ("kind=A", "kind=B", "kind=", "kind=C", "kind=A n=1", "kind=A order_id=A-2", "kind=A n=2", "whole=B-1/B-1"):
+            fates, said = await searched(sealed, words)
+            found[words] = [int(fate.sequence) for fate in fates]
+            assert not [note for note in said.notes if "no file has" in note]
+        once = Search(sealed.pipeline, Path(), {}, sealed.clock, {"events": tracer(sealed)}, AsyncExitStack())
+        criteria = Criteria.parse([f"whole={LONG}/{LONG}"])
+        found["long"] = [int(fate.sequence) for _, fate in await once.run(Wanted(criteria, 200, Bounds()), Searched())]
+        with pytest.raises(DefinitionError, match="has a column 'day'"):
+            await searched(sealed, "day=1")
+        return {words: [number - sequence(0, 0) for number in numbers] for words, numbers in found.items()}
+
+    steps = asyncio.run(run())
+    one = sequence(0, 1) - sequence(0, 0)
+    assert steps == {
+        "kind=A": [3 * one, one],
+        "kind=B": [2 * one],
+        "kind=": [4 * one],
+        "kind=C": [],
+        "kind=A n=1": [3 * one, one],
+        "kind=A order_id=A-2": [3 * one],
+        "kind=A n=2": [],
+        "whole=B-1/B-1": [2 * one],
+        "long": [5 * one],
+    }
+
+
 # --- the oracle ---------------------------------------------------------------------------------------------------------------
 
 ORDERS = ("A-1", "A-17", "B-1", "")
