@@ -139,6 +139,59 @@ def test_an_avro_plan_that_is_not_consistent_is_refused(path, value, why):
             native.KERNEL.avro_plan(changed(plan, path, value))
 
 
+NUMBER, GATE, PLANE_KIND, PLANE, AT, TAGS, RAW, SHARE, TAIL, SEATS, KEY, VALUE = range(1, 13)
+"""Numbers of the nodes of the plan for `Flight`; 0 is the root."""
+P_KIND, P_NUMBER, P_REPEATED, P_PRESENCE, P_SLOT, P_COLUMN, P_FIRST, P_COUNT, P_DATA = 0, 1, 2, 3, 4, 6, 7, 8, 10
+"""Places in a node of a Protocol Buffers plan."""
+P_TEXT, P_BYTES = 14, 15
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "why"),
+    [
+        (at_node(0, P_KIND), P_TEXT, "a root"),
+        (at_node(0, P_REPEATED), True, "a root"),
+        (at_node(0, P_COUNT), 7, "a column"),
+        (at_node(0, P_FIRST), 0, "children"),
+        (at_node(0, P_FIRST), 6, "children"),
+        (at_node(PLANE, P_FIRST), 1, "children"),
+        (at_node(NUMBER, P_COLUMN), 0, "a column"),
+        (at_node(NUMBER, P_COLUMN), -1, "a column"),
+        ((1, PLANE), (P_TEXT, 4, True, False, 3, False, 4, 9, 0, 0, None), "a column"),
+        (at_node(NUMBER, P_KIND), P_TEXT, "a column"),
+        (at_node(NUMBER, P_REPEATED), True, "a column"),
+        (at_node(NUMBER, P_KIND), -1, "a kind"),
+        (at_node(NUMBER, P_KIND), 19, "a kind"),
+        (at_node(NUMBER, P_SLOT), 8, "a slot"),
+        (at_node(NUMBER, P_SLOT), -1, "a slot"),
+        (at_node(NUMBER, P_SLOT), 1, "a slot"),
+        (at_node(GATE, P_SLOT), 8, "a slot"),
+        (at_node(GATE, P_SLOT), -1, "a slot"),
+        (at_node(GATE, P_COLUMN), 9, "a column"),
+        (at_node(GATE, P_COLUMN), 3, "a column"),
+        (at_node(TAIL, P_COLUMN), 2, "a column"),
+        (at_node(GATE, P_NUMBER), 1, "an order"),
+        (at_node(PLANE_KIND, P_DATA), None, "symbols"),
+        (at_node(PLANE_KIND, P_DATA), ((1, b"JET"), (1, b"PROP")), "an order"),
+        (at_node(PLANE_KIND, P_DATA), ((1, b"JET"), 1), "a symbol"),
+        (at_node(SEATS, P_PRESENCE), True, "a column"),
+        (at_node(TAGS, P_REPEATED), False, "a column"),
+        (at_node(PLANE, P_KIND), 18, "a column"),
+        (at_node(TAGS, P_COUNT), 1, "a map"),
+        (at_node(KEY, P_KIND), P_BYTES, "a map"),
+        (at_node(VALUE, P_NUMBER), 3, "a map"),
+        ((0,), (), "a size"),
+        ((1,), (), "a size"),
+    ],
+)
+def test_a_protobuf_plan_that_is_not_consistent_is_refused(path, value, why):
+    if native.KERNEL is not None:
+        plan, _ = protobuf_plan()
+        native.KERNEL.protobuf_plan(plan)
+        with pytest.raises(ValueError, match=why):
+            native.KERNEL.protobuf_plan(changed(plan, path, value))
+
+
 @compared(400)
 @given(st.data(), st.sampled_from(["avro", "protobuf"]), st.integers(0, 2**32))
 def test_a_changed_plan_is_refused_or_gives_every_record_a_verdict(data, what, seed):
