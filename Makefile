@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 
 WORKERS ?= $(shell nproc)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
-SANITIZED := $(addprefix tests/unit/transform/decoders/,test_json_kernel.py test_avro_plan.py test_kernel_columns.py test_protobuf_plan.py test_csv.py test_envelope_kernel.py) \
+SANITIZED := $(addprefix tests/unit/transform/decoders/,test_json_kernel.py test_avro_plan.py test_kernel_columns.py test_kernel_plans.py test_protobuf_plan.py test_csv.py test_envelope_kernel.py) \
 	tests/unit/test_native.py tests/unit/aws/test_pages.py tests/unit/audit/test_native.py $(addprefix tests/unit/transform/,test_fields.py test_ip_addresses.py test_compiled.py test_masking.py test_urls.py)
 
 # Where this is set, every process compiles the tests and the service again.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stream.clock import SystemClock
-from stream.contracts import Emit
+from stream.contracts import Clock, Emit
 from stream.events import Event
 from stream.hosts.invoked import Function
 from stream.pipeline.lint import check
@@ -69,13 +69,13 @@ class Killed(Exception):
 class Environment:
     """One execution environment. ``events`` has every event of its invocations."""
 
-    def __init__(self, path: Path, env: Mapping[str, str], *listeners: Emit) -> None:
+    def __init__(self, path: Path, env: Mapping[str, str], *listeners: Emit, clock: Clock | None = None) -> None:
         pipeline = check(path, env).pipeline
         assert pipeline is not None
         self.events: list[Event] = []
         self._left = -1
         self._task: asyncio.Task[Any] | None = None
-        options = WorkerOptions(path.parent, env, 0.0, 1, (self.events.append, self._count, *listeners), SystemClock())
+        options = WorkerOptions(path.parent, env, 0.0, 1, (self.events.append, self._count, *listeners), clock or SystemClock())
         self.function = Function(pipeline, options)
 
     async def deliver(self, delivery: Delivery, seconds: float = 60.0) -> int | None:
@@ -108,8 +108,8 @@ def with_environments(body: Callable[[Callable[..., Environment]], Any]) -> Any:
     async def main() -> Any:
         made: list[Environment] = []
 
-        def make(*args: Any) -> Environment:
-            made.append(Environment(*args))
+        def make(*args: Any, **options: Any) -> Environment:
+            made.append(Environment(*args, **options))
             return made[-1]
 
         try:

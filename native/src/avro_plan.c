@@ -107,9 +107,10 @@ static int check(const avro_plan_t *plan, Py_ssize_t at, uint8_t *used, int dept
     for (int child = 0; child < node->count; child++) {
         const avro_node_t *below = plan->nodes + node->first + child;
         if (!belongs(plan, node, below)) return refused("a column");
-        if (node->kind == ARRAY && !takes_bytes(plan, below)) return refused("items of no bytes");
         if (node->kind == CONSTANT && !is_constant(node, below)) return refused("a constant");
         if (!check(plan, node->first + child, used, depth + 1)) return 0;
+        /* Only what has been checked is known to have its children where it says. */
+        if (node->kind == ARRAY && !takes_bytes(plan, below)) return refused("items of no bytes");
     }
     return 1;
 }

@@ -113,26 +113,81 @@ def test_a_mapping_with_a_filter_or_several_batches_at_a_time_loses_nothing_and_
 def test_children_follow_parents_that_have_ended_although_nobody_says_that_they_have(world):
     path = world.pipeline()
     world.produce(50)
-    world.split()
-    world.produce(50)
-    world.split(1)
-    world.produce(80)
-    youngest = next(name for name in ("shardId-000000000003", "shardId-000000000004") if held(world.client, "s", name))
 
     async def body(make):
         environment = make(path, world.environment)
+        # What the first shard holds is sealed, but not its end: it has none yet.
+        assert await environment.deliver(delivered(world)) is None
+        world.produce(20)
+        world.split()
+        world.produce(50)
+        world.split(1)
+        world.produce(80)
+        youngest = next(name for name in ("shardId-000000000003", "shardId-000000000004") if held(world.client, "s", name))
         assert await environment.deliver(delivered(world, youngest)) is None
         order = [event.shard for event in environment.of(events.ShardStarted)]
         for shard in world.open_shards():
             if held(world.client, "s", shard["ShardId"]):
                 assert await environment.deliver(delivered(world, shard["ShardId"])) is None
-        return order
+        assert order == [SHARD, SHARD, RIGHT, youngest]
 
-    assert with_environments(body) == [SHARD, RIGHT, youngest]
+    with_environments(body)
     world.exact(whole=False)
     kinds = [(manifest["kind"], manifest["shard"]) for manifest in world.manifests() if manifest["kind"] == "end"]
     assert sorted(kinds) == [("end", SHARD), ("end", RIGHT)]
     assert sum(manifest.get("records", 0) for manifest in world.manifests()) == world.put_so_far
+
+
+def test_a_child_is_read_although_its_parent_has_expired_and_is_listed_no_more(world, clock):
+    path = world.pipeline()
+    world.produce(30)
+    world.split()
+    clock.ahead = timedelta(hours=25)
+    world.put_all([b'{"id": 1, "kind": "a", "value": 1}'] * 40)
+    assert SHARD not in {shard["ShardId"] for shard in world.shards()}
+
+    async def body(make):
+        environment = make(path, world.environment)
+        return [await environment.deliver(delivered(world, shard)) for shard in (LEFT, RIGHT)]
+
+    assert with_environments(body) == [None, None]
+    assert sum(manifest.get("records", 0) for manifest in world.manifests()) == 40
+    assert {manifest["shard"] for manifest in world.manifests() if manifest["kind"] == "unit"} == {LEFT, RIGHT}
+
+
+def test_what_was_read_when_the_time_is_over_is_sealed_however_young_it_is(world):
+    path = world.pipeline(age="1h", budget="64MiB")
+    world.produce(20)
+
+    async def body(make):
+        environment = make(path, world.environment)
+        # What the first invocation opens takes some of its time: how much is the machine's affair.
+        assert await environment.deliver(delivered(world)) is None
+        world.produce(40)
+        everything = held(world.client, "s", SHARD)
+        late = {**everything[-1], "SequenceNumber": str(int(everything[-1]["SequenceNumber"]) + 1)}
+        assert await environment.deliver(delivery("s", SHARD, [*everything, late]), 15.0) == int(late["SequenceNumber"])
+
+    with_environments(body)
+    world.exact()
+
+
+def test_what_a_schedule_has_no_time_for_is_named_and_what_it_read_is_sealed(world):
+    path = world.pipeline(budget="64KiB", age="1h")
+    world.produce(1500)
+
+    async def body(make):
+        environment = make(path, world.environment)
+        assert await environment.deliver(delivered(world, last=5)) is None
+        before = world.sealed_units()
+        world.misbehave({"operation": "GetRecords", "action": "throttle", "times": 100_000, "skip": 1})
+        assert await environment.function.catch_up(15.0) == ["s is not read to its tip"]
+        assert world.sealed_units() > before
+        world._faults("DELETE")
+        assert await environment.function.catch_up(60.0) == []
+
+    with_environments(body)
+    world.exact()
 
 
 def test_what_is_left_when_the_time_is_over_is_named_and_done_next_time(world):
@@ -256,10 +311,10 @@ def test_latest_begins_with_the_first_record_that_is_delivered(world, clock):
     since = int(held(world.client, "s", SHARD)[early]["SequenceNumber"])
 
     async def body(make):
-        environment = make(path, world.environment)
-        assert await environment.deliver(delivered(world, first=early)) is None
-        assert await make(path, world.environment).deliver(delivered(world, last=early)) is None
-        return environment
+        later = ShiftedClock()
+        later.ahead = timedelta(minutes=1)
+        assert await make(path, world.environment, clock=later).deliver(delivered(world, first=early)) is None
+        assert await make(path, world.environment, clock=later).deliver(delivered(world, last=early)) is None
 
     with_environments(body)
     world.exact(begins=lambda record: record.sequence >= since)
@@ -418,6 +473,7 @@ def test_in_strict_mode_an_invocation_is_not_done_before_its_spans_are(world, re
 
     async def body(make):
         assert await make(path, world.environment).deliver(everything, 8.0) == everything.numbers[0]
+        assert await make(path, world.environment).function.catch_up(8.0) == ["the time, 8 s, was over before all was done"]
         received.status = 200
         assert await make(path, world.environment).deliver(everything) is None
 

@@ -12,10 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from stream import events
+from stream.aws.kinesis import KinesisClient
 from stream.cli.main import app
 from stream.cli.pausing import told_of_refusal
 from stream.errors import DefinitionError, Fatal
 from stream.lease.paused import What
+from stream.operations.changes import pauses
 from stream.operations.changes.pauses import Author, Operator, Outcome, Scope
 from stream.pipeline.lint import check
 from stream.pipeline.model import Pipeline
@@ -103,6 +105,21 @@ def test_a_single_shard_is_judged_by_its_own_records(stage: Stage) -> None:
     stage.work(first(events.ShardEnded))
     with pytest.raises(DefinitionError, match="has been read to its end; name the shards that continue it"):
         pause(stage, SHARD)
+    # Of a whole stream, shards that have ended are a part like any other.
+    assert pause(stage, hours=23).change is not None
+
+
+def test_a_stream_whose_unread_records_expire_already_can_be_paused_and_it_is_said_why_no_hour_is_known(stage: Stage) -> None:
+    stage.put(range(5))
+    stage.work(sealed(5))
+    stage.put(range(5, 7))
+    stage.clock.ahead += timedelta(hours=25)
+    outcome = pause(stage, hours=1)
+    assert outcome.change is not None
+    (outlook,) = outcome.outlooks
+    assert outlook.expires is None
+    assert outlook.why.startswith(f"{SHARD}: ")
+    assert "expired" in outlook.why
 
 
 def test_before_anything_is_read_it_can_be_paused_and_then_no_worker_begins(stage: Stage) -> None:
@@ -167,6 +184,7 @@ def test_what_the_command_says_and_its_exit_codes(stage: Stage) -> None:
         return " ".join(ran.output.split())
 
     assert "--note is empty: give the reason" in run(2, "pause")
+    assert "--by is empty" in run(2, "pause", "--note", "x", "--by", " ")
     assert "nothing is paused" in run(0, "pause", "--list")
     assert "nothing of that is paused" in run(0, "resume")
     assert "more than 10 s" in run(2, "pause", "--note", "x", "--until", "5s")
@@ -187,6 +205,8 @@ def test_what_the_command_says_and_its_exit_codes(stage: Stage) -> None:
     assert "is paused until" in run(0, "pause", "--note", "new disks", "--by", "bob", "--until", "3h")
     assert "still so: reading of numbers is paused" in run(1, "resume", SHARD)
     assert "leave out the shards" in run(2, "resume", SHARD, "--all")
+    assert "--note is one line" in run(2, "resume", "--note", "a\x1b[2J")
+    assert "--by is one line" in run(2, "resume", "--by", "a\nb")
     assert "goes on within 5 s, exactly where it stopped" in run(0, "resume", "--note", "done")
     listed = json.loads(command(stage, "pause", "--list", "--json").stdout)
     assert listed["paused"] == []
@@ -262,6 +282,22 @@ def test_a_whole_stream_can_be_paused_while_kinesis_does_not_answer_and_a_shard_
     assert outcome.outlooks[0].why
     with pytest.raises((DefinitionError, Fatal)):
         pause(stage, SHARD)
+
+
+def test_a_whole_stream_can_be_paused_while_a_call_hangs_and_a_shard_cannot(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.put(range(5))
+    stage.work(sealed(5))
+
+    async def never(_client: object, _stream: str) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(KinesisClient, "describe_stream_summary", never)
+    monkeypatch.setattr(pauses, "ANSWER_SECONDS", 3)
+    with pytest.raises(Fatal, match=rf"did not answer within 3 s, so it is not known whether it has {SHARD}; only the whole stream"):
+        pause(stage, SHARD)
+    outcome = pause(stage)
+    assert outcome.change is not None
+    assert outcome.outlooks[0].why == "the stream numbers did not answer within 3 s"
 
 
 def test_a_moment_is_kept_as_it_was_given(stage: Stage) -> None:

@@ -107,3 +107,4 @@ def test_a_note_is_one_line_that_can_be_printed(text):
 
 def test_a_note_may_be_in_any_language():
     check_text("größere Platten ✓", "--note")
+    check_text("✓" * LONGEST_TEXT, "--note")

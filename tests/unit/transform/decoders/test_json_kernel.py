@@ -277,6 +277,18 @@ def test_more_columns_than_the_kernel_supports_are_left_to_the_python_reader() -
     assert_same(*both([b'{"c1099":5}', b'{"c0":"x"}', b"{"], schema))
 
 
+@pytest.mark.compares_kernel
+@pytest.mark.parametrize("count", [64, 65, 1024])
+def test_records_of_many_fields_are_read_as_by_the_python_reader(count: int) -> None:
+    last = f"c{count - 1}"
+    schema = parse_schema({f"c{number}": "int64?" for number in range(count - 1)} | {last: "int64"})
+
+    every = json.dumps({f"c{number}": number for number in range(count)}).encode()
+    if native.KERNEL is not None:
+        assert json_reader(schema, strict=False).read(pl.Series([every]))[1] is None
+    assert_same(*both([every, f'{{"{last}":5}}'.encode(), f'{{"{last}":5,"{last}":6}}'.encode(), b'{"c0":1}'], schema))
+
+
 KEPT = parse_schema({"whole": "int64?", "raw": "json?", "text": "string?"})
 REST = [
     b'{"whole":1}',

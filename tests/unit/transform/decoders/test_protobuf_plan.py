@@ -296,6 +296,10 @@ ALL_ONES = b"\xff" * 9 + b"\x01"
             [b"\x0a\x0b\x10" + ALL_ONES, b"\x0a\x0b\x08" + ALL_ONES, b"\x0a\x06\x10\x80\x94\xeb\xdc\x03", b"\x0a\x03\x08\x01"],
         ),
         (
+            [Fd.TYPE_MESSAGE],
+            [b"\x0a\x07\x08" + varint(253_402_300_799), b"\x0a\x07\x08" + varint(253_402_300_800)],
+        ),
+        (
             [Fd.TYPE_FLOAT, Fd.TYPE_DOUBLE],
             [b"\x0d\x01\x00\xa0\x7f\x11\x01\x00\x00\x00\x00\x00\xf4\x7f", b"\x0d\x00\x00\x00\x80", b"\x09" + bytes(8)],
         ),
@@ -307,6 +311,13 @@ ALL_ONES = b"\xff" * 9 + b"\x01"
 )
 def test_unusual_bytes_are_judged_as_by_the_library(fields, payloads):
     assert_same(of(*fields), [b"", *payloads, *(each[:-1] for each in payloads), *(each + each for each in payloads)])
+
+
+@pytest.mark.parametrize("count", [64, 65, 1024, 1025])
+def test_messages_of_many_fields_are_read_as_by_the_library(count):
+    last = varint(count << 3) + b"\x01"
+    every = b"".join(varint(number << 3) + varint(number) for number in range(1, count + 1))
+    assert_same(of(*[Fd.TYPE_INT32] * count), [b"", last, last + last, every, every + last])
 
 
 def test_required_and_unknown_proto2_fields_are_handled_as_by_the_library():
