@@ -1,4 +1,5 @@
-"""What holds for every test: one Hypothesis profile, no AWS settings of the machine, and a list of who uses the compiled kernel.
+"""What holds for every test: one Hypothesis profile, no AWS settings of the machine, libraries as the service has them, and a list of who
+uses the compiled kernel.
 
 No test depends on how fast the machine is or on which tests ran before it (``--shuffle``), and a failure prints what replays it.
 """
@@ -8,16 +9,25 @@ from __future__ import annotations
 import functools
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import groupby
 from random import Random, SystemRandom
+from typing import Any
 
+import aiobotocore.session
+import botocore.hooks
 import botocore.session
 import pytest
 from hypothesis import HealthCheck, settings
 
-from stream.local.moto import moto
-from tests import kernel_use
+from stream.cli.loading import settings_of_libraries, uncollected
+from tests.libraries import loaded
+
+# Before anything imports them: a library reads its settings when it is loaded.
+loaded(settings_of_libraries(os.environ, len(os.sched_getaffinity(0))))
+
+from stream.local.moto import moto  # noqa: E402
+from tests import kernel_use  # noqa: E402
 
 settings.register_profile(
     "stream",
@@ -35,7 +45,29 @@ for name in [name for name in os.environ if name.startswith("AWS_")]:
 # Each session of botocore would parse the same descriptions of services again, which takes more time than many a test.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
+
+class _Aliaser(botocore.hooks.EventAliaser):
+    """Knows from those before it how the events of hundreds of handlers are called, which is most of what making a session takes."""
+
+    _known: dict[str, str] = {}  # noqa: RUF012 - shared by all
+
+    def __init__(self, event_emitter: Any, event_aliases: dict[str, str] | None = None) -> None:
+        super().__init__(event_emitter, event_aliases)
+        if self._event_aliases == botocore.hooks.EVENT_ALIASES:
+            self._alias_name_cache = self._known
+
+
+for module in (aiobotocore.session, botocore.session):
+    module.EventAliaser = _Aliaser  # type: ignore[attr-defined]
+
 kernel_use.watch()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    # Modules and tests live until the end; to look through them again and again would take a tenth of the time of each worker's collection.
+    with uncollected():
+        return (yield)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

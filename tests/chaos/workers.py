@@ -11,6 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from stream.cli.loading import settings_of_libraries
 from tests.forked import CONTEXT, PATIENCE
 
 
@@ -28,6 +29,7 @@ def _begin(environment: Mapping[str, str], log: str) -> None:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(environment)
+    os.environ.update(settings_of_libraries(os.environ, len(os.sched_getaffinity(0))))  # as ``stream run`` has them; Polars reads them late
 
 
 def _operate(arguments: Sequence[str], environment: Mapping[str, str], log: str) -> None:
