@@ -14,8 +14,6 @@ from itertools import groupby
 from random import Random, SystemRandom
 from typing import Any
 
-import aiobotocore.session
-import botocore.hooks
 import botocore.session
 import pytest
 from hypothesis import HealthCheck, settings
@@ -44,21 +42,6 @@ for name in [name for name in os.environ if name.startswith("AWS_")]:
 
 # Each session of botocore would parse the same descriptions of services again, which takes more time than many a test.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
-
-
-class _Aliaser(botocore.hooks.EventAliaser):
-    """Knows from those before it how the events of hundreds of handlers are called, which is most of what making a session takes."""
-
-    _known: dict[str, str] = {}  # noqa: RUF012 - shared by all
-
-    def __init__(self, event_emitter: Any, event_aliases: dict[str, str] | None = None) -> None:
-        super().__init__(event_emitter, event_aliases)
-        if self._event_aliases == botocore.hooks.EVENT_ALIASES:
-            self._alias_name_cache = self._known
-
-
-for module in (aiobotocore.session, botocore.session):
-    module.EventAliaser = _Aliaser  # type: ignore[attr-defined]
 
 kernel_use.watch()
 

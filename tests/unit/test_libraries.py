@@ -1,4 +1,4 @@
-"""What tests/conftest.py does to libraries: they have the settings of the service, and botocore does what it does by itself."""
+"""In the process of the tests, libraries have the settings that the service gives them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 
-import botocore.hooks
-import botocore.session
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -33,22 +31,3 @@ def test_processes_that_tests_start_find_their_settings_themselves(monkeypatch: 
 def test_a_library_has_the_settings_that_it_is_loaded_with() -> None:
     told = "from tests.libraries import loaded; import sys; sys.stdout.write(str(loaded({'POLARS_MAX_THREADS': '3'})))"
     assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout == "3"
-
-
-def test_events_of_botocore_are_called_as_it_calls_them_itself() -> None:
-    session = botocore.session.Session()
-    session.create_client("kinesis", region_name="us-east-1").close()
-    events = session.get_component("event_emitter")
-    assert type(events) is not botocore.hooks.EventAliaser
-    plain = botocore.hooks.EventAliaser(botocore.hooks.HierarchicalEmitter())
-    known = dict(events._alias_name_cache)
-    assert len(known) > 100
-    assert {name: plain._alias_event_name(name) for name in known} == known
-    assert any(name != alias for name, alias in known.items())
-
-
-def test_sessions_with_other_names_for_events_do_not_share_them() -> None:
-    aliaser = botocore.session.EventAliaser(botocore.hooks.HierarchicalEmitter(), {"here": "there"})
-    usual = botocore.session.EventAliaser(botocore.hooks.HierarchicalEmitter())
-    assert aliaser._alias_event_name("only.here") == "only.there"
-    assert usual._alias_event_name("only.here") == "only.here"
