@@ -1,7 +1,7 @@
 """Threads for calls of a file system, which may never return: one on a dead NFS mount cannot be given up, and hardly even killed.
 
 The event loop's own threads will not do. A hung call keeps one for good, so that soon nothing is left for anything else, and the process
-waits for them when it ends. These belong to one store, are few, end when they have nothing to do, and nobody waits for them.
+waits for them when it ends. These belong to one place, are few, end when they have nothing to do, and nobody waits for them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HUNG_SECONDS: Final = 60.0
 """Seconds after which a call counts as one that has no answer. A server of NFS that fails over, or a disk that wakes up, takes less."""
 
 THREADS: Final = max(2, len(os.sched_getaffinity(0)))
-"""Threads of one store: as many as the event loop of a worker has, which take the interpreter's lock from each other."""
+"""Threads of one place: as many as the event loop of a worker has, which take the interpreter's lock from each other."""
 
 _LOOK_SECONDS: Final = 10.0
 """Seconds between two looks whether a call that is waited for hangs."""
@@ -63,7 +63,7 @@ class _Job:
 
 
 class Aside:
-    """Makes the calls of the store at ``place``, at most ``threads`` at a time. Callable from one event loop."""
+    """Makes the calls of stores at ``place``, at most ``threads`` at a time."""
 
     def __init__(self, place: str, clock: Clock | None = None, threads: int = THREADS) -> None:
         self.place = place
@@ -146,6 +146,12 @@ class Aside:
 
 
 _ALL: Final[weakref.WeakSet[Aside]] = weakref.WeakSet()
+_SHARED: Final[weakref.WeakValueDictionary[str, Aside]] = weakref.WeakValueDictionary()
+
+
+def aside_for(place: str) -> Aside:
+    """What all stores of this process at ``place`` share, so that their threads are few however many stores there are."""
+    return _SHARED.setdefault(place, Aside(place))
 
 
 def all_hung() -> list[Hung]:

@@ -30,7 +30,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from stream.contracts import ObjectInfo, Stored
 from stream.errors import Fatal
-from stream.storage.aside import Aside, Unanswered
+from stream.storage.aside import Unanswered, aside_for
 from stream.storage.directory_errors import FULL, make_folder, refuse_unwritable, translate, unanswered, without_links
 from stream.storage.keys import by_place, check_key, without_values
 from stream.storage.temporary_files import hold, remove_leftovers
@@ -58,7 +58,7 @@ class DirectoryStore:
         self._tidy = False
         """Whether files that killed processes left behind have been removed, which happens once, before the first write."""
         self._url = url or f"file://{self._root}"
-        self._aside = Aside(self._url)
+        self._aside = aside_for(self._url)
 
     @property
     def url(self) -> str:

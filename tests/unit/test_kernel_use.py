@@ -42,7 +42,7 @@ def test_the_rooms_are_those_that_call_the_kernel():
         ("tests/unit/operations/records/test_tracing.py", True),
         ("tests/unit/worker/process/test_allocators.py", True),
         ("tests/unit/audit/test_new.py", True),
-        ("tests/unit/audit/test_outputs.py", False),
+        ("tests/unit/audit/test_arrivals.py", False),
         ("tests/unit/aws/test_new.py", False),
         ("tests/unit/worker/test_new.py", True),
         ("tests/contract/test_new.py", False),

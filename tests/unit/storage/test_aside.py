@@ -213,3 +213,9 @@ def test_a_process_ends_although_a_call_hangs() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == "ends\n"
+
+
+def test_stores_at_one_place_share_their_threads_and_others_have_their_own(tmp_path: Path) -> None:
+    one, other = DirectoryStore(tmp_path / "a"), DirectoryStore(tmp_path / "b")
+    assert DirectoryStore(tmp_path / "a")._aside is one._aside
+    assert other._aside is not one._aside

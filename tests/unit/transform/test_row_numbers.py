@@ -72,7 +72,7 @@ def test_different_texts_with_equal_prefixes_and_lengths_are_not_the_same():
     assert clearly_equal([one], [other]) == [False]
 
 
-@pytest.mark.parametrize("values", [["a", "b" * 20, "a", "b" * 20], [1, 2, 1, 2]], ids=["texts", "numbers"])
+@pytest.mark.parametrize("values", [["a", "b", "a", "b"], [1, 2, 1, 2]], ids=["texts", "numbers"])
 def test_arrays_that_begin_within_their_memory_are_compared_from_there(values):
     array = pa.array(values, pa.string_view() if isinstance(values[0], str) else pa.int64())
     equal = {begin: row_numbers._same_memory(array.slice(0, 2), array.slice(begin, 2)) for begin in range(3)}
