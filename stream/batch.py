@@ -6,6 +6,7 @@ commits together: the records of one range.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
@@ -13,6 +14,8 @@ from typing import Final
 
 import numpy as np
 import polars as pl
+
+from stream.rows import contiguous
 
 SHARD: Final = "_shard"
 SEQUENCE: Final = "_sequence"
@@ -121,13 +124,13 @@ class Batch:
         return Batch(frame, int(lengths.sum(dtype=np.int64)), first_read)
 
     @staticmethod
-    def concat(batches: list[Batch]) -> Batch:
+    def concat(batches: Sequence[Batch]) -> Batch:
         """The rows of ``batches``, in that order, in one contiguous frame."""
         if not batches:
             return Batch.empty()
-        frame = pl.concat([batch.frame for batch in batches], rechunk=True)
+        frame = contiguous([batch.frame for batch in batches])
         origins = [batch.first_read for batch in batches if batch.first_read is not None]
-        first_read = pl.concat(origins, rechunk=True) if origins else None
+        first_read = contiguous(origins) if origins else None
         return Batch(frame, sum(batch.payload_bytes for batch in batches), first_read, any(batch.traced for batch in batches))
 
 

@@ -165,7 +165,7 @@ class Sealed:
         head = self.heads[name]
         span = SeqRange(head.position, int(frame["_sequence"][-1]))
         batch = Batch(frame, int(frame["_data"].bin.size().sum()))
-        rendered = render(self.recipe, CutUnit(where, span, batch, "rows"))
+        rendered = render(self.recipe, CutUnit(where, span, (batch,), "rows"))
         self.clock.time += timedelta(seconds=1)
         own = with_previous(rendered.unit, head.previous, "worker-1", self.clock.now())
         self.clock.time += timedelta(milliseconds=250)

@@ -136,7 +136,7 @@ class _Stream:
             return None
         shard_id, generation = shard_of_chain(manifest.shard)
         where = Shard(self.stream, shard_id, generation=generation)
-        unit = CutUnit(where, manifest.span, self.batch(shard_id, records), manifest.trigger, manifest.foreign_subsequence)
+        unit = CutUnit(where, manifest.span, (self.batch(shard_id, records),), manifest.trigger, manifest.foreign_subsequence)
         made = render(recipe, unit).unit
         return frozenset((file.sink, file.key, file.sha256) for file in made.files), made.manifest.outcomes
 

@@ -122,7 +122,7 @@ def parquet(frame: pl.DataFrame, compression: Compression = Compression.ZSTD, le
     Categories and 128-bit integers are written as text; all other types are kept.
     """
     if casts := _without_wide_types(frame):
-        frame = frame.with_columns(casts)
+        frame = frame.with_columns_seq(casts)
     frame = frame.rechunk()
     # Only a stored Arrow schema distinguishes durations from integers. Without one, text can be passed as views, without a copy.
     durations = any(isinstance(dtype, pl.Duration) for dtype in frame.dtypes)
@@ -148,8 +148,9 @@ def _table(frame: pl.DataFrame, *, views: bool) -> pa.Table:
     # Arrow cannot slice lists of string views, as its Parquet writer does with every list.
     plain = [column for column in frame if views and not column.dtype.is_nested()]
     rest = [column for column in frame if not views or column.dtype.is_nested()]
-    found = dict(zip((column.name for column in plain), arrays(plain), strict=True))
-    found |= zip((column.name for column in rest), arrays(rest, pl.CompatLevel.oldest()), strict=True)
+    found = dict(zip((column.name for column in plain), arrays(plain) if plain else (), strict=True))
+    if rest:
+        found |= zip((column.name for column in rest), arrays(rest, pl.CompatLevel.oldest()), strict=True)
     return pa.table([found[name] for name in frame.columns], frame.columns)
 
 

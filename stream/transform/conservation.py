@@ -16,6 +16,7 @@ import polars as pl
 
 from stream.batch import LINEAGE, ROW
 from stream.errors import Halted
+from stream.rows import at
 from stream.transform.row_numbers import among, clearly_equal, first_indexes, without
 from stream.transform.stage import Applied, Step
 
@@ -109,7 +110,7 @@ def _source(step: Step, before: pl.DataFrame, rows: pl.Series, rejects: pl.DataF
         source = without(before[[ROW, *LINEAGE]], before[ROW].search_sorted(rejects[ROW]).sort())
         if rows.equals(source[ROW]):
             return source
-    return before[[*LINEAGE]][_places(step, before[ROW], rows)]
+    return at(before[[*LINEAGE]], _places(step, before[ROW], rows))
 
 
 def _places(step: Step, before: pl.Series, rows: pl.Series) -> pl.Series:

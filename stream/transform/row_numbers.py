@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from stream.native import arrays
+from stream.rows import joined, kept
 
 _MOST_PARTS: Final = 64
 """With more chunks than this, going from one to the next costs more than copying all of them once."""
@@ -43,11 +44,11 @@ def among(few: pl.Series, rows: pl.Series) -> pl.Series:
 def without(frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
     """The rows of ``frame`` except those at the ascending indexes ``places``; if these are few, nothing is copied."""
     if len(places) + frame.n_chunks() > _MOST_PARTS:
-        kept = np.ones(frame.height, np.bool_)
-        kept[places.to_numpy()] = False
-        return frame.filter(pl.Series(kept))
+        mask = np.ones(frame.height, np.bool_)
+        mask[places.to_numpy()] = False
+        return kept(frame, pl.Series(mask))
     cuts = [-1, *places.to_list(), frame.height]
-    return pl.concat([frame[low + 1 : high] for low, high in pairwise(cuts) if low + 1 < high] or [frame.clear()])
+    return joined([frame[low + 1 : high] for low, high in pairwise(cuts) if low + 1 < high] or [frame.clear()])
 
 
 def has_one_row_per_record(rows: pl.Series) -> bool:

@@ -35,7 +35,7 @@ def unit():
     records = batch([b'{"carrier": "UA"}', b'{"carrier": "AA"}', b"{"])
     span = SeqRange(0, 10**20 + 2)
     return render(
-        Recipe("flights", "d", "b", chain, (sink,)), CutUnit(Shard("flights", "shardId-000000000000"), span, records, "rows")
+        Recipe("flights", "d", "b", chain, (sink,)), CutUnit(Shard("flights", "shardId-000000000000"), span, (records,), "rows")
     ).unit
 
 

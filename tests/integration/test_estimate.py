@@ -56,7 +56,7 @@ def committed(records: list[bytes]) -> tuple[Counting, Counting, Pipeline]:
         log = CommitLog(state, "flights", clock, "w")
         stores: Any = {"s3": lake, "rejects": PrefixedStore(state, "rejects/"), "ledger": PrefixedStore(state, "ledger/v1/")}
         recipe = await Definitions(state, None, {}, clock).record(pipeline, Fetched())  # type: ignore[arg-type]
-        unit = render(recipe, CutUnit(SHARD, SeqRange(0, 10**20 + len(records)), batch(records), "age")).unit
+        unit = render(recipe, CutUnit(SHARD, SeqRange(0, 10**20 + len(records)), (batch(records),), "age")).unit
         state.puts.clear()
 
         async def never(_: object) -> Any:

@@ -157,8 +157,8 @@ def _units(cut: ShardCut, batch: Batch, position: int) -> Iterator[tuple[str | N
     if begun is not None and begun.last is not None and begun.last > after:
         first = _part(batch, pl.col(SEQUENCE).str.zfill(SEQUENCE_DIGITS) <= f"{begun.last:0{SEQUENCE_DIGITS}d}")
         if first.rows:
-            yield begun.pipeline, CutUnit(cut.shard, SeqRange(after, begun.last), first, _TRIGGER, foreign)
+            yield begun.pipeline, CutUnit(cut.shard, SeqRange(after, begun.last), (first,), _TRIGGER, foreign)
             foreign = -1
         after, batch = begun.last, _after(batch, begun.last)
     if batch.rows:
-        yield None, CutUnit(cut.shard, SeqRange(after, position), batch, _TRIGGER, foreign)
+        yield None, CutUnit(cut.shard, SeqRange(after, position), (batch,), _TRIGGER, foreign)

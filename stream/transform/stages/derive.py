@@ -123,5 +123,5 @@ class _Step:
 def _computed(frame: pl.DataFrame, steps: list[list[pl.Expr]]) -> pl.DataFrame:
     lazy = frame.lazy()
     for step in steps:
-        lazy = lazy.with_columns(step)
+        lazy = lazy.with_columns_seq(step)
     return lazy.collect(engine="in-memory")

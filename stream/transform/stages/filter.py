@@ -7,6 +7,7 @@ from typing import ClassVar
 import polars as pl
 from pydantic import Field
 
+from stream.rows import kept
 from stream.transform.expressions import compile_condition
 from stream.transform.shorthands import text_for
 from stream.transform.stage import Applied, BoundStage, Example, Resources, StageConfig
@@ -36,6 +37,8 @@ class Filter(StageConfig):
         condition = compile_condition(self.where, schema, ("where",))
 
         def apply(frame: pl.DataFrame) -> Applied:
-            return Applied(frame.filter(condition))
+            mask = frame.select_seq(condition).to_series()
+            # A condition that reads no column has one value.
+            return Applied(kept(frame, mask if len(mask) == frame.height else mask.new_from_index(0, frame.height)))
 
         return apply

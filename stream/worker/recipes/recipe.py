@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -48,7 +48,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class CutUnit:
-    """The records of one range, not yet transformed.
+    """The records of one range in stream order, not yet transformed.
 
     ``foreign_subsequence``: index of the last user record in the range's first Kinesis record that another application has processed; -1 if
     none.
@@ -56,7 +56,7 @@ class CutUnit:
 
     shard: Shard
     span: SeqRange
-    batch: Batch
+    batches: Sequence[Batch]
     trigger: str
     foreign_subsequence: int = -1
 
@@ -86,17 +86,17 @@ def render(recipe: Recipe, cut: CutUnit) -> Rendered:
     Pure: the same recipe and records give the same keys and bytes on any machine with the same build. Ledger and rejects go under
     ``<stream>/<shard>/``, data files where the sink puts them.
     """
-    cut = without_foreign(cut)
+    batch = without_foreign(Batch.concat(cut.batches), cut)
     stem, label = unit_name(cut.shard.chain, cut.span), recipe.label(cut.shard.stream, cut.shard.shard_id)
     folder = f"{cut.shard.stream}/{cut.shard.chain}/{stem}"
     data_stem = unit_name(cut.shard.chain, cut.span, cut.shard.stream) if recipe.several else stem
-    transformed = accepted(recipe.chain.run(cut.batch, label), recipe.sinks)
+    transformed = accepted(recipe.chain.run(batch, label), recipe.sinks)
     encoded = {sink.name: sink.encode(transformed.rows_for(sink.name), data_stem) for sink in recipe.sinks}
-    encoded[rejects.NAME] = rejects.encode(transformed.settled, cut.batch, label, folder)
+    encoded[rejects.NAME] = rejects.encode(transformed.settled, batch, label, folder)
     facts = ledger.UnitFacts(recipe.application, cut.shard.stream, cut.shard.chain, cut.span.after, cut.span.last, recipe.digest)
-    segment = ledger.make_segment(facts, cut.batch, transformed, encoded, recipe.trace_paths)
+    segment = ledger.make_segment(facts, batch, transformed, encoded, recipe.trace_paths)
     files = (*_files(encoded.values()), ledger.encode_segment(segment, folder))
-    oldest, newest = _arrivals(cut.batch)
+    oldest, newest = _arrivals(batch)
     manifest = Manifest(
         kind=Kind.UNIT,
         state=State.INTENT,
@@ -107,9 +107,9 @@ def render(recipe: Recipe, cut: CutUnit) -> Rendered:
         build=recipe.build,
         after=str(cut.span.after),
         last=str(cut.span.last),
-        subsequence=_last_subsequence(cut.batch, cut.span.last),
-        records=cut.batch.rows,
-        payload_bytes=cut.batch.payload_bytes,
+        subsequence=_last_subsequence(batch, cut.span.last),
+        records=batch.rows,
+        payload_bytes=batch.payload_bytes,
         outcomes=_outcomes(transformed),
         files=tuple(FileEntry.of(file) for file in files),
         targets={file.sink: recipe.places[file.sink] for file in files if file.sink in recipe.places},
@@ -125,13 +125,13 @@ def render(recipe: Recipe, cut: CutUnit) -> Rendered:
     return Rendered(RenderedUnit(manifest, files), transformed.stage_rows, rejected, oldest, newest, segment)
 
 
-def without_foreign(cut: CutUnit) -> CutUnit:
-    """The unit with the user records that another application has processed marked as foreign, so that no stage sees them."""
+def without_foreign(batch: Batch, cut: CutUnit) -> Batch:
+    """``batch`` of ``cut`` with the user records that another application has processed marked as foreign, so that no stage sees them."""
     if cut.foreign_subsequence < 0:
-        return cut
+        return batch
     done = (pl.col(SEQUENCE) == str(cut.span.after + 1)) & (pl.col(SUBSEQUENCE) <= cut.foreign_subsequence)
     settled = pl.when(done).then(pl.lit(int(Outcome.FOREIGN), pl.UInt8)).otherwise(pl.col(OUTCOME)).alias(OUTCOME)
-    return replace(cut, batch=replace(cut.batch, frame=cut.batch.frame.with_columns(settled)))
+    return replace(batch, frame=batch.frame.with_columns(settled))
 
 
 def with_previous(unit: RenderedUnit, previous: str, worker: str, now: datetime) -> RenderedUnit:

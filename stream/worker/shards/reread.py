@@ -73,7 +73,7 @@ class Rereader:
             self._emit(events.RecordsExpired(shard.stream, shard.shard_id, manifest.span.after, manifest.span.last, str(error)))
             return RenderedUnit(gap_instead_of(manifest), ())
         recipe = await self._recorded(shard, manifest)
-        rendered = await self._render(recipe, CutUnit(shard, manifest.span, batch, manifest.trigger, manifest.foreign_subsequence))
+        rendered = await self._render(recipe, CutUnit(shard, manifest.span, (batch,), manifest.trigger, manifest.foreign_subsequence))
         again = msgspec.structs.replace(
             rendered.unit.manifest,
             previous=manifest.previous,

@@ -202,7 +202,7 @@ class _ShardRun:
             )
             why = cut.trigger(unit.size, limits, clock.monotonic(), circumstances)
             if why is not None and unit.position > unit.after:
-                span, raw, held = SeqRange(unit.after, unit.position), Batch.concat(unit.batches), unit.held
+                span, raw, held = SeqRange(unit.after, unit.position), unit.batches, unit.held
                 unit, page = _UnitBeingFilled(span.last, span.last), page if circumstances.ended else None
                 rendered = await self._render(CutUnit(self.shard, span, raw, why, foreign_subsequence))
                 foreign_subsequence = -1
@@ -256,7 +256,8 @@ class _ShardRun:
 
     async def _render(self, unit: CutUnit) -> Rendered:
         where = (self.shard.stream, self.shard.shard_id)
-        self.parts.emit(events.UnitCut(*where, unit.span.after, unit.span.last, unit.trigger, unit.batch.rows, unit.batch.payload_bytes))
+        rows, payload_bytes = sum(each.rows for each in unit.batches), sum(each.payload_bytes for each in unit.batches)
+        self.parts.emit(events.UnitCut(*where, unit.span.after, unit.span.last, unit.trigger, rows, payload_bytes))
         with self.parts.budget.relief.transforming(self):
             rendered = await self.parts.render(self.parts.recipe, unit)
         for stage, rows_in, rows_out, seconds in rendered.stage_rows:

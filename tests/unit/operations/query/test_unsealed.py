@@ -22,5 +22,5 @@ def test_a_unit_that_is_begun_keeps_its_definition_and_its_end_and_the_rest_is_l
 
     rows = [(str(number), 0, NOON, "k", b"", 0) for number in (12, 20, 21, 25)]
     batch = Batch.of(pl.DataFrame(rows, schema=RAW_SCHEMA, orient="row"), None)
-    made = [(digest, unit.span, unit.batch.frame[SEQUENCE].to_list()) for digest, unit in _units(asyncio.run(cut()), batch, 25)]
+    made = [(digest, unit.span, unit.batches[0].frame[SEQUENCE].to_list()) for digest, unit in _units(asyncio.run(cut()), batch, 25)]
     assert made == [("old", SeqRange(10, 20), ["12", "20"]), (None, SeqRange(20, 25), ["21", "25"])]

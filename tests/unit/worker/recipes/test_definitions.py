@@ -166,7 +166,7 @@ def test_what_an_older_version_accepted_and_recorded_is_opened_and_finishes_its_
     recipe = asyncio.run(_opened(RECORDED[name], tmp_path))
     values = {"a": 1, "b": 2, "s": "2026-01-01", "l": [1], "o": {"x": 1}, "f": True, "d": "1.25", "t": "2026-01-01T00:00:00Z"}
     frame = records(0, 0, 20, lambda _: json.dumps(values).encode())
-    unit = CutUnit(Shard("events", shard_id(0)), SeqRange(0, sequence(0, 19)), Batch(frame, 1), "rows")
+    unit = CutUnit(Shard("events", shard_id(0)), SeqRange(0, sequence(0, 19)), (Batch(frame, 1),), "rows")
     assert sum(render(recipe, unit).unit.manifest.outcomes.values()) == 20
 
 

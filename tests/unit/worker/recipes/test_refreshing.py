@@ -58,7 +58,7 @@ class World:
 
     def unit(self, recipe=None):
         raw = batch([b'{"carrier": "UA", "delay": 1}'])
-        return render(recipe or self.current.now, CutUnit(Shard("flights", "shardId-0"), SeqRange(0, 10**20), raw, "rows")).unit
+        return render(recipe or self.current.now, CutUnit(Shard("flights", "shardId-0"), SeqRange(0, 10**20), (raw,), "rows")).unit
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_a_reader_that_waits_for_memory_gets_it_at_once_if_a_thread_is_idle(monk
         sealed, budget, cut = await three_units(), ByteBudget(1000, threads), []
 
         async def rendered(recipe, unit):
-            cut.append((unit.trigger, unit.batch.rows))
+            cut.append((unit.trigger, sum(batch.rows for batch in unit.batches)))
             return render(recipe, unit)
 
         parts = SimpleNamespace(
