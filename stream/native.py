@@ -14,7 +14,7 @@ from typing import Any, Final
 import polars as pl
 import pyarrow as pa
 
-INTERFACE: Final = 10
+INTERFACE: Final = 11
 """Version of the interface that this build knows; a kernel with another version is not used."""
 
 SWITCH: Final = "STREAM_NATIVE"

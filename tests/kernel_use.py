@@ -27,8 +27,6 @@ EXCEPT: Final = (
     "tests/unit/transform/stages/test_cast.py",
     "tests/unit/transform/stages/test_validate.py",
     "tests/unit/transform/test_expressions.py",
-    "tests/unit/transform/test_origins.py",
-    "tests/unit/transform/test_row_numbers.py",
 )
 """Files in those folders that do not, and take a third of a second or more."""
 

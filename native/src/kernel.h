@@ -172,6 +172,7 @@ PyObject *kernel_digits(PyObject *module, PyObject *args);
 PyObject *kernel_few(PyObject *module, PyObject *columns);
 PyObject *kernel_counted(PyObject *module, PyObject *args);
 PyObject *kernel_placed(PyObject *module, PyObject *args);
+PyObject *kernel_places(PyObject *module, PyObject *args);
 PyObject *kernel_varints(PyObject *module, PyObject *args);
 PyObject *kernel_find(PyObject *module, PyObject *args);
 PyObject *kernel_characters(PyObject *module, PyObject *args);

@@ -76,6 +76,9 @@ static PyMethodDef methods[] = {
      "placed(rows, files, lines, records, first) -> (nulls, validity, file, line)\n\n"
      "The file and line (uint32) of the first row of each of ``records`` records; ``first`` is added to the file. ``rows`` (uint32) has the\n"
      "record of each row. If it ascends, a record's first row is the one that comes first, else the one with the lowest file and line."},
+    {"places", kernel_places, METH_VARARGS,
+     "places(given, kept) -> bytes or None\n\n"
+     "The index in ``given`` at which each of ``kept`` first occurs (uint32, all of them); None if one does not occur. Both ascend."},
     {"find", kernel_find, METH_VARARGS,
      "find(views, buffers, word, quick) -> bytes\n\n"
      "The numbers (uint32) of the rows that contain ``word``. ``quick``: use AVX-512 if the processor has it."},

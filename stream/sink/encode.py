@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, cast
 
+import numpy as np
 import polars as pl
 import polars.selectors as cs
 import pyarrow as pa
@@ -182,7 +183,7 @@ def _with_statistics(frame: pl.DataFrame) -> bool | list[str]:
 def _misleads(values: pl.Series) -> bool:
     """Whether statistics of these values would make engines skip matching rows."""
     if values.dtype.is_float():
-        return bool(values.is_nan().any())
+        return bool(np.isnan((values.drop_nulls() if values.null_count() else values).to_numpy()).any())
     lengths = values.str.len_bytes() if values.dtype == pl.String() else values.bin.size() if values.dtype == pl.Binary() else None
     return lengths is not None and cast("int", lengths.max() or 0) > _LONGEST_BOUND
 

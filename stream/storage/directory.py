@@ -18,7 +18,7 @@ import builtins
 import errno
 import hashlib
 import os
-import secrets
+import random
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -148,7 +148,7 @@ class DirectoryStore:
         make_folder(self._claims)
         with self._written_temporary(b"") as (temporary, _):
             try:
-                trial = temporary.with_name(f"{os.getpid()}-{secrets.token_hex(8)}")
+                trial = temporary.with_name(_unused_name())
                 for link in (trial.hardlink_to, trial.symlink_to):
                     with without_links():
                         link(temporary)
@@ -185,7 +185,7 @@ class DirectoryStore:
             return None
         with self._written_temporary(body) as (temporary, tag):
             try:
-                self._claim(path, etag).symlink_to(temporary.name)
+                self._make_claim(self._claim(path, etag), temporary.name)
             except FileExistsError:
                 temporary.unlink()
                 self._complete(path, etag)
@@ -230,8 +230,14 @@ class DirectoryStore:
         with suppress(FileNotFoundError):
             temporary.rename(path)
 
+    def _make_claim(self, claim: Path, name: str) -> None:
+        try:
+            claim.symlink_to(name)
+        except FileNotFoundError:
+            make_folder(self._claims)
+            claim.symlink_to(name)
+
     def _claim(self, path: Path, tag: str) -> Path:
-        make_folder(self._claims)
         return self._claims / f"{hashlib.sha256(os.fsencode(path.relative_to(self._root))).hexdigest()}-{tag}"
 
     def _delete(self, path: Path) -> None:
@@ -245,7 +251,7 @@ class DirectoryStore:
         if not self._tidy:
             self._tidy = True
             remove_leftovers(self._temporary_folder, self._claims)
-        temporary = self._temporary_folder / f"{os.getpid()}-{secrets.token_hex(8)}"
+        temporary = self._temporary_folder / _unused_name()
         descriptor = self._opened(temporary)
         try:
             hold(descriptor)
@@ -286,6 +292,11 @@ class DirectoryStore:
             os.close(descriptor)
 
 
+def _unused_name() -> str:
+    """The name of a new file beside the objects, which no other process of any machine has in use."""
+    return f"{os.getpid()}-{_NAMES.getrandbits(64):016x}"
+
+
 def _refuse_what_is_no_object(path: Path) -> None:
     """Raise if what is at ``path``, where an object was to be created, never becomes one: then nobody else was faster either."""
     if path.is_dir():
@@ -296,6 +307,7 @@ def _refuse_what_is_no_object(path: Path) -> None:
         raise FileExistsError(errno.EEXIST, "it is not a file, in the place of an object", str(path))
 
 
+_NAMES: Final = random.Random()  # noqa: S311 - names are no secrets, and asking the system for each is a call more
 _ABSENT: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 

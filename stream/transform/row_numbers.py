@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from stream.native import arrays
+from stream.native import KERNEL, arrays
 from stream.rows import joined, kept
 
 _MOST_PARTS: Final = 64
@@ -21,9 +21,12 @@ _VIEW_BYTES: Final = 16
 
 def first_indexes(given: pl.Series, kept: pl.Series) -> pl.Series | None:
     """The index in ``given`` at which each of ``kept`` first occurs; None if one does not occur. Both are ascending without nulls."""
-    if kept.is_empty():
-        return pl.Series([], dtype=pl.UInt32)
     before, after = given.to_numpy(), kept.to_numpy()
+    if KERNEL is not None and before.dtype == after.dtype == np.uint32:
+        found = KERNEL.places(before, after)
+        return None if found is None else pl.Series(np.frombuffer(found, np.uint32))
+    if not len(after):
+        return pl.Series([], dtype=pl.UInt32)
     if not len(before) or after[0] < before[0] or after[-1] > before[-1]:
         return None
     place = np.zeros(int(before[-1] - before[0]) + 1, np.uint32)
