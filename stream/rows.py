@@ -13,8 +13,8 @@ import polars as pl
 
 
 def kept(frame: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:
-    """The rows for which ``mask``, Boolean and as long as ``frame``, is true."""
-    return frame if mask.all() else at(frame, mask.arg_true())
+    """The rows for which ``mask``, Boolean and as long as ``frame``, is true; null is not."""
+    return frame if mask.all(ignore_nulls=False) else at(frame, mask.arg_true())
 
 
 def at(frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import UTC
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -143,3 +144,18 @@ def test_an_array_that_begins_within_its_memory_is_read_from_there(values):
         assert native.KERNEL.few((*known, (*native._values(array), 2))) == (False, False, True, True, True)
         assert native.KERNEL.few(((*native._values(pa.concat_arrays([array.slice(0, 1)] * 3 + [array]).slice(0, 4)), 1),)) == (True,)
         assert native.KERNEL.few(((*native._values(pa.concat_arrays([array, array.slice(3, 1)]).slice(3)), 1),)) == (True,)
+
+
+@pytest.mark.parametrize(("given_bytes", "kept_bytes"), [(bytes(8), bytes(7)), (bytes(5), bytes(4))])
+def test_the_kernel_refuses_numbers_of_rows_that_are_not_whole(given_bytes, kept_bytes):
+    if native.KERNEL is not None:
+        with pytest.raises(ValueError, match=f"{len(given_bytes)} and {len(kept_bytes)} bytes"):
+            native.KERNEL.places(given_bytes, kept_bytes)
+
+
+@pytest.mark.parametrize("rows", [1 << 15, 1 << 16], ids=["with the lock", "without it"])
+def test_many_places_are_found_with_and_without_the_lock(rows):
+    given_rows, kept = np.arange(rows, dtype=np.uint32), np.arange(0, rows, 3, dtype=np.uint32)
+    if native.KERNEL is not None:
+        assert np.array_equal(np.frombuffer(native.KERNEL.places(given_rows, kept), np.uint32), kept)
+        assert native.KERNEL.places(given_rows, np.array([*kept, rows], np.uint32)) is None
