@@ -73,6 +73,19 @@ def _reason(halt: Halt, where: str) -> str:
     return f"{reason} ({halt.worker})" if halt.worker else reason
 
 
+def _other_stream(snapshot: Snapshot, explained: set[str]) -> Iterator[Finding]:
+    if snapshot.other_stream:
+        explained.update(each.name for each in snapshot.shards)
+        yield Finding(
+            "other_stream",
+            Harm.STUCK,
+            "the log is of another stream than the one that was found here",
+            "when-the-log-is-of-another-stream",
+            details=(snapshot.other_stream,),
+            commands=("stream doctor FILE",),
+        )
+
+
 def _expiring(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
     if snapshot.retention is None:
         return
@@ -304,6 +317,7 @@ def _unknown(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
 
 
 _RULES: Final[tuple[Callable[[Snapshot, set[str]], Iterator[Finding]], ...]] = (
+    _other_stream,
     _halted,
     _lost,
     _expiring,
