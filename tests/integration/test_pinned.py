@@ -195,10 +195,12 @@ def test_commands_do_not_answer_for_another_stream(deployments: Deployments, wor
     assert deployments.pin.arn.split(":")[4] == OURS
 
 
-def test_status_says_it_once_and_says_what_to_do(deployments: Deployments) -> None:
+def test_status_says_it_once_and_nothing_about_shards_of_the_other_stream(deployments: Deployments) -> None:
     deployments.put(range(3))
     deployments.work(sealed(3))
     deployments.use(THEIRS)
+    deployments.put_into_other(range(5))
+    deployments.clock.ahead += timedelta(hours=7)
     (found,) = json.loads(deployments.ask("status", "--json").stdout)["streams"]
     assert [each["code"] for each in found["findings"]] == ["other_stream"]
 

@@ -23,7 +23,7 @@ _TOO_MANY_DEAD_LETTERS: Final = "would become dead letters"
 def judge(snapshot: Snapshot) -> list[Finding]:
     """The findings of ``snapshot``, the most harmful first."""
     explained: set[str] = set()
-    found = [each for rule in _RULES for each in rule(snapshot, explained)]
+    found = [each for rule in (_OF_THE_LOG if snapshot.other_stream else _RULES) for each in rule(snapshot, explained)]
     return sorted(found, key=lambda each: -each.harm)
 
 
@@ -73,9 +73,8 @@ def _reason(halt: Halt, where: str) -> str:
     return f"{reason} ({halt.worker})" if halt.worker else reason
 
 
-def _other_stream(snapshot: Snapshot, explained: set[str]) -> Iterator[Finding]:
+def _other_stream(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
     if snapshot.other_stream:
-        explained.update(each.name for each in snapshot.shards)
         yield Finding(
             "other_stream",
             Harm.STUCK,
@@ -339,6 +338,9 @@ _RULES: Final[tuple[Callable[[Snapshot, set[str]], Iterator[Finding]], ...]] = (
     _unknown,
 )
 """In this order, since earlier rules explain what later ones would find."""
+
+_OF_THE_LOG: Final = (_other_stream, _halted, _tables, several_definitions, _dead_letters, _exports, _unknown)
+"""Those that compare nothing with the stream: of another one, shards of the same ids say nothing about the log."""
 
 
 def _latest(snapshot: Snapshot, wanted: Callable[[ShardStatus], bool]) -> list[ShardStatus]:
