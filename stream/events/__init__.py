@@ -86,6 +86,7 @@ from stream.events.workers import (
     StoreHung,
     StreamDescribed,
     StreamResumed,
+    StreamSucceeded,
     WorkerFailed,
     WorkerStarted,
 )
@@ -162,6 +163,7 @@ __all__ = [
     "StoreHung",
     "StreamDescribed",
     "StreamResumed",
+    "StreamSucceeded",
     "SubscriptionEnded",
     "TelemetryFailed",
     "UnitCut",

@@ -87,6 +87,15 @@ class StreamDescribed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StreamSucceeded(Event):
+    """The stream ``arn`` was deleted and created again, and the log goes on with the new one; times of creation; ``shard`` is empty."""
+
+    arn: str
+    former: str
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
 class ShardStalled(Event):
     """Nothing has moved in the shard for ``seconds``, and nothing is known to hold it up; the process asks to be restarted."""
 

@@ -88,6 +88,7 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.ShardHalted: Level.ERROR,
     ev.StreamDescribed: Level.DEBUG,
     ev.StreamResumed: Level.INFO,
+    ev.StreamSucceeded: Level.WARNING,
     ev.ShardStalled: Level.ERROR,
     ev.StoreHung: Level.ERROR,
     ev.StoreAnswered: Level.INFO,

@@ -34,6 +34,7 @@ from stream.storage.open import open_store
 from stream.worker.coordination.leasing import key_prefix, open_table
 from stream.worker.objects.watched import object_opener, slices_of
 from stream.worker.opening.evidence import StoredEvidence
+from stream.worker.opening.identity import only_compared
 from stream.worker.opening.places import located, session_of
 from stream.worker.opening.stores import Stores
 from stream.worker.parts import to_nobody
@@ -160,7 +161,8 @@ async def open_source(
         return await slices.source(budget, emit), _FOR_EVER
     client = await stack.enter_async_context(open_kinesis(session))
     settings = ReadSettings(calls_per_second=calls_per_second, kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
-    source = KinesisSource(client, kinesis.stream, budget=budget, clock=clock, emit=emit, settings=settings)
+    pinned = only_compared(client, stores.state, kinesis.stream)
+    source = KinesisSource(client, kinesis.stream, budget=budget, clock=clock, emit=emit, settings=settings, recognition=pinned)
     oldest = horizon(clock.now(), await source.retention())
     return (source if chain == kinesis.stream else ReadUntil(source, clock.now(), clock, end=True, name=chain, time=source.time)), oldest
 

@@ -32,10 +32,14 @@ ROWS_BYTES: Final = 90_000
 
 INCOMING: Final = '"stream_incoming"'
 _ORIGIN: Final = "0" * SEQUENCE_BYTES
+_NAME_BYTES: Final = 128
+"""Longest application, stream and shard in the ledger. Ledgers stay as they were created."""
+_DIGEST: Final = 32
+"""Hex digits that stand for the rest of a name which is too long for the ledger."""
 _LEDGER_COLUMNS: Final = (
-    ("application", "varchar(128)"),
-    ("stream", "varchar(128)"),
-    ("shard", "varchar(128)"),
+    ("application", f"varchar({_NAME_BYTES})"),
+    ("stream", f"varchar({_NAME_BYTES})"),
+    ("shard", f"varchar({_NAME_BYTES})"),
     ("after", f"varchar({SEQUENCE_BYTES})"),
     ("last", f"varchar({SEQUENCE_BYTES})"),
     ("links", "integer"),
@@ -68,7 +72,17 @@ class Owner:
     @property
     def condition(self) -> str:
         """The SQL condition that selects this owner's ledger rows."""
-        return f"application = {literal(self.application)} AND stream = {literal(self.stream)}"
+        return f"application = {literal(self.application)} AND stream = {literal(self.recorded)}"
+
+    @property
+    def recorded(self) -> str:
+        """The stream as the ledger has it: if it is too long, its beginning, ``~``, which no name has, and a digest of all of it.
+
+        The id of another account's stream has up to 40 characters more than a name, which may have 128; the chain of a backfill another 43.
+        """
+        if len(self.stream) <= _NAME_BYTES:
+            return self.stream
+        return f"{self.stream[: _NAME_BYTES - _DIGEST - 1]}~{hashlib.sha256(self.stream.encode()).hexdigest()[:_DIGEST]}"
 
 
 def padded(position: int) -> str:
@@ -127,7 +141,7 @@ def load_statements(config: RedshiftSinkConfig, owner: Owner, load: Load, manife
 
 def _ledger_rows(owner: Owner, load: Load, name: str, now: datetime) -> Iterator[str]:
     """The load's ledger rows as VALUES lists, each short enough for one statement."""
-    head = f"{literal(owner.application)}, {literal(owner.stream)}"
+    head = f"{literal(owner.application)}, {literal(owner.recorded)}"
     timestamp = f"TIMESTAMP {literal(now.strftime('%Y-%m-%d %H:%M:%S.%f'))}"
     batch: list[str] = []
     size = 0

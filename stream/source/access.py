@@ -6,10 +6,10 @@ import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
-from stream.aws.errors import AwsRetryable
-from stream.aws.kinesis import KinesisClient
+from stream.aws.errors import AwsRetryable, StreamMissing
+from stream.aws.kinesis import KinesisClient, StreamSummary
 from stream.aws.retry import A_FEW_TIMES, GiveUp, decide
 from stream.budget import ByteBudget
 from stream.contracts import Clock, Emit, Shard
@@ -36,11 +36,29 @@ def shown(shard: Shard) -> str:
     return f"shard {shard.shard_id} of stream {shard.stream}"
 
 
+class Recognition(Protocol):
+    """Says whether a stream is the one that is meant."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the stream was recognised at least once."""
+        ...
+
+    async def __call__(self, summary: StreamSummary) -> None:
+        """Return if the stream described is the one that is meant.
+
+        Raises:
+            Fatal: it is another one.
+        """
+        ...
+
+
 class StreamAccess:
     """One stream, given by name, ARN or id, and what all readers of its shards share.
 
     Readers acquire bytes from ``budget`` before they fetch a page; whoever receives the page releases them. ``random`` returns numbers
-    in [0, 1), for jitter between retries.
+    in [0, 1), for jitter between retries. ``recognition`` is asked whenever the stream is described, and before its shards are first
+    listed.
     """
 
     def __init__(
@@ -53,6 +71,7 @@ class StreamAccess:
         emit: Emit,
         settings: ReadSettings | None = None,
         random: Callable[[], float] = _random,
+        recognition: Recognition | None = None,
     ) -> None:
         self.client = client
         self.stream = stream
@@ -61,6 +80,7 @@ class StreamAccess:
         self.emit = emit
         self.settings = settings or ReadSettings()
         self.random = random
+        self.recognition = recognition
         self._retention: timedelta | None = None
         self._describe_at = clock.monotonic()
 
@@ -68,11 +88,16 @@ class StreamAccess:
         """All shards that Kinesis lists, open or closed, ordered by id; makes up to eight attempts.
 
         Raises:
-            Fatal: stream missing, access denied.
+            Fatal: stream missing, access denied, or another stream than the one that is meant.
             Retryable: the service kept failing.
         """
         await self._describe()
-        return await self._a_few_times(lambda: self.client.list_shards(self.stream))
+        try:
+            return await self._a_few_times(lambda: self.client.list_shards(self.stream))
+        except StreamMissing:
+            # If there is a stream again, it may be another one.
+            self._describe_at = self.clock.monotonic()
+            raise
 
     async def time(self) -> datetime:
         """The time by the clock of Kinesis, or an earlier one: all records from now on arrive then or later. Makes up to eight attempts.
@@ -103,14 +128,21 @@ class StreamAccess:
         """Report the retention occasionally; somebody may raise it because readers are behind."""
         if self.clock.monotonic() < self._describe_at:
             return
+        if self.recognition is None or self.recognition.done:
+            with contextlib.suppress(AwsRetryable):
+                await self._look()
+        else:
+            await self._a_few_times(self._look)
         self._describe_at = self.clock.monotonic() + _DESCRIBE_SECONDS
-        with contextlib.suppress(AwsRetryable):
-            summary = await self.client.describe_stream_summary(self.stream)
-            self._retention = summary.retention
-            self.emit(StreamDescribed(stream_id(self.stream), "", summary.retention.total_seconds(), summary.open_shards))
+
+    async def _look(self) -> StreamSummary:
+        summary = await self.client.describe_stream_summary(self.stream)
+        if self.recognition is not None:
+            await self.recognition(summary)
+        self._retention = summary.retention
+        self.emit(StreamDescribed(stream_id(self.stream), "", summary.retention.total_seconds(), summary.open_shards))
+        return summary
 
     async def retention(self) -> timedelta:
         """The stream's retention; requested once."""
-        if self._retention is None:
-            self._retention = (await self.client.describe_stream_summary(self.stream)).retention
-        return self._retention
+        return self._retention if self._retention is not None else (await self._look()).retention

@@ -34,7 +34,14 @@ class KinesisSource(StreamAccess):
     def with_budget(self, budget: ByteBudget) -> KinesisSource:
         """The same stream with another budget, for readers that must not wait for the readers of this one."""
         return KinesisSource(
-            self.client, self.stream, budget=budget, clock=self.clock, emit=self.emit, settings=self.settings, random=self.random
+            self.client,
+            self.stream,
+            budget=budget,
+            clock=self.clock,
+            emit=self.emit,
+            settings=self.settings,
+            random=self.random,
+            recognition=self.recognition,
         )
 
     async def lost_after(self, shard: Shard, position: int, complete_until: datetime | None) -> str | None:

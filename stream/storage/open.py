@@ -17,12 +17,14 @@ from stream.storage.s3 import KmsKey, S3Store
 FORMS: Final = "s3://bucket/prefix, file:./directory, file:///absolute/directory, memory:"
 
 
-def open_store(url: str, session: AwsSession | None = None, key: KmsKey | None = None, *, requester_pays: bool = False) -> RangedStore:
+def open_store(
+    url: str, session: AwsSession | None = None, key: KmsKey | None = None, *, requester_pays: bool | None = None
+) -> RangedStore:
     """The store at ``url``; nothing is read or written yet.
 
-    ``session`` is needed for ``s3:`` only, and ``key`` is for what is written there; ``requester_pays``: requests to a bucket that
-    wants it are paid for by who makes them. A path in a ``file:`` URL is taken literally, without
-    percent-decoding, and relative to the working directory. Every ``memory:`` store is a new, empty one, and ``console:`` prints.
+    ``session`` is needed for ``s3:`` only, and ``key`` is for what is written there; ``requester_pays``: whether requests to a bucket
+    that wants it are paid for by who makes them; None where the pipeline file cannot say so. A path in a ``file:`` URL is taken literally,
+    without percent-decoding, and relative to the working directory. Every ``memory:`` store is a new, empty one, and ``console:`` prints.
 
     Raises:
         DefinitionError: ``url`` is none of ``FORMS``, or the region is not known.
@@ -51,7 +53,7 @@ def _open_directory(url: str, rest: str) -> DirectoryStore:
     return DirectoryStore(Path(path), url=url)
 
 
-def _open_s3(url: str, rest: str, session: AwsSession | None, key: KmsKey | None, *, requester_pays: bool) -> S3Store:
+def _open_s3(url: str, rest: str, session: AwsSession | None, key: KmsKey | None, *, requester_pays: bool | None) -> S3Store:
     if not rest.startswith("//"):
         raise _refused(url, "two slashes must follow s3:")
     if problem := problem_of_place(url):
@@ -60,7 +62,7 @@ def _open_s3(url: str, rest: str, session: AwsSession | None, key: KmsKey | None
     prefix = prefix.removesuffix("/")
     if session is None:
         raise _refused(url, "there is no AWS session; this command only works with local stores")
-    return S3Store(bucket, prefix, session, key, requester_pays=requester_pays)
+    return S3Store(bucket, prefix, session, key, pays=requester_pays)
 
 
 def _refused(url: str, why: str) -> DefinitionError:

@@ -94,25 +94,26 @@ class S3Store:
     """An ``ObjectStore`` over ``s3://bucket/prefix``, with tags that are S3's ETags.
 
     Needs a general purpose bucket: directory buckets do not list in order of key. What is written is encrypted with ``key``, or as the
-    bucket says. ``requester_pays``: every request says that whoever makes it pays for it, as some buckets of others want.
+    bucket says. ``pays``: every request says that whoever makes it pays for it, as some buckets of others want; None: never an option.
     """
 
-    def __init__(self, bucket: str, prefix: str, session: AwsSession, key: KmsKey | None = None, *, requester_pays: bool = False) -> None:
+    def __init__(self, bucket: str, prefix: str, session: AwsSession, key: KmsKey | None = None, *, pays: bool | None = None) -> None:
         self._url = f"s3://{bucket}/{prefix}"
         self._session = session
         self._loop: asyncio.AbstractEventLoop
         """The loop of the newest call: obstore asks for credentials in threads of its own."""
         self._without_credentials: StreamError | None = None
         """Why the last request for credentials failed; obstore only passes on the text of that error."""
-        endpoint = session.unusual_endpoint("s3")
-        self._region = session.region
+        endpoint, self._region = session.unusual_endpoint("s3"), session.region
+        unpaid = "; if its owner has whoever requests pay for it (Requester Pays), set source.s3.request_payer: requester"
+        self._allow = "allow it for the role in use, on that prefix" + (unpaid if pays is False else "")
         # A bucket whose default is to retain objects (Object Lock) accepts only writes with a checksum. Signing needs this one anyway.
         settings: S3Config = {"region": session.region, "disable_bulk_delete": True, "checksum_algorithm": "SHA256"}
         if endpoint is not None:
             settings["endpoint"] = endpoint
         if key is not None:
             settings |= {"server_side_encryption": "aws:kms", "sse_kms_key_id": key.arn, "sse_bucket_key_enabled": key.bucket_key}
-        if requester_pays:
+        if pays:
             settings["request_payer"] = True
         client: ClientConfig = {
             "connect_timeout": "5s",
@@ -344,7 +345,7 @@ class S3Store:
         if _WITHOUT_ETAG in text:
             return AwsFatal, "MissingETag", "was answered without an ETag, which conditional writes need: ", _OTHER_STORE
         if isinstance(error, _DENIED) or _says_forbidden(error):
-            return AccessRefused, "AccessDenied", "was refused: ", "allow it for the role in use, on that prefix"
+            return AccessRefused, "AccessDenied", "was refused: ", self._allow
         why, remedy = ("cannot work: ", _ODD_KEY) if isinstance(error, InvalidPathError) else ("cannot work", "")
         return (AwsFatal, type(error).__name__, why, remedy) if isinstance(error, _FATAL) else None
 

@@ -127,8 +127,18 @@ def test_a_manifest_in_that_bucket_is_paid_for_too(paid: type[Paid]) -> None:
 
 def test_without_the_option_nothing_is_read(paid: type[Paid]) -> None:
     Path("pipeline.yaml").write_text(PIPELINE.replace(", request_payer: requester", ""))
-    assert "AccessDenied" in ask("run", "pipeline.yaml", code=1)
+    said = ask("run", "pipeline.yaml", code=1)
+    assert "AccessDenied" in said
+    assert "allow it for the role in use, on that prefix; if its owner has whoever requests pay" in said
+    assert "set source.s3.request_payer: requester" in ask("doctor", "pipeline.yaml", code=1)
     assert not paid.paid
+
+
+def test_the_option_is_not_advised_where_it_is_set_or_unknown(paid: type[Paid]) -> None:
+    Path("pipeline.yaml").write_text(PIPELINE.replace("file:lake", "s3://theirs/out/"))
+    said = ask("run", "pipeline.yaml", code=1)
+    assert "allow it for the role in use, on that prefix" in said
+    assert "request_payer" not in said
 
 
 def test_what_is_not_on_s3_costs_nothing(paid: type[Paid]) -> None:

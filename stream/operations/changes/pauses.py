@@ -25,6 +25,7 @@ from stream.operations.shards.survey import WHOLE
 from stream.pipeline.model import Pipeline
 from stream.sink.tables import TableSinkConfig
 from stream.worker.coordination.pausing import LOOK_SECONDS
+from stream.worker.opening.identity import only_compared
 from stream.worker.opening.places import session_of
 from stream.worker.opening.stores import Stores
 
@@ -191,7 +192,8 @@ class Operator:
             client = await stack.enter_async_context(open_kinesis(session))
             log = CommitLog(Stores.open(one, self.base, session).state, one.application, self.clock, "pause")
             checkpoints = await open_checkpoints(one, stream, log.store, session, self.clock, stack, self.emit)
-            lookahead, without = StreamLookahead(client, stream, self.clock), set[str]()
+            lookahead = StreamLookahead(client, stream, self.clock, only_compared(client, log.store, stream))
+            without = set[str]()
             if shards:
                 listed = {shard.shard_id for shard in await lookahead.shards()}
                 if unknown := sorted(set(shards) - listed):

@@ -23,6 +23,7 @@ from stream.pipeline.compacting import beside, compactable
 from stream.pipeline.model import Pipeline
 from stream.sink.objects import ObjectsSinkConfig
 from stream.storage.open import open_store
+from stream.worker.opening.identity import only_compared
 from stream.worker.opening.places import kms_key, located, session_of
 from stream.worker.opening.stores import Stores
 
@@ -106,7 +107,8 @@ async def closed_before(pipeline: Pipeline, base: Path, clock: Clock) -> datetim
         stores = Stores.open(pipeline, base, session)
         log = CommitLog(stores.state, pipeline.application, clock, "compact")
         checkpoints = await open_checkpoints(pipeline, stream, stores.state, session, clock, stack)
-        completeness = Completeness(stream, log, checkpoints, StreamLookahead(client, stream, clock))
+        lookahead = StreamLookahead(client, stream, clock, only_compared(client, stores.state, stream))
+        completeness = Completeness(stream, log, checkpoints, lookahead)
         # Of no shard is the log alone enough to tell that it is complete up to tomorrow, so the end of each is looked at.
         found = await completeness.ask(Question(clock.now() + timedelta(days=1), MARGIN), tables=False)
     if found.reach is None:

@@ -30,6 +30,7 @@ _REMEDY: Final = 'change the rule or its prefix; docs/operate.md, "Lifecycle rul
 _STATE: Final[Mapping[str, str]] = {
     "commits/": "without manifests the next worker would start from the beginning, and write every row again",
     "starts/": "without them the next worker would not know where to begin",
+    "identities/": "another stream of that name could be taken for the one that the log is of",
     "checkpoints/": "without them a worker that starts would have to search for the end of the log",
     "pipelines/": "without definitions no unit in flight could be finished",
     "reference/": "without the tables no unit in flight could be finished",

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from stream.aws.errors import AwsFatal
 from stream.aws.kinesis import IteratorAt, IteratorKind, open_kinesis
 from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
-from stream.errors import DefinitionError, Fatal
+from stream.errors import DefinitionError, Fatal, Retryable
 from stream.operations.doctor.daemon_probes import MADE_BY_DAEMON, daemon_probes
 from stream.operations.doctor.lifecycle_probes import lifecycle_probes
 from stream.operations.doctor.probe import GRANT_REMEDY, Probe
@@ -29,7 +30,9 @@ from stream.sink.redshift import RedshiftSinkConfig
 from stream.storage.directory import DirectoryStore
 from stream.storage.open import open_store
 from stream.storage.s3 import KmsKey
+from stream.worker.opening.identity import only_compared
 from stream.worker.opening.places import is_there, kms_key, located, read_object
+from stream.worker.opening.stores import Stores
 from stream.worker.tables.iceberg_catalog import CatalogTable
 from stream.worker.tables.iceberg_properties import Secret, catalog_properties, secrets_of
 
@@ -37,6 +40,8 @@ NOBODY: Final = '"00000000000000000000000000000000"'
 """An ETag that no object has: a write under this condition is denied or allowed by IAM, but never happens."""
 
 PROBE_KEY: Final = "_preflight/doctor"
+
+_OTHER_STREAM: Final = "no worker reads this stream for this log; docs/runbook.md says what to do when the log is of another stream"
 
 _DIRECTORY: Final = "it must be a directory that this user may write to, or can be created in one, with space left"
 
@@ -70,6 +75,7 @@ def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str
     if pipeline.source.s3 is None:
         for name in pipeline.source.kinesis.names:
             yield Probe("stream", name, functools.partial(_stream, session, name))
+            yield Probe("log", name, functools.partial(_log, pipeline, session, base, name), _OTHER_STREAM)
     else:
         yield Probe("source", pipeline.source.s3.url, functools.partial(_listed, session, pipeline.source.s3, base))
     state = f"{pipeline.state.rstrip('/')}/{pipeline.application}/"
@@ -125,6 +131,22 @@ async def _stream(session: AwsSession, name: str) -> str:
     if summary.encrypted and not read:
         return f"{answer}, but no record was there to show that kms:Decrypt is allowed"
     return answer
+
+
+async def _log(pipeline: Pipeline, session: AwsSession, base: Path, name: str) -> str:
+    """Which stream the log is of. If that cannot be compared, because it or the stream cannot be read, another probe says why."""
+    state = Stores.open(pipeline, base, session).state
+    async with open_kinesis(session) as client:
+        pinned = only_compared(client, state, name)
+        try:
+            pin, summary = await pinned.pin(), await client.describe_stream_summary(name)
+        except (AwsFatal, Retryable) as error:
+            return f"not compared with the stream: {error}"
+        if why := pinned.why_refused(pin, summary):
+            raise Fatal(why)
+    if pin is None:
+        return "no stream is pinned; the next worker to start pins the one that it finds"
+    return f"of this stream, pinned at {pin.pinned_at}: {pin}"
 
 
 async def _listed(session: AwsSession, source: ObjectsSource, base: Path) -> str:

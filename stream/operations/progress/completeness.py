@@ -45,6 +45,7 @@ from stream.operations.progress.loaded_tables import loaded
 from stream.operations.progress.object_lookahead import open_lookahead
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
+from stream.worker.opening.identity import only_compared
 from stream.worker.opening.places import session_of
 from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions
@@ -315,7 +316,10 @@ async def open_completeness(
         identity = ("complete", clock, lambda _: None)
         tables = await open_loader_parts(one, stream, session, log, stores.targets, definitions, identity, stack)
         checkpoints = await open_checkpoints(one, stream, stores.state, session, clock, stack)
-        source = open_lookahead(one, base, stores.state, session, clock) if client is None else StreamLookahead(client, stream, clock)
+        if client is None:
+            source: SourceLookahead = open_lookahead(one, base, stores.state, session, clock)
+        else:
+            source = StreamLookahead(client, stream, clock, only_compared(client, stores.state, stream))
         found.append(Completeness(stream, log, checkpoints, source, tables, without))
     return found
 

@@ -17,6 +17,7 @@ from stream.budget import ByteBudget
 from stream.contracts import Clock, Shard, Start
 from stream.errors import Expired, Halted, Retryable
 from stream.events import Event, PageReceived, PollRepeated
+from stream.source.access import Recognition
 from stream.source.expiry_watch import holds_older, iterator_at
 from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings
@@ -49,13 +50,22 @@ class _ServiceClock:
 
 
 class StreamLookahead:
-    """Finds out what follows positions in one stream, with time-outs suited to a command. Emits no events, since it is not a reader."""
+    """Finds out what follows positions in one stream, with time-outs suited to a command. Emits no events, since it is not a reader.
 
-    def __init__(self, client: KinesisClient, stream: str, clock: Clock) -> None:
+    With ``recognition``, the shards are listed only if the stream is the one that is meant.
+    """
+
+    def __init__(self, client: KinesisClient, stream: str, clock: Clock, recognition: Recognition | None = None) -> None:
         settings = ReadSettings(limit=1, calls_per_second=CALLS_PER_SECOND)
         self._clock = _ServiceClock(clock)
         self._source = KinesisSource(
-            client, stream, budget=ByteBudget(BUDGET), clock=self._clock, emit=self._count_failures, settings=settings
+            client,
+            stream,
+            budget=ByteBudget(BUDGET),
+            clock=self._clock,
+            emit=self._count_failures,
+            settings=settings,
+            recognition=recognition,
         )
         self._failures: Counter[str] = Counter()
         self._silent: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)

@@ -90,15 +90,20 @@ class UnitFiles:
         form, body = await self._separations.of(link, file.sink, file.key), await self._body(rows)
         if form is None or body is None:
             return None
-        return await asyncio.to_thread(in_file, file, body, criteria, form, _folders(file.key, criteria))
+        plain = "/" in file.key and "=" not in file.key
+        names = await self._separations.folders(link, file.sink) if plain else ()
+        return await asyncio.to_thread(in_file, file, body, criteria, form, _folders(file.key, names, criteria))
 
     async def _body(self, rows: Rows) -> bytes | None:
         return rows.body if not rows.root else await self._compacted.read(rows.root, rows.file.key)
 
 
-def _folders(key: str, criteria: Sequence[Criterion]) -> dict[str, bool]:
-    """The columns of ``criteria`` that are in the names of the directories of ``key``, and whether the values there are the wanted ones."""
-    values = {column: value for column, value in values_in(key, ()).items() if value not in {OVERFLOW, INVALID}}
+def _folders(key: str, names: Sequence[str], criteria: Sequence[Criterion]) -> dict[str, bool]:
+    """The columns of ``criteria`` that are in the names of the directories of ``key``, and whether the values there are the wanted ones.
+
+    ``names``: the columns of plain directories.
+    """
+    values = {column: value for column, value in values_in(key, names).items() if value not in {OVERFLOW, INVALID}}
     # Long values are shortened in names, so the names are compared.
     named = {each.column: values_in(f"{each.column}={encode_value(each.value)}/", ()) for each in criteria if each.column in values}
     return {column: values[column] == there[column] for column, there in named.items()}

@@ -37,6 +37,7 @@ from stream.operations.status.snapshot import (
     LOG,
     MARGIN,
     OBJECTS,
+    PIN,
     STREAM,
     Exported,
     ShardStatus,
@@ -48,6 +49,7 @@ from stream.operations.status.snapshot import (
 from stream.pipeline.model import Pipeline
 from stream.worker.halts.note import WHOLE_STREAM, Halt
 from stream.worker.halts.notes import read_halts
+from stream.worker.opening.identity import PinnedStream
 from stream.worker.tables.parts import LoaderParts
 
 T = TypeVar("T")
@@ -72,8 +74,8 @@ SHARDS_PER_SECOND: Final = 10.0
 class InspectorParts:
     """What an inspector reads from; ``pipeline`` is narrowed to one stream.
 
-    ``describe`` asks the stream about itself, ``leases`` scans the lease table, ``queue`` asks for the attributes of the queue of
-    notifications; each is None if the pipeline has none.
+    ``describe`` asks the stream about itself, ``pinned`` knows which one the log is of, ``leases`` scans the lease table, ``queue`` asks
+    for the attributes of the queue of notifications; each is None if the pipeline has none.
     """
 
     pipeline: Pipeline
@@ -87,6 +89,7 @@ class InspectorParts:
     clock: Clock
     troubles: Troubles
     queue: Callable[[], Awaitable[Mapping[str, str]]] | None = None
+    pinned: PinnedStream | None = None
 
 
 class Inspector:
@@ -109,6 +112,7 @@ class Inspector:
         if parts.describe is not None:
             summary = await self._part(STREAM, parts.describe())
             parts.source.why = "" if summary is not None else self._unread[0].why
+        other = await self._other_stream(summary)
         objects = parts.source.objects
         arrived = None if objects is None else await self._part(OBJECTS, parts.source.list_objects(objects), least=LIST_SECONDS)
         leases = await self._part(LEASES, parts.leases()) if parts.leases is not None else None
@@ -140,10 +144,18 @@ class Inspector:
             exported=exported,
             holes=len(holes(leases)) if leases else 0,
             stream_halt=halts.get(WHOLE_STREAM),
+            other_stream=other,
             why=answer.why if answer else "",
             objects=objects_status,
             unread=tuple(self._unread),
         )
+
+    async def _other_stream(self, summary: StreamSummary | None) -> str:
+        """Why the stream is not the one that the log is of; empty if it is, or if that is not known."""
+        pinned = self._parts.pinned
+        if summary is None or pinned is None:
+            return ""
+        return pinned.why_refused(await self._part(PIN, pinned.pin()), summary)
 
     async def _seen_to_be_renewed(self, leases: Sequence[Lease]) -> Mapping[str, bool]:
         """Of leases that were last renewed long ago or in the future, by the clock of their worker, whether they are renewed now, by shard.

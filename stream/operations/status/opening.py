@@ -27,6 +27,7 @@ from stream.operations.status.readers import Listing, ScannedCheckpoints, Troubl
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.worker.coordination.leasing import key_prefix, open_table
+from stream.worker.opening.identity import PinnedStream, only_compared
 from stream.worker.opening.places import session_of
 from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions
@@ -54,12 +55,13 @@ async def open_inspectors(
         log = CommitLog(stores.state, one.application, clock, "status")
         watch = None if one.source.s3 is None else one.source.s3.watch
         describe: Callable[[], Awaitable[StreamSummary]] | None = None
+        pinned: PinnedStream | None = None
         if client is None:
             objects = open_lookahead(one, base, stores.state, session, clock)
             listing = Listing(objects, log, stream, clock, objects)
         else:
             listing = Listing(StreamLookahead(client, stream, clock), log, stream, clock)
-            repeat = Repeater(clock, troubles)
+            repeat, pinned = Repeater(clock, troubles), only_compared(client, stores.state, stream)
             describe = partial(repeat, "describe stream", Shard(stream, ""), partial(client.describe_stream_summary, stream))
         definitions = Definitions(stores.state, base, env, clock, partial(read_secret, session))
         tables = await open_loader_parts(one, stream, session, log, stores.targets, definitions, ("status", clock, troubles), stack)
@@ -71,6 +73,7 @@ async def open_inspectors(
             completeness=Completeness(stream, log, checkpoints, listing, without=without, tolerant=True),
             source=listing,
             describe=describe,
+            pinned=pinned,
             leases=await _scan(one, clock, troubles, stack) if native else None,
             scanned=scanned,
             tables=tables,

@@ -23,7 +23,7 @@ _TOO_MANY_DEAD_LETTERS: Final = "would become dead letters"
 def judge(snapshot: Snapshot) -> list[Finding]:
     """The findings of ``snapshot``, the most harmful first."""
     explained: set[str] = set()
-    found = [each for rule in _RULES for each in rule(snapshot, explained)]
+    found = [each for rule in (_OF_THE_LOG if snapshot.other_stream else _RULES) for each in rule(snapshot, explained)]
     return sorted(found, key=lambda each: -each.harm)
 
 
@@ -71,6 +71,18 @@ def _reason(halt: Halt, where: str) -> str:
     """The reason without the place that reasons begin with, and who halted."""
     reason = halt.reason.removeprefix(f"{where}: ")
     return f"{reason} ({halt.worker})" if halt.worker else reason
+
+
+def _other_stream(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
+    if snapshot.other_stream:
+        yield Finding(
+            "other_stream",
+            Harm.STUCK,
+            "the log is of another stream than the one that was found here",
+            "when-the-log-is-of-another-stream",
+            details=(snapshot.other_stream,),
+            commands=("stream doctor FILE",),
+        )
 
 
 def _expiring(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
@@ -304,6 +316,7 @@ def _unknown(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
 
 
 _RULES: Final[tuple[Callable[[Snapshot, set[str]], Iterator[Finding]], ...]] = (
+    _other_stream,
     _halted,
     _lost,
     _expiring,
@@ -325,6 +338,9 @@ _RULES: Final[tuple[Callable[[Snapshot, set[str]], Iterator[Finding]], ...]] = (
     _unknown,
 )
 """In this order, since earlier rules explain what later ones would find."""
+
+_OF_THE_LOG: Final = (_other_stream, _halted, _tables, several_definitions, _dead_letters, _exports, _unknown)
+"""Those that compare nothing with the stream: of another one, shards of the same ids say nothing about the log."""
 
 
 def _latest(snapshot: Snapshot, wanted: Callable[[ShardStatus], bool]) -> list[ShardStatus]:

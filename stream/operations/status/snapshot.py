@@ -35,6 +35,7 @@ LEASE_ROW: Final = "lease row"
 OBJECTS: Final = "objects"
 LEASES: Final = "lease table"
 LOG: Final = "commit log"
+PIN: Final = "note which stream the log is of"
 """Names of parts of the shared state that others depend on."""
 
 
@@ -176,8 +177,9 @@ class Unread:
 class Snapshot:
     """All that was read about one stream at ``asked_at``, by the clock of Kinesis if that answered.
 
-    ``failover``: seconds, None if there are no leases. ``stream_halt``: the note that the whole stream is halted. ``why``: why nothing is
-    known of the shards. ``holes``: ranges of hash keys that no lease covers. ``objects``: None for a stream.
+    ``failover``: seconds, None if there are no leases. ``stream_halt``: the note that the whole stream is halted. ``other_stream``: why the
+    stream is not the one that the log is of; empty if it is. ``why``: why nothing is known of the shards. ``holes``: ranges of hash
+    keys that no lease covers. ``objects``: None for a stream.
     """
 
     stream: str
@@ -193,6 +195,7 @@ class Snapshot:
     exported: Exported | None = None
     holes: int = 0
     stream_halt: Halt | None = None
+    other_stream: str = ""
     why: str = ""
     unread: tuple[Unread, ...] = ()
     objects: ObjectsStatus | None = None

@@ -1,4 +1,4 @@
-"""How the separated values of a unit's files were written: as the definition says with which the unit was made."""
+"""How the files of a unit were written, its separated values and its folders: as the definition says with which the unit was made."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from stream.pipeline.digest import read_canonical
 from stream.pipeline.model import Pipeline
 from stream.sink.encode import Format
 from stream.sink.objects import ObjectsSinkConfig
+from stream.sink.partition import Folders, Partitioning
 
 _KEPT: Final = 64
 """Definitions kept in memory; the units of one log were made with few."""
@@ -29,9 +30,18 @@ class Separations:
         """How the file ``key`` of ``sink`` in ``unit`` is written; None if the log does not hold a definition that tells."""
         if not key.endswith((".csv", ".csv.gz", ".csv.zst")):
             return DEFAULT
+        config = await self._sink(unit, sink)
+        return separation(config) if config is not None and config.format is Format.CSV else None
+
+    async def folders(self, unit: Link, sink: str) -> tuple[str, ...]:
+        """The columns whose values are the names of the folders of ``sink`` in ``unit``, in their order; none if the folders name them."""
+        config = await self._sink(unit, sink)
+        return () if config is None or config.folders is not Folders.PLAIN else Partitioning(config.partition_by).names
+
+    async def _sink(self, unit: Link, sink: str) -> ObjectsSinkConfig | None:
         pipeline = await self._definition(unit.pipeline)
         config = next((each for each in pipeline.sinks if each.name == sink), None) if pipeline is not None else None
-        return separation(config) if isinstance(config, ObjectsSinkConfig) and config.format is Format.CSV else None
+        return config if isinstance(config, ObjectsSinkConfig) else None
 
     async def _definition(self, digest: str) -> Pipeline | None:
         if digest not in self._definitions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ from stream.worker.objects.receiving import LONGEST_HOLD
 from stream.worker.objects.slices import Window
 from stream.worker.objects.watched import WatchedShards, object_opener, slices_of
 from stream.worker.objects.watching import ALONE, Turns, Watcher
+from stream.worker.opening.identity import PinnedStream, Pinning
 from stream.worker.opening.places import queue_place
 from stream.worker.sources.dead_letters import DeadLetters, chain_name
 
@@ -105,8 +106,10 @@ class Opened:
 async def open_reading(context: SourceContext, stack: AsyncExitStack) -> list[Opened]:
     """A source for each stream of the pipeline. Whatever has to be chosen or pinned before reading has been.
 
+    Of several streams that are read without end, each is pinned before its shards are first listed.
+
     Raises:
-        Fatal: a stream or a permission is missing, or a stream is listed twice.
+        Fatal: a stream or a permission is missing, a stream is listed twice, or a stream is not the one that the log is of.
         DefinitionError: the source cannot be read this way.
         Halted: an object that was chosen before has changed.
     """
@@ -116,25 +119,30 @@ async def open_reading(context: SourceContext, stack: AsyncExitStack) -> list[Op
     if context.pipeline.source.s3 is not None:
         return [await _objects(context)]
     client = await stack.enter_async_context(open_kinesis(context.session))
-    await _refuse_inaccessible([each.stream for each in streams], client, wait=len(streams) > 1 and context.reading == Reading())
-    return [await _kinesis(each, client, context) for each in streams]
+    pinning = Pinning(context.clock, context.worker, context.emit)
+    pinned = {each.stream: PinnedStream(context.state, each.stream, client.place, pinning) for each in streams}
+    await _refuse_inaccessible(pinned, client, wait=len(streams) > 1 and context.reading == Reading())
+    return [await _kinesis(each, client, context, pinned[each.stream]) for each in streams]
 
 
-async def _refuse_inaccessible(streams: Sequence[str], client: KinesisClient, *, wait: bool) -> None:
+async def _refuse_inaccessible(streams: Mapping[str, PinnedStream], client: KinesisClient, *, wait: bool) -> None:
     """Make sure that the streams are there, may be read, and are different ones, also where one is given by its name and one by its ARN.
 
-    With ``wait``, some of them may be missing or refused: their readers wait.
+    Without ``wait``, also that they are those that the log is of. With it, that is left to their readers, and some may be missing or
+    refused: their readers wait.
     """
     refused, known = 0, dict[str, str]()
-    for name in streams:
+    for name, pinned in streams.items():
         try:
-            arn = (await client.describe_stream_summary(name)).arn
+            summary = await client.describe_stream_summary(name)
         except AccessRefused:
             refused += 1
             if not wait or refused == len(streams):
                 raise
             continue
-        if (other := known.setdefault(arn, name)) != name:
+        if not wait:
+            await pinned(summary)
+        if (other := known.setdefault(summary.arn, name)) != name:
             same = f"{as_written(other)} and {as_written(name)} are the same stream"
             msg = f"{same}, so every record would be written twice; remove one of them from `streams`"
             raise Fatal(msg)
@@ -212,7 +220,7 @@ async def _manifest(context: SourceContext, config: ObjectsSource) -> bytes | No
     return stored.body
 
 
-async def _kinesis(options: KinesisOptions, client: KinesisClient, context: SourceContext) -> Opened:
+async def _kinesis(options: KinesisOptions, client: KinesisClient, context: SourceContext, pinned: PinnedStream) -> Opened:
     reading, now = context.reading, context.clock.now()
     begin, end = reading.window.begin, reading.window.end
     start, chain, until = options.start, options.stream, now if reading.once else None
@@ -234,7 +242,9 @@ async def _kinesis(options: KinesisOptions, client: KinesisClient, context: Sour
     settings = ReadSettings(idle_first=seconds, kpl_out_of_range=OutOfRange(options.kpl_out_of_range.value), fan_out=fan_out)
 
     async def make(budget: ByteBudget) -> LendingSource:
-        source = KinesisSource(client, options.stream, budget=budget, clock=context.clock, emit=context.emit, settings=settings)
+        source = KinesisSource(
+            client, options.stream, budget=budget, clock=context.clock, emit=context.emit, settings=settings, recognition=pinned
+        )
         if until is None:
             return source
         return ReadUntil(source, until, context.clock, end=begin is not None, name=chain, time=source.time)

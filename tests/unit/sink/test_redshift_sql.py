@@ -67,6 +67,19 @@ def test_copy_reads_a_manifest_into_its_own_staging_table():
     }
 
 
+def test_a_stream_whose_id_is_too_long_for_the_ledger_is_told_from_others_by_a_digest():
+    fits, name = Owner("app", "n" * 128), f"{'n' * 128}@111122223333.ap-southeast-1"
+    assert fits.recorded == fits.stream
+    long = [Owner("app", each) for each in (name, f"{name}.aws-iso-b", f"backfill.{name}.20260101T000000Z-20260102T000000Z")]
+    assert [len(each.recorded) for each in long] == [128] * 3
+    assert len({each.recorded for each in (fits, *long)}) == 4
+    assert long[0].recorded == f"{'n' * 95}~c8405ce53e6960ecd697f127b6055a38"
+    what = load()
+    written = [text for step, text in sql.load_statements(config(), long[0], what, "s3://x", NOW) if step is Step.LEDGER]
+    assert f"('app', '{long[0].recorded}', 'shardId-000000000000', " in written[1]
+    assert f"stream = '{long[0].recorded}'" in sql.positions(config(), long[0])
+
+
 def test_columns_are_always_named():
     moves = [text for step, text in statements(load()) if step is Step.MOVE]
     names = '"n", "tags", "_sequence", "_subsequence"'

@@ -64,11 +64,15 @@ LETTERS = """partition_by: {kind: "SUBSTR(order_id, 1, 1)", whole: "CONCAT(order
 LONG = "a long name, " * 12
 
 
-def test_a_column_that_is_only_a_folder_of_the_partition_is_searched_like_any_other():
-    """Files do not have such a column; the names of their directories have its values, percent-encoded, and shortened if long."""
+@pytest.mark.parametrize("folders", ["hive", "plain"])
+def test_a_column_that_is_only_a_folder_of_the_partition_is_searched_like_any_other(folders):
+    """Files do not have such a column; the names of their directories have its values, percent-encoded, and shortened if long.
+
+    Which column a plain directory is of, the recorded definition says.
+    """
 
     async def run():
-        text = TEXT.replace('"file:./lake"}', f'"file:./lake", {LETTERS}')
+        text = TEXT.replace('"file:./lake"}', f'"file:./lake", folders: {folders}, {LETTERS}')
         sealed = await Sealed.open(text=text)
         orders = ["A-1", "B-1", "A-2", "", LONG]
         await sealed.unit(0, 1, 5, lambda n: json.dumps({"order_id": orders[n - 1], "n": 1, "secret": None}).encode())
