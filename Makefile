@@ -47,7 +47,7 @@ test: install ## Run the whole suite
 	@$(BIN)/python -m pytest -q -n $$(($(WORKERS) + 1)) --dist worksteal $(ARGS)
 
 chaos: install ## Run only the tests that kill workers in processes of their own; they mostly wait
-	@$(BIN)/python -m pytest -q -n $$(($(WORKERS) + 1)) --dist worksteal tests/chaos $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests/chaos $(ARGS)
 
 test-without-kernel: install ## Run once more, with the compiled kernel switched off, the tests that call it
 	@STREAM_NATIVE=off $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m 'not compares_kernel' $$($(BIN)/python -m tests.kernel_use) $(ARGS)
