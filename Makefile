@@ -46,6 +46,9 @@ test: install ## Run the whole suite
 	@ls tests/__pycache__/conftest.*-pytest-*.pyc >/dev/null 2>&1 || $(BIN)/python -m pytest -qq --collect-only >/dev/null || true
 	@$(BIN)/python -m pytest -q -n $$(($(WORKERS) + 1)) --dist worksteal $(ARGS)
 
+chaos: install ## Run only the tests that kill workers in processes of their own; they mostly wait
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests/chaos $(ARGS)
+
 test-without-kernel: install ## Run once more, with the compiled kernel switched off, the tests that call it
 	@STREAM_NATIVE=off $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m 'not compares_kernel' $$($(BIN)/python -m tests.kernel_use) $(ARGS)
 

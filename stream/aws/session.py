@@ -27,6 +27,7 @@ from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError, UnknownRegionError
 
+from stream.aws.authorities import tls
 from stream.aws.errors import AccessRefused, AwsFatal, AwsRetryable, Call, error_text, translate, unreadable
 from stream.clock import SystemClock
 from stream.errors import DefinitionError, StreamError
@@ -195,7 +196,7 @@ class AwsSession:
         """
         file = self.authorities()
         try:
-            return None if file is None else ssl.create_default_context(cafile=file)
+            return None if file is None else tls(file)
         except OSError as error:
             what = f"AWS_CA_BUNDLE or `ca_bundle` of the AWS profile names {file}, which cannot be used: {error}"
             msg = f"{what}. Name a file of certificates in PEM."

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from stream.aws.addresses import reach
+from stream.aws.authorities import tls
 from stream.aws.names import Name
 
 MAX_BYTES: Final = 64 * 2**20
@@ -61,7 +62,7 @@ class Wire:
         secure = parts.scheme == "https"
         self._host = parts.hostname or ""
         self._name = Name(self._host, parts.port or (443 if secure else 80))
-        self._tls = (trust or ssl.create_default_context()) if secure else None
+        self._tls = (trust or tls()) if secure else None
         self._path = parts.path
         self._timeouts = timeouts
         self._idle: deque[_Connection] = deque()
