@@ -18,7 +18,7 @@ from stream.commit.places import Places
 from stream.commit.recovery import recover
 from stream.commit.rewind import history, rewind_link
 from stream.contracts import Checkpoint, OutputFile, Start, StartKind
-from stream.errors import Fatal, Halted, Retryable, Superseded
+from stream.errors import DefinitionError, Fatal, Halted, Retryable, Superseded
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.storage.memory import MemoryStore
 from stream.worker.shards.gap import gap_instead_of
@@ -183,6 +183,52 @@ def test_a_manifest_that_is_not_accepted_is_written_again_ever_later_and_the_fil
     run(test)
 
 
+def test_once_the_intent_is_accepted_the_waits_for_the_seal_begin_anew():
+    async def test():
+        b = Setting()
+        slow = Retryable("503 SlowDown")
+        clock, state = Sleepless(), Refusing([slow, slow, slow, "as it should", slow, slow])
+        log, places = CommitLog(state, "app", clock, "me"), Places({"s3": b.lake, "ledger": b.lake}, b.open_place)
+        committer = Committer(log, places, b.checkpoints, clock, b.emitted.append, "me")
+        genesis = await log.open_chain(SHARD, START)
+        await committer.commit(SHARD, unit(file("f"), previous=digest(genesis.body)), never)
+        assert clock.slept == [0.2, 0.4, 0.8, 0.2, 0.4]
+
+    run(test)
+
+
+class Silent(MemoryStore):
+    """The reply to the first creation of a unit is lost."""
+
+    lost = False
+
+    async def create(self, key, body):
+        tag = await super().create(key, body)
+        if "genesis" not in key and not self.lost:
+            self.lost = True
+            msg = "no reply"
+            raise Retryable(msg)
+        return tag
+
+
+def test_a_link_without_files_whose_creation_was_not_answered_is_sealed_and_removes_what_it_takes_back():
+    async def test():
+        b = Setting()
+        head = await b.chain(10)
+        silent, clock = Silent(), Sleepless()
+        for key in [info.key async for info in b.state.list("")]:
+            await silent.put(key, (await b.state.get(key)).body)
+        log = CommitLog(silent, "app", clock, "operator")
+        committer = Committer(log, Places({"s3": b.lake}, b.open_place), StoredCheckpoints(silent), clock, b.emitted.append, "operator")
+        link = rewind_link(log, await history(log, SHARD), head, 0, "", "")
+        entry = await committer.commit(SHARD, RenderedUnit(link, ()), never)
+        assert silent.lost
+        assert entry.manifest.sealed
+        assert await b.keys() == []
+
+    run(test)
+
+
 def test_a_worker_that_is_overtaken_does_not_wait():
     async def test():
         b = Setting()
@@ -208,6 +254,19 @@ def test_recovery_continues_from_the_checkpoint_if_the_log_agrees():
         assert place(await b.recover(never)) == place(head)
         assert b.emitted[-1].units_followed == 1
         assert await b.checkpoints.read(SHARD) == Checkpoint(30, 0, 20)
+
+    run(test)
+
+
+def test_recovery_knows_until_when_everything_was_committed_that_had_arrived():
+    async def test():
+        b = Setting()
+        await b.chain(10)
+        noted = await b.committer.note_tip(SHARD, await b.recover(never), NOON)
+        assert noted.complete_until == NOON
+        assert (await b.recover(never)).complete_until == NOON
+        await b.checkpoints.advance(SHARD, Checkpoint(10, 0, 0))
+        assert (await b.recover(never)).complete_until is None
 
     run(test)
 
@@ -329,9 +388,9 @@ def test_the_end_of_a_shard_is_written_once_and_found_again():
         head = await b.chain(10)
         ended = await b.committer.end(SHARD, head, ("b", "a"))
         assert (ended.ended, ended.children) == (True, ("a", "b"))
+        assert await b.checkpoints.read(SHARD) == Checkpoint(None, 0, 10)
         assert await b.committer.end(SHARD, head, ("b", "a")) == ended
         assert await b.recover(never) == ended
-        assert await b.checkpoints.read(SHARD) == Checkpoint(None, 0, 10)
         assert [event.last for event in b.emitted if isinstance(event, events.ManifestSealed)] == [10, None]
 
     run(test)
@@ -558,6 +617,21 @@ def test_a_rewind_records_where_the_removed_files_were():
         entry = await b.committer.commit(SHARD, RenderedUnit(link, ()), never)
         assert entry.manifest.targets == {"s3": b.lake.url}
         assert await b.keys() == []
+        assert await b.checkpoints.read(SHARD) == Checkpoint(0, 0, 0, generation=1), "where the next generation begins"
+
+    run(test)
+
+
+def test_a_former_place_that_nothing_can_open_halts_the_shard_with_a_remedy():
+    def unknown(url):
+        msg = f"no store is known for {url}"
+        raise DefinitionError(msg)
+
+    async def test():
+        b = Setting(open_place=unknown)
+        left = await b.begun(file("x"))
+        with pytest.raises(Halted, match=r"sink `s3` at memory:before.*no store is known for.*nothing is read"):
+            await b.recover(rendering(left))
 
     run(test)
 

@@ -88,8 +88,8 @@ class Rig:
     def place(self, url):
         return self.staging if url == self.staging.url else self.others.setdefault(url, MemoryStore(url=url))
 
-    def loader(self, worker="one", **instead):
-        config = next(sink for sink in self.sealed.pipeline.sinks if sink.table == "events")
+    def loader(self, worker="one", table="events", **instead):
+        config = next(sink for sink in self.sealed.pipeline.sinks if sink.table == table)
         state, log = LoadState(self.sealed.stores.state, config.name, "events"), self.sealed.log
         names = {sink.name for sink in self.sealed.pipeline.sinks}
         definitions = Definitions(self.sealed.stores.state, Path(), {}, self.sealed.clock)
@@ -267,6 +267,19 @@ def test_units_of_another_definition_are_loaded_separately():
 OTHER = """
   - redshift: {name: %s, staging: s3://lake/others/, table: others, database: dev, workgroup: analytics, iam_role: default}
 """
+
+
+def test_of_two_tables_each_gets_the_columns_of_its_own_sink():
+    async def run():
+        rig = await Rig.open(options=f"      name: flights{OTHER.replace('iam_role', 'lineage: false, iam_role') % 'delays'}")
+        await rig.sealed.unit(0, 1, 10)
+        found = {}
+        for table in ("events", "others"):
+            ((link,),) = (await rig.loader(table=table).parts.log.read_on({shard_id(0): ()}, {}, set())).values()
+            found[table] = [column.name for column in link.layout.columns]
+        return found
+
+    assert asyncio.run(run()) == {"events": ["n", "kind", "_shard", "_sequence", "_subsequence", "_arrival"], "others": ["n", "kind"]}
 
 
 @pytest.mark.parametrize(
