@@ -79,18 +79,20 @@ class HastenedLoop(asyncio.SelectorEventLoop):
 class TimeIsOver:
     """A listener of an environment. At the first event for which ``when`` holds, an invocation of ``seconds`` has to stop reading.
 
-    It does nothing while ``seconds`` is 0, as it is at first and after that event.
+    ``entirely``: it has to stop whatever it does. Nothing happens while ``seconds`` is 0, as it is at first and after that event.
     """
 
-    def __init__(self, when: Callable[[Event], bool]) -> None:
+    def __init__(self, when: Callable[[Event], bool], *, entirely: bool = False) -> None:
         self.seconds = 0.0
         self._when = when
+        self._entirely = entirely
 
     def __call__(self, event: Event) -> None:
         if self.seconds and self._when(event):
             loop = asyncio.get_running_loop()
             assert isinstance(loop, HastenedLoop)
-            loop.ahead += allowance(self.seconds).reading
+            allowed = allowance(self.seconds)
+            loop.ahead += allowed.working if self._entirely else allowed.reading
             self.seconds = 0.0
 
 

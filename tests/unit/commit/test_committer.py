@@ -155,6 +155,7 @@ def test_a_unit_is_written_sealed_and_then_checkpointed():
         assert head.position == 10
         kinds = [type(event) for event in b.emitted]
         assert kinds == [events.IntentCreated, events.FileWritten, events.ManifestSealed, events.Checkpointed]
+        assert b.committer.sealed == 1
         assert await b.checkpoints.read(SHARD) == Checkpoint(10, 0, 0)
         assert (await b.log.read(SHARD, 0)).manifest.sealed
 
@@ -324,6 +325,39 @@ def test_recovery_seals_an_intent_whose_files_are_in_place():
         for each in left.files:
             await b.lake.put(each.key, each.body)
         assert (await b.recover(never)).position == 20
+
+    run(test)
+
+
+def test_an_intent_is_completed_even_if_the_checkpoint_is_at_its_end():
+    """As after somebody has restored an earlier version of the manifest."""
+
+    async def test():
+        b = Setting()
+        head = await b.chain(10)
+        left = unit(file("left"), after=10, last=20, previous=head.previous)
+        await b.log.create(SHARD, left.manifest)
+        await b.checkpoints.advance(SHARD, Checkpoint(20, 0, 10))
+        assert (await b.recover(rendering(left))).position == 20
+        assert (await b.log.read(SHARD, 10)).manifest.sealed
+        assert left.files[0].key in await b.keys()
+
+    run(test)
+
+
+def test_the_checkpoint_of_a_generation_that_was_rewound_does_not_hold_up_the_next_one():
+    """A worker that has stalled may store it after the rewind."""
+
+    async def test():
+        b = Setting()
+        head = await b.chain(10, 20)
+        late = await b.checkpoints.read(SHARD)
+        link = rewind_link(b.log, await history(b.log, SHARD), head, 10, "", "")
+        rewound = await b.committer.commit(SHARD, RenderedUnit(link, ()), never)
+        following = replace(SHARD, generation=1)
+        genesis = await b.log.open_chain(following, START, 10, digest(rewound.body))
+        await b.checkpoints.advance(SHARD, late)
+        assert place(await recover(b.committer, following, genesis, never)) == (10, digest(genesis.body), False)
 
     run(test)
 
