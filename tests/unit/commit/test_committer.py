@@ -17,7 +17,7 @@ from stream.commit.naming import manifest_key
 from stream.commit.places import Places
 from stream.commit.recovery import recover
 from stream.commit.rewind import history, rewind_link
-from stream.contracts import Checkpoint, OutputFile, Start, StartKind
+from stream.contracts import Checkpoint, OutputFile, Shard, Start, StartKind
 from stream.errors import DefinitionError, Fatal, Halted, Retryable, Superseded
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.storage.memory import MemoryStore
@@ -356,6 +356,7 @@ def test_the_checkpoint_of_a_generation_that_was_rewound_does_not_hold_up_the_ne
         rewound = await b.committer.commit(SHARD, RenderedUnit(link, ()), never)
         following = replace(SHARD, generation=1)
         genesis = await b.log.open_chain(following, START, 10, digest(rewound.body))
+        assert genesis.manifest.previous == digest(rewound.body)
         await b.checkpoints.advance(SHARD, late)
         assert place(await recover(b.committer, following, genesis, never)) == (10, digest(genesis.body), False)
 
@@ -472,7 +473,9 @@ def test_a_start_position_is_pinned_once():
         genesis = await b.log.open_chain(SHARD, pinned)
         assert (await b.log.open_chain(SHARD, START)).body == genesis.body
         assert genesis.manifest.kind is Kind.GENESIS
-        assert [shard async for shard in shards_of(b.state, "events")] == ["shardId-1"]
+        child = await b.log.open_chain(Shard("events", "shardId-2", (SHARD.shard_id,)), START)
+        assert child.manifest.parents == (SHARD.shard_id,)
+        assert [shard async for shard in shards_of(b.state, "events")] == ["shardId-1", "shardId-2"]
 
     run(test)
 

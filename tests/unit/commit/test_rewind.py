@@ -3,9 +3,10 @@
 import asyncio
 
 import pytest
+from msgspec import structs
 
 from stream.commit.committer import Head
-from stream.commit.manifest import Kind
+from stream.commit.manifest import Kind, State
 from stream.commit.rewind import history, rewind_link, skip_link, target_for
 from stream.contracts import Shard
 from stream.errors import DefinitionError
@@ -44,6 +45,20 @@ def test_a_history_from_a_record_on_allows_the_same_operations_as_the_whole(targ
                 part = await history(sealed.log, SHARD, wanted)
                 assert operation(sealed.log, part, wanted) == operation(sealed.log, whole, wanted)
                 assert part.shard == whole.shard
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("targets", [(), (20,), (20, 30)])
+def test_a_history_says_where_its_last_chain_begins_and_leaves_out_what_is_not_sealed(targets):
+    async def run():
+        sealed = await rewound_log(*targets)
+        known = await history(sealed.log, SHARD)
+        assert known.start == (sequence(0, targets[-1]) if targets else 0)
+        entry = await sealed.log.read(known.shard, int(known.links[-1].after))
+        begun = structs.replace(entry.manifest, state=State.INTENT, after=str(known.head), last=str(known.head + 1))
+        assert await sealed.log.create(known.shard, begun) is not None
+        assert await history(sealed.log, SHARD) == known
 
     asyncio.run(run())
 
