@@ -237,6 +237,30 @@ def test_what_a_schedule_has_no_time_for_is_named_and_what_it_read_is_sealed(wor
     world.exact()
 
 
+def test_a_parent_that_there_was_no_time_to_end_is_read_on_before_its_child(world):
+    path = world.pipeline(budget="64KiB")
+    world.produce(1500)
+    world.split()
+    world.produce(80)
+    child = next(name for name in (LEFT, RIGHT) if held(world.client, "s", name))
+    everything = delivered(world, child)
+    world.misbehave({"operation": "GetRecords", "action": "throttle", "times": 100_000, "skip": 1})
+
+    def committed():
+        return {(manifest["shard"], manifest["kind"]) for manifest in world.manifests() if manifest["kind"] in {"unit", "end"}}
+
+    async def body(make):
+        environment = make(path, world.environment, throttled := TimeIsOver(is_throttled))
+        throttled.seconds = 60.0
+        assert await environment.deliver(everything) == everything.numbers[0]
+        assert committed() == {(SHARD, "unit")}
+        world._faults("DELETE")
+        assert await environment.deliver(everything) is None
+
+    with_environments(body)
+    assert committed() == {(SHARD, "unit"), (SHARD, "end"), (child, "unit")}
+
+
 def test_what_is_left_when_the_time_is_over_is_named_and_done_next_time(world):
     path = world.pipeline(budget="64KiB")
     world.produce(1500)

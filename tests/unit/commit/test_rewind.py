@@ -6,11 +6,14 @@ import pytest
 from msgspec import structs
 
 from stream.commit.committer import Head
+from stream.commit.log import CommitLog
 from stream.commit.manifest import Kind, State
-from stream.commit.rewind import history, rewind_link, skip_link, target_for
+from stream.commit.rewind import History, history, rewind_link, skip_link, target_for
 from stream.contracts import Shard
 from stream.errors import DefinitionError
-from tests.sealed import Sealed, sequence, shard_id
+from stream.storage.memory import MemoryStore
+from tests.sealed import Sealed, StillClock, sequence, shard_id
+from tests.unit.commit.manifests import intent
 
 SHARD = Shard("events", shard_id(0))
 
@@ -135,3 +138,11 @@ def test_what_is_committed_is_not_skipped(n):
         skip_link(log, SHARD, head, sequence(0, n), "", "")
     link = skip_link(log, SHARD, head, sequence(0, 11), "why", "now")
     assert (link.kind, link.after, link.last, link.previous) == (Kind.SKIP, str(head.position), str(sequence(0, 11)), head.previous)
+
+
+def test_a_rewind_goes_back_to_the_last_user_record_of_the_unit_before():
+    """Another application that goes on from the lease row would else repeat user records of an aggregate."""
+    links = tuple(intent(after=after, last=after + 10, subsequence=after + 7) for after in (0, 10, 20))
+    log = CommitLog(MemoryStore(), "app", StillClock(), "me")
+    found = [rewind_link(log, History(SHARD, links), Head(30, ""), target, "", "").subsequence for target in (0, 10, 20)]
+    assert found == [0, 7, 17]
