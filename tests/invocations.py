@@ -11,6 +11,7 @@ from typing import Any
 from stream.clock import SystemClock
 from stream.contracts import Clock, Emit
 from stream.events import Event
+from stream.hosts.allowance import allowance
 from stream.hosts.invoked import Function
 from stream.pipeline.lint import check
 from stream.source.mapping import Delivery, delivery_of
@@ -66,6 +67,35 @@ class Killed(Exception):
     """The environment is gone."""
 
 
+class HastenedLoop(asyncio.SelectorEventLoop):
+    """The machine's time, by which an invocation measures its own, set ahead by ``ahead`` seconds."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
+class TimeIsOver:
+    """A listener of an environment. At the first event for which ``when`` holds, an invocation of ``seconds`` has to stop reading.
+
+    ``entirely``: it has to stop whatever it does. Nothing happens while ``seconds`` is 0, as it is at first and after that event.
+    """
+
+    def __init__(self, when: Callable[[Event], bool], *, entirely: bool = False) -> None:
+        self.seconds = 0.0
+        self._when = when
+        self._entirely = entirely
+
+    def __call__(self, event: Event) -> None:
+        if self.seconds and self._when(event):
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, HastenedLoop)
+            allowed = allowance(self.seconds)
+            loop.ahead += allowed.working if self._entirely else allowed.reading
+            self.seconds = 0.0
+
+
 class Environment:
     """One execution environment. ``events`` has every event of its invocations."""
 
@@ -118,4 +148,5 @@ def with_environments(body: Callable[[Callable[..., Environment]], Any]) -> Any:
             for environment in made:
                 await environment.function.close()
 
-    return asyncio.run(asyncio.wait_for(main(), 120))
+    with asyncio.Runner(loop_factory=HastenedLoop) as runner:
+        return runner.run(asyncio.wait_for(main(), 240))

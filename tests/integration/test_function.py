@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -18,10 +19,11 @@ from stream.cli.main import app
 from stream.errors import DefinitionError, Fatal, Halted
 from stream.local.kinesis.server import running
 from tests.chaos.conftest import KEYS, client
+from tests.chaos.gateway import Answer, gateway
 from tests.chaos.world import World
-from tests.clocks import ShiftedClock
+from tests.clocks import HurriedClock, ShiftedClock
 from tests.integration.narration import Received, collector
-from tests.invocations import Environment, delivery, held, with_environments
+from tests.invocations import Environment, TimeIsOver, delivery, held, with_environments
 
 SHARD = "shardId-000000000000"
 LEFT, RIGHT = "shardId-000000000001", "shardId-000000000002"
@@ -138,6 +140,42 @@ def test_children_follow_parents_that_have_ended_although_nobody_says_that_they_
     assert sum(manifest.get("records", 0) for manifest in world.manifests()) == world.put_so_far
 
 
+@pytest.fixture
+def faulty(world, moto_url, monkeypatch):
+    """``world`` with its results in S3, and the gateway through which they go there."""
+    s3 = client("s3", moto_url)
+    s3.create_bucket(Bucket="function-behind-a-gateway")
+    with gateway(moto_url) as (url, gate):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+        environment = {**world.environment, "AWS_ENDPOINT_URL_S3": url}
+        yield replace(world, environment=environment, s3=s3, bucket="function-behind-a-gateway"), gate
+    s3.close()
+
+
+def test_what_does_not_answer_for_a_moment_is_asked_again_within_the_invocation(faulty):
+    """What every call is tried for by itself is over by then: the shard is begun again from the log."""
+    world, gate = faulty
+    path = world.pipeline()
+    world.produce(50)
+    world.split()
+    world.produce(80)
+    child = next(name for name in (LEFT, RIGHT) if held(world.client, "s", name))
+    fails = Answer(500, "InternalError")
+    gate.rules.append(lambda asked: fails if asked.method == "GET" and asked.key.endswith(f"/checkpoints/s/{SHARD}.json") else None)
+
+    def answers_again(event):
+        if isinstance(event, events.CallRepeated) and event.call == "run shard":
+            gate.rules.clear()
+
+    async def body(make):
+        environment = make(path, world.environment, answers_again, clock=HurriedClock())
+        assert await environment.deliver(delivered(world, child)) is None
+        return [(event.shard, event.call) for event in environment.of(events.CallRepeated)]
+
+    assert with_environments(body) == [(child, "run shard")]
+    assert {manifest["shard"] for manifest in world.manifests() if manifest["kind"] == "unit"} == {SHARD, child}
+
+
 def test_a_child_is_read_although_its_parent_has_expired_and_is_listed_no_more(world, clock):
     path = world.pipeline()
     world.produce(30)
@@ -159,17 +197,25 @@ def test_what_was_read_when_the_time_is_over_is_sealed_however_young_it_is(world
     path = world.pipeline(age="1h", budget="64MiB")
     world.produce(20)
 
+    all_read = TimeIsOver(lambda event: isinstance(event, events.PageReceived) and not event.records and not event.behind_ms)
+
     async def body(make):
-        environment = make(path, world.environment)
+        environment = make(path, world.environment, all_read)
         # What the first invocation opens takes some of its time: how much is the machine's affair.
         assert await environment.deliver(delivered(world)) is None
         world.produce(40)
         everything = held(world.client, "s", SHARD)
         late = {**everything[-1], "SequenceNumber": str(int(everything[-1]["SequenceNumber"]) + 1)}
-        assert await environment.deliver(delivery("s", SHARD, [*everything, late]), 15.0) == int(late["SequenceNumber"])
+        all_read.seconds = 60.0
+        assert await environment.deliver(delivery("s", SHARD, [*everything, late]), 60.0) == int(late["SequenceNumber"])
+        assert not all_read.seconds
 
     with_environments(body)
     world.exact()
+
+
+def is_throttled(event):
+    return isinstance(event, events.PollRepeated) and event.why == "throttled"
 
 
 def test_what_a_schedule_has_no_time_for_is_named_and_what_it_read_is_sealed(world):
@@ -177,11 +223,12 @@ def test_what_a_schedule_has_no_time_for_is_named_and_what_it_read_is_sealed(wor
     world.produce(1500)
 
     async def body(make):
-        environment = make(path, world.environment)
+        environment = make(path, world.environment, throttled := TimeIsOver(is_throttled))
         assert await environment.deliver(delivered(world, last=5)) is None
         before = world.sealed_units()
         world.misbehave({"operation": "GetRecords", "action": "throttle", "times": 100_000, "skip": 1})
-        assert await environment.function.catch_up(15.0) == ["s is not read to its tip"]
+        throttled.seconds = 60.0
+        assert await environment.function.catch_up(60.0) == ["s is not read to its tip"]
         assert world.sealed_units() > before
         world._faults("DELETE")
         assert await environment.function.catch_up(60.0) == []
@@ -190,17 +237,43 @@ def test_what_a_schedule_has_no_time_for_is_named_and_what_it_read_is_sealed(wor
     world.exact()
 
 
+def test_a_parent_that_there_was_no_time_to_end_is_read_on_before_its_child(world):
+    path = world.pipeline(budget="64KiB")
+    world.produce(1500)
+    world.split()
+    world.produce(80)
+    child = next(name for name in (LEFT, RIGHT) if held(world.client, "s", name))
+    everything = delivered(world, child)
+    world.misbehave({"operation": "GetRecords", "action": "throttle", "times": 100_000, "skip": 1})
+
+    def committed():
+        return {(manifest["shard"], manifest["kind"]) for manifest in world.manifests() if manifest["kind"] in {"unit", "end"}}
+
+    async def body(make):
+        environment = make(path, world.environment, throttled := TimeIsOver(is_throttled))
+        throttled.seconds = 60.0
+        assert await environment.deliver(everything) == everything.numbers[0]
+        assert committed() == {(SHARD, "unit")}
+        world._faults("DELETE")
+        assert await environment.deliver(everything) is None
+
+    with_environments(body)
+    assert committed() == {(SHARD, "unit"), (SHARD, "end"), (child, "unit")}
+
+
 def test_what_is_left_when_the_time_is_over_is_named_and_done_next_time(world):
     path = world.pipeline(budget="64KiB")
     world.produce(1500)
     everything = delivered(world)
 
     async def body(make):
-        environment, answers = make(path, world.environment), []
+        throttled = TimeIsOver(is_throttled)
+        environment, answers = make(path, world.environment, throttled), []
         # What the first invocation opens takes some of its time: how much is the machine's affair.
         assert await environment.deliver(delivered(world, last=5)) is None
         world.misbehave({"operation": "GetRecords", "action": "throttle", "times": 100_000, "skip": 2})
-        answers.append(await environment.deliver(everything, 8.0))
+        throttled.seconds = 60.0
+        answers.append(await environment.deliver(everything, 60.0))
         world._faults("DELETE")
         answers.append(await environment.deliver(everything, 60.0))
         return answers
@@ -218,9 +291,10 @@ def test_an_invocation_that_cannot_seal_anything_is_an_error_that_says_what_it_w
     world.misbehave({"operation": "GetRecords", "action": "error500", "times": 100_000})
 
     async def body(make):
-        environment = make(path, world.environment)
-        with pytest.raises(Fatal, match=r"no record of s/shardId-000000000000 could be sealed in 2\.0 s"):
-            await environment.deliver(everything, 2.0)
+        environment = make(path, world.environment, failed := TimeIsOver(lambda event: isinstance(event, events.PollRepeated)))
+        failed.seconds = 60.0
+        with pytest.raises(Fatal, match=r"no record of s/shardId-000000000000 could be sealed in 60\.0 s"):
+            await environment.deliver(everything, 60.0)
 
     with_environments(body)
     assert world.sealed_units() == 0
@@ -471,9 +545,13 @@ def test_in_strict_mode_an_invocation_is_not_done_before_its_spans_are(world, re
     everything = delivered(world)
     received.status = 503
 
+    refused = TimeIsOver(lambda event: isinstance(event, events.CallRepeated) and event.call == "export spans", entirely=True)
+
     async def body(make):
-        assert await make(path, world.environment).deliver(everything, 8.0) == everything.numbers[0]
-        assert await make(path, world.environment).function.catch_up(8.0) == ["the time, 8 s, was over before all was done"]
+        refused.seconds = 60.0
+        assert await make(path, world.environment, refused).deliver(everything) == everything.numbers[0]
+        refused.seconds = 60.0
+        assert await make(path, world.environment, refused).function.catch_up(60.0) == ["the time, 60 s, was over before all was done"]
         received.status = 200
         assert await make(path, world.environment).deliver(everything) is None
 

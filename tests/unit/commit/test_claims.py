@@ -69,3 +69,56 @@ def test_a_missing_or_broken_claim_halts():
             await claims.all()
 
     asyncio.run(body())
+
+
+class Unanswered(MemoryStore):
+    """The first write is lost on the way. ``other``: what somebody else writes there instead."""
+
+    def __init__(self, other=None):
+        super().__init__()
+        self.other, self.lost = other, False
+
+    async def create(self, key, body):
+        if self.lost:
+            return await super().create(key, body)
+        self.lost = True
+        if self.other is not None:
+            await super().create(key, self.other)
+        raise Retryable("no reply came")
+
+
+def test_a_claim_that_was_lost_on_the_way_is_made_again():
+    async def body():
+        claims = Claims(Unanswered(), "s", NumbersClaim)
+        assert await take(claims, [1, 2], "a") == 1
+        assert await claims.all() == [NumbersClaim((1, 2), "a")]
+
+    asyncio.run(body())
+
+
+def test_without_a_reply_the_claim_of_another_process_is_not_taken_for_our_own():
+    async def body():
+        other = NumbersClaim((1, 2), "b")
+        claims = Claims(Unanswered(msgspec.json.encode(other, order="sorted")), "s", NumbersClaim)
+        assert await take(claims, [1, 2, 3], "a") == 2
+        assert await claims.all() == [other, NumbersClaim((3,), "a")]
+
+    asyncio.run(body())
+
+
+def test_many_claims_are_read_in_order_from_any_of_them_on():
+    async def body():
+        claims = Claims(MemoryStore(), "s", NumbersClaim)
+        for number in range(1, 151):
+            assert await claims.create(number, NumbersClaim((number,)))
+        for last in (0, 1, 63, 64, 70, 149, 150):
+            found = [(number, claim.numbers) async for number, claim in claims.after(last)]
+            assert found == [(number, (number,)) for number in range(last + 1, 151)]
+
+    asyncio.run(body())
+
+
+def test_keys_of_claims_sort_like_their_numbers():
+    claims = Claims(MemoryStore(), "s", NumbersClaim)
+    numbers = [1, 9, 10, 999_999, 1_000_000, 1_000_001, 9_999_999, 10_000_000]
+    assert sorted(map(claims.key, reversed(numbers))) == [claims.key(number) for number in numbers]

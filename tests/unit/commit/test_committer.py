@@ -17,8 +17,8 @@ from stream.commit.naming import manifest_key
 from stream.commit.places import Places
 from stream.commit.recovery import recover
 from stream.commit.rewind import history, rewind_link
-from stream.contracts import Checkpoint, OutputFile, Start, StartKind
-from stream.errors import Fatal, Halted, Retryable, Superseded
+from stream.contracts import Checkpoint, OutputFile, Shard, Start, StartKind
+from stream.errors import DefinitionError, Fatal, Halted, Retryable, Superseded
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.storage.memory import MemoryStore
 from stream.worker.shards.gap import gap_instead_of
@@ -155,6 +155,7 @@ def test_a_unit_is_written_sealed_and_then_checkpointed():
         assert head.position == 10
         kinds = [type(event) for event in b.emitted]
         assert kinds == [events.IntentCreated, events.FileWritten, events.ManifestSealed, events.Checkpointed]
+        assert b.committer.sealed == 1
         assert await b.checkpoints.read(SHARD) == Checkpoint(10, 0, 0)
         assert (await b.log.read(SHARD, 0)).manifest.sealed
 
@@ -179,6 +180,52 @@ def test_a_manifest_that_is_not_accepted_is_written_again_ever_later_and_the_fil
         waits = [event for event in b.emitted if isinstance(event, events.CallRepeated)]
         assert {event.call for event in waits} == ({"seal"} if before else {"create intent"})
         assert all(("another worker had been faster, but the manifest" in event.detail) == (answer is None) for event in waits)
+
+    run(test)
+
+
+def test_once_the_intent_is_accepted_the_waits_for_the_seal_begin_anew():
+    async def test():
+        b = Setting()
+        slow = Retryable("503 SlowDown")
+        clock, state = Sleepless(), Refusing([slow, slow, slow, "as it should", slow, slow])
+        log, places = CommitLog(state, "app", clock, "me"), Places({"s3": b.lake, "ledger": b.lake}, b.open_place)
+        committer = Committer(log, places, b.checkpoints, clock, b.emitted.append, "me")
+        genesis = await log.open_chain(SHARD, START)
+        await committer.commit(SHARD, unit(file("f"), previous=digest(genesis.body)), never)
+        assert clock.slept == [0.2, 0.4, 0.8, 0.2, 0.4]
+
+    run(test)
+
+
+class Silent(MemoryStore):
+    """The reply to the first creation of a unit is lost."""
+
+    lost = False
+
+    async def create(self, key, body):
+        tag = await super().create(key, body)
+        if "genesis" not in key and not self.lost:
+            self.lost = True
+            msg = "no reply"
+            raise Retryable(msg)
+        return tag
+
+
+def test_a_link_without_files_whose_creation_was_not_answered_is_sealed_and_removes_what_it_takes_back():
+    async def test():
+        b = Setting()
+        head = await b.chain(10)
+        silent, clock = Silent(), Sleepless()
+        for key in [info.key async for info in b.state.list("")]:
+            await silent.put(key, (await b.state.get(key)).body)
+        log = CommitLog(silent, "app", clock, "operator")
+        committer = Committer(log, Places({"s3": b.lake}, b.open_place), StoredCheckpoints(silent), clock, b.emitted.append, "operator")
+        link = rewind_link(log, await history(log, SHARD), head, 0, "", "")
+        entry = await committer.commit(SHARD, RenderedUnit(link, ()), never)
+        assert silent.lost
+        assert entry.manifest.sealed
+        assert await b.keys() == []
 
     run(test)
 
@@ -208,6 +255,19 @@ def test_recovery_continues_from_the_checkpoint_if_the_log_agrees():
         assert place(await b.recover(never)) == place(head)
         assert b.emitted[-1].units_followed == 1
         assert await b.checkpoints.read(SHARD) == Checkpoint(30, 0, 20)
+
+    run(test)
+
+
+def test_recovery_knows_until_when_everything_was_committed_that_had_arrived():
+    async def test():
+        b = Setting()
+        await b.chain(10)
+        noted = await b.committer.note_tip(SHARD, await b.recover(never), NOON)
+        assert noted.complete_until == NOON
+        assert (await b.recover(never)).complete_until == NOON
+        await b.checkpoints.advance(SHARD, Checkpoint(10, 0, 0))
+        assert (await b.recover(never)).complete_until is None
 
     run(test)
 
@@ -265,6 +325,40 @@ def test_recovery_seals_an_intent_whose_files_are_in_place():
         for each in left.files:
             await b.lake.put(each.key, each.body)
         assert (await b.recover(never)).position == 20
+
+    run(test)
+
+
+def test_an_intent_is_completed_even_if_the_checkpoint_is_at_its_end():
+    """As after somebody has restored an earlier version of the manifest."""
+
+    async def test():
+        b = Setting()
+        head = await b.chain(10)
+        left = unit(file("left"), after=10, last=20, previous=head.previous)
+        await b.log.create(SHARD, left.manifest)
+        await b.checkpoints.advance(SHARD, Checkpoint(20, 0, 10))
+        assert (await b.recover(rendering(left))).position == 20
+        assert (await b.log.read(SHARD, 10)).manifest.sealed
+        assert left.files[0].key in await b.keys()
+
+    run(test)
+
+
+def test_the_checkpoint_of_a_generation_that_was_rewound_does_not_hold_up_the_next_one():
+    """A worker that has stalled may store it after the rewind."""
+
+    async def test():
+        b = Setting()
+        head = await b.chain(10, 20)
+        late = await b.checkpoints.read(SHARD)
+        link = rewind_link(b.log, await history(b.log, SHARD), head, 10, "", "")
+        rewound = await b.committer.commit(SHARD, RenderedUnit(link, ()), never)
+        following = replace(SHARD, generation=1)
+        genesis = await b.log.open_chain(following, START, 10, digest(rewound.body))
+        assert genesis.manifest.previous == digest(rewound.body)
+        await b.checkpoints.advance(SHARD, late)
+        assert place(await recover(b.committer, following, genesis, never)) == (10, digest(genesis.body), False)
 
     run(test)
 
@@ -329,9 +423,9 @@ def test_the_end_of_a_shard_is_written_once_and_found_again():
         head = await b.chain(10)
         ended = await b.committer.end(SHARD, head, ("b", "a"))
         assert (ended.ended, ended.children) == (True, ("a", "b"))
+        assert await b.checkpoints.read(SHARD) == Checkpoint(None, 0, 10)
         assert await b.committer.end(SHARD, head, ("b", "a")) == ended
         assert await b.recover(never) == ended
-        assert await b.checkpoints.read(SHARD) == Checkpoint(None, 0, 10)
         assert [event.last for event in b.emitted if isinstance(event, events.ManifestSealed)] == [10, None]
 
     run(test)
@@ -379,7 +473,9 @@ def test_a_start_position_is_pinned_once():
         genesis = await b.log.open_chain(SHARD, pinned)
         assert (await b.log.open_chain(SHARD, START)).body == genesis.body
         assert genesis.manifest.kind is Kind.GENESIS
-        assert [shard async for shard in shards_of(b.state, "events")] == ["shardId-1"]
+        child = await b.log.open_chain(Shard("events", "shardId-2", (SHARD.shard_id,)), START)
+        assert child.manifest.parents == (SHARD.shard_id,)
+        assert [shard async for shard in shards_of(b.state, "events")] == ["shardId-1", "shardId-2"]
 
     run(test)
 
@@ -558,6 +654,21 @@ def test_a_rewind_records_where_the_removed_files_were():
         entry = await b.committer.commit(SHARD, RenderedUnit(link, ()), never)
         assert entry.manifest.targets == {"s3": b.lake.url}
         assert await b.keys() == []
+        assert await b.checkpoints.read(SHARD) == Checkpoint(0, 0, 0, generation=1), "where the next generation begins"
+
+    run(test)
+
+
+def test_a_former_place_that_nothing_can_open_halts_the_shard_with_a_remedy():
+    def unknown(url):
+        msg = f"no store is known for {url}"
+        raise DefinitionError(msg)
+
+    async def test():
+        b = Setting(open_place=unknown)
+        left = await b.begun(file("x"))
+        with pytest.raises(Halted, match=r"sink `s3` at memory:before.*no store is known for.*nothing is read"):
+            await b.recover(rendering(left))
 
     run(test)
 

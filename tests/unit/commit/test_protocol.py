@@ -64,8 +64,29 @@ TABLE = [
         [p.Created("t"), p.Written(), p.Refused(), p.Found(p.sealed(OTHER), "u")],
         p.Delete((ENTRIES[B],)),
     ),
+    (
+        "lost after writing, then again after writing what another began",
+        MINE,
+        [
+            *(p.Created("t"), p.Written(), p.Refused(), p.Found(OTHER, "u"), p.Verified(False), p.Rendered(OTHER)),
+            *(p.Written(), p.Refused(), p.Found(p.sealed(THIRD), "v")),
+        ],
+        p.Delete((ENTRIES[B], ENTRIES[C])),
+    ),
     ("another sealed the same", MINE, [p.Created("t"), p.Written(), p.Refused(), p.Found(SEALED, "u")], p.Finish(SEALED)),
     ("no reply to seal", MINE, [p.Created("t"), p.Written(), p.Unknown()], p.ReadManifest()),
+    (
+        "seal lost on the way, and somebody has written the same intent again",
+        MINE,
+        [p.Created("t"), p.Written(), p.Unknown(), p.Found(MINE, "u")],
+        p.Replace(SEALED, "u"),
+    ),
+    (
+        "not reproduced, and the renderer does not know what comes before",
+        None,
+        [p.Found(intent(A, C, previous="link"), "t"), p.Verified(False), p.Rendered(MINE)],
+        p.Replace(msgspec.structs.replace(AMENDED, previous="link"), "t"),
+    ),
 ]
 
 

@@ -3,13 +3,17 @@
 import asyncio
 
 import pytest
+from msgspec import structs
 
 from stream.commit.committer import Head
-from stream.commit.manifest import Kind
-from stream.commit.rewind import history, rewind_link, skip_link, target_for
+from stream.commit.log import CommitLog
+from stream.commit.manifest import Kind, State
+from stream.commit.rewind import History, history, rewind_link, skip_link, target_for
 from stream.contracts import Shard
 from stream.errors import DefinitionError
-from tests.sealed import Sealed, sequence, shard_id
+from stream.storage.memory import MemoryStore
+from tests.sealed import Sealed, StillClock, sequence, shard_id
+from tests.unit.commit.manifests import intent
 
 SHARD = Shard("events", shard_id(0))
 
@@ -44,6 +48,20 @@ def test_a_history_from_a_record_on_allows_the_same_operations_as_the_whole(targ
                 part = await history(sealed.log, SHARD, wanted)
                 assert operation(sealed.log, part, wanted) == operation(sealed.log, whole, wanted)
                 assert part.shard == whole.shard
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("targets", [(), (20,), (20, 30)])
+def test_a_history_says_where_its_last_chain_begins_and_leaves_out_what_is_not_sealed(targets):
+    async def run():
+        sealed = await rewound_log(*targets)
+        known = await history(sealed.log, SHARD)
+        assert known.start == (sequence(0, targets[-1]) if targets else 0)
+        entry = await sealed.log.read(known.shard, int(known.links[-1].after))
+        begun = structs.replace(entry.manifest, state=State.INTENT, after=str(known.head), last=str(known.head + 1))
+        assert await sealed.log.create(known.shard, begun) is not None
+        assert await history(sealed.log, SHARD) == known
 
     asyncio.run(run())
 
@@ -120,3 +138,11 @@ def test_what_is_committed_is_not_skipped(n):
         skip_link(log, SHARD, head, sequence(0, n), "", "")
     link = skip_link(log, SHARD, head, sequence(0, 11), "why", "now")
     assert (link.kind, link.after, link.last, link.previous) == (Kind.SKIP, str(head.position), str(sequence(0, 11)), head.previous)
+
+
+def test_a_rewind_goes_back_to_the_last_user_record_of_the_unit_before():
+    """Another application that goes on from the lease row would else repeat user records of an aggregate."""
+    links = tuple(intent(after=after, last=after + 10, subsequence=after + 7) for after in (0, 10, 20))
+    log = CommitLog(MemoryStore(), "app", StillClock(), "me")
+    found = [rewind_link(log, History(SHARD, links), Head(30, ""), target, "", "").subsequence for target in (0, 10, 20)]
+    assert found == [0, 7, 17]

@@ -85,3 +85,11 @@ def test_loads_are_prefixes_of_shards_and_everything_is_loaded_in_the_end(shards
 def test_quiet_windows_may_cross_midnight(time, quiet):
     now = datetime.strptime(f"2026-01-01 {time}", "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
     assert is_quiet(("22:00-02:30", "12:00-12:30"), now) is quiet
+
+
+@given(st.integers(2, 40))
+def test_a_load_is_split_in_the_middle_so_that_a_unit_that_fails_is_found_in_a_few_loads(count):
+    whole = Load(tuple(link("a", at) for at in range(count)), ONE)
+    first, second = whole.halves()
+    assert first.links + second.links == whole.links
+    assert len(second.links) - len(first.links) in {0, 1}

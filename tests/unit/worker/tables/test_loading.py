@@ -9,12 +9,15 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream import events
 from stream.audit.completeness import Question
+from stream.commit.manifest import State, encode
+from stream.contracts import Shard
 from stream.errors import Fatal, Halted, Retryable
 from stream.lease.loader import Hold, LoaderLease, life_for
 from stream.lease.paused import Pause, What
@@ -27,7 +30,7 @@ from stream.storage.prefixed import PrefixedStore
 from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions
 from stream.worker.tables.loading import BAD_LOADS, FIRST_PARKED, LEFT_PAUSE, LONGEST_PARKED, Loader, complete_all
-from stream.worker.tables.loadlog import LoadLog, LoadState, recorded_staging
+from stream.worker.tables.loadlog import LoadLog, LoadState, Parked, recorded_staging
 from stream.worker.tables.parts import LoaderParts
 from stream.worker.tables.standing import standing
 from stream.worker.tables.warehouse import LoadFailed
@@ -88,8 +91,8 @@ class Rig:
     def place(self, url):
         return self.staging if url == self.staging.url else self.others.setdefault(url, MemoryStore(url=url))
 
-    def loader(self, worker="one", **instead):
-        config = next(sink for sink in self.sealed.pipeline.sinks if sink.table == "events")
+    def loader(self, worker="one", table="events", **instead):
+        config = next(sink for sink in self.sealed.pipeline.sinks if sink.table == table)
         state, log = LoadState(self.sealed.stores.state, config.name, "events"), self.sealed.log
         names = {sink.name for sink in self.sealed.pipeline.sinks}
         definitions = Definitions(self.sealed.stores.state, Path(), {}, self.sealed.clock)
@@ -267,6 +270,85 @@ def test_units_of_another_definition_are_loaded_separately():
 OTHER = """
   - redshift: {name: %s, staging: s3://lake/others/, table: others, database: dev, workgroup: analytics, iam_role: default}
 """
+
+
+def test_a_unit_that_is_begun_is_loaded_only_once_it_is_sealed():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+        shard, log, after = Shard("events", shard_id(0)), rig.sealed.log, rig.sealed.heads[shard_id(0)].position
+        await rig.sealed.unit(0, 11, 10)
+        entry = await log.read(shard, after)
+        begun = msgspec.structs.replace(entry.manifest, state=State.INTENT, seal="", sealed_by="", sealed_at="")
+        tag = await log.replace(shard, encode(begun), after, entry.etag)
+        loader = rig.loader()
+        assert await loader.attempt()
+        assert rig.warehouse._until(None) == {shard_id(0): after}
+        assert await log.replace(shard, entry.body, after, tag) is not None
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+def test_a_unit_without_rows_for_the_table_has_no_columns_whatever_sink_its_files_were_for():
+    """Where the columns change with the next unit, both are loaded together."""
+
+    async def run():
+        archive = "  - s3: {url: s3://lake/archive/, name: archive}"
+        rig = await Rig.open(options=f"      name: flights\n      lineage: false\n      where: n < 0\n{archive}")
+        await rig.sealed.unit(0, 1, 10)
+        await rig.redefine(options="      name: flights")
+        await rig.sealed.unit(0, 11, 10)
+        links = (await rig.loader().parts.log.read_on({shard_id(0): ()}, {}, set()))[shard_id(0)]
+        assert [(len(link.files), link.layout is None) for link in links] == [(0, True), (1, False)]
+
+    asyncio.run(run())
+
+
+def test_a_note_about_a_parked_shard_that_cannot_be_read_parks_it():
+    async def run():
+        rig = await Rig.open()
+        for shard in range(2):
+            await rig.sealed.unit(shard, 1, 10)
+        loader, parked = rig.loader(), shard_id(0)
+        key = f"{loader.parts.state.root}parked/{parked}.json"
+        await rig.sealed.stores.state.put(key, b"{")
+        for _ in range(2):
+            assert await loader.attempt()
+            assert rig.warehouse._until(None) == {shard_id(1): rig.sealed.heads[shard_id(1)].position}
+        assert f"the object {key} cannot be read" in (await loader.parts.state.parked())[parked].reason
+        assert await loader.parts.state.retry() == [parked]
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+def test_a_retry_of_one_shard_leaves_the_others_parked():
+    async def run():
+        state, parked = LoadState(MemoryStore(), "redshift", "events"), Parked("5", "why", NOON)
+        for shard in ("a", "b"):
+            await state.park(shard, parked)
+        assert await state.retry("a") == ["a"]
+        assert await state.retry("a") == []
+        assert await state.parked() == {"b": parked}
+        assert await state.retry() == ["b"]
+
+    asyncio.run(run())
+
+
+def test_of_two_tables_each_gets_the_columns_of_its_own_sink():
+    async def run():
+        rig = await Rig.open(options=f"      name: flights{OTHER.replace('iam_role', 'lineage: false, iam_role') % 'delays'}")
+        await rig.sealed.unit(0, 1, 10)
+        found = {}
+        for table in ("events", "others"):
+            ((link,),) = (await rig.loader(table=table).parts.log.read_on({shard_id(0): ()}, {}, set())).values()
+            found[table] = [column.name for column in link.layout.columns]
+        return found
+
+    assert asyncio.run(run()) == {"events": ["n", "kind", "_shard", "_sequence", "_subsequence", "_arrival"], "others": ["n", "kind"]}
 
 
 @pytest.mark.parametrize(
