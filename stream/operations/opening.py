@@ -141,10 +141,12 @@ async def open_source(
     emit: Emit = to_nobody,
     *,
     calls_per_second: float = READING.calls_per_second,
+    compared: bool = True,
 ) -> tuple[LendingSource, datetime]:
     """The source that ``chain`` was read from, for reading again, with a byte budget of its own; ``emit`` gets its events.
 
-    ``calls_per_second``: GetRecords calls per shard, of the five that its readers share. Also the moment from which the source is complete:
+    ``calls_per_second``: GetRecords calls per shard, of the five that its readers share. ``compared``: nothing is read unless the stream is
+    the one that the log is of, which needs the state. Also the moment from which the source is complete:
     records that arrived earlier may be gone.
     """
     session, budget, kinesis = session_of(pipeline), ByteBudget(BUDGET), pipeline.source.kinesis
@@ -161,16 +163,19 @@ async def open_source(
         return await slices.source(budget, emit), _FOR_EVER
     client = await stack.enter_async_context(open_kinesis(session))
     settings = ReadSettings(calls_per_second=calls_per_second, kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
-    pinned = only_compared(client, stores.state, kinesis.stream)
+    pinned = only_compared(client, stores.state, kinesis.stream) if compared else None
     source = KinesisSource(client, kinesis.stream, budget=budget, clock=clock, emit=emit, settings=settings, recognition=pinned)
     oldest = horizon(clock.now(), await source.retention())
     return (source if chain == kinesis.stream else ReadUntil(source, clock.now(), clock, end=True, name=chain, time=source.time)), oldest
 
 
-async def open_sample(pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack) -> LendingSource:
-    """The source of ``pipeline``, which reads one stream, for a sample of its records; if it reads objects, all that exist now."""
+async def open_sample(pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, *, compared: bool) -> LendingSource:
+    """The source of ``pipeline``, which reads one stream, for a sample of its records; if it reads objects, all that exist now.
+
+    ``compared``: as in ``open_source``. Whoever develops a pipeline need not be allowed to read its state.
+    """
     if pipeline.source.s3 is None:
-        source, _ = await open_source(pipeline, base, clock, stack, pipeline.source.kinesis.stream)
+        source, _ = await open_source(pipeline, base, clock, stack, pipeline.source.kinesis.stream, compared=compared)
         return source
     session, stores = session_of(pipeline), Stores.open(pipeline, base, session_of(pipeline))
     slices = slices_of(pipeline, session, stores.state, partial(located, base=base), "sample", clock)

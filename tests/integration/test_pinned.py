@@ -180,6 +180,7 @@ def test_the_stream_is_described_once_and_not_for_each_shard(deployments: Deploy
         (("audit", "verify", "--json"), 2),
         (("complete", "--until=2020-01-01T00:00:00Z"), 2),
         (("shards", "--json"), 2),
+        (("preview", "--unsealed"), 1),
         (("status", "--json"), 1),
     ],
 )

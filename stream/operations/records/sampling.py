@@ -53,7 +53,7 @@ async def read_sample(
     async with AsyncExitStack() as stack:
         readers: list[tuple[LendingSource, Shard, int]] = []
         for one in pipeline.each():
-            source = await open_sample(one, base, clock, stack)
+            source = await open_sample(one, base, clock, stack, compared=unsealed)
             shards = await source.shards()
             ends = (
                 await _sealed_ends(one, base, shards, clock, stack)

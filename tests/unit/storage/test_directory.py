@@ -282,7 +282,9 @@ def test_a_claim_whose_file_was_removed_is_an_error_and_not_an_endless_wait(tmp_
         store = DirectoryStore(tmp_path, fsync=False)
         tag = await store.create("k", b"first")
         assert tag is not None
-        store._claim(tmp_path / "k", tag).symlink_to("gone")
+        claim = store._claim(tmp_path / "k", tag)
+        claim.parent.mkdir()
+        claim.symlink_to("gone")
         for call in (store.put("k", b""), store.replace("k", b"", tag)):
             with pytest.raises(Fatal, match=r"the file .*gone.* was removed from under .*remove .* while no worker runs"):
                 await call
