@@ -105,8 +105,10 @@ class Aside:
         oldest = self.hung()
         now = self._clock.monotonic()
         with self._changed:
+            # A call for which a thread is free begins in a moment.
+            held_up = job.begun is not None or len(self._running) >= self._most
             awaited = [job] if job.begun is not None else [*self._running]
-            hung = all(each.begun is not None and now - each.begun >= HUNG_SECONDS for each in awaited)
+            hung = held_up and all(each.begun is not None and now - each.begun >= HUNG_SECONDS for each in awaited)
         if hung and oldest is not None:
             raise Unanswered(oldest.call, oldest.seconds)
 

@@ -219,3 +219,32 @@ def test_stores_at_one_place_share_their_threads_and_others_have_their_own(tmp_p
     one, other = DirectoryStore(tmp_path / "a"), DirectoryStore(tmp_path / "b")
     assert DirectoryStore(tmp_path / "a")._aside is one._aside
     assert other._aside is not one._aside
+
+
+def test_a_call_that_a_free_thread_has_not_begun_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread needs some time to start; here it needs as long as the test wants."""
+    may_start = threading.Event()
+    work = Aside._work
+
+    def late(self: Aside) -> None:
+        if self._running:
+            may_start.wait()
+        work(self)
+
+    monkeypatch.setattr(Aside, "_work", late)
+
+    async def test() -> None:
+        clock = Clock()
+        mount, store = Mount(clock), Aside("file:/data", clock, threads=2)
+        hanging = asyncio.ensure_future(store("to read a", mount.wait))
+        await mount.hangs()
+        begun = asyncio.ensure_future(store("to read b", int))
+        await asyncio.sleep(0.01)  # noqa: TID251 - it is looked at in between
+        assert not begun.done()
+        may_start.set()
+        assert await begun == 0
+        mount.alive.set()
+        with pytest.raises(Unanswered):
+            await hanging
+
+    play(test)
