@@ -23,9 +23,10 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def insist(holds: object, what: str) -> None:
+def insist(holds: object, what: str, found: str = "") -> None:
+    """Say that ``what`` holds, or end the process and show what was found instead."""
     if not holds:
-        sys.exit(f"image-check: does not hold: {what}")
+        sys.exit(f"image-check: does not hold: {what}" + (f"; found:\n{found}" if found else ""))
     say(f"ok: {what}")
 
 
