@@ -21,7 +21,6 @@ WHOLE: Final = ("tests/unit/transform", "tests/unit/audit")
 
 EXCEPT: Final = (
     "tests/unit/audit/test_arrivals.py",
-    "tests/unit/audit/test_columns.py",
     "tests/unit/audit/test_completeness.py",
     "tests/unit/audit/test_operations.py",
     "tests/unit/transform/stages/test_cast.py",

@@ -33,6 +33,8 @@ static inline int blob_put(blob_t *blob, const void *bytes, size_t size) {
 }
 /* Hands the memory, ``size`` bytes of it, to a Python object with the buffer protocol; NULL and an exception if memory ran out. */
 PyObject *blob_take(blob_t *blob);
+/* An object with the buffer protocol for ``size`` bytes at ``data``, which last as long as ``owner``. */
+PyObject *memory_lent(PyObject *owner, const void *data, Py_ssize_t size);
 /* Hands both over, as a tuple. */
 PyObject *taken_pair(blob_t *first, blob_t *second);
 
@@ -170,6 +172,9 @@ PyObject *kernel_zstd(PyObject *module, PyObject *args);
 PyObject *kernel_chunks(PyObject *module, PyObject *args);
 PyObject *kernel_digits(PyObject *module, PyObject *args);
 PyObject *kernel_few(PyObject *module, PyObject *columns);
+PyObject *kernel_exported(PyObject *module, PyObject *column);
+PyObject *kernel_lent(PyObject *module, PyObject *columns);
+PyObject *kernel_same(PyObject *module, PyObject *args);
 PyObject *kernel_counted(PyObject *module, PyObject *args);
 PyObject *kernel_placed(PyObject *module, PyObject *args);
 PyObject *kernel_places(PyObject *module, PyObject *args);

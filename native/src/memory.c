@@ -33,13 +33,16 @@ typedef struct {
     PyObject_HEAD
     uint8_t *data;
     Py_ssize_t size;
+    PyObject *owner; /* of the bytes; NULL if they are this object's own */
 } memory_t;
 
 static PyTypeObject *memory_type;
 
 static void memory_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
-    free(((memory_t *)self)->data);
+    memory_t *memory = (memory_t *)self;
+    if (memory->owner != NULL) Py_DECREF(memory->owner);
+    else free(memory->data);
     PyObject_Free(self);
     Py_DECREF(type);
 }
@@ -52,7 +55,7 @@ static int memory_getbuffer(PyObject *self, Py_buffer *view, int flags) {
 
 static PyType_Slot memory_slots[] = {
     {Py_tp_dealloc, (void *)memory_dealloc},
-    {Py_tp_doc, "Read-only bytes that a function of the kernel made."},
+    {Py_tp_doc, "Read-only bytes that a function of the kernel made, or that belong to a column of Polars."},
     {Py_bf_getbuffer, (void *)memory_getbuffer},
     {0, NULL},
 };
@@ -78,7 +81,18 @@ PyObject *blob_take(blob_t *blob) {
     }
     memory->data = blob->data;
     memory->size = (Py_ssize_t)blob->size;
+    memory->owner = NULL;
     memset(blob, 0, sizeof *blob);
+    return (PyObject *)memory;
+}
+
+PyObject *memory_lent(PyObject *owner, const void *data, Py_ssize_t size) {
+    memory_t *memory = PyObject_New(memory_t, memory_type);
+    if (memory == NULL) return NULL;
+    memory->data = (uint8_t *)data;
+    memory->size = size;
+    memory->owner = owner;
+    Py_INCREF(owner);
     return (PyObject *)memory;
 }
 

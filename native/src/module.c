@@ -68,6 +68,20 @@ static PyMethodDef methods[] = {
      "few(columns) -> tuple of bool\n\n"
      "Whether each column has at most ``most`` distinct values. A column is (values, width, None, most), its values of ``width`` bytes each, or\n"
      "(views, 0, buffers, most); it has no nulls and at most 65534 rows."},
+    {"exported", (PyCFunction)kernel_exported, METH_O,
+     "exported(column) -> (schema, array)\n\n"
+     "A column as capsules of Arrow's C data interface, over the same memory. It is (name, format, rows, nulls, buffers, children): its format\n"
+     "as the interface spells it; ``buffers``: the validity or None, and the others, each with the buffer protocol; the sizes of the texts of\n"
+     "views are added. Whoever has the capsules trusts that the buffers are as long as the rows need."},
+    {"lent", (PyCFunction)kernel_lent, METH_O,
+     "lent(columns) -> tuple of (rows, nulls, offset, validity, width, values, texts) or None\n\n"
+     "The memory of Polars' columns. ``validity``: a bitmap whose first bit is ``offset``, or None if no row is null. ``values``: ``width`` bytes\n"
+     "for each row, or with 0 a bitmap like ``validity``. ``texts``: what views refer to, or None if the values are none. None for a column\n"
+     "of more than one chunk, or with values of no fixed size."},
+    {"same", kernel_same, METH_VARARGS,
+     "same(column, other) -> bool\n\n"
+     "Whether two columns of Polars are equal because the values in their memory are, and views refer to the same texts. No text is read, so\n"
+     "equal columns may be told apart; so are those with nulls, of more than one chunk, or with values of no fixed size."},
     {"counted", kernel_counted, METH_VARARGS,
      "counted(written, settled, records) -> int32 or None\n\n"
      "How often each of ``records`` record numbers occurs in ``written`` (uint32). None unless ``settled`` (uint32) has exactly those that do\n"

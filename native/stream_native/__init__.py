@@ -2,7 +2,7 @@
 
 from stream_native import _kernel
 
-INTERFACE = 11
+INTERFACE = 12
 """Raised with every change of what a function takes or gives; ``stream.native`` uses the kernel only if it knows the number."""
 
 __all__ = ["INTERFACE", "_kernel"]

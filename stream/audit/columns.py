@@ -25,7 +25,7 @@ from stream.audit.delta import integers as delta_integers
 from stream.audit.delta import texts as delta_texts
 from stream.audit.thrift import I32, I64, Struct, struct_list
 from stream.audit.wire import varint
-from stream.native import KERNEL, arrays, views, views_of
+from stream.native import KERNEL, Lent, lent, views
 
 CREATED_BY: Final = "kinesis-stream version 1 (build ledger)"
 """Readers look here for known bugs of writers. It names the file layout, not the release."""
@@ -220,23 +220,21 @@ def _pages(columns: Sequence[Column]) -> list[_Page]:
 
 def _kernel_arguments(columns: Sequence[Column]) -> tuple[tuple[Any, ...], ...]:
     """The columns as ``KERNEL.chunks`` takes them."""
-    plain = [column for column in columns if isinstance(column, pl.Series)]
-    passed = iter(arrays(plain))
+    passed = iter(lent([column for column in columns if isinstance(column, pl.Series)]))
     return tuple(
         (_CODES, column.codes, column.indices) if isinstance(column, DictionaryColumn) else _described(column, next(passed))
         for column in columns
     )
 
 
-def _described(column: pl.Series, arrow: pa.Array) -> tuple[Any, ...]:
-    """A column, which is also ``arrow``, as ``KERNEL.chunks`` takes it."""
-    rows = len(arrow), arrow.buffers()[0] if arrow.null_count else None, arrow.offset
-    if column.dtype == pl.String():
-        if arrow.null_count:
-            return _TEXTS, *rows, *(views(column.drop_nulls()) if arrow.null_count < len(arrow) else (b"", ()))
-        return _TEXTS, *rows, *views_of(arrow)
-    width = arrow.type.bit_width // 8
-    return _INTEGERS, *rows, arrow.buffers()[1].slice(arrow.offset * width, len(arrow) * width), width, column.dtype.is_signed_integer()
+def _described(column: pl.Series, memory: Lent) -> tuple[Any, ...]:
+    """A column, which is in ``memory``, as ``KERNEL.chunks`` takes it."""
+    rows, nulls, offset, validity, width, values, texts = memory
+    if texts is None:
+        return _INTEGERS, rows, validity, offset, values, width, column.dtype.is_signed_integer()
+    if nulls:
+        return _TEXTS, rows, validity, offset, *(views(column.drop_nulls()) if nulls < rows else (b"", ()))
+    return _TEXTS, rows, validity, offset, values, texts
 
 
 def _page(column: Column) -> _Page:

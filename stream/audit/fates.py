@@ -12,7 +12,7 @@ import pyarrow as pa
 from stream.audit.buffers import validity
 from stream.audit.columns import NULL_INDEX, DictionaryColumn
 from stream.batch import ROW, Outcome
-from stream.native import array, series
+from stream.native import Kind, Memory, series
 
 COLUMNS: Final = ("outcome", "stage", "reason")
 ONE_BY_ONE: Final = 8
@@ -40,10 +40,10 @@ class Fates:
         _, view_buffer, *data = arrow.buffers()
         views = np.frombuffer(view_buffer, "V16", len(texts))[self.codes]
         if None not in texts:
-            return series(name, array(pa.string_view(), len(views), None, views, *data))
+            return series(name, Memory(Kind.TEXT, len(views), None, (views, *data)))
         valid = np.array([text is not None for text in texts])[self.codes]
         nulls = len(valid) - int(np.count_nonzero(valid))
-        return series(name, array(pa.string_view(), len(views), np.packbits(valid, bitorder="little"), views, *data, nulls=nulls))
+        return series(name, Memory(Kind.TEXT, len(views), np.packbits(valid, bitorder="little"), (views, *data), nulls))
 
     def dictionary_column(self, name: str) -> DictionaryColumn:
         """The same column as ``DictionaryColumn``."""

@@ -40,7 +40,7 @@ from stream.audit.placement import destinations, rows_taken, rows_written
 from stream.audit.set_hash import SetHash
 from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
 from stream.contracts import Encoded, OutputFile, Transformed
-from stream.native import array, series
+from stream.native import Kind, Memory, series
 
 NAME: Final = "ledger"
 """The segment's sink name in manifests and metrics."""
@@ -277,7 +277,7 @@ def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> pl.D
         frame[ARRIVAL].cast(pl.Int64).alias("arrival_ms"),
     ]
     producer = context.extract(frame[DATA], paths, traced=batch.traced)
-    size = series("bytes", array(pa.int32(), batch.rows, None, lengths(frame[DATA]).astype("int32")))
+    size = series("bytes", Memory(Kind.INT32, batch.rows, None, (lengths(frame[DATA]).astype("int32"),)))
     return pl.DataFrame([*read, *producer, rows, size])
 
 

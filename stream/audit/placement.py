@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from stream.batch import ROW
 from stream.contracts import Transformed
-from stream.native import KERNEL, array, series
+from stream.native import KERNEL, Kind, Memory, frame, series
 
 
 def rows_written(transformed: Transformed, records: int) -> pl.Series:
@@ -23,7 +22,7 @@ def rows_written(transformed: Transformed, records: int) -> pl.Series:
     if KERNEL is not None:
         row_counts = KERNEL.counted(written, settled, records)
         if row_counts is not None:
-            return series("rows", array(pa.int32(), records, None, row_counts))
+            return series("rows", Memory(Kind.INT32, records, None, (row_counts,)))
     rows, others = np.bincount(written, minlength=records), np.bincount(settled, minlength=records)
     if len(rows) != records or len(others) != records or ((rows > 0) + others != 1).any():
         known = f"{np.count_nonzero(rows)} written and {len(settled)} settled ones"
@@ -44,9 +43,9 @@ def destinations(records: int, index: int, placement: pl.DataFrame, first: int) 
         rows, files, lines = (placement[name].to_numpy() for name in (ROW, "file", "line"))
         nulls, validity, *found = KERNEL.placed(rows, files, lines, records, first)
         validity = validity if nulls else None
-        kinds = pa.uint32(), pa.int32()
-        columns = [array(kind, records, validity, values, nulls=nulls) for kind, values in zip(kinds, found, strict=True)]
-        return [series(name, column) for name, column in zip(names, columns, strict=True)]
+        kinds = Kind.UINT32, Kind.INT32
+        columns = [Memory(kind, records, validity, (values,), nulls) for kind, values in zip(kinds, found, strict=True)]
+        return frame(names, columns).get_columns()
     rows_with_value = placement[ROW].to_numpy()
     if not (rows_with_value[1:] > rows_with_value[:-1]).all():
         ordered = placement if placement[ROW].is_sorted() else placement.sort(ROW, "file", "line")
@@ -63,5 +62,5 @@ def _scattered(values: pl.Series, rows_with_value: Any, records: int) -> pl.Seri
     full = np.zeros(records, values.to_numpy().dtype)
     valid = np.zeros(records, np.bool_)
     full[rows_with_value], valid[rows_with_value] = values.to_numpy(), True
-    kind = pa.uint32() if values.dtype == pl.UInt32() else pa.int32()
-    return series("", array(kind, records, np.packbits(valid, bitorder="little"), full, nulls=records - len(rows_with_value)))
+    kind = Kind.UINT32 if values.dtype == pl.UInt32() else Kind.INT32
+    return series("", Memory(kind, records, np.packbits(valid, bitorder="little"), (full,), records - len(rows_with_value)))

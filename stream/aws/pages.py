@@ -10,7 +10,6 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import polars as pl
-import pyarrow as pa
 
 from stream import native
 from stream.batch import ARRIVAL, DATA, PARTITION_KEY, SEQUENCE
@@ -127,12 +126,12 @@ def _quick(body: bytes | memoryview, kernel: Any) -> _Quick:
         # Most polls return nothing, and making empty columns would be a fifth of their cost.
         return _Quick(body)
     columns = {
-        SEQUENCE: native.array(pa.string_view(), rows, None, sequences, texts),
-        ARRIVAL: native.array(pa.timestamp("ms", "UTC"), rows, None, arrivals),
-        PARTITION_KEY: native.array(pa.string_view(), rows, None, keys, texts),
-        DATA: native.array(pa.binary_view(), rows, None, payloads, *pieces),
+        SEQUENCE: native.Memory(native.Kind.TEXT, rows, None, (sequences, texts)),
+        ARRIVAL: native.Memory(native.Kind.MILLISECONDS, rows, None, (arrivals,)),
+        PARTITION_KEY: native.Memory(native.Kind.TEXT, rows, None, (keys, texts)),
+        DATA: native.Memory(native.Kind.BINARY, rows, None, (payloads, *pieces)),
     }
-    frame = pl.DataFrame([native.series(name, column) for name, column in columns.items()])
+    frame = native.frame([*columns], [*columns.values()])
     return _Quick(bytes(body[:begin]) + bytes(body[end:]), frame, PageFacts(bool(rising), aggregates, payload_bytes, bool(traced)))
 
 

@@ -11,7 +11,6 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from stream import native
 from stream.transform.bytewise import Array
@@ -23,14 +22,14 @@ PARTS: Final = ("scheme", "user", "host", "port", "path", "query", "fragment")
 """Parts of a URL, in the kernel's order."""
 
 
-def _given(column: pl.Series) -> tuple[pa.Buffer, tuple[pa.Buffer, ...]]:
+def _given(column: pl.Series) -> tuple[Any, tuple[Any, ...]]:
     """Views of ``column``, empty where it is null."""
     return native.views(column.fill_null("") if column.null_count() else column)
 
 
 def _texts(like: pl.Series, views: Any, *buffers: Any) -> pl.Series:
     """A column of views that the kernel made, with the name of ``like``, and null where that is null."""
-    done = native.series(like.name, native.array(pa.string_view(), len(like), None, views, *buffers))
+    done = native.series(like.name, native.Memory(native.Kind.TEXT, len(like), None, (views, *buffers)))
     return done if not like.null_count() else pl.select(pl.when(like.is_not_null()).then(done).alias(like.name)).to_series()
 
 
@@ -62,7 +61,7 @@ def cut(
     made = kernel.cut(views, buffers, mask, skip, tuple(fields))
     if made is None:
         return None
-    texts = [native.series("", native.array(pa.string_view(), len(column), None, each, *buffers)) for each in made]
+    texts = [native.series("", native.Memory(native.Kind.TEXT, len(column), None, (each, *buffers))) for each in made]
     return texts if chosen is None else [pl.select(pl.when(chosen).then(each)).to_series() for each in texts]
 
 
@@ -74,8 +73,8 @@ def urls(kernel: Kernel, column: pl.Series, parts: Sequence[str]) -> tuple[pl.Da
     for part, (nulls, column_made) in zip(PARTS, columns, strict=True):
         if column_made is not None:
             validity, values = column_made
-            kind, more = (pa.uint16(), ()) if part == "port" else (pa.string_view(), (*buffers, side))
-            made[part] = native.series(part, native.array(kind, len(column), validity, values, *more, nulls=nulls))
+            kind, more = (native.Kind.UINT16, ()) if part == "port" else (native.Kind.TEXT, (*buffers, side))
+            made[part] = native.series(part, native.Memory(kind, len(column), validity, (values, *more), nulls))
     left = (pl.Series(np.frombuffer(bad, np.bool_)) & column.is_not_null()).arg_true() if wrong else None
     return pl.DataFrame([made[part] for part in parts]), left if left is not None and len(left) else None
 
@@ -90,5 +89,5 @@ def addresses(kernel: Kernel, column: pl.Series, ranges: Array) -> tuple[Array, 
     if made is None:
         return None
     (versions, kinds), (views, data) = made
-    networks = native.series("", native.array(pa.string_view(), len(column), None, views, data))
+    networks = native.series("", native.Memory(native.Kind.TEXT, len(column), None, (views, data)))
     return np.frombuffer(versions, np.int8), np.frombuffer(kinds, np.uint8), networks

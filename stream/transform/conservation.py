@@ -16,8 +16,9 @@ import polars as pl
 
 from stream.batch import LINEAGE, ROW
 from stream.errors import Halted
+from stream.native import same_memory
 from stream.rows import at
-from stream.transform.row_numbers import among, clearly_equal, first_indexes, without
+from stream.transform.row_numbers import among, first_indexes, without
 from stream.transform.stage import Applied, Step
 
 _REJECTS: Final = pl.Schema({ROW: pl.UInt32(), "reason": pl.String()})
@@ -89,9 +90,8 @@ def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: 
     if rejects.height and among(rejects[ROW], rows).any():
         msg = f"stage {step.name!r} both kept and rejected a row; it must do one or the other"
         raise Halted(msg)
-    equal = clearly_equal([source[name] for name in LINEAGE], [after[name] for name in LINEAGE])
-    unclear = [name for name, clearly in zip(LINEAGE, equal, strict=True) if not clearly]
-    changed = [name for name in unclear if not source[name].equals(after[name], null_equal=True)]
+    compared = ((name, source.get_column(name), after.get_column(name)) for name in LINEAGE)
+    changed = [name for name, given, found in compared if not (same_memory(given, found) or given.equals(found, null_equal=True))]
     if changed:
         msg = f"stage {step.name!r} changed the lineage column {changed[0]!r}; these columns may be read, never written"
         raise Halted(msg)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
-from stream.native import KERNEL, arrays
+from stream.native import KERNEL
 from stream.rows import joined, kept
 
 _MOST_PARTS: Final = 64
 """With more chunks than this, going from one to the next costs more than copying all of them once."""
-
-_VIEW_BYTES: Final = 16
 
 
 def first_indexes(given: pl.Series, kept: pl.Series) -> pl.Series | None:
@@ -57,27 +53,3 @@ def without(frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
 def has_one_row_per_record(rows: pl.Series) -> bool:
     """Whether no two of ``rows``, which are ascending, are equal, so that each record has one row."""
     return bool((rows.slice(1) > rows.slice(0, max(0, len(rows) - 1))).all())
-
-
-def clearly_equal(some: Sequence[pl.Series], others: Sequence[pl.Series]) -> list[bool]:
-    """For each of ``some``, whether it equals its partner among ``others`` because their memory says so; none of them is nested.
-
-    No text is read, so a result may be False for equal columns.
-    """
-    if len({len(column) for column in (*some, *others)}) != 1:
-        return [False] * len(some)
-    passed = arrays((*some, *others))
-    return [_same_memory(one, other) for one, other in zip(passed[: len(some)], passed[len(some) :], strict=True)]
-
-
-def _same_memory(one: pa.Array, other: pa.Array) -> bool:
-    if one.type != other.type or one.null_count or other.null_count:
-        return False
-    if not len(one):
-        return True
-    bits = 8 * _VIEW_BYTES if pa.types.is_string_view(one.type) else one.type.bit_width
-    (_, own, *data), (_, others, *elsewhere) = one.buffers(), other.buffers()
-    if bits % 8 or [part.address for part in data] != [part.address for part in elsewhere]:
-        return False
-    begin, end, size = (bits // 8 * rows for rows in (one.offset, other.offset, len(one)))
-    return bool(own.address + begin == others.address + end or own.slice(begin, size).equals(others.slice(end, size)))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
-from datetime import UTC
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, timedelta
+from decimal import Decimal
 
 import numpy as np
 import polars as pl
@@ -56,19 +59,109 @@ def test_the_memory_is_that_of_the_array():
     assert column.to_numpy().__array_interface__["data"][0] == values.buffers()[1].address
 
 
-def test_columns_pass_to_polars_and_back_together_without_a_copy():
-    arrays = [
-        pa.array(["a", None, "a text that is not stored in its view"], pa.string_view()),
-        pa.array([1, 2, 3], pa.int64()),
-        pa.array([[1], None, []]),
+def memory(values):
+    """An array that begins with its memory, as a column that the kernel or NumPy might have made."""
+    validity, *buffers = values.buffers()
+    nulls, rows = values.null_count, len(values)
+    if pa.types.is_struct(values.type):
+        fields = tuple((values.type.field(index).name, memory(values.field(index))) for index in range(values.type.num_fields))
+        return native.Memory(native.Kind.STRUCT, rows, validity, (), nulls, fields)
+    if pa.types.is_large_list(values.type):
+        return native.Memory(native.Kind.LIST, rows, validity, (buffers[0],), nulls, (("item", memory(values.values)),))
+    if pa.types.is_decimal(values.type):
+        return native.Memory(f"d:{values.type.precision},{values.type.scale}", rows, validity, (*buffers,), nulls)
+    return native.Memory(next(kind for kind, arrow in native._ARROW.items() if arrow == values.type), rows, validity, (*buffers,), nulls)
+
+
+ARRAYS = {
+    "x": pa.array(["a", None, "a text that is not stored in its view", ""], pa.string_view()),
+    "y": pa.array([1, 2, 3, 4], pa.int64()),
+    "z": pa.array([[1], None, [], [2, None]], pa.large_list(pa.int32())),
+    "d": pa.array([Decimal("1.25"), None, Decimal("-3.50"), Decimal(0)], pa.decimal128(20, 2)),
+    "b": pa.array([True, None, False, True], pa.bool_()),
+    "s": pa.array(
+        [{"p": 1, "q": "a"}, {"p": None, "q": "b" * 30}, {"p": 3, "q": None}, {"p": 4, "q": ""}],
+        pa.struct({"p": pa.int64(), "q": pa.string_view()}),
+    ),
+    "t": pa.array([0, None, 10**15, -1], pa.timestamp("us", "UTC")),
+    "m": pa.array([0, 1, None, -1], pa.timestamp("ms", "UTC")),
+    "v": pa.array([b"\xff", None, b"x" * 13, b""], pa.binary_view()),
+    **{
+        str(kind): pa.array([0, None, 100, 1], kind)
+        for kind in (pa.int8(), pa.int16(), pa.int32(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())
+    },
+    **{str(kind): pa.array([0.5, None, -1.5, 1], kind) for kind in (pa.float32(), pa.float64())},
+    "date": pa.array([date(2026, 1, 2), None, date(1970, 1, 1), date(1900, 1, 1)], pa.date32()),
+}
+KERNELS = pytest.mark.parametrize("kernel", [native.KERNEL, None], ids=["as installed", "without the kernel"])
+
+
+@KERNELS
+def test_columns_pass_to_polars_together_without_a_copy(kernel, monkeypatch):
+    monkeypatch.setattr(native, "KERNEL", kernel)
+    frame = native.frame([*ARRAYS], [memory(array) for array in ARRAYS.values()])
+    assert frame.to_dict(as_series=False) == {name: array.to_pylist() for name, array in ARRAYS.items()}
+    assert {name: frame[name].dtype for name in ARRAYS} == {name: pl.from_arrow(array).dtype for name, array in ARRAYS.items()}
+    assert frame["y"].to_numpy().__array_interface__["data"][0] == ARRAYS["y"].buffers()[1].address
+    assert [native.series(name, memory(array)).to_list() for name, array in ARRAYS.items()] == [
+        array.to_pylist() for array in ARRAYS.values()
     ]
-    frame = native.frame(["x", "y", "z"], arrays)
-    assert frame.to_dict(as_series=False) == dict(zip("xyz", (array.to_pylist() for array in arrays), strict=True))
-    assert frame["y"].to_numpy().__array_interface__["data"][0] == arrays[1].buffers()[1].address
+
+
+def test_columns_pass_to_arrow_together_without_a_copy():
+    frame = native.frame([*"xyz"], [memory(ARRAYS[name]) for name in "xyz"])
     back = native.arrays([frame["z"], frame["y"], frame["y"]])
-    assert [array.to_pylist() for array in back] == [arrays[2].to_pylist(), [1, 2, 3], [1, 2, 3]]
-    assert {array.buffers()[1].address for array in back[1:]} == {arrays[1].buffers()[1].address}
+    assert [array.to_pylist() for array in back] == [ARRAYS["z"].to_pylist(), [1, 2, 3, 4], [1, 2, 3, 4]]
+    assert {array.buffers()[1].address for array in back[1:]} == {ARRAYS["y"].buffers()[1].address}
     assert native.arrays([]) == []
+
+
+@KERNELS
+def test_memory_is_given_back_once_nobody_has_a_column_of_it(kernel, monkeypatch):
+    monkeypatch.setattr(native, "KERNEL", kernel)
+    kept, gone = bytearray(32), bytearray(32)
+    frame = native.frame(["kept", "gone"], [native.Memory(native.Kind.INT64, 4, None, (buffer,)) for buffer in (kept, gone)])
+    column = frame["kept"].slice(1)
+    del frame
+    gc.collect()
+    with pytest.raises(BufferError):
+        kept.append(0)
+    assert column.to_list() == [0, 0, 0]
+    # The last one is let go in a thread that has nothing else to do with the interpreter.
+    with ThreadPoolExecutor(1) as pool:
+        holder = [column]
+        del column
+        pool.submit(holder.clear).result()
+    kept.append(0)
+    gone.append(0)
+
+
+def test_what_nobody_imports_is_given_back():
+    if native.KERNEL is not None:
+        buffer = bytearray(8)
+        exported = native.KERNEL.exported(("", "+s", 1, 0, (None,), (("a", "l", 1, 0, (None, buffer), ()),)))
+        with pytest.raises(BufferError):
+            buffer.append(0)
+        del exported
+        buffer.append(0)
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        ("no tuple", "must be a tuple"),
+        (("a", "l", 1, 0, ()), "6"),
+        (("a", "l", 1, 0, (), ()), "0 buffers are too few for the format l"),
+        (("a", "vu", 1, 0, (None,), ()), "1 buffers are too few for the format vu"),
+        (("a", "l", 1, 0, (None, "text"), ()), "bytes-like"),
+        (("a", "+s", 1, 0, (None,), (("b", "l", 1, 0, (None, bytearray(8)), ()), 7)), "must be a tuple"),
+        (("a", "l", "1", 0, (None, b""), ()), "int"),
+    ],
+)
+def test_the_kernel_refuses_to_export_what_is_no_column(column, says):
+    if native.KERNEL is not None:
+        with pytest.raises((TypeError, ValueError), match=says):
+            native.KERNEL.exported(column)
 
 
 def test_the_rows_of_a_part_and_of_several_chunks_are_those_of_the_column():
@@ -100,8 +193,94 @@ COLUMNS = st.sampled_from([*VALUES]).flatmap(
     lambda kind: st.lists(st.none() | VALUES[kind], max_size=24).map(lambda drawn: pl.Series(drawn, dtype=kind).alias("^a pattern$"))
 )
 
+IN_ARROW = COLUMNS.filter(lambda column: column.dtype != pl.Int128())
+PLAINLY_NAMED = IN_ARROW.map(lambda column: column.alias("a"))
 
-@pytest.mark.parametrize("kernel", [native.KERNEL, None], ids=["as installed", "without the kernel"])
+
+@given(column=IN_ARROW, begin=st.integers(0, 9), length=st.integers(0, 24))
+def test_the_kernel_lends_the_memory_that_arrow_would(column, begin, length):
+    part = column.slice(begin, length)
+    (found,), arrow = native.lent([part]), part.to_arrow(compat_level=pl.CompatLevel.newest())
+    known = native._lent(arrow)
+    assert found[:3] == known[:3]
+    assert found.width == known.width
+    assert bytes(memoryview(found.values)) == bytes(known.values) if found.width else True
+    for bits in (found.validity, found.values if not found.width else None):
+        if bits is not None:
+            read = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")[found.offset :][: len(part)].astype(bool).tolist()
+            valid = [value is not None for value in part]
+            assert (
+                read == valid
+                if bits is found.validity
+                else [one for one, there in zip(read, valid, strict=True) if there] == [value for value in part if value is not None]
+            )
+    assert (found.texts is None) == (known.texts is None)
+    assert [bytes(memoryview(text)) for text in found.texts or ()] == [bytes(text) for text in known.texts or ()]
+
+
+def test_columns_of_several_chunks_and_of_other_types_are_lent_too():
+    chunks = pl.concat([pl.Series([1, 2]), pl.Series([3])], rechunk=False)
+    duration = pl.Series([timedelta(1), None])
+    category = pl.Series(["a", "b", "a"], dtype=pl.Categorical())
+    assert [np.frombuffer(each.values, np.int64).tolist() for each in native.lent([chunks, duration.drop_nulls()])] == [
+        [1, 2, 3],
+        [86400 * 10**6],
+    ]
+    if native.KERNEL is not None:
+        assert native.KERNEL.lent((chunks, category, pl.Series([[1]]), duration))[:3] == (None, None, None)
+        for wrong in ([chunks], (1,)):
+            with pytest.raises((TypeError, AttributeError)):
+                native.KERNEL.lent(wrong)
+
+
+def test_lent_memory_stays_when_the_column_goes():
+    (found,) = native.lent([pl.Series(range(1000, 3000))])
+    gc.collect()
+    assert np.frombuffer(found.values, np.int64).tolist() == [*range(1000, 3000)]
+    texts = native.lent([pl.Series(["t" * 40])])[0].texts
+    gc.collect()
+    assert texts is not None
+    assert bytes(memoryview(texts[0])) == b"t" * 40
+
+
+@KERNELS
+@given(PLAINLY_NAMED, PLAINLY_NAMED, st.data())
+def test_columns_of_the_same_memory_are_equal(kernel, column, other, data):
+    mask = pl.Series(data.draw(st.lists(st.booleans(), min_size=len(column), max_size=len(column))), dtype=pl.Boolean())
+    begin, length = data.draw(st.integers(0, len(column))), data.draw(st.integers(0, 12))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "KERNEL", kernel)
+        for left, right in (
+            (column, other),
+            (column, column.filter(mask)),
+            (column, column.slice(begin, length)),
+            (column.slice(1), column.slice(begin, length)),
+            (column.filter(mask), column.filter(mask)),
+            (column.reverse(), column),
+        ):
+            if native.same_memory(left, right):
+                assert left.equals(right, check_dtypes=True, null_equal=True)
+        if column.null_count() == 0 and column.dtype != pl.Boolean():
+            again = column.alias("a").to_frame().filter(mask).to_series()
+            assert native.same_memory(column.filter(mask), again)
+            assert native.same_memory(column, column.slice(0))
+            assert native.same_memory(column.slice(begin, length), column.slice(begin, length))
+
+
+@KERNELS
+def test_different_memory_is_told_apart(kernel, monkeypatch):
+    monkeypatch.setattr(native, "KERNEL", kernel)
+    numbers, texts = pl.Series([1, 2, 1, 2]), pl.Series(["a", "b" * 20]).gather([0, 1, 0, 1])
+    for column in (numbers, texts):
+        assert [native.same_memory(column.slice(0, 2), column.slice(begin, 2)) for begin in range(3)] == [True, False, True]
+    assert not native.same_memory(numbers, texts)
+    assert not native.same_memory(numbers, numbers.slice(1))
+    assert not native.same_memory(numbers, numbers.cast(pl.UInt64))
+    # Equal prefixes and lengths, at the same places of different texts.
+    assert not native.same_memory(*(pl.Series(["abcd" + letter * 20]) for letter in "xy"))
+
+
+@KERNELS
 @given(columns=st.lists(COLUMNS, max_size=4), repeats=st.integers(1, 4), share=st.integers(1, 8), begin=st.integers(0, 3))
 def test_few_distinct_values_are_as_many_as_polars_counts(kernel, columns, repeats, share, begin):
     given_columns = [pl.concat([column] * repeats).slice(begin) for column in columns]
@@ -137,13 +316,11 @@ def test_the_kernel_refuses_columns_that_it_cannot_read(column, says):
 
 
 @pytest.mark.parametrize("values", [["a", "b" * 20, "a", "b" * 20], [1, 2, 1, 2]], ids=["texts", "numbers"])
-def test_an_array_that_begins_within_its_memory_is_read_from_there(values):
-    array = pa.array(values, pa.string_view() if isinstance(values[0], str) else pa.int64())
-    if native.KERNEL is not None:
-        known = [(*native._values(array.slice(begin, length)), 1) for begin, length in ((0, 2), (1, 2), (3, 1), (4, 0))]
-        assert native.KERNEL.few((*known, (*native._values(array), 2))) == (False, False, True, True, True)
-        assert native.KERNEL.few(((*native._values(pa.concat_arrays([array.slice(0, 1)] * 3 + [array]).slice(0, 4)), 1),)) == (True,)
-        assert native.KERNEL.few(((*native._values(pa.concat_arrays([array, array.slice(3, 1)]).slice(3)), 1),)) == (True,)
+def test_a_column_that_begins_within_its_memory_is_read_from_there(values):
+    column = pl.Series(values)
+    parts = [column.slice(begin, length) for begin, length in ((0, 2), (1, 2), (3, 1))]
+    assert native.few_distinct([*parts, column], 2) == [False, False, False, True]
+    assert native.few_distinct([pl.concat([column, column.slice(3, 1)]).slice(3)], 2) == [True]
 
 
 @pytest.mark.parametrize(("given_bytes", "kept_bytes"), [(bytes(8), bytes(7)), (bytes(5), bytes(4))])

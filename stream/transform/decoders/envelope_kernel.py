@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from stream import native
-
-_BINARY: Final = pa.binary_view()
-_MICROS: Final = pa.timestamp("us", "UTC")
+from stream.native import Kind
 
 
 class Presence(IntEnum):
@@ -30,20 +27,20 @@ class Presence(IntEnum):
 
 
 class Form(Enum):
-    """What a member holds: the kernel's kind and unit (native/src/plan.h), and the Arrow type that it gives."""
+    """What a member holds: the kernel's kind and unit (native/src/plan.h), and the type that it gives."""
 
-    TEXT = (0, 1, pa.string_view())
-    STRING = (0, 1, _BINARY)
+    TEXT = (0, 1, Kind.TEXT)
+    STRING = (0, 1, Kind.BINARY)
     """Text, as bytes."""
-    WHOLE = (5, 1, pa.int64())
-    MOMENT = (12, 2, _MICROS)
+    WHOLE = (5, 1, Kind.INT64)
+    MOMENT = (12, 2, Kind.MICROSECONDS)
     """ISO 8601 text that Python's ``fromisoformat`` reads too."""
-    MILLISECONDS = (13, 1000, _MICROS)
-    VALUE = (16, 1, _BINARY)
+    MILLISECONDS = (13, 1000, Kind.MICROSECONDS)
+    VALUE = (16, 1, Kind.BINARY)
     """Any value, as its JSON text."""
-    ITEM = (18, 1, _BINARY)
+    ITEM = (18, 1, Kind.BINARY)
     """An item of DynamoDB, as plain JSON."""
-    IMAGE = (19, 1, _BINARY)
+    IMAGE = (19, 1, Kind.BINARY)
     """A value that may be such an item, as its JSON text."""
     LIST = (20, 1, None)
     OBJECT = (21, 1, None)
@@ -100,11 +97,11 @@ class Envelopes:
         views, data = native.views(records)
         bad, _, side, (_, _, _, _, columns) = self._kernel.decode(self._plan, views, data)
         found: dict[str, pl.Series] = {}
-        self._gather(found, self._members, columns, (*data, pa.py_buffer(side)), "")
+        self._gather(found, self._members, columns, (*data, side), "")
         return found, np.frombuffer(bad, np.bool_)
 
     def _gather(
-        self, found: dict[str, pl.Series], members: tuple[Member, ...], columns: tuple[Any, ...], texts: tuple[pa.Buffer, ...], path: str
+        self, found: dict[str, pl.Series], members: tuple[Member, ...], columns: tuple[Any, ...], texts: tuple[Any, ...], path: str
     ) -> None:
         for member, (rows, nulls, validity, values, children) in zip(members, columns, strict=True):
             name = path + member.name
@@ -116,8 +113,8 @@ class Envelopes:
                 self._gather(found, member.members, children[0][4], texts, f"{name}.")
             else:
                 kind = member.form.value[2]
-                more = texts if kind in {_BINARY, pa.string_view()} else ()
-                found[name] = native.series(name, native.array(kind, rows, validity, values, *more, nulls=nulls))
+                more = texts if kind in {Kind.BINARY, Kind.TEXT} else ()
+                found[name] = native.series(name, native.Memory(kind, rows, validity, (values, *more), nulls))
 
 
 def first_bytes(column: pl.Series) -> npt.NDArray[np.uint8]:

@@ -14,19 +14,19 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from stream import native
 from stream.batch import DATA, ROW
+from stream.native import Kind, Memory
 from stream.transform.row_numbers import without
 from stream.transform.stage import Applied, BoundStage
 from stream.transform.types import SYSTEM, TIMESTAMP
 
-_ARROW: Final[dict[pl.DataType, pa.DataType]] = {
-    pl.String(): pa.string_view(), pl.Binary(): pa.binary_view(), pl.Boolean(): pa.bool_(), pl.Int8(): pa.int8(), pl.Int16(): pa.int16(),
-    pl.Int32(): pa.int32(), pl.Int64(): pa.int64(), pl.UInt8(): pa.uint8(), pl.UInt16(): pa.uint16(), pl.UInt32(): pa.uint32(),
-    pl.UInt64(): pa.uint64(), pl.Float32(): pa.float32(), pl.Float64(): pa.float64(), pl.Date(): pa.date32(),
-    TIMESTAMP: pa.timestamp("us", "UTC"),
+_KINDS: Final[dict[pl.DataType, Kind]] = {
+    pl.String(): Kind.TEXT, pl.Binary(): Kind.BINARY, pl.Boolean(): Kind.BOOL, pl.Int8(): Kind.INT8, pl.Int16(): Kind.INT16,
+    pl.Int32(): Kind.INT32, pl.Int64(): Kind.INT64, pl.UInt8(): Kind.UINT8, pl.UInt16(): Kind.UINT16, pl.UInt32(): Kind.UINT32,
+    pl.UInt64(): Kind.UINT64, pl.Float32(): Kind.FLOAT32, pl.Float64(): Kind.FLOAT64, pl.Date(): Kind.DATE,
+    TIMESTAMP: Kind.MICROSECONDS,
 }  # fmt: skip
 _IN_VIEWS: Final = {pl.String(), pl.Binary()}
 _WIDTHS: Final[dict[pl.DataType, int]] = {
@@ -59,7 +59,7 @@ class KernelReader:
         """
         views, data = native.views(records)
         bad, wrong, side, (_, _, _, _, columns) = self.function(self.plan, views, data)
-        return _frame(self.schema, columns, (*data, pa.py_buffer(side))), np.frombuffer(bad, np.bool_) if wrong else None
+        return _frame(self.schema, columns, (*data, side)), np.frombuffer(bad, np.bool_) if wrong else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class LinesReader:
         views, data = native.views(records)
         bad, wrong, side, (_, _, _, ends, ((_, _, _, _, columns),)) = self.function(self.plan, views, data, *how)
         bounds = np.frombuffer(ends, np.int64)
-        frame = _frame(self.schema, columns, (*data, pa.py_buffer(side)))
+        frame = _frame(self.schema, columns, (*data, side))
         return frame, bounds[1:] - bounds[:-1], np.frombuffer(bad, np.bool_) if wrong else None
 
 
@@ -128,21 +128,19 @@ def _instance(kind: Any) -> pl.DataType:
     return made
 
 
-def _frame(schema: pl.Schema, columns: tuple[Any, ...], texts: tuple[pa.Buffer, ...]) -> pl.DataFrame:
-    arrays = [_array(kind, column, texts) for kind, column in zip(schema.values(), columns, strict=True)]
-    frame = native.frame(schema.names(), arrays)
+def _frame(schema: pl.Schema, columns: tuple[Any, ...], texts: tuple[Any, ...]) -> pl.DataFrame:
+    made = [_memory(kind, column, texts) for kind, column in zip(schema.values(), columns, strict=True)]
+    frame = native.frame(schema.names(), made)
     return frame if frame.schema == schema else frame.cast(dict(schema))  # type: ignore[arg-type]
 
 
-def _array(kind: Any, column: tuple[Any, ...], texts: tuple[pa.Buffer, ...]) -> pa.Array:
+def _memory(kind: Any, column: tuple[Any, ...], texts: tuple[Any, ...]) -> Memory:
     rows, nulls, validity, values, children = column
     if isinstance(kind, pl.List):
-        items = _array(kind.inner, children[0], texts)
-        return native.array(pa.large_list(items.type), rows, validity, values, nulls=nulls, children=[items])
+        return Memory(Kind.LIST, rows, validity, (values,), nulls, (("item", _memory(kind.inner, children[0], texts)),))
     if isinstance(kind, pl.Struct):
-        fields = [_array(field.dtype, child, texts) for field, child in zip(kind.fields, children, strict=True)]
-        struct = pa.struct([pa.field(field.name, made.type) for field, made in zip(kind.fields, fields, strict=True)])
-        return native.array(struct, rows, validity, nulls=nulls, children=fields)
+        fields = tuple((field.name, _memory(field.dtype, child, texts)) for field, child in zip(kind.fields, children, strict=True))
+        return Memory(Kind.STRUCT, rows, validity, (), nulls, fields)
     if isinstance(kind, pl.Decimal):
-        return native.array(pa.decimal128(kind.precision or 38, kind.scale), rows, validity, values, nulls=nulls)
-    return native.array(_ARROW[kind], rows, validity, values, *(texts if kind in _IN_VIEWS else ()), nulls=nulls)
+        return Memory(f"d:{kind.precision or 38},{kind.scale}", rows, validity, (values,), nulls)
+    return Memory(_KINDS[kind], rows, validity, (values, *texts) if kind in _IN_VIEWS else (values,), nulls)
