@@ -90,7 +90,7 @@ def at(text: str) -> ExtendedSequenceNumber:
 
 
 def test_how_far_a_lease_is_behind_is_counted_from_its_own_position(place: Place) -> None:
-    """Lag is the age of the record after the next one, as Kinesis counts it."""
+    """Lag is the age of the record after the next one, as Kinesis counts it; none of a shard that has ended, or lacks the position."""
     first, second, last = place.numbers[2]
     ahead = Progress(int(last), 0, 0, at(first))
     place.fill(
@@ -98,11 +98,12 @@ def test_how_far_a_lease_is_behind_is_counted_from_its_own_position(place: Place
         Lease(shard_id(1), at(place.numbers[1][0])),
         Lease(shard_id(2), at(first), progress=ahead),
         Lease(shard_id(3), at(SHARD_END)),
+        Lease(shard_id(4), at(place.numbers[0][0])),
         Lease(shard_id(9), at(second)),
     )
     listed = {lease["shard"]: lease["behind_seconds"] for lease in json.loads(place.run("ls", "--json"))}
     behind = {shard: None if seconds is None else seconds // (60 * MINUTES) for shard, seconds in listed.items()}
-    assert behind == {shard_id(0): 2, shard_id(1): 1, shard_id(2): 0, shard_id(3): None, shard_id(9): None}
+    assert behind == {shard_id(0): 2, shard_id(1): 1, shard_id(2): 0, shard_id(3): None, shard_id(4): None, shard_id(9): None}
 
 
 def test_leases_of_other_streams_in_the_table_are_not_listed(place: Place) -> None:
