@@ -1,4 +1,4 @@
-"""`stream leases ls` and `release`, over a lease table that tests have filled, and a stream of known records."""
+"""`stream leases ls`, `release` and `skip`, over a lease table that tests have filled, and a stream of known records."""
 
 from __future__ import annotations
 
@@ -117,6 +117,14 @@ def test_a_released_lease_is_free_at_once(place: Place) -> None:
     place.fill(*(Lease(shard_id(shard), at(TRIM_HORIZON), counter=5, owner="a-worker") for shard in range(2)))
     assert json.loads(place.run("release", shard_id(1), "--json")) == {"shard": shard_id(1), "owner": "a-worker"}
     assert [place.owner(shard) for shard in range(2)] == ["a-worker", None]
+
+
+def test_a_lease_that_was_taken_to_skip_records_is_free_at_once_and_says_where_to_go_on(place: Place) -> None:
+    place.fill(*(Lease(shard_id(shard), at(TRIM_HORIZON), counter=5, owner="a-worker") for shard in range(5)))
+    second = place.numbers[1][1]
+    assert json.loads(place.run("skip", shard_id(1), second, "--yes", "--json")) == {"shard": shard_id(1), "position": second}
+    assert [place.owner(shard) for shard in range(5)] == ["a-worker", None, "a-worker", "a-worker", "a-worker"]
+    assert {lease["shard"]: lease["position"] for lease in json.loads(place.run("ls", "--json"))}[shard_id(1)] == second
 
 
 @pytest.mark.parametrize("command", [("ls",), ("release", shard_id(0))], ids=["ls", "release"])

@@ -167,6 +167,22 @@ def test_a_call_that_hangs_is_given_up_beside_one_that_does_not_and_for_which_th
     play(test)
 
 
+def test_calls_that_come_together_do_not_all_wait_for_the_one_thread_that_is_free() -> None:
+    """The free thread takes the first of them, which hangs."""
+
+    async def test() -> None:
+        clock = Clock()
+        mount, store = Mount(clock), Aside("file:/data", clock, threads=2)
+        assert await store("to add", sum, (1, 2)) == 3
+        await asyncio.sleep(0.01)  # noqa: TID251 - its thread waits for another call by then
+        hanging, adding = (asyncio.ensure_future(each) for each in (store("to read a", mount.wait), store("to add", sum, (3, 4))))
+        assert await adding == 7
+        mount.alive.set()
+        await hanging
+
+    play(test)
+
+
 def test_of_several_calls_that_hang_the_oldest_is_named_as_soon_as_it_counts_as_hung() -> None:
     async def test() -> None:
         clock = Clock()
