@@ -266,6 +266,17 @@ def test_a_row_that_somebody_has_created_since_it_was_planned_is_left_as_it_is(m
     assert after[UPPER]["checkpoint"]["S"] == positions[UPPER]
 
 
+def test_a_shard_of_which_units_are_sealed_keeps_its_own_position_though_its_row_is_gone(move: Move) -> None:
+    """A later one would have the records in between recorded as another application's, which has not read them."""
+    move.put(range(2), low=True)
+    move.work(2)
+    move.dynamo.delete_item(TableName=f"leases-{move.table}", Key={"leaseKey": {"S": LOWER}})
+    move.put(range(2, 6), low=True)
+    Path("positions.csv").write_text(f"shard,sequence\n{LOWER},{move.consume(LOWER, 4)[1]}\n")
+    assert "the commit log has begun this shard without the position" in move.take_over("positions.csv", "--yes", code=2)
+    assert LOWER not in move.rows()
+
+
 def test_a_table_that_must_not_be_created_is_not(move: Move) -> None:
     move.put(range(3), low=True)
     file = move.folder / "pipeline.yaml"
@@ -380,11 +391,13 @@ def test_a_table_of_more_rows_than_one_answer_holds_is_read_to_its_end(move: Mov
     _, sequence = move.consume(LOWER, 1)
     create(move.dynamo, move.table, "StreamID", "ShardID")
     for number in range(4):
-        row = {"StreamID": f"others-{number}", "ShardID": LOWER, "SequenceNumber": sequence, "ClientID": "c" * 390_000}
+        row = {"StreamID": f"a-stream-{number}", "ShardID": LOWER, "SequenceNumber": sequence, "ClientID": "c" * 390_000}
         move.dynamo.put_item(TableName=move.table, Item={name: {"S": text} for name, text in row.items()})
     row = {"StreamID": "numbers", "ShardID": LOWER, "SequenceNumber": sequence}
     move.dynamo.put_item(TableName=move.table, Item={name: {"S": text} for name, text in row.items()})
-    assert "LastEvaluatedKey" in move.dynamo.scan(TableName=move.table)
+    answer = move.dynamo.scan(TableName=move.table)
+    assert "LastEvaluatedKey" in answer
+    assert "numbers" not in {item["StreamID"]["S"] for item in answer["Items"]}
     assert "1 row(s) were written" in move.take_over(f"dynamodb:{move.table}", "--yes")
     assert move.rows()[LOWER]["checkpoint"] == {"S": sequence}
 
