@@ -22,8 +22,10 @@ from typer.testing import CliRunner
 
 from stream import events
 from stream.cli.main import app
+from stream.errors import DefinitionError
 from stream.local.kinesis.server import running
 from stream.local.kpl import UserRecord, aggregate
+from stream.operations.changes.position_import import plan_import, write_import
 from stream.pipeline.lint import check
 from stream.worker.assemble import WorkerOptions
 from stream.worker.service import run_worker
@@ -235,6 +237,55 @@ def test_a_position_that_the_shard_never_had_is_refused(move: Move, ahead: int) 
     assert f"leases-{move.table}" not in move.dynamo.list_tables()["TableNames"]
 
 
+def test_a_position_of_a_shard_that_is_gone_keeps_none_of_the_others_from_being_taken_over(move: Move) -> None:
+    move.put(range(3), low=True)
+    _, sequence = move.consume(LOWER, 1)
+    Path("positions.csv").write_text(f"shard,sequence\n{LOWER},{sequence}\nshardId-000000000009,{sequence}\n")
+    assert "1 row(s) were written" in move.take_over("positions.csv", "--yes")
+    assert {shard: row["checkpoint"]["S"] for shard, row in move.rows().items()} == {LOWER: sequence}
+
+
+def test_a_row_that_somebody_has_created_since_it_was_planned_is_left_as_it_is(move: Move) -> None:
+    move.put(range(3), low=True)
+    move.put(range(3), low=False)
+    positions = {shard: move.consume(shard, 2)[1] for shard in (LOWER, UPPER)}
+    Path("positions.csv").write_text("".join(["shard,sequence\n", *(f"{shard},{number}\n" for shard, number in positions.items())]))
+    pipeline = check(move.folder / "pipeline.yaml", {}).pipeline
+    assert pipeline is not None
+
+    def ignore(event: events.Event) -> None: ...
+
+    planned = asyncio.run(plan_import(pipeline, "positions.csv", move.folder, move.clock, ignore))
+    Path("earlier.csv").write_text(f"shard,sequence\n{LOWER},{move.consume(LOWER, 1)[1]}\n")
+    move.take_over("earlier.csv", "--yes")
+    before = move.rows()
+    with pytest.raises(DefinitionError, match=rf"1 rows were written to the table .*; for {LOWER} somebody was faster"):
+        asyncio.run(write_import(pipeline, planned, move.clock, ignore))
+    after = move.rows()
+    assert after[LOWER] == before[LOWER]
+    assert after[UPPER]["checkpoint"]["S"] == positions[UPPER]
+
+
+def test_a_shard_of_which_units_are_sealed_keeps_its_own_position_though_its_row_is_gone(move: Move) -> None:
+    """A later one would have the records in between recorded as another application's, which has not read them."""
+    move.put(range(2), low=True)
+    move.work(2)
+    move.dynamo.delete_item(TableName=f"leases-{move.table}", Key={"leaseKey": {"S": LOWER}})
+    move.put(range(2, 6), low=True)
+    Path("positions.csv").write_text(f"shard,sequence\n{LOWER},{move.consume(LOWER, 4)[1]}\n")
+    assert "the commit log has begun this shard without the position" in move.take_over("positions.csv", "--yes", code=2)
+    assert LOWER not in move.rows()
+
+
+def test_a_table_that_must_not_be_created_is_not(move: Move) -> None:
+    move.put(range(3), low=True)
+    file = move.folder / "pipeline.yaml"
+    file.write_text(file.read_text().replace("native: {", "native: {create_table: false, "))
+    Path("positions.csv").write_text(f"shard,sequence\n{LOWER},{move.consume(LOWER, 1)[1]}\n")
+    assert f"leases-{move.table}" in move.take_over("positions.csv", "--yes", code=2)
+    assert f"leases-{move.table}" not in move.dynamo.list_tables()["TableNames"]
+
+
 def test_an_expired_position_is_reported_with_exit_code_1(move: Move) -> None:
     move.put(range(3), low=True)
     _, sequence = move.consume(LOWER, 1)
@@ -332,6 +383,30 @@ def test_the_table_of_each_known_consumer_is_read(move: Move) -> None:
         assert row["checkpoint"] == {"S": sequence}
     create(move.dynamo, f"{move.table}-own", "key")
     assert "as no known consumer has. Known are: Redpanda" in move.take_over(f"dynamodb:{move.table}-own", "--yes", code=2)
+
+
+def test_a_table_of_more_rows_than_one_answer_holds_is_read_to_its_end(move: Move) -> None:
+    """DynamoDB answers with a megabyte at most; the positions of this stream come after it."""
+    move.put(range(3), low=True)
+    _, sequence = move.consume(LOWER, 1)
+    create(move.dynamo, move.table, "StreamID", "ShardID")
+    for number in range(4):
+        row = {"StreamID": f"a-stream-{number}", "ShardID": LOWER, "SequenceNumber": sequence, "ClientID": "c" * 390_000}
+        move.dynamo.put_item(TableName=move.table, Item={name: {"S": text} for name, text in row.items()})
+    row = {"StreamID": "numbers", "ShardID": LOWER, "SequenceNumber": sequence}
+    move.dynamo.put_item(TableName=move.table, Item={name: {"S": text} for name, text in row.items()})
+    answer = move.dynamo.scan(TableName=move.table)
+    assert "LastEvaluatedKey" in answer
+    assert "numbers" not in {item["StreamID"]["S"] for item in answer["Items"]}
+    assert "1 row(s) were written" in move.take_over(f"dynamodb:{move.table}", "--yes")
+    assert move.rows()[LOWER]["checkpoint"] == {"S": sequence}
+
+
+def test_the_lease_table_itself_is_not_another_consumers(move: Move) -> None:
+    move.put(range(3), low=True)
+    Path("positions.csv").write_text(f"shard,sequence\n{LOWER},{move.consume(LOWER, 1)[1]}\n")
+    move.take_over("positions.csv", "--yes")
+    assert "is the lease table of this pipeline itself" in move.take_over(f"dynamodb:leases-{move.table}", "--yes", code=2)
 
 
 def test_with_several_streams_one_is_named_and_its_rows_have_its_keys(move: Move) -> None:

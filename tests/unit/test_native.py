@@ -336,3 +336,10 @@ def test_many_places_are_found_with_and_without_the_lock(rows):
     if native.KERNEL is not None:
         assert np.array_equal(np.frombuffer(native.KERNEL.places(given_rows, kept), np.uint32), kept)
         assert native.KERNEL.places(given_rows, np.array([*kept, rows], np.uint32)) is None
+
+
+@pytest.mark.parametrize("absent", [[0], [4], [3, 4, 5], [4, 9], [2, 3, 4]])
+def test_the_kernel_finds_no_places_if_a_row_is_missing_among_others(absent):
+    """A wrong place would give a row the lineage of another one."""
+    if native.KERNEL is not None:
+        assert native.KERNEL.places(np.array([2, 3, 5, 9], np.uint32), np.array(absent, np.uint32)) is None

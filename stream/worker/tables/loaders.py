@@ -64,7 +64,7 @@ async def open_loader_parts(
         parts = LoaderParts(
             config=config,
             stream=stream,
-            log=LoadLog(log, stream, recorded_staging(definitions, config, {sink.name for sink in pipeline.sinks})),
+            log=LoadLog(log, stream, recorded_staging(definitions, config, [sink for sink in pipeline.sinks if sink is not config])),
             state=state,
             warehouse=warehouse,
             staging=store,

@@ -16,6 +16,7 @@ from stream.commit.rewind import LEDGER
 from stream.concurrency import run_concurrently
 from stream.contracts import ObjectStore, Shard
 from stream.errors import Halted
+from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.sink.layouts import HasLayout, Layout
 from stream.sink.loads import Link, StagedFile, joined
@@ -33,23 +34,30 @@ Staging: TypeAlias = Callable[[Manifest], Awaitable[tuple[str, Layout | None]]]
 """Returns the name of the sink whose files of a unit are for the table, and their layout; None if the unit has none."""
 
 
-def recorded_staging(definitions: Definitions, config: TableSinkConfig, others: Collection[str]) -> Staging:
-    """What recorded definitions say about files for the table of ``config``. ``others``: names of the pipeline's other sinks.
+def recorded_staging(definitions: Definitions, config: TableSinkConfig, others: Collection[SinkConfig]) -> Staging:
+    """What recorded definitions say about files for the table of ``config``. ``others``: the pipeline's other sinks.
 
-    When a unit was sealed, the sink may have had another name, and its name another table. Raises ``Halted`` if a definition cannot be
-    obtained.
+    When a unit was sealed, the sink may have had another name, its name another table, and another sink its name. Raises ``Halted`` if a
+    definition cannot be obtained.
     """
     names: dict[str, str] = {}
     layouts: dict[str, Layout | None] = {}
-    own = {*others, config.name, rejects.NAME, LEDGER}
+
+    def name_in(recorded: Pipeline) -> str:
+        """The sink whose files are for the table; empty if there was none."""
+        named = {each.name: each for each in recorded.sinks if isinstance(each, TableSinkConfig)}
+        same = next((name for name, each in named.items() if is_same_table(each, config)), None)
+        if same is not None:
+            return same
+        own = named.get(config.name)
+        return "" if own is None or any(is_same_table(each, own) for each in others) else own.name
 
     async def staging(manifest: Manifest) -> tuple[str, Layout | None]:
         digest, written = manifest.pipeline, {file.sink for file in manifest.files}
-        if config.name not in written and written <= own:
+        if written <= {rejects.NAME, LEDGER}:
             return config.name, None
         if digest not in names:
-            recorded = await definitions.pipeline(digest)
-            names[digest] = next((each.name for each in recorded.sinks if is_same_table(each, config)), config.name)
+            names[digest] = name_in(await definitions.pipeline(digest))
         name = names[digest]
         if name not in written:
             return name, None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import ssl
 from pathlib import Path
 
@@ -38,6 +39,21 @@ def test_a_file_that_has_changed_is_parsed_again(bundle: Path, replaced: bool) -
     new.write_text("".join(CERTIFICATES))
     new.rename(bundle)
     assert trusted(tls(str(bundle))) == 2
+
+
+@pytest.mark.parametrize("replaced", [True, False], ids=["another file of that time", "another content of that size"])
+def test_a_change_shows_in_whatever_tells_two_files_apart(bundle: Path, replaced: bool) -> None:
+    one, other = (certificate.strip() for certificate in CERTIFICATES)
+    size = max(len(one), len(other))
+    bundle.write_text(one.ljust(size, "\n"))
+    before, parsed = bundle.stat(), tls(str(bundle))
+    new = bundle.with_name("new.pem") if replaced else bundle
+    new.write_text(other.ljust(size, "\n"))
+    moment = before.st_mtime_ns if replaced else before.st_mtime_ns + 1_000_000_000
+    os.utime(new, ns=(moment, moment))
+    new.rename(bundle)
+    assert bundle.stat().st_size == before.st_size
+    assert tls(str(bundle)).get_ca_certs() != parsed.get_ca_certs()
 
 
 def test_a_file_that_could_not_be_used_is_tried_again(bundle: Path) -> None:

@@ -49,6 +49,8 @@ def recognise(store: MemoryStore, arn: str, created: datetime | None, worker: st
         (OURS, BORN, Relation.SAME),
         (OURS, None, Relation.SAME),
         (OURS, BORN.replace(microsecond=0), Relation.SAME),
+        (OURS, BORN + timedelta(seconds=1), Relation.SAME),
+        (OURS, BORN - timedelta(seconds=1), Relation.SAME),
         (OURS, BORN + timedelta(seconds=1.001), Relation.SUCCESSOR),
         (OURS, BORN - timedelta(seconds=1.001), Relation.EARLIER),
         (THEIRS, BORN, Relation.OTHER),
@@ -88,6 +90,8 @@ def test_a_successor_takes_the_place_of_the_pinned_stream_once() -> None:
     assert [(each.created, each.worker) for each in pin.former] == [(BORN.isoformat(), "second")]
     assert recognise(store, OURS, LATER, "third") == (pin, Relation.SAME)
     assert recognise(store, OURS, BORN, "stale") == (pin, Relation.EARLIER)
+    again, _ = recognise(store, OURS, LATER + timedelta(days=1), "fourth")
+    assert [(each.created, each.worker) for each in again.former] == [(BORN.isoformat(), "second"), (LATER.isoformat(), "fourth")]
 
 
 def test_of_two_deployments_that_pin_together_one_is_refused() -> None:

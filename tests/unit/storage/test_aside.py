@@ -14,7 +14,7 @@ import pytest
 from stream.clock import SystemClock
 from stream.errors import Retryable
 from stream.storage import aside, directory
-from stream.storage.aside import Aside, Hung, Unanswered, all_hung
+from stream.storage.aside import HUNG_SECONDS, Aside, Hung, Unanswered, all_hung
 from stream.storage.directory import DirectoryStore
 
 
@@ -139,6 +139,69 @@ def test_a_call_that_has_only_begun_is_not_given_up_because_another_one_hangs() 
         for each in (slow, mount):
             each.alive.set()
         await begun
+
+    play(test)
+
+
+def test_a_call_that_hangs_is_given_up_beside_one_that_does_not_and_for_which_the_next_one_waits() -> None:
+    async def test() -> None:
+        clock = Clock()
+        mount, slow, store = Mount(clock), Mount(clock), Aside("file:/data", clock, threads=2)
+        hanging = asyncio.ensure_future(store("to read a", mount.wait))
+        await mount.entered()
+        clock.seconds += 50
+        begun = asyncio.ensure_future(store("to read b", slow.wait))
+        await slow.entered()
+        next_one = asyncio.ensure_future(store("to add", sum, (1, 2)))
+        clock.seconds += 50
+        with pytest.raises(Unanswered, match="to read a"):
+            await hanging
+        await asyncio.sleep(0.01)  # noqa: TID251 - they are looked at in between
+        assert [begun.done(), next_one.done()] == [False, False]
+        slow.alive.set()
+        assert await next_one == 3
+        await begun
+        mount.alive.set()
+        await returned(store)
+
+    play(test)
+
+
+def test_calls_that_come_together_do_not_all_wait_for_the_one_thread_that_is_free() -> None:
+    """The free thread takes the first of them, which hangs."""
+
+    async def test() -> None:
+        clock = Clock()
+        mount, store = Mount(clock), Aside("file:/data", clock, threads=2)
+        assert await store("to add", sum, (1, 2)) == 3
+        await asyncio.sleep(0.01)  # noqa: TID251 - its thread waits for another call by then
+        hanging, adding = (asyncio.ensure_future(each) for each in (store("to read a", mount.wait), store("to add", sum, (3, 4))))
+        assert await adding == 7
+        mount.alive.set()
+        await hanging
+
+    play(test)
+
+
+def test_of_several_calls_that_hang_the_oldest_is_named_as_soon_as_it_counts_as_hung() -> None:
+    async def test() -> None:
+        clock = Clock()
+        mount, store = Mount(clock), Aside("file:/data", clock, threads=2)
+        calls = []
+        for call in ("first", "second"):
+            calls.append(asyncio.ensure_future(store(call, mount.wait)))
+            await mount.entered()
+            clock.seconds += 10
+        clock.seconds = HUNG_SECONDS - 1
+        assert store.hung() is None
+        clock.seconds = HUNG_SECONDS
+        assert store.hung() == Hung("file:/data", "first", HUNG_SECONDS)
+        clock.seconds += 10
+        assert store.hung() == Hung("file:/data", "first", HUNG_SECONDS + 10)
+        given_up = await asyncio.gather(*calls, return_exceptions=True)
+        assert [(type(each), getattr(each, "call", "")) for each in given_up] == [(Unanswered, "first")] * 2
+        mount.alive.set()
+        await returned(store)
 
     play(test)
 

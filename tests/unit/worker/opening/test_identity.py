@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
 
 from stream.aws.kinesis import StreamSummary
 from stream.commit.identity import StreamPins, identity_key
 from stream.contracts import Stored
-from stream.events import Event
+from stream.errors import Fatal
+from stream.events import Event, StreamSucceeded
 from stream.storage.memory import MemoryStore
 from stream.worker.opening.identity import PinnedStream, Pinning, created_of
 from tests.clocks import StandingClock
@@ -41,6 +45,38 @@ def test_the_state_is_asked_again_only_if_the_answer_about_the_stream_has_change
 
     # Two at first, since what was created is read back.
     assert asyncio.run(run()) == [2, 2, 2, 3, 3]
+
+
+def test_a_refused_stream_is_refused_whenever_it_comes_and_the_right_one_is_read_after_it() -> None:
+    async def run() -> None:
+        store = MemoryStore()
+        await PinnedStream(store, "events", "here", Pinning(StandingClock(), "w", lambda _: None))(described(NOON))
+        pinned = PinnedStream(store, "events", "here", Pinning(StandingClock(), "w", lambda _: None))
+        for _ in range(2):
+            with pytest.raises(Fatal, match="is of another stream than the `events` that was found here"):
+                await pinned(described(NOON - timedelta(hours=1)))
+            assert not pinned.done
+        await pinned(described(NOON))
+        assert pinned.done
+
+    asyncio.run(run())
+
+
+def test_of_each_successor_it_is_said_which_stream_was_there_right_before() -> None:
+    async def run() -> list[tuple[str, str]]:
+        told = list[StreamSucceeded]()
+
+        def listen(event: Event) -> None:
+            assert isinstance(event, StreamSucceeded)
+            told.append(event)
+
+        pinned = PinnedStream(MemoryStore(), "events", "here", Pinning(StandingClock(), "w", listen))
+        for hours in range(3):
+            await pinned(described(NOON + timedelta(hours=hours)))
+        return [(event.former, event.created) for event in told]
+
+    times = [(NOON + timedelta(hours=hours)).isoformat() for hours in range(3)]
+    assert asyncio.run(run()) == list(pairwise(times))
 
 
 def test_a_stream_given_by_its_arn_is_pinned_under_its_id() -> None:

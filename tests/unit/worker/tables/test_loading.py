@@ -51,7 +51,7 @@ stages:
 sinks:
   - redshift:
       staging: s3://lake/staging/
-      table: events
+      table: {table}
       database: dev
       workgroup: analytics
       iam_role: default
@@ -77,11 +77,11 @@ class Rig:
         return rig
 
     @staticmethod
-    async def sealed_by(options, stages, state=None):
-        return await Sealed.open(text=PIPELINE.format(options=options, stages=stages), state=state)
+    async def sealed_by(options, stages, state=None, table="events"):
+        return await Sealed.open(text=PIPELINE.format(options=options, stages=stages, table=table), state=state)
 
-    async def redefine(self, options="", stages=""):
-        again = await self.sealed_by(options, stages, self.sealed.root)
+    async def redefine(self, options="", stages="", table="events"):
+        again = await self.sealed_by(options, stages, self.sealed.root, table)
         inner = PrefixedStore(again.root, "flights/")
         own = {"rejects": PrefixedStore(inner, "rejects/"), "ledger": PrefixedStore(inner, "ledger/v1/")}
         again.stores = Stores(inner, {sink.name: self.place(sink.url) for sink in again.pipeline.sinks} | own)
@@ -94,12 +94,12 @@ class Rig:
     def loader(self, worker="one", table="events", **instead):
         config = next(sink for sink in self.sealed.pipeline.sinks if sink.table == table)
         state, log = LoadState(self.sealed.stores.state, config.name, "events"), self.sealed.log
-        names = {sink.name for sink in self.sealed.pipeline.sinks}
+        others = [sink for sink in self.sealed.pipeline.sinks if sink is not config]
         definitions = Definitions(self.sealed.stores.state, Path(), {}, self.sealed.clock)
         parts = LoaderParts(
             config=config,
             stream="events",
-            log=LoadLog(log, "events", recorded_staging(definitions, config, names)),
+            log=LoadLog(log, "events", recorded_staging(definitions, config, others)),
             state=state,
             warehouse=self.warehouse,
             staging=self.staging,
@@ -267,6 +267,7 @@ def test_units_of_another_definition_are_loaded_separately():
     assert second == [first[0], first[1], "twice", *first[2:]]
 
 
+ARCHIVE = "\n  - s3: {url: s3://lake/archive/, name: %s}"
 OTHER = """
   - redshift: {name: %s, staging: s3://lake/others/, table: others, database: dev, workgroup: analytics, iam_role: default}
 """
@@ -325,6 +326,41 @@ def test_a_note_about_a_parked_shard_that_cannot_be_read_parks_it():
     asyncio.run(run())
 
 
+def test_a_run_does_not_fail_because_of_a_parked_shard_of_which_nothing_is_left_to_load():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+        loader = rig.loader()
+        assert await loader.attempt()
+        await rig.sealed.stores.state.put(f"{loader.parts.state.root}parked/{shard_id(0)}.json", b"{")
+        assert await loader.complete() == ""
+        await rig.sealed.unit(0, 11, 10)
+        assert "cannot be read" in await loader.complete()
+
+    asyncio.run(run())
+
+
+def test_a_retry_of_one_shard_has_the_other_parked_ones_tried_too():
+    """Whoever asks for it has corrected something that they may have waited for."""
+
+    async def run():
+        rig = await Rig.open()
+        for shard in range(2):
+            await rig.sealed.unit(shard, 1, 10)
+        lost = await lost_files(rig, range(2), lambda links: links[0])
+        loader = rig.loader()
+        assert await loader.attempt()
+        assert len(await loader.parts.state.parked()) == 2
+        for key, body in lost:
+            await rig.staging.put(key, body)
+        assert await loader.parts.state.retry(shard_id(1)) == [shard_id(1)]
+        assert await loader.attempt()
+        assert await loader.parts.state.parked() == {}
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
 def test_a_retry_of_one_shard_leaves_the_others_parked():
     async def run():
         state, parked = LoadState(MemoryStore(), "redshift", "events"), Parked("5", "why", NOON)
@@ -358,6 +394,8 @@ def test_of_two_tables_each_gets_the_columns_of_its_own_sink():
         ("", f"      name: flights{OTHER % 'delays'}"),
         (f"      name: flights{OTHER % 'delays'}", f"      name: delays{OTHER % 'flights'}"),
         (f"      name: flights{OTHER % 'delays'}", "      name: delays"),
+        ("      name: flights", f"      name: delays{OTHER % 'flights'}"),
+        ("      name: flights", f"      name: delays{ARCHIVE % 'flights'}"),
     ],
 )
 def test_units_sealed_under_an_earlier_name_of_the_sink_are_loaded(before, after):
@@ -380,6 +418,26 @@ def test_units_sealed_under_an_earlier_name_of_the_sink_are_loaded(before, after
         return [info.key async for info in rig.staging.list("")]
 
     assert asyncio.run(run()) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "units"),
+    [
+        (("      name: flights", "events"), (f"      name: delays{OTHER % 'flights'}", "events"), 0),
+        ((f"      name: delays{ARCHIVE % 'flights'}", "events"), (f"      name: delays{OTHER % 'flights'}", "events"), 0),
+        (("      name: flights", "events"), ("      name: flights", "others"), 1),
+    ],
+    ids=["of a table that is still loaded", "of files", "of a table that is not loaded any more"],
+)
+def test_a_table_under_the_name_of_another_sink_gets_rows_of_that_one_only_if_it_takes_its_place(before, after, units):
+    async def run():
+        rig = await Rig.open()
+        await rig.redefine(before[0], table=before[1])
+        await rig.sealed.unit(0, 1, 10)
+        await rig.redefine(after[0], table=after[1])
+        return [row.units for row in await standing(rig.loader(table="others").parts)]
+
+    assert asyncio.run(run()) == [units]
 
 
 def test_one_worker_loads_until_its_lease_expires_or_is_given_up():
@@ -429,6 +487,27 @@ def test_a_shard_rewound_before_the_table_existed_is_loaded_from_where_it_contin
         return [info.key async for info in rig.staging.list("")]
 
     assert asyncio.run(run()) == []
+
+
+def test_a_rewound_shard_of_which_nothing_is_sealed_again_yet_holds_up_no_load():
+    """The load of another shard has taken the ledger to where the rewound one goes on, at which no unit of its chain ends."""
+
+    async def run():
+        rig = await Rig.open()
+        for n in (5, 10):
+            await rig.sealed.unit(0, n, 1)
+        await rig.sealed.rewind(0, 5)
+        for unit in range(3):
+            await rig.sealed.unit(1, 1 + 10 * unit, 10)
+            loader = rig.loader()
+            assert await loader.attempt(), rig.heard
+        await rig.sealed.unit(0, 6, 10)
+        assert await loader.attempt(), rig.heard
+        numbers = {(row["_shard"].partition("/")[0], row["_sequence"]) for row in rig.warehouse.rows}
+        expected = sum(frame.height - dropped(frame) for frame in rig.sealed.source.frames.values())
+        assert len(numbers) == len(rig.warehouse.rows) == expected
+
+    asyncio.run(run())
 
 
 def test_nothing_is_loaded_in_a_quiet_window():
@@ -509,6 +588,48 @@ def test_a_pause_stops_a_loader_between_two_loads():
     asyncio.run(run())
 
 
+def test_a_loader_keeps_its_lease_for_as_long_as_it_loads():
+    async def run():
+        rig = await Rig.open(options="      units: 1")
+        for unit in range(4):
+            await rig.sealed.unit(0, 1 + 10 * unit, 10)
+        two, taken = rig.loader("two").parts.lease, []
+
+        async def load(load):
+            await loading(load)
+            rig.sealed.clock.time += LIFE * 2 / 3
+            taken.append(await two.take())
+
+        loading, rig.warehouse.load = rig.warehouse.load, load
+        assert await rig.loader("one").attempt()
+        assert taken == [Hold.NO] * 4
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+def test_a_loader_whose_lease_another_worker_has_taken_leaves_it_the_rest():
+    async def run():
+        rig = await Rig.open(options="      units: 1")
+        for unit in range(3):
+            await rig.sealed.unit(0, 1 + 10 * unit, 10)
+        two = rig.loader("two")
+
+        async def slowly(load):
+            await loading(load)
+            rig.sealed.clock.time += LIFE + timedelta(seconds=1)
+            assert await two.parts.lease.take() is Hold.ANEW
+
+        loading, rig.warehouse.load = rig.warehouse.load, slowly
+        assert await rig.loader("one").attempt()
+        assert len(rig.warehouse.loads) == 1
+        rig.warehouse.load = loading
+        assert await two.attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
 def test_a_unit_that_cannot_be_loaded_parks_only_its_shard():
     async def run():
         rig = await Rig.open()
@@ -552,6 +673,31 @@ def test_a_unit_that_cannot_be_loaded_parks_only_its_shard():
     assert event.shard == shard_id(1)
     assert "stream loads retry" in event.reason
     assert rig.emitted(events.LoadsWaiting)[-1].parked == 0
+
+
+@pytest.mark.parametrize("again", [None, Failure.TRANSIENT, Failure.RACE])
+def test_a_unit_that_fails_once_is_not_given_up(again):
+    """A second attempt loads it, or says that the reason is not in the unit."""
+
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+        failures = [failure for failure in (Failure.DATA, again) if failure is not None]
+
+        def fail(load):
+            if failures:
+                raise LoadFailed("a value does not fit", failures.pop(0))
+
+        rig.warehouse.before = fail
+        loader = rig.loader()
+        assert await loader.attempt() is (again is None)
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+        assert await loader.parts.state.parked() == {}
+        assert [(event.units, event.rows) for event in rig.emitted(events.UnitsLoaded)] == [(1, 8)]
+        assert rig.emitted(events.LoadParked) == []
+
+    asyncio.run(run())
 
 
 def test_a_table_that_was_altered_since_it_was_looked_at_parks_no_shard():
@@ -806,6 +952,77 @@ def test_staged_files_are_removed_when_old_enough_and_the_audit_knows():
     assert left == [second.files[0].url.removeprefix(rig.staging.url)]
     assert removed == {shard_id(0): first.last}
     assert [finding for finding in report.findings if finding.verdict == "failed"] == []
+
+
+class NotedDeletes(MemoryStore):
+    """Notes every key that is deleted."""
+
+    def __init__(self, url):
+        super().__init__(url=url)
+        self.deleted = []
+
+    async def delete(self, key):
+        self.deleted.append(key)
+        await super().delete(key)
+
+
+def test_what_is_counted_and_removed_is_what_was_sealed_for_the_table_at_its_place():
+    async def run():
+        options = f"      keep_staged: 1d{ARCHIVE % 'archive'}"
+        rig = Rig(await Rig.sealed_by(options, ""), NotedDeletes("s3://lake/staging/"))
+        await rig.redefine(options)
+        place = rig.staging
+        manifests = [await rig.sealed.unit(0, 1 + 10 * unit, 10) for unit in range(2)]
+        assert {file.sink for manifest in manifests for file in manifest.files} >= {"redshift", "archive"}
+        loader, rows = rig.loader(), 15
+        question = Question(rig.sealed.clock.now() + timedelta(days=1), timedelta())
+        assert (await loaded(loader.parts, rig.sealed.log, question)).rows == rows
+        assert await loader.attempt()
+        assert len(rig.warehouse.rows) == rows
+        del place.deleted[:]
+        rig.sealed.clock.time += timedelta(days=2)
+        assert await rig.loader().attempt()
+        staged = [file.key for manifest in manifests for file in manifest.files if file.sink == "redshift"]
+        assert place.deleted == staged
+
+    asyncio.run(run())
+
+
+class CountedLooks(MemoryStore):
+    """Counts what is read."""
+
+    looks = 0
+
+    async def get(self, key):
+        self.looks += 1
+        return await super().get(key)
+
+    async def list(self, prefix, after=""):
+        self.looks += 1
+        async for info in super().list(prefix, after):
+            yield info
+
+
+def test_while_nothing_is_sealed_each_look_at_the_log_costs_one_read_of_a_shard():
+    """That the table was loaded from this log is looked up once."""
+
+    async def run():
+        state = CountedLooks(url="memory:state")
+        rig = Rig(await Rig.sealed_by("", "", state), MemoryStore(url="s3://lake/staging/"))
+        await rig.redefine()
+        for shard in range(8):
+            await rig.sealed.unit(shard, 1, 10)
+        assert await rig.loader().attempt()
+        loader, counts = rig.loader(), []
+        for _ in range(3):
+            before = state.looks
+            assert await loader.attempt()
+            counts.append(state.looks - before)
+        return counts
+
+    first, *later = asyncio.run(run())
+    assert later[0] == later[1] < 8 + 5
+    assert first >= later[0] + 2 * 8
 
 
 def test_a_loader_that_starts_removes_what_is_old_enough_and_no_manifest_that_may_be_in_use():
