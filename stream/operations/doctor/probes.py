@@ -27,6 +27,7 @@ from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.layouts import Layout
 from stream.sink.objects import SinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
+from stream.sink.redshift_sql import Owner
 from stream.storage.directory import DirectoryStore
 from stream.storage.open import open_store
 from stream.storage.s3 import KmsKey
@@ -100,7 +101,9 @@ def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str
     for sink in pipeline.sinks:
         yield from _table(sink, session, base, secrets_of(env, base, managed))
         if isinstance(sink, RedshiftSinkConfig):
-            yield fitting_probe(sink, session, functools.partial(_layout, pipeline, session, base, env, sink))
+            kinesis = pipeline.source.kinesis
+            longest = max(Owner(pipeline.application, name, several=bool(kinesis.streams)).shard_bytes for name in kinesis.names)
+            yield fitting_probe(sink, session, functools.partial(_layout, pipeline, session, base, env, sink), longest)
     yield from notice_probes(pipeline.notify)
 
 
