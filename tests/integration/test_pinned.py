@@ -24,6 +24,7 @@ from stream.errors import DefinitionError, Fatal
 from stream.local.kinesis.server import running
 from stream.operations.doctor.probes import probes
 from stream.pipeline.lint import check
+from stream.worker.halts.notes import folder_of
 from stream.worker.objects.slices import Window
 from stream.worker.opening.places import session_of
 from stream.worker.sources.reading import Reading
@@ -158,6 +159,13 @@ def test_of_two_streams_the_one_of_another_account_is_halted_and_the_other_read(
     after = deployments.contents()
     assert {name: after[name] for name in before} == before
     assert [manifest.stream for manifest in deployments.manifests()] == ["letters", "numbers"]
+    # The deployment that is right finds no note that its stream is halted.
+    assert not (deployments.folder / "state/app" / folder_of("numbers")).exists()
+    (theirs, _) = json.loads(deployments.ask("status", "--json").stdout)["streams"]
+    deployments.use(OURS)
+    (ours, _) = json.loads(deployments.ask("status", "--json").stdout)["streams"]
+    assert [each["code"] for each in theirs["findings"]] == ["other_stream"]
+    assert not {each["code"] for each in ours["findings"]} & {"other_stream", "stream_halted"}
 
 
 def test_the_stream_is_described_once_and_not_for_each_shard(deployments: Deployments) -> None:

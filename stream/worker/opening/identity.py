@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from stream.aws.kinesis import KinesisClient, StreamSummary
 from stream.commit.identity import Pin, Relation, StreamPins, relation
 from stream.contracts import Clock, Emit, ObjectStore
-from stream.errors import Fatal
+from stream.errors import OtherStream
 from stream.events import StreamSucceeded
 from stream.stream_ids import stream_id
 
@@ -52,7 +52,8 @@ class PinnedStream:
         """Compare the stream with the pinned one; the same answer as before costs nothing.
 
         Raises:
-            Fatal: it is another one, or what is pinned cannot be read.
+            OtherStream: it is another one.
+            Fatal: what is pinned cannot be read.
             Retryable: the state kept failing.
         """
         seen = summary.arn, created_of(summary)
@@ -60,7 +61,7 @@ class PinnedStream:
             return
         pin = await self._pinned(*seen)
         if why := self.why_refused(pin, summary):
-            raise Fatal(why)
+            raise OtherStream(why)
         self._seen = seen
 
     def why_refused(self, pin: Pin | None, summary: StreamSummary) -> str:
