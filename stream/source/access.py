@@ -13,6 +13,7 @@ from stream.aws.kinesis import KinesisClient, StreamSummary
 from stream.aws.retry import A_FEW_TIMES, GiveUp, decide
 from stream.budget import ByteBudget
 from stream.contracts import Clock, Emit, Shard
+from stream.errors import OtherStream
 from stream.events import PollRepeated, StreamDescribed
 from stream.source.pace import ReadSettings
 from stream.stream_ids import stream_id
@@ -48,9 +49,30 @@ class Recognition(Protocol):
         """Return if the stream described is the one that is meant.
 
         Raises:
-            Fatal: it is another one.
+            OtherStream: it is another one.
+            Fatal: it is not to be read for another reason.
         """
         ...
+
+
+async def described(client: KinesisClient, stream: str, recognition: Recognition | None) -> StreamSummary:
+    """What the service says of ``stream``, recognised.
+
+    What was said before ``recognition`` was asked may be out of date: if the stream was deleted and created again meanwhile, and others
+    know the new one, it is of a former one. So a stream counts as another one only if it is still that when the service is asked again.
+
+    Raises:
+        Fatal: stream missing, access denied, or another stream than the one that is meant.
+        Retryable: the service or the state kept failing.
+    """
+    summary = await client.describe_stream_summary(stream)
+    if recognition is not None:
+        try:
+            await recognition(summary)
+        except OtherStream:
+            summary = await client.describe_stream_summary(stream)
+            await recognition(summary)
+    return summary
 
 
 class StreamAccess:
@@ -136,9 +158,7 @@ class StreamAccess:
         self._describe_at = self.clock.monotonic() + _DESCRIBE_SECONDS
 
     async def _look(self) -> StreamSummary:
-        summary = await self.client.describe_stream_summary(self.stream)
-        if self.recognition is not None:
-            await self.recognition(summary)
+        summary = await described(self.client, self.stream, self.recognition)
         self._retention = summary.retention
         self.emit(StreamDescribed(stream_id(self.stream), "", summary.retention.total_seconds(), summary.open_shards))
         return summary

@@ -20,11 +20,13 @@ from stream.aws.session import AwsSession
 from stream.cli.main import app
 from stream.commit.identity import Pin, identity_key
 from stream.commit.manifest import Kind
-from stream.errors import DefinitionError, Fatal
+from stream.errors import DefinitionError, Fatal, OtherStream
 from stream.local.kinesis.server import running
 from stream.operations.doctor.probes import probes
 from stream.pipeline.lint import check
-from stream.worker.halts.notes import folder_of
+from stream.storage.open import open_store
+from stream.worker.halts.note import WHOLE_STREAM
+from stream.worker.halts.notes import folder_of, read_halts
 from stream.worker.objects.slices import Window
 from stream.worker.opening.places import session_of
 from stream.worker.sources.reading import Reading
@@ -284,3 +286,56 @@ def test_a_damaged_pin_is_refused_before_anything_is_read(deployments: Deploymen
     with pytest.raises((Fatal, DefinitionError), match=r"identities/numbers.json does not say which stream the log is of"):
         deployments.work(at_once)
     assert deployments.manifests() == before
+
+
+def test_with_on_expired_halt_a_stream_that_is_created_again_is_not_read_before_a_person_decides(deployments: Deployments) -> None:
+    """Not even shards of which the log knows nothing: their predecessors may have held what nobody had read."""
+    deployments.put(range(3))
+    deployments.work(sealed(3), on_expired="halt")
+    first, before = deployments.pin, deployments.contents()
+    create_again(deployments, shards=2)
+    for n in range(10, 15):
+        deployments.client.put_record(StreamName="numbers", Data=json.dumps({"n": n}).encode(), PartitionKey="k", ExplicitHashKey="0")
+    for n in range(15, 20):  # into the shard that the former stream did not have
+        place = str(2**128 - 1)
+        deployments.client.put_record(StreamName="numbers", Data=json.dumps({"n": n}).encode(), PartitionKey="k", ExplicitHashKey=place)
+
+    for _ in range(2):
+        with pytest.raises(Fatal, match=rf"was deleted and created again\. Of the log: {first.arn}.*`on_expired: halt`") as refused:
+            deployments.work(at_once, on_expired="halt")
+        assert not isinstance(refused.value, OtherStream)
+    (found,) = json.loads(deployments.ask("status", "--json").stdout)["streams"]
+    assert [each["code"] for each in found["findings"]] == ["other_stream"]
+    with pytest.raises(Fatal, match="was deleted and created again"):
+        look(deployments)
+    assert deployments.contents() == before
+
+    read: set[str] = set()
+
+    def both(event: events.Event) -> bool:
+        if isinstance(event, events.UnitSealed):
+            read.add(event.shard)
+        return len(read) == 2
+
+    heard = deployments.work(both)
+    assert [type(event) for event in heard if isinstance(event, events.StreamSucceeded | events.RecordsExpired)] == [
+        events.StreamSucceeded,
+        events.RecordsExpired,
+    ]
+    deployments.put(range(20, 22))
+    deployments.work(sealed(2), on_expired="halt")
+    assert look(deployments).startswith(f"of this stream, pinned at {first.pinned_at}")
+
+
+def test_with_on_expired_halt_one_of_several_streams_that_is_created_again_is_noted_for_all_who_read_the_log(
+    deployments: Deployments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "PIPELINE", stage.PIPELINE.replace("stream: numbers", "streams: [numbers, letters]"))
+    deployments.client.create_stream(StreamName="letters", ShardCount=1)
+    deployments.put(range(3))
+    deployments.work(sealed(3), on_expired="halt")
+    create_again(deployments)
+
+    with pytest.raises(Fatal, match=r"1 shard\(s\) or stream\(s\) are halted:\n +numbers: .* was deleted and created again"):
+        deployments.work(lambda event: isinstance(event, events.ShardHalted), on_expired="halt")
+    assert set(asyncio.run(read_halts(open_store(f"file:{deployments.folder}/state/app", None), "numbers"))) == {WHOLE_STREAM}

@@ -28,6 +28,7 @@ from stream.lease.settings import LeasedStream
 from stream.lease.table import LeaseTable
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
+from stream.source.access import described
 from stream.worker.coordination.leasing import leased_streams, open_table
 from stream.worker.opening.identity import only_compared
 from stream.worker.opening.places import session_of
@@ -148,8 +149,8 @@ async def _opened(
         client = await stack.enter_async_context(open_kinesis(session_of(pipeline)))
         name, repeat = pipeline.source.kinesis.stream, Repeater(clock, emit)
         state = Stores.open(pipeline, base, session_of(pipeline)).state
-        summary = await repeat("describe stream", Shard(name, ""), lambda: client.describe_stream_summary(name))
-        await only_compared(client, state, name)(summary)
+        compared = only_compared(client, state, name)
+        await repeat("describe stream", Shard(name, ""), lambda: described(client, name, compared))
         leased = next(each for each in await leased_streams(pipeline, client, repeat) if each.stream == name)
         yield await open_table(pipeline, native, clock, emit, stack), leased, StreamLookahead(client, name, clock), state
 
