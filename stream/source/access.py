@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol, TypeVar
 
 from stream.aws.errors import AwsRetryable, StreamMissing
@@ -104,6 +104,7 @@ class StreamAccess:
         self.random = random
         self.recognition = recognition
         self._retention: timedelta | None = None
+        self._created = datetime.fromtimestamp(0, UTC)
         self._describe_at = clock.monotonic()
 
     async def shards(self) -> list[Shard]:
@@ -159,10 +160,15 @@ class StreamAccess:
 
     async def _look(self) -> StreamSummary:
         summary = await described(self.client, self.stream, self.recognition)
-        self._retention = summary.retention
+        self._retention, self._created = summary.retention, summary.created
         self.emit(StreamDescribed(stream_id(self.stream), "", summary.retention.total_seconds(), summary.open_shards))
         return summary
 
     async def retention(self) -> timedelta:
         """The stream's retention; requested once."""
         return self._retention if self._retention is not None else (await self._look()).retention
+
+    async def created(self) -> datetime:
+        """When the stream was created, or long before if the service does not say; requested once. No record of it is older."""
+        await self.retention()
+        return self._created

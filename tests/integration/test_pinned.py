@@ -214,6 +214,9 @@ def test_status_says_it_once_and_nothing_about_shards_of_the_other_stream(deploy
     deployments.clock.ahead += timedelta(hours=7)
     (found,) = json.loads(deployments.ask("status", "--json").stdout)["streams"]
     assert [each["code"] for each in found["findings"]] == ["other_stream"]
+    # The shards that were found are not those of the log, so nobody can say that they are fine.
+    shown = deployments.ask("status", "--shards=5").stdout
+    assert (shown.startswith("stuck: app on numbers"), " fine" in shown, "is sealed" in shown) == (True, False, False)
 
 
 def test_the_log_can_be_verified_without_the_stream(deployments: Deployments) -> None:

@@ -67,7 +67,7 @@ class PinnedStream:
         self._seen = seen
 
     def why_refused(self, pin: Pin | None, summary: StreamSummary) -> str:
-        """Why a stream is not the one that is pinned, or is not read for now; empty if it is, or none is pinned."""
+        """Why a stream is not the one that is pinned, or is not to be read; empty if it is the one, or none is pinned."""
         if pin is None:
             return ""
         found = summary.arn, created_of(summary)
