@@ -8,6 +8,7 @@
     ├── Halted            this shard must not continue by itself: park it, keep the others, raise the alarm
     │   └── Expired       records were lost in the stream before they were read: record the gap, or park the shard
     └── Fatal             nothing in this process can continue: a missing stream, bucket or permission (exit code 1)
+        └── OtherStream   the log is of another stream than the one found here: this deployment is wrong, not the log
 
 A bad *record* is never an exception outside a stage: it is a row with the outcome ``dead_lettered``.
 """
@@ -60,6 +61,10 @@ class Expired(Halted):
 
 class Fatal(StreamError):
     """The process cannot do its job; restarting it without a change would fail the same way."""
+
+
+class OtherStream(Fatal):
+    """The stream that was found is not the one that the log is of. Deployments that find the right one are not affected."""
 
 
 _BY_SEVERITY: Final = (Fatal, Halted, LeaseLost, Superseded)

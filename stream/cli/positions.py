@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -58,10 +57,10 @@ def import_positions(
         return found[0]
 
     async def read_plan(pipeline: Pipeline) -> ImportPlan:
-        return await plan_import(narrowed(pipeline), source, Path(), SystemClock(), Notices())
+        return await plan_import(narrowed(pipeline), source, file.parent, SystemClock(), Notices())
 
     async def write(pipeline: Pipeline) -> None:
-        await write_import(narrowed(pipeline), planned, SystemClock(), Notices())
+        await write_import(narrowed(pipeline), planned, file.parent, SystemClock(), Notices())
 
     planned = carry_out(file, read_plan)
     if not json:

@@ -262,7 +262,7 @@ def shown(pipeline: Pipeline, file: Path, judged: Sequence[Judged], worst: int) 
         parts.append(
             Text(f"{harm.words}: ", style=colour) + Text(f"{pipeline.application} on {snapshot.stream}, {clock(snapshot.asked_at)}")
         )
-        if snapshot.reach is not None:
+        if snapshot.reach is not None and not snapshot.other_stream:
             parts.append(Text(f"Everything that arrived before {clock(snapshot.reach)} is sealed."))
         for number, finding in enumerate(findings, 1):
             parts += _paragraph(number, finding, snapshot, commands_of(finding, snapshot, pipeline, file))
@@ -352,7 +352,7 @@ def _note(snapshot: Snapshot, shard: ShardStatus) -> str:
 def _notes(snapshot: Snapshot) -> Iterator[RenderableType]:
     yield from () if snapshot.objects is None else map(Text, object_status.about(snapshot, snapshot.objects))
     fine, dead, exported = sum(snapshot.is_fine(each) for each in snapshot.shards), snapshot.dead_letters, snapshot.exported
-    if snapshot.shards:
+    if snapshot.shards and not snapshot.other_stream:
         ended = f"; {count(snapshot.finished, 'more is', 'more are')} read to the end" if snapshot.finished else ""
         yield Text(f"{fine:,} of {count(len(snapshot.shards), 'shard is', 'shards are')} fine{ended}.")
     if dead is not None and dead.units:

@@ -95,10 +95,13 @@ class StreamPins:
         found = await self._read(stream)
         return None if found is None else found[0]
 
-    async def recognise(self, stream: str, arn: str, created: datetime | None, clock: Clock, worker: str) -> tuple[Pin, Relation]:
+    async def recognise(
+        self, stream: str, arn: str, created: datetime | None, clock: Clock, worker: str, *, follow: bool = True
+    ) -> tuple[Pin, Relation]:
         """What is pinned for ``stream``, and how the stream with that ARN, created then, was related to it when this was called.
 
-        If nothing is pinned, that stream is. If it succeeds the pinned one, it takes its place. Of workers that do so together, one does.
+        If nothing is pinned, that stream is. If it succeeds the pinned one, it takes its place, unless ``follow`` is false. Of workers that
+        do so together, one does.
 
         Raises:
             Fatal: the object cannot be read as a pin.
@@ -111,7 +114,7 @@ class StreamPins:
                 continue
             pin, etag = found
             related = relation(pin, arn, created)
-            if related is not Relation.SUCCESSOR:
+            if related is not Relation.SUCCESSOR or not follow:
                 return pin, related
             following = Pin(arn, told, pin.pinned_at, pin.worker, (*pin.former, Former(pin.created, now, worker)))
             if await self.store.replace(key, msgspec.json.encode(following), etag) is not None:
@@ -127,6 +130,16 @@ class StreamPins:
             "read. If the first one is meant, correct the credentials, the region or the endpoint. If this one is meant, give it another "
             "`application` or `state`, or its ARN as `source.kinesis.stream`, so that it has a part of the log to itself. If the log is to "
             f"be this one's, stop all workers and delete the object {identity_key(stream)} there: the next one to start pins what it finds."
+        )
+
+    def question(self, stream: str, pin: Pin, arn: str, created: datetime | None, place: str) -> str:
+        """Why a stream that was created again is not read before somebody decides, and how. ``place``: where it was looked for."""
+        return (
+            f"the log {self.store.url} is of a former stream than the `{stream}` that was found here ({place}): it was deleted and created "
+            f"again. Of the log: {pin}. Found here: {in_words(arn, created)}. What the former one held and nobody had read is lost, and "
+            "with `on_expired: halt` nothing is read until a person decides. To go on with the new one, run with "
+            "`source.kinesis.on_expired: gap` until `stream_succeeded` and, for each shard that had been begun, `records_expired` are "
+            "logged; then `halt` may be set again. To keep the two apart, give the new one another `application`."
         )
 
     async def _read(self, stream: str) -> tuple[Pin, str] | None:

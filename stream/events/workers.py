@@ -57,9 +57,10 @@ class RecordsExpired(Event):
 
 @dataclass(frozen=True, slots=True)
 class ShardHalted(Event):
-    """The shard stands still until a person acts."""
+    """The shard stands still until a person acts. ``shared``: whichever worker takes it; if not, only for this deployment."""
 
     reason: str
+    shared: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,8 @@ async def open_source(
     settings = ReadSettings(calls_per_second=calls_per_second, kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
     pinned = only_compared(client, stores.state, kinesis.stream) if compared else None
     source = KinesisSource(client, kinesis.stream, budget=budget, clock=clock, emit=emit, settings=settings, recognition=pinned)
-    oldest = horizon(clock.now(), await source.retention())
+    # A stream that was deleted and created again has nothing of what the log has from its predecessors.
+    oldest = max(horizon(clock.now(), await source.retention()), await source.created())
     return (source if chain == kinesis.stream else ReadUntil(source, clock.now(), clock, end=True, name=chain, time=source.time)), oldest
 
 

@@ -12,8 +12,9 @@ from typing import Final
 from stream.batch import SEQUENCE, SHARD, SUBSEQUENCE
 from stream.sink.layouts import Column, Layout
 from stream.sink.redshift import RedshiftSinkConfig
+from stream.sink.redshift_evolve import ExistingColumn
 from stream.sink.redshift_names import identifier, literal, qualified
-from stream.sink.redshift_sql import ExistingColumn, padded
+from stream.sink.redshift_sql import padded
 from stream.sink.redshift_types import MAX_VARCHAR, SEQUENCE_BYTES
 from stream.sink.redshift_upsert import older
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -19,9 +19,9 @@ from typing import Final
 
 from stream.sink.layouts import Column, Layout
 from stream.sink.loads import Failure, Link, Load
-from stream.sink.redshift import Evolve, RedshiftSinkConfig
-from stream.sink.redshift_names import check_name, identifier, literal, qualified
-from stream.sink.redshift_types import SEQUENCE_BYTES
+from stream.sink.redshift import RedshiftSinkConfig
+from stream.sink.redshift_names import identifier, literal, qualified
+from stream.sink.redshift_types import SEQUENCE_BYTES, SHARD_ID_BYTES
 from stream.sink.redshift_upsert import STAGED, upsert, value_of
 
 MAX_STATEMENTS: Final = 40
@@ -64,10 +64,16 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The application and stream that a ledger row's units belong to."""
+    """The application and stream that a ledger row's units belong to. ``several``: ``_shard`` names the stream, too."""
 
     application: str
     stream: str
+    several: bool = False
+
+    @property
+    def shard_bytes(self) -> int:
+        """The most bytes of ``_shard`` in the stream's rows."""
+        return (len(self.stream) + 1 if self.several else 0) + SHARD_ID_BYTES
 
     @property
     def condition(self) -> str:
@@ -260,80 +266,6 @@ def load_errors(query_id: int) -> str:
         "SELECT TRIM(file_name), line_number, TRIM(column_name), TRIM(error_message) FROM sys_load_error_detail "
         f"WHERE query_id = {int(query_id)} ORDER BY start_time LIMIT 3"
     )
-
-
-@dataclass(frozen=True, slots=True)
-class ExistingColumn:
-    """An existing column of the table: its type's name in the Data API's metadata, and its length in bytes (0: none)."""
-
-    name: str
-    type: str
-    length: int
-
-
-_COMPATIBLE: Final[Mapping[str, frozenset[str]]] = {
-    "boolean": frozenset({"bool", "boolean"}),
-    "smallint": frozenset({"int2", "smallint", "int4", "integer", "int8", "bigint", "numeric", "decimal"}),
-    "integer": frozenset({"int4", "integer", "int8", "bigint", "numeric", "decimal", "float8"}),
-    "bigint": frozenset({"int8", "bigint", "numeric", "decimal"}),
-    "real": frozenset({"float4", "real", "float8"}),
-    "double precision": frozenset({"float8"}),
-    "decimal": frozenset({"numeric", "decimal"}),
-    "date": frozenset({"date", "timestamp", "timestamptz"}),
-    "timestamp": frozenset({"timestamp", "timestamptz"}),
-    "timestamptz": frozenset({"timestamptz"}),
-    "varchar": frozenset({"varchar", "text", "character varying"}),
-    "varbyte": frozenset({"varbyte", "binary varying", "bytea"}),
-    "super": frozenset({"super", "jsonb"}),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Evolution:
-    """How to make the table fit: statements to run, or problems that an operator has to solve."""
-
-    statements: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-
-
-def evolve(config: RedshiftSinkConfig, table: tuple[str, str], layout: Layout, found: Sequence[ExistingColumn]) -> Evolution:
-    """How to make ``table`` (schema, name), which has the columns ``found``, accept rows of ``layout``.
-
-    The only change ever made is to add columns, and only if the ``evolve`` option allows it.
-    """
-    existing = {column.name: column for column in found}
-    statements, problems = [], []
-    for column in layout.target:
-        if column.name not in existing:
-            addition = f"ALTER TABLE {qualified(*table)} ADD COLUMN {identifier(column.name)} {column.type}"
-            if config.evolve is Evolve.ADD:
-                statements.append(addition)
-            else:
-                problems.append(f"there is no column {column.name}, and `evolve: halt` adds none; run: {addition}")
-        elif problem := _mismatch(column, existing[column.name], config.types.get(column.name, column.type)):
-            problems.append(problem)
-    return Evolution(tuple(statements), tuple(problems))
-
-
-def _mismatch(column: Column, found: ExistingColumn, type_now: str) -> str:
-    """Why the table's column ``found`` cannot hold ``column``; "" if it can.
-
-    ``type_now`` is the column's type in the current pipeline. ``column`` may be from a unit that was sealed under an older one, with a
-    wider type whose values may still fit; so the length compared is that of ``type_now``.
-    """
-    base, size = column.type.partition("(")[0], type_now.partition("(")[2]
-    if found.type.lower() not in _COMPATIBLE[base]:
-        return (
-            f"column {found.name} is {found.type} in the table and {column.type} in the pipeline; if somebody changed the table, give "
-            f"the column the type {column.type} again (add one, copy the values, drop the old one, rename), "
-            "otherwise cast it in a stage, or use `types`"
-        )
-    if base in {"varchar", "varbyte"} and 0 < found.length < int(size.removesuffix(")") or 0):
-        return (
-            f"column {found.name} is {base}({found.length}) in the table and {column.type} in the pipeline; write "
-            f"`types: {{{check_name(found.name)}: {base}({found.length})}}`, or widen the table's column"
-        )
-    return ""
 
 
 _TRANSIENT: Final = (

@@ -13,7 +13,7 @@ from typing import Final
 import polars as pl
 from polars.datatypes import DataTypeClass
 
-from stream.batch import SEQUENCE, SUBSEQUENCE, type_name
+from stream.batch import SEQUENCE, SHARD, SUBSEQUENCE, type_name
 from stream.sink.layouts import Column, Layout
 from stream.sink.objects import has_empty_object
 from stream.sink.partition import SinkMismatch
@@ -27,7 +27,11 @@ LINE: Final = "_line"
 """Staged for upserts only: the row's index in its unit, which orders rows that come from one record."""
 
 SEQUENCE_BYTES: Final = 60
-_WIDTHS: Final = {"_shard": 128, SEQUENCE: SEQUENCE_BYTES}
+SHARD_ID_BYTES: Final = len("shardId-000000000000")
+"""Length of a shard's id. The service gives all of them this one; those of objects and redrives are shorter."""
+SHARD_BYTES: Final = 256
+"""Longest ``_shard``: that of a backfill of one of several streams, called by an id, has some 230 bytes."""
+_WIDTHS: Final = {SHARD: SHARD_BYTES, SEQUENCE: SEQUENCE_BYTES}
 _SIZED: Final = re.compile(r"(varchar|varbyte)\((\d{1,8})\)")
 _INTEGERS: Final = {"smallint": 2, "integer": 4, "bigint": 8}
 _NOT_IN_SUPER: Final = frozenset({pl.Binary, pl.Duration, pl.Time, pl.Object, pl.Int128, pl.UInt128, pl.Categorical, pl.Enum})

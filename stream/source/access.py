@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol, TypeVar
 
 from stream.aws.errors import AwsRetryable, StreamMissing
@@ -13,6 +13,7 @@ from stream.aws.kinesis import KinesisClient, StreamSummary
 from stream.aws.retry import A_FEW_TIMES, GiveUp, decide
 from stream.budget import ByteBudget
 from stream.contracts import Clock, Emit, Shard
+from stream.errors import OtherStream
 from stream.events import PollRepeated, StreamDescribed
 from stream.source.pace import ReadSettings
 from stream.stream_ids import stream_id
@@ -48,9 +49,30 @@ class Recognition(Protocol):
         """Return if the stream described is the one that is meant.
 
         Raises:
-            Fatal: it is another one.
+            OtherStream: it is another one.
+            Fatal: it is not to be read for another reason.
         """
         ...
+
+
+async def described(client: KinesisClient, stream: str, recognition: Recognition | None) -> StreamSummary:
+    """What the service says of ``stream``, recognised.
+
+    What was said before ``recognition`` was asked may be out of date: if the stream was deleted and created again meanwhile, and others
+    know the new one, it is of a former one. So a stream counts as another one only if it is still that when the service is asked again.
+
+    Raises:
+        Fatal: stream missing, access denied, or another stream than the one that is meant.
+        Retryable: the service or the state kept failing.
+    """
+    summary = await client.describe_stream_summary(stream)
+    if recognition is not None:
+        try:
+            await recognition(summary)
+        except OtherStream:
+            summary = await client.describe_stream_summary(stream)
+            await recognition(summary)
+    return summary
 
 
 class StreamAccess:
@@ -82,6 +104,7 @@ class StreamAccess:
         self.random = random
         self.recognition = recognition
         self._retention: timedelta | None = None
+        self._created = datetime.fromtimestamp(0, UTC)
         self._describe_at = clock.monotonic()
 
     async def shards(self) -> list[Shard]:
@@ -136,13 +159,16 @@ class StreamAccess:
         self._describe_at = self.clock.monotonic() + _DESCRIBE_SECONDS
 
     async def _look(self) -> StreamSummary:
-        summary = await self.client.describe_stream_summary(self.stream)
-        if self.recognition is not None:
-            await self.recognition(summary)
-        self._retention = summary.retention
+        summary = await described(self.client, self.stream, self.recognition)
+        self._retention, self._created = summary.retention, summary.created
         self.emit(StreamDescribed(stream_id(self.stream), "", summary.retention.total_seconds(), summary.open_shards))
         return summary
 
     async def retention(self) -> timedelta:
         """The stream's retention; requested once."""
         return self._retention if self._retention is not None else (await self._look()).retention
+
+    async def created(self) -> datetime:
+        """When the stream was created, or long before if the service does not say; requested once. No record of it is older."""
+        await self.retention()
+        return self._created

@@ -20,10 +20,13 @@ from stream.aws.session import AwsSession
 from stream.cli.main import app
 from stream.commit.identity import Pin, identity_key
 from stream.commit.manifest import Kind
-from stream.errors import DefinitionError, Fatal
+from stream.errors import DefinitionError, Fatal, OtherStream
 from stream.local.kinesis.server import running
 from stream.operations.doctor.probes import probes
 from stream.pipeline.lint import check
+from stream.storage.open import open_store
+from stream.worker.halts.note import WHOLE_STREAM
+from stream.worker.halts.notes import folder_of, read_halts
 from stream.worker.objects.slices import Window
 from stream.worker.opening.places import session_of
 from stream.worker.sources.reading import Reading
@@ -158,6 +161,13 @@ def test_of_two_streams_the_one_of_another_account_is_halted_and_the_other_read(
     after = deployments.contents()
     assert {name: after[name] for name in before} == before
     assert [manifest.stream for manifest in deployments.manifests()] == ["letters", "numbers"]
+    # The deployment that is right finds no note that its stream is halted.
+    assert not (deployments.folder / "state/app" / folder_of("numbers")).exists()
+    (theirs, _) = json.loads(deployments.ask("status", "--json").stdout)["streams"]
+    deployments.use(OURS)
+    (ours, _) = json.loads(deployments.ask("status", "--json").stdout)["streams"]
+    assert [each["code"] for each in theirs["findings"]] == ["other_stream"]
+    assert not {each["code"] for each in ours["findings"]} & {"other_stream", "stream_halted"}
 
 
 def test_the_stream_is_described_once_and_not_for_each_shard(deployments: Deployments) -> None:
@@ -204,6 +214,9 @@ def test_status_says_it_once_and_nothing_about_shards_of_the_other_stream(deploy
     deployments.clock.ahead += timedelta(hours=7)
     (found,) = json.loads(deployments.ask("status", "--json").stdout)["streams"]
     assert [each["code"] for each in found["findings"]] == ["other_stream"]
+    # The shards that were found are not those of the log, so nobody can say that they are fine.
+    shown = deployments.ask("status", "--shards=5").stdout
+    assert (shown.startswith("stuck: app on numbers"), " fine" in shown, "is sealed" in shown) == (True, False, False)
 
 
 def test_the_log_can_be_verified_without_the_stream(deployments: Deployments) -> None:
@@ -276,3 +289,56 @@ def test_a_damaged_pin_is_refused_before_anything_is_read(deployments: Deploymen
     with pytest.raises((Fatal, DefinitionError), match=r"identities/numbers.json does not say which stream the log is of"):
         deployments.work(at_once)
     assert deployments.manifests() == before
+
+
+def test_with_on_expired_halt_a_stream_that_is_created_again_is_not_read_before_a_person_decides(deployments: Deployments) -> None:
+    """Not even shards of which the log knows nothing: their predecessors may have held what nobody had read."""
+    deployments.put(range(3))
+    deployments.work(sealed(3), on_expired="halt")
+    first, before = deployments.pin, deployments.contents()
+    create_again(deployments, shards=2)
+    for n in range(10, 15):
+        deployments.client.put_record(StreamName="numbers", Data=json.dumps({"n": n}).encode(), PartitionKey="k", ExplicitHashKey="0")
+    for n in range(15, 20):  # into the shard that the former stream did not have
+        place = str(2**128 - 1)
+        deployments.client.put_record(StreamName="numbers", Data=json.dumps({"n": n}).encode(), PartitionKey="k", ExplicitHashKey=place)
+
+    for _ in range(2):
+        with pytest.raises(Fatal, match=rf"was deleted and created again\. Of the log: {first.arn}.*`on_expired: halt`") as refused:
+            deployments.work(at_once, on_expired="halt")
+        assert not isinstance(refused.value, OtherStream)
+    (found,) = json.loads(deployments.ask("status", "--json").stdout)["streams"]
+    assert [each["code"] for each in found["findings"]] == ["other_stream"]
+    with pytest.raises(Fatal, match="was deleted and created again"):
+        look(deployments)
+    assert deployments.contents() == before
+
+    read: set[str] = set()
+
+    def both(event: events.Event) -> bool:
+        if isinstance(event, events.UnitSealed):
+            read.add(event.shard)
+        return len(read) == 2
+
+    heard = deployments.work(both)
+    assert [type(event) for event in heard if isinstance(event, events.StreamSucceeded | events.RecordsExpired)] == [
+        events.StreamSucceeded,
+        events.RecordsExpired,
+    ]
+    deployments.put(range(20, 22))
+    deployments.work(sealed(2), on_expired="halt")
+    assert look(deployments).startswith(f"of this stream, pinned at {first.pinned_at}")
+
+
+def test_with_on_expired_halt_one_of_several_streams_that_is_created_again_is_noted_for_all_who_read_the_log(
+    deployments: Deployments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "PIPELINE", stage.PIPELINE.replace("stream: numbers", "streams: [numbers, letters]"))
+    deployments.client.create_stream(StreamName="letters", ShardCount=1)
+    deployments.put(range(3))
+    deployments.work(sealed(3), on_expired="halt")
+    create_again(deployments)
+
+    with pytest.raises(Fatal, match=r"1 shard\(s\) or stream\(s\) are halted:\n +numbers: .* was deleted and created again"):
+        deployments.work(lambda event: isinstance(event, events.ShardHalted), on_expired="halt")
+    assert set(asyncio.run(read_halts(open_store(f"file:{deployments.folder}/state/app", None), "numbers"))) == {WHOLE_STREAM}

@@ -22,7 +22,8 @@ from typer.testing import CliRunner
 
 from stream import events
 from stream.cli.main import app
-from stream.errors import DefinitionError
+from stream.commit.identity import identity_key
+from stream.errors import DefinitionError, OtherStream
 from stream.local.kinesis.server import running
 from stream.local.kpl import UserRecord, aggregate
 from stream.operations.changes.position_import import plan_import, write_import
@@ -460,3 +461,52 @@ def test_the_plan_is_available_as_json(move: Move) -> None:
         (LOWER, "write", sequence),
         (UPPER, "start", None),
     ]
+
+
+def begin_without_leases(move: Move) -> str:
+    """A log in which the lower shard has been begun, and so a stream is pinned; the sequence number of the shard's first record."""
+    move.write(coordination="local")
+    move.put(range(3), low=True)
+    _, sequence = move.consume(LOWER, 1)
+    move.work(3)
+    move.write()
+    Path("positions.csv").write_text(f"shard,sequence\n{LOWER},{sequence}\n")
+    return sequence
+
+
+def test_positions_are_not_taken_over_if_the_log_is_of_another_stream_of_that_name(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin_without_leases(move)
+    keys: dict[str, Any] = {"aws_access_key_id": "444455556666", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    other = boto3.client("kinesis", endpoint_url=move.endpoints[0], **keys)
+    other.create_stream(StreamName="numbers", ShardCount=2)
+    put = other.put_record(StreamName="numbers", Data=body(1), PartitionKey="k", ExplicitHashKey="0")
+    Path("positions.csv").write_text(f"shard,sequence\n{LOWER},{put['SequenceNumber']}\n")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "444455556666")
+    said = move.take_over("positions.csv", "--yes", code=2)
+    assert "is of another stream than the `numbers` that was found here" in said
+    assert f"leases-{move.table}" not in boto3.client("dynamodb", endpoint_url=move.endpoints[1], **keys).list_tables()["TableNames"]
+    other.close()
+
+
+def test_what_is_planned_is_not_written_once_the_log_is_of_another_stream(move: Move) -> None:
+    sequence = begin_without_leases(move)
+    pin = move.folder / "state/app" / identity_key("numbers")
+    Path("positions.csv").write_text(f"shard,sequence\n{UPPER},TRIM_HORIZON\n{LOWER},{sequence}\n")
+    pipeline = check(move.folder / "pipeline.yaml", {}).pipeline
+    assert pipeline is not None
+    how = (move.folder, move.clock, lambda event: None)
+    planned = asyncio.run(plan_import(pipeline, "positions.csv", *how))
+    pin.write_text(pin.read_text().replace(":stream/numbers", ":stream/others"))
+    with pytest.raises(OtherStream, match="is of another stream than the `numbers`"):
+        asyncio.run(write_import(pipeline, planned, *how))
+    assert f"leases-{move.table}" not in move.dynamo.list_tables()["TableNames"]
+
+
+def test_a_log_in_a_directory_is_found_from_everywhere(move: Move, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The state is below the folder of the pipeline file, the positions are where the command is given."""
+    begin_without_leases(move)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (move.folder / "positions.csv").rename(elsewhere / "positions.csv")
+    os.chdir(elsewhere)
+    said = move.run("leases", "import", str(move.folder / "pipeline.yaml"), "--from", "positions.csv", "--yes", code=2)
+    assert f"{LOWER}: the commit log has begun this shard without the position" in said

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import count
 
 import pytest
+from typer.testing import CliRunner
 
 from stream import events
+from stream.cli.main import app
 from stream.commit.manifest import Kind
 from stream.errors import Fatal
 from tests.integration.stage import Stage, sealed
@@ -94,3 +97,14 @@ def test_an_open_shard_continues_in_the_recreated_stream_after_a_gap(stage: Stag
     stage.work(sealed(5))
 
     assert [(manifest.kind, manifest.records) for manifest in stage.manifests()] == [(Kind.UNIT, 3), (Kind.GAP, 0), (Kind.UNIT, 5)]
+
+
+def test_what_was_sealed_of_the_former_stream_is_not_missed_in_the_new_one(stage: Stage) -> None:
+    stage.put(range(3))
+    stage.work(sealed(3))
+    create_again(stage)
+    stage.put(range(10, 15))
+    stage.work(sealed(5))
+    result = CliRunner().invoke(app, ["audit", "verify", str(stage.folder / "pipeline.yaml"), "--json"])
+    report = json.loads(result.stdout)
+    assert [(each["check"], each["verdict"]) for each in report["findings"]] == [("source", "unknown"), ("chain", "unknown")]

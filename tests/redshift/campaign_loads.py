@@ -417,6 +417,29 @@ def test_a_column_that_is_narrowed_under_a_loader_is_named_and_no_shard_is_parke
     world.assert_exactly_once()
 
 
+def test_a_table_that_is_too_narrow_for_the_names_of_several_streams_is_widened_with_the_statement_that_is_said(world):
+    loaded, _ = altered(world, f'ALTER TABLE "{world.table}" ALTER COLUMN _shard TYPE varchar(26)')
+    assert loaded
+    world.kinesis = "{streams: [{stream: events}]}"
+    world.redefine()
+    world.seal({0: 1})
+    assert not world.load()
+    refused = [event for event in world.heard if isinstance(event, events.LoadRefused)][-1]
+    assert refused.kind == "setup"
+    assert "column _shard has 26 bytes in the table, and `<stream>/<shard>` of this pipeline up to 27" in refused.detail
+    assert not parked(world)
+    world.query(refused.detail.rpartition("outside of a transaction: ")[2])
+    assert world.load()
+    world.assert_exactly_once()
+    assert {row[0] for row in world.table_rows()} == {shard_id(0), shard_id(1), f"events/{shard_id(0)}"}
+
+
+def test_a_narrow_table_is_wide_enough_for_a_stream_that_no_row_names(world):
+    loaded, _ = altered(world, f'ALTER TABLE "{world.table}" ALTER COLUMN _shard TYPE varchar(20)')
+    assert loaded
+    world.assert_exactly_once()
+
+
 def test_a_table_that_is_renamed_under_a_loader_is_not_made_anew_without_its_rows(world):
     loaded, refused = altered(world, f'ALTER TABLE "{world.table}" RENAME TO "{world.table}_old"')
     assert not loaded

@@ -136,6 +136,20 @@ def test_the_doctor_finds_a_column_that_was_retyped_by_hand(world, place):
     assert retyped["remedy"]
 
 
+def test_the_doctor_finds_a_table_that_is_too_narrow_for_the_names_of_several_streams(world, place):
+    path, _, recorded, _ = place
+    with recorded() as (environment, _):
+        world.seal({0: 1})
+        world.load_until_done()
+        world.query(f"ALTER TABLE {world.table} ALTER COLUMN _shard TYPE varchar(26)")
+        narrow = table_finding(path, environment)
+        path.write_text(path.read_text().replace("{stream: events}", "{streams: [{stream: events}]}"))
+        too_narrow = table_finding(path, environment)
+    assert narrow["verdict"] == "ok"
+    assert too_narrow["verdict"] == "failed"
+    assert "column _shard has 26 bytes in the table, and `<stream>/<shard>` of this pipeline up to 27" in too_narrow["what"]
+
+
 def test_the_doctor_finds_a_table_that_was_renamed_by_hand(world, place):
     path, _, recorded, _ = place
     with recorded() as (environment, _):

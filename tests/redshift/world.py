@@ -28,7 +28,7 @@ from tests.sealed import START, Sealed, shard_id
 PIPELINE = """\
 application: {application}
 source:
-  kinesis: {{stream: events}}
+  kinesis: {kinesis}
   schema: {{n: int64, kind: string, tags: list<string>?, at: timestamp(ms)?}}
 stages:
   - filter: n % 7 <> 0
@@ -61,6 +61,7 @@ class World:
     table: str
     options: str = ""
     stages: str = ""
+    kinesis: str = "{stream: events}"
     rng: Random = field(default_factory=Random)
     kinds: int = 12
     heard: list[Event] = field(default_factory=list)
@@ -70,7 +71,12 @@ class World:
     @property
     def text(self) -> str:
         return PIPELINE.format(
-            application="app", bucket=self.bucket, table=self.table, options=self.options, stages=self.stages + self._gone
+            application="app",
+            bucket=self.bucket,
+            table=self.table,
+            options=self.options,
+            kinesis=self.kinesis,
+            stages=self.stages + self._gone,
         )
 
     @property

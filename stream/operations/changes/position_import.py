@@ -19,7 +19,7 @@ from stream.aws.kinesis import open_kinesis
 from stream.commit.log import CommitLog
 from stream.commit.retry import Repeater
 from stream.concurrency import run_concurrently
-from stream.contracts import Clock, Emit, Shard, Start, StartKind
+from stream.contracts import Clock, Emit, ObjectStore, Shard, Start, StartKind
 from stream.errors import DefinitionError
 from stream.lease.foreign_positions import ForeignPositions, from_csv, from_table, kind_of
 from stream.lease.positions import Fate, Step, plan, row_of
@@ -28,7 +28,9 @@ from stream.lease.settings import LeasedStream
 from stream.lease.table import LeaseTable
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
+from stream.source.access import described
 from stream.worker.coordination.leasing import leased_streams, open_table
+from stream.worker.opening.identity import only_compared
 from stream.worker.opening.places import session_of
 from stream.worker.opening.stores import Stores
 
@@ -72,20 +74,21 @@ class ImportPlan:
 async def plan_import(pipeline: Pipeline, source: str, base: Path, clock: Clock, emit: Emit) -> ImportPlan:
     """What it takes to continue after the positions in ``source``, a CSV file or ``dynamodb:TABLE``. Changes nothing.
 
-    ``pipeline`` is narrowed to one stream.
+    ``pipeline`` is narrowed to one stream; ``base``: the folder of its file.
 
     Raises:
         DefinitionError: the pipeline has no leases, the positions cannot be read, or are of another stream.
+        OtherStream: the log is of another stream than the one that is found.
         StreamError: a service refused.
     """
     name = pipeline.source.kinesis.stream
-    async with _opened(pipeline, clock, emit) as (table, leased, lookahead):
+    async with _opened(pipeline, base, clock, emit) as (table, leased, lookahead, state):
         repeat = Repeater(clock, emit)
         now = await lookahead.time()
-        found = await _read(source, base, table, name, now, repeat)
+        found = await _read(source, table, name, now, repeat)
         shards = await leased.list_shards()
         leases = await _leases(table, leased)
-        log = CommitLog(Stores.open(pipeline, base, session_of(pipeline)).state, pipeline.application, clock, "import")
+        log = CommitLog(state, pipeline.application, clock, "import")
         begun = await _begun(log, shards, repeat)
         steps = plan(shards, found.positions, leases, begun, pipeline.source.kinesis.start.kind)
         if all(step.fate is Fate.GONE for step in steps if step.shard in {each.shard for each in found.positions}):
@@ -99,15 +102,16 @@ async def plan_import(pipeline: Pipeline, source: str, base: Path, clock: Clock,
         return ImportPlan(name, table.name, found.kind, found.tells_who_reads, tuple(steps), lags, busy)
 
 
-async def write_import(pipeline: Pipeline, planned: ImportPlan, clock: Clock, emit: Emit) -> None:
+async def write_import(pipeline: Pipeline, planned: ImportPlan, base: Path, clock: Clock, emit: Emit) -> None:
     """Write the rows of ``planned``; the table is created if it is missing and the pipeline allows it.
 
     Raises:
         DefinitionError: somebody has created one of the rows meanwhile; that row is left as it is.
+        OtherStream: the log is of another stream than the one that is found, so nothing is written.
         StreamError: a service refused.
     """
     native = pipeline.coordination.native
-    async with _opened(pipeline, clock, emit) as (table, leased, _):
+    async with _opened(pipeline, base, clock, emit) as (table, leased, _, _):
         await table.open(create=native is not None and native.create_table)
         shards = {shard.shard_id: shard for shard in await leased.list_shards()}
         met: list[str] = []
@@ -127,7 +131,10 @@ async def write_import(pipeline: Pipeline, planned: ImportPlan, clock: Clock, em
 
 
 @asynccontextmanager
-async def _opened(pipeline: Pipeline, clock: Clock, emit: Emit) -> AsyncIterator[tuple[LeaseTable, LeasedStream, StreamLookahead]]:
+async def _opened(
+    pipeline: Pipeline, base: Path, clock: Clock, emit: Emit
+) -> AsyncIterator[tuple[LeaseTable, LeasedStream, StreamLookahead, ObjectStore]]:
+    """The lease table, the stream in it, what looks into it, and the state: after the stream was found to be the one that the log is of."""
     if pipeline.source.s3 is not None:
         msg = "the pipeline reads objects of `source.s3`, which have no positions of Kinesis"
         raise DefinitionError(msg)
@@ -140,18 +147,17 @@ async def _opened(pipeline: Pipeline, clock: Clock, emit: Emit) -> AsyncIterator
         raise DefinitionError(msg)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(open_kinesis(session_of(pipeline)))
-        name = pipeline.source.kinesis.stream
-        leased = next(each for each in await leased_streams(pipeline, client, Repeater(clock, emit)) if each.stream == name)
-        yield await open_table(pipeline, native, clock, emit, stack), leased, StreamLookahead(client, name, clock)
+        name, repeat = pipeline.source.kinesis.stream, Repeater(clock, emit)
+        state = Stores.open(pipeline, base, session_of(pipeline)).state
+        compared = only_compared(client, state, name)
+        await repeat("describe stream", Shard(name, ""), lambda: described(client, name, compared))
+        leased = next(each for each in await leased_streams(pipeline, client, repeat) if each.stream == name)
+        yield await open_table(pipeline, native, clock, emit, stack), leased, StreamLookahead(client, name, clock), state
 
 
-async def _read(source: str, base: Path, table: LeaseTable, stream: str, now: datetime, repeat: Repeater) -> ForeignPositions:
+async def _read(source: str, table: LeaseTable, stream: str, now: datetime, repeat: Repeater) -> ForeignPositions:
     if not source.startswith(TABLE):
-        try:
-            return from_csv((base / source).read_text(encoding="utf-8"), source, stream)
-        except (OSError, UnicodeDecodeError) as error:
-            msg = f"--from {source}: the file cannot be read: {error}. Name a CSV file, or a table as {TABLE}NAME"
-            raise DefinitionError(msg) from error
+        return _from_file(source, stream)
     name, whole = source.removeprefix(TABLE), Shard(stream, "")
     if name == table.name:
         msg = f"{source} is the lease table of this pipeline itself: give coordination.native.table another name"
@@ -182,6 +188,14 @@ async def _read(source: str, base: Path, table: LeaseTable, stream: str, now: da
         msg = f"the table {name} of {kind.name} has no positions of the stream {stream}, in {len(items)} rows"
         raise DefinitionError(msg)
     return found
+
+
+def _from_file(source: str, stream: str) -> ForeignPositions:
+    try:
+        return from_csv(Path(source).read_text(encoding="utf-8"), source, stream)
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"--from {source}: the file cannot be read: {error}. Name a CSV file, or a table as {TABLE}NAME"
+        raise DefinitionError(msg) from error
 
 
 async def _leases(table: LeaseTable, leased: LeasedStream) -> dict[str, Lease]:

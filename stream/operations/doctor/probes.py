@@ -18,7 +18,7 @@ from stream.operations.doctor.probe import GRANT_REMEDY, Probe
 from stream.operations.doctor.queue_probes import queue_probes
 from stream.operations.doctor.service_probes import consumer_probes, fitting_probe, lease_probes, notice_probes, warehouse_probes
 from stream.pipeline.access import needed
-from stream.pipeline.model import Pipeline
+from stream.pipeline.model import OnExpired, Pipeline
 from stream.pipeline.plan import output_schema
 from stream.pipeline.replay import ObjectsSource
 from stream.pipeline.resources import fetch_resources, is_remote
@@ -27,6 +27,7 @@ from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.layouts import Layout
 from stream.sink.objects import SinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
+from stream.sink.redshift_sql import Owner
 from stream.storage.directory import DirectoryStore
 from stream.storage.open import open_store
 from stream.storage.s3 import KmsKey
@@ -100,7 +101,9 @@ def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str
     for sink in pipeline.sinks:
         yield from _table(sink, session, base, secrets_of(env, base, managed))
         if isinstance(sink, RedshiftSinkConfig):
-            yield fitting_probe(sink, session, functools.partial(_layout, pipeline, session, base, env, sink))
+            kinesis = pipeline.source.kinesis
+            longest = max(Owner(pipeline.application, name, several=bool(kinesis.streams)).shard_bytes for name in kinesis.names)
+            yield fitting_probe(sink, session, functools.partial(_layout, pipeline, session, base, env, sink), longest)
     yield from notice_probes(pipeline.notify)
 
 
@@ -137,7 +140,7 @@ async def _log(pipeline: Pipeline, session: AwsSession, base: Path, name: str) -
     """Which stream the log is of. If that cannot be compared, because it or the stream cannot be read, another probe says why."""
     state = Stores.open(pipeline, base, session).state
     async with open_kinesis(session) as client:
-        pinned = only_compared(client, state, name)
+        pinned = only_compared(client, state, name, asks=pipeline.source.kinesis.on_expired is OnExpired.HALT)
         try:
             pin, summary = await pinned.pin(), await client.describe_stream_summary(name)
         except (AwsFatal, Retryable) as error:

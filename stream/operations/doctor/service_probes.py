@@ -34,6 +34,7 @@ from stream.pipeline.replay import Notify
 from stream.sink import redshift_sql as sql
 from stream.sink.layouts import Layout
 from stream.sink.redshift import RedshiftSinkConfig
+from stream.sink.redshift_evolve import ExistingColumn, evolve
 from stream.stream_ids import parse
 
 ROW_CALLS: Final = ("Scan", "GetItem", "PutItem", "UpdateItem", "DeleteItem")
@@ -215,13 +216,20 @@ async def _finished(client: RedshiftDataClient, statement: str, what: str = "SEL
         raise Fatal(msg)
 
 
-def fitting_probe(sink: RedshiftSinkConfig, session: AwsSession, layout: Callable[[], Awaitable[Layout]]) -> Probe:
-    """Whether the table, as it is now, can take rows of ``layout``; somebody may have changed it by hand."""
+def fitting_probe(sink: RedshiftSinkConfig, session: AwsSession, layout: Callable[[], Awaitable[Layout]], shard_bytes: int) -> Probe:
+    """Whether the table, as it is now, can take rows of ``layout``; somebody may have changed it by hand.
+
+    ``shard_bytes``: the most bytes of ``_shard`` in them.
+    """
     database = Database(sink.database, sink.cluster, sink.workgroup, sink.db_user, sink.secret_arn)
-    return Probe("table", f"{'.'.join(sink.target)} on {database}", functools.partial(_fits, sink, session, database, layout), _ALTER)
+    return Probe(
+        "table", f"{'.'.join(sink.target)} on {database}", functools.partial(_fits, sink, session, database, layout, shard_bytes), _ALTER
+    )
 
 
-async def _fits(sink: RedshiftSinkConfig, session: AwsSession, database: Database, layout: Callable[[], Awaitable[Layout]]) -> str:
+async def _fits(
+    sink: RedshiftSinkConfig, session: AwsSession, database: Database, layout: Callable[[], Awaitable[Layout]], shard_bytes: int
+) -> str:
     wanted = await layout()
     async with open_redshift_data(session, database) as client:
         statement = await client.execute(sql.describe_table(sink.target), secrets.token_hex(16))
@@ -234,8 +242,8 @@ async def _fits(sink: RedshiftSinkConfig, session: AwsSession, database: Databas
                 raise Fatal(sql.missing_table(sink)) from error
             await _refuse_without_schema(client, sink)
             return "it does not exist yet; the first load makes it"
-        found = [sql.ExistingColumn(each.name, each.type, each.length) for each in (await client.result(statement)).columns]
-    change = sql.evolve(sink, sink.target, wanted, found)
+        found = [ExistingColumn(each.name, each.type, each.length) for each in (await client.result(statement)).columns]
+    change = evolve(sink, sink.target, wanted, found, shard_bytes)
     if change.problems:
         raise Fatal("; ".join(change.problems))
     return f"its columns fit; the next load adds {len(change.statements)}" if change.statements else "its columns fit"

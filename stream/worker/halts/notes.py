@@ -1,8 +1,9 @@
 """Records beside the commit log why a shard stands still, for commands that cannot ask the worker: ``halts/<stream>/<shard>.json``.
 
-A note is written when a shard halts, and removed when the shard is known to continue. The same is done for the export of a shard's spans,
-in ``export/<stream>/halted/<shard>.json``. Starting a shard costs one read, and another one if spans are exported. No code decides
-anything by a note; it is for people.
+A note is written when a shard halts, and removed when the shard is known to continue. A halt that is only this deployment's is not noted:
+the log is read by others. A note about a whole stream is removed by whoever reads the stream all the same. The same is done for the
+export of a shard's spans, in ``export/<stream>/halted/<shard>.json``. Starting a shard costs one read, and another one if spans are
+exported. No code decides anything by a note; it is for people.
 """
 
 from __future__ import annotations
@@ -94,12 +95,17 @@ class HaltNotes:
         """Shards of which records were received since they were started."""
         self._streams: set[str] = set()
         """Streams of which a shard was started, so that they can be read."""
+        self._halted: set[str] = set()
+        """Streams that this worker has halted as a whole."""
         self._noted: set[str] = set()
         """Keys of the notes that there are, as far as this worker knows."""
 
     def __call__(self, event: events.Event) -> None:
         """Queue what ``event`` changes."""
         where = event.stream, event.shard
+        if not event.shard:
+            self._about_stream(event)
+            return
         match event:
             case events.PageReceived():
                 self._page(where, event)
@@ -122,9 +128,23 @@ class HaltNotes:
                 self._go_on(where)
             case events.ShardReleased():
                 self._forget(where)
+            case _:
+                pass
+
+    def _about_stream(self, event: events.Event) -> None:
+        whole, since = (event.stream, ""), self._clock.now()
+        match event:
+            case events.ShardHalted(reason=reason, shared=shared):
+                self._halted.add(event.stream)
+                if shared:
+                    self._later(lambda: self._write(halt_key(*whole), whole, reason, since, None))
+            case events.StreamDescribed() if event.stream in self._streams - self._halted:
+                # Another worker may have halted it, whose access, region or name is wrong.
+                self._check_stream(event.stream)
             case events.StreamResumed():
+                self._halted.discard(event.stream)
                 # Also if the note is still to be written.
-                self._later(lambda: self._remove(halt_key(*where), where))
+                self._later(lambda: self._remove(halt_key(*whole), whole))
             case _:
                 pass
 
@@ -139,10 +159,13 @@ class HaltNotes:
         self._received.discard(where)
         if where[0] not in self._streams:
             self._streams.add(where[0])
-            self._later(lambda: self._check_note(halt_key(where[0], ""), (where[0], "")))
+            self._check_stream(where[0])
         self._later(lambda: self._check_note(halt_key(*where), where))
         if self._exports:
             self._later(lambda: self._check_export_note(where))
+
+    def _check_stream(self, stream: str) -> None:
+        self._later(lambda: self._check_note(halt_key(stream, ""), (stream, "")))
 
     def _forget(self, where: _Where) -> None:
         self._positions.pop(where, None)

@@ -9,7 +9,7 @@ from typing import Final
 
 from stream import events
 from stream.contracts import Emit
-from stream.errors import Fatal
+from stream.errors import Fatal, OtherStream
 from stream.lease.paused import Pause
 from stream.worker.parts import StreamParts
 from stream.worker.shards.supervisor import Supervisor
@@ -128,7 +128,7 @@ class Streams:
             self._refused[supervisor.stream] = error
             if not self._others_work(supervisor.stream):
                 raise
-            self._emit(events.ShardHalted(supervisor.stream, ALL, str(error)))
+            self._emit(events.ShardHalted(supervisor.stream, ALL, str(error), shared=not isinstance(error, OtherStream)))
 
 
 def halted_error(halted: Mapping[str, str]) -> Fatal:

@@ -21,8 +21,9 @@ from stream.commit.naming import start_key
 from stream.contracts import Clock, Emit, LendingSource, ObjectStore, Start, StartKind
 from stream.errors import DefinitionError, Fatal
 from stream.pipeline.model import KinesisSource as KinesisOptions
-from stream.pipeline.model import Pipeline, Retrieval
+from stream.pipeline.model import OnExpired, Pipeline, Retrieval
 from stream.pipeline.replay import ObjectsSource, Watch
+from stream.source.access import described
 from stream.source.aggregated import OutOfRange
 from stream.source.kinesis import KinesisSource
 from stream.source.notifications import place_of_notices
@@ -120,7 +121,8 @@ async def open_reading(context: SourceContext, stack: AsyncExitStack) -> list[Op
         return [await _objects(context)]
     client = await stack.enter_async_context(open_kinesis(context.session))
     pinning = Pinning(context.clock, context.worker, context.emit)
-    pinned = {each.stream: PinnedStream(context.state, each.stream, client.place, pinning) for each in streams}
+    asks = context.pipeline.source.kinesis.on_expired is OnExpired.HALT
+    pinned = {each.stream: PinnedStream(context.state, each.stream, client.place, pinning, asks=asks) for each in streams}
     await _refuse_inaccessible(pinned, client, wait=len(streams) > 1 and context.reading == Reading())
     return [await _kinesis(each, client, context, pinned[each.stream]) for each in streams]
 
@@ -134,14 +136,12 @@ async def _refuse_inaccessible(streams: Mapping[str, PinnedStream], client: Kine
     refused, known = 0, dict[str, str]()
     for name, pinned in streams.items():
         try:
-            summary = await client.describe_stream_summary(name)
+            summary = await described(client, name, None if wait else pinned)
         except AccessRefused:
             refused += 1
             if not wait or refused == len(streams):
                 raise
             continue
-        if not wait:
-            await pinned(summary)
         if (other := known.setdefault(summary.arn, name)) != name:
             same = f"{as_written(other)} and {as_written(name)} are the same stream"
             msg = f"{same}, so every record would be written twice; remove one of them from `streams`"

@@ -57,7 +57,8 @@ async def open_loader_parts(
             client = await stack.enter_async_context(open_redshift_data(session, database))
             # Names of objects are derived from content; a client token is the opposite: the API must never have seen it.
             nonce = f"{worker}/{secrets.token_hex(16)}"
-            warehouse = RedshiftWarehouse(client, config, Owner(pipeline.application, stream), store, clock, nonce)
+            owner = Owner(pipeline.application, stream, several=bool(pipeline.source.kinesis.streams))
+            warehouse = RedshiftWarehouse(client, config, owner, store, clock, nonce)
         else:
             msg = f"there is no loader for {type(config).__qualname__}"
             raise DefinitionError(msg)

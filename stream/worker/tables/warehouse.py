@@ -19,8 +19,9 @@ from stream.sink.layouts import Layout
 from stream.sink.loads import Failure, Load
 from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
 from stream.sink.redshift_checks import LoadedRow
+from stream.sink.redshift_evolve import ExistingColumn, evolve
 from stream.sink.redshift_names import folded
-from stream.sink.redshift_sql import ExistingColumn, Owner, Step
+from stream.sink.redshift_sql import Owner, Step
 from stream.sink.redshift_upsert import deleted_layout, needs_deleted_keys
 
 T = TypeVar("T")
@@ -247,7 +248,8 @@ class RedshiftWarehouse:
                 raise LoadFailed(sql.missing_table(self._config), Failure.SETUP)
             await self._create(sql.create_table(table, layout))
             found = await self._columns(table) or ()
-        change = sql.evolve(self._config, table, layout, [ExistingColumn(column.name, column.type, column.length) for column in found])
+        existing = [ExistingColumn(column.name, column.type, column.length) for column in found]
+        change = evolve(self._config, table, layout, existing, self._whose.shard_bytes)
         if change.problems:
             msg = f"the table {'.'.join(table)} cannot take the pipeline's rows: {'; '.join(change.problems)}"
             raise LoadFailed(msg, Failure.SETUP)

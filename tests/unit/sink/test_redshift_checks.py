@@ -1,7 +1,7 @@
 import pytest
 
 from stream.sink.redshift_checks import comparison
-from stream.sink.redshift_sql import ExistingColumn
+from stream.sink.redshift_evolve import ExistingColumn
 
 
 @pytest.mark.parametrize(

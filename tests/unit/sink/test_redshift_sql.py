@@ -8,7 +8,7 @@ import pytest
 from stream.sink import redshift_sql as sql
 from stream.sink.loads import Failure, Link, Load, StagedFile
 from stream.sink.redshift_names import BadName
-from stream.sink.redshift_sql import ExistingColumn, Owner, Step
+from stream.sink.redshift_sql import Owner, Step
 from stream.sink.redshift_types import layout_of
 from tests.contract.warehouse import config
 
@@ -161,40 +161,6 @@ def test_a_shard_id_with_a_quote_never_reaches_a_statement():
         statements(Load((Link("s'); DROP TABLE x; --", 0, 1),), None))
     with pytest.raises(BadName):
         sql.load_statements(config(), OWNER, load(), "s3://lake/it's", NOW)
-
-
-EXISTING = [
-    ExistingColumn("n", "int8", 0),
-    ExistingColumn("tags", "super", 0),
-    ExistingColumn("_sequence", "varchar", 60),
-    ExistingColumn("_subsequence", "int8", 0),
-]
-
-
-def test_a_table_that_fits_is_left_unchanged():
-    assert sql.evolve(config(), EVENTS, LAYOUT, EXISTING) == sql.Evolution()
-    assert sql.evolve(config(), EVENTS, LAYOUT, [ExistingColumn("mine", "timestamp", 0), *reversed(EXISTING)]) == sql.Evolution()
-
-
-def test_a_missing_column_is_added_or_reported():
-    added = sql.evolve(config(), EVENTS, LAYOUT, EXISTING[1:])
-    assert added == sql.Evolution(('ALTER TABLE "public"."events" ADD COLUMN "n" bigint',))
-    (problem,) = sql.evolve(config(evolve="halt"), EVENTS, LAYOUT, EXISTING[1:]).problems
-    assert 'run: ALTER TABLE "public"."events" ADD COLUMN "n" bigint' in problem
-
-
-@pytest.mark.parametrize(
-    ("found", "words"),
-    [
-        (ExistingColumn("n", "varchar", 10), "is varchar in the table and bigint"),
-        (ExistingColumn("_sequence", "varchar", 20), "types: {_sequence: varchar(20)}"),
-    ],
-)
-def test_a_column_that_does_not_fit_is_never_changed(found, words):
-    others = [each for each in EXISTING if each.name != found.name]
-    change = sql.evolve(config(), EVENTS, LAYOUT, [*others, found])
-    assert change.statements == ()
-    assert words in change.problems[0]
 
 
 @pytest.mark.parametrize(

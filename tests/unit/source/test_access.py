@@ -13,10 +13,12 @@ from stream.aws.errors import StreamMissing
 from stream.aws.kinesis import StreamSummary, open_kinesis
 from stream.aws.session import AwsSession
 from stream.budget import ByteBudget
-from stream.errors import Fatal, Retryable
+from stream.errors import Fatal, OtherStream, Retryable
 from stream.local.kinesis.faults import Action, Fault
 from stream.local.kinesis.server import serve
 from stream.source.access import StreamAccess
+from stream.storage.memory import MemoryStore
+from stream.worker.opening.identity import PinnedStream, Pinning
 from tests.simulation.completing import LeapingClock
 
 pytestmark = pytest.mark.usefixtures("aws_keys")
@@ -27,11 +29,16 @@ class Recogniser:
 
     def __init__(self) -> None:
         self.refuses = False
+        self.takes_for_another = 0
+        """How often the stream is refused as another one."""
         self.asked: list[StreamSummary] = []
         self.done = False
 
     async def __call__(self, summary: StreamSummary) -> None:
         self.asked.append(summary)
+        if len(self.asked) <= self.takes_for_another:
+            msg = "of another stream"
+            raise OtherStream(msg)
         if self.refuses:
             msg = "another stream"
             raise Fatal(msg)
@@ -110,5 +117,44 @@ def test_a_stream_that_was_missing_is_recognised_again() -> None:
         await access.shards()
         first, second = recogniser.asked
         assert second.created > first.created
+
+    with_access(run)
+
+
+def test_a_stream_that_was_created_again_while_it_was_described_is_described_again_before_it_counts_as_another_one() -> None:
+    """Another worker has pinned the new stream already, and what was described is the old one."""
+
+    async def run(access: StreamAccess, recogniser: Recogniser, emulator: Any, clock: LeapingClock) -> None:
+        state = MemoryStore()
+        ours, theirs = (PinnedStream(state, "numbers", "here", Pinning(clock, name, lambda _: None)) for name in ("ours", "theirs"))
+
+        async def pin_successor(summary: StreamSummary) -> None:
+            if not recogniser.asked:
+                emulator.server.state.account.streams.clear()
+                clock.time += timedelta(minutes=1)
+                create(emulator, clock)
+                await theirs(await access.client.describe_stream_summary("numbers"))
+            await recogniser(summary)
+            await ours(summary)
+
+        recognition: Any = pin_successor
+        recognition.done = False
+        access.recognition = recognition
+        assert len(await access.shards()) == 2
+        first, second = recogniser.asked
+        assert second.created > first.created
+        pin = await ours.pin()
+        assert pin is not None
+        assert (pin.worker, pin.created, pin.former) == ("theirs", second.created.isoformat(), ())
+
+    with_access(run)
+
+
+def test_a_stream_that_stays_another_one_is_refused() -> None:
+    async def run(access: StreamAccess, recogniser: Recogniser, _emulator: Any, _clock: LeapingClock) -> None:
+        recogniser.takes_for_another = 2
+        with pytest.raises(OtherStream, match="of another stream"):
+            await access.shards()
+        assert len(recogniser.asked) == 2
 
     with_access(run)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from stream import events
@@ -154,6 +155,56 @@ def test_a_stream_that_cannot_be_read_is_noted_as_a_whole_until_one_of_its_shard
     worker(store, clock, halted("no such stream", shard=""))
     assert notes_in(store) == {WHOLE_STREAM: Halt("no such stream", "w1", clock.moment)}
     worker(store, clock, started(0))
+    assert notes_in(store) == {}
+
+
+DESCRIBED = events.StreamDescribed(STREAM, "", 86_400.0, 1)
+
+
+def test_a_stream_that_is_wrong_only_in_this_deployment_is_not_noted_where_others_look() -> None:
+    store = Watched()
+    worker(store, Hand(), events.ShardHalted(STREAM, "", "the log is of another stream", shared=False))
+    assert (store.written, notes_in(store)) == ([], {})
+
+
+def test_a_note_that_another_worker_made_of_a_stream_is_removed_by_the_one_that_goes_on_reading_it() -> None:
+    store, clock = MemoryStore(), Hand()
+    asyncio.run(store.put(halt_key(*WHERE), msgspec.json.encode(Halt("bad", "w2", clock.moment, "70"))))
+
+    async def run() -> None:
+        right, wrong = HaltNotes(store, "w1", clock, print), HaltNotes(store, "w2", clock, print)
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(each.run()) for each in (right, wrong)]
+            for notes, event in ((right, DESCRIBED), (right, started(70)), (wrong, halted("no such stream", shard=""))):
+                notes(event)
+                await notes.finish()
+            assert set(await read_halts(store, STREAM)) == {SHARD, WHOLE_STREAM}
+            # The wrong one sees its stream described elsewhere, and reads nothing.
+            wrong(DESCRIBED)
+            await wrong.finish()
+            assert set(await read_halts(store, STREAM)) == {SHARD, WHOLE_STREAM}
+            right(DESCRIBED)
+            await right.finish()
+            assert set(await read_halts(store, STREAM)) == {SHARD}
+            for each in running:
+                each.cancel()
+
+    asyncio.run(run())
+
+
+def test_who_may_describe_a_stream_and_reads_nothing_of_it_leaves_the_note_of_another_worker() -> None:
+    store, clock = MemoryStore(), Hand()
+    worker(store, clock, halted("not listed", shard=""))
+    worker(store, clock, DESCRIBED, name="w2")
+    assert set(notes_in(store)) == {WHOLE_STREAM}
+
+
+def test_who_has_halted_a_stream_keeps_its_note_until_it_goes_on() -> None:
+    """Its shards cannot be listed, although it may be described; some of them were read before."""
+    store, clock = MemoryStore(), Hand()
+    worker(store, clock, started(70), halted("not listed", shard=""), DESCRIBED)
+    assert set(notes_in(store)) == {WHOLE_STREAM}
+    worker(store, clock, started(70), halted("not listed", shard=""), events.StreamResumed(STREAM, ""), DESCRIBED)
     assert notes_in(store) == {}
 
 
