@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Final
 
 from stream.batch import ORIGIN
-from stream.commit.naming import SEQUENCE_DIGITS, manifest_key, shard_prefix
+from stream.commit.naming import SEQUENCE_DIGITS, genesis_key, manifest_key, shard_prefix
 from stream.contracts import ObjectStore
 
 PAGE: Final = 1000
@@ -83,6 +83,16 @@ async def shards_of(store: ObjectStore, stream: str) -> AsyncIterator[str]:
     """The ids of all shards that have a chain, ascending. Takes one listing per thousand shards, however long their chains are."""
     for name in await store.folders(f"commits/{stream}/"):
         yield name
+
+
+async def is_chain(store: ObjectStore, stream: str, name: str) -> bool:
+    """Whether the folder ``name`` of the stream's log has a link in it: what somebody else put there has none."""
+    prefix = shard_prefix(stream, name)
+    async with aclosing(store.list(prefix)) as listing:  # type: ignore[type-var]
+        async for info in listing:
+            if position_of(info.key, prefix) is not None or info.key == genesis_key(stream, name):
+                return True
+    return False
 
 
 async def streams_of(store: ObjectStore) -> AsyncIterator[str]:

@@ -31,7 +31,7 @@ from stream.aws.kinesis import open_kinesis
 from stream.aws.secrets import read_secret
 from stream.batch import ORIGIN
 from stream.commit.log import CommitLog
-from stream.commit.lookup import last_starts, shards_of
+from stream.commit.lookup import is_chain, last_starts, shards_of
 from stream.commit.manifest import Kind, Manifest, decode_start
 from stream.commit.naming import start_key
 from stream.concurrency import run_concurrently
@@ -59,6 +59,8 @@ FIRST_PAUSE: Final = 2.0
 LAST_PAUSE: Final = 30.0
 """Longest pause between two attempts, in seconds. Pauses grow, so that a long wait makes few calls; the limit keeps the answer timely."""
 
+_SHARD: Final = "shardId-"
+"""How the service begins the ids of shards."""
 _NOT_BEGUN: Final = "no worker has begun with this stream"
 _ELSEWHERE: Final = "another application has processed records after these; they are not in the lake"
 _NOTES: Final = {
@@ -200,7 +202,10 @@ class Completeness:
     async def _logged(self) -> frozenset[str]:
         """The shards that the log had when first asked: later ones are listed."""
         if self._shards_of_log is None:
-            self._shards_of_log = frozenset([shard_of_chain(chain)[0] async for chain in shards_of(self.log.store, self._stream)])
+            store, stream = self.log.store, self._stream
+            # Chains of Kinesis are named after its shards, and need not be looked into.
+            chains = [name async for name in shards_of(store, stream) if name.startswith(_SHARD) or await is_chain(store, stream, name)]
+            self._shards_of_log = frozenset(shard_of_chain(chain)[0] for chain in chains)
         return self._shards_of_log
 
     async def _start(self, question: Question) -> Start | None:

@@ -81,6 +81,25 @@ def test_a_child_missing_everywhere_is_not_complete_unless_it_is_excluded() -> N
         asyncio.run(ask("d"))
 
 
+def test_a_folder_of_somebody_else_is_no_shard() -> None:
+    clock = LeapingClock()
+    stream = Scripted(clock, 0)
+
+    async def ask() -> Answer:
+        log = CommitLog(MemoryStore(clock=clock), "app", clock, "w")
+        await log.pin_start("numbers", Start(StartKind.TRIM_HORIZON))
+        await log.open_chain(Shard("numbers", "begun"), Start(StartKind.TRIM_HORIZON))
+        for key in ("junk/readme.txt", f"junk/deeper/{0:060d}.json", "shardId-000000000007/readme.txt"):
+            await log.store.put(f"commits/numbers/{key}", b"not ours")
+        return await Completeness("numbers", log, StoredCheckpoints(log.store), stream).ask(
+            Question(stream.begun - timedelta(seconds=10), MARGIN)
+        )
+
+    # A shard that was lost with all of its links, but for a file that somebody put beside them, is none that may be ignored.
+    states = {each.shard: each.state.value for each in asyncio.run(ask()).shards}
+    assert states == {"s": "complete", "begun": "gone", "shardId-000000000007": "gone"}
+
+
 class Elsewhere:
     """The checkpoint of a shard that another application reads."""
 
