@@ -4,7 +4,7 @@ import re
 
 from tests.docs.generate import ROOT
 
-ACTION = re.compile(r'"([a-z][a-z0-9-]+):[A-Z][A-Za-z]+"')
+ACTION = re.compile(r'"([a-z][a-z0-9-]+):[A-Z][a-z]+[A-Za-z]*"')
 NOT_CALLED = {"aws", "kms", "redshift", "redshift-serverless", "lambda", "logs"}
 """Keys of conditions; services that others call for the pipeline; and what is no part of a worker in a pod."""
 

@@ -261,7 +261,7 @@ def test_a_row_that_somebody_has_created_since_it_was_planned_is_left_as_it_is(m
     move.take_over("earlier.csv", "--yes")
     before = move.rows()
     with pytest.raises(DefinitionError, match=rf"1 rows were written to the table .*; for {LOWER} somebody was faster"):
-        asyncio.run(write_import(pipeline, planned, move.clock, ignore))
+        asyncio.run(write_import(pipeline, planned, move.folder, move.clock, ignore))
     after = move.rows()
     assert after[LOWER] == before[LOWER]
     assert after[UPPER]["checkpoint"]["S"] == positions[UPPER]
