@@ -203,7 +203,7 @@ def test_the_kernel_lends_the_memory_that_arrow_would(column, begin, length):
     (found,), arrow = native.lent([part]), part.to_arrow(compat_level=pl.CompatLevel.newest())
     known = native._lent(arrow)
     assert found[:3] == known[:3]
-    assert found.width == known.width
+    assert (found.width, found.validity is None) == (known.width, known.validity is None)
     assert bytes(memoryview(found.values)) == bytes(known.values) if found.width else True
     for bits in (found.validity, found.values if not found.width else None):
         if bits is not None:
@@ -216,6 +216,28 @@ def test_the_kernel_lends_the_memory_that_arrow_would(column, begin, length):
             )
     assert (found.texts is None) == (known.texts is None)
     assert [bytes(memoryview(text)) for text in found.texts or ()] == [bytes(text) for text in known.texts or ()]
+
+
+@pytest.mark.parametrize("begin", range(9))
+def test_bits_are_lent_up_to_the_last_row(begin):
+    for length in range(1, 16):
+        bits, some = pl.Series([True, False, False] * 8), pl.Series([1, None, None] * 8)
+        values, validity = (each.slice(begin, length) for each in (bits, some))
+        (first, second), known = native.lent([values, validity]), [row % 3 == 0 for row in range(begin, begin + length)]
+        for memory, offset in ((first.values, first.offset), (second.validity, second.offset)):
+            if memory is None:
+                assert all(known)
+            else:
+                assert np.unpackbits(np.frombuffer(memory, np.uint8), bitorder="little")[offset:][:length].astype(bool).tolist() == known
+
+
+@KERNELS
+def test_texts_are_lent_as_long_as_they_were_given(kernel, monkeypatch):
+    monkeypatch.setattr(native, "KERNEL", kernel)
+    texts = (b"a" * 33, b"b" * 5, b"c" * 70)
+    view = np.array([20, int.from_bytes(b"cccc", "little"), 2, 50], np.uint32)
+    (found,) = native.lent([native.series("", native.Memory(native.Kind.TEXT, 1, None, (view, *texts)))])
+    assert [bytes(memoryview(text)) for text in found.texts or ()] == [*texts]
 
 
 def test_columns_of_several_chunks_and_of_other_types_are_lent_too():
@@ -241,6 +263,24 @@ def test_lent_memory_stays_when_the_column_goes():
     gc.collect()
     assert texts is not None
     assert bytes(memoryview(texts[0])) == b"t" * 40
+
+
+@KERNELS
+def test_lent_memory_is_given_back_once_nobody_has_it(kernel, monkeypatch):
+    monkeypatch.setattr(native, "KERNEL", kernel)
+    numbers, text = bytearray(32), bytearray(20)
+    view = np.array([20, 0, 0, 0], np.uint32)
+    columns = [native.Memory(native.Kind.INT64, 1, None, (numbers,)), native.Memory(native.Kind.TEXT, 1, None, (view, text))]
+    found = native.lent([native.series("", each) for each in columns])
+    gc.collect()
+    for buffer in (numbers, text):
+        with pytest.raises(BufferError):
+            buffer.append(0)
+    assert bytes(memoryview((found[1].texts or ())[0])) == bytes(20)
+    del found
+    gc.collect()
+    numbers.append(0)
+    text.append(0)
 
 
 @KERNELS
