@@ -42,9 +42,9 @@ def test_of_concurrent_errors_the_most_severe_is_reported_and_raised():
 
 
 def test_an_unexpected_error_is_reported_without_its_message():
-    lines, _ = said(LookupError("value 4711 of a record"))
+    lines, _ = said(LookupError("value hushed of a record"))
     assert lines[-1]["reason"].startswith("unexpected LookupError; please report it with this trace: test_failure.py:")
-    assert "4711" not in str(lines)
+    assert "hushed" not in str(lines)
 
 
 @pytest.mark.parametrize("wrap", [lambda error: error, lambda error: BaseExceptionGroup("together", [Halted("one shard"), error])])
