@@ -12,7 +12,7 @@ from typing import Any
 from stream.errors import DefinitionError
 from stream.handler import Handler
 from stream.hosts.transforming import Transformer
-from stream.pipeline.host_names import Host
+from stream.pipeline.checks.host_names import Host
 from stream.source.transformation import is_transformation
 
 

@@ -13,7 +13,7 @@ from stream.errors import DefinitionError
 from stream.handler import Handler
 from stream.hosts.allowance import within_memory
 from stream.hosts.invoked import Function
-from stream.pipeline.host_names import Host
+from stream.pipeline.checks.host_names import Host
 from stream.source.mapping import delivery_of, is_delivery
 from stream.source.transformation import is_transformation
 from stream.worker.assemble import WorkerOptions, usable_cores

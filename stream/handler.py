@@ -17,8 +17,8 @@ from stream.contracts import Emit
 from stream.errors import DefinitionError, Halted, StreamError, unforeseen
 from stream.metrics.embedded import EmbeddedMetrics
 from stream.metrics.logs import JsonLog, Level
-from stream.pipeline.host_names import Host
-from stream.pipeline.lint import check
+from stream.pipeline.checks.host_names import Host
+from stream.pipeline.checks.lint import check
 from stream.pipeline.model import Pipeline
 
 

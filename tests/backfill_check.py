@@ -21,7 +21,7 @@ import polars as pl
 from stream.cli.demo import Demo
 from stream.cli.run import carry_out
 from stream.local.flights import flights_table
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.worker.assemble import WorkerOptions
 from stream.worker.sources.reading import Reading
 

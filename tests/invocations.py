@@ -13,7 +13,7 @@ from stream.contracts import Clock, Emit
 from stream.events import Event
 from stream.hosts.allowance import allowance
 from stream.hosts.invoked import Function
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.source.mapping import Delivery, delivery_of
 from stream.worker.assemble import WorkerOptions
 

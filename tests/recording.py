@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from stream.pipeline.grants import allows
+from stream.pipeline.access.grants import allows
 from tests.models import TARGETS, problems
 from tests.serving import serving
 

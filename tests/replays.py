@@ -13,7 +13,7 @@ from stream.audit.verify import Scope, Verifier
 from stream.cli.run import carry_out
 from stream.clock import SystemClock
 from stream.operations.opening import chains_of, open_evidence
-from stream.pipeline.lint import check_content
+from stream.pipeline.checks.lint import check_content
 from stream.pipeline.model import Pipeline
 from stream.worker.assemble import WorkerOptions
 from stream.worker.opening.places import session_of

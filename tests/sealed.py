@@ -19,9 +19,9 @@ from stream.commit.places import Places
 from stream.commit.rewind import history, rewind_link
 from stream.contracts import Checkpoint, Page, Shard, Start, StartKind
 from stream.lease.checkpoints import StoredCheckpoints
-from stream.pipeline.lint import check_content
+from stream.pipeline.checks.lint import check_content
 from stream.pipeline.model import Pipeline
-from stream.pipeline.resources import fetch_resources
+from stream.pipeline.resources.fetching import fetch_resources
 from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.opening.evidence import StoredEvidence

@@ -11,16 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from stream.cli.loading import libraries_wanted
-from stream.pipeline.host_names import Host
+from stream.pipeline.checks.host_names import Host
 
 if libraries_wanted():
     from rich.console import Console
     from rich.text import Text
 
+    from stream.pipeline.checks.lint import CheckResult
+    from stream.pipeline.checks.lint import check as check_file
     from stream.pipeline.digest import canonical_text
     from stream.pipeline.findings import Finding, Severity
-    from stream.pipeline.lint import CheckResult
-    from stream.pipeline.lint import check as check_file
 
 EXIT_OK = 0
 EXIT_FINDINGS = 1

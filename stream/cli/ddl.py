@@ -21,7 +21,7 @@ if libraries_wanted():
     from stream.cli.explain import EXIT_DEFINITION, checked
     from stream.pipeline.model import Pipeline
     from stream.pipeline.plan import local_resources, output_schema
-    from stream.pipeline.resources import parse_table
+    from stream.pipeline.resources.fetching import parse_table
     from stream.sink.athena import Statement, external_table
     from stream.sink.iceberg import IcebergSinkConfig
     from stream.sink.objects import ObjectsSinkConfig, SinkConfig

@@ -21,10 +21,10 @@ if libraries_wanted():
     from stream.cli.preview import value_text
     from stream.cli.samples import chain_of, sample_of
     from stream.clock import SystemClock
-    from stream.pipeline.compare import Difference, Shown, compare
     from stream.pipeline.consequences import Consequence, consequences
     from stream.pipeline.model import Pipeline
     from stream.pipeline.sensitive import sensitive_columns
+    from stream.pipeline.trials.compare import Difference, Shown, compare
     from stream.transform.engine import CompiledChain
     from stream.transform.stage import SchemaMismatch
 

@@ -19,10 +19,10 @@ if libraries_wanted():
     import yaml
     from rich.console import Console
 
-    from stream.pipeline.access import Account, needed
+    from stream.pipeline.access.actions import Account, needed
+    from stream.pipeline.checks.lint import check as check_file
     from stream.pipeline.cost import Estimate, Outcome, Prices, Rate, estimate
     from stream.pipeline.limits import MemoryNeed, mebibytes, memory_need
-    from stream.pipeline.lint import check as check_file
     from stream.pipeline.model import Pipeline
     from stream.pipeline.plan import Change, Plan, Step, local_resources, plan
     from stream.pipeline.replay import Queue

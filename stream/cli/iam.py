@@ -13,17 +13,17 @@ import typer
 from stream.cli.loading import libraries_wanted
 from stream.cli.options import File
 from stream.errors import DefinitionError
-from stream.pipeline.role_names import AUDIENCE, Role
+from stream.pipeline.access.role_names import AUDIENCE, Role
 
 if libraries_wanted():
     from stream.cli.explain import checked
-    from stream.pipeline.access import Account
+    from stream.pipeline.access.actions import Account
+    from stream.pipeline.access.grants import compare
+    from stream.pipeline.access.roles import ServiceAccount, accesses, partition_of, policy, trust
+    from stream.pipeline.access.sharing import resource_policies
     from stream.pipeline.findings import near_miss
-    from stream.pipeline.grants import compare
     from stream.pipeline.model import Pipeline
     from stream.pipeline.regions import REGIONS
-    from stream.pipeline.roles import ServiceAccount, accesses, partition_of, policy, trust
-    from stream.pipeline.sharing import resource_policies
 
 EXIT_DIFFERENT = 1
 EXIT_DEFINITION = 2

@@ -17,8 +17,8 @@ if libraries_wanted():
     from stream.datapipeline.report import REPORT, document, markdown
     from stream.datapipeline.translate import Imported, import_definition
     from stream.datapipeline.verdicts import Fate
+    from stream.pipeline.checks.lint import check_content
     from stream.pipeline.findings import Severity
-    from stream.pipeline.lint import check_content
     from stream.storage.whole import write_whole
 
 EXIT_TODO = 1

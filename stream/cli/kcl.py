@@ -23,7 +23,7 @@ if libraries_wanted():
     from stream.cli.run import EXIT_DEFINITION, EXIT_FATAL, End, refuse_failure
     from stream.hosts.multilang import one_stream, protected_pipe, run_child
     from stream.hosts.properties import GRACE_MILLIS, properties
-    from stream.pipeline.lint import check as check_file
+    from stream.pipeline.checks.lint import check as check_file
     from stream.pipeline.model import Pipeline
     from stream.worker.assemble import WorkerOptions, usable_cores
 

@@ -14,7 +14,7 @@ from stream.errors import DefinitionError, StreamError
 
 if libraries_wanted():
     from stream import watchdog
-    from stream.pipeline.lint import check as check_file
+    from stream.pipeline.checks.lint import check as check_file
     from stream.pipeline.model import Pipeline
 
 EXIT_UNKNOWN: Final = 2

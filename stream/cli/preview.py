@@ -22,8 +22,8 @@ if libraries_wanted():
     from stream.cli.explain import checked
     from stream.cli.output import as_json
     from stream.cli.samples import chain_of, sample_of
-    from stream.pipeline.preview import Passed, Preview, Rejected, Stage
-    from stream.pipeline.preview import preview as run_preview
+    from stream.pipeline.trials.preview import Passed, Preview, Rejected, Stage
+    from stream.pipeline.trials.preview import preview as run_preview
     from stream.sink.partition import OVERFLOW
     from stream.transform.stage import SchemaMismatch
 

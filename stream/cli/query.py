@@ -35,7 +35,7 @@ if libraries_wanted():
     from stream.operations.query.sql import run_query, tables_of
     from stream.operations.query.unsealed import Room
     from stream.pipeline.model import Pipeline
-    from stream.pipeline.trial import plain
+    from stream.pipeline.trials.trial import plain
     from stream.pipeline.units import parse_size
     from stream.sink.csv import SeparatedValues, separated
 

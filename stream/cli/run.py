@@ -22,8 +22,8 @@ if libraries_wanted():
     from stream import watchdog
     from stream.clock import SystemClock
     from stream.contracts import Emit
+    from stream.pipeline.checks.lint import check as check_file
     from stream.pipeline.findings import Severity
-    from stream.pipeline.lint import check as check_file
     from stream.pipeline.model import Pipeline
     from stream.worker.assemble import WorkerOptions, usable_cores
     from stream.worker.process.result import ResultListener, write_result

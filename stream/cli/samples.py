@@ -11,7 +11,7 @@ from stream.clock import SystemClock
 from stream.errors import DefinitionError
 from stream.operations.records.sampling import read_sample, resources_of
 from stream.pipeline.model import Pipeline
-from stream.pipeline.sample import from_file, generated
+from stream.pipeline.trials.sample import from_file, generated
 from stream.pipeline.units import parse_duration
 from stream.transform.engine import CompiledChain
 

@@ -25,11 +25,11 @@ if libraries_wanted():
     from stream.cli.output import as_json
     from stream.cli.preview import value_text
     from stream.clock import SystemClock
-    from stream.pipeline.cases import CaseFile, cases_path, read_cases, stand_ins
-    from stream.pipeline.lint import check as check_file
+    from stream.pipeline.checks.lint import check as check_file
     from stream.pipeline.model import Pipeline
-    from stream.pipeline.resources import Fetched, fetch_resources
-    from stream.pipeline.sample import from_file, generated
+    from stream.pipeline.resources.fetching import Fetched, fetch_resources
+    from stream.pipeline.trials.cases import CaseFile, cases_path, read_cases, stand_ins
+    from stream.pipeline.trials.sample import from_file, generated
     from stream.simulation import elsewhere, purity
     from stream.simulation.campaign import Played, Tally, campaign, minimized
     from stream.simulation.fleet import Tools

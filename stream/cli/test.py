@@ -14,11 +14,11 @@ from stream.errors import DefinitionError
 
 if libraries_wanted():
     from stream import watchdog
-    from stream.pipeline.cases import SUFFIX, CaseFile, cases_path, read_cases, stand_ins
+    from stream.pipeline.checks.lint import check as check_file
     from stream.pipeline.findings import Finding
-    from stream.pipeline.lint import check as check_file
-    from stream.pipeline.resources import fetch_resources
-    from stream.pipeline.trial import Trial, Verdict
+    from stream.pipeline.resources.fetching import fetch_resources
+    from stream.pipeline.trials.cases import SUFFIX, CaseFile, cases_path, read_cases, stand_ins
+    from stream.pipeline.trials.trial import Trial, Verdict
     from stream.storage.whole import write_whole
 
 EXIT_OK = 0

@@ -19,11 +19,11 @@ from stream.contracts import Clock, Emit, Shard
 from stream.errors import DefinitionError, Fatal
 from stream.hosts.allowance import allowance
 from stream.hosts.answer import answer
-from stream.pipeline.host_names import Host
-from stream.pipeline.hosts import as_run_by, misfits, refuse
+from stream.pipeline.checks.host_names import Host
+from stream.pipeline.checks.hosts import as_run_by, misfits, refuse
 from stream.pipeline.model import Pipeline
-from stream.pipeline.resources import Fetched, fetch_resources, is_remote
-from stream.pipeline.secrets import is_managed
+from stream.pipeline.resources.fetching import Fetched, fetch_resources, is_remote
+from stream.pipeline.resources.secrets import is_managed
 from stream.sink.objects import ObjectsSinkConfig
 from stream.sink.record_lines import RecordLines
 from stream.source.transformation import Transformation, transformation_of

@@ -14,7 +14,7 @@ from typing import Final
 from stream.errors import DefinitionError
 from stream.pipeline.limits import READING_SHARE, SMALL_UNIT_SHARE, unit_bytes
 from stream.pipeline.model import Pipeline
-from stream.pipeline.resources import is_remote
+from stream.pipeline.resources.fetching import is_remote
 
 DAY: Final = 86_400.0
 MONTH_DAYS: Final = 30.4

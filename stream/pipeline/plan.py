@@ -15,7 +15,7 @@ from stream.contracts import CONSOLE
 from stream.errors import DefinitionError
 from stream.pipeline.components import canonical_name
 from stream.pipeline.model import Pipeline
-from stream.pipeline.resources import is_remote, load_function, parse_table, read_local
+from stream.pipeline.resources.fetching import is_remote, load_function, parse_table, read_local
 from stream.sink import rejects
 from stream.transform.decode import DecoderConfig
 from stream.transform.engine import DECODE

@@ -20,9 +20,9 @@ from typing import Any, Final
 
 from stream.errors import DefinitionError, StreamError
 from stream.pipeline.digest import canonical_text, read_canonical
-from stream.pipeline.resources import fetch_resources
-from stream.pipeline.secrets import SecretReader
-from stream.pipeline.trial import batch_of
+from stream.pipeline.resources.fetching import fetch_resources
+from stream.pipeline.resources.secrets import SecretReader
+from stream.pipeline.trials.trial import batch_of
 from stream.simulation.purity import Rows, results
 from stream.simulation.subject import Subject
 

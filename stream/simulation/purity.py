@@ -17,7 +17,7 @@ from stream.batch import ROW, Batch, Outcome
 from stream.errors import StreamError
 from stream.pipeline.model import Pipeline
 from stream.pipeline.sensitive import HIDDEN, sensitive_by_step, unreadable
-from stream.pipeline.trial import SHARD_ID, plain
+from stream.pipeline.trials.trial import SHARD_ID, plain
 from stream.transform.engine import CompiledChain, advance
 from stream.transform.stage import Step
 

@@ -10,9 +10,9 @@ from stream.batch import DATA, Batch
 from stream.clock import SystemClock
 from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
-from stream.pipeline.resources import Fetched
-from stream.pipeline.secrets import SecretReader
-from stream.pipeline.trial import batch_of
+from stream.pipeline.resources.fetching import Fetched
+from stream.pipeline.resources.secrets import SecretReader
+from stream.pipeline.trials.trial import batch_of
 from stream.simulation.schedule import Possible
 from stream.sink.tables import TableSinkConfig
 from stream.storage.memory import MemoryStore

@@ -33,12 +33,12 @@ from stream.lease.coordinator import Coordinator
 from stream.lease.native import LeaseCheckpoints
 from stream.lease.pauses import PauseRecord
 from stream.metrics.logs import Level
-from stream.pipeline.access import needed
+from stream.pipeline.access.actions import needed
 from stream.pipeline.limits import READING_SHARE, unit_bytes
 from stream.pipeline.model import OnExpired, Pipeline
 from stream.pipeline.replay import OnDeleted
-from stream.pipeline.resources import Fetched, fetch_resources
-from stream.pipeline.secrets import SecretReader
+from stream.pipeline.resources.fetching import Fetched, fetch_resources
+from stream.pipeline.resources.secrets import SecretReader
 from stream.sink import rejects
 from stream.worker.coordination.leasing import ListShards, open_leases
 from stream.worker.coordination.pausing import CALL, PauseWatch

@@ -32,7 +32,7 @@ from stream.metrics.server import Health, MetricsServer
 from stream.metrics.stall import StallWatch, watch_stalls
 from stream.pipeline.limits import memory_need
 from stream.pipeline.model import Pipeline
-from stream.pipeline.secrets import SecretReader
+from stream.pipeline.resources.secrets import SecretReader
 from stream.storage.prefixed import PrefixedStore
 from stream.watchdog import WATCHDOG
 from stream.worker.assemble import WorkerOptions, assemble, ends_by_itself, worker_id

@@ -16,7 +16,7 @@ from stream.batch import ORIGIN
 from stream.cli.main import app
 from stream.errors import DefinitionError
 from stream.operations.changes.rewinds import rewind
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from tests.chaos.conftest import client
 from tests.chaos.truth import read_stream
 from tests.chaos.workers import Worker

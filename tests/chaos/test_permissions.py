@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from stream.cli.main import app
 from stream.clock import SystemClock
-from stream.pipeline.access import Account
-from stream.pipeline.grants import allows
-from stream.pipeline.lint import check
-from stream.pipeline.roles import Document, Role, accesses, policy
+from stream.pipeline.access.actions import Account
+from stream.pipeline.access.grants import allows
+from stream.pipeline.access.roles import Document, Role, accesses, policy
+from stream.pipeline.checks.lint import check
 from tests.chaos.conftest import client
 from tests.chaos.world import LARGE, World
 from tests.invocations import event_of, held

@@ -15,7 +15,7 @@ import pytest
 from stream.cli.run import carry_out
 from stream.clock import SystemClock
 from stream.local.flights import flights_table
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.pipeline.namespace import in_namespace
 from stream.worker.assemble import WorkerOptions
 from stream.worker.objects.slices import Window

@@ -13,7 +13,7 @@ import pytest
 from stream.audit.verify import Scope, Verifier
 from stream.clock import SystemClock
 from stream.operations.opening import open_evidence
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.gateway import gateway
 from tests.chaos.test_store_faults import DENIED

@@ -13,8 +13,8 @@ from stream.aws.errors import AwsFatal
 from stream.aws.session import AwsSession
 from stream.clock import SystemClock
 from stream.local.start import LocalAws
-from stream.pipeline.access import needed
-from stream.pipeline.lint import check_content
+from stream.pipeline.access.actions import needed
+from stream.pipeline.checks.lint import check_content
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.storage.memory import MemoryStore
 from stream.storage.open import open_store

@@ -30,8 +30,8 @@ from stream.datapipeline.report import markdown
 from stream.datapipeline.translate import import_definition
 from stream.metrics.catalog import CATALOG
 from stream.metrics.logs import LEVELS, render
+from stream.pipeline.checks.lint import check
 from stream.pipeline.components import DECODERS, SINKS, STAGES
-from stream.pipeline.lint import check
 from stream.pipeline.model import Pipeline
 from stream.pipeline.replay import Part
 from stream.pipeline.schema import json_schema

@@ -12,10 +12,10 @@ import yaml
 from pydantic import BaseModel
 
 from stream.batch import PARTITION_KEY, ROW, Outcome
-from stream.pipeline.codes import CODES
+from stream.pipeline.checks.codes import CODES
 from stream.pipeline.components import DECODERS, SINKS, STAGES, make_sink
 from stream.pipeline.schema import json_schema
-from stream.pipeline.trial import plain
+from stream.pipeline.trials.trial import plain
 from stream.sink.console import ConsoleSinkConfig
 from stream.sink.csv import SeparatedValues
 from stream.sink.iceberg import IcebergSink, IcebergSinkConfig

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from stream.cli.run import carry_out
+from stream.pipeline.checks.lint import check_content
 from stream.pipeline.findings import Severity
-from stream.pipeline.lint import check_content
 from stream.worker.assemble import WorkerOptions
 from stream.worker.sources.reading import Reading
 from tests.docs.generate import ROOT

@@ -12,7 +12,7 @@ import pytest
 
 from stream.clock import SystemClock
 from stream.hosts.transforming import Transformer
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from tests import forked
 from tests.docs.commands import block, forked_out, local_aws
 from tests.docs.generate import ROOT

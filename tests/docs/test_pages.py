@@ -15,9 +15,9 @@ import pytest
 from typer.main import get_command
 
 from stream.cli.main import app
+from stream.pipeline.checks.lint import check
 from stream.pipeline.components import DECODERS, SINKS, STAGES
 from stream.pipeline.findings import Severity
-from stream.pipeline.lint import check
 from stream.pipeline.load import load
 from tests import forked
 from tests.docs.generate import ROOT, pages

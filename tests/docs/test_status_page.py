@@ -12,7 +12,7 @@ import pytest
 from stream import events
 from stream.errors import Fatal
 from stream.operations.status.finding import Harm
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.source.keys import hash_key
 from stream.worker import service
 from stream.worker.assemble import WorkerOptions

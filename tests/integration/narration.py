@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from stream import events
 from stream.contracts import Clock
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.worker.assemble import WorkerOptions
 from stream.worker.service import run_worker
 

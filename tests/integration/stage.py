@@ -17,7 +17,7 @@ from stream import events
 from stream.commit.manifest import Manifest, State, decode, encode
 from stream.concurrency import ObservableEvent
 from stream.contracts import Clock, Shard
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.parts import Stop
 from stream.worker.service import run_worker

@@ -21,7 +21,7 @@ from stream.clock import SystemClock
 from stream.local.aws import LocalClients
 from stream.local.start import LocalAws
 from stream.operations.doctor.diagnosis import Environment, Verdict, examine
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from tests.contract.peers import client
 
 PIPELINE = """

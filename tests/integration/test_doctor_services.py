@@ -19,8 +19,8 @@ from stream.local.aws import LocalClients
 from stream.local.start import LocalAws
 from stream.operations.doctor.daemon_probes import MADE_BY_DAEMON
 from stream.operations.doctor.probes import NOT_TRIED
-from stream.pipeline.access import Account, needed
-from stream.pipeline.lint import check
+from stream.pipeline.access.actions import Account, needed
+from stream.pipeline.checks.lint import check
 from tests.recording import ACCOUNT, REGION, Naming, Recorder, recording
 from tests.serving import serving
 

@@ -15,7 +15,7 @@ from stream.contracts import Shard
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.cost import LOG_PUTS, Outcome, Rate, estimate
 from stream.pipeline.model import Pipeline
-from stream.pipeline.resources import Fetched
+from stream.pipeline.resources.fetching import Fetched
 from stream.storage.memory import MemoryStore
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore

@@ -16,7 +16,7 @@ from stream import events
 from stream.cli.main import app
 from stream.contracts import ObjectInfo
 from stream.errors import DefinitionError
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.storage.directory import DirectoryStore
 from stream.worker.objects.slices import Window
 from stream.worker.sources.dead_letters import DeadLetters

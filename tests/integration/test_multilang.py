@@ -19,7 +19,7 @@ from stream.events import CallRepeated
 from stream.hosts.multilang import Child, Daemon, Progress
 from stream.local.kinesis.server import running
 from stream.local.kpl import UserRecord, aggregate
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.source.aggregated import user_records
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.parts import to_all

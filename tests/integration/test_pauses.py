@@ -19,7 +19,7 @@ from stream.errors import DefinitionError, Fatal
 from stream.lease.paused import What
 from stream.operations.changes import pauses
 from stream.operations.changes.pauses import Author, Operator, Outcome, Scope
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.pipeline.model import Pipeline
 from stream.worker.sources.reading import Reading
 from tests.integration.stage import PIPELINE, Stage, sealed

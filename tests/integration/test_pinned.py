@@ -23,7 +23,7 @@ from stream.commit.manifest import Kind
 from stream.errors import DefinitionError, Fatal, OtherStream
 from stream.local.kinesis.server import running
 from stream.operations.doctor.probes import probes
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.storage.open import open_store
 from stream.worker.halts.note import WHOLE_STREAM
 from stream.worker.halts.notes import folder_of, read_halts

@@ -27,7 +27,7 @@ from stream.errors import DefinitionError, OtherStream
 from stream.local.kinesis.server import running
 from stream.local.kpl import UserRecord, aggregate
 from stream.operations.changes.position_import import plan_import, write_import
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.worker.assemble import WorkerOptions
 from stream.worker.service import run_worker
 from tests.clocks import ShiftedClock

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from stream import events
 from stream.cli.main import app
 from stream.operations.query.contents import open_queried
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.worker.objects.slices import Window
 from stream.worker.sources.reading import Reading
 from tests.integration.stage import PIPELINE, Stage, sealed

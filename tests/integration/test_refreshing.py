@@ -15,7 +15,7 @@ import polars as pl
 from stream import events
 from stream.commit.manifest import Kind, decode
 from stream.local.kinesis.server import running
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.worker.assemble import WorkerOptions
 from stream.worker.service import run_worker
 

@@ -20,7 +20,7 @@ from stream.cli.main import app
 from stream.commit.retry import Repeater
 from stream.errors import Fatal
 from stream.local.kinesis.server import running
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.worker.coordination.leasing import leased_streams
 from stream.worker.opening.places import session_of
 from tests.clocks import ShiftedClock

@@ -15,7 +15,7 @@ from stream.clock import SystemClock
 from stream.local.aws import LocalClients
 from stream.local.start import LocalAws
 from stream.operations.changes.leases import list_leases
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.worker.coordination.leasing import open_leases
 from tests.forked import PATIENCE
 from tests.standard_error import without_loading

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.testing.stages import STAGE_CHECKS
 from tests.docs.generate import ROOT
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from stream.local.moto import moto
-from stream.pipeline.access import Account
+from stream.pipeline.access.actions import Account
+from stream.pipeline.access.roles import Role, accesses, policy
+from stream.pipeline.checks.lint import check
 from stream.pipeline.coordination import COORDINATOR_STATE, WORKER_STATS
-from stream.pipeline.lint import check
-from stream.pipeline.roles import Role, accesses, policy
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.world import World
 from tests.contract.peers import kinesis_local

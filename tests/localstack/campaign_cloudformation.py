@@ -26,7 +26,7 @@ from stream.local.comparison import judge
 from stream.local.flights import flights_table, produce
 from stream.local.progress import LogReader
 from stream.local.start import environment
-from stream.pipeline.grants import allows
+from stream.pipeline.access.grants import allows
 from tests.chaos.workers import Worker
 from tests.forked import ROOT
 from tests.localstack.running import aws_command

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from stream.cli.main import app
 from stream.local.process import helper
-from stream.pipeline.access import Account
-from stream.pipeline.lint import check
-from stream.pipeline.roles import Role, accesses, policy
+from stream.pipeline.access.actions import Account
+from stream.pipeline.access.roles import Role, accesses, policy
+from stream.pipeline.checks.lint import check
 from tests.chaos.workers import Worker
 from tests.forked import prepare as prepare_workers
 from tests.recording import ACCOUNT, REGION, Naming, judge, recording

@@ -12,9 +12,9 @@ import pytest
 
 from stream.aws.session import AwsSession
 from stream.errors import DefinitionError, Retryable
-from stream.pipeline.lint import check
-from stream.pipeline.postgresql import read_postgresql
-from stream.pipeline.resources import fetch_resources, parse_table
+from stream.pipeline.checks.lint import check
+from stream.pipeline.resources.fetching import fetch_resources, parse_table
+from stream.pipeline.resources.postgresql import read_postgresql
 from stream.worker.opening.places import read_object
 from tests.ports import free_port
 from tests.redshift.double.postgres import postgres

@@ -17,7 +17,7 @@ from stream.clock import SystemClock
 from stream.commit.log import CommitLog
 from stream.contracts import Emit
 from stream.lease.loader import Hold
-from stream.pipeline.lint import check_content
+from stream.pipeline.checks.lint import check_content
 from stream.testing.crash import CrashAt, Point
 from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions

@@ -18,9 +18,9 @@ from stream.commit.committer import checkpoint_of
 from stream.lease.coordinator import Coordinator
 from stream.lease.shards import new_lease
 from stream.lease.table import LeaseTable
-from stream.pipeline.lint import check
-from stream.pipeline.resources import fetch_resources
-from stream.pipeline.sample import generated
+from stream.pipeline.checks.lint import check
+from stream.pipeline.resources.fetching import fetch_resources
+from stream.pipeline.trials.sample import generated
 from stream.simulation.campaign import Tally, campaign, minimized, play
 from stream.simulation.fleet import Tools
 from stream.simulation.places import SimulatedStore

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from stream.cli.main import app
 from stream.cli.run import EXIT_DEFINITION
 from stream.metrics.catalog import CATALOG
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 
 sys.path.insert(0, str(Path(__file__).parent))
 from chart import (

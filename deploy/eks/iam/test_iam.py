@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stream.pipeline.access import Account, needed
+from stream.pipeline.access.actions import Account, needed
+from stream.pipeline.access.roles import Role, accesses, policy
 from stream.pipeline.coordination import Coordination
 from stream.pipeline.model import Pipeline
-from stream.pipeline.roles import Role, accesses, policy
 
 ROOT = Path(__file__).parents[3]
 TEMPLATE = ROOT / "deploy" / "eks" / "cloudformation" / "stream.yaml"

@@ -22,7 +22,7 @@ from stream.errors import DefinitionError, Retryable, StreamError
 from stream.lease.pauses import PauseRecord, PausesUnreadable
 from stream.operations.doctor.probe import GRANT_REMEDY, Note, Probe
 from stream.operations.doctor.probes import probes, untried
-from stream.pipeline.access import needed
+from stream.pipeline.access.actions import needed
 from stream.pipeline.limits import mebibytes, memory_need
 from stream.pipeline.model import Pipeline
 from stream.worker.opening.places import session_of

@@ -13,7 +13,7 @@ from stream.aws.session import AwsSession
 from stream.errors import DefinitionError, StreamError
 from stream.operations.doctor.probe import Note, Probe, unseen_remedy
 from stream.pipeline.model import Pipeline
-from stream.pipeline.resources import is_remote
+from stream.pipeline.resources.fetching import is_remote
 from stream.pipeline.units import format_duration
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.objects import SinkConfig

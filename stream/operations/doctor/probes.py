@@ -17,12 +17,12 @@ from stream.operations.doctor.lifecycle_probes import lifecycle_probes
 from stream.operations.doctor.probe import GRANT_REMEDY, Probe
 from stream.operations.doctor.queue_probes import queue_probes
 from stream.operations.doctor.service_probes import consumer_probes, fitting_probe, lease_probes, notice_probes, warehouse_probes
-from stream.pipeline.access import needed
+from stream.pipeline.access.actions import needed
 from stream.pipeline.model import OnExpired, Pipeline
 from stream.pipeline.plan import output_schema
 from stream.pipeline.replay import ObjectsSource
-from stream.pipeline.resources import fetch_resources, is_remote
-from stream.pipeline.secrets import SecretReader, find_secret, references
+from stream.pipeline.resources.fetching import fetch_resources, is_remote
+from stream.pipeline.resources.secrets import SecretReader, find_secret, references
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.layouts import Layout
 from stream.sink.objects import SinkConfig

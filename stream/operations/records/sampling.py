@@ -18,7 +18,7 @@ from stream.operations.opening import open_checkpoints, open_sample
 from stream.operations.progress.completeness import Completeness
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
-from stream.pipeline.resources import Fetched, fetch_resources
+from stream.pipeline.resources.fetching import Fetched, fetch_resources
 from stream.worker.opening.places import read_object, session_of
 from stream.worker.opening.stores import Stores
 

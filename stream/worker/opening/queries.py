@@ -12,7 +12,7 @@ import polars as pl
 from stream.aws.redshift_data import ColumnInfo, Database, RedshiftDataClient, Result, open_redshift_data
 from stream.aws.session import AwsSession
 from stream.errors import DefinitionError, Retryable
-from stream.pipeline.databases import COLUMN_TYPES, MAX_ROWS, as_table, decimal_type
+from stream.pipeline.resources.databases import COLUMN_TYPES, MAX_ROWS, as_table, decimal_type
 from stream.transform.stages.enrich import warehouse
 from stream.transform.values import timestamps
 

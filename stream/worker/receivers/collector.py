@@ -18,7 +18,7 @@ from stream.audit.otlp_responses import Answer
 from stream.aws.wire import Timeouts, Wire, open_wire
 from stream.contracts import Clock, Emit
 from stream.pipeline.audit import Otlp
-from stream.pipeline.secrets import SecretReader, find_headers
+from stream.pipeline.resources.secrets import SecretReader, find_headers
 from stream.worker.receivers.http_errors import describe_failure
 
 TIMEOUTS: Final = Timeouts(connect=10.0, total=30.0, keep_alive=15.0)

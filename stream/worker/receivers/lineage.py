@@ -24,7 +24,7 @@ from stream.errors import StreamError
 from stream.pipeline.audit import Lineage
 from stream.pipeline.model import Pipeline
 from stream.pipeline.origins import column_origins
-from stream.pipeline.secrets import SecretReader, find_headers
+from stream.pipeline.resources.secrets import SecretReader, find_headers
 from stream.transform.engine import CompiledChain
 from stream.worker.opening.places import located
 from stream.worker.receivers.http_errors import describe_failure

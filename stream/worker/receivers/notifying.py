@@ -20,7 +20,7 @@ from stream.aws.sns import publish
 from stream.contracts import Clock, Emit
 from stream.errors import Fatal, Retryable, StreamError
 from stream.pipeline.replay import Notify
-from stream.pipeline.secrets import find_headers
+from stream.pipeline.resources.secrets import find_headers
 from stream.worker.receivers.http_errors import describe_failure
 
 ATTEMPTS: Final = 8

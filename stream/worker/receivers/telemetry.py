@@ -16,7 +16,7 @@ from stream.audit.operations import CLIENT, EventSpans, Operation, Operations
 from stream.contracts import Emit
 from stream.errors import DefinitionError
 from stream.pipeline.audit import Telemetry
-from stream.pipeline.secrets import SecretReader, find_headers
+from stream.pipeline.resources.secrets import SecretReader, find_headers
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

@@ -12,7 +12,7 @@ from stream.pipeline.components import make_sink
 from stream.pipeline.digest import pipeline_digest
 from stream.pipeline.findings import Severity
 from stream.pipeline.model import Pipeline
-from stream.pipeline.resources import Fetched
+from stream.pipeline.resources.fetching import Fetched
 from stream.pipeline.sensitive import problems
 from stream.transform.engine import CompiledChain
 from stream.worker.recipes.recipe import Recipe

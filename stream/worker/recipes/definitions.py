@@ -15,8 +15,8 @@ from stream.contracts import Clock, ObjectStore
 from stream.errors import DefinitionError, Halted, StreamError
 from stream.pipeline.digest import canonical_text, pipeline_digest, read_canonical
 from stream.pipeline.model import Pipeline
-from stream.pipeline.resources import Fetched, fetch_resources
-from stream.pipeline.secrets import SecretReader, find_secret
+from stream.pipeline.resources.fetching import Fetched, fetch_resources
+from stream.pipeline.resources.secrets import SecretReader, find_secret
 from stream.recorded import as_recorded
 from stream.transform.stage import SchemaMismatch
 from stream.worker.objects.slices import record_options

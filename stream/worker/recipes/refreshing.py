@@ -17,7 +17,7 @@ from stream.contracts import Clock, Emit
 from stream.errors import DefinitionError, Fatal, Halted, Retryable
 from stream.pipeline.model import Pipeline
 from stream.pipeline.plan import changes
-from stream.pipeline.resources import Fetched
+from stream.pipeline.resources.fetching import Fetched
 from stream.transform.engine import CompiledChain
 from stream.transform.stage import SchemaMismatch
 from stream.worker.recipes.recipe import Recipe

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from stream.aws.session import AwsSession
-from stream.pipeline.secrets import SecretReader, find_secret
+from stream.pipeline.resources.secrets import SecretReader, find_secret
 from stream.sink.iceberg import CatalogType, IcebergSinkConfig
 
 AUTHORITIES: Final = "stream.authorities"

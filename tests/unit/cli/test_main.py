@@ -12,7 +12,7 @@ from stream.cli import doctor
 from stream.cli.loading import settings_of_libraries
 from stream.cli.main import GROUPS, VERBS, about, app, clearer
 from stream.operations.doctor import diagnosis
-from stream.pipeline import sample
+from stream.pipeline.trials import sample
 from tests.standard_error import without_loading
 
 
@@ -68,8 +68,10 @@ OF_STREAM = {
     "stream.errors",
     "stream.malloc",
     "stream.pipeline",
-    "stream.pipeline.host_names",
-    "stream.pipeline.role_names",
+    "stream.pipeline.access",
+    "stream.pipeline.access.role_names",
+    "stream.pipeline.checks",
+    "stream.pipeline.checks.host_names",
 }
 
 

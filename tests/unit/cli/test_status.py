@@ -13,7 +13,7 @@ from stream.audit.completeness import State
 from stream.cli.status import commands_of, document, shown
 from stream.operations.status.rules import judge
 from stream.operations.status.snapshot import ShardStatus, Snapshot
-from stream.pipeline.lint import check_content
+from stream.pipeline.checks.lint import check_content
 from stream.pipeline.model import Pipeline
 
 NOW = datetime(2026, 1, 1, 3, tzinfo=UTC)

@@ -11,7 +11,7 @@ import yaml
 from stream.datapipeline.object_types import OBJECT_TYPES
 from stream.datapipeline.report import REPORT, document
 from stream.datapipeline.translate import Imported
-from stream.pipeline.lint import check_content
+from stream.pipeline.checks.lint import check_content
 from tests.unit.datapipeline.golden import EXPECTED, HERE, SAMPLES, files, imported
 
 ROOT = HERE.parents[2]

@@ -4,7 +4,7 @@ import re
 
 import yaml
 
-from stream.pipeline.access import Account
+from stream.pipeline.access.actions import Account
 
 HERE = Account("111122223333", "eu-west-1")
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/1"

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from stream.pipeline.grants import compare
-from stream.pipeline.host_names import Host
-from stream.pipeline.lint import check
-from stream.pipeline.roles import Role, ServiceAccount, accesses, policy, trust
+from stream.pipeline.access.grants import compare
+from stream.pipeline.access.roles import Role, ServiceAccount, accesses, policy, trust
+from stream.pipeline.checks.host_names import Host
+from stream.pipeline.checks.lint import check
 from tests.docs.generate import ROOT
 from tests.unit.deploy.templates import GIVEN, HERE, KEY, read_template, without_conditions
 

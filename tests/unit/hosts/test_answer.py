@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stream.hosts.answer import LIMIT, answer
 from stream.pipeline.model import Pipeline
-from stream.pipeline.resources import Fetched
+from stream.pipeline.resources.fetching import Fetched
 from stream.sink.record_lines import RecordLines
 from stream.source.transformation import transformation_of
 from stream.worker.recipes.compiling import compile_recipe

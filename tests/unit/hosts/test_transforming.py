@@ -9,7 +9,7 @@ import pytest
 from stream import events
 from stream.errors import DefinitionError, Fatal, Halted
 from stream.hosts.transforming import Transformer
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from tests.sealed import StillClock
 from tests.transformations import asked, delivered
 

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.errors import DefinitionError
+from stream.pipeline.checks.lint import check_content
 from stream.pipeline.components import STAGES
 from stream.pipeline.digest import canonical_text, pipeline_digest, read_canonical
-from stream.pipeline.lint import check_content
 from stream.pipeline.model import Pipeline
 from tests.unit.pipeline.definitions import EXAMPLES, least
 

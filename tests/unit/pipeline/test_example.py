@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from stream.batch import RAW_SCHEMA, Batch, Outcome
-from stream.pipeline.lint import check
-from stream.pipeline.resources import fetch_resources
+from stream.pipeline.checks.lint import check
+from stream.pipeline.resources.fetching import fetch_resources
 from stream.transform.engine import compile_chain
 from tests.unit.pipeline.definitions import EXAMPLES
 

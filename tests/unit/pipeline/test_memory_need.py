@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stream.pipeline.checks.lint import check
 from stream.pipeline.limits import LEAST_MEMORY, READERS_MEMORY, MemoryNeed, memory_need
-from stream.pipeline.lint import check
 from stream.source.objects import TYPED_AT_ONCE
 from stream.source.reader_child import HEADROOM, LEAST, SHARE, headroom
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from stream.pipeline.lint import check
+from stream.pipeline.checks.lint import check
 from stream.pipeline.model import Pipeline
 from stream.pipeline.plan import Change, changes, local_resources, plan, type_name
 from tests.unit.pipeline.definitions import EXAMPLES, least

@@ -5,14 +5,14 @@ import json
 import jsonschema
 import pytest
 
+from stream.pipeline.checks.lint import check
 from stream.pipeline.components import DECODERS, SINKS, STAGES
 from stream.pipeline.digest import canonical_text
-from stream.pipeline.lint import check
 from stream.pipeline.load import load
 from stream.pipeline.model import Pipeline
 from stream.pipeline.schema import SHORT, installed_stages, json_schema
+from tests.unit.pipeline.checks.test_lint import CORPUS
 from tests.unit.pipeline.definitions import DESIGNED, EXAMPLES, least
-from tests.unit.pipeline.test_lint import CORPUS
 
 SCHEMA = json_schema()
 WHOLE = jsonschema.Draft7Validator(SCHEMA)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from stream.pipeline.checks.lint import check_content
 from stream.pipeline.digest import canonical_text, pipeline_digest, read_canonical
 from stream.pipeline.findings import Severity
-from stream.pipeline.lint import check_content
 from stream.pipeline.sensitive import HIDDEN, Sensitive, hidden, joined, problems, sensitive_columns, unreadable
 from tests.unit.pipeline.test_origins import COLUMNS, MASK, least, pipeline_of, schemas
 

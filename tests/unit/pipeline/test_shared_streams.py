@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from stream.pipeline.access import READ_STREAM, REGISTER, SUBSCRIBE, Account, needed
+from stream.pipeline.access.actions import READ_STREAM, REGISTER, SUBSCRIBE, Account, needed
+from stream.pipeline.access.role_names import Role
+from stream.pipeline.access.roles import accesses
+from stream.pipeline.access.sharing import resource_policies
 from stream.pipeline.model import KinesisSource, Pipeline
-from stream.pipeline.role_names import Role
-from stream.pipeline.roles import accesses
-from stream.pipeline.sharing import resource_policies
 from tests.unit.pipeline.definitions import least
 
 HERE = Account("111122223333", "eu-west-1")

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from stream.pipeline.lint import check
-from stream.pipeline.resources import fetch_resources
+from stream.pipeline.checks.lint import check
+from stream.pipeline.resources.fetching import fetch_resources
 from stream.simulation import elsewhere, purity
 from stream.simulation.subject import Subject
 

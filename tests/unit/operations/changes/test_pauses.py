@@ -7,7 +7,7 @@ import pytest
 from stream.errors import DefinitionError
 from stream.lease.paused import Pause, Target, What
 from stream.operations.changes.pauses import LONGEST_TEXT, Scope, check_text, is_named, pauses_covering, targets_of
-from stream.pipeline.lint import check_content
+from stream.pipeline.checks.lint import check_content
 from tests.sealed import NOON
 
 PIPELINE = """\

@@ -15,7 +15,7 @@ from stream.errors import DefinitionError, Fatal, LeaseLost
 from stream.lease.rows import decode
 from stream.operations.changes.leases import seize_lease
 from stream.operations.changes.rewinds import _commit, preview_rewind, rewind
-from stream.pipeline.lint import check_content
+from stream.pipeline.checks.lint import check_content
 from stream.storage.open import open_store
 from tests.sealed import PIPELINE, sequence, shard_id, three_units
 

@@ -29,7 +29,7 @@ from stream.operations.status.outcomes import RecentUnits
 from stream.operations.status.readers import Listing, ScannedCheckpoints, Troubles
 from stream.operations.status.rules import judge
 from stream.operations.status.snapshot import Snapshot
-from stream.pipeline.lint import check_content
+from stream.pipeline.checks.lint import check_content
 from stream.pipeline.model import Pipeline
 from stream.simulation.virtual_time import leaping
 from stream.storage.memory import MemoryStore

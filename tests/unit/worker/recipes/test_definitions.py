@@ -12,11 +12,11 @@ from stream.commit.naming import pipeline_key, tables_key
 from stream.contracts import Shard
 from stream.errors import DefinitionError, Halted
 from stream.native import KERNEL
+from stream.pipeline.checks.lint import check_content
 from stream.pipeline.digest import canonical_text, read_canonical
-from stream.pipeline.lint import check_content
 from stream.pipeline.load import MAX_BYTES
 from stream.pipeline.model import Pipeline
-from stream.pipeline.resources import Fetched
+from stream.pipeline.resources.fetching import Fetched
 from stream.pipeline.sensitive import Sensitive
 from stream.storage.memory import MemoryStore
 from stream.transform.stage import Resources

@@ -12,7 +12,7 @@ from stream import events
 from stream.batch import SeqRange
 from stream.contracts import Shard
 from stream.pipeline.model import Pipeline
-from stream.pipeline.resources import fetch_resources
+from stream.pipeline.resources.fetching import fetch_resources
 from stream.storage.memory import MemoryStore
 from stream.worker.recipes.definitions import KEPT, Definitions
 from stream.worker.recipes.recipe import CutUnit, render

@@ -1,0 +1,1 @@
+"""What AWS must allow a pipeline, and what the policies of its roles say."""

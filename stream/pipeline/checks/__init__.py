@@ -1,0 +1,1 @@
+"""What is wrong with a pipeline file, found before anything runs."""

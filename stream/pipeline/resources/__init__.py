@@ -1,0 +1,1 @@
+"""What a pipeline needs besides records: reference tables, secrets, functions."""

@@ -1,0 +1,1 @@
+"""Pipelines on records given by hand: test cases, previews, comparisons."""
