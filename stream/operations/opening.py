@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -128,8 +128,8 @@ async def open_checkpoints(
 async def _of_table(area: Area, config: IcebergSinkConfig, base: Path, session: AwsSession) -> Area:
     """``area`` with the files that the table consists of now; its maintenance may have replaced files that were loaded."""
     secret = secrets_of(os.environ, base, partial(read_secret, session))
-    table = CatalogTable(config, area.store.url, catalog_properties(config, session, secret))
-    return replace(area, needed=frozenset(map(area.url_of, await table.files())))
+    with closing(CatalogTable(config, area.store.url, catalog_properties(config, session, secret))) as table:
+        return replace(area, needed=frozenset(map(area.url_of, await table.files())))
 
 
 async def open_source(

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -46,7 +46,7 @@ class Place:
         self.store = DirectoryStore(folder / "table", fsync=False, url=self.url)
         self.options = options
         self.state = MemoryStore(url="memory:state")
-        self.opened = []
+        self.opened = ExitStack()
         self.clock = ShiftedClock()
 
     def config(self, **options):
@@ -62,14 +62,16 @@ class Place:
             return self.catalog
 
         table = CatalogTable(config or self.config(), self.url, properties)
+        self.opened.callback(table.close)
         return IcebergWarehouse(table, "flights", stream, LoadedPositions(self.state, sink, stream), self.clock)
 
-    def read(self):
+    def reader(self):
         catalog = load_catalog("default", **self.catalog)
-        try:
-            return catalog.load_table("lake.events")
-        finally:
-            self.opened.append(catalog)
+        self.opened.callback(catalog.close)
+        return catalog
+
+    def read(self):
+        return self.reader().load_table("lake.events")
 
     def frame(self):
         return pl.from_arrow(self.read().scan().to_arrow())
@@ -78,14 +80,15 @@ class Place:
         return self.frame().height if self.read_or_none() else 0
 
     def read_or_none(self):
-        catalog = load_catalog("default", **self.catalog)
-        self.opened.append(catalog)
+        catalog = self.reader()
         return catalog.load_table("lake.events") if catalog.table_exists("lake.events") else None
 
 
 @pytest.fixture
 def place(tmp_path):
-    return Place(tmp_path)
+    place = Place(tmp_path)
+    with place.opened:
+        yield place
 
 
 def link_of(bench, frame, after=0, last=10, shard="a"):
@@ -530,16 +533,19 @@ def test_long_names_fit_into_table_properties(place):
     async def properties():
         return place.catalog
 
+    tables = {stream: CatalogTable(place.config(), place.url, properties) for stream in "bc"}
     warehouses = [
         IcebergWarehouse(
-            CatalogTable(place.config(), place.url, properties),
+            table,
             "a" * 128,
             stream * 128,
             LoadedPositions(place.state, "lake", stream),
             place.clock,
         )
-        for stream in "bc"
+        for stream, table in tables.items()
     ]
+    for table in tables.values():
+        place.opened.callback(table.close)
     link = link_of(place.bench(), rows({"n": [1]}))
     asyncio.run(warehouses[0].fit(link.layout))
     asyncio.run(warehouses[0].load(load_of(link)))
@@ -553,13 +559,12 @@ def test_a_table_with_required_columns_is_refused(place):
 
     catalog = place.table()
     assert asyncio.run(catalog.positions()) == {}
-    made = load_catalog("default", **place.catalog)
+    made = place.reader()
     made.create_namespace("lake")
     made.create_table("lake.events", Schema(NestedField(1, "n", LongType(), required=True)))
     bench = place.bench(lineage=False)
     with pytest.raises(LoadFailed, match="requires values in the columns n"):
         load(bench, link_of(bench, rows({"n": [1]})))
-    made.close()
 
 
 @settings(max_examples=12)
@@ -567,32 +572,33 @@ def test_a_table_with_required_columns_is_refused(place):
 def test_whatever_happens_to_commits_each_row_is_in_the_table_once(tmp_path_factory, steps):
     """A loader that follows the account: what it says is loaded is loaded, and nothing else."""
     place = Place(tmp_path_factory.mktemp("table"))
-    bench = place.bench()
-    expected = 0
-    commit = SqlCatalog.commit_table
-    asyncio.run(bench.warehouse.fit(link_of(bench, rows({"n": [0]})).layout))
-    for shard, count, fate in steps:
+    with place.opened:
+        bench = place.bench()
+        expected = 0
+        commit = SqlCatalog.commit_table
+        asyncio.run(bench.warehouse.fit(link_of(bench, rows({"n": [0]})).layout))
+        for shard, count, fate in steps:
 
-        def commit_with_fate(*given, fate=fate, **more):
-            if fate == "refused":
-                raise OSError("connection refused")
-            answer = commit(*given, **more)
-            if fate == "lost":
-                raise OSError("connection reset")
-            return answer
+            def commit_with_fate(*given, fate=fate, **more):
+                if fate == "refused":
+                    raise OSError("connection refused")
+                answer = commit(*given, **more)
+                if fate == "lost":
+                    raise OSError("connection reset")
+                return answer
 
-        after = asyncio.run(bench.warehouse.positions()).get(shard, 0)
-        link = link_of(bench, rows({"n": list(range(count + 1))}), after, after + 10, shard)
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(SqlCatalog, "commit_table", commit_with_fate)
-            try:
-                asyncio.run(bench.warehouse.load(load_of(link)))
-            except Retryable:
-                assert fate != "fine"
-        moved = asyncio.run(bench.warehouse.positions()).get(shard, 0) != after
-        assert moved == (fate != "refused")
-        expected += (count + 1) * moved
-    assert asyncio.run(place.count()) == expected
+            after = asyncio.run(bench.warehouse.positions()).get(shard, 0)
+            link = link_of(bench, rows({"n": list(range(count + 1))}), after, after + 10, shard)
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(SqlCatalog, "commit_table", commit_with_fate)
+                try:
+                    asyncio.run(bench.warehouse.load(load_of(link)))
+                except Retryable:
+                    assert fate != "fine"
+            moved = asyncio.run(bench.warehouse.positions()).get(shard, 0) != after
+            assert moved == (fate != "refused")
+            expected += (count + 1) * moved
+        assert asyncio.run(place.count()) == expected
 
 
 def test_the_catalog_holds_exactly_one_table(place):

@@ -67,8 +67,8 @@ def bench_of(table, database="lake"):
     properties = catalog_properties(config, session, no_secret)
 
     async def count():
-        catalog = load_catalog("reader", **await properties())
-        return catalog.load_table(config.table).scan().to_arrow().num_rows if catalog.table_exists(config.table) else 0
+        with load_catalog("reader", **await properties()) as catalog:
+            return catalog.load_table(config.table).scan().to_arrow().num_rows if catalog.table_exists(config.table) else 0
 
     table = CatalogTable(config, config.url, properties)
     warehouse = IcebergWarehouse(
@@ -136,17 +136,24 @@ def test_a_missing_database_is_created_or_the_denial_reported(aws, monkeypatch):
 
 def test_renewed_keys_reopen_the_catalog_and_unchanged_keys_do_not(aws, monkeypatch):
     bench = bench_of("renewed")
-    opened, keys = [], iter(["first", "first", "second"])
+    opened, closed, keys = [], [], iter(["first", "first", "second", "third"])
 
     async def properties():
         return {"type": "glue", "client.region": "us-east-1", "client.access-key-id": next(keys), "client.secret-access-key": "test"}
 
     def noted(**given):
         opened.append(given["client.access-key-id"])
-        return load_catalog(**given)
+        catalog = load_catalog(**given)
+        monkeypatch.setattr(catalog, "close", lambda: closed.append(given["client.access-key-id"]))
+        return catalog
 
     monkeypatch.setattr("pyiceberg.catalog.load_catalog", noted)
     table = CatalogTable(bench.config, bench.config.url, properties)
     for _ in range(3):
         assert asyncio.run(table.files()) == []
-    assert opened == ["first", "second"]
+    assert (opened, closed) == (["first", "second"], ["first"])
+    table.close()
+    table.close()
+    assert closed == opened
+    assert asyncio.run(table.files()) == []
+    assert opened == ["first", "second", "third"]

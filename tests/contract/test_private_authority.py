@@ -47,9 +47,24 @@ def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
             names[0], names[which], keys[which].public_key(), 1 + which, now - timedelta(hours=1), now + timedelta(hours=1)
         )
 
-    root = signed(0).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(keys[0], SHA256())
+    # Python 3.13 verifies strictly, by RFC 5280: an authority says what its key is for, and a certificate who has signed it.
+    signs = x509.KeyUsage(
+        key_cert_sign=True,
+        crl_sign=True,
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    of_root = x509.SubjectKeyIdentifier.from_public_key(keys[0].public_key())
+    root = signed(0).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).add_extension(signs, critical=True)
+    root = root.add_extension(of_root, critical=False).sign(keys[0], SHA256())
     address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    leaf = signed(1).add_extension(address, critical=False).sign(keys[0], SHA256())
+    by_root = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(of_root)
+    leaf = signed(1).add_extension(address, critical=False).add_extension(by_root, critical=False).sign(keys[0], SHA256())
     bundle, chain = folder / "bundle.pem", folder / "chain.pem"
     # Bundles name authorities beside their certificates, in any language.
     bundle.write_bytes("# Autorité\n".encode() + root.public_bytes(Encoding.PEM))

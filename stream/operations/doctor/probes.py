@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -112,7 +113,12 @@ def _table(sink: SinkConfig, session: AwsSession, base: Path, secret: Secret) ->
         yield from warehouse_probes(sink, session)
     if isinstance(sink, IcebergSinkConfig):
         table = CatalogTable(sink, located(sink.url, base), catalog_properties(sink, session, secret))
-        yield Probe("warehouse", f"table {sink.table} in the catalog of type {sink.catalog['type']}", table.describe)
+        yield Probe("warehouse", f"table {sink.table} in the catalog of type {sink.catalog['type']}", functools.partial(_described, table))
+
+
+async def _described(table: CatalogTable) -> str:
+    with closing(table):
+        return await table.describe()
 
 
 async def _stream(session: AwsSession, name: str) -> str:

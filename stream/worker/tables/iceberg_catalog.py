@@ -46,10 +46,24 @@ class CatalogTable:
         def carry_out() -> T:
             with self._one_at_a_time, understood(self.config.table):
                 if self._known is None or self._known[0] != properties:
+                    self._forget()
                     self._known = properties, _open(properties)
                 return work(self._known[1])
 
         return await _in_thread_left_behind(carry_out)
+
+    def close(self) -> None:
+        """Close the connections of the catalog, unless a call that was left behind still uses them; the next call opens others."""
+        if self._one_at_a_time.acquire(blocking=False):
+            try:
+                self._forget()
+            finally:
+                self._one_at_a_time.release()
+
+    def _forget(self) -> None:
+        known, self._known = self._known, None
+        if known is not None:
+            known[1].close()
 
     async def describe(self) -> str:
         """A phrase that says what there is."""

@@ -51,6 +51,7 @@ async def open_loader_parts(
             properties = catalog_properties(config, session, definitions.secret)
             accounts = LoadedPositions(log.store, config.name, stream)
             table = CatalogTable(config, store.url, properties)
+            stack.callback(table.close)
             warehouse: Warehouse = IcebergWarehouse(table, pipeline.application, stream, accounts, clock)
         elif isinstance(config, RedshiftSinkConfig):
             database = Database(config.database, config.cluster, config.workgroup, config.db_user, config.secret_arn)
