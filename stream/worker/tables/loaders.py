@@ -51,7 +51,7 @@ async def open_loader_parts(
         state, store = LoadState(log.store, config.name, stream, table_in_words(config)), stores[config.name]
         if isinstance(config, IcebergSinkConfig):
             properties = catalog_properties(config, session, definitions.secret)
-            accounts = LoadedPositions(log.store, config.name, stream)
+            accounts = LoadedPositions(log.store, config.name, stream, config.unique_table)
             table = CatalogTable(config, store.url, properties)
             stack.callback(table.close)
             warehouse: Warehouse = IcebergWarehouse(table, pipeline.application, stream, accounts, clock)
