@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_text
 import os
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,7 @@ if libraries_wanted():
     from stream.cli.pipeline_work import carry_out
     from stream.clock import SystemClock
     from stream.commit.log import CommitLog
+    from stream.events import Event, UnitsPassedOver
     from stream.lease.pauses import PauseRecord
     from stream.operations.opening import chains_of
     from stream.pipeline.model import Pipeline
@@ -54,10 +56,15 @@ def ls(file: File, sink: SinkName = None, json: AsJson = False) -> None:
 
     Exit code 0: no shard is parked; 1: at least one is; 2: it could not be determined.
     """
+    passed: list[UnitsPassedOver] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, UnitsPassedOver):
+            passed.append(event)
 
     async def run(pipeline: Pipeline) -> list[tuple[LoaderParts, str, list[Standing]]]:
         async with AsyncExitStack() as stack:
-            tables = await _open(pipeline, file.parent, sink, stack)
+            tables = await _open(pipeline, file.parent, sink, stack, listen)
             return [(each, await each.lease.holder(), await standing(each)) for each in tables]
 
     found = carry_out(file, run)
@@ -78,6 +85,8 @@ def ls(file: File, sink: SinkName = None, json: AsJson = False) -> None:
             _show(f"{each.config.name}, {each.stream}", holder, rows)
             if (pause := each.pause()) is not None:
                 typer.echo(str(pause))
+    for left in passed:
+        typer.echo(f"{left.sink}, {left.stream}: units that were sealed for the {left.table} are passed over. {left.remedy}.", err=True)
     raise typer.Exit(EXIT_WAITING if any(row.parked for *_, rows in found for row in rows) else 0)
 
 
@@ -104,12 +113,14 @@ def retry(
         typer.echo("nothing is parked" if shard is None else f"{shard} is not parked")
 
 
-async def _open(pipeline: Pipeline, base: Path, sink: str | None, stack: AsyncExitStack) -> list[LoaderParts]:
+async def _open(
+    pipeline: Pipeline, base: Path, sink: str | None, stack: AsyncExitStack, emit: Callable[[Event], None] = lambda _: None
+) -> list[LoaderParts]:
     session, clock = session_of(pipeline), SystemClock()
     stores = Stores.open(pipeline, base, session)
     log = CommitLog(stores.state, pipeline.application, clock, "loads")
     definitions = Definitions(stores.state, base, os.environ, clock)
-    identity = ("loads", clock, lambda _: None)
+    identity = ("loads", clock, emit)
     chosen: list[LoaderParts] = []
     pauses = await PauseRecord(stores.state).in_force(clock.now())
     for stream, chain in [(one.source.kinesis.stream, chain) for one in pipeline.each() for chain in await chains_of(one, base)]:

@@ -37,11 +37,11 @@ if libraries_wanted():
     from stream.operations.records.redrive_attempts import attempts
     from stream.operations.records.replaying import Step, read_unit, replay
     from stream.operations.records.searching import Search, Searched, Wanted
+    from stream.operations.records.tables import LoadedTables
     from stream.operations.records.tracing import Tracer
     from stream.pipeline.model import Pipeline
     from stream.pipeline.sensitive import joined
     from stream.sink.rejects import NAME as REJECTS
-    from stream.sink.tables import TableSinkConfig
     from stream.source.bounded import place_of, sequence_of
     from stream.source.unreadable import UNREADABLE
     from stream.storage.open import open_store
@@ -50,7 +50,6 @@ if libraries_wanted():
     from stream.worker.opening.stores import Stores
     from stream.worker.recipes.definitions import Definitions
     from stream.worker.sources.dead_letters import Redrive, chain_name
-    from stream.worker.tables.loadlog import LoadState
 
 EXIT_NOT_FOUND = 1
 
@@ -228,10 +227,9 @@ async def _found(pipeline: Pipeline, base: Path, log: CommitLog, query: RecordQu
 
 
 async def _tracer(pipeline: Pipeline, stores: Stores, place: str, log: CommitLog, chain: str) -> Tracer:
-    tables = [config for config in pipeline.sinks if isinstance(config, TableSinkConfig)]
-    loaded = {config.name: (config.table, await LoadState(stores.state, config.name, chain).removed()) for config in tables}
+    tables = LoadedTables(pipeline, stores.state, chain, Definitions(stores.state, Path(), {}, SystemClock()))
     open_place = functools.partial(open_store, session=session_of(pipeline))
-    return Tracer(log, chain, stores.areas(place, chain), open_place, loaded)
+    return Tracer(log, chain, stores.areas(place, chain), open_place, tables.of)
 
 
 async def _explained(pipeline: Pipeline, base: Path, query: RecordQuery | Row | ByValue) -> list[str]:

@@ -24,6 +24,18 @@ SAME: Final = timedelta(seconds=1)
 """Times of creation that differ by no more than this are of one stream, however they were rounded: to delete one takes longer."""
 
 
+class DamagedPin(Fatal):
+    """The object that says which stream a log is of cannot be read as such. ``remedy``: what to do, in a sentence."""
+
+    remedy: Final = (
+        "Restore its previous version, or stop all workers and delete it: the next one to start pins the stream that it finds. "
+        "Nothing is read until then"
+    )
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}. {self.remedy}.")
+
+
 class Former(msgspec.Struct, frozen=True):
     """A stream of the same ARN that was there before: when it was created, and when and by which worker its successor was found."""
 
@@ -90,7 +102,7 @@ class StreamPins:
         """What is pinned for ``stream``; None if nothing is.
 
         Raises:
-            Fatal: the object cannot be read as a pin.
+            DamagedPin: the object cannot be read as a pin.
         """
         found = await self._read(stream)
         return None if found is None else found[0]
@@ -104,7 +116,8 @@ class StreamPins:
         do so together, one does.
 
         Raises:
-            Fatal: the object cannot be read as a pin.
+            DamagedPin: the object cannot be read as a pin.
+            Fatal: others keep writing it.
         """
         key, now, told = identity_key(stream), clock.now().isoformat(), "" if created is None else created.isoformat()
         for _ in range(ATTEMPTS):
@@ -151,11 +164,8 @@ class StreamPins:
             pin = msgspec.json.decode(stored.body, type=Pin)
             _moment(pin.created)
         except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
-            msg = (
-                f"{self.store.url}: object {key} does not say which stream the log is of: {error}. Restore its previous version, or stop "
-                "all workers and delete it: the next one to start pins the stream that it finds. Nothing is read until then."
-            )
-            raise Fatal(msg) from error
+            msg = f"{self.store.url}: object {key} does not say which stream the log is of: {error}"
+            raise DamagedPin(msg) from error
         return pin, stored.etag
 
 

@@ -28,6 +28,7 @@ from stream.events.services import (
     SpansExported,
     TelemetryFailed,
     UnitsLoaded,
+    UnitsPassedOver,
 )
 from stream.events.units import (
     BudgetWaited,
@@ -169,6 +170,7 @@ __all__ = [
     "UnitCut",
     "UnitSealed",
     "UnitsLoaded",
+    "UnitsPassedOver",
     "WorkerFailed",
     "WorkerStarted",
 ]

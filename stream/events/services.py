@@ -99,6 +99,18 @@ class LoadParked(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class UnitsPassedOver(Event):
+    """Units that were sealed for ``table``, of another kind, when it had the name of ``sink``, are loaded by nobody; ``shard`` is empty.
+
+    ``remedy``: how to find out whether rows of theirs are in no table, and what to do.
+    """
+
+    sink: str
+    table: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class LoadsPaused(Event):
     """An operator has paused the loads into ``sink``; units wait. ``until``: empty if the pause has no end. ``shard`` is empty."""
 

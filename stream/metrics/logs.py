@@ -79,6 +79,7 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.LoadRefused: Level.WARNING,
     ev.LoadParked: Level.ERROR,
     ev.LoadsPaused: Level.WARNING,
+    ev.UnitsPassedOver: Level.WARNING,
     ev.LoadsResumed: Level.INFO,
     ev.ShardStarted: Level.INFO,
     ev.ShardEnded: Level.INFO,

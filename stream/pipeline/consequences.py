@@ -77,10 +77,13 @@ def _sinks(old: Pipeline, new: Pipeline) -> Iterator[Consequence]:
                 yield Consequence(f"sink {name} -> {renamed}", "nothing: its place stays the same")
             else:
                 yield Consequence(f"sink {name} is removed", f"what it wrote to {_place(sink)} stays{waiting}")
+        elif sink.kind != after[name].kind:
+            yield _of_another_kind(sink, after[name])
         elif isinstance(sink, TableSinkConfig) and _place(sink) != _place(after[name]):
+            shared = f", which are files of {_place(sink)}, too: do not drop that with PURGE" if sink.keeps_files else ""
             yield Consequence(
                 f"sink {name}: {_place(sink)} -> {_place(after[name])}",
-                f"{_place(sink)} keeps its rows; {_place(after[name])} gets later ones, and those whose files are still staged",
+                f"{_place(sink)} keeps its rows; {_place(after[name])} gets later ones, and those whose files are still staged{shared}",
             )
         elif sink.url != after[name].url:
             yield Consequence(
@@ -93,6 +96,16 @@ def _sinks(old: Pipeline, new: Pipeline) -> Iterator[Consequence]:
     for name, sink in after.items():
         if name not in before and _place(sink) not in {_place(each) for each in old.sinks}:
             yield Consequence(f"sink {name} is added", "it gets records from now on; `stream backfill` brings it earlier ones")
+
+
+def _of_another_kind(old: SinkConfig, new: SinkConfig) -> Consequence:
+    follows = f"{_place(old)} keeps what it has; {_place(new)} gets later records only, since files of one kind are not those of another"
+    if isinstance(old, TableSinkConfig):
+        follows += (
+            f". Rows that wait for {_place(old)} are not loaded any more: before the rollout, wait until `stream loads ls` with the old "
+            "file shows none; or keep the old sink beside the new one, under another name, until then"
+        )
+    return Consequence(f"sink {old.name}: {old.kind} -> {new.kind}", follows)
 
 
 def _options(name: str, old: SinkConfig, new: SinkConfig) -> Iterator[Consequence]:

@@ -224,6 +224,13 @@ def missing_table(config: RedshiftSinkConfig) -> str:
     )
 
 
+def passing_over(config: RedshiftSinkConfig, owner: Owner, link: Link, now: datetime) -> str:
+    """The statement with which a person has the ledger say that ``link``, which has no files, is done, so that loads go on after it."""
+    names = ", ".join(identifier(column) for column, _ in _LEDGER_COLUMNS)
+    (values,) = _ledger_rows(owner, Load((link,), None), "by hand", now)
+    return f"INSERT INTO {qualified(*config.ledger)} ({names}) VALUES {values}"
+
+
 def may_create(config: RedshiftSinkConfig) -> str:
     """Returns whether the user may create tables in the schema of the table, in one row; no row if there is no such schema."""
     return f"SELECT has_schema_privilege(nspname, 'create') FROM pg_namespace WHERE LOWER(nspname) = '{config.target[0].lower()}'"

@@ -45,9 +45,8 @@ _UNPROVEN: Final = ("InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch
 """S3's error codes for requests with an unknown key, a session token that is none, a wrong signature or a wrong time."""
 _EXPIRED: Final = "ExpiredToken"
 _THROTTLED: Final = "SlowDown"
-_SLOWER: Final = (
-    ". S3 allows more by itself as the load on a prefix goes on; if not, write fewer and larger files (`flush`, `partition_by`)"
-)
+_SLOWER: Final = " (S3 allows more by itself as the load on a prefix goes on; if not, write fewer, larger files: `flush`, `partition_by`)"
+_MISSING: Final = "; and s3:ListBucket, without which S3 answers so, too, for an object that is not there"
 _WITHOUT_ETAG: Final = "ETag Header missing"
 """obstore's message for an answer without the ETag that every S3 gives."""
 _OTHER_STORE: Final = "use a store that supports If-Match"
@@ -326,13 +325,13 @@ class S3Store:
             remedy = "create it, or correct the URL"
             return AwsFatal(f"the bucket of {self._url} does not exist: {remedy}", code="NoSuchBucket", remedy=remedy)
         what = f"{action} on {without_values(repr(key))} under {self._url}"
-        final = self._final(error)
+        final = self._final(action, error)
         if final is None:
             return Retryable(f"{what} failed: {detail}{_SLOWER if _THROTTLED in detail else RENEW if _EXPIRED in detail else ''}")
         kind, code, why, remedy = final
         return kind(f"{what} {why}{remedy} ({detail})", code=code, remedy=remedy)
 
-    def _final(self, error: Exception) -> tuple[type[AwsFatal], str, str, str] | None:
+    def _final(self, action: str, error: Exception) -> tuple[type[AwsFatal], str, str, str] | None:
         """If the same call would fail again: of what kind that is, what S3 calls it, why, and what to do; None if it might succeed."""
         text = str(error)
         if any(sign in text for sign in _ELSEWHERE):
@@ -345,7 +344,7 @@ class S3Store:
         if _WITHOUT_ETAG in text:
             return AwsFatal, "MissingETag", "was answered without an ETag, which conditional writes need: ", _OTHER_STORE
         if isinstance(error, _DENIED) or _says_forbidden(error):
-            return AccessRefused, "AccessDenied", "was refused: ", self._allow
+            return AccessRefused, "AccessDenied", "was refused: ", self._allow + (_MISSING if action == "s3:GetObject" else "")
         why, remedy = ("cannot work: ", _ODD_KEY) if isinstance(error, InvalidPathError) else ("cannot work", "")
         return (AwsFatal, type(error).__name__, why, remedy) if isinstance(error, _FATAL) else None
 

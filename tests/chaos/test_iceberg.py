@@ -5,6 +5,9 @@ from __future__ import annotations
 import polars as pl
 import pytest
 from pyiceberg.catalog import load_catalog
+from typer.testing import CliRunner
+
+from stream.cli.main import app
 
 COLUMNS = ["_shard", "_sequence", "_subsequence", "id"]
 SINK = """
@@ -56,3 +59,44 @@ def test_a_worker_that_dies_while_loading_leaves_every_row_in_the_table_once(mak
     found = rows_in_table(world)
     assert found.equals(rows_in_files(world))
     assert found.height == found.unique().height > 200
+
+
+STAGED = """
+sinks:
+  - redshift:
+      staging: "s3://{bucket}/staging/"
+      name: lake
+      table: events
+      database: dev
+      workgroup: analytics
+      iam_role: default
+"""
+NAMED = SINK.replace("      table:", "      name: lake\n      table:").replace("      partition_by: [kind]\n", "")
+
+
+def test_a_sink_that_was_a_redshift_sink_loads_what_comes_and_says_what_waits_for_the_former_table(make_world, monkeypatch):
+    world = make_world(1, s3=True)
+    path = world.pipeline(partition="")
+    head, _, tail = path.read_text().partition("\nsinks:\n")
+    rest = tail[tail.index("\n", tail.index("- s3:")) :]
+    path.write_text(f"{head}{STAGED.format(bucket=world.bucket)}{rest}")
+    world.produce(100)
+    worker = world.start(path)
+    worker.until(world.committed)
+    assert worker.drain() == 0, worker.said()
+    staged = set(world.objects("staging/"))
+    before = sum(pl.read_parquet(body).height for body in world.objects("staging/").values())
+    path.write_text(f"{head}{NAMED.format(folder=world.folder)}{rest}")
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    listed = CliRunner().invoke(app, ["loads", "ls", str(path)])
+    assert listed.exit_code == 0, listed.output
+    assert "lake, s1: units that were sealed for the redshift table events are passed over" in listed.output.replace(world.stream, "s1")
+    world.produce(100)
+    last = world.start(path, "--once")
+    assert last.exit() == 0, last.said()
+    assert last.said().count('"event":"units_passed_over"') == 1
+    assert world.committed()
+    files = sorted((world.folder / "table/data").rglob("*.parquet"))
+    assert rows_in_table(world).height == sum(pl.read_parquet(file).height for file in files) > 0 < before
+    assert set(world.objects("staging/")) == staged

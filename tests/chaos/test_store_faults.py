@@ -112,6 +112,32 @@ FINAL = {
 }
 
 
+def unlisted(world: World) -> Rule:
+    """As S3 answers a role without `s3:ListBucket`: it lists nothing, and does not say that an object is not there."""
+    return lambda asked: DENIED if asked.method in {"GET", "HEAD"} and asked.key not in world.objects("") else None
+
+
+def test_a_worker_that_must_not_list_any_more_goes_on_and_one_that_starts_says_so(faulty: tuple[World, Gateway]) -> None:
+    world, gate = faulty
+    world.produce(100)
+    path = world.pipeline()
+    worker = world.start(path)
+    worker.until(world.committed)
+    gate.rules.append(unlisted(world))
+    world.produce(100)
+    worker.until(world.committed)
+    assert logged(worker, "shard_halted") == []
+    assert worker.drain() == 0
+    refused = world.start(path)
+    refused.until(lambda: bool(logged(refused, "worker_failed")))
+    (line,) = logged(refused, "worker_failed")
+    assert "s3:ListBucket on '_preflight/'" in line["reason"]
+    gate.rules.clear()
+    world.produce(50)
+    world.finish(path)
+    world.exact()
+
+
 def refuses(prefix: str, answer: Answer) -> Rule:
     return lambda asked: answer if asked.method == "PUT" and asked.key.startswith(prefix) else None
 

@@ -63,7 +63,11 @@ class Place:
 
         table = CatalogTable(config or self.config(), self.url, properties)
         self.opened.callback(table.close)
-        return IcebergWarehouse(table, "flights", stream, LoadedPositions(self.state, sink, stream), self.clock)
+        accounts = LoadedPositions(self.state, sink, stream, table.config.unique_table)
+        return IcebergWarehouse(table, "flights", stream, accounts, self.clock)
+
+    def accounts(self):
+        return sorted(key.rpartition("/")[2] for key in self.state._objects if "/accounts/" in key)
 
     def reader(self):
         catalog = load_catalog("default", **self.catalog)
@@ -521,12 +525,67 @@ def test_old_positions_files_are_removed_and_the_current_one_is_kept(place):
     bench = place.bench()
     for number in range(3):
         load(bench, link_of(bench, rows({"n": [number]}), 10 * number, 10 * number + 10))
-    assert len(place.state._objects) == 3
+    assert len(place.accounts()) == 3
     asyncio.run(bench.warehouse.forget(datetime(2000, 1, 1, tzinfo=UTC)))
-    assert len(place.state._objects) == 3
+    assert len(place.accounts()) == 3
     asyncio.run(bench.warehouse.forget(datetime(2100, 1, 1, tzinfo=UTC)))
-    assert len(place.state._objects) == 1
+    assert len(place.accounts()) == 1
+    assert len(place.state._objects) == 2
     assert asyncio.run(bench.warehouse.positions()) == {"a": 30}
+
+
+class MarkedMeanwhile(MemoryStore):
+    """Has another table's mark of an account come just as the account is deleted; notes what is deleted."""
+
+    mark = ""
+
+    def __init__(self, url):
+        super().__init__(url=url)
+        self.deleted = []
+
+    async def delete(self, key):
+        if self.mark and "/accounts/" in key:
+            await self.put(self.mark, b"")
+        self.deleted.append(key.rpartition("/")[2])
+        await super().delete(key)
+
+
+def test_the_current_positions_of_a_table_stay_while_another_one_has_the_name_of_its_sink(place):
+    """The sink may get its former table back after years; what that one has would be unknown."""
+    far, place.state = datetime(2100, 1, 1, tzinfo=UTC), MarkedMeanwhile("memory:state")
+    first, second = place.bench(), place.bench(table="lake.others")
+    load(first, link_of(first, rows({"n": [1]})))
+    load(second, link_of(second, rows({"n": [1]})))  # to the same positions, so that both name one account
+    (shared,) = place.accounts()
+    load(second, link_of(second, rows({"n": [2]}), 10, 20))
+    asyncio.run(second.warehouse.forget(far))
+    assert shared in place.accounts()
+    assert shared not in place.state.deleted  # the other table's loader may look at any moment
+    assert asyncio.run(first.warehouse.positions()) == {"a": 10}
+    load(first, link_of(first, rows({"n": [2]}), 10, 20))
+    load(first, link_of(first, rows({"n": [3]}), 20, 30))
+    asyncio.run(first.warehouse.forget(far))
+    assert shared not in place.accounts()
+    assert [asyncio.run(each.warehouse.positions()) for each in (first, second)] == [{"a": 30}, {"a": 20}]
+
+
+def test_an_account_that_another_table_comes_to_while_it_is_removed_is_there_again(place):
+    place.state = MarkedMeanwhile("memory:state")
+    first = place.bench()
+    for number in range(2):
+        load(first, link_of(first, rows({"n": [number]}), 10 * number, 10 * number + 10))
+    (old,) = {key for key in place.accounts() if asyncio.run(first.warehouse._accounts.read(key.removesuffix(".json"))) == {"a": 10}}
+    place.state.mark = f"loads/lake/events/accounts_of/others/{old.removesuffix('.json')}"
+    asyncio.run(first.warehouse.forget(datetime(2100, 1, 1, tzinfo=UTC)))
+    assert old in place.accounts()
+
+
+def test_accounts_of_older_builds_are_not_removed_since_nobody_knows_whose_they_are(place):
+    bench = place.bench()
+    load(bench, link_of(bench, rows({"n": [1]})))
+    asyncio.run(place.state.put("loads/lake/events/accounts/abc.json", b"{}"))
+    asyncio.run(bench.warehouse.forget(datetime(2100, 1, 1, tzinfo=UTC)))
+    assert "abc.json" in place.accounts()
 
 
 def test_long_names_fit_into_table_properties(place):
@@ -539,7 +598,7 @@ def test_long_names_fit_into_table_properties(place):
             table,
             "a" * 128,
             stream * 128,
-            LoadedPositions(place.state, "lake", stream),
+            LoadedPositions(place.state, "lake", stream, ("lake",)),
             place.clock,
         )
         for stream, table in tables.items()

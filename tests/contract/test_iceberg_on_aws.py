@@ -72,7 +72,7 @@ def bench_of(table, database="lake"):
 
     table = CatalogTable(config, config.url, properties)
     warehouse = IcebergWarehouse(
-        table, "flights", "events", LoadedPositions(MemoryStore(url="memory:state"), "lake", "events"), SystemClock()
+        table, "flights", "events", LoadedPositions(MemoryStore(url="memory:state"), "lake", "events", ("lake",)), SystemClock()
     )
     return Bench(warehouse, config, open_store(config.url, session), count)
 

@@ -210,8 +210,10 @@ def test_a_refusal_is_fatal_and_names_action_and_remedy(aws_env: None, status: i
             ("s3:GetObject", store.get("k")),
             ("s3:DeleteObject", store.delete("k")),
         ):
-            with pytest.raises(Fatal, match=f"{action} on 'k' under s3://bucket/p {remedy}"):
+            with pytest.raises(Fatal, match=f"{action} on 'k' under s3://bucket/p {remedy}") as caught:
                 await call
+            # Without that permission, S3 refuses to say that an object is not there.
+            assert ("and s3:ListBucket" in str(caught.value)) == (action == "s3:GetObject" and code == "AccessDenied")
 
     assert asyncio.run(with_s3(failing(status, code), use)) == 3
 

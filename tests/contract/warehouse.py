@@ -76,6 +76,9 @@ class MemoryWarehouse:
         rows = [row for row in self.rows if all(str(row.get(column)) == value for column, value in values.items())]
         return list(dict.fromkeys((row["_shard"], row["_sequence"], row["_subsequence"]) for row in rows))[:most]
 
+    def passing_over(self, link: Link) -> str:
+        return f"pass over {link.shard} from {link.after} to {link.last}"
+
     async def forget(self, cutoff: datetime) -> None:
         self.asked += 1
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from stream import events
 from stream.aws.session import AwsSession
 from stream.cli.main import app
-from stream.commit.identity import Pin, identity_key
+from stream.commit.identity import DamagedPin, Pin, identity_key
 from stream.commit.manifest import Kind
 from stream.errors import DefinitionError, Fatal, OtherStream
 from stream.local.kinesis.server import running
@@ -289,6 +289,14 @@ def test_a_damaged_pin_is_refused_before_anything_is_read(deployments: Deploymen
     with pytest.raises((Fatal, DefinitionError), match=r"identities/numbers.json does not say which stream the log is of"):
         deployments.work(at_once)
     assert deployments.manifests() == before
+    (found,) = json.loads(deployments.ask("status", "--json").stdout)["streams"]
+    (damaged,) = [each for each in found["findings"] if each["code"] in {"damaged_pin", "unreadable", "other_stream"}]
+    assert (damaged["code"], damaged["harm"]) == ("damaged_pin", "stuck")
+    assert damaged["section"] == "docs/runbook.md#when-the-log-does-not-say-which-stream-it-is-of"
+    assert "Restore its previous version, or stop all workers and delete it" in damaged["details"][0]
+    diagnosis = json.loads(deployments.ask("doctor", "--json").stdout)
+    (log,) = [each for each in diagnosis["findings"] if each["check"] == "log"]
+    assert (log["verdict"], log["remedy"]) == ("failed", DamagedPin.remedy)
 
 
 def test_with_on_expired_halt_a_stream_that_is_created_again_is_not_read_before_a_person_decides(deployments: Deployments) -> None:
@@ -297,6 +305,12 @@ def test_with_on_expired_halt_a_stream_that_is_created_again_is_not_read_before_
     deployments.work(sealed(3), on_expired="halt")
     first, before = deployments.pin, deployments.contents()
     create_again(deployments, shards=2)
+    deployments.clock.ahead += timedelta(minutes=1)
+    # Nobody is told that everything is read, or how far reading is, of a stream of which nothing is read.
+    asked = (deployments.clock.now() - timedelta(seconds=30)).isoformat()
+    for words in (("complete", f"--until={asked}"), ("shards", "--json")):
+        told = deployments.ask(*words)
+        assert (told.exit_code, "was deleted and created again" in told.output) == (2, True)
     for n in range(10, 15):
         deployments.client.put_record(StreamName="numbers", Data=json.dumps({"n": n}).encode(), PartitionKey="k", ExplicitHashKey="0")
     for n in range(15, 20):  # into the shard that the former stream did not have
@@ -312,6 +326,10 @@ def test_with_on_expired_halt_a_stream_that_is_created_again_is_not_read_before_
     with pytest.raises(Fatal, match="was deleted and created again"):
         look(deployments)
     assert deployments.contents() == before
+
+    # What the log has can be checked all the same.
+    verified = deployments.ask("audit", "verify", "--json")
+    assert "failed" not in {each["verdict"] for each in json.loads(verified.stdout)["findings"]}
 
     read: set[str] = set()
 

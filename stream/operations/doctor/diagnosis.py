@@ -17,6 +17,7 @@ from stream.aws.identity import AUDIENCES, SIGNATURE_LIFE, Caller, Problem, ask_
 from stream.aws.session import AwsSession
 from stream.cgroup import memory_limit
 from stream.clock import SystemClock
+from stream.commit.identity import DamagedPin
 from stream.contracts import Clock
 from stream.errors import DefinitionError, Retryable, StreamError
 from stream.lease.pauses import PauseRecord, PausesUnreadable
@@ -194,6 +195,8 @@ async def _run(probe: Probe, timeout: float) -> Finding:
 
 def _remedy(probe: Probe, error: BaseException) -> str:
     """The probe's own remedy; but permissions do not help against something that does not answer or does not exist."""
+    if isinstance(error, DamagedPin):
+        return error.remedy
     if probe.remedy != GRANT_REMEDY:
         return probe.remedy
     if isinstance(error, Retryable):

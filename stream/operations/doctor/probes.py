@@ -19,7 +19,7 @@ from stream.operations.doctor.probe import GRANT_REMEDY, Probe
 from stream.operations.doctor.queue_probes import queue_probes
 from stream.operations.doctor.service_probes import consumer_probes, fitting_probe, lease_probes, notice_probes, warehouse_probes
 from stream.pipeline.access.actions import needed
-from stream.pipeline.model import OnExpired, Pipeline
+from stream.pipeline.model import Pipeline
 from stream.pipeline.plan import output_schema
 from stream.pipeline.replay import ObjectsSource
 from stream.pipeline.resources.fetching import fetch_resources, is_remote
@@ -32,7 +32,7 @@ from stream.sink.redshift_sql import Owner
 from stream.storage.directory import DirectoryStore
 from stream.storage.open import open_store
 from stream.storage.s3 import KmsKey
-from stream.worker.opening.identity import only_compared
+from stream.worker.opening.identity import asks_first, only_compared
 from stream.worker.opening.places import is_there, kms_key, located, read_object
 from stream.worker.opening.stores import Stores
 from stream.worker.tables.iceberg_catalog import CatalogTable
@@ -146,7 +146,7 @@ async def _log(pipeline: Pipeline, session: AwsSession, base: Path, name: str) -
     """Which stream the log is of. If that cannot be compared, because it or the stream cannot be read, another probe says why."""
     state = Stores.open(pipeline, base, session).state
     async with open_kinesis(session) as client:
-        pinned = only_compared(client, state, name, asks=pipeline.source.kinesis.on_expired is OnExpired.HALT)
+        pinned = only_compared(client, state, name, asks=asks_first(pipeline))
         try:
             pin, summary = await pinned.pin(), await client.describe_stream_summary(name)
         except (AwsFatal, Retryable) as error:

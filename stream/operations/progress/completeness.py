@@ -45,7 +45,7 @@ from stream.operations.progress.loaded_tables import loaded
 from stream.operations.progress.object_lookahead import open_lookahead
 from stream.operations.progress.stream_lookahead import StreamLookahead
 from stream.pipeline.model import Pipeline
-from stream.worker.opening.identity import only_compared
+from stream.worker.opening.identity import asks_first, only_compared
 from stream.worker.opening.places import session_of
 from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions
@@ -324,7 +324,8 @@ async def open_completeness(
         if client is None:
             source: SourceLookahead = open_lookahead(one, base, stores.state, session, clock)
         else:
-            source = StreamLookahead(client, stream, clock, only_compared(client, stores.state, stream))
+            compared = only_compared(client, stores.state, stream, asks=asks_first(one))
+            source = StreamLookahead(client, stream, clock, compared)
         found.append(Completeness(stream, log, checkpoints, source, tables, without))
     return found
 

@@ -28,7 +28,6 @@ from stream.worker.opening.places import session_of
 from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions
 from stream.worker.tables.loaders import open_loader_parts
-from stream.worker.tables.loadlog import is_same_table
 from stream.worker.tables.parts import LoaderParts
 
 AT_ONCE: Final = 16
@@ -178,8 +177,8 @@ async def _loaded(table: LoaderParts, log: CommitLog, definitions: Definitions, 
     async def add(manifest: Manifest, chain: str) -> None:
         if not manifest.pipeline:
             return
-        recorded = await definitions.pipeline(manifest.pipeline)
-        sink = next((each for each in recorded.sinks if is_same_table(each, table.config)), None)
+        recorded, name = await definitions.pipeline(manifest.pipeline), await table.log.sink(manifest)
+        sink = next((each for each in recorded.sinks if each.name == name and isinstance(each, TableSinkConfig)), None)
         if sink is None:
             return
         shard_id, _ = shard_of_chain(chain)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -42,8 +42,8 @@ NAMED: Final = 5
 class Tracer:
     """Finds records of one stream in one application's log.
 
-    ``open_place`` opens the URL at which a sink was when an older unit was sealed, or that of a compacted dataset. ``loaded``: by sink, the
-    table that it loads and up to where each shard certainly is in it.
+    ``open_place`` opens the URL at which a sink was when an older unit was sealed, or that of a compacted dataset. ``loaded``: in which
+    table the rows that a link has for a sink certainly are, in words; empty if that is not known.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class Tracer:
         stream: str,
         areas: Mapping[str, Area],
         open_place: Callable[[str], ObjectStore] | None = None,
-        loaded: Mapping[str, tuple[str, Mapping[str, int]]] | None = None,
+        loaded: Callable[[Link, str], Awaitable[str]] | None = None,
     ) -> None:
         self._log = log
         self._checkpoints = StoredCheckpoints(log.store)
         self._stream = stream
         self._areas = areas
-        self._loaded = loaded or {}
+        self._loaded = loaded
         self._compacted = CompactedFiles(log.store, stream, open_place, {})
         self._files = UnitFiles(log.store, areas, self._compacted, open_place)
         self._rewound: dict[str, tuple[int, str] | None] = {}
@@ -327,8 +327,8 @@ class Tracer:
         file = next((each for each in link.files if each.sink == place.sink and self._url(link, each) == place.url), None)
         there = None if file is None else await self._compacted.place(file.sink, link.shard, link.after, file.key)
         compacted = None if there is None else Row(there[0], there[1] + place.row)
-        table, positions = self._loaded.get(place.sink, ("", {}))
-        return msgspec.structs.replace(place, compacted=compacted, loaded=table if link.loaded_by(positions) else "")
+        table = "" if self._loaded is None else await self._loaded(link, place.sink)
+        return msgspec.structs.replace(place, compacted=compacted, loaded=table)
 
     async def _link(self, shard: str, start: int) -> Link | None:
         key = manifest_key(self._stream, shard, start)

@@ -42,7 +42,7 @@ from stream.source.keys import Sample, counted
 from stream.source.resharding import Advice, OpenShard, Rate, advise
 from stream.transform.masking import keyed_hash
 from stream.worker.coordination.leasing import key_prefix, open_table
-from stream.worker.opening.identity import only_compared
+from stream.worker.opening.identity import asks_first, only_compared
 from stream.worker.opening.places import session_of
 from stream.worker.opening.stores import Stores
 
@@ -363,7 +363,8 @@ async def survey(streams: Sequence[Pipeline], base: Path, wanted: SurveyRequest,
             stream, stores = one.source.kinesis.stream, Stores.open(one, base, session)
             log = CommitLog(stores.state, one.application, clock, "shards")
             checkpoints = await open_checkpoints(one, stream, stores.state, session, clock, stack, emit)
-            lookahead = StreamLookahead(client, stream, clock, only_compared(client, stores.state, stream))
+            compared = only_compared(client, stores.state, stream, asks=asks_first(one))
+            lookahead = StreamLookahead(client, stream, clock, compared)
             completeness = Completeness(stream, log, checkpoints, lookahead)
             late, owner = one.flush.age + LATE, await owners(one, clock, emit, stack)
             pauses = await PauseRecord(stores.state).in_force(clock.now())

@@ -16,6 +16,7 @@ from stream.audit.completeness import Answer, Question, State
 from stream.audit.export import Mode
 from stream.aws.kinesis import StreamSummary
 from stream.batch import ORIGIN
+from stream.commit.identity import DamagedPin
 from stream.commit.manifest import decode_start
 from stream.commit.naming import start_key
 from stream.contracts import Clock
@@ -31,6 +32,7 @@ from stream.operations.status.objects import read_objects
 from stream.operations.status.outcomes import RecentUnits, read_exported, read_table
 from stream.operations.status.readers import Listing, ScannedCheckpoints, Troubles
 from stream.operations.status.snapshot import (
+    DAMAGED_PIN,
     FRESH,
     LEASE_ROW,
     LEASES,
@@ -155,7 +157,11 @@ class Inspector:
         pinned = self._parts.pinned
         if summary is None or pinned is None:
             return ""
-        return pinned.why_refused(await self._part(PIN, pinned.pin()), summary)
+        try:
+            return pinned.why_refused(await self._part(PIN, pinned.pin()), summary)
+        except DamagedPin as error:
+            self._unread.append(Unread(DAMAGED_PIN, str(error)))
+            return ""
 
     async def _seen_to_be_renewed(self, leases: Sequence[Lease]) -> Mapping[str, bool]:
         """Of leases that were last renewed long ago or in the future, by the clock of their worker, whether they are renewed now, by shard.
@@ -198,7 +204,7 @@ class Inspector:
         except TimeoutError:
             why = f"no answer within {seconds:.0f} s" + (f": {self._parts.troubles.last}" if self._parts.troubles.last else "")
         except StreamError as error:
-            if part == LOG and isinstance(error, DefinitionError):
+            if isinstance(error, DamagedPin) or (part == LOG and isinstance(error, DefinitionError)):
                 raise
             why = str(error)
         self._unread.append(Unread(part, why))

@@ -24,10 +24,10 @@ from stream.operations.status.inspector import Inspector, InspectorParts
 from stream.operations.status.objects import queue_attributes
 from stream.operations.status.outcomes import RecentUnits
 from stream.operations.status.readers import Listing, ScannedCheckpoints, Troubles
-from stream.pipeline.model import OnExpired, Pipeline
+from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.worker.coordination.leasing import key_prefix, open_table
-from stream.worker.opening.identity import PinnedStream, only_compared
+from stream.worker.opening.identity import PinnedStream, asks_first, only_compared
 from stream.worker.opening.places import session_of
 from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions
@@ -61,8 +61,7 @@ async def open_inspectors(
             listing = Listing(objects, log, stream, clock, objects)
         else:
             listing = Listing(StreamLookahead(client, stream, clock), log, stream, clock)
-            asks = one.source.kinesis.on_expired is OnExpired.HALT
-            repeat, pinned = Repeater(clock, troubles), only_compared(client, stores.state, stream, asks=asks)
+            repeat, pinned = Repeater(clock, troubles), only_compared(client, stores.state, stream, asks=asks_first(one))
             describe = partial(repeat, "describe stream", Shard(stream, ""), partial(client.describe_stream_summary, stream))
         definitions = Definitions(stores.state, base, env, clock, partial(read_secret, session))
         tables = await open_loader_parts(one, stream, session, log, stores.targets, definitions, ("status", clock, troubles), stack)

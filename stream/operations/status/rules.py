@@ -13,7 +13,7 @@ from stream.metrics import thresholds
 from stream.operations.status import lease_rules, object_rules
 from stream.operations.status.definitions import several_definitions
 from stream.operations.status.finding import DETAILS, Finding, Harm, clock, count, length, lines_of
-from stream.operations.status.snapshot import LEASE_ROW, STREAM, ShardStatus, Snapshot
+from stream.operations.status.snapshot import DAMAGED_PIN, LEASE_ROW, STREAM, ShardStatus, Snapshot
 from stream.worker.halts.note import Halt
 
 _TOO_MANY_DEAD_LETTERS: Final = "would become dead letters"
@@ -83,6 +83,19 @@ def _other_stream(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
             details=(snapshot.other_stream,),
             commands=("stream doctor FILE",),
         )
+
+
+def _damaged_pin(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
+    for each in snapshot.unread:
+        if each.part == DAMAGED_PIN:
+            yield Finding(
+                "damaged_pin",
+                Harm.STUCK,
+                "it is not known which stream the log is of, so no worker that starts reads anything",
+                "when-the-log-does-not-say-which-stream-it-is-of",
+                details=(each.why,),
+                commands=("stream doctor FILE",),
+            )
 
 
 def _expiring(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
@@ -293,6 +306,8 @@ def _unknown(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
     if snapshot.why:
         yield Finding("not_begun", Harm.STUCK, snapshot.why, "streamdown", commands=("stream doctor FILE", "stream run FILE"))
     for each in snapshot.unread:
+        if each.part == DAMAGED_PIN:
+            continue
         row = each.part == LEASE_ROW  # permissions are not in question then
         yield Finding(
             "unreadable",
@@ -317,6 +332,7 @@ def _unknown(snapshot: Snapshot, _: set[str]) -> Iterator[Finding]:
 
 _RULES: Final[tuple[Callable[[Snapshot, set[str]], Iterator[Finding]], ...]] = (
     _other_stream,
+    _damaged_pin,
     _halted,
     _lost,
     _expiring,

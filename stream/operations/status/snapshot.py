@@ -36,6 +36,7 @@ OBJECTS: Final = "objects"
 LEASES: Final = "lease table"
 LOG: Final = "commit log"
 PIN: Final = "note which stream the log is of"
+DAMAGED_PIN: Final = "damaged note which stream the log is of"
 """Names of parts of the shared state that others depend on."""
 
 

@@ -10,6 +10,7 @@ from stream.commit.identity import Pin, Relation, StreamPins, relation
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import Fatal, OtherStream
 from stream.events import StreamSucceeded
+from stream.pipeline.model import OnExpired, Pipeline
 from stream.stream_ids import stream_id
 
 _UNKNOWN = datetime.fromtimestamp(0, UTC)
@@ -88,6 +89,11 @@ class PinnedStream:
         if related is Relation.SUCCESSOR and not self._asks:
             self._pinning.emit(StreamSucceeded(self._stream, "", arn, pin.former[-1].created, pin.created))
         return pin
+
+
+def asks_first(pipeline: Pipeline) -> bool:
+    """Whether ``pipeline`` leaves a stream that was created again alone until a person has decided."""
+    return pipeline.source.kinesis.on_expired is OnExpired.HALT
 
 
 def only_compared(client: KinesisClient, state: ObjectStore, stream: str, *, asks: bool = False) -> PinnedStream:

@@ -21,7 +21,7 @@ from stream.commit.naming import start_key
 from stream.contracts import Clock, Emit, LendingSource, ObjectStore, Start, StartKind
 from stream.errors import DefinitionError, Fatal
 from stream.pipeline.model import KinesisSource as KinesisOptions
-from stream.pipeline.model import OnExpired, Pipeline, Retrieval
+from stream.pipeline.model import Pipeline, Retrieval
 from stream.pipeline.replay import ObjectsSource, Watch
 from stream.source.access import described
 from stream.source.aggregated import OutOfRange
@@ -37,7 +37,7 @@ from stream.worker.objects.receiving import LONGEST_HOLD
 from stream.worker.objects.slices import Window
 from stream.worker.objects.watched import WatchedShards, object_opener, slices_of
 from stream.worker.objects.watching import ALONE, Turns, Watcher
-from stream.worker.opening.identity import PinnedStream, Pinning
+from stream.worker.opening.identity import PinnedStream, Pinning, asks_first
 from stream.worker.opening.places import queue_place
 from stream.worker.sources.dead_letters import DeadLetters, chain_name
 
@@ -121,7 +121,7 @@ async def open_reading(context: SourceContext, stack: AsyncExitStack) -> list[Op
         return [await _objects(context)]
     client = await stack.enter_async_context(open_kinesis(context.session))
     pinning = Pinning(context.clock, context.worker, context.emit)
-    asks = context.pipeline.source.kinesis.on_expired is OnExpired.HALT
+    asks = asks_first(context.pipeline)
     pinned = {each.stream: PinnedStream(context.state, each.stream, client.place, pinning, asks=asks) for each in streams}
     await _refuse_inaccessible(pinned, client, wait=len(streams) > 1 and context.reading == Reading())
     return [await _kinesis(each, client, context, pinned[each.stream]) for each in streams]

@@ -22,7 +22,7 @@ from stream.contracts import Clock
 from stream.errors import Retryable
 from stream.sink.iceberg import PartitionField, Transform
 from stream.sink.layouts import Layout
-from stream.sink.loads import Failure, Load
+from stream.sink.loads import Failure, Link, Load
 from stream.sink.tables import Evolve
 from stream.worker.tables.iceberg_catalog import CatalogTable, as_iceberg
 from stream.worker.tables.loaded_positions import LoadedPositions
@@ -101,6 +101,10 @@ class IcebergWarehouse:
     async def records(self, values: Mapping[str, str], most: int) -> list[tuple[str, str, int]] | None:
         """See ``Warehouse``: reads the files that may have the values, by the bounds that the table keeps."""
         return await self._catalog.ask(lambda catalog: self._records(catalog, values, most))
+
+    def passing_over(self, link: Link) -> str:  # noqa: ARG002 - no loaded file is ever removed
+        """See ``Warehouse``; the property of the table names an account, which no statement can write."""
+        return ""
 
     async def forget(self, cutoff: datetime) -> None:
         """See ``Warehouse``: removes accounts that were written before then and are out of date."""

@@ -1,6 +1,8 @@
 """How far each shard is loaded into a table, kept in immutable objects of the state store.
 
 A table property has room for one word, not for thousands of shards. It names the current object; the name is the SHA-256 of its content.
+A sink may get another table, and the former one back. So a mark beside the accounts says for which table each was written: the current
+one of a table that is not loaded at the moment must stay.
 """
 
 from __future__ import annotations
@@ -17,12 +19,16 @@ from stream.worker.tables.warehouse import LoadFailed
 
 
 class LoadedPositions:
-    """Accounts of how far one stream is loaded, under ``loads/`` in ``store``. New ones are written under the name of ``sink``."""
+    """Accounts of how far one stream is loaded, under ``loads/`` in ``store``. New ones are written under the name of ``sink``.
 
-    def __init__(self, store: ObjectStore, sink: str, stream: str) -> None:
+    ``table``: what tells the table from others.
+    """
+
+    def __init__(self, store: ObjectStore, sink: str, stream: str, table: tuple[object, ...]) -> None:
         self._store = store
         self._sink = sink
         self._stream = stream
+        self._table = hashlib.sha256(repr(table).encode()).hexdigest()[:32]
 
     async def read(self, name: str) -> dict[str, int]:
         """The account that the table refers to: the sequence number up to which each shard is loaded; empty for an empty name.
@@ -47,14 +53,34 @@ class LoadedPositions:
         """Store ``positions`` as a new account. Returns its name."""
         body = msgspec.json.encode({shard: str(position) for shard, position in positions.items()}, order="sorted")
         name = hashlib.sha256(body).hexdigest()
+        await self._store.put(f"{self._marks}{self._table}/{name}", b"")
         await self._store.create(self._key(name), body)
         return name
 
     async def tidy(self, current: str, before: datetime) -> None:
-        """Remove accounts that were written before that time (UTC), except the ``current`` one."""
-        async for info in self._store.list(self._folder(self._sink)):
-            if info.key != self._key(current) and info.modified < before:
-                await self._store.delete(info.key)
+        """Remove this table's accounts that were written before that time (UTC), except the ``current`` one and those of other tables.
+
+        Accounts without a mark, of older builds, stay.
+        """
+        own = f"{self._marks}{self._table}/"
+        async for info in self._store.list(own):
+            name = info.key.removeprefix(own)
+            if name == current or info.modified >= before:
+                continue
+            await self._store.delete(info.key)
+            account = await self._store.get(self._key(name))
+            if account is None or await self._is_marked(name):
+                continue
+            await self._store.delete(self._key(name))
+            if await self._is_marked(name):
+                # Another table has come to the same positions meanwhile.
+                await self._store.create(self._key(name), account.body)
+
+    async def _is_marked(self, name: str) -> bool:
+        for table in await self._store.folders(self._marks):
+            if await self._store.get(f"{self._marks}{table}/{name}") is not None:
+                return True
+        return False
 
     async def _under_another_name(self, name: str) -> Stored | None:
         """The account as written under an earlier name of the sink."""
@@ -62,6 +88,10 @@ class LoadedPositions:
             if (stored := await self._store.get(f"{self._folder(sink)}{name}.json")) is not None:
                 return stored
         return None
+
+    @property
+    def _marks(self) -> str:
+        return f"loads/{self._sink}/{self._stream}/accounts_of/"
 
     def _key(self, name: str) -> str:
         return f"{self._folder(self._sink)}{name}.json"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 
+from stream import events
 from stream.aws.redshift_data import Database, open_redshift_data
 from stream.aws.session import AwsSession
 from stream.commit.log import CommitLog
@@ -22,7 +24,7 @@ from stream.worker.tables.iceberg import IcebergWarehouse
 from stream.worker.tables.iceberg_catalog import CatalogTable
 from stream.worker.tables.iceberg_properties import catalog_properties
 from stream.worker.tables.loaded_positions import LoadedPositions
-from stream.worker.tables.loadlog import LoadLog, LoadState, recorded_staging
+from stream.worker.tables.loadlog import LoadLog, LoadState, recorded_staging, table_in_words
 from stream.worker.tables.parts import LoaderParts
 from stream.worker.tables.warehouse import RedshiftWarehouse, Warehouse
 
@@ -46,10 +48,10 @@ async def open_loader_parts(
     for config in pipeline.sinks:
         if not isinstance(config, TableSinkConfig):
             continue
-        state, store = LoadState(log.store, config.name, stream), stores[config.name]
+        state, store = LoadState(log.store, config.name, stream, table_in_words(config)), stores[config.name]
         if isinstance(config, IcebergSinkConfig):
             properties = catalog_properties(config, session, definitions.secret)
-            accounts = LoadedPositions(log.store, config.name, stream)
+            accounts = LoadedPositions(log.store, config.name, stream, config.unique_table)
             table = CatalogTable(config, store.url, properties)
             stack.callback(table.close)
             warehouse: Warehouse = IcebergWarehouse(table, pipeline.application, stream, accounts, clock)
@@ -63,10 +65,11 @@ async def open_loader_parts(
         else:
             msg = f"there is no loader for {type(config).__qualname__}"
             raise DefinitionError(msg)
+        others = [sink for sink in pipeline.sinks if sink is not config]
         parts = LoaderParts(
             config=config,
             stream=stream,
-            log=LoadLog(log, stream, recorded_staging(definitions, config, [sink for sink in pipeline.sinks if sink is not config])),
+            log=LoadLog(log, stream, recorded_staging(definitions, config, others, partial(_passed_over, config, stream, emit))),
             state=state,
             warehouse=warehouse,
             staging=store,
@@ -76,3 +79,11 @@ async def open_loader_parts(
         )
         found.append(parts)
     return tuple(found)
+
+
+def _passed_over(config: TableSinkConfig, stream: str, emit: Emit, table: str) -> None:
+    remedy = (
+        f"`stream loads ls` with the former pipeline file shows how many rows wait for the {table}. To load them there, run that file once "
+        "more with `stream run FILE --once`, or keep its sink under another name. Files of one kind of table are not loaded into another"
+    )
+    emit(events.UnitsPassedOver(stream, "", config.name, table, remedy))

@@ -278,8 +278,9 @@ class Loader:
         names = ", ".join(file.url for file in link.files) or "no file"
         reason = (
             f"the unit after {link.after} ({names}) cannot be loaded: {why}. The other shards continue. Make it loadable (change the "
-            "table, or restore the file from a version in the bucket). It is tried again by itself, after five minutes, then less and less "
-            f"often, at last every half hour; `stream loads retry FILE --sink {parts.config.name}` has it tried at once."
+            f"table, or restore the file from a version in the bucket).{await self._left_behind(link)} It is tried again by itself, after "
+            f"five minutes, then less and less often, at last every half hour; `stream loads retry FILE --sink {parts.config.name}` has it "
+            "tried at once."
         )
         now, (_, wait) = parts.clock.monotonic(), self._retries.get(link.shard, (0.0, FIRST_PARKED))
         self._retries[link.shard] = now + wait, min(2 * wait, LONGEST_PARKED)
@@ -287,6 +288,17 @@ class Loader:
         self._parked[link.shard] = Parked(str(link.after), reason, since)
         await parts.state.park(link.shard, self._parked[link.shard])
         parts.emit(events.LoadParked(parts.stream, link.shard, parts.config.name, link.after, reason))
+
+    async def _left_behind(self, link: Link) -> str:
+        """What to do if the files of ``link`` were removed, since they had been loaded: into another table, or this one, made anew."""
+        end = (await self.parts.state.removed()).get(link.shard, ORIGIN)
+        how = self.parts.warehouse.passing_over(Link(link.shard, link.after, end)) if end >= link.last else ""
+        if not how:
+            return ""
+        return (
+            f" Files of this shard up to {end} were loaded before under the name of this sink, and then removed: into another table, or "
+            f"into this one before it was made anew. If it need not have these rows, pass over them: {how}"
+        )
 
     def _done(self, load: Load, started: float) -> None:
         parts = self.parts

@@ -34,32 +34,32 @@ Staging: TypeAlias = Callable[[Manifest], Awaitable[tuple[str, Layout | None]]]
 """Returns the name of the sink whose files of a unit are for the table, and their layout; None if the unit has none."""
 
 
-def recorded_staging(definitions: Definitions, config: TableSinkConfig, others: Collection[SinkConfig]) -> Staging:
+def recorded_staging(
+    definitions: Definitions, config: TableSinkConfig, others: Collection[SinkConfig], left: Callable[[str], None] = lambda _: None
+) -> Staging:
     """What recorded definitions say about files for the table of ``config``. ``others``: the pipeline's other sinks.
 
-    When a unit was sealed, the sink may have had another name, its name another table, and another sink its name. Raises ``Halted`` if a
-    definition cannot be obtained.
+    When a unit was sealed, the sink may have had another name, its name another table, and another sink its name. Files that were made for
+    a table of another kind are not for this one. ``left`` is told once of each such table that had the sink's name, in words, if no sink
+    loads it. Raises ``Halted`` if a definition cannot be obtained.
     """
     names: dict[str, str] = {}
     layouts: dict[str, Layout | None] = {}
-
-    def name_in(recorded: Pipeline) -> str:
-        """The sink whose files are for the table; empty if there was none."""
-        named = {each.name: each for each in recorded.sinks if isinstance(each, TableSinkConfig)}
-        same = next((name for name, each in named.items() if is_same_table(each, config)), None)
-        if same is not None:
-            return same
-        own = named.get(config.name)
-        return "" if own is None or any(is_same_table(each, own) for each in others) else own.name
+    passed: dict[str, str] = {}
 
     async def staging(manifest: Manifest) -> tuple[str, Layout | None]:
         digest, written = manifest.pipeline, {file.sink for file in manifest.files}
         if written <= {rejects.NAME, LEDGER}:
             return config.name, None
         if digest not in names:
-            names[digest] = name_in(await definitions.pipeline(digest))
+            names[digest] = _name_in(await definitions.pipeline(digest), config, others)
         name = names[digest]
         if name not in written:
+            if config.name in written and digest not in passed:
+                table = _left_in(await definitions.pipeline(digest), config, others)
+                if table and table not in passed.values():
+                    left(table)
+                passed[digest] = table
             return name, None
         if digest not in layouts:
             recipe = await definitions.recorded(digest)
@@ -69,17 +69,44 @@ def recorded_staging(definitions: Definitions, config: TableSinkConfig, others: 
     return staging
 
 
+def _name_in(recorded: Pipeline, config: TableSinkConfig, others: Collection[SinkConfig]) -> str:
+    """The sink of ``recorded`` whose files are for the table of ``config``; empty if there was none."""
+    named = {each.name: each for each in recorded.sinks if isinstance(each, TableSinkConfig)}
+    same = next((name for name, each in named.items() if is_same_table(each, config)), None)
+    if same is not None:
+        return same
+    own = named.get(config.name)
+    return "" if own is None or own.kind != config.kind or any(is_same_table(each, own) for each in others) else own.name
+
+
+def _left_in(recorded: Pipeline, config: TableSinkConfig, others: Collection[SinkConfig]) -> str:
+    """The table of another kind that had the name of ``config`` in ``recorded``, in words; empty if there was none, or another loads it."""
+    own = next((each for each in recorded.sinks if each.name == config.name), None)
+    if not isinstance(own, TableSinkConfig) or own.kind == config.kind or any(is_same_table(each, own) for each in others):
+        return ""
+    return table_in_words(own)
+
+
 def is_same_table(sink: SinkConfig, config: TableSinkConfig) -> bool:
     """Whether ``sink`` loads the table of ``config``."""
     return isinstance(sink, TableSinkConfig) and sink.unique_table == config.unique_table
 
 
+def table_in_words(config: TableSinkConfig) -> str:
+    """The table of ``config`` with its kind, which tells tables of one name apart."""
+    return f"{config.kind} table {config.table}"
+
+
 class Parked(msgspec.Struct, frozen=True):
-    """Why a shard's units are not loaded until an operator acts. ``after``: where the unit begins, as decimal text."""
+    """Why a shard's units are not loaded until an operator acts. ``after``: where the unit begins, as decimal text.
+
+    ``table``: into which, as ``table_in_words`` says; empty in notes of older builds.
+    """
 
     after: str
     reason: str
     since: datetime
+    table: str = ""
 
     def is_over(self, loaded: int) -> bool:
         """Whether the unit is in the table, which is loaded up to ``loaded``."""
@@ -91,11 +118,15 @@ class _Position(msgspec.Struct, frozen=True):
 
 
 class LoadState:
-    """Small objects about the loads of one sink from one stream in the state store, under ``loads/<sink>/<stream>/``."""
+    """Small objects about the loads of one sink from one stream in the state store, under ``loads/<sink>/<stream>/``.
 
-    def __init__(self, store: ObjectStore, sink: str, stream: str) -> None:
+    ``table``: what the sink loads, as ``table_in_words`` says; notes about another one that had its name do not count. Empty: all count.
+    """
+
+    def __init__(self, store: ObjectStore, sink: str, stream: str, table: str = "") -> None:
         self.store = store
         self.root = f"loads/{sink}/{stream}/"
+        self.table = table
 
     async def parked(self) -> dict[str, Parked]:
         """Parked shards; an object that cannot be read parks its shard too."""
@@ -107,14 +138,17 @@ class LoadState:
                 continue
             shard = info.key.removeprefix(prefix).removesuffix(".json")
             try:
-                found[shard] = msgspec.json.decode(stored.body, type=Parked)
+                note = msgspec.json.decode(stored.body, type=Parked)
             except msgspec.MsgspecError as error:
-                found[shard] = Parked("", f"the object {info.key} cannot be read: {error}", info.modified)
+                note = Parked("", f"the object {info.key} cannot be read: {error}", info.modified)
+            if note.table in {"", self.table} or not self.table:
+                found[shard] = note
         return found
 
     async def park(self, shard: str, parked: Parked) -> None:
         """Stop loading ``shard`` until ``release``."""
-        await self.store.put(f"{self.root}parked/{shard}.json", msgspec.json.encode(parked))
+        noted = msgspec.structs.replace(parked, table=self.table)
+        await self.store.put(f"{self.root}parked/{shard}.json", msgspec.json.encode(noted))
 
     async def release(self, shard: str) -> None:
         """Let ``shard`` be loaded again."""

@@ -16,7 +16,7 @@ from stream.errors import Halted, Retryable, StreamError
 from stream.sink import redshift_checks as checks
 from stream.sink import redshift_sql as sql
 from stream.sink.layouts import Layout
-from stream.sink.loads import Failure, Load
+from stream.sink.loads import Failure, Link, Load
 from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
 from stream.sink.redshift_checks import LoadedRow
 from stream.sink.redshift_evolve import ExistingColumn, evolve
@@ -64,6 +64,10 @@ class Warehouse(Protocol):
 
         None if the table cannot tell: it is not there, or lacks a column or those of the lineage, or does not compare such values.
         """
+        ...
+
+    def passing_over(self, link: Link) -> str:
+        """How a person has loads of a shard go on after ``link``, which has no files, without what is in it; empty if there is no way."""
         ...
 
     async def forget(self, cutoff: datetime) -> None:
@@ -231,6 +235,10 @@ class RedshiftWarehouse:
             kept = {int(at) for (at,) in (await self._query(*checks.not_older(table, layout, left))).rows}
             left = [row for at, row in enumerate(left) if at not in kept]
         return left
+
+    def passing_over(self, link: Link) -> str:
+        """See ``Warehouse``: a row in the load ledger."""
+        return sql.passing_over(self._config, self._whose, link, self._clock.now())
 
     async def forget(self, cutoff: datetime) -> None:
         """See ``Warehouse``: the load ledger is a table of the user's, and stays as it is."""

@@ -13,7 +13,7 @@ from tests.unit.metrics.every_event import CLASSES, FixedClock, sample
 WHERE = {"stream": "events", "shard": "shardId-1"}
 STREAM = {"stream": "events"}
 
-ONLY_LOGGED = {ev.LogLinesDropped, ev.LoopBlocked, ev.MemoryShort, ev.StackTaken, ev.StreamSucceeded}
+ONLY_LOGGED = {ev.LogLinesDropped, ev.LoopBlocked, ev.MemoryShort, ev.StackTaken, ev.StreamSucceeded, ev.UnitsPassedOver}
 """Written to the log, and to nobody else: how late the loop is, is measured all the time; records that went with a stream are counted as
 such."""
 

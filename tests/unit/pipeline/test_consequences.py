@@ -74,6 +74,32 @@ def test_another_table_and_another_mode_hold_for_what_comes():
     }
 
 
+LAKE = {"iceberg": {"location": "s3://lake/table/", "table": "lake.events", "name": "rs"}}
+
+
+def test_another_kind_of_table_gets_later_rows_only_and_those_that_wait_are_lost_to_the_old_one():
+    found = reported(pipeline(sinks=(LAKE,)), pipeline(sinks=(TABLE,)))
+    assert list(found) == ["sink rs: redshift -> iceberg"]
+    follows = found["sink rs: redshift -> iceberg"].follows
+    assert "lake.events gets later records only" in follows
+    assert "Rows that wait for events are not loaded any more" in follows
+    # Tables of two kinds may have one name, and so may a file sink.
+    same = {"iceberg": LAKE["iceberg"] | {"table": "lake.same"}}
+    assert list(reported(pipeline(sinks=(same,)), pipeline(sinks=({"redshift": TABLE["redshift"] | {"table": "lake.same"}},)))) == [
+        "sink rs: redshift -> iceberg"
+    ]
+    files = reported(pipeline(sinks=(LAKE,)), pipeline(sinks=({"s3": {**S3["s3"], "name": "rs"}},)))
+    assert "wait" not in files["sink rs: s3 -> iceberg"].follows
+
+
+def test_two_iceberg_tables_share_the_files_of_the_first():
+    other = {"iceberg": LAKE["iceberg"] | {"table": "lake.others"}}
+    assert (
+        "which are files of lake.events, too"
+        in reported(pipeline(sinks=(other,)), pipeline(sinks=(LAKE,)))["sink rs: lake.events -> lake.others"].follows
+    )
+
+
 def test_streams_that_come_and_go_and_a_start_that_changes_nothing():
     other = {"kinesis": {"streams": ["flights", "trains"]}, "schema": {"carrier": "string", "n": "int64"}}
     assert list(reported(pipeline(source=other))) == ["stream trains is added"]

@@ -242,3 +242,16 @@ def test_of_a_schema_it_is_said_what_to_run(error, says):
 def test_where_no_remedy_is_known_none_is_given(error):
     assert sql.remedy(EVENTS, LAYOUT, error) == ""
     assert sql.remedy(EVENTS, None, "null value in column n") == ""
+
+
+def test_what_a_person_runs_to_pass_over_units_is_a_row_of_the_ledger_without_a_load():
+    link = Link("shardId-000000000000", 0, 17)
+    statement = sql.passing_over(config(), OWNER, link, NOW)
+    assert statement.startswith('INSERT INTO "public"."events__loads" ("application", "stream", "shard", "after", "last", "links", "rows"')
+    assert statement.count(sql.padded(17)) == 1
+    ledger = next(text for step, text in statements(Load((link,), None)) if step is Step.LEDGER and text.startswith("INSERT"))
+    # But for the name of the load, the row is the one that a load of such a link writes.
+    assert (
+        statement.partition(" VALUES ")[2].replace("by hand", sql.load_id(OWNER, config(), Load((link,), None)))
+        == ledger.partition(" VALUES ")[2]
+    )

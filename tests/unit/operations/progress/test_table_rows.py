@@ -8,8 +8,9 @@ from stream.audit.report import Check, Verdict
 from stream.errors import Fatal
 from stream.operations.progress.table_rows import count
 from stream.worker.recipes.definitions import Definitions
+from tests.contract.warehouse import MemoryWarehouse
 from tests.sealed import sequence, shard_id
-from tests.unit.worker.tables.test_loading import Rig
+from tests.unit.worker.tables.test_loading import LIFE, Rig
 
 
 async def loaded(options=""):
@@ -85,6 +86,23 @@ def test_rows_of_which_some_were_appended_before_others_were_merged_are_not_coun
     (finding,) = asyncio.run(run()).findings
     assert (finding.verdict, finding.check) == (Verdict.OK, Check.TABLES)
     assert "were not counted: they lack the column _shard, or some are merged by key and others not" in finding.message
+
+
+def test_rows_that_were_sealed_for_the_table_before_it_under_the_name_are_expected_where_they_were_loaded():
+    async def run():
+        rig = await loaded()
+        rows = len(rig.warehouse.rows)
+        rig.warehouse = MemoryWarehouse(rig.staging, rig.sealed.clock)
+        await rig.redefine(table="others")
+        await rig.sealed.unit(1, 26, 25)
+        assert await rig.loader("two", table="others").attempt() is True
+        rig.sealed.clock.time += LIFE
+        assert await rig.loader("two", table="others").attempt()
+        assert len(rig.warehouse.rows) > rows
+        return await check(rig, [rig.loader(table="others").parts]), len(rig.warehouse.rows)
+
+    result, rows = asyncio.run(run())
+    assert (result.findings, result.rows) == ([], rows)
 
 
 def test_a_table_that_was_loaded_from_another_log_is_found():

@@ -30,7 +30,7 @@ from stream.storage.prefixed import PrefixedStore
 from stream.worker.opening.stores import Stores
 from stream.worker.recipes.definitions import Definitions
 from stream.worker.tables.loading import BAD_LOADS, FIRST_PARKED, LEFT_PAUSE, LONGEST_PARKED, Loader, complete_all
-from stream.worker.tables.loadlog import LoadLog, LoadState, Parked, recorded_staging
+from stream.worker.tables.loadlog import LoadLog, LoadState, Parked, recorded_staging, table_in_words
 from stream.worker.tables.parts import LoaderParts
 from stream.worker.tables.standing import standing
 from stream.worker.tables.warehouse import LoadFailed
@@ -68,6 +68,7 @@ class Rig:
         self.staging = staging
         self.warehouse = MemoryWarehouse(staging, sealed.clock)
         self.heard = []
+        self.left = []
         self.others = {}
 
     @staticmethod
@@ -93,13 +94,13 @@ class Rig:
 
     def loader(self, worker="one", table="events", **instead):
         config = next(sink for sink in self.sealed.pipeline.sinks if sink.table == table)
-        state, log = LoadState(self.sealed.stores.state, config.name, "events"), self.sealed.log
+        state, log = LoadState(self.sealed.stores.state, config.name, "events", table_in_words(config)), self.sealed.log
         others = [sink for sink in self.sealed.pipeline.sinks if sink is not config]
         definitions = Definitions(self.sealed.stores.state, Path(), {}, self.sealed.clock)
         parts = LoaderParts(
             config=config,
             stream="events",
-            log=LoadLog(log, "events", recorded_staging(definitions, config, others)),
+            log=LoadLog(log, "events", recorded_staging(definitions, config, others, self.left.append)),
             state=state,
             warehouse=self.warehouse,
             staging=self.staging,
@@ -925,6 +926,104 @@ def test_an_unexpected_error_is_reported_and_ends_nothing():
     assert event.kind == "unexpected"
     assert event.detail.startswith("unexpected ZeroDivisionError; please report it with this trace: test_loading.py:")
     assert "4711" not in event.detail
+
+
+LAKE = """
+  - iceberg: {name: %s, location: s3://lake/table/, table: lake.events, catalog: {type: sql, uri: "sqlite:///c.db"}}
+"""
+
+
+REDSHIFT = ("      name: flights", "events")
+ICEBERG = (f"      name: delays{LAKE % 'flights'}", "others")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "table", "former"),
+    [(REDSHIFT, ICEBERG, "lake.events", "redshift table events"), (ICEBERG, REDSHIFT, "events", "iceberg table lake.events")],
+    ids=["redshift to iceberg", "iceberg to redshift"],
+)
+def test_files_are_not_loaded_into_a_table_of_another_kind_and_wait_for_their_own(first, second, table, former):
+    """Their types of columns are those of one kind, and so are merging, partitions and compression."""
+
+    async def run():
+        rig = await Rig.open()
+        await rig.redefine(first[0], table=first[1])
+        await rig.sealed.unit(0, 1, 10)
+        await rig.redefine(second[0], table=second[1])
+        await rig.sealed.unit(0, 11, 10)
+        parts = rig.loader(table=table).parts
+        for _ in range(2):
+            links = (await parts.log.read_on({shard_id(0): ()}, {}, set()))[shard_id(0)]
+            assert [(link.layout is None, link.rows) for link in links] == [(True, 0), (False, 7)]
+        assert [(row.units, row.rows) for row in await standing(parts)] == [(1, 7)]
+        assert rig.left == [former]
+        # The sink is of the former kind again: the table goes on where it ended, without what was sealed for the other one.
+        await rig.redefine(first[0], table=first[1])
+        await rig.sealed.unit(0, 21, 10)
+        (row,) = await standing(rig.loader(table="events" if first is REDSHIFT else "lake.events").parts)
+        assert (row.units, row.rows) == (2, 16)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_another_table_of_the_kind_whose_files_are_gone_says_how_to_go_on_without_them(removed):
+    async def run():
+        rig = await Rig.open(options="      keep_staged: 1d")
+        first = await rig.sealed.unit(0, 1, 10)
+        assert await rig.loader().attempt()
+        rig.sealed.clock.time += timedelta(days=2)
+        if removed:
+            loader = rig.loader()
+            assert await loader.attempt()
+        rig.warehouse = MemoryWarehouse(rig.staging, rig.sealed.clock)
+        await rig.redefine(table="others")
+        await rig.sealed.unit(0, 11, 10)
+        if not removed:
+            (lost,) = [file for file in first.files if file.sink == "redshift"]
+            await rig.staging.delete(lost.key)
+        rig.sealed.clock.time += LIFE
+        loader = rig.loader(table="others")
+        assert await loader.attempt()
+        (parked,) = (await loader.parts.state.parked()).values()
+        return parked.reason, f"pass over {shard_id(0)} from 0 to {first.last}"
+
+    reason, how = asyncio.run(run())
+    assert ("If it need not have these rows" in reason, how in reason) == (removed, removed)
+    assert "It is tried again by itself" in reason
+
+
+def test_nobody_is_told_of_files_that_another_sink_loads():
+    async def run():
+        rig = await Rig.open()
+        await rig.redefine(*REDSHIFT[:1])
+        await rig.sealed.unit(0, 1, 10)
+        await rig.redefine(ICEBERG[0])
+        assert [row.units for row in await standing(rig.loader(table="lake.events").parts)] == [0]
+        assert rig.left == []
+
+    asyncio.run(run())
+
+
+def test_a_shard_that_was_parked_for_another_table_under_the_name_is_not_parked_for_this_one():
+    async def run():
+        rig = await Rig.open()
+        await rig.redefine(*REDSHIFT[:1])
+        await rig.sealed.unit(0, 1, 10)
+        await rig.loader().parts.state.park(shard_id(0), Parked("0", "the table refuses it", NOON))
+        assert [row.parked for row in await standing(rig.loader().parts)] == ["the table refuses it"]
+        await rig.redefine(ICEBERG[0], table="others")
+        (row,) = await standing(rig.loader(table="lake.events").parts)
+        assert row.parked == ""
+        await rig.redefine(*REDSHIFT[:1])
+        assert [row.parked for row in await standing(rig.loader().parts)] == ["the table refuses it"]
+        older = msgspec.json.encode({"after": "0", "reason": "of an older build", "since": NOON})
+        await rig.sealed.stores.state.put(f"loads/flights/events/parked/{shard_id(0)}.json", older)
+        await rig.redefine(ICEBERG[0], table="others")
+        (row,) = await standing(rig.loader(table="lake.events").parts)
+        assert row.parked == "of an older build"
+
+    asyncio.run(run())
 
 
 def test_staged_files_are_removed_when_old_enough_and_the_audit_knows():
