@@ -173,9 +173,9 @@ class Watchdog:
             self._set_timer(0)  # what follows may take long without holding the lock: a report waits for its reader
             if asked:  # one that comes after the wait was over must not be cleared
                 self._asked.clear()
-            slept, woken = _CLOCK.monotonic() - woken, _CLOCK.monotonic()
+            woken, before = _CLOCK.monotonic(), woken
             watched = self._loop
-            if watched is not None and slept > _TICK + _LATE:
+            if watched is not None and woken - before > _TICK + _LATE:
                 watched.answered()
             try:
                 if asked:

@@ -52,8 +52,10 @@ class Stage:
     shard = "shardId-000000000000"
 
     def put(self, numbers: Iterable[Any]) -> None:
-        for n in numbers:
-            self.client.put_record(StreamName="numbers", Data=json.dumps({"n": n}).encode(), PartitionKey="k")
+        """Put a record for each number, all at once: a worker that is reading just then gets all of them in one page, or none."""
+        entries = [{"Data": json.dumps({"n": n}).encode(), "PartitionKey": "k"} for n in numbers]
+        if entries:
+            assert self.client.put_records(StreamName="numbers", Records=entries)["FailedRecordCount"] == 0
 
     def work(
         self,

@@ -312,7 +312,7 @@ def test_the_lag_of_a_position_is_shown_before_anything_is_written(move: Move) -
 
 def put_running_redpanda(dynamo: Any, table: str, sequence: str, now: datetime) -> None:
     create(dynamo, table, "StreamID", "ShardID")
-    until = (now + timedelta(seconds=25)).isoformat().replace("+00:00", "123Z")
+    until = (now + timedelta(seconds=25)).isoformat(timespec="microseconds").replace("+00:00", "123Z")
     row = {"StreamID": "numbers", "ShardID": LOWER, "SequenceNumber": sequence, "ClientID": "c4a1", "LeaseTimeout": until}
     dynamo.put_item(TableName=table, Item={name: {"S": text} for name, text in row.items()})
 
