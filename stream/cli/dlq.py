@@ -27,6 +27,7 @@ if libraries_wanted():
     from stream.cli.pipeline_work import chosen
     from stream.cli.run import carry_out, load_pipeline, refuse_failure
     from stream.clock import SystemClock
+    from stream.operations.status.finding import count
     from stream.pipeline.model import Pipeline
     from stream.pipeline.sensitive import HIDDEN, Sensitive, unreadable
     from stream.sink import rejects
@@ -162,7 +163,7 @@ def redrive(  # noqa: PLR0917 - options of a command are given by name
     base = (pipeline or file).parent
     if dry_run:
         waiting = _table(file, stream, where).filter(pl.col(STATE) == "waiting").height
-        typer.echo(f"{min(waiting, limit or waiting):,} dead letters would be redriven")
+        typer.echo(f"{count(min(waiting, limit or waiting), 'dead letter', 'dead letters')} would be redriven")
         return
 
     async def claim(old: Pipeline) -> list[tuple[str, int, int]]:
@@ -176,7 +177,7 @@ def redrive(  # noqa: PLR0917 - options of a command are given by name
 
     claimed = ask(file, claim)
     for name, number, records in claimed:
-        typer.echo(f"redrive {number} of {name}: {records:,} dead letters", err=True)
+        typer.echo(f"redrive {number} of {name}: {count(records, 'dead letter', 'dead letters')}", err=True)
     if not claimed:
         typer.echo("no dead letters are waiting; finishing earlier redrives, if any", err=True)
     reading, level = Reading(letters=True), log_level.level
