@@ -103,6 +103,29 @@ def test_loads_trace_and_doctor_know_the_table(lake):
     assert "the table has" in looked.output
 
 
+@pytest.mark.parametrize("command", [("loads", "ls", ""), ("status", ""), ("audit", "verify", ""), ("doctor", "")], ids=" ".join)
+def test_workers_and_commands_close_every_catalog_that_they_open(lake, monkeypatch, command):
+    opened, closed, opens, closes = set(), set(), SqlCatalog.__init__, SqlCatalog.close
+
+    def open_one(catalog, *given, **more):
+        opens(catalog, *given, **more)
+        opened.add(catalog)
+
+    def close_one(catalog):
+        closes(catalog)
+        closed.add(catalog)
+
+    monkeypatch.setattr(SqlCatalog, "__init__", open_one)
+    monkeypatch.setattr(SqlCatalog, "close", close_one)
+    lake.lines("a.json", range(60))
+    assert lake.run().code == 0
+    assert len(opened) == 1
+    assert closed == opened
+    assert lake.invoke(*command).exit_code in {0, 1}
+    assert len(opened) > 1
+    assert closed == opened
+
+
 def test_a_value_is_found_by_the_table_after_its_maintenance_has_replaced_the_files(lake):
     lake.fields = "kind"  # what PyIceberg can write without a further package
     lake.lines("a.json", range(60))
